@@ -1,0 +1,20 @@
+//! Generates the Rust code of the contract, without a `protoc` on the machine.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+
+    let descriptors = protox::compile(["otp/v1/otp.proto"], ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // The reflection services hand out exactly what the code was generated from.
+    fs::write(out.join("otp_descriptor.bin"), descriptors.encode_to_vec())?;
+
+    tonic_prost_build::configure()
+        .codec_path("crate::grpc::codec::OtpCodec")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

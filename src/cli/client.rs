@@ -1,0 +1,335 @@
+//! The commands that speak to a server.
+
+use std::{
+    fs, net::IpAddr, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration,
+    time::SystemTime,
+};
+
+use clap::{Args, ValueEnum};
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_types::StatusExt as _;
+
+use super::{About, Failure, Outcome, block_on, exit};
+use crate::{
+    config::DEFAULT_LISTEN,
+    grpc::v1::{
+        self, CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
+        otp_service_client::OtpServiceClient,
+    },
+};
+
+/// How long a command waits for its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which server to speak to.
+#[derive(Debug, Args)]
+pub(super) struct Server {
+    /// The server's address, HOST:PORT or a URL [default: OTPD_LISTEN, else
+    /// 127.0.0.1:50051].
+    #[arg(long, env = "OTPD_ADDRESS", hide_env = true)]
+    address: Option<String>,
+    /// The bearer token that proves who calls.
+    #[arg(long, env = "OTPD_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The certificate authority (PEM) of the server's certificate; implies TLS.
+    #[arg(long, value_name = "FILE", env = "OTPD_CA")]
+    ca: Option<PathBuf>,
+}
+
+/// A channel as the command line names it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ChannelName {
+    Sms,
+    Email,
+    Voice,
+    Whatsapp,
+    Telegram,
+}
+
+impl From<ChannelName> for v1::Channel {
+    fn from(name: ChannelName) -> Self {
+        match name {
+            ChannelName::Sms => Self::Sms,
+            ChannelName::Email => Self::Email,
+            ChannelName::Voice => Self::Voice,
+            ChannelName::Whatsapp => Self::Whatsapp,
+            ChannelName::Telegram => Self::Telegram,
+        }
+    }
+}
+
+pub(super) fn health(server: &Server, service: String) -> Outcome {
+    block_on(async {
+        let mut client = HealthClient::new(server.connect().await?);
+        let answer = client
+            .check(HealthCheckRequest { service })
+            .await
+            .map_err(|status| failure(&status))?;
+        let status = answer.into_inner().status();
+        println!("{}", status.as_str_name());
+        Ok(if status == ServingStatus::Serving {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(exit::NO)
+        })
+    })
+}
+
+pub(super) fn send(about: About, recipient: String, channel: Option<ChannelName>) -> Outcome {
+    block_on(async {
+        let About {
+            purpose,
+            region,
+            server,
+        } = about;
+        let mut request = SendOtpRequest {
+            recipient,
+            purpose,
+            region,
+            ..Default::default()
+        };
+        if let Some(channel) = channel {
+            request.set_channel(channel.into());
+        }
+        let reply = server
+            .otp()
+            .await?
+            .send_otp(request)
+            .await
+            .map_err(|status| failure(&status))?;
+        let reply = reply.into_inner();
+        let again = if reply.resent { " again" } else { "" };
+        println!("sent{again} to {}", reply.recipient);
+        println!("challenge_id: {}", reply.challenge_id);
+        println!("expires_at: {}", instant(reply.expires_at));
+        println!("resend_at: {}", instant(reply.resend_at));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub(super) fn verify(about: About, recipient: String, code: String) -> Outcome {
+    block_on(async {
+        let About {
+            purpose,
+            region,
+            server,
+        } = about;
+        let request = VerifyOtpRequest {
+            recipient,
+            code,
+            purpose,
+            region,
+            ..Default::default()
+        };
+        let reply = server
+            .otp()
+            .await?
+            .verify_otp(request)
+            .await
+            .map_err(|status| failure(&status))?;
+        let reply = reply.into_inner();
+        if reply.verified {
+            println!("verified {}", reply.recipient);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let outcome = reply.outcome();
+        let reason = outcome.as_str_name().trim_start_matches("VERIFY_OUTCOME_");
+        println!(
+            "not verified: {reason}, {} attempts remaining",
+            reply.attempts_remaining
+        );
+        Ok(ExitCode::from(exit::NO))
+    })
+}
+
+pub(super) fn status(about: About, recipient: String) -> Outcome {
+    block_on(async {
+        let About {
+            purpose,
+            region,
+            server,
+        } = about;
+        let request = GetOtpStatusRequest {
+            recipient,
+            purpose,
+            region,
+            ..Default::default()
+        };
+        let reply = server
+            .otp()
+            .await?
+            .get_otp_status(request)
+            .await
+            .map_err(|status| failure(&status))?;
+        let reply = reply.into_inner();
+        println!(
+            "{} {}",
+            if reply.live {
+                "live code of"
+            } else {
+                "no live code of"
+            },
+            reply.recipient
+        );
+        if reply.live {
+            println!("challenge_id: {}", reply.challenge_id);
+            println!("expires_at: {}", instant(reply.expires_at));
+            println!("attempts_remaining: {}", reply.attempts_remaining);
+        }
+        if reply.resend_at.is_some() {
+            println!("resend_at: {}", instant(reply.resend_at));
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub(super) fn cancel(about: About, recipient: String, reset_failures: bool) -> Outcome {
+    block_on(async {
+        let About {
+            purpose,
+            region,
+            server,
+        } = about;
+        let request = CancelOtpRequest {
+            recipient,
+            purpose,
+            region,
+            reset_failures,
+            ..Default::default()
+        };
+        let reply = server
+            .otp()
+            .await?
+            .cancel_otp(request)
+            .await
+            .map_err(|status| failure(&status))?;
+        let reply = reply.into_inner();
+        println!(
+            "{}",
+            if reply.cancelled {
+                "cancelled"
+            } else {
+                "no live code to cancel"
+            }
+        );
+        if reply.failures_reset {
+            println!("failures reset");
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+impl Server {
+    async fn otp(
+        &self,
+    ) -> Result<OtpServiceClient<InterceptedService<Channel, BearerToken>>, Failure> {
+        let token = self.token.as_deref().map(bearer).transpose()?;
+        Ok(OtpServiceClient::with_interceptor(
+            self.connect().await?,
+            BearerToken(token),
+        ))
+    }
+
+    async fn connect(&self) -> Result<Channel, Failure> {
+        let address = self.address.clone().unwrap_or_else(configured_address);
+        let url = match (address.contains("://"), &self.ca) {
+            (true, _) => address.clone(),
+            (false, None) => format!("http://{address}"),
+            (false, Some(_)) => format!("https://{address}"),
+        };
+        let mut endpoint = Endpoint::from_shared(url)
+            .map_err(|error| Failure::usage(format!("--address: {error}")))?
+            .connect_timeout(TIMEOUT)
+            .timeout(TIMEOUT);
+        if let Some(file) = &self.ca {
+            let pem = fs::read(file)
+                .map_err(|error| Failure::usage(format!("--ca: {}: {error}", file.display())))?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|error| Failure::usage(format!("--ca: {error}")))?;
+        }
+        endpoint.connect().await.map_err(|error| {
+            let cause = std::error::Error::source(&error)
+                .map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::new(
+                exit::UNAVAILABLE,
+                format!("cannot reach {address}: {cause}"),
+            )
+        })
+    }
+}
+
+/// Puts the token, if there is one, on each request.
+#[derive(Clone, Debug)]
+struct BearerToken(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for BearerToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+        .parse()
+        .map_err(|_| Failure::usage("--token: must be visible ASCII characters"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Where a server with this environment listens, as seen from this machine.
+fn configured_address() -> String {
+    let Ok(listen) = std::env::var("OTPD_LISTEN") else {
+        return DEFAULT_LISTEN.to_string();
+    };
+    match listen.parse::<SocketAddr>() {
+        // A server that listens everywhere is reached here at the loopback address.
+        Ok(mut address) if address.ip().is_unspecified() => {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+            address.to_string()
+        }
+        _ => listen,
+    }
+}
+
+/// How a call ended that got no reply.
+fn failure(status: &Status) -> Failure {
+    let code = match status.code() {
+        Code::InvalidArgument => exit::USAGE,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => exit::UNAVAILABLE,
+        Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition => exit::REFUSED,
+        _ => exit::SOFTWARE,
+    };
+    let reason = status
+        .get_error_details()
+        .error_info()
+        .map(|info| info.reason.clone());
+    let reason = reason.unwrap_or_else(|| format!("{:?}", status.code()));
+    Failure::new(code, format!("{reason}: {}", status.message()))
+}
+
+fn instant(at: Option<prost_types::Timestamp>) -> String {
+    at.and_then(|at| SystemTime::try_from(at).ok())
+        .map(|at| humantime::format_rfc3339_millis(at).to_string())
+        .unwrap_or_default()
+}

@@ -1,0 +1,186 @@
+//! The command line: what each command takes, and how it ends.
+
+mod client;
+mod keygen;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// How a command ends, after sysexits(3) where that has a word for it.
+mod exit {
+    /// Not verified, or not serving.
+    pub const NO: u8 = 1;
+    /// Wrong usage or configuration.
+    pub const USAGE: u8 = 64;
+    /// The server or its store does not answer.
+    pub const UNAVAILABLE: u8 = 69;
+    /// A fault of otpd itself.
+    pub const SOFTWARE: u8 = 70;
+    /// The server refused.
+    pub const REFUSED: u8 = 77;
+}
+
+/// A command that did not do what it was told.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl ToString) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
+    }
+
+    fn usage(message: impl ToString) -> Self {
+        Self::new(exit::USAGE, message)
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Sends one-time passwords and checks them, over gRPC.
+///
+/// Without a command it serves, on 127.0.0.1:50051 with an SQLite file, and prints
+/// the codes in its log. Try it from another terminal:
+///
+///   otpd send +79991234567
+///   otpd verify +79991234567 CODE
+///
+/// Exit codes: 0 done, 1 not verified or not serving, 64 wrong usage or
+/// configuration, 69 unavailable, 77 refused.
+#[derive(Debug, Parser)]
+#[command(name = "otpd", version, verbatim_doc_comment, max_term_width = 100)]
+struct CommandLine {
+    /// The configuration file (TOML); every key is also an environment variable,
+    /// such as OTPD_LISTEN or OTPD_POLICY__CODE_TTL.
+    #[arg(long, value_name = "FILE", env = "OTPD_CONFIG", global = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM; brings the database's schema up to date first.
+    Serve,
+    /// Bring the database's schema up to date, and end.
+    Migrate,
+    /// Ask a server whether it serves; for probes.
+    Health {
+        /// Which service to ask for: empty for all, "liveness" for the process alone.
+        #[arg(long, default_value = "")]
+        service: String,
+        #[command(flatten)]
+        server: client::Server,
+    },
+    /// Send a code.
+    Send {
+        /// A phone number as people write it, or an e-mail address.
+        recipient: String,
+        /// sms, email, voice, whatsapp or telegram; else the recipient decides.
+        #[arg(long)]
+        channel: Option<client::ChannelName>,
+        #[command(flatten)]
+        about: About,
+    },
+    /// Verify a code that somebody typed.
+    Verify {
+        /// The recipient, written in this or another way.
+        recipient: String,
+        /// What was typed.
+        code: String,
+        #[command(flatten)]
+        about: About,
+    },
+    /// Tell what is known of a recipient's code.
+    Status {
+        /// The recipient, written in this or another way.
+        recipient: String,
+        #[command(flatten)]
+        about: About,
+    },
+    /// End a recipient's live code.
+    Cancel {
+        /// The recipient, written in this or another way.
+        recipient: String,
+        /// Also forget the wrong answers counted so far.
+        #[arg(long)]
+        reset_failures: bool,
+        #[command(flatten)]
+        about: About,
+    },
+    /// Make new keys and print them.
+    Keygen(keygen::Options),
+}
+
+/// What a code is about, and which server knows it.
+#[derive(Debug, Args)]
+struct About {
+    /// What the code is for.
+    #[arg(long, default_value = "default")]
+    purpose: String,
+    /// The region in which a national number is read, such as RU; else the server's
+    /// default.
+    #[arg(long, default_value = "")]
+    region: String,
+    #[command(flatten)]
+    server: client::Server,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            // Help and version are no mistakes, and go to standard output.
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
+            // Nothing can be told to somebody who closed the terminal.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    run(command_line).unwrap_or_else(|failure| {
+        eprintln!("otpd: {}", failure.message);
+        ExitCode::from(failure.code)
+    })
+}
+
+fn run(command_line: CommandLine) -> Outcome {
+    let CommandLine { config, command } = command_line;
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(config.as_deref()),
+        Command::Migrate => serve::migrate(config.as_deref()),
+        Command::Keygen(options) => keygen::keygen(&options),
+        Command::Health { service, server } => client::health(&server, service),
+        Command::Send {
+            recipient,
+            channel,
+            about,
+        } => client::send(about, recipient, channel),
+        Command::Verify {
+            recipient,
+            code,
+            about,
+        } => client::verify(about, recipient, code),
+        Command::Status { recipient, about } => client::status(about, recipient),
+        Command::Cancel {
+            recipient,
+            reset_failures,
+            about,
+        } => client::cancel(about, recipient, reset_failures),
+    }
+}
+
+/// Runs `work` on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?
+        .block_on(work)
+}

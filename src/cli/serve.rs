@@ -1,0 +1,108 @@
+//! `otpd serve` and `otpd migrate`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use zeroize::Zeroizing;
+
+use super::{Failure, Outcome, block_on, exit};
+use crate::{
+    config::{self, Config, Settings, Variables},
+    key_file,
+    keys::KeyRing,
+    server::{self, ServerError},
+    shutdown::Signals,
+    store::{SqliteStore, Store, StoreError},
+    telemetry,
+};
+
+pub(super) fn serve(file: Option<&Path>) -> Outcome {
+    let config = load(file)?;
+    let settings = &config.settings;
+    let (keys, keys_origin) = keys(settings)?;
+    block_on(async {
+        let signals = Signals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
+        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+            Failure::usage(format!(
+                "listen: cannot listen on {}: {error}",
+                settings.listen
+            ))
+        })?;
+        let address = listener.local_addr().unwrap_or(settings.listen);
+        telemetry::start(settings.log_format, settings.log_level);
+        tracing::info!(
+            %address,
+            store = store_name(settings),
+            keys = keys_origin,
+            "[OTP] Development environment: no caller must prove who it is, and codes are printed here"
+        );
+        server::run(listener, &config, keys, signals.stop())
+            .await
+            .map_err(|error| match error {
+                ServerError::Store(error) => Failure::usage(error),
+                error => Failure::new(exit::SOFTWARE, error),
+            })?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub(super) fn migrate(file: Option<&Path>) -> Outcome {
+    let settings = load(file)?.settings;
+    block_on(async {
+        let store = Store::open(&settings.database_url, &settings.store).map_err(Failure::usage)?;
+        store.migrate().await.map_err(|error| match error {
+            error @ StoreError::Url(_) => Failure::usage(error),
+            error => Failure::new(exit::UNAVAILABLE, format!("database_url: {error}")),
+        })?;
+        store.close().await;
+        println!("The schema of {} is up to date.", store_name(&settings));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    Config::load(file, &Variables::of_process()).map_err(Failure::usage)
+}
+
+/// The configured key ring; in development one is made where none is configured.
+fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
+    let (text, origin) = if let Some(keys) = &settings.keys {
+        (
+            Zeroizing::new(keys.expose_secret().to_owned()),
+            "keys".to_owned(),
+        )
+    } else {
+        let path = config::development_keys_file(sqlite_file(settings).as_deref());
+        let name = path.display().to_string();
+        let text = key_file::create(&path).and_then(|_| key_file::read(&path));
+        (
+            text.map_err(|error| Failure::usage(format!("keys: {name}: {error}")))?,
+            name,
+        )
+    };
+    let keys = KeyRing::parse(&text).map_err(|error| {
+        Failure::usage(format!(
+            "keys: {origin}: {error}; `otpd keygen` makes a key ring"
+        ))
+    })?;
+    Ok((keys, origin))
+}
+
+fn sqlite_file(settings: &Settings) -> Option<PathBuf> {
+    let url = settings.database_url.expose_secret();
+    url.starts_with("sqlite:")
+        .then(|| SqliteStore::path(url))
+        .flatten()
+}
+
+/// The store without the password that its URL may hold.
+fn store_name(settings: &Settings) -> String {
+    sqlite_file(settings).map_or_else(
+        || "PostgreSQL".to_owned(),
+        |file| format!("SQLite file {}", file.display()),
+    )
+}

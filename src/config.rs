@@ -1,0 +1,308 @@
+//! What otpd is told: one TOML file, every key also as `OTPD_…`, secrets also from
+//! files. Each mistake is one line that names the key.
+
+mod source;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub use source::{ConfigError, Variables};
+
+use crate::{
+    domain::{Policies, Policy, Purpose, Region},
+    store::StoreOptions,
+};
+
+/// Where clients find otpd, and where it listens, unless told otherwise.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+
+/// Everything that `otpd serve` is told.
+#[derive(Debug)]
+pub struct Config {
+    /// The plain keys.
+    pub settings: Settings,
+    /// The policy of every purpose: `[policy]` and `[purposes.NAME]`.
+    pub policies: Policies,
+}
+
+/// The keys outside of `[policy]` and `[purposes.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// What mistakes are still harmless.
+    pub environment: Environment,
+    /// Whether a development server may be reached from other machines.
+    pub development_remote: bool,
+    /// The store: `postgres://…` or `sqlite://…`.
+    pub database_url: SecretString,
+    /// The key ring itself; see `otpd keygen`.
+    pub keys: Option<SecretString>,
+    /// The region in which national phone numbers are read where a request names
+    /// none.
+    pub default_region: Option<Region>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which log lines there are.
+    pub log_level: LogLevel,
+    /// How long after SIGTERM requests are still taken, so that load balancers
+    /// notice.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_wait: Duration,
+    /// How long what runs may then still take.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_grace: Duration,
+    /// How the store is used.
+    pub store: StoreOptions,
+}
+
+/// What mistakes are still harmless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// One machine, no callers to tell apart, codes in the log.
+    #[default]
+    Development,
+    /// The real thing.
+    Production,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least important log lines that are still written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the usual levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            environment: Environment::default(),
+            development_remote: false,
+            database_url: SecretString::from("sqlite://otpd.db"),
+            keys: None,
+            default_region: None,
+            log_format: LogFormat::default(),
+            log_level: LogLevel::default(),
+            shutdown_wait: Duration::from_secs(1),
+            shutdown_grace: Duration::from_secs(10),
+            store: StoreOptions::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, then the environment on top of it.
+    ///
+    /// # Errors
+    /// The first mistake, as one line that names the key.
+    pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
+        let (settings, tables) = source::load(file, variables)?;
+        let config = Self {
+            settings,
+            policies: policies(tables)?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let settings = &self.settings;
+        if settings.environment == Environment::Production {
+            return Err(ConfigError::new(
+                "environment",
+                "production needs a provider that reaches people, and this version has only the development log; use development",
+            ));
+        }
+        if !settings.listen.ip().is_loopback() && !settings.development_remote {
+            return Err(ConfigError::new(
+                "listen",
+                format!(
+                    "{} can be reached from other machines, and the development environment shows codes to whoever asks; listen on 127.0.0.1, or set OTPD_DEVELOPMENT_REMOTE=true",
+                    settings.listen
+                ),
+            ));
+        }
+        if settings.store.max_connections == 0 {
+            return Err(ConfigError::new(
+                "store.max_connections",
+                "0 is out of bounds; allowed: 1 and more",
+            ));
+        }
+        for (key, duration) in [
+            ("store.timeout", settings.store.timeout),
+            ("store.probe_interval", settings.store.probe_interval),
+            ("store.sweep_interval", settings.store.sweep_interval),
+        ] {
+            if duration < Duration::from_millis(10) {
+                let given = humantime::format_duration(duration);
+                return Err(ConfigError::new(
+                    key,
+                    format!("{given} is out of bounds; allowed: 10ms and more"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The policies of the `[policy]` table and of the `[purposes.NAME]` ones on top.
+fn policies(tables: source::PolicyTables) -> Result<Policies, ConfigError> {
+    let general = policy("policy", tables.policy.clone())?;
+    let mut purposes = BTreeMap::new();
+    for (name, own) in tables.purposes {
+        let table = format!("purposes.{name}");
+        let purpose = Purpose::parse(&name).map_err(|error| ConfigError::new(&table, error))?;
+        let mut merged = tables.policy.clone();
+        merged.extend(own);
+        purposes.insert(purpose, policy(&table, merged)?);
+    }
+    Ok(Policies { general, purposes })
+}
+
+fn policy(table: &str, keys: source::Table) -> Result<Policy, ConfigError> {
+    let policy: Policy = source::deserialize(table, keys)?;
+    policy
+        .validate()
+        .map_err(|error| ConfigError::new(&format!("{table}.{}", error.key), error.problem))?;
+    Ok(policy)
+}
+
+/// The file that development keys are kept in: beside the SQLite file, else in the
+/// working directory.
+pub fn development_keys_file(database: Option<&Path>) -> PathBuf {
+    let directory = database.and_then(Path::parent).unwrap_or(Path::new(""));
+    directory.join("otpd.keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!(
+            "otpd-config-{}-{:p}.toml",
+            std::process::id(),
+            &file
+        ));
+        std::fs::write(&path, file).expect("the temporary directory takes files");
+        let variables = Variables::new(
+            variables
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string())),
+        );
+        let config = Config::load(Some(&path), &variables);
+        std::fs::remove_file(&path).expect("the file was just written");
+        config.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_environment_stands_above_the_file() {
+        let config = load(
+            "default_region = \"RU\"\n[policy]\ncode_ttl = \"2m\"\nmax_attempts = 3\n[purposes.sign-up]\ncode_length = 8\n",
+            &[
+                ("OTPD_POLICY__MAX_ATTEMPTS", "4"),
+                ("OTPD_PURPOSES__SIGN-UP__RESEND_AFTER", "30s"),
+                ("OTPD_STORE__MAX_CONNECTIONS", "7"),
+                ("DATABASE_URL", "postgres://localhost/otpd"),
+                ("OTPD_TOKEN", "for clients"),
+                ("OTPD_DEFAULT_REGION", ""),
+                ("PATH", "/bin"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.settings.store.max_connections, 7);
+        assert_eq!(config.settings.default_region, "RU".parse().ok());
+        let general = &config.policies.general;
+        assert_eq!((general.code_ttl.as_secs(), general.max_attempts), (120, 4));
+        let sign_up = config.policies.of(&"sign-up".parse().unwrap());
+        assert_eq!(sign_up.code_length, 8);
+        assert_eq!(
+            (sign_up.max_attempts, sign_up.resend_after.as_secs()),
+            (4, 30)
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_one_line_that_names_its_key() {
+        for (file, variable, key) in [
+            ("listne = \"127.0.0.1:1\"", ("", ""), "listne"),
+            ("listen = \"nowhere\"", ("", ""), "listen"),
+            ("listen = \"0.0.0.0:50051\"", ("", ""), "listen"),
+            ("listen = ", ("", ""), "line 1"),
+            ("environment = \"staging\"", ("", ""), "environment"),
+            ("default_region = \"ZZ\"", ("", ""), "default_region"),
+            ("[policy]\ncode_length = 5", ("", ""), "policy.code_length"),
+            ("[policy]\ncode_lenght = 6", ("", ""), "policy.code_lenght"),
+            ("[policy]\ncode_ttl = \"11m\"", ("", ""), "policy.code_ttl"),
+            ("[policy]\ncode_ttl = \"soon\"", ("", ""), "policy.code_ttl"),
+            ("policy = 5", ("", ""), "policy"),
+            (
+                "[purposes.Login]\ncode_length = 8",
+                ("", ""),
+                "purposes.Login",
+            ),
+            (
+                "[purposes.login]\nmax_attempts = 0",
+                ("", ""),
+                "purposes.login.max_attempts",
+            ),
+            (
+                "[purposes.login]\nmax_attempt = 1",
+                ("", ""),
+                "purposes.login.max_attempt",
+            ),
+            (
+                "[store]\nmax_connections = 0",
+                ("", ""),
+                "store.max_connections",
+            ),
+            ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
+            (
+                "",
+                ("OTPD_POLICY__MAX_ATTEMPTS", "many"),
+                "OTPD_POLICY__MAX_ATTEMPTS",
+            ),
+            ("", ("OTPD_KEYS_FILE", "/nowhere"), "OTPD_KEYS_FILE"),
+            ("", ("DATABASE_URL_FILE", "/nowhere"), "DATABASE_URL_FILE"),
+            ("", ("OTPD_ENVIRONMENT", "production"), "environment"),
+        ] {
+            let error = load(file, &[variable]).expect_err(file);
+            assert!(error.contains(key), "{error:?} does not name {key}");
+            assert!(!error.contains('\n'), "{error:?} is more than one line");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_given_once() {
+        let error = load("", &[("OTPD_KEYS", "a"), ("OTPD_KEYS_FILE", "b")]).unwrap_err();
+        assert!(error.contains("OTPD_KEYS_FILE"), "{error}");
+    }
+}

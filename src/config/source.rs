@@ -1,0 +1,265 @@
+//! Where the configuration comes from, and how its parts are laid over each other.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+use config::{File, FileFormat, Value, ValueKind};
+use serde::de::DeserializeOwned;
+
+use super::Settings;
+
+/// A table of the configuration.
+pub type Table = HashMap<String, Value>;
+
+const PREFIX: &str = "OTPD_";
+
+/// Variables that start like a key but speak to the command line.
+const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS", "OTPD_CA"];
+
+/// Keys whose values are secret, and may therefore stand in a file of their own.
+const SECRETS: [&str; 2] = ["database_url", "keys"];
+
+/// A mistake in the configuration: one line that names the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct ConfigError {
+    key: String,
+    problem: String,
+}
+
+impl ConfigError {
+    /// The key `key` is not as it must be.
+    pub fn new(key: &str, problem: impl ToString) -> Self {
+        // Some problems are told over several lines by who found them.
+        let problem = problem
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        Self {
+            key: key.to_owned(),
+            problem,
+        }
+    }
+}
+
+/// Environment variables that concern otpd.
+#[derive(Clone, Debug)]
+pub struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    /// Those of `variables` that concern otpd. An empty one counts as unset, since
+    /// compose files cannot leave one out.
+    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let concerns = |name: &str| {
+            name.starts_with(PREFIX) && !COMMAND_LINE_ONLY.contains(&name)
+                || name == "DATABASE_URL"
+                || name == "DATABASE_URL_FILE"
+        };
+        Self(
+            variables
+                .into_iter()
+                .filter(|(name, value)| concerns(name) && !value.is_empty())
+                .collect(),
+        )
+    }
+
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        let text = |value: std::ffi::OsString| value.into_string().ok();
+        Self::new(std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))))
+    }
+}
+
+/// The tables from which policies are made.
+#[derive(Debug, Default)]
+pub struct PolicyTables {
+    /// `[policy]`.
+    pub policy: Table,
+    /// `[purposes.NAME]`.
+    pub purposes: BTreeMap<String, Table>,
+}
+
+/// Reads everything, and hands out the policies' tables apart, since those of
+/// purposes are laid over the general one.
+pub fn load(
+    file: Option<&Path>,
+    variables: &Variables,
+) -> Result<(Settings, PolicyTables), ConfigError> {
+    let mut root = match file {
+        None => Table::new(),
+        Some(path) => read_file(path)?,
+    };
+    for secret in SECRETS {
+        let file_key = format!("{secret}_file");
+        if let Some(path) = root.remove(&file_key) {
+            let path = path
+                .into_string()
+                .map_err(|error| ConfigError::new(&file_key, error))?;
+            insert_secret(&mut root, secret, &file_key, &path)?;
+        }
+    }
+    // The environment stands above the file, also where one names a secret and the
+    // other its file; only within the environment is naming both a mistake.
+    let mut seen = HashMap::new();
+    for (name, value) in &variables.0 {
+        let key = name.strip_prefix(PREFIX).unwrap_or(name).to_lowercase();
+        let path: Vec<&str> = key.split("__").collect();
+        let secret = key
+            .strip_suffix("_file")
+            .filter(|key| SECRETS.contains(key));
+        let target = secret.unwrap_or(&key).to_owned();
+        if let Some(other) = seen.insert(target.clone(), name)
+            && SECRETS.contains(&target.as_str())
+        {
+            return Err(ConfigError::new(
+                name,
+                format!("{other} is set as well; leave one out"),
+            ));
+        }
+        match secret {
+            Some(secret) => {
+                root.remove(secret);
+                insert_secret(&mut root, secret, name, value)?;
+            }
+            None => insert(&mut root, &path, name, value)?,
+        }
+    }
+
+    let mut tables = PolicyTables::default();
+    if let Some(policy) = root.remove("policy") {
+        tables.policy = table("policy", policy)?;
+    }
+    if let Some(purposes) = root.remove("purposes") {
+        for (name, keys) in table("purposes", purposes)? {
+            let keys = table(&format!("purposes.{name}"), keys)?;
+            tables.purposes.insert(name, keys);
+        }
+    }
+    Ok((deserialize("", root)?, tables))
+}
+
+/// Makes a `T` of the keys of a table; the key at fault is told with the table's
+/// name, or by the variable that it came from.
+pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, ConfigError> {
+    let origins = origins(&keys, "");
+    let value = Value::new(None, ValueKind::Table(keys.into_iter().collect()));
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut path = error.path().to_string();
+        let mut problem = error.inner().to_string();
+        // serde tells an unknown key in its text alone, with the path of its table.
+        if let Some(rest) = problem.strip_prefix("unknown field `")
+            && let Some((unknown, expected)) = rest.split_once('`')
+        {
+            let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+            if !path.ends_with(unknown) {
+                path = [table, unknown]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(".");
+            }
+            problem = format!("unknown key{expected}");
+        }
+        // config repeats the key and its origin, which are told already.
+        let problem = problem.split(" for key `").next().unwrap_or_default();
+        let key = match origins.get(&path) {
+            Some(variable) => variable.clone(),
+            None => [name, &path]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join("."),
+        };
+        ConfigError::new(&key, problem)
+    })
+}
+
+/// The variables that keys came from.
+fn origins(keys: &Table, prefix: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    for (name, value) in keys {
+        let path = format!("{prefix}{name}");
+        if let ValueKind::Table(inner) = &value.kind {
+            let inner: Table = inner
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            found.extend(origins(&inner, &format!("{path}.")));
+        } else if let Some(variable) = value.origin() {
+            found.insert(path, variable.to_owned());
+        }
+    }
+    found
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::new(&name, error))?;
+    let file = File::from_str(&text, FileFormat::Toml);
+    let built = config::Config::builder().add_source(file).build();
+    let table = built.and_then(|config| config.cache.into_table());
+    Ok(table
+        .map_err(|error| ConfigError::new(&name, error))?
+        .into_iter()
+        .collect())
+}
+
+fn insert_secret(
+    root: &mut Table,
+    key: &str,
+    named_by: &str,
+    path: &str,
+) -> Result<(), ConfigError> {
+    if root.contains_key(key) {
+        return Err(ConfigError::new(
+            named_by,
+            format!("{key} is set as well; leave one out"),
+        ));
+    }
+    let text = fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(named_by, format!("cannot read {path}: {error}")))?;
+    let value = Value::new(Some(&named_by.to_owned()), text.trim_end().to_owned());
+    root.insert(key.to_owned(), value);
+    Ok(())
+}
+
+fn insert(root: &mut Table, path: &[&str], name: &str, value: &str) -> Result<(), ConfigError> {
+    let (last, tables) = path
+        .split_last()
+        .expect("splitting yields at least one part");
+    let leaf = Value::new(Some(&name.to_owned()), value.to_owned());
+    let Some((first, rest)) = tables.split_first() else {
+        root.insert((*last).to_owned(), leaf);
+        return Ok(());
+    };
+    let empty = || Value::new(None, ValueKind::Table(config::Map::new()));
+    let mut node = root.entry((*first).to_owned()).or_insert_with(empty);
+    for part in rest {
+        let ValueKind::Table(table) = &mut node.kind else {
+            return Err(ConfigError::new(
+                name,
+                "names a table, and the file has a value there",
+            ));
+        };
+        node = table.entry((*part).to_owned()).or_insert_with(empty);
+    }
+    let ValueKind::Table(table) = &mut node.kind else {
+        return Err(ConfigError::new(
+            name,
+            "names a table, and the file has a value there",
+        ));
+    };
+    table.insert((*last).to_owned(), leaf);
+    Ok(())
+}
+
+fn table(name: &str, value: Value) -> Result<Table, ConfigError> {
+    let table = value
+        .into_table()
+        .map_err(|_| ConfigError::new(name, "must be a table"))?;
+    Ok(table.into_iter().collect())
+}

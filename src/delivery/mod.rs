@@ -1,0 +1,36 @@
+//! How a code reaches its recipient. A provider only hands a message over.
+
+use crate::domain::{ChallengeId, Code, Recipient};
+
+/// A code on its way to its recipient.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// Whose code it is.
+    pub challenge_id: ChallengeId,
+    /// Whom it goes to.
+    pub recipient: &'a Recipient,
+    /// What it says.
+    pub code: &'a Code,
+}
+
+/// What takes messages.
+#[derive(Clone, Copy, Debug)]
+pub enum Provider {
+    /// The development log: whoever can read it has the code.
+    Log,
+}
+
+impl Provider {
+    /// Hands `message` over.
+    pub fn deliver(self, message: &Message<'_>) {
+        match self {
+            // The one place where a code and its recipient may be logged.
+            Self::Log => tracing::info!(
+                challenge_id = %message.challenge_id,
+                recipient = %message.recipient.as_str(),
+                "[OTP] Generated OTP: {}",
+                message.code.expose(),
+            ),
+        }
+    }
+}

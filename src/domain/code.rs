@@ -1,0 +1,307 @@
+//! Codes: how they are made, and how a typed one is read.
+
+use std::fmt;
+
+use rand::Rng;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+/// The most bytes of a typed code that are looked at.
+const MAX_TYPED_BYTES: usize = 128;
+
+/// A one-time password: 4 to 10 decimal digits. Shown masked; the digits are
+/// overwritten when it goes.
+#[derive(Clone)]
+pub struct Code(Zeroizing<String>);
+
+impl Code {
+    /// Draws a code of `length` digits, every value equally likely.
+    ///
+    /// `random` must be cryptographically secure; the words that it yields above
+    /// the largest multiple of the number of codes are thrown away, since their
+    /// remainders would favour the low codes.
+    pub fn generate(length: u8, random: &mut impl Rng) -> Self {
+        let codes = 10_u64.pow(u32::from(length));
+        let fair_words = u64::MAX - u64::MAX % codes;
+        let word = loop {
+            let word = random.next_u64();
+            if word < fair_words {
+                break word;
+            }
+        };
+        let width = usize::from(length);
+        Self(Zeroizing::new(format!("{:0width$}", word % codes)))
+    }
+
+    /// The code of these digits, or `None` where they are not 4 to 10 ASCII ones.
+    pub fn from_digits(digits: &str) -> Option<Self> {
+        let well_formed =
+            (4..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        well_formed.then(|| Self(Zeroizing::new(digits.to_owned())))
+    }
+
+    /// The digits. Whoever calls this answers for where they go.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// How many digits the code has.
+    pub fn length(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("a code has at most 10 digits")
+    }
+
+    /// Whether `typed` is this code, in a time that does not depend on where they
+    /// differ.
+    pub fn matches(&self, typed: &TypedCode) -> bool {
+        self.0.as_bytes().ct_eq(typed.0.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Code({} digits)", self.0.len())
+    }
+}
+
+/// The digits that a person typed; whether their number is right is known only
+/// beside the code.
+#[derive(Clone)]
+pub struct TypedCode(Zeroizing<String>);
+
+/// What was typed cannot be a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodeError {
+    /// Nothing was typed but blanks and hyphens.
+    #[error("empty; give the digits of the code")]
+    Empty,
+    /// Something other than digits, blanks and hyphens was typed.
+    #[error("a code has only digits; blanks and hyphens between them are ignored")]
+    NotDigits,
+    /// More was typed than any code is long.
+    #[error("far too long; a code has at most 10 digits")]
+    TooLong,
+    /// Another number of digits than the live code has; not counted as an attempt.
+    #[error("this code has {expected} digits")]
+    WrongLength {
+        /// How many digits the live code has.
+        expected: u32,
+    },
+}
+
+impl TypedCode {
+    /// Reads what a person typed: blanks and hyphens of every kind are ignored,
+    /// and every Unicode decimal digit counts as its value.
+    ///
+    /// # Errors
+    /// Anything else, and more than 128 bytes.
+    pub fn parse(typed: &str) -> Result<Self, CodeError> {
+        if typed.len() > MAX_TYPED_BYTES {
+            return Err(CodeError::TooLong);
+        }
+        let mut digits = Zeroizing::new(String::with_capacity(typed.len()));
+        for character in typed.chars().filter(|&character| !is_separator(character)) {
+            let value = decimal_value(character).ok_or(CodeError::NotDigits)?;
+            digits.push(char::from(b'0' + value));
+        }
+        if digits.is_empty() {
+            Err(CodeError::Empty)
+        } else {
+            Ok(Self(digits))
+        }
+    }
+
+    /// How many digits were typed.
+    pub fn length(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("at most 128 bytes were typed")
+    }
+}
+
+impl fmt::Debug for TypedCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "TypedCode({} digits)", self.0.len())
+    }
+}
+
+/// Blanks and hyphens, as keyboards, messengers and copying produce them.
+fn is_separator(character: char) -> bool {
+    let zero_width = matches!(
+        character,
+        '\u{200B}' | '\u{200C}' | '\u{200D}' | '\u{2060}' | '\u{FEFF}'
+    );
+    let direction = matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let hyphen = matches!(
+        character,
+        '-' | '\u{00AD}' | '\u{058A}' | '\u{2010}'
+            ..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0D}'
+    );
+    (character.is_whitespace() && !character.is_control())
+        || character == '\t'
+        || zero_width
+        || direction
+        || hyphen
+}
+
+/// The value of a decimal digit (Unicode general category Nd) of any script.
+fn decimal_value(character: char) -> Option<u8> {
+    if character.is_ascii_digit() {
+        return u8::try_from(character).ok().map(|byte| byte - b'0');
+    }
+    let code_point = u32::from(character);
+    let run = ZEROS
+        .partition_point(|&zero| zero <= code_point)
+        .checked_sub(1)?;
+    u8::try_from(code_point - ZEROS[run])
+        .ok()
+        .filter(|&value| value < 10)
+}
+
+/// The digit zero of each script, ascending: Unicode 17.0, general category Nd,
+/// in which every script's ten digits stand together in order.
+const ZEROS: [u32; 77] = [
+    0x0030, 0x0660, 0x06F0, 0x07C0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6,
+    0x0D66, 0x0DE6, 0x0E50, 0x0ED0, 0x0F20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80,
+    0x1A90, 0x1B50, 0x1BB0, 0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0,
+    0xFF10, 0x104A0, 0x10D30, 0x10D40, 0x11066, 0x110F0, 0x11136, 0x111D0, 0x112F0, 0x11450,
+    0x114D0, 0x11650, 0x116C0, 0x116D0, 0x116DA, 0x11730, 0x118E0, 0x11950, 0x11BF0, 0x11C50,
+    0x11D50, 0x11DA0, 0x11DE0, 0x11F50, 0x16130, 0x16A60, 0x16AC0, 0x16B50, 0x16D70, 0x1CCF0,
+    0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1E140, 0x1E2F0, 0x1E4F0, 0x1E5F1, 0x1E950,
+    0x1FBF0,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use rand::TryRng;
+
+    use super::*;
+
+    /// Yields the given words, one after the other.
+    struct Words<'a>(&'a [u64]);
+
+    impl TryRng for Words<'_> {
+        type Error = Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            unimplemented!("a code is drawn from 64-bit words")
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            let (first, rest) = self
+                .0
+                .split_first()
+                .expect("no more words than expected are drawn");
+            self.0 = rest;
+            Ok(*first)
+        }
+
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+            unimplemented!("a code is drawn from 64-bit words")
+        }
+    }
+
+    fn drawn(length: u8, words: &[u64]) -> String {
+        Code::generate(length, &mut Words(words))
+            .expose()
+            .to_owned()
+    }
+
+    #[test]
+    fn both_ends_of_the_range_are_reached() {
+        assert_eq!(drawn(6, &[0]), "000000");
+        assert_eq!(drawn(6, &[999_999]), "999999");
+        assert_eq!(drawn(6, &[1_000_000]), "000000");
+        assert_eq!(drawn(4, &[9_999]), "9999");
+        assert_eq!(drawn(10, &[9_999_999_999]), "9999999999");
+        assert_eq!(drawn(10, &[7]), "0000000007");
+    }
+
+    #[test]
+    fn words_that_would_favour_low_codes_are_drawn_again() {
+        // 2^64 = 18446744073709 × 10^6 + 551616.
+        let first_unfair = 18_446_744_073_709 * 1_000_000;
+        assert_eq!(drawn(6, &[first_unfair - 1]), "999999");
+        assert_eq!(drawn(6, &[first_unfair, 42]), "000042");
+        assert_eq!(drawn(6, &[u64::MAX, u64::MAX, 1]), "000001");
+    }
+
+    fn typed(text: &str) -> Result<String, CodeError> {
+        TypedCode::parse(text).map(|code| code.0.to_string())
+    }
+
+    #[test]
+    fn blanks_hyphens_and_other_scripts_are_read() {
+        for text in [
+            "123456",
+            " 123 456 ",
+            "123-456",
+            "1\u{a0}2\u{2009}3\u{202f}4\t5 6",
+            "123\u{2010}456",
+            "123\u{2212}4\u{ff0d}56",
+            "１２３４５６",
+            "١٢٣٤٥٦",
+            "۱۲۳۴۵۶",
+            "१२३४५६",
+            "𝟏𝟐𝟑𝟒𝟓𝟔",
+            "𝟙2𝟛٤５6",
+            "\u{200e}123456\u{200f}",
+        ] {
+            assert_eq!(typed(text).as_deref(), Ok("123456"), "{text:?}");
+        }
+        assert_eq!(typed("0000").as_deref(), Ok("0000"));
+    }
+
+    #[test]
+    fn what_is_no_code_is_named() {
+        for text in ["", "   ", "--"] {
+            assert_eq!(typed(text), Err(CodeError::Empty), "{text:?}");
+        }
+        for text in [
+            "12345a",
+            "12.34",
+            "१२३x",
+            "12\0 34",
+            "½",
+            "Ⅷ",
+            "²",
+            "12\n34",
+            "一二三四",
+        ] {
+            assert_eq!(typed(text), Err(CodeError::NotDigits), "{text:?}");
+        }
+        assert_eq!(typed(&"1".repeat(129)), Err(CodeError::TooLong));
+        assert_eq!(typed(&"1".repeat(128)).map(|digits| digits.len()), Ok(128));
+    }
+
+    #[test]
+    fn every_decimal_digit_of_unicode_is_read() {
+        for zero in ZEROS {
+            for value in 0..10 {
+                let digit = char::from_u32(zero + value).unwrap();
+                assert!(digit.is_numeric(), "{digit:?}");
+                assert_eq!(
+                    decimal_value(digit).map(u32::from),
+                    Some(value),
+                    "{digit:?}"
+                );
+            }
+        }
+        assert!(ZEROS.is_sorted());
+    }
+
+    #[test]
+    fn only_the_same_digits_match() {
+        let code = Code::from_digits("012345").unwrap();
+        assert!(code.matches(&TypedCode::parse("012 345").unwrap()));
+        for other in ["012346", "12345", "0123456", "112345"] {
+            assert!(!code.matches(&TypedCode::parse(other).unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_code_never_shows_itself() {
+        let code = Code::from_digits("481516").unwrap();
+        let typed = TypedCode::parse("481516").unwrap();
+        assert!(!format!("{code:?} {typed:?}").contains("481516"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The numbers that the rules are given.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Deserialize;
+
+use super::Purpose;
+
+/// The longest life of a code: NIST SP 800-63B-4, section 3.1.3.2 (out-of-band
+/// secrets), says 10 minutes.
+const MAX_CODE_TTL: Duration = Duration::from_mins(10);
+/// The shortest life of a code that a person can still type.
+const MIN_CODE_TTL: Duration = Duration::from_secs(10);
+/// The longest cool-down between two sends.
+const MAX_RESEND_AFTER: Duration = Duration::from_hours(1);
+/// Consecutive failures after which NIST SP 800-63B-4, section 3.2.2, wants an
+/// account shut; one code must not allow more.
+const MAX_ATTEMPTS: u32 = 100;
+/// The fewest digits of a code: NIST SP 800-63B-4 asks for six.
+const SAFE_CODE_LENGTH: u8 = 6;
+
+/// How the codes of one purpose behave: the `[policy]` table of the
+/// configuration, or a `[purposes.NAME]` one on top of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Digits of a code, 4 to 10; below 6 only with `allow_short_codes`.
+    pub code_length: u8,
+    /// Whether `code_length` may be below 6.
+    pub allow_short_codes: bool,
+    /// How long a code lives, 10 s to 10 min.
+    #[serde(with = "humantime_serde")]
+    pub code_ttl: Duration,
+    /// How many answers are judged per code, 1 to 100.
+    pub max_attempts: u32,
+    /// How long after a send the next one is refused, at most 1 h. A code with
+    /// less than this to live is replaced, not sent again.
+    #[serde(with = "humantime_serde")]
+    pub resend_after: Duration,
+    /// Whether `VerifyOtp` must name the challenge.
+    pub require_challenge_id: bool,
+}
+
+/// The policy of every purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// What purposes without one of their own have.
+    pub general: Policy,
+    /// What single purposes have instead.
+    pub purposes: BTreeMap<Purpose, Policy>,
+}
+
+impl Policies {
+    /// The policy of `purpose`.
+    pub fn of(&self, purpose: &Purpose) -> &Policy {
+        self.purposes.get(purpose).unwrap_or(&self.general)
+    }
+}
+
+/// A value of a [`Policy`] is out of its bounds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct PolicyError {
+    /// The key, within its table.
+    pub key: &'static str,
+    /// What is wrong with its value, and what is allowed.
+    pub problem: String,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            code_length: 6,
+            allow_short_codes: false,
+            code_ttl: Duration::from_mins(5),
+            max_attempts: 5,
+            resend_after: Duration::from_mins(1),
+            require_challenge_id: false,
+        }
+    }
+}
+
+impl Policy {
+    /// How long after its end a code is still told as expired; afterwards it is
+    /// as if there had been none.
+    pub const EXPIRED_TOLD_FOR: Duration = Duration::from_hours(1);
+
+    /// Checks every value against its bounds.
+    ///
+    /// # Errors
+    /// The first key whose value is out of its bounds.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        if !(4..=10).contains(&self.code_length) {
+            return Err(out_of_bounds("code_length", self.code_length, "4 to 10"));
+        }
+        if self.code_length < SAFE_CODE_LENGTH && !self.allow_short_codes {
+            return Err(PolicyError {
+                key: "code_length",
+                problem: format!(
+                    "{} digits are easy to guess; use 6 or more, or set allow_short_codes = true",
+                    self.code_length
+                ),
+            });
+        }
+        if !(MIN_CODE_TTL..=MAX_CODE_TTL).contains(&self.code_ttl) {
+            let ttl = humantime::format_duration(self.code_ttl);
+            return Err(out_of_bounds("code_ttl", ttl, "10s to 10m"));
+        }
+        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts) {
+            return Err(out_of_bounds("max_attempts", self.max_attempts, "1 to 100"));
+        }
+        if self.resend_after > MAX_RESEND_AFTER {
+            let wait = humantime::format_duration(self.resend_after);
+            return Err(out_of_bounds("resend_after", wait, "0s to 1h"));
+        }
+        Ok(())
+    }
+}
+
+fn out_of_bounds(
+    key: &'static str,
+    value: impl std::fmt::Display,
+    allowed: &'static str,
+) -> PolicyError {
+    PolicyError {
+        key,
+        problem: format!("{value} is out of bounds; allowed: {allowed}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_at_fault(change: impl FnOnce(&mut Policy)) -> Option<&'static str> {
+        let mut policy = Policy::default();
+        change(&mut policy);
+        policy.validate().err().map(|error| error.key)
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_documentation() {
+        assert_eq!(key_at_fault(|_| ()), None);
+        assert_eq!(key_at_fault(|policy| policy.code_length = 10), None);
+        assert_eq!(
+            key_at_fault(|policy| policy.code_length = 11),
+            Some("code_length")
+        );
+        assert_eq!(
+            key_at_fault(|policy| policy.code_length = 5),
+            Some("code_length")
+        );
+        let short = |length| {
+            move |policy: &mut Policy| {
+                policy.allow_short_codes = true;
+                policy.code_length = length;
+            }
+        };
+        assert_eq!(key_at_fault(short(4)), None);
+        assert_eq!(key_at_fault(short(3)), Some("code_length"));
+        let ttl =
+            |seconds| move |policy: &mut Policy| policy.code_ttl = Duration::from_secs(seconds);
+        assert_eq!(key_at_fault(ttl(600)), None);
+        assert_eq!(key_at_fault(ttl(601)), Some("code_ttl"));
+        assert_eq!(key_at_fault(ttl(9)), Some("code_ttl"));
+        assert_eq!(
+            key_at_fault(|policy| policy.max_attempts = 0),
+            Some("max_attempts")
+        );
+        assert_eq!(
+            key_at_fault(|policy| policy.max_attempts = 101),
+            Some("max_attempts")
+        );
+        assert_eq!(
+            key_at_fault(|policy| policy.resend_after = Duration::from_secs(3601)),
+            Some("resend_after")
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! What is known of one (caller, recipient, purpose).
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use rand::Rng;
+
+use super::{Channel, Code, Decision, Policy, Purpose, Recipient, Timestamp};
+
+/// The name of a back end that calls otpd.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallerName(String);
+
+impl CallerName {
+    /// The caller of that name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CallerName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// Finds a record without showing whose it is: a blind index of its (caller,
+/// recipient, purpose).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey(pub [u8; 32]);
+
+/// Tells one challenge of a record from the others; random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChallengeNonce(pub [u8; 16]);
+
+impl ChallengeNonce {
+    pub(super) fn generate(random: &mut impl Rng) -> Self {
+        let mut nonce = [0; 16];
+        random.fill_bytes(&mut nonce);
+        Self(nonce)
+    }
+}
+
+/// Which challenge a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChallengeFilter {
+    /// The newest one, whichever it is.
+    Newest,
+    /// This one alone.
+    Only(ChallengeNonce),
+    /// One that the record can never have had.
+    Foreign,
+}
+
+impl ChallengeFilter {
+    /// Whether the request is about the challenge of `nonce`.
+    pub fn admits(self, nonce: ChallengeNonce) -> bool {
+        match self {
+            Self::Newest => true,
+            Self::Only(only) => only == nonce,
+            Self::Foreign => false,
+        }
+    }
+}
+
+/// Names a challenge to callers, and carries the key of its record: 64 characters
+/// of unpadded base64url.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChallengeId {
+    /// The record that the challenge is, or was, in.
+    pub key: RecordKey,
+    /// Which of that record's challenges it is.
+    pub nonce: ChallengeNonce,
+}
+
+impl ChallengeId {
+    /// The challenge of that name; `None` where otpd never gave such a one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 48];
+        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        let (key, nonce) = bytes.split_at(32);
+        (length == bytes.len()).then(|| Self {
+            key: RecordKey(key.try_into().expect("32 bytes were split off")),
+            nonce: ChallengeNonce(nonce.try_into().expect("16 bytes are left")),
+        })
+    }
+}
+
+impl fmt::Display for ChallengeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 48];
+        bytes[..32].copy_from_slice(&self.key.0);
+        bytes[32..].copy_from_slice(&self.nonce.0);
+        formatter.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+/// What is known of one (caller, recipient, purpose). `S` is what a live
+/// challenge keeps secret: a [`Secret`] where rules are decided, sealed bytes in a
+/// store.
+#[derive(Clone, Debug)]
+pub struct Record<S = Secret> {
+    /// The back end whose record this is.
+    pub caller: CallerName,
+    /// What its codes are for.
+    pub purpose: Purpose,
+    /// The newest challenge.
+    pub challenge: Challenge<S>,
+    /// When a code was last sent; the cool-down runs from here.
+    pub sent_at: Timestamp,
+    /// When the record was last written, by the store's clock.
+    pub written_at: Timestamp,
+}
+
+/// One code, from its first send to its end.
+#[derive(Clone, Debug)]
+pub struct Challenge<S = Secret> {
+    /// Tells it from the record's other challenges.
+    pub nonce: ChallengeNonce,
+    /// Whether it can still verify.
+    pub state: ChallengeState<S>,
+    /// The channel of its last message.
+    pub channel: Channel,
+    /// When its code was made.
+    pub created_at: Timestamp,
+    /// When its code dies; a resend does not move it.
+    pub expires_at: Timestamp,
+    /// How many answers were judged.
+    pub attempts: u32,
+}
+
+/// Whether a challenge can still verify. A secret is kept only as long as it can.
+#[derive(Clone, Debug)]
+pub enum ChallengeState<S = Secret> {
+    /// Its code verifies until it expires.
+    Live(S),
+    /// Its code was verified.
+    Spent,
+    /// As many answers as allowed were wrong.
+    Exhausted,
+    /// It was cancelled, or died with the clock.
+    Cancelled,
+}
+
+/// What a live challenge keeps secret.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// The code, because a resend repeats it.
+    pub code: Code,
+    /// Whom it was sent to, so that a challenge id alone can tell.
+    pub recipient: Recipient,
+}
+
+impl<S> Record<S> {
+    /// The same record with another kind of secret.
+    pub fn map_secret<T>(self, map: impl FnOnce(S) -> ChallengeState<T>) -> Record<T> {
+        let Challenge {
+            nonce,
+            state,
+            channel,
+            created_at,
+            expires_at,
+            attempts,
+        } = self.challenge;
+        let state = match state {
+            ChallengeState::Live(secret) => map(secret),
+            ChallengeState::Spent => ChallengeState::Spent,
+            ChallengeState::Exhausted => ChallengeState::Exhausted,
+            ChallengeState::Cancelled => ChallengeState::Cancelled,
+        };
+        Record {
+            caller: self.caller,
+            purpose: self.purpose,
+            challenge: Challenge {
+                nonce,
+                state,
+                channel,
+                created_at,
+                expires_at,
+                attempts,
+            },
+            sent_at: self.sent_at,
+            written_at: self.written_at,
+        }
+    }
+}
+
+impl Challenge {
+    /// The secret of a challenge that could still verify at `now`.
+    pub fn live_secret(&self, policy: &Policy, now: Timestamp) -> Option<&Secret> {
+        match &self.state {
+            ChallengeState::Live(secret)
+                if now < self.expires_at && self.attempts < policy.max_attempts =>
+            {
+                Some(secret)
+            }
+            _ => None,
+        }
+    }
+
+    /// How many more answers are judged.
+    pub fn attempts_remaining(&self, policy: &Policy) -> u32 {
+        policy.max_attempts.saturating_sub(self.attempts)
+    }
+}
+
+impl Record {
+    /// When the next send is allowed; a success ends the cool-down.
+    pub fn resend_at(&self, policy: &Policy) -> Timestamp {
+        match self.challenge.state {
+            ChallengeState::Spent => self.sent_at,
+            _ => self.sent_at.plus(policy.resend_after),
+        }
+    }
+
+    /// From when on no answer would change if the record were gone. One instant for
+    /// every state of a challenge, though a spent one could go at once: so a
+    /// verification leaves the store's index on it alone.
+    pub fn removable_at(&self, policy: &Policy) -> Timestamp {
+        let told_until = self.challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
+        told_until.max(self.resend_at(policy))
+    }
+
+    /// The record after its store's clock stepped back to `now`: no instant of it
+    /// lies ahead, so that a wait lasts at most its own length, and its code, whose
+    /// age nobody can tell any more, is dead.
+    fn stepped_back_to(mut self, now: Timestamp) -> Self {
+        if !matches!(self.challenge.state, ChallengeState::Spent) {
+            self.challenge.state = ChallengeState::Cancelled;
+        }
+        self.sent_at = self.sent_at.min(now);
+        self.written_at = now;
+        self
+    }
+}
+
+/// Decides about `record` at `now`. Where the store's clock stepped back before
+/// the record's last write, that is first put right, and written even if the rule
+/// itself would write nothing: else its waits would start anew at each request.
+pub(super) fn decide<Answer>(
+    record: Option<Record>,
+    now: Timestamp,
+    rule: impl FnOnce(Option<Record>) -> Decision<Answer>,
+) -> Decision<Answer> {
+    match record {
+        Some(record) if now < record.written_at => {
+            let record = record.stepped_back_to(now);
+            let decision = rule(Some(record.clone()));
+            Decision {
+                write: decision.write.or(Some(record)),
+                ..decision
+            }
+        }
+        record => rule(record),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenge_ids_survive_the_way_to_callers_and_back() {
+        let id = ChallengeId {
+            key: RecordKey([7; 32]),
+            nonce: ChallengeNonce([9; 16]),
+        };
+        let text = id.to_string();
+        assert_eq!(text.len(), 64);
+        assert_eq!(ChallengeId::parse(&text), Some(id));
+        let longer = format!("{text}AAAA");
+        for other in [
+            "",
+            "nope",
+            &text[..63],
+            &text[..60],
+            longer.as_str(),
+            "ключ",
+            "a\0",
+        ] {
+            assert_eq!(ChallengeId::parse(other), None, "{other:?}");
+        }
+    }
+}

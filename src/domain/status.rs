@@ -1,0 +1,60 @@
+//! What a caller may know of a code without trying one.
+
+use super::{
+    ChallengeFilter, ChallengeNonce, Decision, Policy, Recipient, Record, Timestamp, record::decide,
+};
+
+/// What is known of a recipient's code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The code that could still verify.
+    pub live: Option<LiveCode>,
+    /// When the next send is allowed, if not now.
+    pub resend_at: Option<Timestamp>,
+}
+
+/// A code that could still verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveCode {
+    /// Its challenge.
+    pub challenge: ChallengeNonce,
+    /// Whom it was sent to.
+    pub recipient: Recipient,
+    /// When it dies.
+    pub expires_at: Timestamp,
+    /// How many more answers are judged.
+    pub attempts_remaining: u32,
+}
+
+/// Tells what is known of the challenge that `challenge` admits. Writes nothing.
+pub fn status(
+    record: Option<Record>,
+    challenge: ChallengeFilter,
+    policy: &Policy,
+    now: Timestamp,
+) -> Decision<Status> {
+    let decision = decide(record, now, |record| {
+        let admitted = record.filter(|record| challenge.admits(record.challenge.nonce));
+        Decision::answer(
+            admitted
+                .map(|record| tell(&record, policy, now))
+                .unwrap_or_default(),
+        )
+    });
+    Decision {
+        write: None,
+        ..decision
+    }
+}
+
+fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
+    let challenge = &record.challenge;
+    let live = challenge.live_secret(policy, now).map(|secret| LiveCode {
+        challenge: challenge.nonce,
+        recipient: secret.recipient.clone(),
+        expires_at: challenge.expires_at,
+        attempts_remaining: challenge.attempts_remaining(policy),
+    });
+    let resend_at = Some(record.resend_at(policy)).filter(|&resend_at| now < resend_at);
+    Status { live, resend_at }
+}

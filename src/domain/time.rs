@@ -1,0 +1,70 @@
+//! Instants of the store's clock.
+
+use std::time::{Duration, SystemTime};
+
+/// An instant of the store's clock, in whole milliseconds since the Unix epoch,
+/// rounded down.
+///
+/// Milliseconds, because SQLite's clock has nothing finer: with a finer unit a
+/// writer could stamp a record later than the next reader's clock reads, and the
+/// clock would seem to have stepped back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The instant `milliseconds` after the Unix epoch.
+    pub const fn from_milliseconds(milliseconds: i64) -> Self {
+        Self(milliseconds)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn milliseconds(self) -> i64 {
+        self.0
+    }
+
+    /// The instant `duration` later, or the last one there is.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(milliseconds(duration)))
+    }
+
+    /// How long it is from `self` until `later`; nothing where that is not later.
+    pub fn until(self, later: Self) -> Duration {
+        let milliseconds = later.0.saturating_sub(self.0).max(0);
+        Duration::from_millis(milliseconds.unsigned_abs())
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        let distance = Duration::from_millis(timestamp.0.unsigned_abs());
+        if timestamp.0 < 0 {
+            Self::UNIX_EPOCH - distance
+        } else {
+            Self::UNIX_EPOCH + distance
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_is_exact_and_saturates() {
+        let start = Timestamp::from_milliseconds(1_000);
+        let later = start.plus(Duration::from_millis(1_500));
+        assert_eq!(later.milliseconds(), 2_500);
+        assert_eq!(start.until(later), Duration::from_millis(1_500));
+        assert_eq!(later.until(start), Duration::ZERO);
+        assert_eq!(start.plus(Duration::MAX).milliseconds(), i64::MAX);
+        assert_eq!(
+            SystemTime::from(later),
+            SystemTime::UNIX_EPOCH + Duration::from_millis(2_500)
+        );
+    }
+}

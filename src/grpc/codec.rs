@@ -1,0 +1,83 @@
+//! Reads and writes messages. Unlike tonic's own codec it answers a message that
+//! cannot be read as the caller's mistake, with the field where one is known.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::{
+    Status,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+};
+use tonic_prost::ProstCodec;
+
+use crate::service::ServiceError;
+
+/// `application/grpc+proto` with errors in the terms of the contract.
+#[derive(Clone, Copy, Debug)]
+pub struct OtpCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for OtpCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for OtpCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Decoder = OtpDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        OtpDecoder(PhantomData)
+    }
+}
+
+/// Reads messages of one type.
+#[derive(Clone, Copy, Debug)]
+pub struct OtpDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default> Decoder for OtpDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        U::decode(buffer).map(Some).map_err(|error| {
+            let problem = error.to_string();
+            Status::from(ServiceError::request(field_of(&problem), problem.clone()))
+        })
+    }
+}
+
+/// The field that prost names as `Message.field` in an error's text; the whole
+/// request where it names none.
+fn field_of(problem: &str) -> &'static str {
+    const FIELDS: [&str; 11] = [
+        "recipient",
+        "purpose",
+        "channel",
+        "locale",
+        "region",
+        "client_ip",
+        "request_id",
+        "variables",
+        "code",
+        "challenge_id",
+        "reset_failures",
+    ];
+    let named = |field: &&&str| {
+        problem.split(": ").any(|part| {
+            part.split_once('.')
+                .is_some_and(|(_, name)| name == **field)
+        })
+    };
+    FIELDS.iter().find(named).copied().unwrap_or("request")
+}

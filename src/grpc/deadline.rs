@@ -1,0 +1,66 @@
+//! Until when a caller waits.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+
+/// How long a request without a deadline may take.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// What is kept back of the caller's time, so that the answer still arrives in it:
+/// a twentieth, within these bounds.
+const MARGIN_MIN: Duration = Duration::from_millis(5);
+const MARGIN_MAX: Duration = Duration::from_millis(100);
+
+/// Until when a request may take, by its `grpc-timeout`.
+pub fn deadline(metadata: &MetadataMap) -> Instant {
+    let timeout = metadata
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok())
+        .and_then(parse_timeout)
+        .map_or(LONGEST, |timeout| timeout.min(LONGEST));
+    let margin = (timeout / 20).clamp(MARGIN_MIN, MARGIN_MAX);
+    Instant::now() + timeout.saturating_sub(margin)
+}
+
+/// Reads a time-out of the gRPC protocol: up to 8 digits and a unit.
+fn parse_timeout(value: &str) -> Option<Duration> {
+    let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_of_the_protocol_are_read() {
+        for (value, expected) in [
+            ("2S", Some(Duration::from_secs(2))),
+            ("1500m", Some(Duration::from_millis(1500))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("", None),
+            ("S", None),
+            ("123456789S", None),
+            ("-1S", None),
+            ("2s", None),
+            ("2é", None),
+        ] {
+            assert_eq!(parse_timeout(value), expected, "{value:?}");
+        }
+    }
+}

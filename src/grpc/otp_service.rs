@@ -1,0 +1,215 @@
+//! `otp.v1.OtpService`: each call translated, journalled, and run to its end.
+
+use std::{future::Future, sync::Arc, time::SystemTime};
+
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use super::{
+    deadline::deadline,
+    journal::Journal,
+    translate,
+    v1::{self, otp_service_server::OtpService as Contract},
+};
+use crate::{
+    domain::{CallerName, Channel, Recipient, Region, Timestamp, Verdict},
+    service::{OtpService, ServiceError},
+};
+
+/// The contract on top of the service.
+#[derive(Clone, Debug)]
+pub struct OtpGrpc {
+    service: Arc<OtpService>,
+    default_region: Option<Region>,
+    running: TaskTracker,
+}
+
+impl OtpGrpc {
+    /// The contract on top of `service`. National numbers are read in
+    /// `default_region`; what runs is counted by `running`.
+    pub fn new(service: OtpService, default_region: Option<Region>, running: TaskTracker) -> Self {
+        Self {
+            service: Arc::new(service),
+            default_region,
+            running,
+        }
+    }
+
+    /// Runs a call as a task of its own: a caller who hangs up leaves nothing half
+    /// done, and a panic ends this one request, not the connection it shares.
+    async fn run<T: Send + 'static>(
+        &self,
+        journal: Journal,
+        recipient: Option<Recipient>,
+        call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let outcome = self.running.spawn(call).await;
+        let outcome =
+            outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())));
+        outcome.map(Response::new).map_err(|error| {
+            journal.refused(recipient.as_ref(), &error);
+            error.into()
+        })
+    }
+}
+
+/// Journals and answers a request that cannot even be read.
+fn unreadable(journal: Journal) -> impl FnOnce(ServiceError) -> Status {
+    move |error| {
+        journal.refused(None, &error);
+        error.into()
+    }
+}
+
+/// The caller that every request is of, as long as none must prove who it is.
+fn caller() -> CallerName {
+    CallerName::new("development")
+}
+
+#[tonic::async_trait]
+impl Contract for OtpGrpc {
+    async fn send_otp(
+        &self,
+        request: Request<v1::SendOtpRequest>,
+    ) -> Result<Response<v1::SendOtpResponse>, Status> {
+        let journal = Journal::Send;
+        let deadline = deadline(request.metadata());
+        let wish =
+            translate::send(request.get_ref(), self.default_region).map_err(unreadable(journal))?;
+        journal.received(Some(&wish.recipient), &wish.purpose);
+        let service = Arc::clone(&self.service);
+        self.run(journal, Some(wish.recipient.clone()), async move {
+            let reply = service.send(&caller(), &wish, deadline).await?;
+            journal.sent(&wish.recipient, wish.channel, &reply);
+            Ok(v1::SendOtpResponse {
+                challenge_id: reply.challenge_id.to_string(),
+                recipient: wish.recipient.as_str().to_owned(),
+                channel: channel(wish.channel).into(),
+                expires_at: Some(timestamp(reply.expires_at)),
+                resend_at: Some(timestamp(reply.resend_at)),
+                resent: reply.resent,
+                code_length: reply.code_length,
+                code: String::new(),
+            })
+        })
+        .await
+    }
+
+    async fn verify_otp(
+        &self,
+        request: Request<v1::VerifyOtpRequest>,
+    ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
+        let journal = Journal::Verify;
+        let deadline = deadline(request.metadata());
+        let typed = translate::verify(request.get_ref(), self.default_region)
+            .map_err(unreadable(journal))?;
+        journal.received(Some(&typed.recipient), &typed.purpose);
+        let service = Arc::clone(&self.service);
+        self.run(journal, Some(typed.recipient.clone()), async move {
+            let reply = service.verify(&caller(), &typed, deadline).await?;
+            journal.judged(&typed.recipient, &reply);
+            let mut response = v1::VerifyOtpResponse {
+                challenge_id: reply
+                    .challenge_id
+                    .map(|id| id.to_string())
+                    .unwrap_or_default(),
+                recipient: typed.recipient.as_str().to_owned(),
+                ..Default::default()
+            };
+            let outcome = match reply.verdict {
+                Verdict::Verified { at, .. } => {
+                    response.verified = true;
+                    response.verified_at = Some(timestamp(at));
+                    v1::VerifyOutcome::Verified
+                }
+                Verdict::WrongCode {
+                    attempts_remaining, ..
+                } => {
+                    response.attempts_remaining = attempts_remaining;
+                    v1::VerifyOutcome::WrongCode
+                }
+                Verdict::Expired { .. } => v1::VerifyOutcome::Expired,
+                Verdict::AttemptsExhausted { .. } => v1::VerifyOutcome::AttemptsExhausted,
+                Verdict::NotFound => v1::VerifyOutcome::NotFound,
+            };
+            response.set_outcome(outcome);
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn cancel_otp(
+        &self,
+        request: Request<v1::CancelOtpRequest>,
+    ) -> Result<Response<v1::CancelOtpResponse>, Status> {
+        let journal = Journal::Cancel;
+        let deadline = deadline(request.metadata());
+        let subject = translate::cancel(request.get_ref(), self.default_region)
+            .map_err(unreadable(journal))?;
+        journal.received(subject.recipient.as_ref(), &subject.purpose);
+        let service = Arc::clone(&self.service);
+        self.run(journal, subject.recipient.clone(), async move {
+            if request.get_ref().reset_failures {
+                return Err(ServiceError::ResetNotAllowed);
+            }
+            let cancelled = service
+                .cancel(&caller(), &subject, deadline)
+                .await?
+                .is_some();
+            journal.cancelled(subject.recipient.as_ref(), cancelled);
+            Ok(v1::CancelOtpResponse {
+                cancelled,
+                failures_reset: false,
+            })
+        })
+        .await
+    }
+
+    async fn get_otp_status(
+        &self,
+        request: Request<v1::GetOtpStatusRequest>,
+    ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
+        let journal = Journal::Status;
+        let deadline = deadline(request.metadata());
+        let subject = translate::status(request.get_ref(), self.default_region)
+            .map_err(unreadable(journal))?;
+        journal.received(subject.recipient.as_ref(), &subject.purpose);
+        let service = Arc::clone(&self.service);
+        self.run(journal, subject.recipient.clone(), async move {
+            let reply = service.status(&caller(), &subject, deadline).await?;
+            journal.told(reply.recipient.as_ref(), reply.status.live.is_some());
+            let live = reply.status.live.as_ref();
+            Ok(v1::GetOtpStatusResponse {
+                live: live.is_some(),
+                challenge_id: reply
+                    .challenge_id
+                    .map(|id| id.to_string())
+                    .unwrap_or_default(),
+                recipient: reply
+                    .recipient
+                    .map(|to| to.as_str().to_owned())
+                    .unwrap_or_default(),
+                expires_at: live.map(|code| timestamp(code.expires_at)),
+                resend_at: reply.status.resend_at.map(timestamp),
+                attempts_remaining: live.map(|code| code.attempts_remaining).unwrap_or_default(),
+                blocked_until: None,
+                deliveries: Vec::new(),
+            })
+        })
+        .await
+    }
+}
+
+fn channel(channel: Channel) -> v1::Channel {
+    match channel {
+        Channel::Sms => v1::Channel::Sms,
+        Channel::Email => v1::Channel::Email,
+        Channel::Voice => v1::Channel::Voice,
+        Channel::WhatsApp => v1::Channel::Whatsapp,
+        Channel::Telegram => v1::Channel::Telegram,
+    }
+}
+
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    SystemTime::from(at).into()
+}

@@ -1,0 +1,102 @@
+//! The one table from errors to gRPC statuses.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status, metadata::MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::service::ServiceError;
+
+/// The domain of every reason.
+const DOMAIN: &str = "otp.v1";
+
+/// Tells retrying gRPC clients how long to wait (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// When to come back to a store that does not answer: about when it is asked next.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// When to come back where too many requests raced for one record: they last
+/// milliseconds.
+const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
+
+impl ServiceError {
+    /// The status and its reason.
+    pub fn code_and_reason(&self) -> (Code, &'static str) {
+        match self {
+            Self::Recipient(_) => (Code::InvalidArgument, "RECIPIENT_INVALID"),
+            Self::Purpose(_) => (Code::InvalidArgument, "PURPOSE_INVALID"),
+            Self::Code(_) => (Code::InvalidArgument, "CODE_MALFORMED"),
+            Self::Request { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
+            Self::ResetNotAllowed => (Code::PermissionDenied, "RESET_NOT_ALLOWED"),
+            Self::ResendTooSoon { .. } => (Code::ResourceExhausted, "RESEND_TOO_SOON"),
+            Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
+            Self::Overloaded => (Code::Unavailable, "OVERLOADED"),
+            Self::Internal(_) => (Code::Internal, "INTERNAL"),
+        }
+    }
+
+    /// The field at fault, and what to do about it.
+    fn violation(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Recipient(error) => Some(("recipient", error.to_string())),
+            Self::Purpose(error) => Some(("purpose", error.to_string())),
+            Self::Code(error) => Some(("code", error.to_string())),
+            Self::Request { field, problem } => Some((field, problem.clone())),
+            _ => None,
+        }
+    }
+
+    /// How long to wait before another try.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::ResendTooSoon { wait, .. } => Some(*wait),
+            Self::StoreUnavailable => Some(STORE_RETRY),
+            Self::Overloaded => Some(OVERLOAD_RETRY),
+            _ => None,
+        }
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        let Self::ResendTooSoon {
+            live: Some((challenge_id, expires_at)),
+            ..
+        } = self
+        else {
+            return HashMap::new();
+        };
+        HashMap::from([
+            ("challenge_id".to_owned(), challenge_id.to_string()),
+            (
+                "expires_at".to_owned(),
+                humantime::format_rfc3339_millis((*expires_at).into()).to_string(),
+            ),
+        ])
+    }
+}
+
+impl From<ServiceError> for Status {
+    fn from(error: ServiceError) -> Self {
+        let (code, reason) = error.code_and_reason();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, DOMAIN, error.metadata());
+        if let Some((field, problem)) = error.violation() {
+            details.add_bad_request_violation(field, problem);
+        }
+        if let Some(wait) = error.retry_after() {
+            details.set_retry_info(Some(wait));
+        }
+        let message = match &error {
+            // What went wrong inside is for the log, not for callers.
+            ServiceError::Internal(_) => "internal error; see the log of otpd".to_owned(),
+            error => error.to_string(),
+        };
+        let mut status = Self::with_error_details(code, message, details);
+        if let Some(wait) = error.retry_after() {
+            let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            status
+                .metadata_mut()
+                .insert(PUSHBACK, MetadataValue::from(milliseconds));
+        }
+        status
+    }
+}

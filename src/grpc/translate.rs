@@ -1,0 +1,211 @@
+//! Requests of the contract as the service takes them.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::v1;
+use crate::{
+    domain::{Channel, Purpose, Recipient, Region, TypedCode},
+    service::{Send, ServiceError, Subject, Verify},
+};
+
+/// RFC 5646, section 4.4.1: the shortest length that a buffer for tags may have.
+const MAX_LOCALE_BYTES: usize = 35;
+const MAX_REQUEST_ID_BYTES: usize = 128;
+const MAX_CHALLENGE_ID_BYTES: usize = 256;
+const MAX_VARIABLES: usize = 32;
+const MAX_VARIABLE_NAME_BYTES: usize = 32;
+const MAX_VARIABLE_VALUE_BYTES: usize = 256;
+
+type Result<T> = std::result::Result<T, ServiceError>;
+
+pub(super) fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send> {
+    let recipient = recipient(&request.recipient, &request.region, region)?;
+    let purpose = Purpose::parse(&request.purpose)?;
+    let channel = channel(request.channel, &recipient)?;
+    check_locale(&request.locale)?;
+    check_client_ip(&request.client_ip)?;
+    check_request_id(&request.request_id)?;
+    check_variables(&request.variables)?;
+    Ok(Send {
+        recipient,
+        purpose,
+        channel,
+    })
+}
+
+pub(super) fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<Verify> {
+    let recipient = recipient(&request.recipient, &request.region, region)?;
+    let purpose = Purpose::parse(&request.purpose)?;
+    let code = TypedCode::parse(&request.code)?;
+    let challenge_id = challenge_id(&request.challenge_id)?;
+    check_client_ip(&request.client_ip)?;
+    check_request_id(&request.request_id)?;
+    Ok(Verify {
+        recipient,
+        purpose,
+        code,
+        challenge_id,
+    })
+}
+
+pub(super) fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<Subject> {
+    let v1::CancelOtpRequest {
+        recipient,
+        purpose,
+        region: read_in,
+        challenge_id,
+        ..
+    } = request;
+    subject(recipient, purpose, challenge_id, read_in, region)
+}
+
+pub(super) fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<Subject> {
+    let v1::GetOtpStatusRequest {
+        recipient,
+        purpose,
+        region: read_in,
+        challenge_id,
+    } = request;
+    subject(recipient, purpose, challenge_id, read_in, region)
+}
+
+fn subject(
+    written: &str,
+    purpose: &str,
+    challenge: &str,
+    read_in: &str,
+    region: Option<Region>,
+) -> Result<Subject> {
+    let challenge_id = challenge_id(challenge)?;
+    let recipient = match (written.is_empty(), &challenge_id) {
+        (true, Some(_)) => None,
+        _ => Some(recipient(written, read_in, region)?),
+    };
+    Ok(Subject {
+        recipient,
+        purpose: Purpose::parse(purpose)?,
+        challenge_id,
+    })
+}
+
+fn recipient(written: &str, read_in: &str, default_region: Option<Region>) -> Result<Recipient> {
+    let region = if read_in.is_empty() {
+        default_region
+    } else {
+        Some(read_in.parse().map_err(|error| invalid("region", error))?)
+    };
+    Ok(Recipient::parse(written, region)?)
+}
+
+fn channel(number: i32, recipient: &Recipient) -> Result<Channel> {
+    let channel = match v1::Channel::try_from(number) {
+        Ok(v1::Channel::Unspecified) => Channel::default_for(recipient),
+        Ok(v1::Channel::Sms) => Channel::Sms,
+        Ok(v1::Channel::Email) => Channel::Email,
+        Ok(v1::Channel::Voice) => Channel::Voice,
+        Ok(v1::Channel::Whatsapp) => Channel::WhatsApp,
+        Ok(v1::Channel::Telegram) => Channel::Telegram,
+        Err(_) => {
+            return Err(invalid(
+                "channel",
+                format!("{number} is no channel of this version"),
+            ));
+        }
+    };
+    if channel.reaches(recipient) {
+        return Ok(channel);
+    }
+    let problem = if recipient.is_email() {
+        format!("{channel} reaches phone numbers, not e-mail addresses; leave it unset")
+    } else {
+        format!("{channel} reaches e-mail addresses, not phone numbers; leave it unset")
+    };
+    Err(invalid("channel", problem))
+}
+
+fn challenge_id(text: &str) -> Result<Option<String>> {
+    check_visible_ascii("challenge_id", text, MAX_CHALLENGE_ID_BYTES)?;
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+fn check_request_id(text: &str) -> Result<()> {
+    check_visible_ascii("request_id", text, MAX_REQUEST_ID_BYTES)
+}
+
+fn check_visible_ascii(field: &'static str, text: &str, most: usize) -> Result<()> {
+    if text.len() <= most && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(invalid(
+        field,
+        format!("must be at most {most} visible ASCII characters, without blanks"),
+    ))
+}
+
+fn check_locale(locale: &str) -> Result<()> {
+    let is_subtag = |subtag: &str| {
+        (1..=8).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    let well_formed = locale.is_empty()
+        || locale.len() <= MAX_LOCALE_BYTES
+            && locale
+                .bytes()
+                .take(2)
+                .all(|byte| byte.is_ascii_alphabetic())
+            && locale.len() >= 2
+            && locale.split('-').all(is_subtag);
+    if well_formed {
+        return Ok(());
+    }
+    Err(invalid(
+        "locale",
+        "not a BCP 47 language tag; give e.g. \"ru\" or \"en-GB\", or leave it empty",
+    ))
+}
+
+fn check_client_ip(client_ip: &str) -> Result<()> {
+    if client_ip.is_empty() || client_ip.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    Err(invalid(
+        "client_ip",
+        "not an IPv4 or IPv6 address; give e.g. 203.0.113.7, or leave it empty",
+    ))
+}
+
+fn check_variables(variables: &HashMap<String, String>) -> Result<()> {
+    if variables.len() > MAX_VARIABLES {
+        return Err(invalid(
+            "variables",
+            format!("at most {MAX_VARIABLES} are taken"),
+        ));
+    }
+    for (name, value) in variables {
+        let named = (1..=MAX_VARIABLE_NAME_BYTES).contains(&name.len())
+            && name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        if !named {
+            return Err(invalid(
+                "variables",
+                format!(
+                    "a name is a small letter and then up to 31 of a-z, 0-9 and _, not {name:.40?}"
+                ),
+            ));
+        }
+        if value.len() > MAX_VARIABLE_VALUE_BYTES || value.chars().any(char::is_control) {
+            return Err(invalid(
+                "variables",
+                format!(
+                    "{name}: at most {MAX_VARIABLE_VALUE_BYTES} bytes without control characters"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(field: &'static str, problem: impl ToString) -> ServiceError {
+    ServiceError::request(field, problem.to_string())
+}

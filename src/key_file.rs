@@ -1,0 +1,82 @@
+//! Key rings in files: made once, whoever comes first, and never overwritten.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+use crate::keys::{KeyRing, system_random};
+
+/// Readable and writable by the owner alone.
+const OWNER_ONLY: u32 = 0o600;
+
+/// Makes a key ring in `path` unless there is one, and says whether it did. Of
+/// several processes one succeeds, and no reader ever sees half a file.
+///
+/// # Errors
+/// What the file system says.
+pub fn create(path: &Path) -> io::Result<bool> {
+    if path.try_exists()? {
+        return Ok(false);
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", std::process::id()));
+    let unfinished = Path::new(&unfinished);
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(OWNER_ONLY)
+        .open(unfinished)?;
+    let made = file
+        .write_all(KeyRing::generate(&mut system_random()).as_bytes())
+        .and_then(|()| file.sync_all())
+        // Unlike a rename, a link never replaces what another process put there.
+        .and_then(|()| fs::hard_link(unfinished, path));
+    fs::remove_file(unfinished)?;
+    match made {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The text of a key ring, to be overwritten after use.
+///
+/// # Errors
+/// What the file system says.
+pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    fs::read_to_string(path).map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn of_many_makers_one_makes_the_file_and_all_read_it() {
+        let directory = std::env::temp_dir().join(format!("otpd-keys-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("otpd.keys");
+        assert!(create(&path).unwrap());
+        let first = read(&path).unwrap();
+        assert!(!create(&path).unwrap());
+        assert_eq!(read(&path).unwrap(), first);
+        assert!(KeyRing::parse(&first).is_ok());
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            OWNER_ONLY
+        );
+        assert_eq!(
+            fs::read_dir(&directory).unwrap().count(),
+            1,
+            "nothing unfinished is left"
+        );
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,382 @@
+//! The keys that keep a stolen database silent: blind indexes and sealed secrets.
+//!
+//! The *index key* turns (caller, recipient, purpose) into a [`RecordKey`] that
+//! shows none of them. *Sealing keys* encrypt what a live challenge keeps; the first
+//! one seals, all of them open, so that they can be rotated.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+use hmac::{Hmac, Mac as _};
+use rand::{Rng, rngs::SysRng};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::{
+    domain::{CallerName, ChallengeNonce, Code, Purpose, Recipient, RecordKey, Secret},
+    store::Sealed,
+};
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+const INDEX_ENTRY: &str = "index";
+const SEALING_PREFIX: &str = "seal.";
+
+/// The operating system's random source, which the rules draw from.
+pub type SystemRandom = rand::rand_core::UnwrapErr<SysRng>;
+
+/// The operating system's random source. It panics where the system has none,
+/// which Linux rules out once it is up: better no answer than a guessable code.
+pub fn system_random() -> SystemRandom {
+    rand::rand_core::UnwrapErr(SysRng)
+}
+
+/// All keys of a deployment, the same on every replica.
+#[derive(Clone)]
+pub struct KeyRing {
+    index: Hmac<Sha256>,
+    sealing: Vec<SealingKey>,
+}
+
+#[derive(Clone)]
+struct SealingKey {
+    /// Leads everything sealed with it.
+    id: u8,
+    cipher: XChaCha20Poly1305,
+}
+
+/// A text is no key ring. No message shows any part of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// An entry is not `NAME = VALUE`.
+    #[error("entry {0} is not \"index = KEY\" or \"seal.NUMBER = KEY\"")]
+    Malformed(usize),
+    /// A value is not 32 bytes of base64.
+    #[error("{0} is not 32 bytes of base64")]
+    NotAKey(String),
+    /// A name is there twice.
+    #[error("{0} is there twice")]
+    Twice(String),
+    /// A needed entry is not there.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+}
+
+impl KeyRing {
+    /// Reads entries `index = KEY` and `seal.NUMBER = KEY`, each key 32 bytes of
+    /// base64 and each number 1 to 255, separated by line ends or commas; `#` starts
+    /// a comment. The first sealing key seals.
+    ///
+    /// # Errors
+    /// The entry at fault, never its value.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let mut index = None;
+        let mut sealing: Vec<SealingKey> = Vec::new();
+        let entries = text
+            .lines()
+            .map(|line| line.split_once('#').map_or(line, |(entry, _)| entry))
+            .flat_map(|line| line.split(','))
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
+        for (position, entry) in entries.enumerate() {
+            let malformed = || KeyError::Malformed(position + 1);
+            let (name, value) = entry.split_once('=').ok_or_else(malformed)?;
+            let name = name.trim();
+            let twice = || KeyError::Twice(name.to_owned());
+            if name == INDEX_ENTRY {
+                let key = decode(name, value)?;
+                let mac =
+                    Hmac::new_from_slice(key.as_slice()).expect("HMAC takes keys of any length");
+                if index.replace(mac).is_some() {
+                    return Err(twice());
+                }
+            } else {
+                let number = name.strip_prefix(SEALING_PREFIX).ok_or_else(malformed)?;
+                let id: u8 = number
+                    .parse()
+                    .ok()
+                    .filter(|&id| id > 0)
+                    .ok_or_else(malformed)?;
+                if sealing.iter().any(|key| key.id == id) {
+                    return Err(twice());
+                }
+                let key = decode(name, value)?;
+                let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice())
+                    .expect("a sealing key was checked to have 32 bytes");
+                sealing.push(SealingKey { id, cipher });
+            }
+        }
+        let index = index.ok_or(KeyError::Missing(INDEX_ENTRY))?;
+        if sealing.is_empty() {
+            return Err(KeyError::Missing("seal.1"));
+        }
+        Ok(Self { index, sealing })
+    }
+
+    /// New keys, as text that [`parse`](Self::parse) reads.
+    pub fn generate(random: &mut impl Rng) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::from(
+            "# Keys of otpd: the same file for every replica; whoever has it and the database has the codes.\n",
+        ));
+        text.push_str(&generate_entry(INDEX_ENTRY, random));
+        text.push_str(&generate_sealing_entry(1, random));
+        text
+    }
+
+    /// The blind index of a record.
+    pub fn record_key(
+        &self,
+        caller: &CallerName,
+        recipient: &Recipient,
+        purpose: &Purpose,
+    ) -> RecordKey {
+        RecordKey(self.index_of(
+            "record",
+            &[caller.as_str(), recipient.as_str(), purpose.as_str()],
+        ))
+    }
+
+    /// Tells one index key from another without showing it.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.index_of("fingerprint", &[])
+    }
+
+    /// Each field after its length, so that no two lists of fields run together to
+    /// the same bytes; the label keeps one use of the key from another.
+    fn index_of(&self, label: &str, fields: &[&str]) -> [u8; 32] {
+        let mut mac = self.index.clone();
+        for field in std::iter::once(&label).chain(fields) {
+            let length = u64::try_from(field.len()).expect("a length in memory fits 64 bits");
+            mac.update(&length.to_be_bytes());
+            mac.update(field.as_bytes());
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Seals a secret into its place: it opens for this record and challenge alone.
+    pub fn seal(
+        &self,
+        key: &RecordKey,
+        challenge: &ChallengeNonce,
+        secret: &Secret,
+        random: &mut impl Rng,
+    ) -> Sealed {
+        let primary = self
+            .sealing
+            .first()
+            .expect("parse leaves at least one sealing key");
+        let mut nonce = [0; NONCE_BYTES];
+        random.fill_bytes(&mut nonce);
+        let plain = Zeroizing::new(format!(
+            "{} {}",
+            secret.code.expose(),
+            secret.recipient.as_str()
+        ));
+        let payload = Payload {
+            msg: plain.as_bytes(),
+            aad: &place(key, challenge),
+        };
+        let ciphertext = primary
+            .cipher
+            .encrypt(&XNonce::from(nonce), payload)
+            .expect("XChaCha20-Poly1305 fails only beyond 256 GiB");
+        let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + ciphertext.len());
+        sealed.push(primary.id);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(&ciphertext);
+        Sealed(sealed)
+    }
+
+    /// Opens what [`seal`](Self::seal) made for this record and challenge; `None`
+    /// where its key is gone, or it was made for another place or tampered with.
+    pub fn open(
+        &self,
+        key: &RecordKey,
+        challenge: &ChallengeNonce,
+        sealed: &Sealed,
+    ) -> Option<Secret> {
+        let (&id, rest) = sealed.0.split_first()?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
+        let sealing = self.sealing.iter().find(|sealing| sealing.id == id)?;
+        let payload = Payload {
+            msg: ciphertext,
+            aad: &place(key, challenge),
+        };
+        let plain = Zeroizing::new(
+            sealing
+                .cipher
+                .decrypt(&XNonce::from(*nonce), payload)
+                .ok()?,
+        );
+        let (code, recipient) = std::str::from_utf8(&plain).ok()?.split_once(' ')?;
+        Some(Secret {
+            code: Code::from_digits(code)?,
+            recipient: Recipient::from_canonical(recipient.to_owned()),
+        })
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "KeyRing({} sealing keys)", self.sealing.len())
+    }
+}
+
+/// A new sealing key as an entry of a key ring.
+pub fn generate_sealing_entry(id: u8, random: &mut impl Rng) -> Zeroizing<String> {
+    generate_entry(&format!("{SEALING_PREFIX}{id}"), random)
+}
+
+fn generate_entry(name: &str, random: &mut impl Rng) -> Zeroizing<String> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    random.fill_bytes(key.as_mut_slice());
+    Zeroizing::new(format!("{name} = {}\n", STANDARD.encode(key.as_slice())))
+}
+
+fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let key = STANDARD.decode(value.trim()).map(Zeroizing::new).ok();
+    key.filter(|key| key.len() == KEY_BYTES)
+        .ok_or_else(|| KeyError::NotAKey(name.to_owned()))
+}
+
+/// What a sealed secret is bound to.
+fn place(key: &RecordKey, challenge: &ChallengeNonce) -> [u8; 48] {
+    let mut place = [0; 48];
+    place[..32].copy_from_slice(&key.0);
+    place[32..].copy_from_slice(&challenge.0);
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring() -> KeyRing {
+        KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
+    }
+
+    fn secret() -> Secret {
+        Secret {
+            code: Code::from_digits("012345").unwrap(),
+            recipient: Recipient::from_canonical("+79991234567".to_owned()),
+        }
+    }
+
+    const KEY: RecordKey = RecordKey([1; 32]);
+    const CHALLENGE: ChallengeNonce = ChallengeNonce([2; 16]);
+
+    #[test]
+    fn a_secret_opens_in_its_own_place_only() {
+        let ring = ring();
+        let sealed = ring.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
+        let opened = ring.open(&KEY, &CHALLENGE, &sealed).unwrap();
+        assert_eq!(opened.code.expose(), "012345");
+        assert_eq!(opened.recipient.as_str(), "+79991234567");
+
+        assert!(
+            ring.open(&RecordKey([3; 32]), &CHALLENGE, &sealed)
+                .is_none()
+        );
+        assert!(ring.open(&KEY, &ChallengeNonce([3; 16]), &sealed).is_none());
+        assert!(self::ring().open(&KEY, &CHALLENGE, &sealed).is_none());
+        for byte in 0..sealed.0.len() {
+            let mut tampered = sealed.clone();
+            tampered.0[byte] ^= 1;
+            assert!(
+                ring.open(&KEY, &CHALLENGE, &tampered).is_none(),
+                "byte {byte}"
+            );
+            tampered.0.truncate(byte);
+            assert!(
+                ring.open(&KEY, &CHALLENGE, &tampered).is_none(),
+                "length {byte}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_sealing_key_seals_and_all_of_them_open() {
+        let old = KeyRing::generate(&mut system_random()).to_string();
+        let new = generate_sealing_entry(2, &mut system_random()).to_string();
+        let (index, old_seal) = old
+            .trim_start_matches(|c| c != '\n')
+            .trim()
+            .split_once('\n')
+            .unwrap();
+        let read_by_all = KeyRing::parse(&format!("{index}\n{old_seal}\n{new}")).unwrap();
+        let made_primary = KeyRing::parse(&format!("{index},{new},{old_seal}")).unwrap();
+        let old_removed = KeyRing::parse(&format!("{index}\n{new}")).unwrap();
+
+        let before = read_by_all.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
+        let after = made_primary.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
+        assert_eq!((before.0[0], after.0[0]), (1, 2));
+        assert!(made_primary.open(&KEY, &CHALLENGE, &before).is_some());
+        assert!(read_by_all.open(&KEY, &CHALLENGE, &after).is_some());
+        assert!(old_removed.open(&KEY, &CHALLENGE, &after).is_some());
+        assert!(old_removed.open(&KEY, &CHALLENGE, &before).is_none());
+        assert_eq!(old_removed.fingerprint(), made_primary.fingerprint());
+    }
+
+    #[test]
+    fn record_keys_differ_in_each_field_and_by_the_key() {
+        let ring = ring();
+        let key = |caller: &str, recipient: &str, purpose: &str| {
+            let recipient = Recipient::from_canonical(recipient.to_owned());
+            ring.record_key(
+                &CallerName::new(caller),
+                &recipient,
+                &Purpose::parse(purpose).unwrap(),
+            )
+        };
+        let one = key("crm", "+79991234567", "login");
+        assert_eq!(one, key("crm", "+79991234567", "login"));
+        for other in [
+            key("crm2", "+79991234567", "login"),
+            key("crm", "+79991234568", "login"),
+            key("crm", "+79991234567", "login2"),
+            key("crm+7", "9991234567", "login"),
+        ] {
+            assert_ne!(one, other);
+        }
+        assert_ne!(ring.fingerprint(), self::ring().fingerprint());
+    }
+
+    #[test]
+    fn a_bad_key_ring_is_refused_without_showing_a_key() {
+        let key = STANDARD.encode([7; 32]);
+        for (text, expected) in [
+            (String::new(), KeyError::Missing("index")),
+            (format!("index={key}"), KeyError::Missing("seal.1")),
+            (
+                format!("index={key}\nseal.1={key}x"),
+                KeyError::NotAKey("seal.1".to_owned()),
+            ),
+            (
+                "index=AAAA".to_owned(),
+                KeyError::NotAKey("index".to_owned()),
+            ),
+            (
+                format!("index={key},index={key}"),
+                KeyError::Twice("index".to_owned()),
+            ),
+            (
+                format!("seal.1={key},seal.1={key}"),
+                KeyError::Twice("seal.1".to_owned()),
+            ),
+            (format!("seal.0={key}"), KeyError::Malformed(1)),
+            (
+                format!("index={key}\nseal.256={key}"),
+                KeyError::Malformed(2),
+            ),
+            (format!("# {key}\nhello"), KeyError::Malformed(1)),
+        ] {
+            let error = KeyRing::parse(&text).unwrap_err();
+            assert_eq!(error, expected, "{text}");
+            assert!(!error.to_string().contains(&key));
+        }
+    }
+}

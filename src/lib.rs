@@ -1,0 +1,15 @@
+//! otpd sends one-time passwords and checks them, over gRPC, on state that all its
+//! replicas share. ARCHITECTURE.md has the map.
+
+pub mod cli;
+pub mod config;
+pub mod delivery;
+pub mod domain;
+pub mod grpc;
+pub mod key_file;
+pub mod keys;
+pub mod server;
+pub mod service;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,7 @@
+//! The command line of otpd.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    otpd::cli::main()
+}

@@ -1,0 +1,206 @@
+//! The server: everything put together, from the first line of the log to the last.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    config::Config,
+    delivery::Provider,
+    grpc::{
+        MAX_MESSAGE_BYTES, OtpGrpc, OversizeLayer,
+        v1::{self, otp_service_server::OtpServiceServer},
+    },
+    keys::KeyRing,
+    service::OtpService,
+    store::{
+        RecordStore as _, Store, StoreError,
+        availability::{Availability, Monitor},
+    },
+};
+
+/// The full name of the service, as health checks know it.
+const OTP_SERVICE: &str = "otp.v1.OtpService";
+/// What health checks ask for who only want to know that the process lives.
+const LIVENESS: &str = "liveness";
+/// How many records one sweep removes at most, before it looks at the clock again.
+const SWEEP_BATCH: u32 = 1_000;
+/// How often idle connections are asked whether anybody is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Why a server ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The store must not be used with this configuration.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The listener or a connection failed for good.
+    #[error("serving failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The reflection services could not be made.
+    #[error("reflection failed: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves on `listener` until `shutdown` completes, then finishes what runs.
+///
+/// # Errors
+/// What makes serving impossible. A store that does not answer does not: requests
+/// are refused until it does.
+pub async fn run(
+    listener: TcpListener,
+    config: &Config,
+    keys: KeyRing,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServerError> {
+    let settings = &config.settings;
+    let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
+    let (monitor, availability) = Monitor::new(
+        Arc::clone(&store),
+        settings.store.clone(),
+        keys.fingerprint(),
+    );
+    let running = TaskTracker::new();
+    let otp = OtpServiceServer::new(OtpGrpc::new(
+        OtpService {
+            store: Arc::clone(&store),
+            availability: availability.clone(),
+            keys,
+            policies: config.policies.clone(),
+            provider: Provider::Log,
+            store_timeout: settings.store.timeout,
+        },
+        settings.default_region,
+        running.clone(),
+    ))
+    .max_decoding_message_size(MAX_MESSAGE_BYTES);
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_health(&health, false).await;
+    health
+        .set_service_status(LIVENESS, ServingStatus::Serving)
+        .await;
+
+    let (end_serving, serving_ends) = watch::channel(false);
+    let mut ends = serving_ends.clone();
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .tcp_nodelay(true)
+        .layer(OversizeLayer)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(otp)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            // An error means that this function ended, and the server with it.
+            let _ = ends.wait_for(|&ends| ends).await;
+        });
+    tokio::pin!(server);
+
+    let sweeper = sweep(
+        Arc::clone(&store),
+        availability.clone(),
+        settings.store.sweep_interval,
+    );
+    let background = async {
+        tokio::select! {
+            result = monitor.run() => result,
+            () = report_health(&health, availability) => Ok(()),
+            () = sweeper => Ok(()),
+        }
+    };
+    tokio::pin!(background);
+
+    tokio::select! {
+        result = &mut server => return Ok(result?),
+        result = &mut background => return Ok(result?),
+        () = shutdown => {}
+    }
+
+    tracing::info!("[OTP] Shutting down");
+    set_health(&health, false).await;
+    // Load balancers notice before connections are refused.
+    tokio::select! {
+        result = &mut server => return Ok(result?),
+        () = tokio::time::sleep(settings.shutdown_wait) => {}
+    }
+    end_serving.send_replace(true);
+    running.close();
+    let drained = async {
+        server.await?;
+        running.wait().await;
+        Ok::<(), ServerError>(())
+    };
+    if let Ok(result) = tokio::time::timeout(settings.shutdown_grace, drained).await {
+        result?
+    } else {
+        tracing::warn!(
+            unfinished = running.len(),
+            "[OTP] Some requests or connections did not end in time"
+        );
+    }
+    store.close().await;
+    tracing::info!("[OTP] Stopped");
+    Ok(())
+}
+
+/// Reflection of the contract, of the health service, and of the details that
+/// errors carry, so that grpcurl shows those in words.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn set_health(health: &HealthReporter, serving: bool) {
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    for service in ["", OTP_SERVICE] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Lets health follow the store, for ever.
+async fn report_health(health: &HealthReporter, mut availability: Availability) {
+    set_health(health, availability.answers()).await;
+    loop {
+        let answers = availability.changed().await;
+        set_health(health, answers).await;
+    }
+}
+
+/// Removes what no answer depends on, for ever.
+async fn sweep(store: Arc<Store>, availability: Availability, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        if !availability.answers() {
+            continue;
+        }
+        match sweep_once(&store).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::debug!(removed, "[OTP] Swept"),
+            Err(error) => tracing::debug!(%error, "[OTP] Sweep gave up until its next turn"),
+        }
+    }
+}
+
+/// Removes all records that no answer depends on, and returns how many.
+async fn sweep_once(store: &Store) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    loop {
+        let now = store.load(&[]).await?.clock.now();
+        let batch = store.sweep(now, SWEEP_BATCH).await?;
+        removed += batch;
+        if batch < u64::from(SWEEP_BATCH) {
+            return Ok(removed);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A record as a row, the same in every SQL store.
+
+use super::{Sealed, StoreError, Version, Versioned};
+use crate::domain::{
+    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Purpose, Record, RecordKey,
+    Timestamp,
+};
+
+/// The columns of a record.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Row {
+    pub record_key: Vec<u8>,
+    pub version: i64,
+    pub caller: String,
+    pub purpose: String,
+    pub challenge: Vec<u8>,
+    pub state: String,
+    pub sealed: Option<Vec<u8>>,
+    pub channel: String,
+    pub created_at: i64,
+    pub expires_at: i64,
+    pub attempts: i32,
+    pub sent_at: i64,
+    pub written_at: i64,
+}
+
+impl Row {
+    /// The record that the row holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], naming the column that otpd cannot have written.
+    pub fn into_record(self) -> Result<(RecordKey, Versioned), StoreError> {
+        let corrupt = |column: &str| StoreError::Corrupt(format!("otp_record.{column}"));
+        let key = self
+            .record_key
+            .try_into()
+            .map_err(|_| corrupt("record_key"))?;
+        let nonce = self
+            .challenge
+            .try_into()
+            .map_err(|_| corrupt("challenge"))?;
+        let state = match (self.state.as_str(), self.sealed) {
+            ("live", Some(sealed)) => ChallengeState::Live(Sealed(sealed)),
+            ("spent", None) => ChallengeState::Spent,
+            ("exhausted", None) => ChallengeState::Exhausted,
+            ("cancelled", None) => ChallengeState::Cancelled,
+            _ => return Err(corrupt("state")),
+        };
+        let record = Record {
+            caller: CallerName::new(self.caller),
+            purpose: Purpose::parse(&self.purpose).map_err(|_| corrupt("purpose"))?,
+            challenge: Challenge {
+                nonce: ChallengeNonce(nonce),
+                state,
+                channel: Channel::from_name(&self.channel).ok_or_else(|| corrupt("channel"))?,
+                created_at: Timestamp::from_milliseconds(self.created_at),
+                expires_at: Timestamp::from_milliseconds(self.expires_at),
+                attempts: u32::try_from(self.attempts).map_err(|_| corrupt("attempts"))?,
+            },
+            sent_at: Timestamp::from_milliseconds(self.sent_at),
+            written_at: Timestamp::from_milliseconds(self.written_at),
+        };
+        Ok((
+            RecordKey(key),
+            Versioned {
+                version: Version(self.version),
+                record,
+            },
+        ))
+    }
+}
+
+/// The name of a state, and what it keeps sealed.
+pub(super) fn state_columns(state: &ChallengeState<Sealed>) -> (&'static str, Option<&[u8]>) {
+    match state {
+        ChallengeState::Live(sealed) => ("live", Some(&sealed.0)),
+        ChallengeState::Spent => ("spent", None),
+        ChallengeState::Exhausted => ("exhausted", None),
+        ChallengeState::Cancelled => ("cancelled", None),
+    }
+}
+
+/// Judged answers as a column holds them; a policy allows at most 100.
+pub(super) fn attempts_column(attempts: u32) -> i32 {
+    i32::try_from(attempts).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,211 @@
+//! SQLite: the store that needs nothing else, for one machine.
+
+use std::{collections::HashSet, fs::File, path::Path, path::PathBuf, str::FromStr as _};
+
+use sqlx::{
+    Connection as _, QueryBuilder, Sqlite, SqliteConnection, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions,
+    migration::up_to_date,
+    row::{Row, attempts_column, state_columns},
+};
+use crate::domain::{RecordKey, Timestamp};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Readers beside the one writer that SQLite allows.
+const MAX_CONNECTIONS: u32 = 4;
+
+/// Records in an SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+    options: SqliteConnectOptions,
+}
+
+impl SqliteStore {
+    /// The store in the file that `url` names; opens it when it is used.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] where the URL cannot be read or names no file.
+    pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(StoreError::Url(
+                "a database in memory would be another one for each connection; name a file"
+                    .to_owned(),
+            ));
+        }
+        let connect_options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
+            .create_if_missing(true)
+            .busy_timeout(options.timeout)
+            // A commit is on the disk before it is acknowledged.
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(options.timeout)
+            .test_before_acquire(false)
+            .connect_lazy_with(connect_options.clone());
+        Ok(Self {
+            pool,
+            options: connect_options,
+        })
+    }
+
+    /// The database's file.
+    pub fn path(url: &str) -> Option<PathBuf> {
+        let options = SqliteConnectOptions::from_str(url).ok()?;
+        Some(options.get_filename().to_owned())
+    }
+
+    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        // SQLite has no advisory lock, and two connections that create one file, or
+        // change its journal, at once fail: a lock on a file beside it keeps the
+        // processes apart.
+        let lock = lock_beside(self.options.get_filename()).await?;
+        let options = self.options.clone().journal_mode(SqliteJournalMode::Wal);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        up_to_date(&MIGRATOR)
+            .run(&mut connection)
+            .await
+            .map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))?;
+        connection.close().await?;
+        drop(lock);
+        Ok(())
+    }
+
+    pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        sqlx::query("INSERT INTO otp_index_key (fingerprint) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(ours.as_slice())
+            .execute(&self.pool)
+            .await?;
+        Ok(sqlx::query_scalar("SELECT fingerprint FROM otp_index_key")
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT now FROM otp_clock")
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl RecordStore for SqliteStore {
+    async fn load(&self, keys: &[RecordKey]) -> Result<Snapshot, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let mut select =
+            QueryBuilder::<Sqlite>::new("SELECT * FROM otp_record WHERE record_key IN (");
+        let mut list = select.separated(", ");
+        for key in keys {
+            list.push_bind(key.0.as_slice());
+        }
+        select.push(")");
+        let rows: Vec<Row> = select.build_query_as().fetch_all(&mut *transaction).await?;
+        // After the records, so that none of them can have been written later.
+        let now: i64 = sqlx::query_scalar("SELECT now FROM otp_clock")
+            .fetch_one(&mut *transaction)
+            .await?;
+        let clock = Clock::read_now(Timestamp::from_milliseconds(now));
+        transaction.rollback().await?;
+
+        let records = rows
+            .into_iter()
+            .map(Row::into_record)
+            .collect::<Result<_, _>>()?;
+        Ok(Snapshot { clock, records })
+    }
+
+    async fn write(&self, changes: &[Change]) -> Result<HashSet<RecordKey>, StoreError> {
+        let mut written = HashSet::new();
+        // IMMEDIATE: a transaction that starts as a reader may fail to become the
+        // writer, without waiting for its turn.
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for change in changes {
+            let record = &change.record;
+            let (state, sealed) = state_columns(&record.challenge.state);
+            let statement = match change.expected {
+                None => {
+                    "INSERT INTO otp_record (
+                         version, caller, purpose, challenge, state, sealed, channel, created_at,
+                         expires_at, attempts, sent_at, written_at, removable_at, record_key
+                     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                     ON CONFLICT (record_key) DO NOTHING"
+                }
+                Some(_) => {
+                    "UPDATE otp_record
+                     SET version = ?, caller = ?, purpose = ?, challenge = ?, state = ?, sealed = ?,
+                         channel = ?, created_at = ?, expires_at = ?, attempts = ?, sent_at = ?,
+                         written_at = ?, removable_at = ?
+                     WHERE record_key = ? AND version = ?"
+                }
+            };
+            let query = sqlx::query(statement)
+                .bind(change.version.0)
+                .bind(record.caller.as_str())
+                .bind(record.purpose.as_str())
+                .bind(record.challenge.nonce.0.as_slice())
+                .bind(state)
+                .bind(sealed)
+                .bind(record.challenge.channel.name())
+                .bind(record.challenge.created_at.milliseconds())
+                .bind(record.challenge.expires_at.milliseconds())
+                .bind(attempts_column(record.challenge.attempts))
+                .bind(record.sent_at.milliseconds())
+                .bind(record.written_at.milliseconds())
+                .bind(change.removable_at.milliseconds())
+                .bind(change.key.0.as_slice());
+            let query = match change.expected {
+                None => query,
+                Some(version) => query.bind(version.0),
+            };
+            if query.execute(&mut *transaction).await?.rows_affected() == 1 {
+                written.insert(change.key);
+            }
+        }
+        transaction.commit().await?;
+        Ok(written)
+    }
+
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let swept = sqlx::query(
+            "DELETE FROM otp_record WHERE record_key IN (
+                 SELECT record_key FROM otp_record WHERE removable_at <= ? LIMIT ?
+             )",
+        )
+        .bind(now.milliseconds())
+        .bind(limit)
+        .execute(&self.pool)
+        .await?;
+        Ok(swept.rows_affected())
+    }
+}
+
+/// An exclusive lock, held until the file is dropped.
+async fn lock_beside(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let locked = tokio::task::spawn_blocking(move || {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|error| format!("cannot lock {}: {error}", path.display()))
+    });
+    locked
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
+        .map_err(StoreError::Unavailable)
+}

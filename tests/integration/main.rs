@@ -1,0 +1,5 @@
+//! Tests that drive the real thing. One program, so that it is linked once.
+
+mod main_job;
+mod phones;
+mod support;

@@ -1,0 +1,68 @@
+//! The reason why otpd exists: a code sent through one replica is verified through
+//! any other, however the number is written.
+
+use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest};
+
+use crate::support::{Database, Replica};
+
+/// Ways in which people write one Russian number.
+fn written_forms(subscriber: u32) -> [String; 8] {
+    let digits = format!("{subscriber:07}");
+    let (a, b, c) = (&digits[..3], &digits[3..5], &digits[5..]);
+    [
+        format!("+7 999 {a}-{b}-{c}"),
+        format!("8 (999) {a}-{b}-{c}"),
+        format!("8999{digits}"),
+        format!("999{digits}"),
+        format!("+7(999){digits}"),
+        format!("7 999 {a} {b} {c}"),
+        format!("8.999.{a}.{b}.{c}"),
+        format!("tel:+7-999-{a}-{b}-{c}"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_codes_sent_on_one_replica_are_verified_on_another() {
+    const REPLICAS: usize = 4;
+    const CODES: u32 = 1_000;
+
+    let database = Database::postgres().await;
+    let replicas = Replica::start_many(&database, REPLICAS).await;
+    let clients: Vec<_> = replicas.iter().map(Replica::client).collect();
+
+    let mut verified = 0;
+    for number in 0..CODES {
+        let index = number as usize;
+        let (sender, verifier) = (
+            index % REPLICAS,
+            (index + 1 + index / REPLICAS % 3) % REPLICAS,
+        );
+        assert_ne!(sender, verifier);
+        let forms = written_forms(number * 7_919 % 10_000_000);
+        let sent = clients[sender]
+            .clone()
+            .send_otp(SendOtpRequest {
+                recipient: forms[index % forms.len()].clone(),
+                region: "RU".to_owned(),
+                ..Default::default()
+            })
+            .await
+            .expect("it is sent")
+            .into_inner();
+        let judged = clients[verifier]
+            .clone()
+            .verify_otp(VerifyOtpRequest {
+                recipient: forms[(index + 3) % forms.len()].clone(),
+                region: "RU".to_owned(),
+                code: replicas[sender].code(&sent.challenge_id).await,
+                ..Default::default()
+            })
+            .await
+            .expect("it is judged")
+            .into_inner();
+        assert_eq!(judged.recipient, sent.recipient);
+        assert_eq!(judged.challenge_id, sent.challenge_id);
+        verified += u32::from(judged.verified);
+    }
+    assert_eq!(verified, CODES);
+}

@@ -1,0 +1,157 @@
+//! A database for one test, and the hand on its clock.
+
+use std::{path::PathBuf, str::FromStr as _, time::Duration};
+
+use otpd::{key_file, keys::KeyRing};
+use rand::Rng as _;
+use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+/// An empty database of its own for one test, with keys for its replicas.
+pub struct Database {
+    directory: TempDir,
+    url: String,
+}
+
+/// Which store a test runs on; most run on each.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Postgres,
+    Sqlite,
+}
+
+impl Database {
+    pub async fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Postgres => Self::postgres().await,
+            Kind::Sqlite => Self::sqlite(),
+        }
+    }
+
+    /// A new database in the PostgreSQL that `./check` starts.
+    pub async fn postgres() -> Self {
+        let server = server_url();
+        let name = format!("test_{:016x}", otpd::keys::system_random().next_u64());
+        let mut connection = PgConnection::connect(&server)
+            .await
+            .expect("PostgreSQL runs");
+        let create = format!("CREATE DATABASE {name}");
+        connection
+            .execute(sqlx::AssertSqlSafe(create))
+            .await
+            .expect("a superuser may");
+        let (base, _) = server.rsplit_once('/').expect("the URL names a database");
+        Self::with_keys(|_| format!("{base}/{name}"))
+    }
+
+    /// A file that does not exist yet.
+    pub fn sqlite() -> Self {
+        Self::with_keys(|directory| {
+            format!("sqlite://{}", directory.path().join("otpd.db").display())
+        })
+    }
+
+    fn with_keys(url: impl FnOnce(&TempDir) -> String) -> Self {
+        let directory = tempfile::tempdir().expect("the temporary directory takes files");
+        key_file::create(&directory.path().join("otpd.keys")).expect("a new directory takes files");
+        Self {
+            url: url(&directory),
+            directory,
+        }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where this test's files are; gone when it ends.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    pub fn keys_file(&self) -> PathBuf {
+        self.directory.path().join("otpd.keys")
+    }
+
+    /// The keys of the file, as replicas read them.
+    pub fn keys(&self) -> KeyRing {
+        let text = key_file::read(&self.keys_file()).expect("the file was made");
+        KeyRing::parse(&text).expect("the file holds keys")
+    }
+
+    /// Puts the store's clock so far ahead of the machine's, for all replicas at
+    /// once, from one statement to the next.
+    pub async fn advance_clock(&self, by: Duration) {
+        self.set_clock_offset(i64::try_from(by.as_millis()).expect("a sensible duration"))
+            .await;
+    }
+
+    /// Like [`advance_clock`](Self::advance_clock), backwards too: milliseconds.
+    pub async fn set_clock_offset(&self, milliseconds: i64) {
+        if self.url.starts_with("sqlite") {
+            let clock = format!(
+                "DROP VIEW otp_clock;
+                 CREATE VIEW otp_clock AS
+                 SELECT CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER) + {milliseconds} AS now;"
+            );
+            let mut connection = self.sqlite_connection().await;
+            let mut transaction = connection
+                .begin_with("BEGIN IMMEDIATE")
+                .await
+                .expect("a turn");
+            transaction
+                .execute(sqlx::AssertSqlSafe(clock))
+                .await
+                .expect("the view is replaced");
+            transaction.commit().await.expect("the view is replaced");
+        } else {
+            let clock = format!(
+                "CREATE OR REPLACE VIEW otp_clock AS
+                 SELECT floor(extract(EPOCH FROM clock_timestamp()) * 1000)::bigint + {milliseconds} AS now"
+            );
+            let mut connection = self.postgres_connection().await;
+            connection
+                .execute(sqlx::AssertSqlSafe(clock))
+                .await
+                .expect("the view is replaced");
+        }
+    }
+
+    /// What one number of the database is.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        if self.url.starts_with("sqlite") {
+            let mut connection = self.sqlite_connection().await;
+            sqlx::query_scalar(query)
+                .fetch_one(&mut connection)
+                .await
+                .expect("one number")
+        } else {
+            let mut connection = self.postgres_connection().await;
+            sqlx::query_scalar(query)
+                .fetch_one(&mut connection)
+                .await
+                .expect("one number")
+        }
+    }
+
+    async fn postgres_connection(&self) -> PgConnection {
+        PgConnection::connect(&self.url)
+            .await
+            .expect("the database was made")
+    }
+
+    async fn sqlite_connection(&self) -> SqliteConnection {
+        let options = sqlx::sqlite::SqliteConnectOptions::from_str(&self.url)
+            .expect("the URL is ours")
+            .busy_timeout(Duration::from_secs(10));
+        SqliteConnection::connect_with(&options)
+            .await
+            .expect("the database was made")
+    }
+}
+
+fn server_url() -> String {
+    std::env::var("TEST_POSTGRES_URL").expect(
+        "TEST_POSTGRES_URL names a PostgreSQL server; run `./check tests`, or a test by `scripts/with-postgres cargo test NAME`",
+    )
+}

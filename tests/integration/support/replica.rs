@@ -1,0 +1,195 @@
+//! The real binary, serving.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+};
+
+use otpd::grpc::v1::otp_service_client::OtpServiceClient;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use super::Database;
+
+/// The binary with nothing of this process's environment.
+pub fn otpd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otpd"));
+    command.env_clear();
+    command
+}
+
+/// A running server; killed when dropped.
+pub struct Replica {
+    child: Child,
+    address: SocketAddr,
+    log: watch::Receiver<Vec<String>>,
+}
+
+impl Replica {
+    /// Starts a server on `database` and waits until it serves.
+    pub async fn start(database: &Database) -> Self {
+        Self::start_with(database, &[]).await
+    }
+
+    /// Like [`start`](Self::start), with more environment.
+    pub async fn start_with(database: &Database, environment: &[(&str, &str)]) -> Self {
+        let replica = Self::launch(database.url(), database, environment).await;
+        replica.wait_for_health("", ServingStatus::Serving).await;
+        replica
+    }
+
+    /// Starts `count` servers at the same moment and waits until all serve.
+    pub async fn start_many(database: &Database, count: usize) -> Vec<Self> {
+        let children: Vec<Child> = (0..count)
+            .map(|_| Self::spawn(database.url(), database, &[]))
+            .collect();
+        let mut replicas = Vec::new();
+        for child in children {
+            replicas.push(Self::attach(child).await);
+        }
+        for replica in &replicas {
+            replica.wait_for_health("", ServingStatus::Serving).await;
+        }
+        replicas
+    }
+
+    /// Starts a server whose store is at `url`, and waits only until it listens.
+    pub async fn launch(url: &str, database: &Database, environment: &[(&str, &str)]) -> Self {
+        Self::attach(Self::spawn(url, database, environment)).await
+    }
+
+    fn spawn(url: &str, database: &Database, environment: &[(&str, &str)]) -> Child {
+        otpd()
+            .current_dir(database.directory())
+            .env("DATABASE_URL", url)
+            .env("OTPD_KEYS_FILE", database.keys_file())
+            .env("OTPD_LISTEN", "127.0.0.1:0")
+            .env("OTPD_SHUTDOWN_WAIT", "0s")
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary was built")
+    }
+
+    async fn attach(mut child: Child) -> Self {
+        let (sender, log) = watch::channel(Vec::new());
+        let stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                let Ok(line) = line else { return };
+                sender.send_modify(|lines| lines.push(line));
+            }
+        });
+        let mut replica = Self {
+            child,
+            address: SocketAddr::from(([0; 4], 0)),
+            log,
+        };
+        let first = replica.wait_for_line("address").await;
+        let (_, rest) = first
+            .split_once("127.0.0.1:")
+            .expect("it listens on loopback");
+        let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        replica.address.set_ip([127, 0, 0, 1].into());
+        replica.address.set_port(port.parse().expect("a port"));
+        replica
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection that is made at the first call.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address))
+            .expect("a URL")
+            .connect_lazy()
+    }
+
+    pub fn client(&self) -> OtpServiceClient<Channel> {
+        OtpServiceClient::new(self.channel())
+    }
+
+    /// Waits until the health of `service` is `wanted`, by watching it.
+    pub async fn wait_for_health(&self, service: &str, wanted: ServingStatus) {
+        let mut client = HealthClient::new(self.channel());
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let mut changes = client
+            .watch(request)
+            .await
+            .expect("health answers")
+            .into_inner();
+        loop {
+            let change = changes.message().await.expect("health answers");
+            if change.expect("health is watched for ever").status() == wanted {
+                return;
+            }
+        }
+    }
+
+    /// The first line of the log, past or future, that holds `text`.
+    pub async fn wait_for_line(&self, text: &str) -> String {
+        let mut log = self.log.clone();
+        let lines = log
+            .wait_for(|lines| lines.iter().any(|line| line.contains(text)))
+            .await
+            .unwrap_or_else(|_| panic!("the log ended without {text:?}:\n{}", self.log()));
+        lines
+            .iter()
+            .find(|line| line.contains(text))
+            .expect("it was just there")
+            .clone()
+    }
+
+    /// The code that the log provider wrote for a challenge.
+    pub async fn code(&self, challenge_id: &str) -> String {
+        let line = self
+            .wait_for_line(&format!("challenge_id={challenge_id} "))
+            .await;
+        let (_, rest) = line
+            .split_once("[OTP] Generated OTP: ")
+            .expect("the design's line");
+        rest.chars().take_while(char::is_ascii_digit).collect()
+    }
+
+    /// All lines so far.
+    pub fn log(&self) -> String {
+        self.log.borrow().join("\n")
+    }
+
+    /// Sends a signal by its name, such as TERM.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status()
+            .expect("every system has kill");
+        assert!(status.success());
+    }
+
+    /// Sends SIGTERM, waits for the end and returns it with the whole log.
+    pub async fn stop(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
+        // The log ends with the process.
+        while self.log.changed().await.is_ok() {}
+        (self.child.wait().expect("it is our child"), self.log())
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // Both fail only where the process has ended, which is what they are for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
