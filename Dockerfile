@@ -1,0 +1,33 @@
+# syntax=docker/dockerfile:1
+
+# Builder and runtime are the same Debian release, so that the binary finds the
+# C library that it was linked with.
+FROM rust:1.95-bookworm AS builder
+WORKDIR /build
+COPY Cargo.toml Cargo.lock build.rs sqlx.toml ./
+COPY .sqlx ./.sqlx
+COPY migrations ./migrations
+COPY proto ./proto
+COPY src ./src
+# The caches keep dependencies compiled between builds. They are no part of the
+# image, so the binary is copied out of them at once.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/build/target,sharing=locked \
+    cargo build --release --locked \
+    && cp target/release/otpd otpd
+
+FROM debian:bookworm-slim
+# Providers over HTTPS and SMTP are checked against these.
+COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=builder /build/otpd /usr/local/bin/otpd
+# Where the embedded store and its keys go unless DATABASE_URL says otherwise.
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/otpd
+WORKDIR /var/lib/otpd
+# A number, because Kubernetes cannot tell that a name is not root.
+USER 10001:10001
+ENV OTPD_LISTEN=0.0.0.0:50051
+EXPOSE 50051
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["otpd", "health"]
+ENTRYPOINT ["otpd"]
+CMD ["serve"]
