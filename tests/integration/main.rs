@@ -1,5 +1,7 @@
 //! Tests that drive the real thing. One program, so that it is linked once.
 
+mod conformance;
+mod imports;
 mod main_job;
 mod phones;
 mod support;

@@ -1,0 +1,170 @@
+//! Imports run one way: a module knows only those below it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which modules each may import; itself goes without saying. A module that is not
+/// here fails the test, so that whoever adds one decides where it belongs.
+const ALLOWED: [(&str, &[&str]); 13] = [
+    ("main", &["cli"]),
+    ("lib", &[]),
+    (
+        "cli",
+        &[
+            "config",
+            "grpc",
+            "key_file",
+            "keys",
+            "server",
+            "shutdown",
+            "store",
+            "telemetry",
+        ],
+    ),
+    (
+        "server",
+        &["config", "delivery", "grpc", "keys", "service", "store"],
+    ),
+    ("grpc", &["domain", "service"]),
+    ("service", &["delivery", "domain", "keys", "store"]),
+    ("keys", &["domain", "store"]),
+    ("key_file", &["keys"]),
+    ("config", &["domain", "store"]),
+    ("store", &["domain"]),
+    ("delivery", &["domain"]),
+    ("telemetry", &["config"]),
+    ("shutdown", &[]),
+];
+
+/// The rules import nothing at all of the crate, nor anything that does I/O.
+const PURE: &str = "domain";
+const IMPURE_CRATES: [&str; 7] = [
+    "tokio", "sqlx", "tonic", "tracing", "std::fs", "std::net", "std::env",
+];
+
+fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("the sources are there") {
+        let path = entry.expect("the sources are there").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The text of each module, tests and comments aside.
+fn modules() -> BTreeMap<String, String> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&sources, &mut files);
+    let mut modules = BTreeMap::<String, String>::new();
+    for file in files {
+        let inside = file.strip_prefix(&sources).expect("it was found there");
+        let first = inside.components().next().expect("a file has a name");
+        let name = Path::new(first.as_os_str())
+            .file_stem()
+            .expect("a file has a name");
+        let text = fs::read_to_string(&file).expect("the sources are text");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let module = modules
+            .entry(name.to_string_lossy().into_owned())
+            .or_default();
+        for line in lines {
+            module.push_str(line);
+            module.push('\n');
+        }
+    }
+    modules
+}
+
+/// The modules that a text imports by `crate::…` or, in the binary, `otpd::…`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    for root in ["crate::", "otpd::"] {
+        for (position, _) in code.match_indices(root) {
+            let rest = &code[position + root.len()..];
+            match rest.strip_prefix('{') {
+                None => {
+                    found.insert(rest.chars().take_while(|&c| is_name(c)).collect());
+                }
+                // A tree: the names that follow a brace or comma of its first level.
+                Some(tree) => {
+                    let mut depth = 0;
+                    let mut expecting = true;
+                    for (offset, character) in tree.char_indices() {
+                        match character {
+                            '{' => depth += 1,
+                            '}' if depth == 0 => break,
+                            '}' => depth -= 1,
+                            ',' if depth == 0 => expecting = true,
+                            c if expecting && is_name(c) => {
+                                expecting = false;
+                                let name = tree[offset..].chars().take_while(|&c| is_name(c));
+                                found.insert(name.collect());
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_run_one_way() {
+    let allowed = BTreeMap::from(ALLOWED);
+    for (name, code) in modules() {
+        let imports = imports(&code);
+        if name == PURE {
+            assert!(imports.is_empty(), "domain imports {imports:?}");
+            for outside in IMPURE_CRATES {
+                assert!(
+                    !code.contains(&format!("{outside}::")),
+                    "domain uses {outside}"
+                );
+            }
+            continue;
+        }
+        let below = allowed
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name}: where does it belong?"));
+        for import in imports {
+            let fine = import == name
+                || import == PURE && below.contains(&PURE)
+                || below.contains(&import.as_str());
+            assert!(fine, "{name} imports {import}");
+        }
+    }
+}
+
+#[test]
+fn the_allowed_imports_have_no_cycle() {
+    let allowed = BTreeMap::from(ALLOWED);
+    let mut settled = BTreeSet::from([PURE]);
+    while settled.len() <= allowed.len() {
+        let next = allowed
+            .iter()
+            .find(|(name, below)| {
+                !settled.contains(**name) && below.iter().all(|name| settled.contains(name))
+            })
+            .map(|(name, _)| *name);
+        settled.insert(next.expect("some modules import each other in a circle"));
+    }
+}
+
+#[test]
+fn imports_are_found_in_every_form() {
+    let code = "use crate::domain::Code;\nuse crate::{\n    keys::{KeyRing, Other},\n    store::Store,\n};\nlet x = crate::grpc::v1::Y;";
+    let expected = ["domain", "grpc", "keys", "store"].map(str::to_owned);
+    assert_eq!(imports(code), BTreeSet::from(expected));
+}
