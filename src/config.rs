@@ -1,10 +1,10 @@
 //! What otpd is told: one TOML file, every key also as `OTPD_…`, secrets also from
 //! files. Each mistake is one line that names the key.
 
+mod callers;
 mod source;
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -16,9 +16,12 @@ use serde::Deserialize;
 pub use source::{ConfigError, Variables};
 
 use crate::{
-    domain::{Policies, Policy, Purpose, Region},
+    callers::Callers,
+    connection::TlsSettings,
+    domain::{Region, TestRecipient},
     store::StoreOptions,
 };
+use callers::TestRecipientTable;
 
 /// Where clients find otpd, and where it listens, unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
@@ -28,13 +31,17 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 pub struct Config {
     /// The plain keys.
     pub settings: Settings,
-    /// The policy of every purpose: `[policy]` and `[purposes.NAME]`.
-    pub policies: Policies,
+    /// Who may call, and how the codes of each behave: `[policy]`, `[purposes.NAME]`
+    /// and `[callers.NAME]`.
+    pub callers: Callers,
+    /// Who gets a fixed code and no message.
+    pub test_recipients: Vec<TestRecipient>,
 }
 
-/// The keys outside of `[policy]` and `[purposes.NAME]`.
+/// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
@@ -60,6 +67,16 @@ pub struct Settings {
     /// How long what runs may then still take.
     #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
+    /// Whether the services that describe otpd to clients are there.
+    pub reflection: bool,
+    /// TLS of the listener; without it connections are plain.
+    pub tls: Option<TlsSettings>,
+    /// Whether tokens may come over plain connections of other machines.
+    pub allow_plaintext_tokens: bool,
+    /// Recipients with a fixed code.
+    pub test_recipients: Vec<TestRecipientTable>,
+    /// Whether there may be test recipients in production.
+    pub allow_test_recipients: bool,
     /// How the store is used.
     pub store: StoreOptions,
 }
@@ -112,6 +129,11 @@ impl Default for Settings {
             log_level: LogLevel::default(),
             shutdown_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
+            reflection: true,
+            tls: None,
+            allow_plaintext_tokens: false,
+            test_recipients: Vec::new(),
+            allow_test_recipients: false,
             store: StoreOptions::default(),
         }
     }
@@ -124,74 +146,55 @@ impl Config {
     /// The first mistake, as one line that names the key.
     pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
         let (settings, tables) = source::load(file, variables)?;
-        let config = Self {
+        check(&settings)?;
+        let callers = callers::callers(&settings, tables)?;
+        let test_recipients = callers::test_recipients(&settings, &callers)?;
+        Ok(Self {
             settings,
-            policies: policies(tables)?,
-        };
-        config.check()?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let settings = &self.settings;
-        if settings.environment == Environment::Production {
-            return Err(ConfigError::new(
-                "environment",
-                "production needs a provider that reaches people, and this version has only the development log; use development",
-            ));
-        }
-        if !settings.listen.ip().is_loopback() && !settings.development_remote {
-            return Err(ConfigError::new(
-                "listen",
-                format!(
-                    "{} can be reached from other machines, and the development environment shows codes to whoever asks; listen on 127.0.0.1, or set OTPD_DEVELOPMENT_REMOTE=true",
-                    settings.listen
-                ),
-            ));
-        }
-        if settings.store.max_connections == 0 {
-            return Err(ConfigError::new(
-                "store.max_connections",
-                "0 is out of bounds; allowed: 1 and more",
-            ));
-        }
-        for (key, duration) in [
-            ("store.timeout", settings.store.timeout),
-            ("store.probe_interval", settings.store.probe_interval),
-            ("store.sweep_interval", settings.store.sweep_interval),
-        ] {
-            if duration < Duration::from_millis(10) {
-                let given = humantime::format_duration(duration);
-                return Err(ConfigError::new(
-                    key,
-                    format!("{given} is out of bounds; allowed: 10ms and more"),
-                ));
-            }
-        }
-        Ok(())
+            callers,
+            test_recipients,
+        })
     }
 }
 
-/// The policies of the `[policy]` table and of the `[purposes.NAME]` ones on top.
-fn policies(tables: source::PolicyTables) -> Result<Policies, ConfigError> {
-    let general = policy("policy", tables.policy.clone())?;
-    let mut purposes = BTreeMap::new();
-    for (name, own) in tables.purposes {
-        let table = format!("purposes.{name}");
-        let purpose = Purpose::parse(&name).map_err(|error| ConfigError::new(&table, error))?;
-        let mut merged = tables.policy.clone();
-        merged.extend(own);
-        purposes.insert(purpose, policy(&table, merged)?);
+/// Refuses what cannot work, and what is not safe in its environment.
+fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let development = settings.environment == Environment::Development;
+    if development && !settings.listen.ip().is_loopback() && !settings.development_remote {
+        return Err(ConfigError::new(
+            "listen",
+            format!(
+                "{} can be reached from other machines, and the development environment shows codes to whoever asks; listen on 127.0.0.1, or set OTPD_DEVELOPMENT_REMOTE=true",
+                settings.listen
+            ),
+        ));
     }
-    Ok(Policies { general, purposes })
-}
-
-fn policy(table: &str, keys: source::Table) -> Result<Policy, ConfigError> {
-    let policy: Policy = source::deserialize(table, keys)?;
-    policy
-        .validate()
-        .map_err(|error| ConfigError::new(&format!("{table}.{}", error.key), error.problem))?;
-    Ok(policy)
+    if !development && settings.keys.is_none() {
+        return Err(ConfigError::new(
+            "keys",
+            "production needs keys of its own; make them by `otpd keygen --output FILE`, and set OTPD_KEYS_FILE=FILE",
+        ));
+    }
+    if settings.store.max_connections == 0 {
+        return Err(ConfigError::new(
+            "store.max_connections",
+            "0 is out of bounds; allowed: 1 and more",
+        ));
+    }
+    for (key, duration) in [
+        ("store.timeout", settings.store.timeout),
+        ("store.probe_interval", settings.store.probe_interval),
+        ("store.sweep_interval", settings.store.sweep_interval),
+    ] {
+        if duration < Duration::from_millis(10) {
+            let given = humantime::format_duration(duration);
+            return Err(ConfigError::new(
+                key,
+                format!("{given} is out of bounds; allowed: 10ms and more"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The file that development keys are kept in: beside the SQLite file, else in the
@@ -204,6 +207,7 @@ pub fn development_keys_file(database: Option<&Path>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::callers::Proof;
 
     fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
         let directory = std::env::temp_dir();
@@ -240,9 +244,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.settings.store.max_connections, 7);
         assert_eq!(config.settings.default_region, "RU".parse().ok());
-        let general = &config.policies.general;
+        let caller = config.callers.identify(&Proof::default()).unwrap();
+        let general = &caller.policies.general;
         assert_eq!((general.code_ttl.as_secs(), general.max_attempts), (120, 4));
-        let sign_up = config.policies.of(&"sign-up".parse().unwrap());
+        let sign_up = caller.policies.of(&"sign-up".parse().unwrap());
         assert_eq!(sign_up.code_length, 8);
         assert_eq!(
             (sign_up.max_attempts, sign_up.resend_after.as_secs()),
@@ -292,7 +297,7 @@ mod tests {
             ),
             ("", ("OTPD_KEYS_FILE", "/nowhere"), "OTPD_KEYS_FILE"),
             ("", ("DATABASE_URL_FILE", "/nowhere"), "DATABASE_URL_FILE"),
-            ("", ("OTPD_ENVIRONMENT", "production"), "environment"),
+            ("", ("OTPD_ENVIRONMENT", "production"), "keys"),
         ] {
             let error = load(file, &[variable]).expect_err(file);
             assert!(error.contains(key), "{error:?} does not name {key}");

@@ -17,7 +17,10 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::{
-    domain::{CallerName, ChallengeNonce, Code, Purpose, Recipient, RecordKey, Secret},
+    domain::{
+        CallerName, ChallengeNonce, Code, LimitKey, LimitName, Purpose, Recipient, RecordKey,
+        RequestIdentity, Secret,
+    },
     store::Sealed,
 };
 
@@ -138,6 +141,34 @@ impl KeyRing {
             "record",
             &[caller.as_str(), recipient.as_str(), purpose.as_str()],
         ))
+    }
+
+    /// The blind index of a limit on `whom`, of the requests of `caller`.
+    pub fn limit_key(&self, caller: &CallerName, limit: LimitName, whom: &str) -> LimitKey {
+        LimitKey(self.index_of("limit", &[caller.as_str(), limit.key(), whom]))
+    }
+
+    /// What tells one request from another without saying what it says: its RPC and
+    /// its id, if the caller gave one, and the fields that its answer depends on.
+    pub fn request_identity(
+        &self,
+        rpc: &str,
+        request_id: Option<&str>,
+        fields: &[&str],
+        random: &mut impl Rng,
+    ) -> RequestIdentity {
+        let half = |mac: [u8; 32]| -> [u8; 16] { *mac.first_chunk().expect("16 of 32 bytes") };
+        let mut id = [0; 16];
+        match request_id {
+            Some(request_id) => id = half(self.index_of("request", &[rpc, request_id])),
+            None => random.fill_bytes(&mut id),
+        }
+        RequestIdentity {
+            id,
+            fields: half(self.index_of("fields", fields)),
+            writer: random.next_u64(),
+            named: request_id.is_some(),
+        }
     }
 
     /// Tells one index key from another without showing it.

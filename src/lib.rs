@@ -1,8 +1,10 @@
 //! otpd sends one-time passwords and checks them, over gRPC, on state that all its
 //! replicas share. ARCHITECTURE.md has the map.
 
+pub mod callers;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod delivery;
 pub mod domain;
 pub mod grpc;

@@ -3,13 +3,13 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     config::Config,
+    connection::{self, TlsError, TlsSettings},
     delivery::Provider,
     grpc::{
         MAX_MESSAGE_BYTES, OtpGrpc, OversizeLayer,
@@ -38,6 +38,9 @@ pub enum ServerError {
     /// The store must not be used with this configuration.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// TLS cannot be had as configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The listener or a connection failed for good.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),
@@ -53,11 +56,21 @@ pub enum ServerError {
 /// are refused until it does.
 pub async fn run(
     listener: TcpListener,
-    config: &Config,
+    config: Config,
     keys: KeyRing,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
-    let settings = &config.settings;
+    let Config {
+        settings,
+        callers,
+        test_recipients,
+    } = config;
+    let acceptor = settings
+        .tls
+        .as_ref()
+        .map(TlsSettings::acceptor)
+        .transpose()?;
+    let incoming = connection::incoming(listener, acceptor);
     let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
     let (monitor, availability) = Monitor::new(
         Arc::clone(&store),
@@ -70,10 +83,11 @@ pub async fn run(
             store: Arc::clone(&store),
             availability: availability.clone(),
             keys,
-            policies: config.policies.clone(),
+            test_recipients,
             provider: Provider::Log,
             store_timeout: settings.store.timeout,
         },
+        callers,
         settings.default_region,
         running.clone(),
     ))
@@ -85,17 +99,21 @@ pub async fn run(
         .set_service_status(LIVENESS, ServingStatus::Serving)
         .await;
 
+    let described = settings.reflection;
     let (end_serving, serving_ends) = watch::channel(false);
     let mut ends = serving_ends.clone();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .tcp_nodelay(true)
         .layer(OversizeLayer)
         .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_optional_service(described.then(|| reflection().build_v1()).transpose()?)
+        .add_optional_service(
+            described
+                .then(|| reflection().build_v1alpha())
+                .transpose()?,
+        )
         .add_service(otp)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        .serve_with_incoming_shutdown(incoming, async move {
             // An error means that this function ended, and the server with it.
             let _ = ends.wait_for(|&ends| ends).await;
         });
@@ -136,7 +154,7 @@ pub async fn run(
         Ok::<(), ServerError>(())
     };
     if let Ok(result) = tokio::time::timeout(settings.shutdown_grace, drained).await {
-        result?
+        result?;
     } else {
         tracing::warn!(
             unfinished = running.len(),
@@ -196,7 +214,7 @@ async fn sweep(store: Arc<Store>, availability: Availability, interval: Duration
 async fn sweep_once(store: &Store) -> Result<u64, StoreError> {
     let mut removed = 0;
     loop {
-        let now = store.load(&[]).await?.clock.now();
+        let now = store.load(&[], &[]).await?.clock.now();
         let batch = store.sweep(now, SWEEP_BATCH).await?;
         removed += batch;
         if batch < u64::from(SWEEP_BATCH) {

@@ -26,6 +26,15 @@ CREATE TABLE otp_record (
     attempts integer NOT NULL CHECK (attempts >= 0),
     -- When a code was last sent.
     sent_at bigint NOT NULL,
+    -- Wrong answers in a row, across codes, and when the last one was judged.
+    failures integer NOT NULL CHECK (failures >= 0),
+    failed_at bigint NOT NULL,
+    -- When the limits on sends per hour and day will be full again.
+    hour_full_at bigint NOT NULL,
+    day_full_at bigint NOT NULL,
+    -- What the last writes answered, for requests that are made again: MACs of the
+    -- requests and verdicts, never a code.
+    memory bytea NOT NULL,
     -- When this row was last written.
     written_at bigint NOT NULL,
     -- From then on no answer would change if the row were gone.
@@ -37,6 +46,18 @@ CREATE TABLE otp_record (
 WITH (fillfactor = 70);
 
 CREATE INDEX otp_record_removable_at ON otp_record (removable_at);
+
+-- Limits that records share: by client IP, dialling prefix, caller. One that is full
+-- needs no row.
+CREATE TABLE otp_limit (
+    -- HMAC-SHA-256 of what is counted and for whom, under the index key.
+    limit_key bytea PRIMARY KEY CHECK (octet_length(limit_key) = 32),
+    version bigint NOT NULL,
+    -- When its burst will be full again.
+    full_at bigint NOT NULL
+) WITH (fillfactor = 70);
+
+CREATE INDEX otp_limit_full_at ON otp_limit (full_at);
 
 -- Which index key the records were made with (a MAC, not the key): a replica with
 -- another one would not find a single code, and must not start.

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::{Failure, Outcome, block_on, exit};
 use crate::{
-    config::{self, Config, Settings, Variables},
+    callers::Callers,
+    config::{self, Config, Environment, Settings, Variables},
     key_file,
     keys::KeyRing,
     server::{self, ServerError},
@@ -22,9 +23,9 @@ use crate::{
 
 pub(super) fn serve(file: Option<&Path>) -> Outcome {
     let config = load(file)?;
-    let settings = &config.settings;
-    let (keys, keys_origin) = keys(settings)?;
+    let (keys, keys_origin) = keys(&config.settings)?;
     block_on(async {
+        let settings = &config.settings;
         let signals = Signals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
         let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
             Failure::usage(format!(
@@ -34,16 +35,27 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         })?;
         let address = listener.local_addr().unwrap_or(settings.listen);
         telemetry::start(settings.log_format, settings.log_level);
+        let environment = match (settings.environment, &config.callers) {
+            (Environment::Production, _) => "Production environment",
+            (Environment::Development, Callers::Known(_)) => {
+                "Development environment: codes are printed here"
+            }
+            (Environment::Development, Callers::Anyone(_)) => {
+                "Development environment: no caller must prove who it is, and codes are printed here"
+            }
+        };
         tracing::info!(
             %address,
+            tls = settings.tls.is_some(),
             store = store_name(settings),
             keys = keys_origin,
-            "[OTP] Development environment: no caller must prove who it is, and codes are printed here"
+            "[OTP] {environment}"
         );
-        server::run(listener, &config, keys, signals.stop())
+        server::run(listener, config, keys, signals.stop())
             .await
             .map_err(|error| match error {
                 ServerError::Store(error) => Failure::usage(error),
+                ServerError::Tls(error) => Failure::usage(error),
                 error => Failure::new(exit::SOFTWARE, error),
             })?;
         Ok(ExitCode::SUCCESS)

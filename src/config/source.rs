@@ -74,21 +74,19 @@ impl Variables {
     }
 }
 
-/// The tables from which policies are made.
+/// The tables that are laid over each other before they are read.
 #[derive(Debug, Default)]
-pub struct PolicyTables {
+pub struct Tables {
     /// `[policy]`.
     pub policy: Table,
     /// `[purposes.NAME]`.
     pub purposes: BTreeMap<String, Table>,
+    /// `[callers.NAME]`.
+    pub callers: BTreeMap<String, Table>,
 }
 
-/// Reads everything, and hands out the policies' tables apart, since those of
-/// purposes are laid over the general one.
-pub fn load(
-    file: Option<&Path>,
-    variables: &Variables,
-) -> Result<(Settings, PolicyTables), ConfigError> {
+/// Reads everything, and hands out apart the tables from which policies are made.
+pub fn load(file: Option<&Path>, variables: &Variables) -> Result<(Settings, Tables), ConfigError> {
     let mut root = match file {
         None => Table::new(),
         Some(path) => read_file(path)?,
@@ -129,16 +127,12 @@ pub fn load(
         }
     }
 
-    let mut tables = PolicyTables::default();
+    let mut tables = Tables::default();
     if let Some(policy) = root.remove("policy") {
         tables.policy = table("policy", policy)?;
     }
-    if let Some(purposes) = root.remove("purposes") {
-        for (name, keys) in table("purposes", purposes)? {
-            let keys = table(&format!("purposes.{name}"), keys)?;
-            tables.purposes.insert(name, keys);
-        }
-    }
+    tables.purposes = named_tables("purposes", &mut root)?;
+    tables.callers = named_tables("callers", &mut root)?;
     Ok((deserialize("", root)?, tables))
 }
 
@@ -176,6 +170,36 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, Co
         };
         ConfigError::new(&key, problem)
     })
+}
+
+/// Reads a list, or a text of its elements with commas between, which is how a variable
+/// holds one.
+pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: TryFrom<String, Error: std::fmt::Display>,
+{
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    let elements = match serde::Deserialize::deserialize(deserializer)? {
+        OneOrMany::One(text) => text
+            .split(',')
+            .map(|element| element.trim().to_owned())
+            .collect(),
+        OneOrMany::Many(elements) => elements,
+    };
+    elements
+        .into_iter()
+        .map(|element| {
+            let named = element.clone();
+            T::try_from(element)
+                .map_err(|error| serde::de::Error::custom(format!("{named:?} is {error}")))
+        })
+        .collect()
 }
 
 /// The variables that keys came from.
@@ -257,7 +281,19 @@ fn insert(root: &mut Table, path: &[&str], name: &str, value: &str) -> Result<()
     Ok(())
 }
 
-fn table(name: &str, value: Value) -> Result<Table, ConfigError> {
+/// The tables `[NAME.…]`.
+fn named_tables(name: &str, root: &mut Table) -> Result<BTreeMap<String, Table>, ConfigError> {
+    let Some(value) = root.remove(name) else {
+        return Ok(BTreeMap::new());
+    };
+    table(name, value)?
+        .into_iter()
+        .map(|(key, keys)| Ok((key.clone(), table(&format!("{name}.{key}"), keys)?)))
+        .collect()
+}
+
+/// A value that must be a table.
+pub fn table(name: &str, value: Value) -> Result<Table, ConfigError> {
     let table = value
         .into_table()
         .map_err(|_| ConfigError::new(name, "must be a table"))?;

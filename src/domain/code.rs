@@ -110,6 +110,11 @@ impl TypedCode {
         }
     }
 
+    /// The digits. Whoever calls this answers for where they go.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// How many digits were typed.
     pub fn length(&self) -> u32 {
         u32::try_from(self.0.len()).expect("at most 128 bytes were typed")

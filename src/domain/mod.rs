@@ -5,31 +5,43 @@
 //! [`Decision`]: what to answer, and what to write. [`record::Record`] is what is
 //! decided about.
 
+mod caller;
 mod cancel;
 mod channel;
 mod code;
 mod decision;
+mod destination;
+mod failures;
+mod limit;
+mod memory;
 mod policy;
 mod purpose;
 mod recipient;
 mod record;
 mod send;
 mod status;
+mod test_recipient;
 mod time;
 mod verify;
 
-pub use cancel::{Cancelled, cancel};
+pub use caller::{Caller, CallerName};
+pub use cancel::{CancelRequest, Cancelled, Reused, cancel};
 pub use channel::Channel;
 pub use code::{Code, CodeError, TypedCode};
 pub use decision::Decision;
+pub use destination::{Destination, DestinationError, Destinations};
+pub use failures::{Block, Failures};
+pub use limit::{Exceeded, LimitName, Rate, SharedLimit};
+pub use memory::{Answer, Memory, Recalled, RequestIdentity};
 pub use policy::{Policies, Policy, PolicyError};
 pub use purpose::{Purpose, PurposeError};
 pub use recipient::{Recipient, RecipientError, Region, RegionError};
 pub use record::{
-    CallerName, Challenge, ChallengeFilter, ChallengeId, ChallengeNonce, ChallengeState, Record,
-    RecordKey, Secret,
+    Challenge, ChallengeFilter, ChallengeId, ChallengeNonce, ChallengeState, LimitKey, Record,
+    RecordKey, Secret, SendLimits,
 };
-pub use send::{SendRequest, Sent, TooSoon, send};
+pub use send::{SendRefusal, SendRequest, Sent, send};
 pub use status::{LiveCode, Status, status};
+pub use test_recipient::TestRecipient;
 pub use time::Timestamp;
-pub use verify::{Verdict, VerifyRequest, verify};
+pub use verify::{Verdict, VerifyRefusal, VerifyRequest, verify};

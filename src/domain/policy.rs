@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::Purpose;
+use super::{LimitName, Purpose, Rate};
 
 /// The longest life of a code: NIST SP 800-63B-4, section 3.1.3.2 (out-of-band
 /// secrets), says 10 minutes.
@@ -15,7 +15,15 @@ const MIN_CODE_TTL: Duration = Duration::from_secs(10);
 const MAX_RESEND_AFTER: Duration = Duration::from_hours(1);
 /// Consecutive failures after which NIST SP 800-63B-4, section 3.2.2, wants an
 /// account shut; one code must not allow more.
-const MAX_ATTEMPTS: u32 = 100;
+const MAX_FAILURES: u32 = 100;
+/// The longest wait between two answers: the same section suggests up to an hour.
+pub(super) const MAX_FAILURE_DELAY: Duration = Duration::from_hours(1);
+/// Shorter, and the longest wait would clear the count.
+const MIN_FAILURE_MEMORY: Duration = Duration::from_hours(1);
+/// Shorter, and a caller's retries could outlast it.
+const MIN_REQUEST_MEMORY: Duration = Duration::from_mins(1);
+/// Longer, and records grow for nothing.
+const MAX_REQUEST_MEMORY: Duration = Duration::from_hours(24);
 /// The fewest digits of a code: NIST SP 800-63B-4 asks for six.
 const SAFE_CODE_LENGTH: u8 = 6;
 
@@ -39,6 +47,30 @@ pub struct Policy {
     pub resend_after: Duration,
     /// Whether `VerifyOtp` must name the challenge.
     pub require_challenge_id: bool,
+    /// How long the next answer must wait after every `max_attempts` wrong ones in a
+    /// row; doubles each time, up to 1 h.
+    #[serde(with = "humantime_serde")]
+    pub failure_delay: Duration,
+    /// From how many wrong answers in a row on the record stays shut, 1 to 100.
+    pub failure_limit: u32,
+    /// How long wrong answers count, without another one: at least 1 h.
+    #[serde(with = "humantime_serde")]
+    pub failure_memory: Duration,
+    /// Sends per record and hour; 0 is off.
+    pub sends_per_hour: u32,
+    /// Sends per record and day; 0 is off.
+    pub sends_per_day: u32,
+    /// Sends per client IP and hour; 0 is off.
+    pub ip_sends_per_hour: u32,
+    /// Wrong answers per client IP and hour; 0 is off.
+    pub ip_failures_per_hour: u32,
+    /// Sends per dialling prefix (the country's calling code) and day; 0 is off.
+    pub prefix_sends_per_day: u32,
+    /// Sends per caller and day; 0 is off.
+    pub caller_sends_per_day: u32,
+    /// How long the answer to a `request_id` is remembered, 1 min to 24 h.
+    #[serde(with = "humantime_serde")]
+    pub request_memory: Duration,
 }
 
 /// The policy of every purpose.
@@ -76,6 +108,16 @@ impl Default for Policy {
             max_attempts: 5,
             resend_after: Duration::from_mins(1),
             require_challenge_id: false,
+            failure_delay: Duration::from_secs(30),
+            failure_limit: 100,
+            failure_memory: Duration::from_hours(30 * 24),
+            sends_per_hour: 5,
+            sends_per_day: 10,
+            ip_sends_per_hour: 60,
+            ip_failures_per_hour: 60,
+            prefix_sends_per_day: 0,
+            caller_sends_per_day: 0,
+            request_memory: Duration::from_mins(10),
         }
     }
 }
@@ -84,6 +126,22 @@ impl Policy {
     /// How long after its end a code is still told as expired; afterwards it is
     /// as if there had been none.
     pub const EXPIRED_TOLD_FOR: Duration = Duration::from_hours(1);
+
+    /// How many a limit allows; `None` where it is off.
+    pub fn rate(&self, limit: LimitName) -> Option<Rate> {
+        const HOUR: Duration = Duration::from_hours(1);
+        const DAY: Duration = Duration::from_hours(24);
+
+        let (count, period) = match limit {
+            LimitName::SendsPerHour => (self.sends_per_hour, HOUR),
+            LimitName::SendsPerDay => (self.sends_per_day, DAY),
+            LimitName::IpSendsPerHour => (self.ip_sends_per_hour, HOUR),
+            LimitName::IpFailuresPerHour => (self.ip_failures_per_hour, HOUR),
+            LimitName::PrefixSendsPerDay => (self.prefix_sends_per_day, DAY),
+            LimitName::CallerSendsPerDay => (self.caller_sends_per_day, DAY),
+        };
+        Rate::new(count, period)
+    }
 
     /// Checks every value against its bounds.
     ///
@@ -106,12 +164,31 @@ impl Policy {
             let ttl = humantime::format_duration(self.code_ttl);
             return Err(out_of_bounds("code_ttl", ttl, "10s to 10m"));
         }
-        if !(1..=MAX_ATTEMPTS).contains(&self.max_attempts) {
+        if !(1..=MAX_FAILURES).contains(&self.max_attempts) {
             return Err(out_of_bounds("max_attempts", self.max_attempts, "1 to 100"));
         }
         if self.resend_after > MAX_RESEND_AFTER {
             let wait = humantime::format_duration(self.resend_after);
             return Err(out_of_bounds("resend_after", wait, "0s to 1h"));
+        }
+        if self.failure_delay > MAX_FAILURE_DELAY {
+            let delay = humantime::format_duration(self.failure_delay);
+            return Err(out_of_bounds("failure_delay", delay, "0s to 1h"));
+        }
+        if !(1..=MAX_FAILURES).contains(&self.failure_limit) {
+            return Err(out_of_bounds(
+                "failure_limit",
+                self.failure_limit,
+                "1 to 100",
+            ));
+        }
+        if self.failure_memory < MIN_FAILURE_MEMORY {
+            let memory = humantime::format_duration(self.failure_memory);
+            return Err(out_of_bounds("failure_memory", memory, "1h and more"));
+        }
+        if !(MIN_REQUEST_MEMORY..=MAX_REQUEST_MEMORY).contains(&self.request_memory) {
+            let memory = humantime::format_duration(self.request_memory);
+            return Err(out_of_bounds("request_memory", memory, "1m to 24h"));
         }
         Ok(())
     }

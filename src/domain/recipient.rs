@@ -89,6 +89,22 @@ impl Recipient {
         &self.0
     }
 
+    /// The calling code of a phone number's country, with its "+".
+    pub fn dialling_prefix(&self) -> Option<&str> {
+        let prefixes = (2..=4).filter_map(|end| self.0.get(..end));
+        prefixes.into_iter().find(|prefix| {
+            let code = prefix
+                .strip_prefix('+')
+                .and_then(|digits| digits.parse().ok());
+            // No calling code is the beginning of another one (E.164, clause 6.1).
+            code.is_some_and(|code| {
+                PHONE_NUMBER_UTIL
+                    .get_region_for_country_code(code)
+                    .is_some()
+            })
+        })
+    }
+
     /// Whether this is an e-mail address.
     pub fn is_email(&self) -> bool {
         self.0.contains('@')
@@ -204,6 +220,12 @@ pub struct Region(rlibphonenumber::Region);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an ISO 3166-1 alpha-2 region that has phone numbers; give e.g. RU or US")]
 pub struct RegionError;
+
+impl From<rlibphonenumber::Region> for Region {
+    fn from(region: rlibphonenumber::Region) -> Self {
+        Self(region)
+    }
+}
 
 impl FromStr for Region {
     type Err = RegionError;
@@ -340,6 +362,20 @@ mod tests {
             let recipient = Recipient::from_canonical(written.to_owned());
             assert_eq!(recipient.to_string(), masked);
             assert_eq!(format!("{recipient:?}"), format!("Recipient({masked})"));
+        }
+    }
+
+    #[test]
+    fn the_dialling_prefix_is_the_countrys() {
+        for (written, prefix) in [
+            ("+79991234567", Some("+7")),
+            ("+12015550123", Some("+1")),
+            ("+37322123456", Some("+373")),
+            ("+4915112345678", Some("+49")),
+            ("ann@example.com", None),
+        ] {
+            let recipient = Recipient::from_canonical(written.to_owned());
+            assert_eq!(recipient.dialling_prefix(), prefix, "{written}");
         }
     }
 

@@ -4,38 +4,24 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
-use super::{Channel, Code, Decision, Policy, Purpose, Recipient, Timestamp};
-
-/// The name of a back end that calls otpd.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallerName(String);
-
-impl CallerName {
-    /// The caller of that name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for CallerName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
+use super::{
+    CallerName, Channel, Code, Decision, Failures, Memory, Policy, Purpose, Recipient, Timestamp,
+};
 
 /// Finds a record without showing whose it is: a blind index of its (caller,
 /// recipient, purpose).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey(pub [u8; 32]);
 
+/// Finds a shared limit without showing whose it is: a blind index of what it counts
+/// and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LimitKey(pub [u8; 32]);
+
 /// Tells one challenge of a record from the others; random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeNonce(pub [u8; 16]);
 
 impl ChallengeNonce {
@@ -113,8 +99,33 @@ pub struct Record<S = Secret> {
     pub challenge: Challenge<S>,
     /// When a code was last sent; the cool-down runs from here.
     pub sent_at: Timestamp,
+    /// Wrong answers in a row, across codes.
+    pub failures: Failures,
+    /// What is left of its own limits.
+    pub send_limits: SendLimits,
+    /// The answers that its last writes gave.
+    pub memory: Memory,
     /// When the record was last written, by the store's clock.
     pub written_at: Timestamp,
+}
+
+/// When the limits of a record will be full again; long ago for unused ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendLimits {
+    /// Of `sends_per_hour`.
+    pub hour_full_at: Timestamp,
+    /// Of `sends_per_day`.
+    pub day_full_at: Timestamp,
+}
+
+impl Default for SendLimits {
+    fn default() -> Self {
+        let long_ago = Timestamp::from_milliseconds(0);
+        Self {
+            hour_full_at: long_ago,
+            day_full_at: long_ago,
+        }
+    }
 }
 
 /// One code, from its first send to its end.
@@ -185,6 +196,9 @@ impl<S> Record<S> {
                 attempts,
             },
             sent_at: self.sent_at,
+            failures: self.failures,
+            send_limits: self.send_limits,
+            memory: self.memory,
             written_at: self.written_at,
         }
     }
@@ -223,17 +237,31 @@ impl Record {
     /// verification leaves the store's index on it alone.
     pub fn removable_at(&self, policy: &Policy) -> Timestamp {
         let told_until = self.challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
-        told_until.max(self.resend_at(policy))
+        let send_limits = self
+            .send_limits
+            .hour_full_at
+            .max(self.send_limits.day_full_at);
+        told_until
+            .max(self.resend_at(policy))
+            .max(send_limits)
+            .max(self.failures.forgotten_at(policy))
+            .max(self.memory.forgotten_at().unwrap_or(told_until))
     }
 
     /// The record after its store's clock stepped back to `now`: no instant of it
     /// lies ahead, so that a wait lasts at most its own length, and its code, whose
-    /// age nobody can tell any more, is dead.
-    fn stepped_back_to(mut self, now: Timestamp) -> Self {
+    /// age nobody can tell any more, is dead. So it may also be swept soon, however
+    /// far ahead the clock was.
+    fn stepped_back_to(mut self, policy: &Policy, now: Timestamp) -> Self {
         if !matches!(self.challenge.state, ChallengeState::Spent) {
             self.challenge.state = ChallengeState::Cancelled;
         }
+        self.challenge.created_at = self.challenge.created_at.min(now);
+        self.challenge.expires_at = self.challenge.expires_at.min(now);
         self.sent_at = self.sent_at.min(now);
+        self.failures.last_at = self.failures.last_at.min(now);
+        self.send_limits = self.send_limits.stepped_back_to(policy, now);
+        self.memory = self.memory.stepped_back_to(now, policy);
         self.written_at = now;
         self
     }
@@ -244,12 +272,13 @@ impl Record {
 /// itself would write nothing: else its waits would start anew at each request.
 pub(super) fn decide<Answer>(
     record: Option<Record>,
+    policy: &Policy,
     now: Timestamp,
     rule: impl FnOnce(Option<Record>) -> Decision<Answer>,
 ) -> Decision<Answer> {
     match record {
         Some(record) if now < record.written_at => {
-            let record = record.stepped_back_to(now);
+            let record = record.stepped_back_to(policy, now);
             let decision = rule(Some(record.clone()));
             Decision {
                 write: decision.write.or(Some(record)),

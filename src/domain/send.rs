@@ -1,17 +1,23 @@
-//! Rules 1 and 4: when a code is made, when it is sent again, when neither.
+//! Rules 1 and 4, and what the others have to say about a send: when a code is made,
+//! when it is sent again, when neither.
 
 use std::time::Duration;
 
 use rand::Rng;
 
 use super::{
-    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Decision, Policy,
-    Purpose, Recipient, Record, Secret, Timestamp, record::decide,
+    Answer, Block, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Decision,
+    Exceeded, Failures, LimitName, Memory, Policy, Purpose, Recalled, Recipient, Record,
+    RequestIdentity, Secret, SharedLimit, Timestamp,
+    limit::{Charges, settle_all, take_all},
+    record::{SendLimits, decide},
 };
 
 /// What is asked of [`send`].
 #[derive(Debug)]
 pub struct SendRequest<'a> {
+    /// Which request it is.
+    pub identity: &'a RequestIdentity,
     /// The back end that asks.
     pub caller: &'a CallerName,
     /// Whom to send to.
@@ -20,95 +26,216 @@ pub struct SendRequest<'a> {
     pub purpose: &'a Purpose,
     /// The way to send it by.
     pub channel: Channel,
+    /// The fixed code of a test recipient, to whom nothing is sent, and for whom no
+    /// limit on sends counts.
+    pub test_code: Option<&'a Code>,
 }
 
 /// A code to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sent {
     /// Its challenge.
     pub challenge: ChallengeNonce,
-    /// The code.
-    pub code: Code,
+    /// The code; `None` where an old answer is repeated and the code is dead.
+    pub code: Option<Code>,
+    /// How many digits it has.
+    pub code_length: u32,
     /// When it dies.
     pub expires_at: Timestamp,
     /// Whether it is the same code again.
     pub resent: bool,
     /// When the next send is allowed.
     pub resend_at: Timestamp,
+    /// Whether this is the first time that the answer is given, so that a message
+    /// must go out.
+    pub first: bool,
 }
 
-/// The cool-down since the last send is not over.
+/// Why no code is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooSoon {
-    /// How long it still lasts.
-    pub wait: Duration,
-    /// The code that lives meanwhile, and when it dies.
-    pub live: Option<(ChallengeNonce, Timestamp)>,
+pub enum SendRefusal {
+    /// The cool-down since the last send is not over.
+    TooSoon {
+        /// How long it still lasts.
+        wait: Duration,
+        /// The code that lives meanwhile, and when it dies.
+        live: Option<(ChallengeNonce, Timestamp)>,
+    },
+    /// Answers are refused for longer than a new code would live.
+    Blocked(Block),
+    /// A limit leaves no room.
+    Limit(Exceeded),
+    /// The request id was used for another request.
+    Reused,
 }
 
-/// Sends a code: the live one again, or a new one where there is none that is
-/// worth sending. A [`Sent`] is always written.
+/// Sends a code: the live one again, or a new one where there is none that is worth
+/// sending. A first [`Sent`] is always written.
+///
+/// # Errors
+/// Why not; a refused request leaves everything as it was.
 pub fn send(
     record: Option<Record>,
+    limits: &[SharedLimit],
     request: &SendRequest<'_>,
     policy: &Policy,
     now: Timestamp,
     random: &mut impl Rng,
-) -> Decision<Result<Sent, TooSoon>> {
-    decide(record, now, |record| {
-        if let Some(too_soon) = record
+) -> Decision<Result<Sent, SendRefusal>> {
+    decide(record, policy, now, |record| {
+        let recalled = record
             .as_ref()
-            .and_then(|record| too_soon(record, policy, now))
-        {
-            return Decision::answer(Err(too_soon));
+            .and_then(|record| Some((record, record.memory.recall(request.identity, now)?)));
+        match recalled {
+            Some((record, Recalled::Answer { answer, own })) => {
+                return Decision::answer(repeat(record, answer, own, policy, now));
+            }
+            Some((_, Recalled::Reused)) => return Decision::answer(Err(SendRefusal::Reused)),
+            None => {}
         }
-        let repeated = record.and_then(|record| {
-            let code = code_worth_repeating(&record.challenge, policy, now)?;
-            Some((
-                Challenge {
-                    channel: request.channel,
-                    ..record.challenge
-                },
-                code,
-            ))
-        });
-        let resent = repeated.is_some();
-        let (challenge, code) = repeated.unwrap_or_else(|| {
-            let code = Code::generate(policy.code_length, random);
-            (
-                Challenge::start(code.clone(), request, policy, now, random),
-                code,
-            )
-        });
-        let (nonce, expires_at) = (challenge.nonce, challenge.expires_at);
-        let record = Record {
-            caller: request.caller.clone(),
-            purpose: request.purpose.clone(),
-            challenge,
-            sent_at: now,
-            written_at: now,
-        };
-        let resend_at = record.resend_at(policy);
-        let sent = Sent {
-            challenge: nonce,
-            code,
-            expires_at,
-            resend_at,
-            resent,
-        };
-        Decision::write(Ok(sent), record)
+        match permit(record.as_ref(), limits, request, policy, now) {
+            Err(refusal) => Decision::answer(Err(refusal)).charging(settle_all(limits, now)),
+            Ok((send_limits, charges)) => {
+                let (sent, record) = make(record, send_limits, request, policy, now, random);
+                Decision::write(Ok(sent), record).charging(charges)
+            }
+        }
     })
 }
 
-fn too_soon(record: &Record, policy: &Policy, now: Timestamp) -> Option<TooSoon> {
-    let wait = now.until(record.resend_at(policy));
-    (!wait.is_zero()).then(|| TooSoon {
-        wait,
-        live: record
-            .challenge
-            .live_secret(policy, now)
-            .map(|_| (record.challenge.nonce, record.challenge.expires_at)),
+/// Gives the answer to the same request again.
+fn repeat(
+    record: &Record,
+    answer: Answer,
+    own: bool,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Sent, SendRefusal> {
+    let Answer::Sent {
+        challenge,
+        expires_at,
+        resend_at,
+        resent,
+        code_length,
+    } = answer
+    else {
+        // Another RPC's: the id of a request tells the RPC too, so only a forgery.
+        return Err(SendRefusal::Reused);
+    };
+    let code = Some(&record.challenge)
+        .filter(|live| live.nonce == challenge)
+        .and_then(|live| live.live_secret(policy, now))
+        .map(|secret| secret.code.clone());
+    Ok(Sent {
+        challenge,
+        code,
+        code_length,
+        expires_at,
+        resent,
+        resend_at,
+        first: own,
     })
+}
+
+/// Whether a message may be sent now, and what is left of the limits if so.
+fn permit(
+    record: Option<&Record>,
+    limits: &[SharedLimit],
+    request: &SendRequest<'_>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<(SendLimits, Charges), SendRefusal> {
+    if let Some(record) = record {
+        if let Some(block) = record.failures.block(policy, now)
+            && now.plus(policy.code_ttl) < block.until
+        {
+            return Err(SendRefusal::Blocked(block));
+        }
+        let wait = now.until(record.resend_at(policy));
+        if !wait.is_zero() {
+            let live = record.challenge.live_secret(policy, now);
+            let live = live.map(|_| (record.challenge.nonce, record.challenge.expires_at));
+            return Err(SendRefusal::TooSoon { wait, live });
+        }
+    }
+    let own = record.map(|record| record.send_limits).unwrap_or_default();
+    if request.test_code.is_some() {
+        return Ok((own, Charges::new()));
+    }
+    let own_limits = own.shared(policy);
+    let taken = take_all(&own_limits, now).and_then(|own| Ok((own, take_all(limits, now)?)));
+    let (taken_own, charges) = taken.map_err(|first| {
+        // Who comes back after the longest wait is not refused by another limit.
+        let others = take_all(limits, now).err();
+        let longest = others
+            .filter(|other| first.wait < other.wait)
+            .unwrap_or(first);
+        SendRefusal::Limit(longest)
+    })?;
+    Ok((own.taken(&own_limits, &taken_own), charges))
+}
+
+/// The code to send, and the record with it.
+fn make(
+    record: Option<Record>,
+    send_limits: SendLimits,
+    request: &SendRequest<'_>,
+    policy: &Policy,
+    now: Timestamp,
+    random: &mut impl Rng,
+) -> (Sent, Record) {
+    let (failures, memory) = record
+        .as_ref()
+        .map_or((Failures::NONE, Memory::default()), |record| {
+            (record.failures, record.memory.clone())
+        });
+    let repeated = record.and_then(|record| {
+        let code = code_worth_repeating(&record.challenge, policy, now)?;
+        Some((
+            Challenge {
+                channel: request.channel,
+                ..record.challenge
+            },
+            code,
+        ))
+    });
+    let resent = repeated.is_some();
+    let (challenge, code) = repeated.unwrap_or_else(|| {
+        let code = request
+            .test_code
+            .map_or_else(|| Code::generate(policy.code_length, random), Clone::clone);
+        (
+            Challenge::start(code.clone(), request, policy, now, random),
+            code,
+        )
+    });
+    let sent = Sent {
+        challenge: challenge.nonce,
+        code_length: code.length(),
+        code: Some(code),
+        expires_at: challenge.expires_at,
+        resent,
+        resend_at: now.plus(policy.resend_after),
+        first: true,
+    };
+    let answer = Answer::Sent {
+        challenge: sent.challenge,
+        expires_at: sent.expires_at,
+        resend_at: sent.resend_at,
+        resent,
+        code_length: sent.code_length,
+    };
+    let record = Record {
+        caller: request.caller.clone(),
+        purpose: request.purpose.clone(),
+        challenge,
+        sent_at: now,
+        failures,
+        send_limits,
+        memory: memory.and(request.identity, answer, policy, now),
+        written_at: now,
+    };
+    (sent, record)
 }
 
 /// The code, if it lives and will live at least as long as the next wait.
@@ -138,5 +265,43 @@ impl Challenge {
             expires_at: now.plus(policy.code_ttl),
             attempts: 0,
         }
+    }
+}
+
+impl SendLimits {
+    /// The limits that are on, as such.
+    fn shared(self, policy: &Policy) -> Vec<SharedLimit> {
+        let hour = (LimitName::SendsPerHour, self.hour_full_at);
+        let day = (LimitName::SendsPerDay, self.day_full_at);
+        [hour, day]
+            .into_iter()
+            .filter_map(|(name, full_at)| {
+                let rate = policy.rate(name)?;
+                Some(SharedLimit {
+                    name,
+                    rate,
+                    full_at: Some(full_at),
+                    paid: false,
+                })
+            })
+            .collect()
+    }
+
+    /// With these charges on these limits.
+    fn taken(mut self, limits: &[SharedLimit], charges: &[Option<Timestamp>]) -> Self {
+        for (limit, charge) in limits.iter().zip(charges) {
+            let full_at = match limit.name {
+                LimitName::SendsPerHour => &mut self.hour_full_at,
+                _ => &mut self.day_full_at,
+            };
+            *full_at = charge.unwrap_or(*full_at);
+        }
+        self
+    }
+
+    /// The limits after the clock stepped back to `now`.
+    pub(super) fn stepped_back_to(self, policy: &Policy, now: Timestamp) -> Self {
+        let limits = self.shared(policy);
+        self.taken(&limits, &settle_all(&limits, now))
     }
 }

@@ -1,7 +1,8 @@
 //! What a caller may know of a code without trying one.
 
 use super::{
-    ChallengeFilter, ChallengeNonce, Decision, Policy, Recipient, Record, Timestamp, record::decide,
+    Block, ChallengeFilter, ChallengeNonce, Decision, Policy, Recipient, Record, Timestamp,
+    record::decide,
 };
 
 /// What is known of a recipient's code.
@@ -9,8 +10,10 @@ use super::{
 pub struct Status {
     /// The code that could still verify.
     pub live: Option<LiveCode>,
-    /// When the next send is allowed, if not now.
+    /// When the next send is allowed by the cool-down, if not now.
     pub resend_at: Option<Timestamp>,
+    /// Why answers are refused, and until when, if they are.
+    pub block: Option<Block>,
 }
 
 /// A code that could still verify.
@@ -26,25 +29,22 @@ pub struct LiveCode {
     pub attempts_remaining: u32,
 }
 
-/// Tells what is known of the challenge that `challenge` admits. Writes nothing.
+/// Tells what is known of the challenge that `challenge` admits. It writes only where
+/// the clock stepped back: else the wait that it tells would start anew each time.
 pub fn status(
     record: Option<Record>,
     challenge: ChallengeFilter,
     policy: &Policy,
     now: Timestamp,
 ) -> Decision<Status> {
-    let decision = decide(record, now, |record| {
+    decide(record, policy, now, |record| {
         let admitted = record.filter(|record| challenge.admits(record.challenge.nonce));
         Decision::answer(
             admitted
                 .map(|record| tell(&record, policy, now))
                 .unwrap_or_default(),
         )
-    });
-    Decision {
-        write: None,
-        ..decision
-    }
+    })
 }
 
 fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
@@ -56,5 +56,9 @@ fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
         attempts_remaining: challenge.attempts_remaining(policy),
     });
     let resend_at = Some(record.resend_at(policy)).filter(|&resend_at| now < resend_at);
-    Status { live, resend_at }
+    Status {
+        live,
+        resend_at,
+        block: record.failures.block(policy, now),
+    }
 }

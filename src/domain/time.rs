@@ -2,13 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 /// An instant of the store's clock, in whole milliseconds since the Unix epoch,
 /// rounded down.
 ///
 /// Milliseconds, because SQLite's clock has nothing finer: with a finer unit a
 /// writer could stamp a record later than the next reader's clock reads, and the
 /// clock would seem to have stepped back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -26,6 +28,12 @@ impl Timestamp {
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(milliseconds(duration)))
+    }
+
+    /// The instant `duration` earlier, or the first one there is.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(milliseconds(duration)))
     }
 
     /// How long it is from `self` until `later`; nothing where that is not later.

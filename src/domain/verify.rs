@@ -1,13 +1,17 @@
-//! Rules 2 and 3, and the order in which a verification is decided.
+//! Rules 2, 3 and 5, and the order in which a verification is decided.
 
 use super::{
-    ChallengeFilter, ChallengeNonce, ChallengeState, CodeError, Decision, Policy, Record,
-    Timestamp, TypedCode, record::decide,
+    Answer, Block, ChallengeFilter, ChallengeNonce, ChallengeState, CodeError, Decision, Exceeded,
+    Failures, Policy, Recalled, Record, RequestIdentity, SharedLimit, Timestamp, TypedCode,
+    limit::{Charges, settle_all, take_all},
+    record::decide,
 };
 
 /// What is asked of [`verify`].
 #[derive(Debug)]
 pub struct VerifyRequest<'a> {
+    /// Which request it is.
+    pub identity: &'a RequestIdentity,
     /// What the person typed.
     pub code: &'a TypedCode,
     /// The challenge that it must belong to.
@@ -58,69 +62,163 @@ impl Verdict {
     }
 }
 
-/// Judges a typed code. Only judging counts and writes.
+/// Why a typed code is not judged; nothing is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyRefusal {
+    /// It cannot be the code.
+    Code(CodeError),
+    /// Too many wrong answers came before it.
+    Blocked(Block),
+    /// Too many wrong answers came from its client.
+    Limit(Exceeded),
+    /// The request id was used for another request.
+    Reused,
+}
+
+/// Judges a typed code. Only judging counts and writes; `limits` count wrong answers
+/// alone.
 ///
 /// # Errors
-/// [`CodeError::WrongLength`] for another number of digits than the live code's.
+/// Why it is not judged.
 pub fn verify(
     record: Option<Record>,
+    limits: &[SharedLimit],
     request: &VerifyRequest<'_>,
     policy: &Policy,
     now: Timestamp,
-) -> Decision<Result<Verdict, CodeError>> {
-    decide(record, now, |record| match record {
-        Some(record) if request.challenge.admits(record.challenge.nonce) => {
-            judge(record, request.code, policy, now)
+) -> Decision<Result<Verdict, VerifyRefusal>> {
+    decide(record, policy, now, |record| {
+        let Some(record) = record else {
+            return Decision::answer(Ok(Verdict::NotFound));
+        };
+        match record.memory.recall(request.identity, now) {
+            Some(Recalled::Answer { answer, .. }) => Decision::answer(repeat(answer)),
+            Some(Recalled::Reused) => Decision::answer(Err(VerifyRefusal::Reused)),
+            None => match admit(&record, limits, request, policy, now) {
+                Err(Refused::Verdict(verdict)) => Decision::answer(Ok(verdict)),
+                Err(Refused::Refusal(refusal)) => {
+                    Decision::answer(Err(refusal)).charging(settle_all(limits, now))
+                }
+                Ok((right, charges)) => judge(record, right, charges, request, policy, now),
+            },
         }
-        _ => Decision::answer(Ok(Verdict::NotFound)),
     })
 }
 
-fn judge(
-    mut record: Record,
-    typed: &TypedCode,
+/// Gives the verdict on the same request again.
+fn repeat(answer: Answer) -> Result<Verdict, VerifyRefusal> {
+    match answer {
+        Answer::Verified { challenge, at } => Ok(Verdict::Verified { challenge, at }),
+        Answer::WrongCode {
+            challenge,
+            attempts_remaining,
+        } => Ok(Verdict::WrongCode {
+            challenge,
+            attempts_remaining,
+        }),
+        // Another RPC's: the id of a request tells the RPC too, so only a forgery.
+        Answer::Sent { .. } | Answer::Cancelled { .. } => Err(VerifyRefusal::Reused),
+    }
+}
+
+/// An answer without judging.
+enum Refused {
+    Verdict(Verdict),
+    Refusal(VerifyRefusal),
+}
+
+/// Whether the typed code may be judged; if so, whether it is right, and what a
+/// wrong one takes of the limits. The checks stand in the order that the contract
+/// promises.
+fn admit(
+    record: &Record,
+    limits: &[SharedLimit],
+    request: &VerifyRequest<'_>,
     policy: &Policy,
     now: Timestamp,
-) -> Decision<Result<Verdict, CodeError>> {
-    let challenge = &mut record.challenge;
+) -> Result<(bool, Charges), Refused> {
+    if let Some(block) = record.failures.block(policy, now) {
+        return Err(Refused::Refusal(VerifyRefusal::Blocked(block)));
+    }
+    let challenge = &record.challenge;
     let nonce = challenge.nonce;
-    let over = now >= challenge.expires_at;
+    let forgotten_at = challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
     let code = match &challenge.state {
         ChallengeState::Spent | ChallengeState::Cancelled => {
-            return Decision::answer(Ok(Verdict::NotFound));
+            return Err(Refused::Verdict(Verdict::NotFound));
         }
-        _ if now >= challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR) => {
-            return Decision::answer(Ok(Verdict::NotFound));
+        _ if !request.challenge.admits(nonce) || now >= forgotten_at => {
+            return Err(Refused::Verdict(Verdict::NotFound));
         }
-        _ if over => return Decision::answer(Ok(Verdict::Expired { challenge: nonce })),
+        _ if now >= challenge.expires_at => {
+            return Err(Refused::Verdict(Verdict::Expired { challenge: nonce }));
+        }
         ChallengeState::Live(secret) if challenge.attempts < policy.max_attempts => &secret.code,
         ChallengeState::Live(_) | ChallengeState::Exhausted => {
-            return Decision::answer(Ok(Verdict::AttemptsExhausted { challenge: nonce }));
+            return Err(Refused::Verdict(Verdict::AttemptsExhausted {
+                challenge: nonce,
+            }));
         }
     };
-    if typed.length() != code.length() {
-        return Decision::answer(Err(CodeError::WrongLength {
+    if request.code.length() != code.length() {
+        let error = CodeError::WrongLength {
             expected: code.length(),
-        }));
+        };
+        return Err(Refused::Refusal(VerifyRefusal::Code(error)));
     }
-    let right = code.matches(typed);
+    // Before the code is looked at: else a refusal would tell that it was wrong.
+    let charges = take_all(limits, now)
+        .map_err(|exceeded| Refused::Refusal(VerifyRefusal::Limit(exceeded)))?;
+    Ok((code.matches(request.code), charges))
+}
+
+/// Counts an answer.
+fn judge(
+    mut record: Record,
+    right: bool,
+    charges: Charges,
+    request: &VerifyRequest<'_>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Decision<Result<Verdict, VerifyRefusal>> {
+    let challenge = &mut record.challenge;
+    let nonce = challenge.nonce;
     challenge.attempts += 1;
     let attempts_remaining = challenge.attempts_remaining(policy);
-    let verdict = if right {
+    let (verdict, answer, charges) = if right {
         challenge.state = ChallengeState::Spent;
-        Verdict::Verified {
+        record.failures = Failures::NONE;
+        let verdict = Verdict::Verified {
             challenge: nonce,
             at: now,
-        }
+        };
+        (
+            verdict,
+            Answer::Verified {
+                challenge: nonce,
+                at: now,
+            },
+            Charges::new(),
+        )
     } else {
         if attempts_remaining == 0 {
             challenge.state = ChallengeState::Exhausted;
         }
-        Verdict::WrongCode {
+        record.failures = record.failures.and_one(policy, now);
+        let verdict = Verdict::WrongCode {
             challenge: nonce,
             attempts_remaining,
-        }
+        };
+        (
+            verdict,
+            Answer::WrongCode {
+                challenge: nonce,
+                attempts_remaining,
+            },
+            charges,
+        )
     };
+    record.memory = record.memory.and(request.identity, answer, policy, now);
     record.written_at = now;
-    Decision::write(Ok(verdict), record)
+    Decision::write(Ok(verdict), record).charging(charges)
 }

@@ -1,111 +1,156 @@
 //! The lines that people find with `logs | grep OTP`: one for each step of a
-//! request, the recipient masked, a failure with its cause.
+//! request, the recipient masked, a failure with its cause. What an auditor looks for
+//! is marked `[OTP AUDIT]`.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use tonic::Status;
+use tracing::field::{DisplayValue, display};
 
 use crate::{
-    domain::{Channel, Purpose, Recipient, Verdict},
-    service::{SendReply, ServiceError, VerifyReply},
+    callers::Unknown,
+    domain::{Caller, Channel, Purpose, Recipient, Verdict},
+    service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
 };
 
-/// Which lines a request's are.
+/// The RPCs of the contract.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Journal {
+pub(super) enum Rpc {
     Send,
     Verify,
     Cancel,
     Status,
 }
 
-impl fmt::Display for Journal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+impl Rpc {
+    /// What marks its lines.
+    const fn mark(self) -> &'static str {
+        match self {
             Self::Verify => "[OTP VERIFY]",
             Self::Send | Self::Cancel | Self::Status => "[OTP]",
-        })
+        }
     }
 }
 
-impl Journal {
-    const fn rpc(self) -> &'static str {
-        match self {
+impl fmt::Display for Rpc {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
             Self::Send => "SendOtp",
             Self::Verify => "VerifyOtp",
             Self::Cancel => "CancelOtp",
             Self::Status => "GetOtpStatus",
+        })
+    }
+}
+
+/// The lines of one request.
+#[derive(Clone, Debug)]
+pub(super) struct Journal {
+    /// Who makes it.
+    pub caller: Arc<Caller>,
+    rpc: Rpc,
+    recipient: Option<Recipient>,
+}
+
+impl Journal {
+    pub fn new(rpc: Rpc, caller: Arc<Caller>) -> Self {
+        Self {
+            caller,
+            rpc,
+            recipient: None,
         }
     }
 
-    pub fn received(self, recipient: Option<&Recipient>, purpose: &Purpose) {
-        let rpc = tracing::field::display(self.rpc());
-        if let Some(recipient) = recipient {
-            tracing::info!(rpc, %recipient, %purpose, "{self} Request received");
-        } else {
-            tracing::info!(rpc, %purpose, "{self} Request received");
-        }
+    /// A request of nobody whom otpd knows.
+    pub fn turned_away(rpc: Rpc, from: Option<SocketAddr>, unknown: Unknown) {
+        let from = from.map(display);
+        tracing::warn!(%rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
     }
 
-    pub fn sent(self, recipient: &Recipient, channel: Channel, reply: &SendReply) {
+    /// The masked recipient, once it is known.
+    fn recipient(&self) -> Option<DisplayValue<&Recipient>> {
+        self.recipient.as_ref().map(display)
+    }
+
+    pub fn received(&mut self, recipient: Option<&Recipient>, purpose: &Purpose) {
+        self.recipient = recipient.cloned();
+        let (mark, rpc, recipient) = (self.rpc.mark(), self.rpc, self.recipient());
+        let caller = &self.caller.name;
+        tracing::info!(%rpc, %caller, recipient, %purpose, "{mark} Request received");
+    }
+
+    pub fn sent(&self, channel: Channel, reply: &SendReply) {
         let step = if reply.resent {
             "OTP sent again"
         } else {
             "OTP sent"
         };
-        tracing::info!(%recipient, %channel, challenge_id = %reply.challenge_id, "{self} {step}");
+        let (mark, recipient, challenge_id) =
+            (self.rpc.mark(), self.recipient(), &reply.challenge_id);
+        tracing::info!(recipient, %channel, %challenge_id, "{mark} {step}");
     }
 
-    pub fn judged(self, recipient: &Recipient, reply: &VerifyReply) {
+    pub fn judged(&self, reply: &VerifyReply) {
+        let (mark, recipient) = (self.rpc.mark(), self.recipient());
         match reply.verdict {
             Verdict::Verified { .. } => {
-                tracing::info!(%recipient, "{self} OTP verified successfully");
+                tracing::info!(recipient, "{mark} OTP verified successfully");
             }
             Verdict::WrongCode {
                 attempts_remaining, ..
             } => {
-                tracing::info!(%recipient, attempts_remaining, "{self} wrong code");
+                tracing::info!(recipient, attempts_remaining, "{mark} wrong code");
             }
-            Verdict::Expired { .. } => tracing::info!(%recipient, "{self} OTP expired"),
+            Verdict::Expired { .. } => tracing::info!(recipient, "{mark} OTP expired"),
             Verdict::AttemptsExhausted { .. } => {
-                tracing::info!(%recipient, "{self} attempts exhausted");
+                tracing::info!(recipient, "{mark} attempts exhausted");
             }
-            Verdict::NotFound => tracing::info!(%recipient, "{self} no live OTP"),
+            Verdict::NotFound => tracing::info!(recipient, "{mark} no live OTP"),
         }
     }
 
-    pub fn cancelled(self, recipient: Option<&Recipient>, cancelled: bool) {
-        let recipient = recipient.map(tracing::field::display);
-        let step = if cancelled {
+    pub fn cancelled(&self, reply: &CancelReply) {
+        let (mark, recipient) = (self.rpc.mark(), self.recipient());
+        let step = if reply.challenge_id.is_some() {
             "OTP cancelled"
         } else {
             "no live OTP to cancel"
         };
-        tracing::info!(recipient, "{self} {step}");
+        tracing::info!(recipient, "{mark} {step}");
+        if reply.failures_reset {
+            let caller = &self.caller.name;
+            tracing::warn!(%caller, recipient, "[OTP AUDIT] Failures reset");
+        }
     }
 
-    pub fn told(self, recipient: Option<&Recipient>, live: bool) {
-        let recipient = recipient.map(tracing::field::display);
-        tracing::info!(recipient, live, "{self} Status told");
+    pub fn told(&self, reply: &StatusReply) {
+        let recipient = reply.recipient.as_ref().map(display);
+        let (mark, live) = (self.rpc.mark(), reply.status.live.is_some());
+        tracing::info!(recipient, live, "{mark} Status told");
     }
 
-    /// A request that got no reply. A store that does not answer has its own line,
-    /// one for the cause and not one for each request.
-    pub fn refused(self, recipient: Option<&Recipient>, error: &ServiceError) {
-        let (rpc, (_, reason)) = (self.rpc(), error.code_and_reason());
-        let (rpc, reason) = (
-            tracing::field::display(rpc),
-            tracing::field::display(reason),
-        );
-        let recipient = recipient.map(tracing::field::display);
-        match error {
+    /// A request that gets no reply, and the status that it gets. A store that does
+    /// not answer has its own line, one for the cause and not one for each request.
+    pub fn refused(&self, error: ServiceError) -> Status {
+        let (mark, rpc, recipient) = (self.rpc.mark(), self.rpc, self.recipient());
+        let caller = &self.caller.name;
+        let reason = display(error.code_and_reason().1);
+        match &error {
             ServiceError::StoreUnavailable => {
-                tracing::debug!(rpc, recipient, reason, "{self} Request refused");
+                tracing::debug!(%rpc, %caller, recipient, reason, "{mark} Request refused");
             }
             ServiceError::Internal(cause) => {
-                tracing::error!(rpc, recipient, reason, cause, "{self} Request failed");
+                tracing::error!(%rpc, %caller, recipient, reason, cause, "{mark} Request failed");
             }
-            error => {
-                tracing::info!(rpc, recipient, reason, cause = %error, "{self} Request refused");
+            ServiceError::PurposeNotAllowed(_)
+            | ServiceError::DestinationBlocked
+            | ServiceError::ResetNotAllowed => {
+                tracing::warn!(%rpc, %caller, recipient, reason, "[OTP AUDIT] Request refused");
+            }
+            cause => {
+                tracing::info!(%rpc, %caller, recipient, reason, %cause, "{mark} Request refused");
             }
         }
+        error.into()
     }
 }

@@ -1,6 +1,7 @@
 //! The contract in code, and nothing but translation: requests to what the service
 //! takes, its replies and errors to what callers get.
 
+mod authentication;
 pub mod codec;
 mod deadline;
 mod journal;

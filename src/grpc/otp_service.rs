@@ -6,13 +6,16 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::{
+    authentication::identify,
     deadline::deadline,
-    journal::Journal,
+    journal::{Journal, Rpc},
     translate,
     v1::{self, otp_service_server::OtpService as Contract},
 };
 use crate::{
-    domain::{CallerName, Channel, Recipient, Region, Timestamp, Verdict},
+    callers::Callers,
+    connection::Peer,
+    domain::{Channel, Region, Timestamp, Verdict},
     service::{OtpService, ServiceError},
 };
 
@@ -20,18 +23,37 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct OtpGrpc {
     service: Arc<OtpService>,
+    callers: Arc<Callers>,
     default_region: Option<Region>,
     running: TaskTracker,
 }
 
 impl OtpGrpc {
-    /// The contract on top of `service`. National numbers are read in
+    /// The contract on top of `service`, for `callers`. National numbers are read in
     /// `default_region`; what runs is counted by `running`.
-    pub fn new(service: OtpService, default_region: Option<Region>, running: TaskTracker) -> Self {
+    pub fn new(
+        service: OtpService,
+        callers: Callers,
+        default_region: Option<Region>,
+        running: TaskTracker,
+    ) -> Self {
         Self {
             service: Arc::new(service),
+            callers: Arc::new(callers),
             default_region,
             running,
+        }
+    }
+
+    /// Starts the journal of a request, with the name of its caller.
+    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Journal, Status> {
+        match identify(&self.callers, request) {
+            Ok(caller) => Ok(Journal::new(rpc, caller)),
+            Err(unknown) => {
+                let peer = request.extensions().get::<Peer>();
+                Journal::turned_away(rpc, peer.and_then(|peer| peer.address), unknown);
+                Err(ServiceError::from(unknown).into())
+            }
         }
     }
 
@@ -40,30 +62,15 @@ impl OtpGrpc {
     async fn run<T: Send + 'static>(
         &self,
         journal: Journal,
-        recipient: Option<Recipient>,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let outcome = self.running.spawn(call).await;
         let outcome =
             outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())));
-        outcome.map(Response::new).map_err(|error| {
-            journal.refused(recipient.as_ref(), &error);
-            error.into()
-        })
+        outcome
+            .map(Response::new)
+            .map_err(|error| journal.refused(error))
     }
-}
-
-/// Journals and answers a request that cannot even be read.
-fn unreadable(journal: Journal) -> impl FnOnce(ServiceError) -> Status {
-    move |error| {
-        journal.refused(None, &error);
-        error.into()
-    }
-}
-
-/// The caller that every request is of, as long as none must prove who it is.
-fn caller() -> CallerName {
-    CallerName::new("development")
 }
 
 #[tonic::async_trait]
@@ -72,15 +79,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let journal = Journal::Send;
+        let mut journal = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
-        let wish =
-            translate::send(request.get_ref(), self.default_region).map_err(unreadable(journal))?;
+        let wish = translate::send(request.get_ref(), self.default_region)
+            .map_err(|error| journal.refused(error))?;
         journal.received(Some(&wish.recipient), &wish.purpose);
         let service = Arc::clone(&self.service);
-        self.run(journal, Some(wish.recipient.clone()), async move {
-            let reply = service.send(&caller(), &wish, deadline).await?;
-            journal.sent(&wish.recipient, wish.channel, &reply);
+        self.run(journal.clone(), async move {
+            let reply = service.send(&journal.caller, &wish, deadline).await?;
+            journal.sent(wish.channel, &reply);
             Ok(v1::SendOtpResponse {
                 challenge_id: reply.challenge_id.to_string(),
                 recipient: wish.recipient.as_str().to_owned(),
@@ -89,7 +96,10 @@ impl Contract for OtpGrpc {
                 resend_at: Some(timestamp(reply.resend_at)),
                 resent: reply.resent,
                 code_length: reply.code_length,
-                code: String::new(),
+                code: reply
+                    .code
+                    .map(|code| code.expose().to_owned())
+                    .unwrap_or_default(),
             })
         })
         .await
@@ -99,15 +109,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let journal = Journal::Verify;
+        let mut journal = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
         let typed = translate::verify(request.get_ref(), self.default_region)
-            .map_err(unreadable(journal))?;
+            .map_err(|error| journal.refused(error))?;
         journal.received(Some(&typed.recipient), &typed.purpose);
         let service = Arc::clone(&self.service);
-        self.run(journal, Some(typed.recipient.clone()), async move {
-            let reply = service.verify(&caller(), &typed, deadline).await?;
-            journal.judged(&typed.recipient, &reply);
+        self.run(journal.clone(), async move {
+            let reply = service.verify(&journal.caller, &typed, deadline).await?;
+            journal.judged(&reply);
             let mut response = v1::VerifyOtpResponse {
                 challenge_id: reply
                     .challenge_id
@@ -142,24 +152,18 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let journal = Journal::Cancel;
+        let mut journal = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
-        let subject = translate::cancel(request.get_ref(), self.default_region)
-            .map_err(unreadable(journal))?;
-        journal.received(subject.recipient.as_ref(), &subject.purpose);
+        let wish = translate::cancel(request.get_ref(), self.default_region)
+            .map_err(|error| journal.refused(error))?;
+        journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
         let service = Arc::clone(&self.service);
-        self.run(journal, subject.recipient.clone(), async move {
-            if request.get_ref().reset_failures {
-                return Err(ServiceError::ResetNotAllowed);
-            }
-            let cancelled = service
-                .cancel(&caller(), &subject, deadline)
-                .await?
-                .is_some();
-            journal.cancelled(subject.recipient.as_ref(), cancelled);
+        self.run(journal.clone(), async move {
+            let reply = service.cancel(&journal.caller, &wish, deadline).await?;
+            journal.cancelled(&reply);
             Ok(v1::CancelOtpResponse {
-                cancelled,
-                failures_reset: false,
+                cancelled: reply.challenge_id.is_some(),
+                failures_reset: reply.failures_reset,
             })
         })
         .await
@@ -169,15 +173,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let journal = Journal::Status;
+        let mut journal = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
         let subject = translate::status(request.get_ref(), self.default_region)
-            .map_err(unreadable(journal))?;
+            .map_err(|error| journal.refused(error))?;
         journal.received(subject.recipient.as_ref(), &subject.purpose);
         let service = Arc::clone(&self.service);
-        self.run(journal, subject.recipient.clone(), async move {
-            let reply = service.status(&caller(), &subject, deadline).await?;
-            journal.told(reply.recipient.as_ref(), reply.status.live.is_some());
+        self.run(journal.clone(), async move {
+            let reply = service.status(&journal.caller, &subject, deadline).await?;
+            journal.told(&reply);
             let live = reply.status.live.as_ref();
             Ok(v1::GetOtpStatusResponse {
                 live: live.is_some(),
@@ -192,7 +196,7 @@ impl Contract for OtpGrpc {
                 expires_at: live.map(|code| timestamp(code.expires_at)),
                 resend_at: reply.status.resend_at.map(timestamp),
                 attempts_remaining: live.map(|code| code.attempts_remaining).unwrap_or_default(),
-                blocked_until: None,
+                blocked_until: reply.status.block.map(|block| timestamp(block.until)),
                 deliveries: Vec::new(),
             })
         })

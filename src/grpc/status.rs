@@ -27,8 +27,15 @@ impl ServiceError {
             Self::Purpose(_) => (Code::InvalidArgument, "PURPOSE_INVALID"),
             Self::Code(_) => (Code::InvalidArgument, "CODE_MALFORMED"),
             Self::Request { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
+            Self::CallerUnknown(_) => (Code::Unauthenticated, "CALLER_UNKNOWN"),
+            Self::PurposeNotAllowed(_) => (Code::PermissionDenied, "PURPOSE_NOT_ALLOWED"),
+            Self::DestinationBlocked => (Code::PermissionDenied, "DESTINATION_BLOCKED"),
             Self::ResetNotAllowed => (Code::PermissionDenied, "RESET_NOT_ALLOWED"),
             Self::ResendTooSoon { .. } => (Code::ResourceExhausted, "RESEND_TOO_SOON"),
+            Self::SendLimit(_) => (Code::ResourceExhausted, "SEND_LIMIT"),
+            Self::VerifyLimit(_) => (Code::ResourceExhausted, "VERIFY_LIMIT"),
+            Self::VerifyDelayed { .. } => (Code::ResourceExhausted, "VERIFY_DELAYED"),
+            Self::VerifyLocked { .. } => (Code::ResourceExhausted, "VERIFY_LOCKED"),
             Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
             Self::Overloaded => (Code::Unavailable, "OVERLOADED"),
             Self::Internal(_) => (Code::Internal, "INTERNAL"),
@@ -49,7 +56,10 @@ impl ServiceError {
     /// How long to wait before another try.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ResendTooSoon { wait, .. } => Some(*wait),
+            Self::ResendTooSoon { wait, .. }
+            | Self::VerifyDelayed { wait }
+            | Self::VerifyLocked { wait } => Some(*wait),
+            Self::SendLimit(exceeded) | Self::VerifyLimit(exceeded) => Some(exceeded.wait),
             Self::StoreUnavailable => Some(STORE_RETRY),
             Self::Overloaded => Some(OVERLOAD_RETRY),
             _ => None,
@@ -57,20 +67,26 @@ impl ServiceError {
     }
 
     fn metadata(&self) -> HashMap<String, String> {
-        let Self::ResendTooSoon {
-            live: Some((challenge_id, expires_at)),
-            ..
-        } = self
-        else {
-            return HashMap::new();
+        let pairs = match self {
+            Self::ResendTooSoon {
+                live: Some((challenge_id, expires_at)),
+                ..
+            } => vec![
+                ("challenge_id", challenge_id.to_string()),
+                (
+                    "expires_at",
+                    humantime::format_rfc3339_millis((*expires_at).into()).to_string(),
+                ),
+            ],
+            Self::SendLimit(exceeded) | Self::VerifyLimit(exceeded) => {
+                vec![("limit", exceeded.limit.key().to_owned())]
+            }
+            _ => Vec::new(),
         };
-        HashMap::from([
-            ("challenge_id".to_owned(), challenge_id.to_string()),
-            (
-                "expires_at".to_owned(),
-                humantime::format_rfc3339_millis((*expires_at).into()).to_string(),
-            ),
-        ])
+        pairs
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::v1;
 use crate::{
     domain::{Channel, Purpose, Recipient, Region, TypedCode},
-    service::{Send, ServiceError, Subject, Verify},
+    service::{Cancel, Send, ServiceError, Subject, Verify},
 };
 
 /// RFC 5646, section 4.4.1: the shortest length that a buffer for tags may have.
@@ -23,13 +23,15 @@ pub(super) fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Resu
     let purpose = Purpose::parse(&request.purpose)?;
     let channel = channel(request.channel, &recipient)?;
     check_locale(&request.locale)?;
-    check_client_ip(&request.client_ip)?;
-    check_request_id(&request.request_id)?;
     check_variables(&request.variables)?;
     Ok(Send {
         recipient,
         purpose,
         channel,
+        locale: request.locale.clone(),
+        variables: request.variables.clone().into_iter().collect(),
+        client_ip: client_ip(&request.client_ip)?,
+        request_id: request_id(&request.request_id)?,
     })
 }
 
@@ -38,25 +40,32 @@ pub(super) fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> 
     let purpose = Purpose::parse(&request.purpose)?;
     let code = TypedCode::parse(&request.code)?;
     let challenge_id = challenge_id(&request.challenge_id)?;
-    check_client_ip(&request.client_ip)?;
-    check_request_id(&request.request_id)?;
+    let client_ip = client_ip(&request.client_ip)?;
+    let request_id = request_id(&request.request_id)?;
     Ok(Verify {
         recipient,
         purpose,
         code,
         challenge_id,
+        client_ip,
+        request_id,
     })
 }
 
-pub(super) fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<Subject> {
-    let v1::CancelOtpRequest {
-        recipient,
-        purpose,
-        region: read_in,
-        challenge_id,
-        ..
-    } = request;
-    subject(recipient, purpose, challenge_id, read_in, region)
+pub(super) fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<Cancel> {
+    let subject = subject(
+        &request.recipient,
+        &request.purpose,
+        &request.challenge_id,
+        &request.region,
+        region,
+    )?;
+    let request_id = request_id(&request.request_id)?;
+    Ok(Cancel {
+        subject,
+        reset_failures: request.reset_failures,
+        request_id,
+    })
 }
 
 pub(super) fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<Subject> {
@@ -124,22 +133,19 @@ fn channel(number: i32, recipient: &Recipient) -> Result<Channel> {
 }
 
 fn challenge_id(text: &str) -> Result<Option<String>> {
-    check_visible_ascii("challenge_id", text, MAX_CHALLENGE_ID_BYTES)?;
-    Ok((!text.is_empty()).then(|| text.to_owned()))
+    visible_ascii("challenge_id", text, MAX_CHALLENGE_ID_BYTES)
 }
 
-fn check_request_id(text: &str) -> Result<()> {
-    check_visible_ascii("request_id", text, MAX_REQUEST_ID_BYTES)
+fn request_id(text: &str) -> Result<Option<String>> {
+    visible_ascii("request_id", text, MAX_REQUEST_ID_BYTES)
 }
 
-fn check_visible_ascii(field: &'static str, text: &str, most: usize) -> Result<()> {
+fn visible_ascii(field: &'static str, text: &str, most: usize) -> Result<Option<String>> {
     if text.len() <= most && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(());
+        return Ok((!text.is_empty()).then(|| text.to_owned()));
     }
-    Err(invalid(
-        field,
-        format!("must be at most {most} visible ASCII characters, without blanks"),
-    ))
+    let problem = format!("must be at most {most} visible ASCII characters, without blanks");
+    Err(invalid(field, problem))
 }
 
 fn check_locale(locale: &str) -> Result<()> {
@@ -163,14 +169,14 @@ fn check_locale(locale: &str) -> Result<()> {
     ))
 }
 
-fn check_client_ip(client_ip: &str) -> Result<()> {
-    if client_ip.is_empty() || client_ip.parse::<IpAddr>().is_ok() {
-        return Ok(());
+fn client_ip(text: &str) -> Result<Option<IpAddr>> {
+    if text.is_empty() {
+        return Ok(None);
     }
-    Err(invalid(
-        "client_ip",
-        "not an IPv4 or IPv6 address; give e.g. 203.0.113.7, or leave it empty",
-    ))
+    let problem = "not an IPv4 or IPv6 address; give e.g. 203.0.113.7, or leave it empty";
+    text.parse()
+        .map(Some)
+        .map_err(|_| invalid("client_ip", problem))
 }
 
 fn check_variables(variables: &HashMap<String, String>) -> Result<()> {

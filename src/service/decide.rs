@@ -1,76 +1,185 @@
 //! Load, decide, write if unchanged; and again, where another request was faster.
 
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
 
 use rand::Rng as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{OtpService, ServiceError};
 use crate::{
-    domain::{CallerName, ChallengeState, Decision, Record, RecordKey, Timestamp},
+    domain::{
+        Caller, ChallengeState, Decision, LimitKey, LimitName, Rate, Record, RecordKey,
+        SharedLimit, Timestamp,
+    },
     keys::{SystemRandom, system_random},
-    store::{Change, RecordStore as _, Sealed, StoreError, Version, Versioned},
+    store::{
+        Change, LimitChange, RecordChange, RecordStore as _, Sealed, Snapshot, StoreError, Version,
+        Versioned, Written,
+    },
 };
 
 /// How often a request that lost its race is decided again. Each loss is another
 /// request's success, and a code has few of those to give.
 const MAX_TRIES: u32 = 32;
 
+/// A limit that a request is under, besides the record's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub key: LimitKey,
+    pub name: LimitName,
+    pub rate: Rate,
+}
+
+/// The limits that a request is under, and which of them it has paid.
+struct Tab<'a> {
+    limits: &'a [Limit],
+    paid: Vec<bool>,
+    /// The versions of this request's own writes: who finds one in the store has paid,
+    /// even if the acknowledgement was lost.
+    own: HashMap<LimitKey, Version>,
+    /// Whether an acknowledgement was lost. Then nothing is given back, since the
+    /// record that it was paid for may have been written.
+    in_doubt: bool,
+}
+
 impl OtpService {
-    /// Decides by `rule` about the record of `key`, and does what was decided. A
-    /// record of another caller is as if there were none.
+    /// Decides by `rule` about the record of `key`, under `limits`, and does what was
+    /// decided. A record of another caller is as if there were none.
     pub(super) async fn decide<Answer>(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         key: RecordKey,
+        limits: &[Limit],
         deadline: Instant,
-        rule: impl Fn(Option<Record>, Timestamp, &mut SystemRandom) -> Decision<Answer>,
+        rule: impl Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>,
     ) -> Result<Answer, ServiceError> {
         if !self.availability.answers() {
             return Err(ServiceError::StoreUnavailable);
         }
+        let limit_keys: Vec<LimitKey> = limits.iter().map(|limit| limit.key).collect();
+        let mut tab = Tab {
+            limits,
+            paid: vec![false; limits.len()],
+            own: HashMap::new(),
+            in_doubt: false,
+        };
         let mut random = system_random();
         for _ in 0..MAX_TRIES {
-            let mut snapshot = self.in_time(deadline, self.store.load(&[key])).await?;
+            let keys = [key];
+            let load = self.store.load(&keys, &limit_keys);
+            let mut snapshot = self.in_time(deadline, load).await?;
             let (expected, record) = match snapshot.records.remove(&key) {
-                Some(Versioned { version, record }) if record.caller == *caller => {
+                Some(Versioned { version, record }) if record.caller == caller.name => {
                     (Some(version), Some(self.open(key, record)))
                 }
                 _ => (None, None),
             };
-            let decision = rule(record, snapshot.clock.now(), &mut random);
-            let Some(record) = decision.write else {
-                return Ok(decision.answer);
-            };
-            let nonce = record.challenge.nonce;
+            let shared = tab.shared(&snapshot);
+            let decision = rule(record, &shared, snapshot.clock.now(), &mut random);
+            let wrote_record = decision.write.is_some();
             let change = Change {
-                key,
-                expected,
-                version: Version(random.next_u64().cast_signed()),
-                removable_at: record.removable_at(self.policies.of(&record.purpose)),
-                record: record.map_secret(|secret| {
-                    ChallengeState::Live(self.keys.seal(&key, &nonce, &secret, &mut random))
-                }),
+                record: decision
+                    .write
+                    .map(|record| self.seal(caller, key, expected, record, &mut random)),
+                limits: tab.changes(&snapshot, &decision.charges, &mut random),
             };
-            match self.in_time(deadline, self.store.write(&[change])).await {
-                Ok(written) if written.contains(&key) => return Ok(decision.answer),
-                Ok(_) | Err(ServiceError::Overloaded) => {}
-                Err(error) => return Err(error),
+            if change.record.is_some() || !change.limits.is_empty() {
+                let write = self.store.write(std::slice::from_ref(&change));
+                match self.in_time(deadline, write).await {
+                    Ok(written) if tab.settle(&change, &written) => {}
+                    Ok(_) | Err(ServiceError::Overloaded) => continue,
+                    // The acknowledgement may have been lost with its connection: the
+                    // rule finds its own answer in the record, if it was written.
+                    Err(ServiceError::StoreUnavailable) => {
+                        tab.in_doubt = true;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            if !wrote_record {
+                self.give_back(&tab, deadline).await;
+            }
+            return Ok(decision.answer);
         }
         Err(ServiceError::Overloaded)
+    }
+
+    /// A record as it is to be stored.
+    fn seal(
+        &self,
+        caller: &Caller,
+        key: RecordKey,
+        expected: Option<Version>,
+        record: Record,
+        random: &mut SystemRandom,
+    ) -> RecordChange {
+        let nonce = record.challenge.nonce;
+        let removable_at = record.removable_at(caller.policies.of(&record.purpose));
+        let record = record.map_secret(|secret| {
+            ChallengeState::Live(self.keys.seal(&key, &nonce, &secret, random))
+        });
+        RecordChange {
+            key,
+            expected,
+            version: new_version(random),
+            record,
+            removable_at,
+        }
     }
 
     /// A loaded record with its secret opened. One that does not open was sealed
     /// under a key that is gone, or is not otpd's work: its code is dead.
     fn open(&self, key: RecordKey, record: Record<Sealed>) -> Record {
         let nonce = record.challenge.nonce;
-        record.map_secret(|sealed| if let Some(secret) = self.keys.open(&key, &nonce, &sealed) { ChallengeState::Live(secret) } else {
-            tracing::error!(
-                "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
-            );
-            ChallengeState::Cancelled
+        record.map_secret(|sealed| {
+            self.keys.open(&key, &nonce, &sealed).map_or_else(
+                || {
+                    tracing::error!(
+                        "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
+                    );
+                    ChallengeState::Cancelled
+                },
+                ChallengeState::Live,
+            )
         })
+    }
+
+    /// Gives back what a request paid that in the end was refused. As good as it can:
+    /// should the store fail meanwhile, the limits refill by themselves.
+    async fn give_back(&self, tab: &Tab<'_>, deadline: Instant) {
+        let paid = tab
+            .limits
+            .iter()
+            .zip(&tab.paid)
+            .filter(|(_, paid)| **paid && !tab.in_doubt);
+        for (limit, _) in paid {
+            for _ in 0..MAX_TRIES {
+                let keys = [limit.key];
+                let load = self.store.load(&[], &keys);
+                let Ok(snapshot) = self.in_time(deadline, load).await else {
+                    return;
+                };
+                let Some(stored) = snapshot.limits.get(&limit.key) else {
+                    break;
+                };
+                let change = LimitChange {
+                    key: limit.key,
+                    expected: Some(stored.version),
+                    version: new_version(&mut system_random()),
+                    full_at: limit.rate.give_back(stored.full_at),
+                };
+                let change = Change {
+                    record: None,
+                    limits: vec![change],
+                };
+                match self.in_time(deadline, self.store.write(&[change])).await {
+                    Ok(written) if written.limits.contains(&limit.key) => break,
+                    Ok(_) | Err(ServiceError::Overloaded) => {}
+                    Err(_) => return,
+                }
+            }
+        }
     }
 
     /// Awaits the store, but not beyond the deadline or the configured time-out.
@@ -96,4 +205,69 @@ impl OtpService {
             }
         }
     }
+}
+
+impl Tab<'_> {
+    /// The limits as the rules take them.
+    fn shared(&mut self, snapshot: &Snapshot) -> Vec<SharedLimit> {
+        let mut shared = Vec::with_capacity(self.limits.len());
+        for (limit, paid) in self.limits.iter().zip(&mut self.paid) {
+            let stored = snapshot.limits.get(&limit.key);
+            *paid |= stored.is_some_and(|stored| self.own.get(&limit.key) == Some(&stored.version));
+            let full_at = stored.map(|stored| stored.full_at);
+            shared.push(SharedLimit {
+                name: limit.name,
+                rate: limit.rate,
+                full_at,
+                paid: *paid,
+            });
+        }
+        shared
+    }
+
+    /// The charges that a rule decided, as changes of what was loaded.
+    fn changes(
+        &mut self,
+        snapshot: &Snapshot,
+        charges: &[Option<Timestamp>],
+        random: &mut SystemRandom,
+    ) -> Vec<LimitChange> {
+        let mut written = Vec::new();
+        for (limit, charge) in self.limits.iter().zip(charges) {
+            if let Some(full_at) = *charge {
+                let expected = snapshot.limits.get(&limit.key).map(|stored| stored.version);
+                let version = new_version(random);
+                self.own.insert(limit.key, version);
+                written.push(LimitChange {
+                    key: limit.key,
+                    expected,
+                    version,
+                    full_at,
+                });
+            }
+        }
+        written
+    }
+
+    /// Notes which limits were written, and says whether everything was.
+    fn settle(&mut self, change: &Change, written: &Written) -> bool {
+        // A change without a record charges nothing: it only puts limits right.
+        if change.record.is_some() {
+            for (limit, paid) in self.limits.iter().zip(&mut self.paid) {
+                *paid |= written.limits.contains(&limit.key);
+            }
+        }
+        change
+            .record
+            .as_ref()
+            .is_none_or(|record| written.records.contains(&record.key))
+            && change
+                .limits
+                .iter()
+                .all(|limit| written.limits.contains(&limit.key))
+    }
+}
+
+fn new_version(random: &mut SystemRandom) -> Version {
+    Version(random.next_u64().cast_signed())
 }

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::domain::{ChallengeId, CodeError, PurposeError, RecipientError, Timestamp};
+use crate::{
+    callers::Unknown,
+    domain::{
+        Block, ChallengeId, CodeError, Exceeded, Purpose, PurposeError, RecipientError, Timestamp,
+    },
+};
 
 /// Why a request gets no reply. One table, in `grpc::status`, turns these into gRPC
 /// statuses.
@@ -25,6 +30,15 @@ pub enum ServiceError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// Nobody whom otpd knows makes this request.
+    #[error("{0}; send a known token as \"authorization: Bearer TOKEN\", or a known certificate")]
+    CallerUnknown(#[from] Unknown),
+    /// This caller's codes are not for this.
+    #[error("this caller may not use the purpose \"{0}\"")]
+    PurposeNotAllowed(Purpose),
+    /// This caller may not send there.
+    #[error("this caller may not send to this destination")]
+    DestinationBlocked,
     /// This caller may not forget wrong answers.
     #[error("this caller may not reset failures; leave reset_failures unset")]
     ResetNotAllowed,
@@ -35,6 +49,24 @@ pub enum ServiceError {
         wait: Duration,
         /// The code that lives meanwhile, and when it dies.
         live: Option<(ChallengeId, Timestamp)>,
+    },
+    /// A limit on sends leaves no room.
+    #[error("the limit {} is reached; send again in {} s", .0.limit.key(), .0.wait.as_secs_f64())]
+    SendLimit(Exceeded),
+    /// A limit on wrong answers leaves no room.
+    #[error("the limit {} is reached; try again in {} s", .0.limit.key(), .0.wait.as_secs_f64())]
+    VerifyLimit(Exceeded),
+    /// Too many wrong answers: the next one has to wait.
+    #[error("too many wrong answers; try again in {} s", wait.as_secs_f64())]
+    VerifyDelayed {
+        /// How long.
+        wait: Duration,
+    },
+    /// Far too many wrong answers: the record is shut.
+    #[error("far too many wrong answers; shut until they are reset, or for {} s", wait.as_secs_f64())]
+    VerifyLocked {
+        /// How long.
+        wait: Duration,
     },
     /// The store does not answer, or not in time.
     #[error("the store does not answer")]
@@ -53,6 +85,24 @@ impl ServiceError {
         Self::Request {
             field,
             problem: problem.into(),
+        }
+    }
+
+    /// The request id was used for another request.
+    pub(super) fn reused() -> Self {
+        Self::request(
+            "request_id",
+            "was used for a request with other fields; use a new one",
+        )
+    }
+
+    /// Answers are refused.
+    pub(super) fn blocked(block: Block) -> Self {
+        let Block { wait, locked, .. } = block;
+        if locked {
+            Self::VerifyLocked { wait }
+        } else {
+            Self::VerifyDelayed { wait }
         }
     }
 }

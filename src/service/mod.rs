@@ -2,20 +2,25 @@
 
 mod decide;
 mod error;
+mod request;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 pub use error::ServiceError;
+pub use request::{
+    Cancel, CancelReply, Send, SendReply, StatusReply, Subject, Verify, VerifyReply,
+};
 
 use crate::{
     delivery::{Message, Provider},
     domain::{
-        self, CallerName, ChallengeFilter, ChallengeId, Channel, Policies, Policy, Purpose,
-        Recipient, Record, RecordKey, SendRequest, Timestamp, TypedCode, Verdict, VerifyRequest,
+        self, Caller, CancelRequest, ChallengeFilter, ChallengeId, Policy, Purpose, Record,
+        RecordKey, RequestIdentity, SendRefusal, SendRequest, Status, TestRecipient, VerifyRefusal,
+        VerifyRequest,
     },
-    keys::KeyRing,
+    keys::{KeyRing, system_random},
     store::{Store, availability::Availability},
 };
 
@@ -28,92 +33,23 @@ pub struct OtpService {
     pub availability: Availability,
     /// What records are found and sealed with.
     pub keys: KeyRing,
-    /// How codes behave.
-    pub policies: Policies,
-    /// What takes messages.
+    /// Who gets a fixed code and no message.
+    pub test_recipients: Vec<TestRecipient>,
+    /// What takes messages of callers that do not deliver by themselves.
     pub provider: Provider,
     /// How long one statement of the store may take.
     pub store_timeout: Duration,
-}
-
-/// A code that is asked for.
-#[derive(Debug)]
-pub struct Send {
-    /// Whom to send to.
-    pub recipient: Recipient,
-    /// What it is for.
-    pub purpose: Purpose,
-    /// How it travels.
-    pub channel: Channel,
-}
-
-/// A code that was sent.
-#[derive(Debug)]
-pub struct SendReply {
-    /// Its challenge.
-    pub challenge_id: ChallengeId,
-    /// When it dies.
-    pub expires_at: Timestamp,
-    /// When the next send is allowed.
-    pub resend_at: Timestamp,
-    /// Whether it was the same code again.
-    pub resent: bool,
-    /// How many digits it has.
-    pub code_length: u32,
-}
-
-/// A code that was typed.
-#[derive(Debug)]
-pub struct Verify {
-    /// Who typed it.
-    pub recipient: Recipient,
-    /// What it is for.
-    pub purpose: Purpose,
-    /// What was typed.
-    pub code: TypedCode,
-    /// The challenge that it must belong to, as the caller wrote it.
-    pub challenge_id: Option<String>,
-}
-
-/// The verdict on a typed code.
-#[derive(Debug)]
-pub struct VerifyReply {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The challenge that it is about.
-    pub challenge_id: Option<ChallengeId>,
-}
-
-/// Whose code a request is about: a recipient's, a challenge's, or both.
-#[derive(Debug)]
-pub struct Subject {
-    /// Whose it is; `None`: the challenge tells.
-    pub recipient: Option<Recipient>,
-    /// What it is for.
-    pub purpose: Purpose,
-    /// Its challenge, as the caller wrote it.
-    pub challenge_id: Option<String>,
-}
-
-/// What is known of a code.
-#[derive(Debug)]
-pub struct StatusReply {
-    /// What is known.
-    pub status: domain::Status,
-    /// The live code's challenge.
-    pub challenge_id: Option<ChallengeId>,
-    /// The recipient, where it is known.
-    pub recipient: Option<Recipient>,
 }
 
 impl OtpService {
     /// Sends the live code again, or a new one.
     ///
     /// # Errors
-    /// [`ServiceError::ResendTooSoon`] within the cool-down, and the store's failures.
+    /// A purpose or destination that is not the caller's, what [`domain::send`] refuses,
+    /// and the store's failures.
     pub async fn send(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         request: &Send,
         deadline: Instant,
     ) -> Result<SendReply, ServiceError> {
@@ -121,48 +57,75 @@ impl OtpService {
             recipient,
             purpose,
             channel,
+            ..
         } = request;
-        let policy = self.policies.of(purpose);
-        let key = self.keys.record_key(caller, recipient, purpose);
-        let wish = SendRequest {
-            caller,
-            recipient,
-            purpose,
-            channel: *channel,
+        permit_purpose(caller, purpose)?;
+        let is_test = |test: &&TestRecipient| test.is(&caller.name, recipient, purpose);
+        let test = self.test_recipients.iter().find(is_test);
+        if test.is_none() && !caller.destinations.permit(recipient) {
+            return Err(ServiceError::DestinationBlocked);
+        }
+        let policy = caller.policies.of(purpose);
+        let key = self.keys.record_key(&caller.name, recipient, purpose);
+        let limits = request.limits(&self.keys, caller, policy);
+        let identity = self.identity("SendOtp", request.request_id.as_deref(), &request.fields());
+        let rule = |record, limits: &[_], now, random: &mut _| {
+            let test_code = test.and_then(|test| test.code_at(now));
+            let identity = &identity;
+            let caller = &caller.name;
+            let wish = SendRequest {
+                identity,
+                caller,
+                recipient,
+                purpose,
+                channel: *channel,
+                test_code,
+            };
+            domain::send(record, limits, &wish, policy, now, random)
+                .map(|sent| sent.map(|sent| (sent, test_code.is_some())))
         };
-        let rule = |record, now, random: &mut _| domain::send(record, &wish, policy, now, random);
-        let answer = self.decide(caller, key, deadline, rule).await?;
+        let decided = self.decide(caller, key, &limits, deadline, rule).await?;
 
         let challenge_id = |nonce| ChallengeId { key, nonce };
-        let sent = answer.map_err(|too_soon| ServiceError::ResendTooSoon {
-            wait: too_soon.wait,
-            live: too_soon
-                .live
-                .map(|(nonce, expires_at)| (challenge_id(nonce), expires_at)),
+        let (sent, is_test) = decided.map_err(|refusal| match refusal {
+            SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
+                wait,
+                live: live.map(|(nonce, expires_at)| (challenge_id(nonce), expires_at)),
+            },
+            SendRefusal::Blocked(block) => ServiceError::blocked(block),
+            SendRefusal::Limit(exceeded) => ServiceError::SendLimit(exceeded),
+            SendRefusal::Reused => ServiceError::reused(),
         })?;
         let challenge_id = challenge_id(sent.challenge);
-        self.provider.deliver(&Message {
-            challenge_id,
-            recipient,
-            code: &sent.code,
-        });
+        if let Some(code) = &sent.code
+            && sent.first
+            && !is_test
+            && !caller.delivers
+        {
+            self.provider.deliver(&Message {
+                challenge_id,
+                recipient,
+                code,
+            });
+        }
         Ok(SendReply {
             challenge_id,
             expires_at: sent.expires_at,
             resend_at: sent.resend_at,
             resent: sent.resent,
-            code_length: sent.code.length(),
+            code_length: sent.code_length,
+            code: sent.code.filter(|_| caller.delivers),
         })
     }
 
     /// Judges a typed code.
     ///
     /// # Errors
-    /// A code of another length than the live one's, a challenge that the purpose
-    /// requires and the request lacks, and the store's failures.
+    /// A purpose that is not the caller's, a challenge that the purpose requires and the
+    /// request lacks, what [`domain::verify`] refuses, and the store's failures.
     pub async fn verify(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         request: &Verify,
         deadline: Instant,
     ) -> Result<VerifyReply, ServiceError> {
@@ -171,17 +134,37 @@ impl OtpService {
             purpose,
             code,
             challenge_id,
+            ..
         } = request;
-        let policy = self.policies.of(purpose);
+        permit_purpose(caller, purpose)?;
+        let policy = caller.policies.of(purpose);
         if policy.require_challenge_id && challenge_id.is_none() {
             let problem = "required for this purpose; give the one that SendOtp returned";
             return Err(ServiceError::request("challenge_id", problem));
         }
-        let key = self.keys.record_key(caller, recipient, purpose);
+        let key = self.keys.record_key(&caller.name, recipient, purpose);
+        let limits = request.limits(&self.keys, caller, policy);
         let challenge = filter_within(key, challenge_id.as_deref());
-        let typed = VerifyRequest { code, challenge };
-        let rule = |record, now, _: &mut _| domain::verify(record, &typed, policy, now);
-        let verdict = self.decide(caller, key, deadline, rule).await??;
+        let identity = self.identity(
+            "VerifyOtp",
+            request.request_id.as_deref(),
+            &request.fields(),
+        );
+        let typed = VerifyRequest {
+            identity: &identity,
+            code,
+            challenge,
+        };
+        let rule = |record, limits: &[_], now, _: &mut _| {
+            domain::verify(record, limits, &typed, policy, now)
+        };
+        let decided = self.decide(caller, key, &limits, deadline, rule).await?;
+        let verdict = decided.map_err(|refusal| match refusal {
+            VerifyRefusal::Code(error) => ServiceError::Code(error),
+            VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
+            VerifyRefusal::Limit(exceeded) => ServiceError::VerifyLimit(exceeded),
+            VerifyRefusal::Reused => ServiceError::reused(),
+        })?;
         let challenge_id = verdict.challenge().map(|nonce| ChallengeId { key, nonce });
         Ok(VerifyReply {
             verdict,
@@ -189,83 +172,121 @@ impl OtpService {
         })
     }
 
-    /// Ends a live code, and says which.
+    /// Ends a live code, and forgets wrong answers if asked to.
     ///
     /// # Errors
-    /// The store's failures.
+    /// A purpose that is not the caller's, a reset that it may not ask for, and the
+    /// store's failures.
     pub async fn cancel(
         &self,
-        caller: &CallerName,
-        subject: &Subject,
+        caller: &Caller,
+        request: &Cancel,
         deadline: Instant,
-    ) -> Result<Option<ChallengeId>, ServiceError> {
+    ) -> Result<CancelReply, ServiceError> {
+        let Cancel {
+            subject,
+            reset_failures,
+            request_id,
+        } = request;
+        permit_subject(caller, subject)?;
+        if *reset_failures && !caller.may_reset_failures {
+            return Err(ServiceError::ResetNotAllowed);
+        }
         let Some((key, challenge)) = self.locate(caller, subject) else {
-            return Ok(None);
+            return Ok(CancelReply::default());
         };
-        let rule = |record: Option<Record>, now, _: &mut _| {
-            let policy = self.policy_of(record.as_ref());
-            domain::cancel(record, challenge, policy, now)
+        let identity = self.identity("CancelOtp", request_id.as_deref(), &request.fields());
+        let wish = CancelRequest {
+            identity: &identity,
+            challenge,
+            reset_failures: *reset_failures,
         };
-        let cancelled = self.decide(caller, key, deadline, rule).await?;
-        Ok(cancelled.challenge.map(|nonce| ChallengeId { key, nonce }))
+        let rule = |record: Option<Record>, _: &[_], now, _: &mut _| {
+            let policy = policy_of(caller, record.as_ref());
+            domain::cancel(record, &wish, policy, now)
+        };
+        let decided = self.decide(caller, key, &[], deadline, rule).await?;
+        let done = decided.map_err(|_| ServiceError::reused())?;
+        Ok(CancelReply {
+            challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),
+            failures_reset: done.failures_reset,
+        })
     }
 
     /// Tells what is known of a code.
     ///
     /// # Errors
-    /// The store's failures.
+    /// A purpose that is not the caller's, and the store's failures.
     pub async fn status(
         &self,
-        caller: &CallerName,
+        caller: &Caller,
         subject: &Subject,
         deadline: Instant,
     ) -> Result<StatusReply, ServiceError> {
+        permit_subject(caller, subject)?;
+        let recipient = subject.recipient.clone();
         let Some((key, challenge)) = self.locate(caller, subject) else {
             return Ok(StatusReply {
-                status: domain::Status::default(),
+                status: Status::default(),
                 challenge_id: None,
-                recipient: None,
+                recipient,
             });
         };
-        let rule = |record: Option<Record>, now, _: &mut _| {
-            let policy = self.policy_of(record.as_ref());
+        let rule = |record: Option<Record>, _: &[_], now, _: &mut _| {
+            let policy = policy_of(caller, record.as_ref());
             domain::status(record, challenge, policy, now)
         };
-        let status = self.decide(caller, key, deadline, rule).await?;
+        let status = self.decide(caller, key, &[], deadline, rule).await?;
         let live = status.live.as_ref();
         Ok(StatusReply {
             challenge_id: live.map(|code| ChallengeId {
                 key,
                 nonce: code.challenge,
             }),
-            recipient: live
-                .map(|code| code.recipient.clone())
-                .or_else(|| subject.recipient.clone()),
+            recipient: recipient.or_else(|| live.map(|code| code.recipient.clone())),
             status,
         })
     }
 
-    /// The record that a subject names, and which of its challenges; `None` where it
-    /// can name none.
-    fn locate(
-        &self,
-        caller: &CallerName,
-        subject: &Subject,
-    ) -> Option<(RecordKey, ChallengeFilter)> {
-        if let Some(recipient) = &subject.recipient {
-            let key = self.keys.record_key(caller, recipient, &subject.purpose);
-            Some((key, filter_within(key, subject.challenge_id.as_deref())))
-        } else {
-            let id = ChallengeId::parse(subject.challenge_id.as_deref()?)?;
-            Some((id.key, ChallengeFilter::Only(id.nonce)))
-        }
+    fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[String]) -> RequestIdentity {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        self.keys
+            .request_identity(rpc, request_id, &fields, &mut system_random())
     }
 
-    /// The policy that a record is under; any does where there is none.
-    fn policy_of(&self, record: Option<&Record>) -> &Policy {
-        record.map_or(self.policies.of(&Purpose::default()), |record| {
-            self.policies.of(&record.purpose)
-        })
+    /// The record that a subject names, and which of its challenges; `None` where it
+    /// can name none.
+    fn locate(&self, caller: &Caller, subject: &Subject) -> Option<(RecordKey, ChallengeFilter)> {
+        if let Some(recipient) = &subject.recipient {
+            let key = self
+                .keys
+                .record_key(&caller.name, recipient, &subject.purpose);
+            return Some((key, filter_within(key, subject.challenge_id.as_deref())));
+        }
+        let id = ChallengeId::parse(subject.challenge_id.as_deref()?)?;
+        Some((id.key, ChallengeFilter::Only(id.nonce)))
+    }
+}
+
+/// The policy that a caller's record is under; any does where there is none.
+fn policy_of<'a>(caller: &'a Caller, record: Option<&Record>) -> &'a Policy {
+    record.map_or(&caller.policies.general, |record| {
+        caller.policies.of(&record.purpose)
+    })
+}
+
+fn permit_purpose(caller: &Caller, purpose: &Purpose) -> Result<(), ServiceError> {
+    if caller.permits(purpose) {
+        return Ok(());
+    }
+    Err(ServiceError::PurposeNotAllowed(purpose.clone()))
+}
+
+/// A challenge id alone names a record of a purpose that was allowed once.
+fn permit_subject(caller: &Caller, subject: &Subject) -> Result<(), ServiceError> {
+    match subject.recipient {
+        Some(_) => permit_purpose(caller, &subject.purpose),
+        None => Ok(()),
     }
 }
 

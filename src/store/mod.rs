@@ -15,7 +15,7 @@ use std::{collections::HashMap, collections::HashSet, future::Future, time::Dura
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
-use crate::domain::{Record, RecordKey, Timestamp};
+use crate::domain::{LimitKey, Record, RecordKey, Timestamp};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
@@ -37,6 +37,15 @@ pub struct Versioned {
     pub record: Record<Sealed>,
 }
 
+/// A shared limit as it was loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionedLimit {
+    /// What a writer must name to replace it.
+    pub version: Version,
+    /// When it will be full again.
+    pub full_at: Timestamp,
+}
+
 /// What a load saw.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -44,6 +53,8 @@ pub struct Snapshot {
     pub clock: Clock,
     /// Those of the asked-for records that exist.
     pub records: HashMap<RecordKey, Versioned>,
+    /// Those of the asked-for limits that exist.
+    pub limits: HashMap<LimitKey, VersionedLimit>,
 }
 
 /// The store's clock, read once and carried on by this machine's monotonic one.
@@ -68,9 +79,20 @@ impl Clock {
     }
 }
 
+/// What one request changes: limits, and a record that is written only if all of
+/// these limits are. (Limits may be written although the record is not: whoever
+/// decides again has paid them already.)
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The record.
+    pub record: Option<RecordChange>,
+    /// The limits.
+    pub limits: Vec<LimitChange>,
+}
+
 /// A record to be written if it is unchanged.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct RecordChange {
     /// Which record.
     pub key: RecordKey,
     /// The version that it must still have; `None`: it must not exist.
@@ -83,30 +105,53 @@ pub struct Change {
     pub removable_at: Timestamp,
 }
 
-/// Keeps records. Every method takes whole batches, and costs the same number of
-/// round trips whatever their size.
+/// A limit to be written if it is unchanged.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitChange {
+    /// Which limit.
+    pub key: LimitKey,
+    /// The version that it must still have; `None`: it must not exist.
+    pub expected: Option<Version>,
+    /// The version that it gets.
+    pub version: Version,
+    /// When it will be full again, and a sweep may remove it.
+    pub full_at: Timestamp,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Records.
+    pub records: HashSet<RecordKey>,
+    /// Limits.
+    pub limits: HashSet<LimitKey>,
+}
+
+/// Keeps records and limits. Every method takes whole batches, and costs the same
+/// number of round trips whatever their size.
 ///
 /// The methods stand here with their bounds spelled out, because `async fn` in a
 /// public trait would leave it open whether their futures can move between threads.
 pub trait RecordStore: Send + Sync + 'static {
-    /// Loads the records of `keys` and the store's clock, which is read not before
-    /// the records are.
-    fn load(&self, keys: &[RecordKey])
-    -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+    /// Loads records, limits and the store's clock, which is read not before they
+    /// are.
+    fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
-    /// Writes, durably and in one transaction, those of `changes` whose records are
-    /// as expected, and returns their keys. No key may be twice in one batch.
+    /// Writes, durably and in one transaction, what of `changes` is as expected. No
+    /// key may be twice in one batch.
     ///
     /// # Errors
     /// [`StoreError::Conflict`]: nothing was written. [`StoreError::Unavailable`]:
     /// everything that was as expected was written, or nothing.
-    fn write(
-        &self,
-        changes: &[Change],
-    ) -> impl Future<Output = Result<HashSet<RecordKey>, StoreError>> + Send;
+    fn write(&self, changes: &[Change])
+    -> impl Future<Output = Result<Written, StoreError>> + Send;
 
-    /// Removes up to `limit` records that are removable at `now`, and returns how
-    /// many.
+    /// Removes up to `limit` records that are removable at `now`, and as many limits
+    /// that are full, and returns how many in all.
     fn sweep(
         &self,
         now: Timestamp,
@@ -241,14 +286,18 @@ impl Store {
 }
 
 impl RecordStore for Store {
-    async fn load(&self, keys: &[RecordKey]) -> Result<Snapshot, StoreError> {
+    async fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<Snapshot, StoreError> {
         match self {
-            Self::Postgres(store) => store.load(keys).await,
-            Self::Sqlite(store) => store.load(keys).await,
+            Self::Postgres(store) => store.load(records, limits).await,
+            Self::Sqlite(store) => store.load(records, limits).await,
         }
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<HashSet<RecordKey>, StoreError> {
+    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
         match self {
             Self::Postgres(store) => store.write(changes).await,
             Self::Sqlite(store) => store.write(changes).await,

@@ -1,6 +1,9 @@
 //! PostgreSQL: the store that any number of replicas share.
 
-use std::{collections::HashSet, str::FromStr as _, time::Duration};
+mod columns;
+mod write;
+
+use std::{collections::HashMap, str::FromStr as _, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -9,11 +12,10 @@ use sqlx::{
 };
 
 use super::{
-    Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions,
-    migration::up_to_date,
-    row::{Row, attempts_column, state_columns},
+    Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions, Version, VersionedLimit,
+    Written, migration::up_to_date, row::Row,
 };
-use crate::domain::{RecordKey, Timestamp};
+use crate::domain::{LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -104,18 +106,33 @@ impl PostgresStore {
         self.pool.close().await;
     }
 
-    async fn load_once(&self, keys: &[Vec<u8>]) -> Result<Snapshot, sqlx::Error> {
+    async fn load_once(
+        &self,
+        record_keys: &[&[u8]],
+        limit_keys: &[&[u8]],
+    ) -> Result<Snapshot, sqlx::Error> {
         let rows = sqlx::query!(
             r#"
-            SELECT clock.now AS "now!",
+            WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
+            SELECT now AS "now!",
                    record_key AS "record_key?", version AS "version?", caller AS "caller?",
-                   purpose AS "purpose?", challenge AS "challenge?", state AS "state?", sealed,
-                   channel AS "channel?", created_at AS "created_at?", expires_at AS "expires_at?",
-                   attempts AS "attempts?", sent_at AS "sent_at?", written_at AS "written_at?"
-            FROM otp_clock AS clock
+                   purpose AS "purpose?", challenge AS "challenge?", state AS "state?",
+                   sealed AS "sealed?", channel AS "channel?", created_at AS "created_at?",
+                   expires_at AS "expires_at?", attempts AS "attempts?", sent_at AS "sent_at?",
+                   failures AS "failures?", failed_at AS "failed_at?",
+                   hour_full_at AS "hour_full_at?", day_full_at AS "day_full_at?",
+                   memory AS "memory?", written_at AS "written_at?",
+                   NULL::bytea AS "limit_key?", NULL::bigint AS "full_at?"
+            FROM clock
             LEFT JOIN otp_record ON record_key = ANY ($1::bytea[])
+            UNION ALL
+            SELECT now, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                   NULL, NULL, NULL, NULL, NULL, NULL, limit_key, full_at
+            FROM clock
+            JOIN otp_limit ON limit_key = ANY ($2::bytea[])
             "#,
-            keys,
+            record_keys as &[&[u8]],
+            limit_keys as &[&[u8]],
         )
         .fetch_all(&self.pool)
         .await?;
@@ -125,10 +142,21 @@ impl PostgresStore {
             .map(|row| row.now)
             .ok_or(sqlx::Error::RowNotFound)?;
         let clock = Clock::read_now(Timestamp::from_milliseconds(now));
-        let records = rows
-            .into_iter()
+        let (mut records, mut limits) = (HashMap::new(), HashMap::new());
+        for row in rows {
+            if let (Some(key), Some(version), Some(full_at)) =
+                (row.limit_key, row.version, row.full_at)
+            {
+                let full_at = Timestamp::from_milliseconds(full_at);
+                let limit = VersionedLimit {
+                    version: Version(version),
+                    full_at,
+                };
+                limits.insert(LimitKey(fixed(key, "limit_key")?), limit);
+                continue;
+            }
             // Without a record the join yields the clock alone.
-            .filter_map(|row| {
+            let columns = || {
                 Some(Row {
                     record_key: row.record_key?,
                     version: row.version?,
@@ -142,109 +170,57 @@ impl PostgresStore {
                     expires_at: row.expires_at?,
                     attempts: row.attempts?,
                     sent_at: row.sent_at?,
+                    failures: row.failures?,
+                    failed_at: row.failed_at?,
+                    hour_full_at: row.hour_full_at?,
+                    day_full_at: row.day_full_at?,
+                    memory: row.memory?,
                     written_at: row.written_at?,
                 })
-            })
-            .map(Row::into_record)
-            .collect::<Result<_, _>>()
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(Snapshot { clock, records })
+            };
+            if let Some(columns) = columns() {
+                let (key, record) = columns
+                    .into_record()
+                    .map_err(|error| sqlx::Error::Decode(error.into()))?;
+                records.insert(key, record);
+            }
+        }
+        Ok(Snapshot {
+            clock,
+            records,
+            limits,
+        })
     }
 }
 
 impl RecordStore for PostgresStore {
-    async fn load(&self, keys: &[RecordKey]) -> Result<Snapshot, StoreError> {
-        let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.0.to_vec()).collect();
+    async fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<Snapshot, StoreError> {
+        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
+        let limits: Vec<&[u8]> = limits.iter().map(|key| key.0.as_slice()).collect();
         // After a restart of the database each idle connection fails once.
         let tries = self.pool.options().get_max_connections() + 1;
-        let mut result = self.load_once(&keys).await;
+        let mut result = self.load_once(&records, &limits).await;
         for _ in 1..tries {
-            match result {
-                Err(sqlx::Error::Io(_)) => result = self.load_once(&keys).await,
-                Err(ref error) if is_end_of_session(error) => result = self.load_once(&keys).await,
+            match &result {
+                Err(error) if is_end_of_session(error) => {
+                    result = self.load_once(&records, &limits).await;
+                }
                 _ => break,
             }
         }
         Ok(result?)
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<HashSet<RecordKey>, StoreError> {
-        // In one order everywhere, so that batches of two replicas cannot deadlock.
-        let mut changes: Vec<&Change> = changes.iter().collect();
-        changes.sort_unstable_by_key(|change| change.key);
-        let columns = Columns::of(&changes);
-        let written = sqlx::query_scalar!(
-            r#"
-            WITH input AS (
-                SELECT *
-                FROM UNNEST(
-                    $1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bytea[],
-                    $7::text[], $8::bytea[], $9::text[], $10::bigint[], $11::bigint[],
-                    $12::integer[], $13::bigint[], $14::bigint[], $15::bigint[]
-                ) AS input (
-                    record_key, expected, version, caller, purpose, challenge, state, sealed,
-                    channel, created_at, expires_at, attempts, sent_at, written_at, removable_at
-                )
-            ),
-            updated AS (
-                UPDATE otp_record AS record
-                SET version = input.version, caller = input.caller, purpose = input.purpose,
-                    challenge = input.challenge, state = input.state, sealed = input.sealed,
-                    channel = input.channel, created_at = input.created_at,
-                    expires_at = input.expires_at, attempts = input.attempts,
-                    sent_at = input.sent_at, written_at = input.written_at,
-                    removable_at = input.removable_at
-                FROM input
-                WHERE record.record_key = input.record_key AND record.version = input.expected
-                RETURNING record.record_key
-            ),
-            inserted AS (
-                INSERT INTO otp_record (
-                    record_key, version, caller, purpose, challenge, state, sealed,
-                    channel, created_at, expires_at, attempts, sent_at, written_at, removable_at
-                )
-                SELECT record_key, version, caller, purpose, challenge, state, sealed,
-                       channel, created_at, expires_at, attempts, sent_at, written_at, removable_at
-                FROM input
-                WHERE expected IS NULL
-                ON CONFLICT (record_key) DO NOTHING
-                RETURNING record_key
-            )
-            SELECT record_key AS "record_key!" FROM updated
-            UNION ALL
-            SELECT record_key FROM inserted
-            "#,
-            &columns.record_key as &[&[u8]],
-            &columns.expected as &[Option<i64>],
-            &columns.version,
-            &columns.caller as &[&str],
-            &columns.purpose as &[&str],
-            &columns.challenge as &[&[u8]],
-            &columns.state as &[&str],
-            &columns.sealed as &[Option<&[u8]>],
-            &columns.channel as &[&str],
-            &columns.created_at,
-            &columns.expires_at,
-            &columns.attempts,
-            &columns.sent_at,
-            &columns.written_at,
-            &columns.removable_at,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        written
-            .into_iter()
-            .map(|key| {
-                let key = key
-                    .try_into()
-                    .map_err(|_| StoreError::Corrupt("record_key".to_owned()))?;
-                Ok(RecordKey(key))
-            })
-            .collect()
+    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+        write::write(&self.pool, changes).await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let swept = sqlx::query!(
+        let records = sqlx::query!(
             "DELETE FROM otp_record
              WHERE removable_at <= $1 AND record_key IN (
                  SELECT record_key FROM otp_record WHERE removable_at <= $1
@@ -255,71 +231,31 @@ impl RecordStore for PostgresStore {
         )
         .execute(&self.pool)
         .await?;
-        Ok(swept.rows_affected())
+        let limits = sqlx::query!(
+            "DELETE FROM otp_limit
+             WHERE full_at <= $1 AND limit_key IN (
+                 SELECT limit_key FROM otp_limit WHERE full_at <= $1 ORDER BY limit_key LIMIT $2
+             )",
+            now.milliseconds(),
+            i64::from(limit),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(records.rows_affected() + limits.rows_affected())
     }
 }
 
-/// Whether the server ended the session (SQLSTATE class 57P: shutdown, crash, or
-/// an administrator), which says nothing about the next one.
+/// Whether the connection or the session behind it had ended (SQLSTATE class 57P:
+/// shutdown, crash, or an administrator), which says nothing about the next one.
 fn is_end_of_session(error: &sqlx::Error) -> bool {
-    error
+    let code = error
         .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code.starts_with("57P"))
+        .and_then(sqlx::error::DatabaseError::code);
+    matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| code.starts_with("57P"))
 }
 
-/// The changes column by column, as `UNNEST` takes them.
-#[derive(Default)]
-struct Columns<'a> {
-    record_key: Vec<&'a [u8]>,
-    expected: Vec<Option<i64>>,
-    version: Vec<i64>,
-    caller: Vec<&'a str>,
-    purpose: Vec<&'a str>,
-    challenge: Vec<&'a [u8]>,
-    state: Vec<&'a str>,
-    sealed: Vec<Option<&'a [u8]>>,
-    channel: Vec<&'a str>,
-    created_at: Vec<i64>,
-    expires_at: Vec<i64>,
-    attempts: Vec<i32>,
-    sent_at: Vec<i64>,
-    written_at: Vec<i64>,
-    removable_at: Vec<i64>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(changes: &[&'a Change]) -> Self {
-        let mut columns = Self::default();
-        for change in changes {
-            let record = &change.record;
-            let (state, sealed) = state_columns(&record.challenge.state);
-            columns.record_key.push(&change.key.0);
-            columns
-                .expected
-                .push(change.expected.map(|version| version.0));
-            columns.version.push(change.version.0);
-            columns.caller.push(record.caller.as_str());
-            columns.purpose.push(record.purpose.as_str());
-            columns.challenge.push(&record.challenge.nonce.0);
-            columns.state.push(state);
-            columns.sealed.push(sealed);
-            columns.channel.push(record.challenge.channel.name());
-            columns
-                .created_at
-                .push(record.challenge.created_at.milliseconds());
-            columns
-                .expires_at
-                .push(record.challenge.expires_at.milliseconds());
-            columns
-                .attempts
-                .push(attempts_column(record.challenge.attempts));
-            columns.sent_at.push(record.sent_at.milliseconds());
-            columns.written_at.push(record.written_at.milliseconds());
-            columns
-                .removable_at
-                .push(change.removable_at.milliseconds());
-        }
-        columns
-    }
+/// A key of 32 bytes, as the schema has it.
+fn fixed(key: Vec<u8>, column: &str) -> Result<[u8; 32], sqlx::Error> {
+    let corrupt = |_| sqlx::Error::Decode(StoreError::Corrupt(column.to_owned()).into());
+    key.try_into().map_err(corrupt)
 }

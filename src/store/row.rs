@@ -2,8 +2,8 @@
 
 use super::{Sealed, StoreError, Version, Versioned};
 use crate::domain::{
-    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Purpose, Record, RecordKey,
-    Timestamp,
+    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, Memory, Purpose,
+    Record, RecordKey, SendLimits, Timestamp,
 };
 
 /// The columns of a record.
@@ -21,6 +21,11 @@ pub(super) struct Row {
     pub expires_at: i64,
     pub attempts: i32,
     pub sent_at: i64,
+    pub failures: i32,
+    pub failed_at: i64,
+    pub hour_full_at: i64,
+    pub day_full_at: i64,
+    pub memory: Vec<u8>,
     pub written_at: i64,
 }
 
@@ -58,6 +63,15 @@ impl Row {
                 attempts: u32::try_from(self.attempts).map_err(|_| corrupt("attempts"))?,
             },
             sent_at: Timestamp::from_milliseconds(self.sent_at),
+            failures: Failures {
+                count: u32::try_from(self.failures).map_err(|_| corrupt("failures"))?,
+                last_at: Timestamp::from_milliseconds(self.failed_at),
+            },
+            send_limits: SendLimits {
+                hour_full_at: Timestamp::from_milliseconds(self.hour_full_at),
+                day_full_at: Timestamp::from_milliseconds(self.day_full_at),
+            },
+            memory: postcard::from_bytes(&self.memory).map_err(|_| corrupt("memory"))?,
             written_at: Timestamp::from_milliseconds(self.written_at),
         };
         Ok((
@@ -80,7 +94,12 @@ pub(super) fn state_columns(state: &ChallengeState<Sealed>) -> (&'static str, Op
     }
 }
 
-/// Judged answers as a column holds them; a policy allows at most 100.
-pub(super) fn attempts_column(attempts: u32) -> i32 {
-    i32::try_from(attempts).unwrap_or(i32::MAX)
+/// A count as a column holds it; none comes near the bound.
+pub(super) fn count_column(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Remembered answers as a column holds them.
+pub(super) fn memory_column(memory: &Memory) -> Vec<u8> {
+    postcard::to_allocvec(memory).expect("a vector takes any number of bytes")
 }

@@ -1,19 +1,24 @@
 //! SQLite: the store that needs nothing else, for one machine.
 
-use std::{collections::HashSet, fs::File, path::Path, path::PathBuf, str::FromStr as _};
+use std::{fs::File, path::Path, path::PathBuf, str::FromStr as _};
 
 use sqlx::{
     Connection as _, QueryBuilder, Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    query::Query,
+    sqlite::{
+        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
+        SqliteSynchronous,
+    },
 };
 
 use super::{
-    Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions,
+    Change, Clock, LimitChange, RecordChange, RecordStore, Snapshot, StoreError, StoreOptions,
+    Version, VersionedLimit, Written,
     migration::up_to_date,
-    row::{Row, attempts_column, state_columns},
+    row::{Row, count_column, memory_column, state_columns},
 };
-use crate::domain::{RecordKey, Timestamp};
+use crate::domain::{LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -101,75 +106,79 @@ impl SqliteStore {
 }
 
 impl RecordStore for SqliteStore {
-    async fn load(&self, keys: &[RecordKey]) -> Result<Snapshot, StoreError> {
+    async fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<Snapshot, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let mut select =
-            QueryBuilder::<Sqlite>::new("SELECT * FROM otp_record WHERE record_key IN (");
-        let mut list = select.separated(", ");
-        for key in keys {
-            list.push_bind(key.0.as_slice());
-        }
-        select.push(")");
-        let rows: Vec<Row> = select.build_query_as().fetch_all(&mut *transaction).await?;
+        let record_keys = records.iter().map(|key| key.0.as_slice());
+        let rows: Vec<Row> = select_by_key(
+            "SELECT * FROM otp_record WHERE record_key IN (",
+            record_keys,
+        )
+        .build_query_as()
+        .fetch_all(&mut *transaction)
+        .await?;
+        let records = rows
+            .into_iter()
+            .map(Row::into_record)
+            .collect::<Result<_, _>>()?;
+        let limit_keys = limits.iter().map(|key| key.0.as_slice());
+        let rows: Vec<(Vec<u8>, i64, i64)> = select_by_key(
+            "SELECT limit_key, version, full_at FROM otp_limit WHERE limit_key IN (",
+            limit_keys,
+        )
+        .build_query_as()
+        .fetch_all(&mut *transaction)
+        .await?;
+        let limits = rows
+            .into_iter()
+            .map(|(key, version, full_at)| {
+                let key = key
+                    .try_into()
+                    .map_err(|_| StoreError::Corrupt("limit_key".to_owned()))?;
+                let full_at = Timestamp::from_milliseconds(full_at);
+                Ok((
+                    LimitKey(key),
+                    VersionedLimit {
+                        version: Version(version),
+                        full_at,
+                    },
+                ))
+            })
+            .collect::<Result<_, StoreError>>()?;
         // After the records, so that none of them can have been written later.
         let now: i64 = sqlx::query_scalar("SELECT now FROM otp_clock")
             .fetch_one(&mut *transaction)
             .await?;
         let clock = Clock::read_now(Timestamp::from_milliseconds(now));
         transaction.rollback().await?;
-
-        let records = rows
-            .into_iter()
-            .map(Row::into_record)
-            .collect::<Result<_, _>>()?;
-        Ok(Snapshot { clock, records })
+        Ok(Snapshot {
+            clock,
+            records,
+            limits,
+        })
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<HashSet<RecordKey>, StoreError> {
-        let mut written = HashSet::new();
+    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+        let mut written = Written::default();
         // IMMEDIATE: a transaction that starts as a reader may fail to become the
         // writer, without waiting for its turn.
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for change in changes {
-            let record = &change.record;
-            let (state, sealed) = state_columns(&record.challenge.state);
-            let statement = match change.expected {
-                None => {
-                    "INSERT INTO otp_record (
-                         version, caller, purpose, challenge, state, sealed, channel, created_at,
-                         expires_at, attempts, sent_at, written_at, removable_at, record_key
-                     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                     ON CONFLICT (record_key) DO NOTHING"
+            let mut paid = true;
+            for limit in &change.limits {
+                if write_limit(&mut transaction, limit).await? {
+                    written.limits.insert(limit.key);
+                } else {
+                    paid = false;
                 }
-                Some(_) => {
-                    "UPDATE otp_record
-                     SET version = ?, caller = ?, purpose = ?, challenge = ?, state = ?, sealed = ?,
-                         channel = ?, created_at = ?, expires_at = ?, attempts = ?, sent_at = ?,
-                         written_at = ?, removable_at = ?
-                     WHERE record_key = ? AND version = ?"
-                }
-            };
-            let query = sqlx::query(statement)
-                .bind(change.version.0)
-                .bind(record.caller.as_str())
-                .bind(record.purpose.as_str())
-                .bind(record.challenge.nonce.0.as_slice())
-                .bind(state)
-                .bind(sealed)
-                .bind(record.challenge.channel.name())
-                .bind(record.challenge.created_at.milliseconds())
-                .bind(record.challenge.expires_at.milliseconds())
-                .bind(attempts_column(record.challenge.attempts))
-                .bind(record.sent_at.milliseconds())
-                .bind(record.written_at.milliseconds())
-                .bind(change.removable_at.milliseconds())
-                .bind(change.key.0.as_slice());
-            let query = match change.expected {
-                None => query,
-                Some(version) => query.bind(version.0),
-            };
-            if query.execute(&mut *transaction).await?.rows_affected() == 1 {
-                written.insert(change.key);
+            }
+            if let Some(record) = change.record.as_ref().filter(|_| paid)
+                && write_record(&mut transaction, record).await?
+            {
+                written.records.insert(record.key);
             }
         }
         transaction.commit().await?;
@@ -177,17 +186,112 @@ impl RecordStore for SqliteStore {
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let swept = sqlx::query(
+        let mut swept = 0;
+        for statement in [
             "DELETE FROM otp_record WHERE record_key IN (
                  SELECT record_key FROM otp_record WHERE removable_at <= ? LIMIT ?
              )",
-        )
-        .bind(now.milliseconds())
-        .bind(limit)
-        .execute(&self.pool)
-        .await?;
-        Ok(swept.rows_affected())
+            "DELETE FROM otp_limit WHERE limit_key IN (
+                 SELECT limit_key FROM otp_limit WHERE full_at <= ? LIMIT ?
+             )",
+        ] {
+            let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
+            swept += query.execute(&self.pool).await?.rows_affected();
+        }
+        Ok(swept)
     }
+}
+
+fn select_by_key<'a>(select: &str, keys: impl Iterator<Item = &'a [u8]>) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(select);
+    let mut list = query.separated(", ");
+    for key in keys {
+        list.push_bind(key.to_vec());
+    }
+    query.push(")");
+    query
+}
+
+/// Writes a limit if it is as expected, and says whether it was.
+async fn write_limit(
+    connection: &mut SqliteConnection,
+    change: &LimitChange,
+) -> Result<bool, sqlx::Error> {
+    let statement = match change.expected {
+        None => {
+            "INSERT INTO otp_limit (version, full_at, limit_key) VALUES (?, ?, ?)
+             ON CONFLICT (limit_key) DO NOTHING"
+        }
+        Some(_) => {
+            "UPDATE otp_limit SET version = ?, full_at = ? WHERE limit_key = ? AND version = ?"
+        }
+    };
+    let query = sqlx::query(statement)
+        .bind(change.version.0)
+        .bind(change.full_at.milliseconds())
+        .bind(change.key.0.as_slice());
+    execute_if(query, change.expected, connection).await
+}
+
+/// Writes a record if it is as expected, and says whether it was.
+async fn write_record(
+    connection: &mut SqliteConnection,
+    change: &RecordChange,
+) -> Result<bool, sqlx::Error> {
+    let record = &change.record;
+    let (state, sealed) = state_columns(&record.challenge.state);
+    let statement = match change.expected {
+        None => {
+            "INSERT INTO otp_record (
+                 version, caller, purpose, challenge, state, sealed, channel, created_at,
+                 expires_at, attempts, sent_at, failures, failed_at, hour_full_at, day_full_at,
+                 memory, written_at, removable_at, record_key
+             ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (record_key) DO NOTHING"
+        }
+        Some(_) => {
+            "UPDATE otp_record
+             SET version = ?, caller = ?, purpose = ?, challenge = ?, state = ?, sealed = ?,
+                 channel = ?, created_at = ?, expires_at = ?, attempts = ?, sent_at = ?,
+                 failures = ?, failed_at = ?, hour_full_at = ?, day_full_at = ?, memory = ?,
+                 written_at = ?, removable_at = ?
+             WHERE record_key = ? AND version = ?"
+        }
+    };
+    let query = sqlx::query(statement)
+        .bind(change.version.0)
+        .bind(record.caller.as_str())
+        .bind(record.purpose.as_str())
+        .bind(record.challenge.nonce.0.as_slice())
+        .bind(state)
+        .bind(sealed)
+        .bind(record.challenge.channel.name())
+        .bind(record.challenge.created_at.milliseconds())
+        .bind(record.challenge.expires_at.milliseconds())
+        .bind(count_column(record.challenge.attempts))
+        .bind(record.sent_at.milliseconds())
+        .bind(count_column(record.failures.count))
+        .bind(record.failures.last_at.milliseconds())
+        .bind(record.send_limits.hour_full_at.milliseconds())
+        .bind(record.send_limits.day_full_at.milliseconds())
+        .bind(memory_column(&record.memory))
+        .bind(record.written_at.milliseconds())
+        .bind(change.removable_at.milliseconds())
+        .bind(change.key.0.as_slice());
+    execute_if(query, change.expected, connection).await
+}
+
+/// Runs a statement whose last parameter is the expected version, if any.
+async fn execute_if(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    expected: Option<Version>,
+    connection: &mut SqliteConnection,
+) -> Result<bool, sqlx::Error> {
+    let query = match expected {
+        None => query,
+        Some(version) => query.bind(version.0),
+    };
+    Ok(query.execute(connection).await?.rows_affected() == 1)
 }
 
 /// An exclusive lock, held until the file is dropped.

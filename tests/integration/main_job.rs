@@ -30,7 +30,7 @@ async fn a_thousand_codes_sent_on_one_replica_are_verified_on_another() {
     let replicas = Replica::start_many(&database, REPLICAS).await;
     let clients: Vec<_> = replicas.iter().map(Replica::client).collect();
 
-    let mut verified = 0;
+    let mut successes = 0;
     for number in 0..CODES {
         let index = number as usize;
         let (sender, verifier) = (
@@ -62,7 +62,7 @@ async fn a_thousand_codes_sent_on_one_replica_are_verified_on_another() {
             .into_inner();
         assert_eq!(judged.recipient, sent.recipient);
         assert_eq!(judged.challenge_id, sent.challenge_id);
-        verified += u32::from(judged.verified);
+        successes += u32::from(judged.verified);
     }
-    assert_eq!(verified, CODES);
+    assert_eq!(successes, CODES);
 }

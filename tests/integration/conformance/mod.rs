@@ -3,11 +3,13 @@
 
 mod suite;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use otpd::{
-    domain::{RecordKey, Timestamp},
-    store::{Change, RecordStore, Snapshot, Store, StoreError, StoreOptions},
+    domain::{LimitKey, RecordKey, Timestamp},
+    store::{
+        Change, RecordChange, RecordStore, Snapshot, Store, StoreError, StoreOptions, Written,
+    },
 };
 use secrecy::SecretString;
 
@@ -39,18 +41,26 @@ async fn sqlite_passes() {
 struct Forgetful(Store);
 
 impl RecordStore for Forgetful {
-    async fn load(&self, keys: &[RecordKey]) -> Result<Snapshot, StoreError> {
-        self.0.load(keys).await
+    async fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<Snapshot, StoreError> {
+        self.0.load(records, limits).await
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<HashSet<RecordKey>, StoreError> {
-        let keys: Vec<RecordKey> = changes.iter().map(|change| change.key).collect();
-        let stored = self.0.load(&keys).await?.records;
+    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+        let records = || changes.iter().filter_map(|change| change.record.as_ref());
+        let keys: Vec<RecordKey> = records().map(|record| record.key).collect();
+        let stored = self.0.load(&keys, &[]).await?.records;
         let unchecked: Vec<Change> = changes
             .iter()
             .map(|change| Change {
-                expected: stored.get(&change.key).map(|stored| stored.version),
-                ..change.clone()
+                record: change.record.clone().map(|record| RecordChange {
+                    expected: stored.get(&record.key).map(|stored| stored.version),
+                    ..record
+                }),
+                limits: change.limits.clone(),
             })
             .collect();
         self.0.write(&unchecked).await

@@ -4,11 +4,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
     domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Purpose, Record, RecordKey,
-        Timestamp,
+        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, LimitKey, Memory,
+        Purpose, Record, RecordKey, SendLimits, Timestamp,
     },
     keys::system_random,
-    store::{Change, RecordStore, Sealed, StoreError, Version, Versioned},
+    store::{
+        Change, LimitChange, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned,
+    },
 };
 use rand::Rng as _;
 use tokio::{sync::Barrier, task::JoinSet};
@@ -25,14 +27,19 @@ pub async fn run<S: RecordStore>(store: Arc<S>, database: &Database) {
     batches_of_every_size_are_taken(&*store).await;
     of_racing_writers_one_wins(&store).await;
     crossing_batches_lose_nothing(&store).await;
+    limits_are_kept_like_records(&*store).await;
+    a_record_waits_for_all_its_limits(&*store).await;
     only_removable_records_are_swept(&*store).await;
     the_clock_goes_with_the_records(&*store, database).await;
 }
 
 async fn what_was_never_written_is_not_loaded<S: RecordStore>(store: &S) {
-    let before = store.load(&[]).await.expect("an empty load works");
+    let before = store.load(&[], &[]).await.expect("an empty load works");
     assert!(before.records.is_empty());
-    let after = store.load(&[random_key()]).await.expect("a load works");
+    let after = store
+        .load(&[random_key()], &[])
+        .await
+        .expect("a load works");
     assert!(after.records.is_empty());
     assert!(before.clock.now() <= after.clock.now());
 }
@@ -69,7 +76,7 @@ async fn only_the_expected_version_is_replaced<S: RecordStore>(store: &S) {
     let first = new_record();
     write_one(store, &first).await;
 
-    let again = Change {
+    let again = RecordChange {
         version: random_version(),
         ..first.clone()
     };
@@ -99,9 +106,12 @@ async fn only_the_expected_version_is_replaced<S: RecordStore>(store: &S) {
 }
 
 async fn a_batch_writes_exactly_what_was_as_expected<S: RecordStore>(store: &S) {
-    let existing: Vec<Change> = (0..4).map(|_| new_record()).collect();
+    let existing: Vec<RecordChange> = (0..4).map(|_| new_record()).collect();
     assert_eq!(
-        store.write(&existing).await.expect("a batch works").len(),
+        write_records(store, &existing)
+            .await
+            .expect("a batch works")
+            .len(),
         4
     );
     let good = [
@@ -114,15 +124,15 @@ async fn a_batch_writes_exactly_what_was_as_expected<S: RecordStore>(store: &S) 
     stale.expected = Some(random_version());
     let bad = [
         stale,
-        Change {
+        RecordChange {
             expected: None,
             ..successor(&existing[3])
         },
         successor(&new_record()),
     ];
 
-    let batch: Vec<Change> = good.iter().chain(&bad).rev().cloned().collect();
-    let written = store.write(&batch).await.expect("a batch works");
+    let batch: Vec<RecordChange> = good.iter().chain(&bad).rev().cloned().collect();
+    let written = write_records(store, &batch).await.expect("a batch works");
     assert_eq!(
         written,
         good.iter().map(|change| change.key).collect::<HashSet<_>>(),
@@ -142,11 +152,11 @@ async fn a_batch_writes_exactly_what_was_as_expected<S: RecordStore>(store: &S) 
 
 async fn batches_of_every_size_are_taken<S: RecordStore>(store: &S) {
     for size in [0, 1, 2, 256, 2_000] {
-        let batch: Vec<Change> = (0..size).map(|_| new_record()).collect();
+        let batch: Vec<RecordChange> = (0..size).map(|_| new_record()).collect();
         let keys: Vec<RecordKey> = batch.iter().map(|change| change.key).collect();
-        let written = store.write(&batch).await.expect("a batch works");
+        let written = write_records(store, &batch).await.expect("a batch works");
         assert_eq!(written.len(), size);
-        let loaded = store.load(&keys).await.expect("a batch works").records;
+        let loaded = store.load(&keys, &[]).await.expect("a batch works").records;
         assert_eq!(loaded.len(), size);
         assert!(
             batch
@@ -169,7 +179,7 @@ async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {
             let change = if round == 0 {
-                Change {
+                RecordChange {
                     version: random_version(),
                     ..last.clone()
                 }
@@ -182,7 +192,7 @@ async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
                 (write_unless_conflict(&*store, &change).await, change)
             });
         }
-        let winners: Vec<Change> = writers
+        let winners: Vec<RecordChange> = writers
             .join_all()
             .await
             .into_iter()
@@ -203,16 +213,18 @@ async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
 /// good nor both win a key.
 async fn crossing_batches_lose_nothing<S: RecordStore>(store: &Arc<S>) {
     for _ in 0..20 {
-        let existing: Vec<Change> = (0..32).map(|_| new_record()).collect();
-        store.write(&existing).await.expect("a batch works");
-        let forwards: Vec<Change> = existing.iter().map(successor).collect();
-        let backwards: Vec<Change> = existing.iter().rev().map(successor).collect();
+        let existing: Vec<RecordChange> = (0..32).map(|_| new_record()).collect();
+        write_records(&**store, &existing)
+            .await
+            .expect("a batch works");
+        let forwards: Vec<RecordChange> = existing.iter().map(successor).collect();
+        let backwards: Vec<RecordChange> = existing.iter().rev().map(successor).collect();
         let mut writers = JoinSet::new();
         for batch in [forwards, backwards] {
             let store = Arc::clone(store);
             writers.spawn(async move {
                 loop {
-                    match store.write(&batch).await {
+                    match write_records(&*store, &batch).await {
                         Ok(written) => return written,
                         Err(StoreError::Conflict(_)) => {}
                         Err(error) => panic!("a batch failed: {error}"),
@@ -231,26 +243,128 @@ async fn crossing_batches_lose_nothing<S: RecordStore>(store: &Arc<S>) {
     }
 }
 
+async fn limits_are_kept_like_records<S: RecordStore>(store: &S) {
+    let first = new_limit();
+    let second = LimitChange {
+        expected: Some(first.version),
+        ..new_limit_of(first.key)
+    };
+    let stale = LimitChange {
+        expected: Some(first.version),
+        ..new_limit_of(first.key)
+    };
+    let absent = LimitChange {
+        expected: Some(random_version()),
+        ..new_limit()
+    };
+    for (change, fine) in [
+        (first, true),
+        (first, false),
+        (second, true),
+        (stale, false),
+        (absent, false),
+    ] {
+        let alone = Change {
+            record: None,
+            limits: vec![change],
+        };
+        let written = store.write(&[alone]).await.expect("a write works");
+        assert_eq!(
+            written.limits.contains(&change.key),
+            fine,
+            "no version check of limits"
+        );
+        assert!(written.records.is_empty());
+    }
+    let loaded = store
+        .load(&[], &[first.key, absent.key])
+        .await
+        .expect("a load works");
+    assert_eq!(loaded.limits.len(), 1);
+    assert_eq!(loaded.limits[&first.key].version, second.version);
+    assert_eq!(loaded.limits[&first.key].full_at, second.full_at);
+}
+
+async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
+    let existing = new_limit();
+    let setup = Change {
+        record: None,
+        limits: vec![existing],
+    };
+    store.write(&[setup]).await.expect("a write works");
+
+    let fresh = new_limit();
+    let taken = LimitChange {
+        expected: None,
+        ..new_limit_of(existing.key)
+    };
+    let blocked = Change {
+        record: Some(new_record()),
+        limits: vec![fresh, taken],
+    };
+    let stranger = Change {
+        record: Some(new_record()),
+        limits: vec![new_limit()],
+    };
+    let written = store
+        .write(&[blocked.clone(), stranger.clone()])
+        .await
+        .expect("a batch works");
+    let keys = |change: &Change| {
+        change
+            .record
+            .as_ref()
+            .map(|record| record.key)
+            .expect("it has one")
+    };
+    assert_eq!(
+        written.records,
+        HashSet::from([keys(&stranger)]),
+        "a limit was not waited for"
+    );
+    assert!(written.limits.contains(&fresh.key) && !written.limits.contains(&existing.key));
+    let loaded = store
+        .load(&[keys(&blocked)], &[fresh.key])
+        .await
+        .expect("a load works");
+    assert!(loaded.records.is_empty());
+    assert_eq!(
+        loaded.limits[&fresh.key].version, fresh.version,
+        "a written limit stays written"
+    );
+}
+
 async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     let now = Timestamp::from_milliseconds(1_000_000);
-    let removable_at = |milliseconds| Change {
+    let removable_at = |milliseconds| RecordChange {
         removable_at: Timestamp::from_milliseconds(milliseconds),
         ..new_record()
     };
-    let past: Vec<Change> = (0..5).map(|age| removable_at(1_000_000 - age)).collect();
+    let past: Vec<RecordChange> = (0..5).map(|age| removable_at(1_000_000 - age)).collect();
     let future = removable_at(1_000_001);
-    store.write(&past).await.expect("a batch works");
+    let limit = |milliseconds| LimitChange {
+        full_at: Timestamp::from_milliseconds(milliseconds),
+        ..new_limit()
+    };
+    let limits = [limit(1_000_000), limit(1_000_001)];
+    let setup = Change {
+        record: None,
+        limits: limits.to_vec(),
+    };
+    store.write(&[setup]).await.expect("a write works");
+    write_records(store, &past).await.expect("a batch works");
     write_one(store, &future).await;
     // One that was removable, and is used again.
     let mut revived = removable_at(1);
     write_one(store, &revived).await;
-    revived = Change {
+    revived = RecordChange {
         removable_at: future.removable_at,
         ..successor(&revived)
     };
     write_one(store, &revived).await;
 
-    assert_eq!(store.sweep(now, 2).await.expect("a sweep works"), 2);
+    // Two records of five and the one limit that is full; then the other records.
+    assert_eq!(store.sweep(now, 2).await.expect("a sweep works"), 3);
     assert_eq!(store.sweep(now, 100).await.expect("a sweep works"), 3);
     assert_eq!(store.sweep(now, 100).await.expect("a sweep works"), 0);
     for change in &past {
@@ -259,11 +373,24 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     for change in [&future, &revived] {
         assert!(load_one(store, change.key).await.is_some());
     }
+    let left = store
+        .load(&[], &limits.map(|limit| limit.key))
+        .await
+        .expect("a load works")
+        .limits;
+    assert!(left.len() == 1 && left.contains_key(&limits[1].key));
 }
 
 async fn the_clock_goes_with_the_records<S: RecordStore>(store: &S, database: &Database) {
-    const HOUR: Duration = Duration::from_secs(3_600);
-    let now = async || store.load(&[]).await.expect("a load works").clock.now();
+    const HOUR: Duration = Duration::from_hours(1);
+    let now = async || {
+        store
+            .load(&[], &[])
+            .await
+            .expect("a load works")
+            .clock
+            .now()
+    };
 
     // A reader's clock never lies before the clock of the writer that it reads.
     let mut change = new_record();
@@ -271,7 +398,7 @@ async fn the_clock_goes_with_the_records<S: RecordStore>(store: &S, database: &D
     for _ in 0..200 {
         change.record.written_at = now().await;
         write_one(store, &change).await;
-        let snapshot = store.load(&[change.key]).await.expect("a load works");
+        let snapshot = store.load(&[change.key], &[]).await.expect("a load works");
         assert!(snapshot.records[&change.key].record.written_at <= snapshot.clock.now());
         change = successor(&change);
     }
@@ -295,10 +422,25 @@ fn random_version() -> Version {
     Version(system_random().next_u64().cast_signed())
 }
 
+/// A change that makes a limit.
+fn new_limit() -> LimitChange {
+    new_limit_of(LimitKey(random_key().0))
+}
+
+fn new_limit_of(key: LimitKey) -> LimitChange {
+    let full_at = Timestamp::from_milliseconds(i64::MAX);
+    LimitChange {
+        key,
+        expected: None,
+        version: random_version(),
+        full_at,
+    }
+}
+
 /// A change that makes a record.
-fn new_record() -> Change {
+fn new_record() -> RecordChange {
     let at = Timestamp::from_milliseconds;
-    Change {
+    RecordChange {
         key: random_key(),
         expected: None,
         version: random_version(),
@@ -315,14 +457,23 @@ fn new_record() -> Change {
                 attempts: 0,
             },
             sent_at: at(-1),
+            failures: Failures {
+                count: 99,
+                last_at: at(3),
+            },
+            send_limits: SendLimits {
+                hour_full_at: at(4),
+                day_full_at: at(5),
+            },
+            memory: Memory::default(),
             written_at: at(2),
         },
     }
 }
 
 /// A change that replaces what `change` made.
-fn successor(change: &Change) -> Change {
-    let mut next = Change {
+fn successor(change: &RecordChange) -> RecordChange {
+    let mut next = RecordChange {
         expected: Some(change.version),
         ..change.clone()
     };
@@ -331,24 +482,36 @@ fn successor(change: &Change) -> Change {
     next
 }
 
-async fn written<S: RecordStore>(store: &S, change: &Change) -> bool {
-    let written = store
-        .write(std::slice::from_ref(change))
+/// Writes records alone, and returns the keys of those that were.
+async fn write_records<S: RecordStore>(
+    store: &S,
+    records: &[RecordChange],
+) -> Result<HashSet<RecordKey>, StoreError> {
+    let alone = |record: &RecordChange| Change {
+        record: Some(record.clone()),
+        limits: Vec::new(),
+    };
+    let changes: Vec<Change> = records.iter().map(alone).collect();
+    Ok(store.write(&changes).await?.records)
+}
+
+async fn written<S: RecordStore>(store: &S, change: &RecordChange) -> bool {
+    let written = write_records(store, std::slice::from_ref(change))
         .await
         .expect("a write works");
     assert!(written.iter().all(|key| *key == change.key));
     !written.is_empty()
 }
 
-async fn write_one<S: RecordStore>(store: &S, change: &Change) {
+async fn write_one<S: RecordStore>(store: &S, change: &RecordChange) {
     assert!(
         written(store, change).await,
         "what was as expected was not written"
     );
 }
 
-async fn write_unless_conflict<S: RecordStore>(store: &S, change: &Change) -> bool {
-    match store.write(std::slice::from_ref(change)).await {
+async fn write_unless_conflict<S: RecordStore>(store: &S, change: &RecordChange) -> bool {
+    match write_records(store, std::slice::from_ref(change)).await {
         Ok(written) => written.contains(&change.key),
         Err(StoreError::Conflict(_)) => false,
         Err(error) => panic!("a write failed: {error}"),
@@ -357,7 +520,7 @@ async fn write_unless_conflict<S: RecordStore>(store: &S, change: &Change) -> bo
 
 async fn load_one<S: RecordStore>(store: &S, key: RecordKey) -> Option<Versioned> {
     store
-        .load(&[key])
+        .load(&[key], &[])
         .await
         .expect("a load works")
         .records

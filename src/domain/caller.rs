@@ -1,0 +1,65 @@
+//! The back ends that call otpd, and what each may do.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::{Destinations, Policies, Purpose};
+
+/// The name of a back end that calls otpd.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallerName(String);
+
+impl CallerName {
+    /// The caller of that name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CallerName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A back end that calls otpd, and what it may do.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub name: CallerName,
+    /// What its codes may be for; `None`: anything.
+    pub purposes: Option<BTreeSet<Purpose>>,
+    /// Where its messages may go.
+    pub destinations: Destinations,
+    /// Whether it may have wrong answers forgotten.
+    pub may_reset_failures: bool,
+    /// Whether it delivers by itself: it is given the codes.
+    pub delivers: bool,
+    /// How its codes behave.
+    pub policies: Policies,
+}
+
+impl Caller {
+    /// Whoever calls a development server that tells no callers apart.
+    pub fn development(policies: Policies) -> Self {
+        Self {
+            name: CallerName::new("development"),
+            purposes: None,
+            destinations: Destinations::everybody(),
+            may_reset_failures: false,
+            delivers: false,
+            policies,
+        }
+    }
+
+    /// Whether its codes may be for `purpose`.
+    pub fn permits(&self, purpose: &Purpose) -> bool {
+        self.purposes
+            .as_ref()
+            .is_none_or(|purposes| purposes.contains(purpose))
+    }
+}

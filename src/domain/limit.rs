@@ -1,0 +1,243 @@
+//! Rule 6: limits, by the generic cell rate algorithm (GCRA).
+//!
+//! A limit's whole state is one instant: when its burst will be full again. (ATM
+//! Forum, Traffic Management 4.0, calls it the theoretical arrival time.) So a
+//! limit that was never used, or not for long, needs no state at all.
+
+use std::time::Duration;
+
+use super::Timestamp;
+
+/// So many in each period: at once, and then refilled evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How long it takes to refill one, in whole milliseconds, rounded up: rounded
+    /// down, more than `count` would fit into a period.
+    interval: Duration,
+    count: u32,
+}
+
+impl Rate {
+    /// `count` in each `period`; `None` for a limit that is off, written as 0.
+    pub fn new(count: u32, period: Duration) -> Option<Self> {
+        if count == 0 {
+            return None;
+        }
+        let interval = period.as_millis().div_ceil(u128::from(count));
+        let interval = Duration::from_millis(u64::try_from(interval).unwrap_or(u64::MAX));
+        Some(Self { interval, count })
+    }
+
+    /// How long it takes to refill all.
+    pub fn burst(self) -> Duration {
+        self.interval.saturating_mul(self.count)
+    }
+
+    /// Takes one of a limit that will be `full_at` again, and returns when it will
+    /// be then.
+    ///
+    /// # Errors
+    /// How long to wait until one can be taken.
+    pub fn take(self, full_at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Duration> {
+        let latest = now.plus(self.burst());
+        // Further ahead than a whole burst only after the clock stepped back.
+        let full_at = full_at.unwrap_or(now).clamp(now, latest);
+        let next = full_at.plus(self.interval);
+        if next <= latest {
+            Ok(next)
+        } else {
+            Err(latest.until(next))
+        }
+    }
+
+    /// The state that a limit is put to where the clock stepped back and left it
+    /// further ahead than a whole burst, so that its wait starts once and not anew at
+    /// each request; `None` where all is well.
+    pub fn settled(self, full_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let latest = now.plus(self.burst());
+        (latest < full_at).then_some(latest)
+    }
+
+    /// Gives one back that was taken and not used.
+    pub fn give_back(self, full_at: Timestamp) -> Timestamp {
+        full_at.minus(self.interval)
+    }
+}
+
+/// What a limit counts; its name is that of its key in a [`Policy`](super::Policy).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitName {
+    /// Sends per record and hour.
+    SendsPerHour,
+    /// Sends per record and day.
+    SendsPerDay,
+    /// Sends per client IP and hour.
+    IpSendsPerHour,
+    /// Wrong answers per client IP and hour.
+    IpFailuresPerHour,
+    /// Sends per dialling prefix and day.
+    PrefixSendsPerDay,
+    /// Sends per caller and day.
+    CallerSendsPerDay,
+}
+
+impl LimitName {
+    /// The key that configures it.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::SendsPerHour => "sends_per_hour",
+            Self::SendsPerDay => "sends_per_day",
+            Self::IpSendsPerHour => "ip_sends_per_hour",
+            Self::IpFailuresPerHour => "ip_failures_per_hour",
+            Self::PrefixSendsPerDay => "prefix_sends_per_day",
+            Self::CallerSendsPerDay => "caller_sends_per_day",
+        }
+    }
+}
+
+/// A limit that records share, with its state.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedLimit {
+    /// What it counts.
+    pub name: LimitName,
+    /// How many.
+    pub rate: Rate,
+    /// When it will be full again; `None` where it is.
+    pub full_at: Option<Timestamp>,
+    /// Whether this request has taken one already, by an earlier try whose record
+    /// was written by another request first.
+    pub paid: bool,
+}
+
+/// A limit leaves no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Which one; of several the one with the longest wait.
+    pub limit: LimitName,
+    /// How long until there is room.
+    pub wait: Duration,
+}
+
+/// New states of shared limits, in their order; `None` leaves one as it is.
+pub type Charges = Vec<Option<Timestamp>>;
+
+impl SharedLimit {
+    fn take(&self, now: Timestamp) -> Result<Option<Timestamp>, Exceeded> {
+        if self.paid {
+            return Ok(None);
+        }
+        let taken = self.rate.take(self.full_at, now).map(Some);
+        taken.map_err(|wait| Exceeded {
+            limit: self.name,
+            wait,
+        })
+    }
+}
+
+/// Takes one of each limit, or of none.
+///
+/// # Errors
+/// The limit with the longest wait of those that leave no room.
+pub fn take_all(limits: &[SharedLimit], now: Timestamp) -> Result<Charges, Exceeded> {
+    let taken: Vec<_> = limits.iter().map(|limit| limit.take(now)).collect();
+    let longest = taken
+        .iter()
+        .filter_map(|taken| taken.err())
+        .max_by_key(|exceeded| exceeded.wait);
+    longest.map_or_else(|| Ok(taken.into_iter().flatten().collect()), Err)
+}
+
+/// What a refused request does to limits: nothing, unless the clock stepped back.
+pub fn settle_all(limits: &[SharedLimit], now: Timestamp) -> Charges {
+    limits
+        .iter()
+        .map(|limit| limit.rate.settled(limit.full_at?, now))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn at(milliseconds: i64) -> Timestamp {
+        Timestamp::from_milliseconds(milliseconds)
+    }
+
+    #[test]
+    fn a_burst_is_taken_at_once_and_refilled_evenly() {
+        let rate = Rate::new(5, HOUR).unwrap();
+        let mut full_at = None;
+        for _ in 0..5 {
+            full_at = Some(rate.take(full_at, at(0)).unwrap());
+        }
+        assert_eq!(full_at, Some(at(3_600_000)));
+        assert_eq!(rate.take(full_at, at(0)), Err(Duration::from_mins(12)));
+        assert_eq!(
+            rate.take(full_at, at(1)),
+            Err(Duration::from_millis(719_999))
+        );
+        assert!(rate.take(full_at, at(720_000)).is_ok());
+    }
+
+    #[test]
+    fn nought_is_off() {
+        assert_eq!(Rate::new(0, HOUR), None);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let rate = Rate::new(1, HOUR).unwrap();
+        let taken = rate.take(None, at(0)).unwrap();
+        assert!(rate.take(Some(taken), at(0)).is_err());
+        assert_eq!(rate.take(Some(rate.give_back(taken)), at(0)), Ok(taken));
+    }
+
+    proptest! {
+        /// Within any window no more than the burst and what is refilled meanwhile;
+        /// and whoever waits as told is served.
+        #[test]
+        fn a_limit_is_never_exceeded_and_its_waits_are_exact(
+            count in 1_u32..20,
+            period in 1_u64..100_000,
+            steps in prop::collection::vec(0_i64..20_000, 1..200),
+        ) {
+            let rate = Rate::new(count, Duration::from_millis(period)).unwrap();
+            let (mut now, mut full_at, mut taken) = (0, None, Vec::new());
+            for step in steps {
+                now += step;
+                match rate.take(full_at, at(now)) {
+                    Ok(next) => {
+                        full_at = Some(next);
+                        taken.push(now);
+                    }
+                    Err(wait) => {
+                        let wait = i64::try_from(wait.as_millis()).unwrap();
+                        prop_assert!(rate.take(full_at, at(now + wait)).is_ok());
+                        prop_assert!(rate.take(full_at, at(now + wait - 1)).is_err());
+                    }
+                }
+            }
+            let interval = rate.interval.as_millis();
+            for (first, &start) in taken.iter().enumerate() {
+                for (last, &end) in taken.iter().enumerate().skip(first) {
+                    let refilled = u128::from((end - start).unsigned_abs()) / interval;
+                    let allowed = u128::from(count) + refilled;
+                    prop_assert!((last - first + 1) as u128 <= allowed);
+                }
+            }
+        }
+
+        #[test]
+        fn a_clock_that_stepped_back_delays_by_one_burst_at_most(back in 0_i64..10_000_000) {
+            let rate = Rate::new(3, HOUR).unwrap();
+            let full_at = rate.take(None, at(back)).unwrap();
+            if let Err(wait) = rate.take(Some(full_at), at(0)) {
+                prop_assert!(wait <= rate.burst());
+            }
+        }
+    }
+}

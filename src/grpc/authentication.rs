@@ -1,0 +1,54 @@
+//! Who makes a request: what it and its connection bring along to prove it.
+
+use std::sync::Arc;
+
+use tonic::Request;
+
+use crate::{
+    callers::{Callers, Proof, Unknown},
+    connection::Peer,
+    domain::Caller,
+};
+
+const SCHEME: &str = "bearer ";
+
+/// The caller that makes `request`.
+pub(super) fn identify<T>(callers: &Callers, request: &Request<T>) -> Result<Arc<Caller>, Unknown> {
+    let authorization = request.metadata().get("authorization");
+    let token = match authorization.map(|value| value.to_str()) {
+        None => None,
+        Some(value) => Some(value.ok().and_then(bearer).ok_or(Unknown::Token)?),
+    };
+    let peer = request.extensions().get::<Peer>();
+    let certificate_names = peer
+        .map(|peer| &*peer.certificate_names)
+        .unwrap_or_default();
+    callers
+        .identify(&Proof {
+            token,
+            certificate_names,
+        })
+        .cloned()
+}
+
+/// The token of `Bearer TOKEN`; the scheme is written in any case (RFC 9110, 11.1).
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_at_checked(SCHEME.len())?;
+    scheme
+        .eq_ignore_ascii_case(SCHEME)
+        .then(|| token.trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_in_the_standard_form_only() {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("bearer  abc"), Some("abc"));
+        for other in ["", "abc", "Basic abc", "Bearer", "Bearerabc"] {
+            assert_eq!(bearer(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What the service is asked, in the words of the domain, and what it replies.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::decide::Limit;
+use crate::{
+    domain::{
+        self, Caller, ChallengeId, Channel, Code, LimitName, Policy, Purpose, Recipient, Timestamp,
+        TypedCode, Verdict,
+    },
+    keys::KeyRing,
+};
+
+/// A code that is asked for.
+#[derive(Debug)]
+pub struct Send {
+    /// Whom to send to.
+    pub recipient: Recipient,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// How it travels.
+    pub channel: Channel,
+    /// The language of its message.
+    pub locale: String,
+    /// What its message says besides.
+    pub variables: BTreeMap<String, String>,
+    /// Where the end user is.
+    pub client_ip: Option<IpAddr>,
+    /// Which request it is.
+    pub request_id: Option<String>,
+}
+
+/// A code that was sent.
+#[derive(Debug)]
+pub struct SendReply {
+    /// Its challenge.
+    pub challenge_id: ChallengeId,
+    /// When it dies.
+    pub expires_at: Timestamp,
+    /// When the next send is allowed.
+    pub resend_at: Timestamp,
+    /// Whether it was the same code again.
+    pub resent: bool,
+    /// How many digits it has.
+    pub code_length: u32,
+    /// The code, for a caller that delivers by itself.
+    pub code: Option<Code>,
+}
+
+/// A code that was typed.
+#[derive(Debug)]
+pub struct Verify {
+    /// Who typed it.
+    pub recipient: Recipient,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// What was typed.
+    pub code: TypedCode,
+    /// The challenge that it must belong to, as the caller wrote it.
+    pub challenge_id: Option<String>,
+    /// Where the end user is.
+    pub client_ip: Option<IpAddr>,
+    /// Which request it is.
+    pub request_id: Option<String>,
+}
+
+/// The verdict on a typed code.
+#[derive(Debug)]
+pub struct VerifyReply {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The challenge that it is about.
+    pub challenge_id: Option<ChallengeId>,
+}
+
+/// Whose code a request is about: a recipient's, a challenge's, or both.
+#[derive(Debug)]
+pub struct Subject {
+    /// Whose it is; `None`: the challenge tells.
+    pub recipient: Option<Recipient>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Its challenge, as the caller wrote it.
+    pub challenge_id: Option<String>,
+}
+
+/// A code to be ended.
+#[derive(Debug)]
+pub struct Cancel {
+    /// Whose.
+    pub subject: Subject,
+    /// Whether to forget wrong answers, too.
+    pub reset_failures: bool,
+    /// Which request it is.
+    pub request_id: Option<String>,
+}
+
+/// What was ended.
+#[derive(Debug, Default)]
+pub struct CancelReply {
+    /// The code that lived.
+    pub challenge_id: Option<ChallengeId>,
+    /// Whether wrong answers were forgotten.
+    pub failures_reset: bool,
+}
+
+/// What is known of a code.
+#[derive(Debug)]
+pub struct StatusReply {
+    /// What is known.
+    pub status: domain::Status,
+    /// The live code's challenge.
+    pub challenge_id: Option<ChallengeId>,
+    /// The recipient, where it is known.
+    pub recipient: Option<Recipient>,
+}
+
+impl Send {
+    /// What the answer depends on. Not the client's address: a retry may come by
+    /// another way.
+    pub(super) fn fields(&self) -> Vec<String> {
+        let Self {
+            recipient,
+            purpose,
+            channel,
+            locale,
+            variables,
+            ..
+        } = self;
+        let fields = [recipient.as_str(), purpose.as_str(), channel.name(), locale];
+        let variables = variables
+            .iter()
+            .flat_map(|(name, value)| [name.as_str(), value]);
+        fields
+            .into_iter()
+            .chain(variables)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The limits on sends that are not the record's own.
+    pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
+        let by_ip = self.client_ip.map(network);
+        let by_ip = by_ip
+            .as_deref()
+            .map(|network| (LimitName::IpSendsPerHour, network));
+        let by_prefix = self.recipient.dialling_prefix();
+        let by_prefix = by_prefix.map(|prefix| (LimitName::PrefixSendsPerDay, prefix));
+        let by_caller = Some((LimitName::CallerSendsPerDay, ""));
+        [by_ip, by_prefix, by_caller]
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, whom)| limit(keys, caller, policy, name, whom))
+            .collect()
+    }
+}
+
+impl Verify {
+    /// What the answer depends on.
+    pub(super) fn fields(&self) -> Vec<String> {
+        let Self {
+            recipient,
+            purpose,
+            code,
+            challenge_id,
+            ..
+        } = self;
+        let challenge_id = challenge_id.as_deref().unwrap_or_default();
+        [
+            recipient.as_str(),
+            purpose.as_str(),
+            code.expose(),
+            challenge_id,
+        ]
+        .map(str::to_owned)
+        .into()
+    }
+
+    /// The limit on wrong answers that is not the record's own.
+    pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
+        let by_ip = self.client_ip.map(network);
+        let by_ip = by_ip
+            .as_deref()
+            .map(|network| (LimitName::IpFailuresPerHour, network));
+        by_ip
+            .and_then(|(name, whom)| limit(keys, caller, policy, name, whom))
+            .into_iter()
+            .collect()
+    }
+}
+
+impl Cancel {
+    /// What the answer depends on.
+    pub(super) fn fields(&self) -> Vec<String> {
+        let Subject {
+            recipient,
+            purpose,
+            challenge_id,
+        } = &self.subject;
+        let recipient = recipient
+            .as_ref()
+            .map(Recipient::as_str)
+            .unwrap_or_default();
+        let challenge_id = challenge_id.as_deref().unwrap_or_default();
+        let reset = if self.reset_failures { "reset" } else { "" };
+        [recipient, purpose.as_str(), challenge_id, reset]
+            .map(str::to_owned)
+            .into()
+    }
+}
+
+/// A limit, unless it is off.
+fn limit(
+    keys: &KeyRing,
+    caller: &Caller,
+    policy: &Policy,
+    name: LimitName,
+    whom: &str,
+) -> Option<Limit> {
+    let rate = policy.rate(name)?;
+    Some(Limit {
+        key: keys.limit_key(&caller.name, name, whom),
+        name,
+        rate,
+    })
+}
+
+/// Whose addresses one client may have: an IPv4 address, or an IPv6 network of 64
+/// bits, which is what a provider gives to one customer (RFC 6177).
+fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn clients_are_told_apart_by_address_or_network() {
+        let network = |text: &str| super::network(text.parse().unwrap());
+        assert_eq!(network("203.0.113.7"), "203.0.113.7");
+        assert_eq!(network("::ffff:203.0.113.7"), "203.0.113.7");
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+    }
+}

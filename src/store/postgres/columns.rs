@@ -1,0 +1,116 @@
+//! Changes column by column, as `UNNEST` takes them.
+
+use super::super::{
+    Change,
+    row::{count_column, memory_column, state_columns},
+};
+
+/// The limits of changes column by column, as `UNNEST` takes them; in the order of
+/// their keys, so that batches of two replicas cannot deadlock.
+#[derive(Default)]
+pub(super) struct LimitColumns<'a> {
+    pub limit_key: Vec<&'a [u8]>,
+    pub for_record: Vec<Option<&'a [u8]>>,
+    pub expected: Vec<Option<i64>>,
+    pub version: Vec<i64>,
+    pub full_at: Vec<i64>,
+}
+
+impl<'a> LimitColumns<'a> {
+    pub fn of(changes: &'a [Change]) -> Self {
+        let with_record = |change: &'a Change| {
+            let record = change.record.as_ref().map(|record| record.key.0.as_slice());
+            change.limits.iter().map(move |limit| (limit, record))
+        };
+        let mut limits: Vec<_> = changes.iter().flat_map(with_record).collect();
+        limits.sort_unstable_by_key(|(limit, _)| limit.key);
+        let mut columns = Self::default();
+        for (limit, record) in limits {
+            columns.limit_key.push(&limit.key.0);
+            columns.for_record.push(record);
+            columns
+                .expected
+                .push(limit.expected.map(|version| version.0));
+            columns.version.push(limit.version.0);
+            columns.full_at.push(limit.full_at.milliseconds());
+        }
+        columns
+    }
+}
+
+/// The records of changes, likewise.
+#[derive(Default)]
+pub(super) struct RecordColumns<'a> {
+    pub record_key: Vec<&'a [u8]>,
+    pub expected: Vec<Option<i64>>,
+    pub version: Vec<i64>,
+    pub caller: Vec<&'a str>,
+    pub purpose: Vec<&'a str>,
+    pub challenge: Vec<&'a [u8]>,
+    pub state: Vec<&'a str>,
+    pub sealed: Vec<Option<&'a [u8]>>,
+    pub channel: Vec<&'a str>,
+    pub created_at: Vec<i64>,
+    pub expires_at: Vec<i64>,
+    pub attempts: Vec<i32>,
+    pub sent_at: Vec<i64>,
+    pub failures: Vec<i32>,
+    pub failed_at: Vec<i64>,
+    pub hour_full_at: Vec<i64>,
+    pub day_full_at: Vec<i64>,
+    pub memory: Vec<Vec<u8>>,
+    pub written_at: Vec<i64>,
+    pub removable_at: Vec<i64>,
+}
+
+impl<'a> RecordColumns<'a> {
+    pub fn of(changes: &'a [Change]) -> Self {
+        let mut records: Vec<_> = changes
+            .iter()
+            .filter_map(|change| change.record.as_ref())
+            .collect();
+        records.sort_unstable_by_key(|change| change.key);
+        let mut columns = Self::default();
+        for change in records {
+            let record = &change.record;
+            let (state, sealed) = state_columns(&record.challenge.state);
+            columns.record_key.push(&change.key.0);
+            columns
+                .expected
+                .push(change.expected.map(|version| version.0));
+            columns.version.push(change.version.0);
+            columns.caller.push(record.caller.as_str());
+            columns.purpose.push(record.purpose.as_str());
+            columns.challenge.push(&record.challenge.nonce.0);
+            columns.state.push(state);
+            columns.sealed.push(sealed);
+            columns.channel.push(record.challenge.channel.name());
+            columns
+                .created_at
+                .push(record.challenge.created_at.milliseconds());
+            columns
+                .expires_at
+                .push(record.challenge.expires_at.milliseconds());
+            columns
+                .attempts
+                .push(count_column(record.challenge.attempts));
+            columns.sent_at.push(record.sent_at.milliseconds());
+            columns.failures.push(count_column(record.failures.count));
+            columns
+                .failed_at
+                .push(record.failures.last_at.milliseconds());
+            columns
+                .hour_full_at
+                .push(record.send_limits.hour_full_at.milliseconds());
+            columns
+                .day_full_at
+                .push(record.send_limits.day_full_at.milliseconds());
+            columns.memory.push(memory_column(&record.memory));
+            columns.written_at.push(record.written_at.milliseconds());
+            columns
+                .removable_at
+                .push(change.removable_at.milliseconds());
+        }
+        columns
+    }
+}
