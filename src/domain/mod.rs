@@ -15,6 +15,8 @@ mod recipient;
 mod record;
 mod send;
 mod status;
+#[cfg(test)]
+mod tests;
 mod time;
 mod verify;
 

@@ -228,11 +228,14 @@ impl Record {
 
     /// The record after its store's clock stepped back to `now`: no instant of it
     /// lies ahead, so that a wait lasts at most its own length, and its code, whose
-    /// age nobody can tell any more, is dead.
+    /// age nobody can tell any more, is dead. So it may also be swept soon, however
+    /// far ahead the clock was.
     fn stepped_back_to(mut self, now: Timestamp) -> Self {
         if !matches!(self.challenge.state, ChallengeState::Spent) {
             self.challenge.state = ChallengeState::Cancelled;
         }
+        self.challenge.created_at = self.challenge.created_at.min(now);
+        self.challenge.expires_at = self.challenge.expires_at.min(now);
         self.sent_at = self.sent_at.min(now);
         self.written_at = now;
         self

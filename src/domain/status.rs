@@ -26,25 +26,22 @@ pub struct LiveCode {
     pub attempts_remaining: u32,
 }
 
-/// Tells what is known of the challenge that `challenge` admits. Writes nothing.
+/// Tells what is known of the challenge that `challenge` admits. It writes only where
+/// the clock stepped back: else the wait that it tells would start anew each time.
 pub fn status(
     record: Option<Record>,
     challenge: ChallengeFilter,
     policy: &Policy,
     now: Timestamp,
 ) -> Decision<Status> {
-    let decision = decide(record, now, |record| {
+    decide(record, now, |record| {
         let admitted = record.filter(|record| challenge.admits(record.challenge.nonce));
         Decision::answer(
             admitted
                 .map(|record| tell(&record, policy, now))
                 .unwrap_or_default(),
         )
-    });
-    Decision {
-        write: None,
-        ..decision
-    }
+    })
 }
 
 fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
