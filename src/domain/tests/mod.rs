@@ -48,18 +48,23 @@ fn verdict(world: &World, typed: Typed, after: Duration) -> Result<Verdict, Code
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+/// A millisecond less than `duration`.
+fn just_before(duration: Duration) -> Duration {
+    duration.saturating_sub(MILLISECOND)
+}
+
 #[test]
 fn a_code_dies_and_is_forgotten_to_the_millisecond() {
     let world = world_with_a_code();
     let challenge = world.newest.unwrap();
     let ttl = world.policy.code_ttl;
     let forgotten = ttl + Policy::EXPIRED_TOLD_FOR;
-    let verified = verdict(&world, Typed::Right, ttl - MILLISECOND).unwrap();
+    let verified = verdict(&world, Typed::Right, just_before(ttl)).unwrap();
     assert!(matches!(verified, Verdict::Verified { .. }), "{verified:?}");
     let expired = Ok(Verdict::Expired { challenge });
     for typed in [Typed::Right, Typed::Wrong, Typed::TooShort] {
         assert_eq!(verdict(&world, typed, ttl), expired);
-        assert_eq!(verdict(&world, typed, forgotten - MILLISECOND), expired);
+        assert_eq!(verdict(&world, typed, just_before(forgotten)), expired);
         assert_eq!(verdict(&world, typed, forgotten), Ok(Verdict::NotFound));
     }
     let record = world.record.unwrap();
@@ -82,11 +87,11 @@ fn the_cool_down_ends_and_a_code_is_replaced_to_the_millisecond() {
         ..
     } = world.policy;
     assert_eq!(
-        sent(resend_after - MILLISECOND).unwrap_err().wait,
+        sent(just_before(resend_after)).unwrap_err().wait,
         MILLISECOND
     );
     assert!(sent(resend_after).unwrap().resent);
-    let nearly_dead = code_ttl - resend_after;
+    let nearly_dead = code_ttl.saturating_sub(resend_after);
     assert!(sent(nearly_dead).unwrap().resent);
     assert!(!sent(nearly_dead + MILLISECOND).unwrap().resent);
 }

@@ -134,25 +134,22 @@ impl World {
         prop_assert!(decision.write.is_some());
         let known = self.challenges.get(&sent.challenge.0);
         prop_assert_eq!(sent.resent, known.is_some());
-        match known {
-            Some(known) => {
-                prop_assert!(!known.ended, "an ended code is not worth a message");
-                prop_assert_eq!(self.newest, Some(sent.challenge));
-                prop_assert_eq!(known.code.expose(), sent.code.expose());
-                prop_assert_eq!(known.expires_at, sent.expires_at);
-                prop_assert!(now.until(sent.expires_at) >= self.policy.resend_after);
-            }
-            None => {
-                prop_assert_eq!(sent.expires_at, now.plus(self.policy.code_ttl));
-                prop_assert_eq!(sent.code.length(), u32::from(self.policy.code_length));
-                let seen = Seen {
-                    code: sent.code,
-                    expires_at: sent.expires_at,
-                    judged: 0,
-                    ended: false,
-                };
-                self.challenges.insert(sent.challenge.0, seen);
-            }
+        if let Some(known) = known {
+            prop_assert!(!known.ended, "an ended code is not worth a message");
+            prop_assert_eq!(self.newest, Some(sent.challenge));
+            prop_assert_eq!(known.code.expose(), sent.code.expose());
+            prop_assert_eq!(known.expires_at, sent.expires_at);
+            prop_assert!(now.until(sent.expires_at) >= self.policy.resend_after);
+        } else {
+            prop_assert_eq!(sent.expires_at, now.plus(self.policy.code_ttl));
+            prop_assert_eq!(sent.code.length(), u32::from(self.policy.code_length));
+            let seen = Seen {
+                code: sent.code,
+                expires_at: sent.expires_at,
+                judged: 0,
+                ended: false,
+            };
+            self.challenges.insert(sent.challenge.0, seen);
         }
         self.first.get_or_insert(sent.challenge);
         self.newest = Some(sent.challenge);
