@@ -21,6 +21,8 @@ mod record;
 mod send;
 mod status;
 mod test_recipient;
+#[cfg(test)]
+mod tests;
 mod time;
 mod verify;
 

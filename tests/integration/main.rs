@@ -2,6 +2,11 @@
 
 mod conformance;
 mod imports;
+mod cool_down;
 mod main_job;
 mod phones;
+mod purposes;
+mod races;
+mod randomness;
 mod support;
+mod sweeping;

@@ -2,6 +2,10 @@
 
 mod database;
 mod replica;
+mod script;
+mod words;
 
 pub use database::{Database, Kind};
 pub use replica::{Replica, otpd};
+pub use script::{Challenge, Script, Step};
+pub use words::{Typed, reason};

@@ -154,13 +154,28 @@ impl Replica {
 
     /// The code that the log provider wrote for a challenge.
     pub async fn code(&self, challenge_id: &str) -> String {
-        let line = self
-            .wait_for_line(&format!("challenge_id={challenge_id} "))
-            .await;
-        let (_, rest) = line
-            .split_once("[OTP] Generated OTP: ")
-            .expect("the design's line");
-        rest.chars().take_while(char::is_ascii_digit).collect()
+        self.codes(challenge_id, 1).await.remove(0)
+    }
+
+    /// What the log provider wrote for a challenge in its first `sends` messages.
+    pub async fn codes(&self, challenge_id: &str, sends: usize) -> Vec<String> {
+        let mark = format!("challenge_id={challenge_id} ");
+        let is_message = |line: &&String| line.contains(&mark) && line.contains("Generated OTP: ");
+        let mut log = self.log.clone();
+        let lines = log
+            .wait_for(|lines| lines.iter().filter(is_message).count() >= sends)
+            .await
+            .unwrap_or_else(|_| panic!("the log ended before {mark}:\n{}", self.log()));
+        lines
+            .iter()
+            .filter(is_message)
+            .map(|line| {
+                let (_, rest) = line
+                    .split_once("[OTP] Generated OTP: ")
+                    .expect("the design's line");
+                rest.chars().take_while(char::is_ascii_digit).collect()
+            })
+            .collect()
     }
 
     /// All lines so far.

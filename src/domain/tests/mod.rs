@@ -1,0 +1,151 @@
+//! What holds of the rules together, whatever is asked in whatever order, and
+//! however the clock moves.
+
+mod steps;
+mod world;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use self::{
+    steps::{Named, SplitMix, Step, Typed, policies, single_code_policy, steps},
+    world::{World, send_at},
+};
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn the_rules_hold_in_any_order_and_under_any_clock(
+        policy in policies(),
+        seed: u64,
+        steps in steps(),
+    ) {
+        let mut world = World::new(policy, seed);
+        for step in steps {
+            world.run(step)?;
+        }
+    }
+}
+
+/// The world after a send.
+fn world_with_a_code() -> World {
+    let mut world = World::new(single_code_policy(), 1);
+    world.run(Step::Send).unwrap();
+    world
+}
+
+fn verdict(world: &World, typed: Typed, after: Duration) -> Result<Verdict, VerifyRefusal> {
+    let request = VerifyRequest {
+        identity: &RequestIdentity {
+            id: [0; 16],
+            fields: [0; 16],
+            writer: 0,
+            named: false,
+        },
+        code: &world.typed(typed),
+        challenge: ChallengeFilter::Newest,
+    };
+    let at = world.now.plus(after);
+    verify(world.record.clone(), &[], &request, &world.policy, at).answer
+}
+
+/// How long a send must wait for the cool-down.
+fn wait(refused: Result<Sent, SendRefusal>) -> Duration {
+    match refused {
+        Err(SendRefusal::TooSoon { wait, .. }) => wait,
+        other => panic!("not refused by the cool-down: {other:?}"),
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A millisecond less than `duration`.
+fn just_before(duration: Duration) -> Duration {
+    duration.saturating_sub(MILLISECOND)
+}
+
+#[test]
+fn a_code_dies_and_is_forgotten_to_the_millisecond() {
+    let world = world_with_a_code();
+    let challenge = world.newest.unwrap();
+    let ttl = world.policy.code_ttl;
+    let forgotten = ttl + Policy::EXPIRED_TOLD_FOR;
+    let verified = verdict(&world, Typed::Right, just_before(ttl)).unwrap();
+    assert!(matches!(verified, Verdict::Verified { .. }), "{verified:?}");
+    let expired = Ok(Verdict::Expired { challenge });
+    for typed in [Typed::Right, Typed::Wrong, Typed::TooShort] {
+        assert_eq!(verdict(&world, typed, ttl), expired);
+        assert_eq!(verdict(&world, typed, just_before(forgotten)), expired);
+        assert_eq!(verdict(&world, typed, forgotten), Ok(Verdict::NotFound));
+    }
+    let record = world.record.unwrap();
+    assert_eq!(
+        record.removable_at(&world.policy),
+        world.now.plus(forgotten)
+    );
+}
+
+#[test]
+fn the_cool_down_ends_and_a_code_is_replaced_to_the_millisecond() {
+    let world = world_with_a_code();
+    let sent = |after: Duration| {
+        let at = world.now.plus(after);
+        send_at(world.record.clone(), &world.policy, at, &mut SplitMix(2)).answer
+    };
+    let Policy {
+        code_ttl,
+        resend_after,
+        ..
+    } = world.policy;
+    assert_eq!(
+        wait(sent(just_before(resend_after))),
+        MILLISECOND
+    );
+    assert!(sent(resend_after).unwrap().resent);
+    let nearly_dead = code_ttl.saturating_sub(resend_after);
+    assert!(sent(nearly_dead).unwrap().resent);
+    assert!(!sent(nearly_dead + MILLISECOND).unwrap().resent);
+}
+
+#[test]
+fn after_a_step_back_of_the_clock_the_wait_is_told_once_by_any_request() {
+    for first in [
+        Step::Send,
+        Step::Verify(Typed::Right, Named::Nothing),
+        Step::Cancel(Named::Nothing),
+        Step::Status(Named::Nothing),
+    ] {
+        let mut world = world_with_a_code();
+        world.run(Step::Clock(-3_600_000)).unwrap();
+        let stepped_to = world.now;
+        world.run(first).unwrap();
+        world.run(Step::Clock(59_999)).unwrap();
+        let refused = send_at(
+            world.record.clone(),
+            &world.policy,
+            world.now,
+            &mut SplitMix(2),
+        );
+        assert_eq!(wait(refused.answer), MILLISECOND, "{first:?}");
+        world.run(Step::Clock(1)).unwrap();
+        world.run(Step::Send).unwrap();
+        assert_eq!(
+            world.record.unwrap().sent_at,
+            stepped_to.plus(Duration::from_mins(1))
+        );
+    }
+}
+
+#[test]
+fn after_a_step_back_of_the_clock_a_dead_code_does_not_stay_for_long() {
+    let mut world = world_with_a_code();
+    world.run(Step::Clock(-31_536_000_000)).unwrap();
+    world
+        .run(Step::Verify(Typed::Right, Named::Nothing))
+        .unwrap();
+    let removable_at = world.record.unwrap().removable_at(&world.policy);
+    assert!(removable_at <= world.now.plus(Policy::EXPIRED_TOLD_FOR));
+}

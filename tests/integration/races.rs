@@ -1,0 +1,330 @@
+//! Any number of answers at once, on any replicas, are judged as if they had come one
+//! after the other.
+
+use std::{future::Future, sync::Arc};
+
+use otpd::grpc::v1::{
+    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest, VerifyOtpResponse,
+    VerifyOutcome, otp_service_client::OtpServiceClient,
+};
+use tokio::{sync::Barrier, task::JoinSet};
+use tonic::{Status, transport::Channel};
+
+use crate::support::{Database, Kind, Replica, Typed, reason};
+
+const MAX_ATTEMPTS: u32 = 5;
+/// Connections to each replica: calls on one share its order.
+const CONNECTIONS: usize = 4;
+
+/// Replicas on one database, and callers' connections to all of them.
+struct Fleet {
+    kind: Kind,
+    replicas: Vec<Replica>,
+    clients: Vec<OtpServiceClient<Channel>>,
+}
+
+/// A code that was sent.
+struct Sent {
+    recipient: String,
+    challenge_id: String,
+    code: String,
+}
+
+impl Fleet {
+    /// Four replicas on PostgreSQL, or two on one SQLite file.
+    async fn start(kind: Kind) -> (Database, Self) {
+        let database = Database::new(kind).await;
+        let count = match kind {
+            Kind::Postgres => 4,
+            Kind::Sqlite => 2,
+        };
+        let replicas = Replica::start_many(&database, count).await;
+        let clients: Vec<_> = replicas
+            .iter()
+            .cycle()
+            .take(count * CONNECTIONS)
+            .map(Replica::client)
+            .collect();
+        let fleet = Self {
+            kind,
+            replicas,
+            clients,
+        };
+        // Connections are made now, not while racing.
+        for client in &fleet.clients {
+            let request = GetOtpStatusRequest {
+                recipient: recipient(0),
+                ..Default::default()
+            };
+            let status = client.clone().get_otp_status(request).await;
+            status.expect("each replica answers");
+        }
+        (database, fleet)
+    }
+
+    /// Each race is one of these; SQLite writes to the disk for each.
+    fn races(&self) -> usize {
+        match self.kind {
+            Kind::Postgres => 100,
+            Kind::Sqlite => 25,
+        }
+    }
+
+    /// Sends a code to the recipient of that number.
+    async fn send(&self, number: usize) -> Sent {
+        let sender = number % self.replicas.len();
+        let request = send_request(number);
+        let sent = self.clients[sender].clone().send_otp(request).await;
+        let sent = sent.expect("it is sent").into_inner();
+        Sent {
+            code: self.replicas[sender].code(&sent.challenge_id).await,
+            recipient: sent.recipient,
+            challenge_id: sent.challenge_id,
+        }
+    }
+
+    /// Makes `count` calls at the same moment, spread over all connections, and
+    /// returns what came of them.
+    async fn at_once<T, F>(
+        &self,
+        count: usize,
+        call: impl Fn(usize, OtpServiceClient<Channel>) -> F,
+    ) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let barrier = Arc::new(Barrier::new(count));
+        let mut calls = JoinSet::new();
+        for index in 0..count {
+            let client = self.clients[index % self.clients.len()].clone();
+            let call = call(index, client);
+            let barrier = Arc::clone(&barrier);
+            calls.spawn(async move {
+                barrier.wait().await;
+                call.await
+            });
+        }
+        calls.join_all().await
+    }
+
+    /// Gives answers at the same moment; every one of them gets a verdict.
+    async fn answer(&self, sent: &Sent, answers: Vec<Typed>) -> Vec<VerifyOtpResponse> {
+        let verdicts = self.at_once(answers.len(), |index, client| {
+            // Right answers differ in nothing, wrong ones in their last digit.
+            let code = match answers[index] {
+                Typed::Mistyped => nth_wrong(&sent.code, index),
+                typed => typed.text(&sent.code),
+            };
+            verify(client, sent.recipient.clone(), code)
+        });
+        let verdicts = verdicts.await.into_iter();
+        verdicts
+            .map(|verdict| verdict.expect("OVERLOADED or worse"))
+            .collect()
+    }
+}
+
+fn recipient(number: usize) -> String {
+    format!("+7999{number:07}")
+}
+
+fn send_request(number: usize) -> SendOtpRequest {
+    SendOtpRequest {
+        recipient: recipient(number),
+        ..Default::default()
+    }
+}
+
+async fn verify(
+    mut client: OtpServiceClient<Channel>,
+    recipient: String,
+    code: String,
+) -> Result<VerifyOtpResponse, Status> {
+    let request = VerifyOtpRequest {
+        recipient,
+        code,
+        ..Default::default()
+    };
+    Ok(client.verify_otp(request).await?.into_inner())
+}
+
+/// One of nine wrong answers.
+fn nth_wrong(code: &str, index: usize) -> String {
+    let (head, last) = code.split_at(code.len() - 1);
+    let last: usize = last.parse().expect("a digit");
+    let wrong = format!("{head}{}", (last + 1 + index % 9) % 10);
+    assert_ne!(wrong, code);
+    wrong
+}
+
+fn count(verdicts: &[VerifyOtpResponse], outcome: VerifyOutcome) -> usize {
+    let verdicts = verdicts.iter();
+    verdicts
+        .filter(|verdict| verdict.outcome() == outcome)
+        .count()
+}
+
+/// The attempts that each judged wrong answer left, most first.
+fn remaining(verdicts: &[VerifyOtpResponse]) -> Vec<u32> {
+    let mut remaining: Vec<u32> = verdicts
+        .iter()
+        .filter(|verdict| verdict.outcome() == VerifyOutcome::WrongCode)
+        .map(|verdict| verdict.attempts_remaining)
+        .collect();
+    remaining.sort_unstable_by(|one, other| other.cmp(one));
+    remaining
+}
+
+async fn of_many_right_answers_one_verifies(kind: Kind) {
+    const ANSWERS: usize = 32;
+    let (_database, fleet) = Fleet::start(kind).await;
+    for race in 0..fleet.races() {
+        let sent = fleet.send(race).await;
+        let verdicts = fleet.answer(&sent, vec![Typed::Right; ANSWERS]).await;
+        assert_eq!(count(&verdicts, VerifyOutcome::Verified), 1);
+        assert_eq!(count(&verdicts, VerifyOutcome::NotFound), ANSWERS - 1);
+        let verified = verdicts.iter().find(|verdict| verdict.verified);
+        let verified = verified.expect("it was just counted");
+        assert_eq!(verified.challenge_id, sent.challenge_id);
+    }
+}
+
+async fn of_many_wrong_answers_five_are_judged(kind: Kind) {
+    const ANSWERS: usize = 64;
+    let (_database, fleet) = Fleet::start(kind).await;
+    for race in 0..fleet.races() {
+        let sent = fleet.send(race).await;
+        let verdicts = fleet.answer(&sent, vec![Typed::Mistyped; ANSWERS]).await;
+        assert_eq!(remaining(&verdicts), [4, 3, 2, 1, 0]);
+        let exhausted = count(&verdicts, VerifyOutcome::AttemptsExhausted);
+        assert_eq!(exhausted, ANSWERS - 5);
+        // The first of the connections go to one replica each.
+        for client in &fleet.clients[..fleet.replicas.len()] {
+            let right = verify(client.clone(), sent.recipient.clone(), sent.code.clone());
+            let refused = right.await.expect("it gets a verdict");
+            assert_eq!(refused.outcome(), VerifyOutcome::AttemptsExhausted);
+        }
+    }
+}
+
+async fn the_right_code_is_accepted_as_the_fifth_answer(kind: Kind) {
+    let (_database, fleet) = Fleet::start(kind).await;
+    for race in 0..fleet.races() / 5 {
+        let sent = fleet.send(race).await;
+        let verdicts = fleet.answer(&sent, vec![Typed::Mistyped; 4]).await;
+        assert_eq!(remaining(&verdicts), [4, 3, 2, 1]);
+        let verdicts = fleet.answer(&sent, vec![Typed::Right; 8]).await;
+        assert_eq!(count(&verdicts, VerifyOutcome::Verified), 1);
+        assert_eq!(count(&verdicts, VerifyOutcome::NotFound), 7);
+    }
+}
+
+async fn right_and_wrong_answers_race(kind: Kind) {
+    const ANSWERS: usize = 32;
+    let (_database, fleet) = Fleet::start(kind).await;
+    let (mut lucky, mut judged_most) = (0, 0);
+    for race in 0..fleet.races() {
+        let sent = fleet.send(race).await;
+        // From one right answer in eight to seven.
+        let answers = (0..ANSWERS).map(|index| {
+            if index % 8 <= race % 7 {
+                Typed::Right
+            } else {
+                Typed::Mistyped
+            }
+        });
+        let verdicts = fleet.answer(&sent, answers.collect()).await;
+        let verified = count(&verdicts, VerifyOutcome::Verified);
+        let wrong = remaining(&verdicts);
+        assert!(verified <= 1);
+        assert!(verified + wrong.len() <= 5);
+        // One after the other, without a gap.
+        let expected: Vec<u32> = (0..MAX_ATTEMPTS).rev().take(wrong.len()).collect();
+        assert_eq!(wrong, expected);
+        // Whatever ended the code, all later answers tell the same.
+        let told = if verified == 1 {
+            count(&verdicts, VerifyOutcome::NotFound)
+        } else {
+            assert_eq!(wrong.len(), 5);
+            count(&verdicts, VerifyOutcome::AttemptsExhausted)
+        };
+        assert_eq!(told + verified + wrong.len(), ANSWERS);
+        lucky += verified;
+        judged_most = judged_most.max(wrong.len());
+    }
+    assert!(lucky > 0, "in no race the right code won");
+    assert!(judged_most > 0, "in no race a wrong answer was judged");
+}
+
+async fn of_many_sends_one_makes_a_code(kind: Kind) {
+    const SENDS: usize = 16;
+    let (_database, fleet) = Fleet::start(kind).await;
+    for race in 0..fleet.races() {
+        let sends = fleet.at_once(SENDS, |_, mut client| async move {
+            client.send_otp(send_request(race)).await
+        });
+        let (sent, refused): (Vec<_>, Vec<_>) = sends.await.into_iter().partition(Result::is_ok);
+        assert_eq!(sent.len(), 1);
+        for refused in refused {
+            let status = refused.expect_err("it was just partitioned");
+            assert_eq!(reason(&status), "RESEND_TOO_SOON", "{status}");
+        }
+    }
+}
+
+async fn a_code_is_either_verified_or_cancelled(kind: Kind) {
+    const CALLS: usize = 8;
+    let (_database, fleet) = Fleet::start(kind).await;
+    for race in 0..fleet.races() {
+        let sent = fleet.send(race).await;
+        // Who comes first changes from race to race.
+        let done = fleet.at_once(CALLS, |index, mut client| {
+            let (recipient, code) = (sent.recipient.clone(), sent.code.clone());
+            async move {
+                if (index + race) % 2 == 0 {
+                    let verdict = verify(client, recipient, code).await;
+                    verdict.expect("it gets a verdict").verified
+                } else {
+                    let request = CancelOtpRequest {
+                        recipient,
+                        ..Default::default()
+                    };
+                    let reply = client.cancel_otp(request).await;
+                    reply.expect("it gets a reply").into_inner().cancelled
+                }
+            }
+        });
+        let done = done.await.into_iter().filter(|&done| done).count();
+        assert_eq!(done, 1, "verified or cancelled, exactly once");
+    }
+}
+
+/// Each race as two tests.
+macro_rules! on_each_store {
+    ($($race:ident)*) => {
+        mod postgres {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $race() {
+                super::$race(Kind::Postgres).await;
+            })*
+        }
+        mod sqlite {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $race() {
+                super::$race(Kind::Sqlite).await;
+            })*
+        }
+    };
+}
+
+on_each_store! {
+    of_many_right_answers_one_verifies
+    of_many_wrong_answers_five_are_judged
+    the_right_code_is_accepted_as_the_fifth_answer
+    right_and_wrong_answers_race
+    of_many_sends_one_makes_a_code
+    a_code_is_either_verified_or_cancelled
+}

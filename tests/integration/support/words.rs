@@ -1,0 +1,47 @@
+//! Parts of requests and replies.
+
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+/// What is typed.
+#[derive(Clone, Copy, Debug)]
+pub enum Typed {
+    Right,
+    Mistyped,
+    TooShort,
+}
+
+impl Typed {
+    /// What is typed by a person who got `code`.
+    pub fn text(self, code: &str) -> String {
+        match self {
+            Self::Right => code.to_owned(),
+            Self::Mistyped if code.starts_with('9') => format!("0{}", &code[1..]),
+            Self::Mistyped => format!("9{}", &code[1..]),
+            Self::TooShort => code[1..].to_owned(),
+        }
+    }
+}
+
+/// The reason of a failure.
+pub fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().expect("each failure has a reason");
+    info.reason.clone()
+}
+
+/// An instant in milliseconds since the Unix epoch, as the store counts.
+pub fn milliseconds(at: Option<prost_types::Timestamp>) -> i64 {
+    let at = at.expect("the instant is set");
+    assert_eq!(at.nanos % 1_000_000, 0);
+    at.seconds * 1_000 + i64::from(at.nanos / 1_000_000)
+}
+
+/// The instant so many milliseconds after the Unix epoch, as replies hold it.
+pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {
+    let nanos = i32::try_from(milliseconds % 1_000 * 1_000_000).expect("below a second");
+    prost_types::Timestamp {
+        seconds: milliseconds / 1_000,
+        nanos,
+    }
+}
