@@ -1,5 +1,12 @@
 //! Tests that drive the real thing. One program, so that it is linked once.
 
+mod bad_codes;
+mod bad_frames;
+mod bad_input;
+mod command_line;
+mod log_lines;
 mod main_job;
 mod phones;
+mod random_input;
+mod reflection;
 mod support;
