@@ -79,10 +79,14 @@ impl SqliteStore {
     }
 
     pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-        sqlx::query("INSERT INTO otp_index_key (fingerprint) VALUES (?) ON CONFLICT DO NOTHING")
-            .bind(ours.as_slice())
-            .execute(&self.pool)
-            .await?;
+        // The 1 is spelled out, because SQLite numbers rows by itself where an integer
+        // primary key is left out, whatever its default.
+        sqlx::query(
+            "INSERT INTO otp_index_key (only_row, fingerprint) VALUES (1, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(ours.as_slice())
+        .execute(&self.pool)
+        .await?;
         Ok(sqlx::query_scalar("SELECT fingerprint FROM otp_index_key")
             .fetch_one(&self.pool)
             .await?)

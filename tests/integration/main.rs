@@ -7,6 +7,7 @@ mod command_line;
 mod log_lines;
 mod main_job;
 mod phones;
+mod process;
 mod random_input;
 mod reflection;
 mod support;
