@@ -289,3 +289,33 @@ async fn health_says_not_serving_before_anything_else_ends() {
     let (status, _) = replica.end().await;
     assert_eq!(status.code(), Some(143));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_health_does_not_hold_up_the_end() {
+    let database = Database::sqlite();
+    let replica = Replica::start(&database).await;
+    let mut watches = Vec::new();
+    for service in ["", "otp.v1.OtpService", "liveness"] {
+        let mut watch = replica.watch_health(service).await;
+        watch
+            .message()
+            .await
+            .expect("health answers")
+            .expect("at once");
+        watches.push(watch);
+    }
+    let (status, log) = replica.stop().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.contains("did not end in time"), "{log}");
+    for (mut watch, last) in watches.into_iter().zip([
+        Some(ServingStatus::NotServing),
+        Some(ServingStatus::NotServing),
+        None,
+    ]) {
+        let mut seen = None;
+        while let Some(change) = watch.message().await.expect("it ends in order") {
+            seen = Some(change.status());
+        }
+        assert_eq!(seen, last);
+    }
+}
