@@ -142,6 +142,10 @@ async fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
             &["verify", "+79991234567", "12345x"],
             "CODE_MALFORMED: code: ",
         ),
+        (
+            &["health", "--service", "otp.v2"],
+            "--service: the server knows no \"otp.v2\"",
+        ),
         (&["health", "--address", "not an address"], "--address: "),
         (&["send", "+79991234567", "--token", "a\nb"], "--token: "),
         (&["health", "--ca", "/nowhere"], "--ca: /nowhere: "),
