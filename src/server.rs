@@ -147,6 +147,11 @@ pub async fn run(
         () = tokio::time::sleep(settings.shutdown_wait) => {}
     }
     end_serving.send_replace(true);
+    // A watch of health has no end of its own, and its connection would stay open
+    // until the grace is over.
+    for service in ["", OTP_SERVICE, LIVENESS] {
+        health.clone().clear_service_status(service).await;
+    }
     running.close();
     let drained = async {
         server.await?;

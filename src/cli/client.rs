@@ -69,10 +69,18 @@ impl From<ChannelName> for v1::Channel {
 pub(super) fn health(server: &Server, service: String) -> Outcome {
     block_on(async {
         let mut client = HealthClient::new(server.connect().await?);
+        let request = HealthCheckRequest {
+            service: service.clone(),
+        };
         let answer = client
-            .check(HealthCheckRequest { service })
+            .check(request)
             .await
-            .map_err(|status| failure(&status))?;
+            .map_err(|status| match status.code() {
+                Code::NotFound => {
+                    Failure::usage(format!("--service: the server knows no {service:?}"))
+                }
+                _ => failure(&status),
+            })?;
         let status = answer.into_inner().status();
         println!("{}", status.as_str_name());
         Ok(if status == ServingStatus::Serving {

@@ -89,9 +89,9 @@ impl SqliteStore {
         sqlx::query(
             "INSERT INTO otp_index_key (only_row, fingerprint) VALUES (1, ?) ON CONFLICT DO NOTHING",
         )
-            .bind(ours.as_slice())
-            .execute(&self.pool)
-            .await?;
+        .bind(ours.as_slice())
+        .execute(&self.pool)
+        .await?;
         Ok(sqlx::query_scalar("SELECT fingerprint FROM otp_index_key")
             .fetch_one(&self.pool)
             .await?)

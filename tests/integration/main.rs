@@ -1,12 +1,20 @@
 //! Tests that drive the real thing. One program, so that it is linked once.
 
+mod bad_codes;
+mod bad_frames;
+mod bad_input;
+mod command_line;
 mod conformance;
-mod imports;
 mod cool_down;
+mod imports;
+mod log_lines;
 mod main_job;
 mod phones;
+mod process;
 mod purposes;
 mod races;
+mod random_input;
 mod randomness;
+mod reflection;
 mod support;
 mod sweeping;

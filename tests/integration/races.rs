@@ -38,7 +38,10 @@ impl Fleet {
             Kind::Postgres => 4,
             Kind::Sqlite => 2,
         };
-        let replicas = Replica::start_many(&database, count).await;
+        // Without the wait after five wrong answers, which would hide that they are
+        // five.
+        let no_delay = [("OTPD_POLICY__FAILURE_DELAY", "0s")];
+        let replicas = Replica::start_many_with(&database, count, &no_delay).await;
         let clients: Vec<_> = replicas
             .iter()
             .cycle()

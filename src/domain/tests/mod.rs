@@ -100,10 +100,7 @@ fn the_cool_down_ends_and_a_code_is_replaced_to_the_millisecond() {
         resend_after,
         ..
     } = world.policy;
-    assert_eq!(
-        wait(sent(just_before(resend_after))),
-        MILLISECOND
-    );
+    assert_eq!(wait(sent(just_before(resend_after))), MILLISECOND);
     assert!(sent(resend_after).unwrap().resent);
     let nearly_dead = code_ttl.saturating_sub(resend_after);
     assert!(sent(nearly_dead).unwrap().resent);

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
-use rand::Rng as _;
 
 use super::steps::{Named, SplitMix, Step, Typed};
 use crate::domain::*;
@@ -37,7 +36,12 @@ fn caller() -> CallerName {
 fn identity(random: &mut SplitMix) -> RequestIdentity {
     let mut id = [0; 16];
     random.fill_bytes(&mut id);
-    RequestIdentity { id, fields: [0; 16], writer: 0, named: false }
+    RequestIdentity {
+        id,
+        fields: [0; 16],
+        writer: 0,
+        named: false,
+    }
 }
 
 pub(super) fn send_at(
@@ -223,8 +227,11 @@ impl World {
 
     fn cancel(&mut self, named: Named) -> Result<Option<Record>, TestCaseError> {
         let identity = identity(&mut self.random);
-        let request =
-            CancelRequest { identity: &identity, challenge: self.filter(named), reset_failures: false };
+        let request = CancelRequest {
+            identity: &identity,
+            challenge: self.filter(named),
+            reset_failures: false,
+        };
         let decision = cancel(self.record.clone(), &request, &self.policy, self.now);
         if let Some(challenge) = decision.answer.unwrap().challenge {
             let seen = self.challenges.get_mut(&challenge.0).unwrap();
@@ -265,7 +272,9 @@ impl World {
         prop_assert!(challenge.created_at <= written_at);
         prop_assert!(challenge.expires_at <= written_at.plus(self.policy.code_ttl));
         let longest = self.policy.code_ttl + Policy::EXPIRED_TOLD_FOR;
-        let longest = longest.max(self.policy.resend_after).max(self.policy.failure_memory);
+        let longest = longest
+            .max(self.policy.resend_after)
+            .max(self.policy.failure_memory);
         prop_assert!(record.removable_at(&self.policy) <= written_at.plus(longest));
         let seen = &self.challenges[&challenge.nonce.0];
         if let ChallengeState::Live(secret) = &challenge.state {
@@ -308,7 +317,11 @@ impl World {
         let policy = &self.policy;
         let sent = send_at(record.cloned(), policy, at, &mut SplitMix(7));
         let sent = sent.answer.map(|sent| {
-            let code = sent.code.expect("what is sent has a code").expose().to_owned();
+            let code = sent
+                .code
+                .expect("what is sent has a code")
+                .expose()
+                .to_owned();
             (
                 sent.challenge,
                 code,
@@ -323,12 +336,20 @@ impl World {
             for typed in [Typed::Right, Typed::Wrong, Typed::TooShort] {
                 let code = &self.typed(typed);
                 let identity = &identity(&mut SplitMix(8));
-                let request = VerifyRequest { identity, code, challenge };
+                let request = VerifyRequest {
+                    identity,
+                    code,
+                    challenge,
+                };
                 let verdict = verify(record.cloned(), &[], &request, policy, at).answer;
                 answers.push(format!("{verdict:?}"));
             }
             let identity = &identity(&mut SplitMix(9));
-            let request = CancelRequest { identity, challenge, reset_failures: false };
+            let request = CancelRequest {
+                identity,
+                challenge,
+                reset_failures: false,
+            };
             let cancelled = cancel(record.cloned(), &request, policy, at).answer;
             let told = status(record.cloned(), challenge, policy, at).answer;
             answers.push(format!("{cancelled:?} {told:?}"));

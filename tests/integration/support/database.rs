@@ -134,6 +134,16 @@ impl Database {
         }
     }
 
+    /// Holds up whoever wants to see a record, until the connection is closed.
+    pub async fn lock_records(&self) -> PgConnection {
+        let mut connection = self.postgres_connection().await;
+        connection
+            .execute("BEGIN; LOCK TABLE otp_record IN ACCESS EXCLUSIVE MODE;")
+            .await
+            .expect("the schema is up to date");
+        connection
+    }
+
     async fn postgres_connection(&self) -> PgConnection {
         PgConnection::connect(&self.url)
             .await

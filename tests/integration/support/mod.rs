@@ -1,11 +1,19 @@
 //! What the tests run otpd on, and with.
 
+mod command;
 mod database;
+mod refusal;
 mod replica;
+mod request;
 mod script;
+mod strangers;
 mod words;
 
+pub use command::{Ended, run};
 pub use database::{Database, Kind};
+pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
+pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
+pub use strangers::unharmed;
 pub use words::{Typed, reason};

@@ -9,12 +9,16 @@ use std::{
 
 use otpd::grpc::v1::otp_service_client::OtpServiceClient;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
 };
 
-use super::Database;
+use super::{Database, Ended, run};
 
 /// The binary with nothing of this process's environment.
 pub fn otpd() -> Command {
@@ -45,8 +49,17 @@ impl Replica {
 
     /// Starts `count` servers at the same moment and waits until all serve.
     pub async fn start_many(database: &Database, count: usize) -> Vec<Self> {
+        Self::start_many_with(database, count, &[]).await
+    }
+
+    /// Like [`start_many`](Self::start_many), with more environment.
+    pub async fn start_many_with(
+        database: &Database,
+        count: usize,
+        environment: &[(&str, &str)],
+    ) -> Vec<Self> {
         let children: Vec<Child> = (0..count)
-            .map(|_| Self::spawn(database.url(), database, &[]))
+            .map(|_| Self::spawn(database.url(), database, environment))
             .collect();
         let mut replicas = Vec::new();
         for child in children {
@@ -119,17 +132,21 @@ impl Replica {
         OtpServiceClient::new(self.channel())
     }
 
-    /// Waits until the health of `service` is `wanted`, by watching it.
-    pub async fn wait_for_health(&self, service: &str, wanted: ServingStatus) {
-        let mut client = HealthClient::new(self.channel());
+    /// Every state of the health of `service`, from now on.
+    pub async fn watch_health(&self, service: &str) -> Streaming<HealthCheckResponse> {
         let request = HealthCheckRequest {
             service: service.to_owned(),
         };
-        let mut changes = client
+        HealthClient::new(self.channel())
             .watch(request)
             .await
             .expect("health answers")
-            .into_inner();
+            .into_inner()
+    }
+
+    /// Waits until the health of `service` is `wanted`, by watching it.
+    pub async fn wait_for_health(&self, service: &str, wanted: ServingStatus) {
+        let mut changes = self.watch_health(service).await;
         loop {
             let change = changes.message().await.expect("health answers");
             if change.expect("health is watched for ever").status() == wanted {
@@ -192,9 +209,21 @@ impl Replica {
         assert!(status.success());
     }
 
+    /// A command that speaks to this server.
+    pub fn command(&self, arguments: &[&str]) -> Ended {
+        run(otpd()
+            .env("OTPD_ADDRESS", self.address.to_string())
+            .args(arguments))
+    }
+
     /// Sends SIGTERM, waits for the end and returns it with the whole log.
-    pub async fn stop(mut self) -> (ExitStatus, String) {
+    pub async fn stop(self) -> (ExitStatus, String) {
         self.signal("TERM");
+        self.end().await
+    }
+
+    /// Waits for the end and returns it with the whole log.
+    pub async fn end(mut self) -> (ExitStatus, String) {
         // The log ends with the process.
         while self.log.changed().await.is_ok() {}
         (self.child.wait().expect("it is our child"), self.log())

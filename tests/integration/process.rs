@@ -1,0 +1,321 @@
+//! The process: how it starts beside others, and how it ends.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use otpd::{
+    grpc::v1::{GetOtpStatusRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest},
+    key_file,
+};
+use sqlx::Connection as _;
+use tokio::task::JoinSet;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use crate::support::{Database, Kind, Replica, otpd, run};
+
+const PHONE: &str = "+79991234567";
+/// Has otpd look for its key file where it does by default: beside the SQLite file,
+/// which for a test's database is where its prepared key file is as well.
+const DEFAULT_KEYS: (&str, &str) = ("OTPD_KEYS_FILE", "");
+/// Longer than any test: what waits so long waits for an event.
+const VERY_LONG: &str = "1h";
+
+async fn send(replica: &Replica) -> SendOtpResponse {
+    let request = SendOtpRequest {
+        recipient: PHONE.to_owned(),
+        ..Default::default()
+    };
+    let sent = replica.client().send_otp(request).await;
+    sent.expect("it is sent").into_inner()
+}
+
+async fn verifies(replica: &Replica, code: String) -> bool {
+    let request = VerifyOtpRequest {
+        recipient: PHONE.to_owned(),
+        code,
+        ..Default::default()
+    };
+    let judged = replica.client().verify_otp(request).await;
+    judged.expect("it is judged").into_inner().verified
+}
+
+async fn knows_a_live_code(replica: &Replica) -> bool {
+    let request = GetOtpStatusRequest {
+        recipient: PHONE.to_owned(),
+        ..Default::default()
+    };
+    let told = replica.client().get_otp_status(request).await;
+    told.expect("it is told").into_inner().live
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn development_keys_are_made_once_and_outlive_a_restart() {
+    let database = Database::sqlite();
+    fs::remove_file(database.keys_file()).expect("it was prepared");
+
+    let replica = Replica::start_with(&database, &[DEFAULT_KEYS]).await;
+    let metadata = fs::metadata(database.keys_file()).expect("otpd made it");
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    let keys = key_file::read(&database.keys_file()).expect("otpd made it");
+    let sent = send(&replica).await;
+    let code = replica.code(&sent.challenge_id).await;
+    let (status, log) = replica.stop().await;
+    assert!(status.success(), "{status}");
+    let first = log.lines().next().expect("it logged");
+    assert!(
+        first.contains("[OTP] Development environment: no caller must prove"),
+        "{first}"
+    );
+    assert!(first.contains("codes are printed here"), "{first}");
+    let named = format!("keys=\"{}\"", database.keys_file().display());
+    assert!(first.contains(&named), "{first} does not name the key file");
+    assert!(
+        log.lines()
+            .last()
+            .is_some_and(|last| last.ends_with("[OTP] Stopped")),
+        "{log}"
+    );
+
+    let restarted = Replica::start_with(&database, &[DEFAULT_KEYS]).await;
+    assert_eq!(
+        key_file::read(&database.keys_file()).expect("it is still there"),
+        keys
+    );
+    assert!(verifies(&restarted, code).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_make_one_sqlite_file_and_one_key_file() {
+    let database = Database::sqlite();
+    fs::remove_file(database.keys_file()).expect("it was prepared");
+    let replicas = Replica::start_many_with(&database, 2, &[DEFAULT_KEYS]).await;
+    let sent = send(&replicas[0]).await;
+    let code = replicas[0].code(&sent.challenge_id).await;
+    assert!(verifies(&replicas[1], code).await);
+    let unfinished = fs::read_dir(database.directory())
+        .expect("it is there")
+        .map(|entry| entry.expect("it is readable").file_name())
+        .filter(|name| name.to_string_lossy().starts_with("otpd.keys."));
+    assert_eq!(unfinished.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_at_once_on_an_empty_postgres_all_serve() {
+    let database = Database::postgres().await;
+    let replicas = Replica::start_many(&database, 4).await;
+    let sent = send(&replicas[0]).await;
+    for replica in &replicas {
+        assert!(knows_a_live_code(replica).await);
+    }
+    let code = replicas[0].code(&sent.challenge_id).await;
+    assert!(verifies(&replicas[3], code).await);
+    for replica in &replicas {
+        assert!(!knows_a_live_code(replica).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_other_keys_does_not_start() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let database = Database::new(kind).await;
+        let replica = Replica::start(&database).await;
+        let sent = send(&replica).await;
+
+        let other_keys = database.directory().join("other.keys");
+        key_file::create(&other_keys).expect("the directory takes files");
+        let line = serve(&database, &other_keys).line(64);
+        assert!(
+            line.starts_with("otpd: keys: the database's records were made with another index key"),
+            "{line}"
+        );
+        let code = replica.code(&sent.challenge_id).await;
+        assert!(verifies(&replica, code).await);
+    }
+}
+
+/// Runs a server that is expected to end by itself.
+fn serve(database: &Database, keys_file: &Path) -> crate::support::Ended {
+    run(otpd()
+        .current_dir(database.directory())
+        .env("DATABASE_URL", database.url())
+        .env("OTPD_KEYS_FILE", keys_file)
+        .env("OTPD_LISTEN", "127.0.0.1:0"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_schema_can_be_brought_up_to_date_by_hand() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let database = Database::new(kind).await;
+        let migrate = |url: &str| {
+            run(otpd()
+                .current_dir(database.directory())
+                .env("DATABASE_URL", url)
+                .arg("migrate"))
+        };
+        for _ in 0..2 {
+            let printed = migrate(database.url()).done();
+            assert!(printed.starts_with("The schema of "), "{printed}");
+            assert!(printed.ends_with(" is up to date.\n"), "{printed}");
+        }
+        assert_eq!(database.number("SELECT COUNT(*) FROM otp_record").await, 0);
+        let replica = Replica::start(&database).await;
+        send(&replica).await;
+
+        let line = migrate("sqlite::memory:").line(64);
+        assert!(line.starts_with("otpd: database_url: "), "{line}");
+        let line = migrate("postgres://postgres@127.0.0.1:1/absent").line(69);
+        assert!(line.starts_with("otpd: database_url: "), "{line}");
+        let line = migrate("sqlite:///nowhere/otpd.db").line(69);
+        assert!(line.starts_with("otpd: database_url: "), "{line}");
+    }
+}
+
+/// A server, the lock that holds up the requests which it runs, and those.
+async fn with_requests_running(
+    database: &Database,
+    count: u32,
+) -> (
+    Replica,
+    sqlx::PgConnection,
+    JoinSet<Result<String, tonic::Status>>,
+) {
+    let patient = [("OTPD_STORE__TIMEOUT", VERY_LONG)];
+    let replica = Replica::start_with(database, &patient).await;
+    let lock = database.lock_records().await;
+    let mut calls = JoinSet::new();
+    let client = replica.client();
+    for number in 0..count {
+        let mut client = client.clone();
+        calls.spawn(async move {
+            let request = SendOtpRequest {
+                recipient: format!("+7999123{number:04}"),
+                ..Default::default()
+            };
+            let sent = client.send_otp(request).await?;
+            Ok(sent.into_inner().challenge_id)
+        });
+    }
+    for number in 0..count {
+        replica
+            .wait_for_line(&format!(
+                "Request received rpc=SendOtp caller=development recipient=+7999***{number:04}"
+            ))
+            .await;
+    }
+    (replica, lock, calls)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_at_sigterm_is_finished() {
+    what_runs_at_a_signal_is_finished("TERM").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_at_sigint_is_finished() {
+    what_runs_at_a_signal_is_finished("INT").await;
+}
+
+async fn what_runs_at_a_signal_is_finished(signal: &str) {
+    let database = Database::postgres().await;
+    let (replica, lock, calls) = with_requests_running(&database, 8).await;
+    replica.signal(signal);
+    replica.wait_for_line("[OTP] Shutting down").await;
+    lock.close().await.expect("the lock is given up");
+
+    for sent in calls.join_all().await {
+        replica.code(&sent.expect("it is finished")).await;
+    }
+    let (status, log) = replica.end().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        log.lines()
+            .last()
+            .is_some_and(|last| last.ends_with("[OTP] Stopped")),
+        "{log}"
+    );
+    assert!(!log.contains("did not end in time"), "{log}");
+    let live = "SELECT COUNT(*) FROM otp_record WHERE state = 'live'";
+    assert_eq!(database.number(live).await, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_aborts_what_runs() {
+    let database = Database::postgres().await;
+    let (replica, _lock, calls) = with_requests_running(&database, 1).await;
+    replica.signal("TERM");
+    replica.wait_for_line("[OTP] Shutting down").await;
+    replica.signal("INT");
+    let (status, log) = replica.end().await;
+    assert_eq!(status.code(), Some(143));
+    assert!(log.ends_with("[OTP] Aborted by a second signal"), "{log}");
+    for call in calls.join_all().await {
+        call.expect_err("its server is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_not_serving_before_anything_else_ends() {
+    let database = Database::sqlite();
+    let replica = Replica::start_with(&database, &[("OTPD_SHUTDOWN_WAIT", VERY_LONG)]).await;
+    let mut watches = Vec::new();
+    for service in ["", "otp.v1.OtpService"] {
+        let mut watch = replica.watch_health(service).await;
+        let first = watch
+            .message()
+            .await
+            .expect("health answers")
+            .expect("at once");
+        assert_eq!(first.status(), ServingStatus::Serving);
+        watches.push(watch);
+    }
+    replica.signal("TERM");
+    for mut watch in watches {
+        let next = watch
+            .message()
+            .await
+            .expect("health answers")
+            .expect("a change");
+        assert_eq!(next.status(), ServingStatus::NotServing);
+    }
+
+    // Who has not noticed yet is still served, over new connections too.
+    let sent = send(&replica).await;
+    let code = replica.code(&sent.challenge_id).await;
+    assert!(verifies(&replica, code).await);
+    assert_eq!(replica.command(&["health"]).said_no(), "NOT_SERVING\n");
+    let liveness = ["health", "--service", "liveness"];
+    assert_eq!(replica.command(&liveness).done(), "SERVING\n");
+
+    replica.signal("TERM");
+    let (status, _) = replica.end().await;
+    assert_eq!(status.code(), Some(143));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_health_does_not_hold_up_the_end() {
+    let database = Database::sqlite();
+    let replica = Replica::start(&database).await;
+    let mut watches = Vec::new();
+    for service in ["", "otp.v1.OtpService", "liveness"] {
+        let mut watch = replica.watch_health(service).await;
+        watch
+            .message()
+            .await
+            .expect("health answers")
+            .expect("at once");
+        watches.push(watch);
+    }
+    let (status, log) = replica.stop().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.contains("did not end in time"), "{log}");
+    for (mut watch, last) in watches.into_iter().zip([
+        Some(ServingStatus::NotServing),
+        Some(ServingStatus::NotServing),
+        None,
+    ]) {
+        let mut seen = None;
+        while let Some(change) = watch.message().await.expect("it ends in order") {
+            seen = Some(change.status());
+        }
+        assert_eq!(seen, last);
+    }
+}

@@ -1,0 +1,28 @@
+//! Requests of all kinds, to be treated alike.
+
+use otpd::grpc::v1::{
+    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
+    otp_service_client::OtpServiceClient,
+};
+use tonic::{Status, transport::Channel};
+
+/// A request of any RPC.
+#[derive(Clone, Debug)]
+pub enum AnyRequest {
+    Send(SendOtpRequest),
+    Verify(VerifyOtpRequest),
+    Cancel(CancelOtpRequest),
+    Status(GetOtpStatusRequest),
+}
+
+impl AnyRequest {
+    /// Calls; the reply does not matter.
+    pub async fn call(self, mut client: OtpServiceClient<Channel>) -> Result<(), Status> {
+        match self {
+            Self::Send(request) => client.send_otp(request).await.map(drop),
+            Self::Verify(request) => client.verify_otp(request).await.map(drop),
+            Self::Cancel(request) => client.cancel_otp(request).await.map(drop),
+            Self::Status(request) => client.get_otp_status(request).await.map(drop),
+        }
+    }
+}
