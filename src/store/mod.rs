@@ -5,6 +5,7 @@
 //! [`Store`] is the one that the configuration chose.
 
 pub mod availability;
+mod borrowed;
 mod migration;
 mod postgres;
 mod row;

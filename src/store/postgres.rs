@@ -1,6 +1,6 @@
 //! PostgreSQL: the store that any number of replicas share.
 
-use std::{collections::HashSet, str::FromStr as _, time::Duration};
+use std::{collections::HashSet, future::Future, str::FromStr as _, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -10,6 +10,7 @@ use sqlx::{
 
 use super::{
     Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions,
+    borrowed::Borrowed,
     migration::up_to_date,
     row::{Row, attempts_column, state_columns},
 };
@@ -63,41 +64,58 @@ impl PostgresStore {
     }
 
     pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-        sqlx::query!(
-            "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
-            ours.as_slice(),
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key")
-            .fetch_one(&self.pool)
-            .await?)
+        self.in_time(async {
+            let mut connection = self.borrow().await?;
+            sqlx::query!(
+                "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
+                ours.as_slice(),
+            )
+            .execute(&mut *connection)
+            .await?;
+            let held = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
+            Ok(held.fetch_one(&mut *connection).await?)
+        })
+        .await
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = sqlx::query_scalar!("SELECT now FROM otp_clock")
-            .fetch_one(&self.pool)
-            .await;
-        if asked.is_ok() {
+        let asked = async { Ok(sign_of_life(&mut *self.borrow().await?).await?) };
+        if self.in_time(asked).await.is_ok() {
             return Ok(());
+        }
+        // The idle connections are of the same age as the one that failed: requests
+        // need not find out one by one.
+        while let Some(idle) = self.pool.try_acquire() {
+            drop(idle.detach());
         }
         // The pool only says that it waited too long, or that a connection that had
         // died while idle is dead; a connection of its own knows better.
-        match self.connect().await {
-            Ok(mut connection) => Ok(connection.ping().await?),
-            Err(cause) => Err(cause),
-        }
+        let mut connection = self.connect().await?;
+        self.in_time(async { Ok(sign_of_life(&mut connection).await?) })
+            .await
     }
 
     /// A connection outside of the pool.
     async fn connect(&self) -> Result<PgConnection, StoreError> {
-        let connect = PgConnection::connect_with(&self.options);
-        match tokio::time::timeout(self.timeout, connect).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(StoreError::Unavailable(
-                "no answer to a new connection in time".to_owned(),
-            )),
-        }
+        self.in_time(async { Ok(PgConnection::connect_with(&self.options).await?) })
+            .await
+    }
+
+    /// A connection of the pool.
+    async fn borrow(&self) -> Result<Borrowed, sqlx::Error> {
+        let connection = self.pool.acquire().await?;
+        Ok(Borrowed::new(connection, self.timeout))
+    }
+
+    /// Awaits the database, but not longer than the configured time-out.
+    fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        // In a box at once: what connects is large, and every caller would carry it.
+        let work = tokio::time::timeout(self.timeout, Box::pin(work));
+        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+        async move { work.await.unwrap_or_else(no_answer) }
     }
 
     pub(super) async fn close(&self) {
@@ -105,50 +123,7 @@ impl PostgresStore {
     }
 
     async fn load_once(&self, keys: &[Vec<u8>]) -> Result<Snapshot, sqlx::Error> {
-        let rows = sqlx::query!(
-            r#"
-            SELECT clock.now AS "now!",
-                   record_key AS "record_key?", version AS "version?", caller AS "caller?",
-                   purpose AS "purpose?", challenge AS "challenge?", state AS "state?", sealed,
-                   channel AS "channel?", created_at AS "created_at?", expires_at AS "expires_at?",
-                   attempts AS "attempts?", sent_at AS "sent_at?", written_at AS "written_at?"
-            FROM otp_clock AS clock
-            LEFT JOIN otp_record ON record_key = ANY ($1::bytea[])
-            "#,
-            keys,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-
-        let now = rows
-            .first()
-            .map(|row| row.now)
-            .ok_or(sqlx::Error::RowNotFound)?;
-        let clock = Clock::read_now(Timestamp::from_milliseconds(now));
-        let records = rows
-            .into_iter()
-            // Without a record the join yields the clock alone.
-            .filter_map(|row| {
-                Some(Row {
-                    record_key: row.record_key?,
-                    version: row.version?,
-                    caller: row.caller?,
-                    purpose: row.purpose?,
-                    challenge: row.challenge?,
-                    state: row.state?,
-                    sealed: row.sealed,
-                    channel: row.channel?,
-                    created_at: row.created_at?,
-                    expires_at: row.expires_at?,
-                    attempts: row.attempts?,
-                    sent_at: row.sent_at?,
-                    written_at: row.written_at?,
-                })
-            })
-            .map(Row::into_record)
-            .collect::<Result<_, _>>()
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        Ok(Snapshot { clock, records })
+        load_on(&mut *self.borrow().await?, keys).await
     }
 }
 
@@ -230,7 +205,7 @@ impl RecordStore for PostgresStore {
             &columns.written_at,
             &columns.removable_at,
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.borrow().await?)
         .await?;
         written
             .into_iter()
@@ -244,7 +219,7 @@ impl RecordStore for PostgresStore {
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let swept = sqlx::query!(
+        let sweep = sqlx::query!(
             "DELETE FROM otp_record
              WHERE removable_at <= $1 AND record_key IN (
                  SELECT record_key FROM otp_record WHERE removable_at <= $1
@@ -252,10 +227,77 @@ impl RecordStore for PostgresStore {
              )",
             now.milliseconds(),
             i64::from(limit),
-        )
-        .execute(&self.pool)
-        .await?;
+        );
+        let swept = self
+            .in_time(async { Ok(sweep.execute(&mut *self.borrow().await?).await?) })
+            .await?;
         Ok(swept.rows_affected())
+    }
+}
+
+async fn load_on(connection: &mut PgConnection, keys: &[Vec<u8>]) -> Result<Snapshot, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+            SELECT clock.now AS "now!",
+                   record_key AS "record_key?", version AS "version?", caller AS "caller?",
+                   purpose AS "purpose?", challenge AS "challenge?", state AS "state?", sealed,
+                   channel AS "channel?", created_at AS "created_at?", expires_at AS "expires_at?",
+                   attempts AS "attempts?", sent_at AS "sent_at?", written_at AS "written_at?"
+            FROM otp_clock AS clock
+            LEFT JOIN otp_record ON record_key = ANY ($1::bytea[])
+            "#,
+        keys,
+    )
+    .fetch_all(connection)
+    .await?;
+
+    let now = rows
+        .first()
+        .map(|row| row.now)
+        .ok_or(sqlx::Error::RowNotFound)?;
+    let clock = Clock::read_now(Timestamp::from_milliseconds(now));
+    let records = rows
+        .into_iter()
+        // Without a record the join yields the clock alone.
+        .filter_map(|row| {
+            Some(Row {
+                record_key: row.record_key?,
+                version: row.version?,
+                caller: row.caller?,
+                purpose: row.purpose?,
+                challenge: row.challenge?,
+                state: row.state?,
+                sealed: row.sealed,
+                channel: row.channel?,
+                created_at: row.created_at?,
+                expires_at: row.expires_at?,
+                attempts: row.attempts?,
+                sent_at: row.sent_at?,
+                written_at: row.written_at?,
+            })
+        })
+        .map(Row::into_record)
+        .collect::<Result<_, _>>()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Snapshot { clock, records })
+}
+
+/// Whether the database does what requests need.
+async fn sign_of_life(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // What requests do first, about a record that is nobody's.
+    let nobody = [vec![0; size_of::<RecordKey>()]];
+    load_on(connection, &nobody).await?;
+    // What they then write is refused by a standby, and by a server that its
+    // operator, or a full disk, made read-only.
+    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
+        .fetch_one(connection)
+        .await?;
+    if read_only == "off" {
+        Ok(())
+    } else {
+        Err(sqlx::Error::Protocol(
+            "the database is read-only".to_owned(),
+        ))
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the tests run otpd on, and with.
 
 mod database;
+mod proxy;
 mod replica;
 
 pub use database::{Database, Kind};
+pub use proxy::Proxy;
 pub use replica::{Replica, otpd};

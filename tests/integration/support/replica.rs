@@ -152,6 +152,19 @@ impl Replica {
             .clone()
     }
 
+    /// Waits until `count` lines of the log hold `text`.
+    pub async fn wait_for_lines(&self, text: &str, count: usize) {
+        let enough =
+            |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        let mut log = self.log.clone();
+        let found = log.wait_for(enough).await.is_ok();
+        assert!(
+            found,
+            "the log ended without {count} x {text:?}:\n{}",
+            self.log()
+        );
+    }
+
     /// The code that the log provider wrote for a challenge.
     pub async fn code(&self, challenge_id: &str) -> String {
         let line = self
