@@ -6,6 +6,7 @@
 
 pub mod availability;
 mod borrowed;
+mod connect_parameters;
 mod migration;
 mod postgres;
 mod row;

@@ -11,6 +11,7 @@ use sqlx::{
 use super::{
     Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions,
     borrowed::Borrowed,
+    connect_parameters::refuse_unknown_parameters,
     migration::up_to_date,
     row::{Row, attempts_column, state_columns},
 };
@@ -32,6 +33,7 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Url`] where the URL cannot be read.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        refuse_unknown_parameters(url)?;
         let connect_options = PgConnectOptions::from_str(url)
             .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
             .application_name("otpd")

@@ -13,7 +13,7 @@ use super::{
     DEADLINE, ask_many, assert_all_unavailable, assert_one_line_each, remarks, send,
     wait_for_health, watch_liveness,
 };
-use crate::support::{Database, Replica};
+use crate::support::{Database, Replica, otpd};
 
 /// A database that answers, but not what requests need.
 #[tokio::test(flavor = "multi_thread")]
@@ -128,6 +128,33 @@ async fn the_log_tells_the_cause_and_neither_password_nor_url() {
         assert!(!log.contains(PASSWORD), "{log}");
         assert!(!log.contains("postgres://"), "{log}");
         assert_eq!(log.matches("Store unavailable").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn a_url_with_a_mistake_is_refused_and_not_shown() {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    for url in [
+        "postgres://otpd:correct-horse@127.0.0.1/otpd?pasword=correct-horse",
+        "postgres://otpd:correct-horse@127.0.0.1/otpd?sslmod=require",
+        "postgres://otpd:correct-horse@127.0.0.1/otpd?sslmode=sometimes",
+        "postgres://otpd:correct-horse@127.0.0.1:correct-horse/otpd",
+        "mysql://otpd:correct-horse@127.0.0.1/otpd",
+        "correct-horse",
+    ] {
+        let ended = otpd()
+            .env("DATABASE_URL", url)
+            .env("OTPD_LISTEN", "127.0.0.1:0")
+            .env("OTPD_LOG_LEVEL", "trace")
+            .current_dir(directory.path())
+            .output()
+            .expect("the binary was built");
+        let told = [ended.stdout, ended.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(ended.status.code(), Some(64), "{told:?}");
+        assert!(told[1].contains("database_url: "), "{told:?}");
+        for text in &told {
+            assert!(!text.contains("correct-horse"), "{url}: {told:?}");
+        }
     }
 }
 
