@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
+use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -44,13 +45,23 @@ impl OtpGrpc {
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let outcome = self.running.spawn(call).await;
-        let outcome =
-            outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())));
+        let outcome = outcome.unwrap_or_else(|error| Err(unfinished(&error)));
         outcome.map(Response::new).map_err(|error| {
             journal.refused(recipient.as_ref(), &error);
             error.into()
         })
     }
+}
+
+/// A call whose task did not end by itself. Tokio would tell what a panic said, which
+/// may be the recipient or the code that it is about.
+fn unfinished(error: &JoinError) -> ServiceError {
+    let cause = if error.is_panic() {
+        "the call panicked"
+    } else {
+        "the call was aborted"
+    };
+    ServiceError::Internal(cause.to_owned())
 }
 
 /// Journals and answers a request that cannot even be read.
@@ -212,4 +223,16 @@ fn channel(channel: Channel) -> v1::Channel {
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     SystemTime::from(at).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_panic_said_is_not_told() {
+        let panicked = tokio::spawn(async { panic!("no such recipient: +79991234567") });
+        let error = unfinished(&panicked.await.unwrap_err());
+        assert_eq!(error.to_string(), "the call panicked");
+    }
 }
