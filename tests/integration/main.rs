@@ -3,4 +3,5 @@
 mod main_job;
 mod outage;
 mod phones;
+mod secrecy;
 mod support;

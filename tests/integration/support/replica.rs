@@ -152,6 +152,15 @@ impl Replica {
             .clone()
     }
 
+    /// The newest line of the log that is `wanted`, once there is one; quick also in
+    /// a long log.
+    pub async fn wait_for_newest_line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let newest = |lines: &[String]| lines.iter().rev().find(|line| wanted(line)).cloned();
+        let mut log = self.log.clone();
+        let lines = log.wait_for(|lines| newest(lines).is_some()).await;
+        newest(&lines.expect("the log goes on until the line")).expect("it was just there")
+    }
+
     /// Waits until `count` lines of the log hold `text`.
     pub async fn wait_for_lines(&self, text: &str, count: usize) {
         let enough =
