@@ -9,7 +9,9 @@ use tracing_subscriber::{
 use crate::config::{LogFormat, LogLevel};
 
 /// Starts the log. Only otpd's own lines follow `level`: what libraries say below a
-/// warning may show what they carry.
+/// warning may show what they carry. sqlx says nothing at all: the store tells what
+/// ails the database, once and not for each connection, and sqlx's warnings show
+/// parts of the database's URL.
 pub fn start(format: LogFormat, level: LogLevel) {
     let level = match level {
         LogLevel::Error => "error",
@@ -18,7 +20,7 @@ pub fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    let filter = EnvFilter::new(format!("warn,otpd={level}"));
+    let filter = EnvFilter::new(format!("warn,sqlx=off,otpd={level}"));
     let lines = tracing_subscriber::fmt::layer().with_target(false);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stdout().is_terminal()).boxed(),

@@ -2,7 +2,11 @@
 //! request, the recipient masked, a failure with its cause. What an auditor looks for
 //! is marked `[OTP AUDIT]`.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use tonic::Status;
 use tracing::field::{DisplayValue, display};
@@ -49,7 +53,8 @@ pub(super) struct Journal {
     /// Who makes it.
     pub caller: Arc<Caller>,
     rpc: Rpc,
-    recipient: Option<Recipient>,
+    /// Known once the request has been read; shared by all clones.
+    recipient: Arc<OnceLock<Recipient>>,
 }
 
 impl Journal {
@@ -57,7 +62,7 @@ impl Journal {
         Self {
             caller,
             rpc,
-            recipient: None,
+            recipient: Arc::default(),
         }
     }
 
@@ -69,11 +74,14 @@ impl Journal {
 
     /// The masked recipient, once it is known.
     fn recipient(&self) -> Option<DisplayValue<&Recipient>> {
-        self.recipient.as_ref().map(display)
+        self.recipient.get().map(display)
     }
 
-    pub fn received(&mut self, recipient: Option<&Recipient>, purpose: &Purpose) {
-        self.recipient = recipient.cloned();
+    pub fn received(&self, recipient: Option<&Recipient>, purpose: &Purpose) {
+        if let Some(recipient) = recipient {
+            // A request is read once.
+            let _ = self.recipient.set(recipient.clone());
+        }
         let (mark, rpc, recipient) = (self.rpc.mark(), self.rpc, self.recipient());
         let caller = &self.caller.name;
         tracing::info!(%rpc, %caller, recipient, %purpose, "{mark} Request received");

@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
+use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -65,12 +66,22 @@ impl OtpGrpc {
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let outcome = self.running.spawn(call).await;
-        let outcome =
-            outcome.unwrap_or_else(|error| Err(ServiceError::Internal(error.to_string())));
+        let outcome = outcome.unwrap_or_else(|error| Err(unfinished(&error)));
         outcome
             .map(Response::new)
             .map_err(|error| journal.refused(error))
     }
+}
+
+/// A call whose task did not end by itself. Tokio would tell what a panic said, which
+/// may be the recipient or the code that it is about.
+fn unfinished(error: &JoinError) -> ServiceError {
+    let cause = if error.is_panic() {
+        "the call panicked"
+    } else {
+        "the call was aborted"
+    };
+    ServiceError::Internal(cause.to_owned())
 }
 
 #[tonic::async_trait]
@@ -79,13 +90,12 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let mut journal = self.open(Rpc::Send, &request)?;
+        let journal = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
-        let wish = translate::send(request.get_ref(), self.default_region)
-            .map_err(|error| journal.refused(error))?;
-        journal.received(Some(&wish.recipient), &wish.purpose);
-        let service = Arc::clone(&self.service);
+        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
+            let wish = translate::send(request.get_ref(), region)?;
+            journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = service.send(&journal.caller, &wish, deadline).await?;
             journal.sent(wish.channel, &reply);
             Ok(v1::SendOtpResponse {
@@ -109,13 +119,12 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let mut journal = self.open(Rpc::Verify, &request)?;
+        let journal = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
-        let typed = translate::verify(request.get_ref(), self.default_region)
-            .map_err(|error| journal.refused(error))?;
-        journal.received(Some(&typed.recipient), &typed.purpose);
-        let service = Arc::clone(&self.service);
+        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
+            let typed = translate::verify(request.get_ref(), region)?;
+            journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = service.verify(&journal.caller, &typed, deadline).await?;
             journal.judged(&reply);
             let mut response = v1::VerifyOtpResponse {
@@ -152,13 +161,12 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let mut journal = self.open(Rpc::Cancel, &request)?;
+        let journal = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
-        let wish = translate::cancel(request.get_ref(), self.default_region)
-            .map_err(|error| journal.refused(error))?;
-        journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
-        let service = Arc::clone(&self.service);
+        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
+            let wish = translate::cancel(request.get_ref(), region)?;
+            journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = service.cancel(&journal.caller, &wish, deadline).await?;
             journal.cancelled(&reply);
             Ok(v1::CancelOtpResponse {
@@ -173,13 +181,12 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let mut journal = self.open(Rpc::Status, &request)?;
+        let journal = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
-        let subject = translate::status(request.get_ref(), self.default_region)
-            .map_err(|error| journal.refused(error))?;
-        journal.received(subject.recipient.as_ref(), &subject.purpose);
-        let service = Arc::clone(&self.service);
+        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
+            let subject = translate::status(request.get_ref(), region)?;
+            journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = service.status(&journal.caller, &subject, deadline).await?;
             journal.told(&reply);
             let live = reply.status.live.as_ref();
@@ -216,4 +223,16 @@ fn channel(channel: Channel) -> v1::Channel {
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     SystemTime::from(at).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_panic_said_is_not_told() {
+        let panicked = tokio::spawn(async { panic!("no such recipient: +79991234567") });
+        let error = unfinished(&panicked.await.unwrap_err());
+        assert_eq!(error.to_string(), "the call panicked");
+    }
 }

@@ -193,11 +193,10 @@ fn check_variables(variables: &HashMap<String, String>) -> Result<()> {
                 .bytes()
                 .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
         if !named {
+            // What was given stays out: it may be what a value should be.
             return Err(invalid(
                 "variables",
-                format!(
-                    "a name is a small letter and then up to 31 of a-z, 0-9 and _, not {name:.40?}"
-                ),
+                "a name is a small letter and then up to 31 of a-z, 0-9 and _",
             ));
         }
         if value.len() > MAX_VARIABLE_VALUE_BYTES || value.chars().any(char::is_control) {

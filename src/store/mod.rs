@@ -5,6 +5,8 @@
 //! [`Store`] is the one that the configuration chose.
 
 pub mod availability;
+mod borrowed;
+mod connect_parameters;
 mod migration;
 mod postgres;
 mod row;

@@ -1,9 +1,10 @@
 //! PostgreSQL: the store that any number of replicas share.
 
 mod columns;
+mod load;
 mod write;
 
-use std::{collections::HashMap, str::FromStr as _, time::Duration};
+use std::{future::Future, str::FromStr as _, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -12,8 +13,8 @@ use sqlx::{
 };
 
 use super::{
-    Change, Clock, RecordStore, Snapshot, StoreError, StoreOptions, Version, VersionedLimit,
-    Written, migration::up_to_date, row::Row,
+    Change, RecordStore, Snapshot, StoreError, StoreOptions, Written, borrowed::Borrowed,
+    connect_parameters::refuse_unknown_parameters, migration::up_to_date,
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
 
@@ -33,6 +34,7 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Url`] where the URL cannot be read.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        refuse_unknown_parameters(url)?;
         let connect_options = PgConnectOptions::from_str(url)
             .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
             .application_name("otpd")
@@ -65,41 +67,58 @@ impl PostgresStore {
     }
 
     pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-        sqlx::query!(
-            "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
-            ours.as_slice(),
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key")
-            .fetch_one(&self.pool)
-            .await?)
+        self.in_time(async {
+            let mut connection = self.borrow().await?;
+            sqlx::query!(
+                "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
+                ours.as_slice(),
+            )
+            .execute(&mut *connection)
+            .await?;
+            let held = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
+            Ok(held.fetch_one(&mut *connection).await?)
+        })
+        .await
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = sqlx::query_scalar!("SELECT now FROM otp_clock")
-            .fetch_one(&self.pool)
-            .await;
-        if asked.is_ok() {
+        let asked = async { Ok(sign_of_life(&mut *self.borrow().await?).await?) };
+        if self.in_time(asked).await.is_ok() {
             return Ok(());
+        }
+        // The idle connections are of the same age as the one that failed: requests
+        // need not find out one by one.
+        while let Some(idle) = self.pool.try_acquire() {
+            drop(idle.detach());
         }
         // The pool only says that it waited too long, or that a connection that had
         // died while idle is dead; a connection of its own knows better.
-        match self.connect().await {
-            Ok(mut connection) => Ok(connection.ping().await?),
-            Err(cause) => Err(cause),
-        }
+        let mut connection = self.connect().await?;
+        self.in_time(async { Ok(sign_of_life(&mut connection).await?) })
+            .await
     }
 
     /// A connection outside of the pool.
     async fn connect(&self) -> Result<PgConnection, StoreError> {
-        let connect = PgConnection::connect_with(&self.options);
-        match tokio::time::timeout(self.timeout, connect).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(StoreError::Unavailable(
-                "no answer to a new connection in time".to_owned(),
-            )),
-        }
+        self.in_time(async { Ok(PgConnection::connect_with(&self.options).await?) })
+            .await
+    }
+
+    /// A connection of the pool.
+    async fn borrow(&self) -> Result<Borrowed, sqlx::Error> {
+        let connection = self.pool.acquire().await?;
+        Ok(Borrowed::new(connection, self.timeout))
+    }
+
+    /// Awaits the database, but not longer than the configured time-out.
+    fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        // In a box at once: what connects is large, and every caller would carry it.
+        let work = tokio::time::timeout(self.timeout, Box::pin(work));
+        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+        async move { work.await.unwrap_or_else(no_answer) }
     }
 
     pub(super) async fn close(&self) {
@@ -108,88 +127,10 @@ impl PostgresStore {
 
     async fn load_once(
         &self,
-        record_keys: &[&[u8]],
-        limit_keys: &[&[u8]],
+        records: &[&[u8]],
+        limits: &[&[u8]],
     ) -> Result<Snapshot, sqlx::Error> {
-        let rows = sqlx::query!(
-            r#"
-            WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
-            SELECT now AS "now!",
-                   record_key AS "record_key?", version AS "version?", caller AS "caller?",
-                   purpose AS "purpose?", challenge AS "challenge?", state AS "state?",
-                   sealed AS "sealed?", channel AS "channel?", created_at AS "created_at?",
-                   expires_at AS "expires_at?", attempts AS "attempts?", sent_at AS "sent_at?",
-                   failures AS "failures?", failed_at AS "failed_at?",
-                   hour_full_at AS "hour_full_at?", day_full_at AS "day_full_at?",
-                   memory AS "memory?", written_at AS "written_at?",
-                   NULL::bytea AS "limit_key?", NULL::bigint AS "full_at?"
-            FROM clock
-            LEFT JOIN otp_record ON record_key = ANY ($1::bytea[])
-            UNION ALL
-            SELECT now, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                   NULL, NULL, NULL, NULL, NULL, NULL, limit_key, full_at
-            FROM clock
-            JOIN otp_limit ON limit_key = ANY ($2::bytea[])
-            "#,
-            record_keys as &[&[u8]],
-            limit_keys as &[&[u8]],
-        )
-        .fetch_all(&self.pool)
-        .await?;
-
-        let now = rows
-            .first()
-            .map(|row| row.now)
-            .ok_or(sqlx::Error::RowNotFound)?;
-        let clock = Clock::read_now(Timestamp::from_milliseconds(now));
-        let (mut records, mut limits) = (HashMap::new(), HashMap::new());
-        for row in rows {
-            if let (Some(key), Some(version), Some(full_at)) =
-                (row.limit_key, row.version, row.full_at)
-            {
-                let full_at = Timestamp::from_milliseconds(full_at);
-                let limit = VersionedLimit {
-                    version: Version(version),
-                    full_at,
-                };
-                limits.insert(LimitKey(fixed(key, "limit_key")?), limit);
-                continue;
-            }
-            // Without a record the join yields the clock alone.
-            let columns = || {
-                Some(Row {
-                    record_key: row.record_key?,
-                    version: row.version?,
-                    caller: row.caller?,
-                    purpose: row.purpose?,
-                    challenge: row.challenge?,
-                    state: row.state?,
-                    sealed: row.sealed,
-                    channel: row.channel?,
-                    created_at: row.created_at?,
-                    expires_at: row.expires_at?,
-                    attempts: row.attempts?,
-                    sent_at: row.sent_at?,
-                    failures: row.failures?,
-                    failed_at: row.failed_at?,
-                    hour_full_at: row.hour_full_at?,
-                    day_full_at: row.day_full_at?,
-                    memory: row.memory?,
-                    written_at: row.written_at?,
-                })
-            };
-            if let Some(columns) = columns() {
-                let (key, record) = columns
-                    .into_record()
-                    .map_err(|error| sqlx::Error::Decode(error.into()))?;
-                records.insert(key, record);
-            }
-        }
-        Ok(Snapshot {
-            clock,
-            records,
-            limits,
-        })
+        load::load(&mut *self.borrow().await?, records, limits).await
     }
 }
 
@@ -216,32 +157,54 @@ impl RecordStore for PostgresStore {
     }
 
     async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
-        write::write(&self.pool, changes).await
+        Ok(write::write(&mut *self.borrow().await?, changes).await?)
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let records = sqlx::query!(
-            "DELETE FROM otp_record
-             WHERE removable_at <= $1 AND record_key IN (
-                 SELECT record_key FROM otp_record WHERE removable_at <= $1
-                 ORDER BY record_key LIMIT $2
-             )",
-            now.milliseconds(),
-            i64::from(limit),
-        )
-        .execute(&self.pool)
+        self.in_time(async {
+            let mut connection = self.borrow().await?;
+            let records = sqlx::query!(
+                "DELETE FROM otp_record
+                 WHERE removable_at <= $1 AND record_key IN (
+                     SELECT record_key FROM otp_record WHERE removable_at <= $1
+                     ORDER BY record_key LIMIT $2
+                 )",
+                now.milliseconds(),
+                i64::from(limit),
+            );
+            let records = records.execute(&mut *connection).await?;
+            let limits = sqlx::query!(
+                "DELETE FROM otp_limit
+                 WHERE full_at <= $1 AND limit_key IN (
+                     SELECT limit_key FROM otp_limit WHERE full_at <= $1
+                     ORDER BY limit_key LIMIT $2
+                 )",
+                now.milliseconds(),
+                i64::from(limit),
+            );
+            let limits = limits.execute(&mut *connection).await?;
+            Ok(records.rows_affected() + limits.rows_affected())
+        })
+        .await
+    }
+}
+
+/// Whether the database does what requests need.
+async fn sign_of_life(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // What requests do first, about a record that is nobody's.
+    let nobody: [&[u8]; 1] = [&[0; size_of::<RecordKey>()]];
+    load::load(connection, &nobody, &[]).await?;
+    // What they then write is refused by a standby, and by a server that its
+    // operator, or a full disk, made read-only.
+    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
+        .fetch_one(connection)
         .await?;
-        let limits = sqlx::query!(
-            "DELETE FROM otp_limit
-             WHERE full_at <= $1 AND limit_key IN (
-                 SELECT limit_key FROM otp_limit WHERE full_at <= $1 ORDER BY limit_key LIMIT $2
-             )",
-            now.milliseconds(),
-            i64::from(limit),
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(records.rows_affected() + limits.rows_affected())
+    if read_only == "off" {
+        Ok(())
+    } else {
+        Err(sqlx::Error::Protocol(
+            "the database is read-only".to_owned(),
+        ))
     }
 }
 

@@ -122,7 +122,10 @@ fn expected_lines(first: (&str, &str), second: (&str, &str)) -> Vec<String> {
         line("[OTP VERIFY] OTP verified successfully", ""),
         received("[OTP]", "GetOtpStatus"),
         line("[OTP] Status told", " live=false"),
-        line("[OTP] Request received rpc=CancelOtp caller=development", " purpose=login"),
+        line(
+            "[OTP] Request received rpc=CancelOtp caller=development",
+            " purpose=login",
+        ),
         line("[OTP] no live OTP to cancel", ""),
     ]);
     expected

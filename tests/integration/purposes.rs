@@ -44,6 +44,7 @@ async fn purposes_have_codes_and_policies_of_their_own(kind: Kind) {
     let database = Database::new(kind).await;
     let environment = [
         ("OTPD_POLICY__CODE_TTL", "4m"),
+        ("OTPD_POLICY__FAILURE_DELAY", "0s"),
         ("OTPD_PURPOSES__LOGIN__CODE_LENGTH", "8"),
         ("OTPD_PURPOSES__LOGIN__MAX_ATTEMPTS", "2"),
         ("OTPD_PURPOSES__PAYMENT__REQUIRE_CHALLENGE_ID", "true"),
@@ -133,7 +134,10 @@ async fn purposes_have_codes_and_policies_of_their_own(kind: Kind) {
 
 async fn a_challenge_id_alone_finds_its_code(kind: Kind) {
     let database = Database::new(kind).await;
-    let environment = [("OTPD_PURPOSES__LOGIN__MAX_ATTEMPTS", "3")];
+    let environment = [
+        ("OTPD_PURPOSES__LOGIN__MAX_ATTEMPTS", "3"),
+        ("OTPD_POLICY__FAILURE_DELAY", "0s"),
+    ];
     let replica = Replica::start_with(&database, &environment).await;
     let client = &mut replica.client();
     let sent = send(client, "login").await;

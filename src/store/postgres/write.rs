@@ -1,6 +1,6 @@
 //! The one statement that writes a batch.
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 
 use super::{
     super::{Change, StoreError, Written},
@@ -15,7 +15,10 @@ use crate::domain::{LimitKey, RecordKey};
     clippy::too_many_lines,
     reason = "it is one statement, and reads as one"
 )]
-pub(super) async fn write(pool: &PgPool, changes: &[Change]) -> Result<Written, StoreError> {
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<Written, StoreError> {
     let limits = LimitColumns::of(changes);
     let records = RecordColumns::of(changes);
     let rows = sqlx::query!(
@@ -119,7 +122,7 @@ pub(super) async fn write(pool: &PgPool, changes: &[Change]) -> Result<Written, 
         &records.written_at,
         &records.removable_at,
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     let mut written = Written::default();
     for row in rows {

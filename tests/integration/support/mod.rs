@@ -2,18 +2,22 @@
 
 mod command;
 mod database;
+mod proxy;
 mod refusal;
 mod replica;
 mod request;
 mod script;
+mod secrets;
 mod strangers;
 mod words;
 
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
+pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
 pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
+pub use secrets::{Secrets, hex};
 pub use strangers::unharmed;
 pub use words::{Typed, reason};

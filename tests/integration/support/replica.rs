@@ -169,6 +169,28 @@ impl Replica {
             .clone()
     }
 
+    /// The newest line of the log that is `wanted`, once there is one; quick also in
+    /// a long log.
+    pub async fn wait_for_newest_line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let newest = |lines: &[String]| lines.iter().rev().find(|line| wanted(line)).cloned();
+        let mut log = self.log.clone();
+        let lines = log.wait_for(|lines| newest(lines).is_some()).await;
+        newest(&lines.expect("the log goes on until the line")).expect("it was just there")
+    }
+
+    /// Waits until `count` lines of the log hold `text`.
+    pub async fn wait_for_lines(&self, text: &str, count: usize) {
+        let enough =
+            |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        let mut log = self.log.clone();
+        let found = log.wait_for(enough).await.is_ok();
+        assert!(
+            found,
+            "the log ended without {count} x {text:?}:\n{}",
+            self.log()
+        );
+    }
+
     /// The code that the log provider wrote for a challenge.
     pub async fn code(&self, challenge_id: &str) -> String {
         self.codes(challenge_id, 1).await.remove(0)

@@ -1,0 +1,50 @@
+//! Connections that find their way back to the pool, or are given up.
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+
+/// A connection on its way through one request.
+///
+/// sqlx takes a connection back only when it gave a sign of life, and waits for
+/// that without end. One that hangs would so cost its place in the pool for ever;
+/// this one is waited for only as long as for a statement, and then closed.
+pub(super) struct Borrowed {
+    connection: PoolConnection<Postgres>,
+    timeout: Duration,
+}
+
+impl Borrowed {
+    /// `timeout` is how long its way back may take.
+    pub fn new(connection: PoolConnection<Postgres>, timeout: Duration) -> Self {
+        Self {
+            connection,
+            timeout,
+        }
+    }
+}
+
+impl Deref for Borrowed {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        // What the pool itself spawns when a connection is dropped, only not bounded.
+        let back = self.connection.return_to_pool();
+        tokio::spawn(tokio::time::timeout(self.timeout, back));
+    }
+}

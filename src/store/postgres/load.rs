@@ -1,0 +1,97 @@
+//! The one statement that loads a batch.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::{
+    super::{Clock, Snapshot, Version, VersionedLimit, row::Row},
+    fixed,
+};
+use crate::domain::{LimitKey, Timestamp};
+
+/// Loads records, limits and the clock.
+pub(super) async fn load(
+    connection: &mut PgConnection,
+    record_keys: &[&[u8]],
+    limit_keys: &[&[u8]],
+) -> Result<Snapshot, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
+        SELECT now AS "now!",
+               record_key AS "record_key?", version AS "version?", caller AS "caller?",
+               purpose AS "purpose?", challenge AS "challenge?", state AS "state?",
+               sealed AS "sealed?", channel AS "channel?", created_at AS "created_at?",
+               expires_at AS "expires_at?", attempts AS "attempts?", sent_at AS "sent_at?",
+               failures AS "failures?", failed_at AS "failed_at?",
+               hour_full_at AS "hour_full_at?", day_full_at AS "day_full_at?",
+               memory AS "memory?", written_at AS "written_at?",
+               NULL::bytea AS "limit_key?", NULL::bigint AS "full_at?"
+        FROM clock
+        LEFT JOIN otp_record ON record_key = ANY ($1::bytea[])
+        UNION ALL
+        SELECT now, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+               NULL, NULL, NULL, NULL, NULL, NULL, limit_key, full_at
+        FROM clock
+        JOIN otp_limit ON limit_key = ANY ($2::bytea[])
+        "#,
+        record_keys as &[&[u8]],
+        limit_keys as &[&[u8]],
+    )
+    .fetch_all(connection)
+    .await?;
+
+    let now = rows
+        .first()
+        .map(|row| row.now)
+        .ok_or(sqlx::Error::RowNotFound)?;
+    let clock = Clock::read_now(Timestamp::from_milliseconds(now));
+    let (mut records, mut limits) = (HashMap::new(), HashMap::new());
+    for row in rows {
+        if let (Some(key), Some(version), Some(full_at)) = (row.limit_key, row.version, row.full_at)
+        {
+            let full_at = Timestamp::from_milliseconds(full_at);
+            let limit = VersionedLimit {
+                version: Version(version),
+                full_at,
+            };
+            limits.insert(LimitKey(fixed(key, "limit_key")?), limit);
+            continue;
+        }
+        // Without a record the join yields the clock alone.
+        let columns = || {
+            Some(Row {
+                record_key: row.record_key?,
+                version: row.version?,
+                caller: row.caller?,
+                purpose: row.purpose?,
+                challenge: row.challenge?,
+                state: row.state?,
+                sealed: row.sealed,
+                channel: row.channel?,
+                created_at: row.created_at?,
+                expires_at: row.expires_at?,
+                attempts: row.attempts?,
+                sent_at: row.sent_at?,
+                failures: row.failures?,
+                failed_at: row.failed_at?,
+                hour_full_at: row.hour_full_at?,
+                day_full_at: row.day_full_at?,
+                memory: row.memory?,
+                written_at: row.written_at?,
+            })
+        };
+        if let Some(columns) = columns() {
+            let (key, record) = columns
+                .into_record()
+                .map_err(|error| sqlx::Error::Decode(error.into()))?;
+            records.insert(key, record);
+        }
+    }
+    Ok(Snapshot {
+        clock,
+        records,
+        limits,
+    })
+}

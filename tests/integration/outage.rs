@@ -1,0 +1,225 @@
+//! A database that is absent at the start or goes away later: refused at once or
+//! within the deadline, told by health and by one line of the log, and over by
+//! itself as soon as the database is back.
+
+mod causes;
+mod network;
+
+use std::time::Duration;
+
+use otpd::grpc::v1::{
+    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
+    otp_service_client::OtpServiceClient,
+};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_types::StatusExt as _;
+
+use crate::support::{Database, Replica};
+
+/// Long enough that only a hang outlasts it.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The store is given up long before that.
+const SHORT_STORE_TIMEOUT: (&str, &str) = ("OTPD_STORE__TIMEOUT", "500ms");
+/// After a send the next one is allowed.
+const COOL_DOWN: Duration = Duration::from_secs(61);
+const REQUESTS: usize = 100;
+
+fn recipient(number: usize) -> String {
+    format!("+7999{:07}", number * 7_919)
+}
+
+fn with_deadline<T>(message: T, deadline: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+/// A request of some kind, by its number; even ones send.
+async fn ask(
+    mut client: OtpServiceClient<Channel>,
+    number: usize,
+    deadline: Duration,
+) -> Result<(), Status> {
+    let recipient = recipient(number);
+    match number % 6 {
+        1 => {
+            let message = VerifyOtpRequest {
+                recipient,
+                code: "000000".to_owned(),
+                ..Default::default()
+            };
+            let reply = client.verify_otp(with_deadline(message, deadline)).await;
+            reply.map(drop)
+        }
+        3 => {
+            let message = CancelOtpRequest {
+                recipient,
+                ..Default::default()
+            };
+            let reply = client.cancel_otp(with_deadline(message, deadline)).await;
+            reply.map(drop)
+        }
+        5 => {
+            let message = GetOtpStatusRequest {
+                recipient,
+                ..Default::default()
+            };
+            let reply = client.get_otp_status(with_deadline(message, deadline));
+            reply.await.map(drop)
+        }
+        _ => send(client, number, deadline).await.map(drop),
+    }
+}
+
+async fn send(
+    mut client: OtpServiceClient<Channel>,
+    number: usize,
+    deadline: Duration,
+) -> Result<String, Status> {
+    let message = SendOtpRequest {
+        recipient: recipient(number),
+        ..Default::default()
+    };
+    let reply = client.send_otp(with_deadline(message, deadline)).await?;
+    Ok(reply.into_inner().challenge_id)
+}
+
+/// Starts many requests at once.
+fn ask_many(replica: &Replica, deadline: Duration) -> JoinSet<Result<(), Status>> {
+    ask_many_of(&replica.client(), deadline)
+}
+
+fn ask_many_of(
+    client: &OtpServiceClient<Channel>,
+    deadline: Duration,
+) -> JoinSet<Result<(), Status>> {
+    (0..REQUESTS)
+        .map(|number| ask(client.clone(), number, deadline))
+        .collect()
+}
+
+fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    details
+        .error_info()
+        .map(|info| info.reason.clone())
+        .unwrap_or_default()
+}
+
+/// What a caller needs in order to come back later.
+fn assert_store_unavailable(status: &Status) {
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!(reason(status), "STORE_UNAVAILABLE", "{status:?}");
+    let details = status.get_error_details();
+    let wait = details
+        .retry_info()
+        .and_then(|info| info.retry_delay)
+        .expect("it says when to come back");
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    let pushback: Option<u128> = pushback
+        .and_then(|pushback| pushback.to_str().ok())
+        .and_then(|pushback| pushback.parse().ok());
+    assert_eq!(pushback, Some(wait.as_millis()));
+    assert!(!wait.is_zero());
+}
+
+async fn assert_all_unavailable(requests: JoinSet<Result<(), Status>>) {
+    let answers = requests.join_all().await;
+    assert_eq!(answers.len(), REQUESTS);
+    for answer in answers {
+        assert_store_unavailable(&answer.expect_err("there is no store"));
+    }
+}
+
+/// Both names of the service's health.
+async fn wait_for_health(replica: &Replica, wanted: ServingStatus) {
+    for service in ["", "otp.v1.OtpService"] {
+        replica.wait_for_health(service, wanted).await;
+    }
+}
+
+/// Watches the health of `liveness`; ends when it changes from SERVING.
+async fn watch_liveness(replica: &Replica) -> JoinHandle<()> {
+    let request = HealthCheckRequest {
+        service: "liveness".to_owned(),
+    };
+    let watched = HealthClient::new(replica.channel()).watch(request).await;
+    let mut changes = watched.expect("health answers").into_inner();
+    let first = changes.message().await.expect("health answers");
+    let first = first.map(|change| change.status());
+    assert_eq!(first, Some(ServingStatus::Serving));
+    tokio::spawn(async move {
+        let change = changes.message().await;
+        panic!("liveness changed: {change:?}");
+    })
+}
+
+/// Every recipient of [`ask_many`] gets a code that works, whatever became of the
+/// sends before: nothing is half done.
+/// `until` is where the clock then stands, beyond any cool-down.
+async fn assert_all_are_served(replica: &Replica, database: &Database, until: Duration) {
+    let mut challenges = Vec::new();
+    let mut too_soon = Vec::new();
+    for number in 0..REQUESTS {
+        match send(replica.client(), number, DEADLINE).await {
+            Ok(challenge) => challenges.push((number, challenge)),
+            Err(status) => {
+                assert_eq!(reason(&status), "RESEND_TOO_SOON", "{status:?}");
+                let details = status.get_error_details();
+                let info = details.error_info().expect("it has a reason");
+                let challenge = &info.metadata["challenge_id"];
+                too_soon.push((number, challenge.clone()));
+            }
+        }
+    }
+    database.advance_clock(until).await;
+    for (number, challenge) in too_soon {
+        let resent = send(replica.client(), number, DEADLINE).await;
+        assert_eq!(resent.expect("the cool-down is over"), challenge);
+        challenges.push((number, challenge));
+    }
+    assert_eq!(challenges.len(), REQUESTS);
+    for (number, challenge) in challenges {
+        let message = VerifyOtpRequest {
+            recipient: recipient(number),
+            code: replica.code(&challenge).await,
+            ..Default::default()
+        };
+        let verified = replica.client().verify_otp(message).await;
+        assert!(verified.expect("it is judged").into_inner().verified);
+    }
+}
+
+/// The lines of the log from `start` on that are not of the way of a request that was
+/// answered, whose last ones may still come in; and the number of all.
+fn remarks(replica: &Replica, start: usize) -> (Vec<String>, usize) {
+    let log = replica.log();
+    let lines: Vec<&str> = log.lines().collect();
+    let remarks = lines[start..]
+        .iter()
+        .filter(|line| {
+            let answered = [
+                "Request received",
+                "OTP sent",
+                "Generated OTP",
+                "OTP verified",
+            ];
+            !answered.iter().any(|step| line.contains(step))
+        })
+        .map(ToString::to_string)
+        .collect();
+    (remarks, lines.len())
+}
+
+/// An outage is one line, its end another, and nothing else but that requests came.
+fn assert_one_line_each(remarks: &[String]) {
+    let [outage, end] = remarks else {
+        panic!("not one line for the outage and one for its end: {remarks:#?}");
+    };
+    assert!(outage.contains("ERROR [OTP] Store unavailable cause="));
+    assert!(end.contains("INFO [OTP] Store answers"));
+}

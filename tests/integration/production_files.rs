@@ -1,0 +1,94 @@
+//! The production files of the repository, and the README's commands for them.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::support::{Database, Ended, Replica, otpd, run};
+
+/// Where compose mounts the files that `prepare` makes.
+const MOUNTED: &str = "/run/secrets";
+
+/// Runs `deploy/production/prepare`, and puts the configuration's paths right for this
+/// machine.
+fn prepare(directory: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/production/prepare");
+    let prepared = Command::new(script)
+        .arg(directory)
+        .env("OTPD", env!("CARGO_BIN_EXE_otpd"))
+        .output()
+        .expect("the script runs");
+    assert!(prepared.status.success(), "{prepared:?}");
+    let configuration = directory.join("otpd.toml");
+    let text = fs::read_to_string(&configuration).expect("the script made it");
+    let here = directory.display().to_string();
+    fs::write(&configuration, text.replace(MOUNTED, &here)).expect("the file can be written");
+    configuration.display().to_string()
+}
+
+fn grpcurl(directory: &Path, proof: &[String], call: &str, body: &str, port: u16) -> Ended {
+    let program =
+        std::env::var("TEST_GRPCURL").expect("TEST_GRPCURL names grpcurl; run `./check tests`");
+    let authority = directory.join("ca.crt");
+    let mut command = Command::new(program);
+    command
+        .arg("-cacert")
+        .arg(authority)
+        .args(proof)
+        .args(["-d", body, &format!("localhost:{port}")])
+        .arg(format!("otp.v1.OtpService/{call}"));
+    run(&mut command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_prepared_files_serve_by_token_and_by_certificate() {
+    let database = Database::sqlite();
+    let directory = database.directory().join("secrets");
+    let configuration = prepare(&directory);
+    let again = prepare(&directory);
+    assert_eq!(again, configuration, "what is there is left alone");
+    let at = |name: &str| directory.join(name).display().to_string();
+    let environment = [
+        ("OTPD_ENVIRONMENT", "production"),
+        ("OTPD_CONFIG", configuration.as_str()),
+        ("OTPD_KEYS_FILE", &at("otpd.keys")),
+    ];
+    let replica = Replica::launch(database.url(), &database, &environment).await;
+    replica.wait_for_line("[OTP] Store answers").await;
+    let port = replica.address().port();
+
+    let body = r#"{"recipient":"8 (999) 123-45-67","purpose":"login"}"#;
+    let token = fs::read_to_string(at("crm.token")).expect("the script made it");
+    let by_token = [
+        "-H".to_owned(),
+        format!("authorization: Bearer {}", token.trim()),
+    ];
+    let sent = grpcurl(&directory, &by_token, "SendOtp", body, port);
+    let reply: serde_json::Value = serde_json::from_str(&sent.done()).expect("it is JSON");
+    let code = reply["code"]
+        .as_str()
+        .expect("this caller delivers by itself");
+
+    let by_certificate = [
+        "-cert".to_owned(),
+        at("crm.crt"),
+        "-key".to_owned(),
+        at("crm.key"),
+    ];
+    let body = format!(r#"{{"recipient":"+79991234567","purpose":"login","code":"{code}"}}"#);
+    let verified = grpcurl(&directory, &by_certificate, "VerifyOtp", &body, port);
+    assert!(verified.done().contains("\"verified\": true"));
+
+    let nobody = grpcurl(&directory, &[], "VerifyOtp", &body, port);
+    assert!(nobody.failed().contains("CALLER_UNKNOWN"));
+
+    let probe = run(otpd()
+        .arg("health")
+        .env("OTPD_ADDRESS", format!("https://localhost:{port}"))
+        .env("OTPD_CA", at("ca.crt")));
+    assert_eq!(probe.done().trim(), "SERVING");
+    let (status, log) = replica.stop().await;
+    assert!(status.success());
+    assert!(
+        !log.contains(code) && !log.contains("Generated OTP"),
+        "{log}"
+    );
+}

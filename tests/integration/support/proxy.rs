@@ -1,0 +1,251 @@
+//! A network between otpd and its database that can be made to fail.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpSocket, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+
+use super::Database;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// A TCP proxy before a PostgreSQL database. Each switch holds from the moment its
+/// method returns: no byte that is sent later still passes under the old state.
+pub struct Proxy {
+    url: String,
+    state: watch::Sender<State>,
+    opened: Arc<AtomicU64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traffic {
+    Forwarded,
+    Refused,
+    Hung,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    traffic: Traffic,
+    /// Connections with a lower number are closed.
+    cut_below: u64,
+    /// Connections with a lower number stay silent whatever the traffic does.
+    lost_below: u64,
+}
+
+impl State {
+    fn closes(self, connection: u64) -> bool {
+        self.traffic == Traffic::Refused || connection < self.cut_below
+    }
+
+    fn forwards(self, connection: u64) -> bool {
+        self.traffic == Traffic::Forwarded
+            && connection >= self.cut_below
+            && connection >= self.lost_below
+    }
+}
+
+impl Proxy {
+    /// A proxy that forwards to the server of `database`.
+    pub fn forwarding(database: &Database) -> Self {
+        Self::start(database, Traffic::Forwarded)
+    }
+
+    /// A proxy that refuses connections until it is told otherwise.
+    pub fn refusing(database: &Database) -> Self {
+        Self::start(database, Traffic::Refused)
+    }
+
+    fn start(database: &Database, traffic: Traffic) -> Self {
+        let socket = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let address = socket.local_addr().expect("it is bound");
+        let (server, url) = redirect(database.url(), address);
+        let (sender, state) = watch::channel(State {
+            traffic,
+            cut_below: 0,
+            lost_below: 0,
+        });
+        let port = match traffic {
+            Traffic::Refused => Port::Reserved(socket),
+            _ => Port::Listening(socket.listen(BACKLOG).expect("the port is ours")),
+        };
+        let opened = Arc::new(AtomicU64::new(0));
+        tokio::spawn(accept(port, address, server, state, Arc::clone(&opened)));
+        Self {
+            url,
+            state: sender,
+            opened,
+        }
+    }
+
+    /// The database as it is seen through this proxy.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Forwards, also what was held back meanwhile.
+    pub fn forward(&self) {
+        self.switch(Traffic::Forwarded);
+    }
+
+    /// Closes all connections and takes no new ones.
+    pub fn refuse(&self) {
+        self.cut();
+        self.switch(Traffic::Refused);
+    }
+
+    /// Takes connections, and holds back every byte on all of them.
+    pub fn hang(&self) {
+        self.switch(Traffic::Hung);
+    }
+
+    /// Closes all connections, once, like a restart of the database.
+    pub fn cut(&self) {
+        let opened = self.opened.load(Ordering::SeqCst);
+        self.state.send_modify(|state| state.cut_below = opened);
+    }
+
+    /// Holds back every byte on the connections so far, for ever, like a database
+    /// whose address moved to another machine.
+    pub fn lose(&self) {
+        let opened = self.opened.load(Ordering::SeqCst);
+        self.state.send_modify(|state| state.lost_below = opened);
+    }
+
+    fn switch(&self, traffic: Traffic) {
+        let opened = self.opened.load(Ordering::SeqCst);
+        self.state.send_modify(|state| {
+            // What slipped in while refusing must not come alive afterwards.
+            if state.traffic == Traffic::Refused {
+                state.cut_below = opened;
+            }
+            state.traffic = traffic;
+        });
+    }
+}
+
+/// The server that a URL names, and the URL with another address in its place.
+fn redirect(url: &str, address: SocketAddr) -> (SocketAddr, String) {
+    let (before, rest) = url.split_once('@').expect("the URL names a user");
+    let (server, database) = rest.split_once('/').expect("the URL names a database");
+    let server = server.parse().expect("the server has an IP address");
+    (server, format!("{before}@{address}/{database}"))
+}
+
+/// The port of the proxy: kept, but refusing; or open.
+enum Port {
+    Reserved(TcpSocket),
+    Listening(TcpListener),
+}
+
+/// A port that is bound, so that nobody else gets it, and refuses connections.
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Accepts connections until the proxy is dropped.
+async fn accept(
+    mut port: Port,
+    address: SocketAddr,
+    server: SocketAddr,
+    mut state: watch::Receiver<State>,
+    opened: Arc<AtomicU64>,
+) {
+    let refused = |state: &State| state.traffic == Traffic::Refused;
+    loop {
+        port = match port {
+            Port::Reserved(socket) => {
+                if state.wait_for(|state| !refused(state)).await.is_err() {
+                    return;
+                }
+                Port::Listening(socket.listen(BACKLOG).expect("the port is ours"))
+            }
+            Port::Listening(listener) => loop {
+                tokio::select! {
+                    alive = async { state.wait_for(refused).await.is_ok() } => {
+                        if !alive {
+                            return;
+                        }
+                        drop(listener);
+                        break Port::Reserved(reserve(address).expect("the port was just ours"));
+                    }
+                    accepted = listener.accept() => {
+                        let (client, _) = accepted.expect("the listener is open");
+                        let number = opened.fetch_add(1, Ordering::SeqCst);
+                        tokio::spawn(carry(number, client, server, state.clone()));
+                    }
+                }
+            },
+        };
+    }
+}
+
+/// Carries one connection until an end closes it or it is cut.
+async fn carry(
+    number: u64,
+    client: TcpStream,
+    server: SocketAddr,
+    mut state: watch::Receiver<State>,
+) {
+    let pumped = state.clone();
+    let both_ways = async {
+        held_back(number, &mut pumped.clone()).await?;
+        let server = TcpStream::connect(server).await?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::try_join!(
+            pump(number, from_client, to_server, pumped.clone()),
+            pump(number, from_server, to_client, pumped.clone()),
+        )
+    };
+    tokio::select! {
+        // Either way both connections are dropped, which is all that is to be done.
+        _ = both_ways => {}
+        _ = state.wait_for(|state| state.closes(number)) => {}
+    }
+}
+
+async fn pump(
+    number: u64,
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<State>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        // Also the news that an end was closed are held back.
+        held_back(number, &mut state).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}
+
+/// Waits until the connection `number` is forwarded.
+async fn held_back(number: u64, state: &mut watch::Receiver<State>) -> io::Result<()> {
+    match state.wait_for(|state| state.forwards(number)).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(io::Error::other("the proxy is gone")),
+    }
+}
