@@ -148,15 +148,21 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, Co
         if let Some(rest) = problem.strip_prefix("unknown field `")
             && let Some((unknown, expected)) = rest.split_once('`')
         {
-            let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+            let table = path
+                .rsplit_once('.')
+                .map_or("", |(table, _)| table)
+                .to_owned();
             if !path.ends_with(unknown) {
-                path = [table, unknown]
+                path = [table.as_str(), unknown]
                     .into_iter()
                     .filter(|part| !part.is_empty())
                     .collect::<Vec<_>>()
                     .join(".");
             }
             problem = format!("unknown key{expected}");
+            if name.is_empty() && table.is_empty() {
+                problem.push_str(", `policy`, `purposes`, `callers`");
+            }
         }
         // config repeats the key and its origin, which are told already.
         let problem = problem.split(" for key `").next().unwrap_or_default();
@@ -197,7 +203,7 @@ where
         .map(|element| {
             let named = element.clone();
             T::try_from(element)
-                .map_err(|error| serde::de::Error::custom(format!("{named:?} is {error}")))
+                .map_err(|error| serde::de::Error::custom(format!("{named:?}: {error}")))
         })
         .collect()
 }
