@@ -146,8 +146,9 @@ fn permit(
     now: Timestamp,
 ) -> Result<(SendLimits, Charges), SendRefusal> {
     if let Some(record) = record {
+        // A code that dies as the wait ends is as useless as one that dies before.
         if let Some(block) = record.failures.block(policy, now)
-            && now.plus(policy.code_ttl) < block.until
+            && now.plus(policy.code_ttl) <= block.until
         {
             return Err(SendRefusal::Blocked(block));
         }
