@@ -63,12 +63,12 @@ pub fn cancel(
         }
         let mut done = Cancelled::default();
         let challenge = &mut record.challenge;
-        if request.challenge.admits(challenge.nonce) && challenge.live_secret(policy, now).is_some()
-        {
+        let named = request.challenge.admits(challenge.nonce);
+        if named && challenge.live_secret(policy, now).is_some() {
             challenge.state = ChallengeState::Cancelled;
             done.challenge = Some(challenge.nonce);
         }
-        if request.reset_failures && record.failures.remembered(policy, now) > 0 {
+        if named && request.reset_failures && record.failures.remembered(policy, now) > 0 {
             record.failures = Failures::NONE;
             done.failures_reset = true;
         }

@@ -50,6 +50,11 @@ impl Code {
         u32::try_from(self.0.len()).expect("a code has at most 10 digits")
     }
 
+    /// Whether `other` has the same digits.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+
     /// Whether `typed` is this code, in a time that does not depend on where they
     /// differ.
     pub fn matches(&self, typed: &TypedCode) -> bool {

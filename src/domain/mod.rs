@@ -47,3 +47,6 @@ pub use status::{LiveCode, Status, status};
 pub use test_recipient::TestRecipient;
 pub use time::Timestamp;
 pub use verify::{Verdict, VerifyRefusal, VerifyRequest, verify};
+
+#[cfg(test)]
+mod limits_in_any_order;

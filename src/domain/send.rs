@@ -8,7 +8,7 @@ use rand::Rng;
 use super::{
     Answer, Block, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Decision,
     Exceeded, Failures, LimitName, Memory, Policy, Purpose, Recalled, Recipient, Record,
-    RequestIdentity, Secret, SharedLimit, Timestamp,
+    RequestIdentity, Secret, SharedLimit, TestRecipient, Timestamp,
     limit::{Charges, settle_all, take_all},
     record::{SendLimits, decide},
 };
@@ -26,9 +26,9 @@ pub struct SendRequest<'a> {
     pub purpose: &'a Purpose,
     /// The way to send it by.
     pub channel: Channel,
-    /// The fixed code of a test recipient, to whom nothing is sent, and for whom no
-    /// limit on sends counts.
-    pub test_code: Option<&'a Code>,
+    /// What makes the recipient a test recipient, to whom nothing is sent, and for
+    /// whom no limit on sends counts.
+    pub test: Option<&'a TestRecipient>,
 }
 
 /// A code to be sent.
@@ -146,8 +146,9 @@ fn permit(
     now: Timestamp,
 ) -> Result<(SendLimits, Charges), SendRefusal> {
     if let Some(record) = record {
+        // A code that dies as the wait ends is as useless as one that dies before.
         if let Some(block) = record.failures.block(policy, now)
-            && now.plus(policy.code_ttl) < block.until
+            && now.plus(policy.code_ttl) <= block.until
         {
             return Err(SendRefusal::Blocked(block));
         }
@@ -159,7 +160,7 @@ fn permit(
         }
     }
     let own = record.map(|record| record.send_limits).unwrap_or_default();
-    if request.test_code.is_some() {
+    if request.test.is_some() {
         return Ok((own, Charges::new()));
     }
     let own_limits = own.shared(policy);
@@ -190,7 +191,7 @@ fn make(
             (record.failures, record.memory.clone())
         });
     let repeated = record.and_then(|record| {
-        let code = code_worth_repeating(&record.challenge, policy, now)?;
+        let code = code_worth_repeating(&record.challenge, request, policy, now)?;
         Some((
             Challenge {
                 channel: request.channel,
@@ -201,9 +202,10 @@ fn make(
     });
     let resent = repeated.is_some();
     let (challenge, code) = repeated.unwrap_or_else(|| {
-        let code = request
-            .test_code
-            .map_or_else(|| Code::generate(policy.code_length, random), Clone::clone);
+        let code = match request.test {
+            Some(test) => test.code.clone(),
+            None => Code::generate(policy.code_length, random),
+        };
         (
             Challenge::start(code.clone(), request, policy, now, random),
             code,
@@ -238,10 +240,20 @@ fn make(
     (sent, record)
 }
 
-/// The code, if it lives and will live at least as long as the next wait.
-fn code_worth_repeating(challenge: &Challenge, policy: &Policy, now: Timestamp) -> Option<Code> {
+/// The code, if it lives and will live at least as long as the next wait, and is the
+/// one that a test recipient must have.
+fn code_worth_repeating(
+    challenge: &Challenge,
+    request: &SendRequest<'_>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<Code> {
     let secret = challenge.live_secret(policy, now)?;
-    (now.until(challenge.expires_at) >= policy.resend_after).then(|| secret.code.clone())
+    let lasts = now.until(challenge.expires_at) >= policy.resend_after;
+    let right = request
+        .test
+        .is_none_or(|test| test.code.same_as(&secret.code));
+    (lasts && right).then(|| secret.code.clone())
 }
 
 impl Challenge {
@@ -257,12 +269,15 @@ impl Challenge {
             code,
             recipient: request.recipient.clone(),
         };
+        let expires_at = now.plus(policy.code_ttl);
         Self {
             nonce: ChallengeNonce::generate(random),
             state: ChallengeState::Live(secret),
             channel: request.channel,
             created_at: now,
-            expires_at: now.plus(policy.code_ttl),
+            expires_at: request
+                .test
+                .map_or(expires_at, |test| expires_at.min(test.expires_at)),
             attempts: 0,
         }
     }

@@ -25,8 +25,82 @@ impl TestRecipient {
         self.caller == *caller && self.recipient == *recipient && self.purpose == *purpose
     }
 
-    /// The code, while it is a test recipient.
-    pub fn code_at(&self, now: Timestamp) -> Option<&Code> {
-        (now < self.expires_at).then_some(&self.code)
+    /// Itself, while it is a test recipient. Its codes end with that, so that none is
+    /// ever sent to who the recipient really is.
+    pub fn at(&self, now: Timestamp) -> Option<&Self> {
+        (now < self.expires_at).then_some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        domain::{Channel, Policy, Record, RequestIdentity, SendRequest, Sent, send},
+        keys::system_random,
+    };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_milliseconds(seconds * 1_000)
+    }
+
+    fn recipient() -> TestRecipient {
+        TestRecipient {
+            caller: CallerName::new("crm"),
+            recipient: Recipient::from_canonical("+79991234567".to_owned()),
+            purpose: Purpose::default(),
+            code: Code::from_digits("000000").unwrap(),
+            expires_at: at(1_000),
+        }
+    }
+
+    fn sent(record: Option<Record>, seconds: i64, configured: bool) -> (Sent, Record) {
+        let test = recipient();
+        let mut id = [0; 16];
+        rand::Rng::fill_bytes(&mut system_random(), &mut id);
+        let request = SendRequest {
+            identity: &RequestIdentity {
+                id,
+                fields: [0; 16],
+                writer: 0,
+                named: false,
+            },
+            caller: &test.caller,
+            recipient: &test.recipient,
+            purpose: &test.purpose,
+            channel: Channel::Sms,
+            test: test.at(at(seconds)).filter(|_| configured),
+        };
+        let policy = Policy::default();
+        let decision = send(
+            record,
+            &[],
+            &request,
+            &policy,
+            at(seconds),
+            &mut system_random(),
+        );
+        (decision.answer.unwrap(), decision.write.unwrap())
+    }
+
+    #[test]
+    fn a_fixed_code_ends_with_its_entry_and_is_never_sent_to_a_real_recipient() {
+        let (first, record) = sent(None, 900, true);
+        assert_eq!(first.code.unwrap().expose(), "000000");
+        assert_eq!(first.expires_at, at(1_000));
+        let (second, _) = sent(Some(record), 1_000, true);
+        assert!(!second.resent);
+        assert_eq!(second.expires_at, at(1_000).plus(Duration::from_mins(5)));
+    }
+
+    #[test]
+    fn a_random_code_is_not_repeated_as_a_fixed_one() {
+        let (first, record) = sent(None, 100, false);
+        let (second, _) = sent(Some(record), 200, true);
+        assert!(!second.resent);
+        assert_ne!(first.challenge, second.challenge);
+        assert_eq!(second.code.unwrap().expose(), "000000");
     }
 }

@@ -97,7 +97,9 @@ impl OtpService {
                     Err(error) => return Err(error),
                 }
             }
-            if !wrote_record {
+            // A refusal wants none of the limits, and neither does a right answer; what an
+            // earlier try paid is given back.
+            if !wrote_record || decision.charges.is_empty() {
                 self.give_back(&tab, deadline).await;
             }
             return Ok(decision.answer);

@@ -70,7 +70,7 @@ impl OtpService {
         let limits = request.limits(&self.keys, caller, policy);
         let identity = self.identity("SendOtp", request.request_id.as_deref(), &request.fields());
         let rule = |record, limits: &[_], now, random: &mut _| {
-            let test_code = test.and_then(|test| test.code_at(now));
+            let test = test.and_then(|test| test.at(now));
             let identity = &identity;
             let caller = &caller.name;
             let wish = SendRequest {
@@ -79,10 +79,10 @@ impl OtpService {
                 recipient,
                 purpose,
                 channel: *channel,
-                test_code,
+                test,
             };
             domain::send(record, limits, &wish, policy, now, random)
-                .map(|sent| sent.map(|sent| (sent, test_code.is_some())))
+                .map(|sent| sent.map(|sent| (sent, test.is_some())))
         };
         let decided = self.decide(caller, key, &limits, deadline, rule).await?;
 

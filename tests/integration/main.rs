@@ -6,6 +6,7 @@ mod bad_input;
 mod command_line;
 mod conformance;
 mod cool_down;
+mod guessing;
 mod imports;
 mod log_lines;
 mod main_job;

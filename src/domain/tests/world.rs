@@ -52,7 +52,7 @@ pub(super) fn send_at(
 ) -> Decision<Result<Sent, SendRefusal>> {
     let request = SendRequest {
         identity: &identity(random),
-        test_code: None,
+        test: None,
         caller: &caller(),
         recipient: &Recipient::from_canonical("+79991234567".to_owned()),
         purpose: &Purpose::default(),

@@ -1,0 +1,223 @@
+//! The rules with what they write, and requests to them in the form of data.
+
+use std::{collections::HashMap, convert::Infallible, time::Duration};
+
+use rand::TryRng;
+
+use super::super::*;
+
+/// Draws other words each time, and the same ones in each run.
+struct Counter(u64);
+
+impl TryRng for Counter {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        unimplemented!("the rules draw words of 64 bits, and bytes")
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.0 += 1;
+        Ok(self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0 += 1;
+        bytes[..8].copy_from_slice(&self.0.to_le_bytes());
+        Ok(())
+    }
+}
+
+/// What is asked, but for the id.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wish {
+    Send { voice: bool },
+    Verify { digits: String },
+    Cancel { reset: bool },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Reply {
+    Sent {
+        challenge: ChallengeNonce,
+        expires_at: Timestamp,
+        resend_at: Timestamp,
+        resent: bool,
+        code_length: u32,
+    },
+    NotSent(SendRefusal),
+    Verdict(Verdict),
+    NotJudged(VerifyRefusal),
+    Cancelled(Cancelled),
+    NotCancelled,
+}
+
+impl Reply {
+    /// How long it says to wait.
+    pub fn told_to_wait(&self) -> Option<Duration> {
+        match self {
+            Self::NotSent(SendRefusal::TooSoon { wait, .. }) => Some(*wait),
+            Self::NotSent(SendRefusal::Blocked(block))
+            | Self::NotJudged(VerifyRefusal::Blocked(block)) => Some(block.wait),
+            Self::NotSent(SendRefusal::Limit(exceeded))
+            | Self::NotJudged(VerifyRefusal::Limit(exceeded)) => Some(exceeded.wait),
+            _ => None,
+        }
+    }
+
+    pub fn says_reused(&self) -> bool {
+        matches!(
+            self,
+            Self::NotSent(SendRefusal::Reused)
+                | Self::NotJudged(VerifyRefusal::Reused)
+                | Self::NotCancelled
+        )
+    }
+}
+
+/// A reply, and what came with it.
+pub(super) struct Done {
+    pub reply: Reply,
+    pub wrote: bool,
+    pub charged: bool,
+    /// Of a send: whether a message must go out.
+    pub first: bool,
+}
+
+/// The rules, and what they have written.
+pub(super) struct Rules {
+    pub policy: Policy,
+    pub record: Option<Record>,
+    limits: HashMap<LimitName, Timestamp>,
+    random: Counter,
+}
+
+impl Rules {
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            record: None,
+            limits: HashMap::new(),
+            random: Counter(0),
+        }
+    }
+
+    /// The live code, or another one of its length.
+    pub fn digits(&self, right: bool, now: Timestamp) -> String {
+        let live = self.record.as_ref();
+        let live = live.and_then(|record| record.challenge.live_secret(&self.policy, now));
+        let code = live.map_or("123456", |secret| secret.code.expose());
+        if right {
+            return code.to_owned();
+        }
+        let other = if code.starts_with('0') { "1" } else { "0" };
+        format!("{other}{}", &code[1..])
+    }
+
+    /// Asks the rules, and writes what they say.
+    pub fn ask(&mut self, id: Option<u8>, wish: &Wish, now: Timestamp) -> Done {
+        let identity = self.identity(id, wish);
+        let (policy, record) = (self.policy.clone(), self.record.clone());
+        match wish {
+            Wish::Send { voice } => {
+                let request = SendRequest {
+                    identity: &identity,
+                    caller: &CallerName::new("caller"),
+                    recipient: &Recipient::from_canonical("+79991234567".to_owned()),
+                    purpose: &Purpose::default(),
+                    channel: if *voice { Channel::Voice } else { Channel::Sms },
+                    test: None,
+                };
+                let name = LimitName::IpSendsPerHour;
+                let limit = self.limit(name);
+                let limits = limit.as_slice();
+                let decision = send(record, limits, &request, &policy, now, &mut self.random);
+                let first = decision.answer.as_ref().is_ok_and(|sent| sent.first);
+                let decision = decision.map(|answer| match answer {
+                    Ok(sent) => Reply::Sent {
+                        challenge: sent.challenge,
+                        expires_at: sent.expires_at,
+                        resend_at: sent.resend_at,
+                        resent: sent.resent,
+                        code_length: sent.code_length,
+                    },
+                    Err(refusal) => Reply::NotSent(refusal),
+                });
+                self.commit(decision, name, first)
+            }
+            Wish::Verify { digits } => {
+                let request = VerifyRequest {
+                    identity: &identity,
+                    code: &TypedCode::parse(digits).unwrap(),
+                    challenge: ChallengeFilter::Newest,
+                };
+                let name = LimitName::IpFailuresPerHour;
+                let decision = verify(record, self.limit(name).as_slice(), &request, &policy, now);
+                let decision = decision.map(|answer| match answer {
+                    Ok(verdict) => Reply::Verdict(verdict),
+                    Err(refusal) => Reply::NotJudged(refusal),
+                });
+                self.commit(decision, name, false)
+            }
+            Wish::Cancel { reset } => {
+                let request = CancelRequest {
+                    identity: &identity,
+                    challenge: ChallengeFilter::Newest,
+                    reset_failures: *reset,
+                };
+                let decision = cancel(record, &request, &policy, now).map(|answer| match answer {
+                    Ok(cancelled) => Reply::Cancelled(cancelled),
+                    Err(Reused) => Reply::NotCancelled,
+                });
+                self.commit(decision, LimitName::IpFailuresPerHour, false)
+            }
+        }
+    }
+
+    fn commit(&mut self, decision: Decision<Reply>, name: LimitName, first: bool) -> Done {
+        let wrote = decision.write.is_some();
+        self.record = decision.write.or(self.record.take());
+        let charge = decision.charges.into_iter().flatten().next();
+        self.limits.extend(charge.map(|full_at| (name, full_at)));
+        Done {
+            reply: decision.answer,
+            wrote,
+            charged: charge.is_some(),
+            first,
+        }
+    }
+
+    fn limit(&self, name: LimitName) -> Option<SharedLimit> {
+        Some(SharedLimit {
+            name,
+            rate: self.policy.rate(name)?,
+            full_at: self.limits.get(&name).copied(),
+            paid: false,
+        })
+    }
+
+    /// As the service makes it: the id tells the RPC too, and one is made up where
+    /// there is none.
+    fn identity(&mut self, id: Option<u8>, wish: &Wish) -> RequestIdentity {
+        let writer = self.random.try_next_u64().unwrap();
+        let mut bytes = [0; 16];
+        let (rpc, fields) = match wish {
+            Wish::Send { voice } => (1, u8::from(*voice).to_string()),
+            Wish::Verify { digits } => (2, digits.clone()),
+            Wish::Cancel { reset } => (3, u8::from(*reset).to_string()),
+        };
+        match id {
+            Some(id) => bytes[..2].copy_from_slice(&[rpc, id]),
+            None => bytes[8..].copy_from_slice(&writer.to_le_bytes()),
+        }
+        let mut field_bytes = [0; 16];
+        field_bytes[..fields.len()].copy_from_slice(fields.as_bytes());
+        RequestIdentity {
+            id: bytes,
+            fields: field_bytes,
+            writer,
+            named: id.is_some(),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The rules, and beside them what must be true of them, kept in the plainest way.
+
+use std::{collections::HashMap, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{
+    super::*,
+    Step,
+    rules::{Reply, Rules, Wish},
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+pub(super) struct World {
+    pub rules: Rules,
+    pub now: Timestamp,
+    /// How long the last refusal said to wait.
+    told_to_wait: Option<Duration>,
+    asked: Vec<(u8, Wish)>,
+    remembered: Vec<(u8, Wish, Reply, Timestamp)>,
+    failures: u32,
+    failed_at: Timestamp,
+    sent_at: Vec<Timestamp>,
+    wrong_at: Vec<Timestamp>,
+    judged: HashMap<[u8; 16], u32>,
+}
+
+impl World {
+    pub fn new(policy: Policy) -> Self {
+        let now = Timestamp::from_milliseconds(1_800_000_000_000);
+        Self {
+            rules: Rules::new(policy),
+            now,
+            told_to_wait: None,
+            asked: Vec::new(),
+            remembered: Vec::new(),
+            failures: 0,
+            failed_at: now,
+            sent_at: Vec::new(),
+            wrong_at: Vec::new(),
+            judged: HashMap::new(),
+        }
+    }
+
+    pub fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Wait(milliseconds) => {
+                self.now = self.now.plus(Duration::from_millis(milliseconds));
+                Ok(())
+            }
+            Step::WaitAsTold { early } => {
+                let wait = self.told_to_wait.unwrap_or_default();
+                let early = Duration::from_millis(early.into());
+                self.now = self.now.plus(wait.saturating_sub(early));
+                Ok(())
+            }
+            Step::Send { id, voice } => self.check(id, Wish::Send { voice }),
+            Step::Verify { id, right } => {
+                let digits = self.rules.digits(right, self.now);
+                self.check(id, Wish::Verify { digits })
+            }
+            Step::Cancel { id, reset } => self.check(id, Wish::Cancel { reset }),
+            Step::Again { .. } if self.asked.is_empty() => Ok(()),
+            Step::Again { which, changed } => {
+                let (id, mut wish) = which.get(&self.asked).clone();
+                if changed {
+                    match &mut wish {
+                        Wish::Send { voice: flag } | Wish::Cancel { reset: flag } => *flag = !*flag,
+                        Wish::Verify { digits } => digits.replace_range(..1, "7"),
+                    }
+                }
+                self.check(Some(id), wish)
+            }
+        }
+    }
+
+    /// Makes a request and holds its reply and its effect to the rules.
+    fn check(&mut self, id: Option<u8>, wish: Wish) -> Result<(), TestCaseError> {
+        let same_rpc =
+            |other: &Wish| std::mem::discriminant(other) == std::mem::discriminant(&wish);
+        let remembered = self
+            .remembered
+            .iter()
+            .find(|(of, other, _, until)| Some(*of) == id && same_rpc(other) && self.now < *until)
+            .cloned();
+        let blocked_until = self.blocked_until();
+        let done = self.rules.ask(id, &wish, self.now);
+        self.told_to_wait = done.reply.told_to_wait().or(self.told_to_wait);
+        self.asked.extend(id.map(|id| (id, wish.clone())));
+
+        if let Some((_, first_wish, first_reply, _)) = remembered {
+            prop_assert!(!done.wrote && !done.charged && !done.first);
+            if first_wish == wish {
+                prop_assert_eq!(done.reply, first_reply);
+            } else {
+                prop_assert!(done.reply.says_reused(), "{:?}", done.reply);
+            }
+            return self.check_failures();
+        }
+        prop_assert!(!done.reply.says_reused());
+        match &done.reply {
+            Reply::Sent { .. } => {
+                prop_assert!(done.wrote && done.first);
+                prop_assert!(blocked_until.is_none_or(|until| self.code_outlasts(until)));
+                self.sent_at.push(self.now);
+            }
+            Reply::NotSent(refusal) => {
+                prop_assert!(!done.wrote && !done.charged);
+                let useless = blocked_until.filter(|&until| !self.code_outlasts(until));
+                let told = match refusal {
+                    SendRefusal::Blocked(block) => Some(block.until),
+                    _ => None,
+                };
+                prop_assert_eq!(told, useless);
+            }
+            Reply::Verdict(Verdict::WrongCode { challenge, .. }) => {
+                prop_assert!(done.wrote);
+                prop_assert_eq!(blocked_until, None);
+                self.failures = self.failures_now() + 1;
+                self.failed_at = self.now;
+                self.wrong_at.push(self.now);
+                self.count(*challenge)?;
+            }
+            Reply::Verdict(Verdict::Verified { challenge, .. }) => {
+                prop_assert!(done.wrote && !done.charged);
+                prop_assert_eq!(blocked_until, None);
+                self.failures = 0;
+                self.count(*challenge)?;
+            }
+            Reply::Verdict(_) => {
+                prop_assert!(!done.wrote && !done.charged);
+                prop_assert_eq!(blocked_until, None);
+            }
+            Reply::NotJudged(refusal) => {
+                prop_assert!(!done.wrote && !done.charged);
+                let told = match refusal {
+                    VerifyRefusal::Blocked(block) => {
+                        prop_assert_eq!(
+                            block.locked,
+                            self.failures >= self.rules.policy.failure_limit
+                        );
+                        Some(block.until)
+                    }
+                    _ => None,
+                };
+                prop_assert_eq!(told, blocked_until);
+            }
+            Reply::Cancelled(cancelled) => {
+                let reset = wish == Wish::Cancel { reset: true } && self.failures_now() > 0;
+                prop_assert_eq!(cancelled.failures_reset, reset);
+                prop_assert_eq!(done.wrote, reset || cancelled.challenge.is_some());
+                if reset {
+                    self.failures = 0;
+                }
+            }
+            Reply::NotCancelled => unreachable!("only a used id refuses it"),
+        }
+        if let Some(id) = id.filter(|_| done.wrote) {
+            let until = self.now.plus(self.rules.policy.request_memory);
+            self.remembered.push((id, wish, done.reply, until));
+        }
+        self.check_failures()
+    }
+
+    fn failures_now(&self) -> u32 {
+        if self.now < self.failed_at.plus(self.rules.policy.failure_memory) {
+            self.failures
+        } else {
+            0
+        }
+    }
+
+    /// Until when answers are refused, by the words of rule 5.
+    fn blocked_until(&self) -> Option<Timestamp> {
+        let failures = self.failures_now();
+        let mut delay = Duration::ZERO;
+        if failures >= self.rules.policy.failure_limit {
+            delay = self.rules.policy.failure_memory;
+        } else if failures.is_multiple_of(self.rules.policy.max_attempts) {
+            for round in 0..failures / self.rules.policy.max_attempts {
+                delay = if round == 0 {
+                    self.rules.policy.failure_delay
+                } else {
+                    delay * 2
+                };
+                delay = delay.min(HOUR);
+            }
+        }
+        Some(self.failed_at.plus(delay)).filter(|&until| self.now < until)
+    }
+
+    /// Whether a code that is made now lives longer than a wait.
+    fn code_outlasts(&self, until: Timestamp) -> bool {
+        until < self.now.plus(self.rules.policy.code_ttl)
+    }
+
+    fn count(&mut self, challenge: ChallengeNonce) -> Result<(), TestCaseError> {
+        let judged = self.judged.entry(challenge.0).or_default();
+        *judged += 1;
+        prop_assert!(*judged <= self.rules.policy.max_attempts);
+        Ok(())
+    }
+
+    /// The count of failures is nothing but the wrong answers since the last success
+    /// or reset.
+    fn check_failures(&self) -> Result<(), TestCaseError> {
+        let stored = self.rules.record.as_ref();
+        let stored = stored.map_or(0, |record| {
+            record.failures.remembered(&self.rules.policy, self.now)
+        });
+        prop_assert_eq!(stored, self.failures_now());
+        Ok(())
+    }
+
+    /// In every window no more than the burst and what is refilled meanwhile.
+    pub fn check_limits(&self) -> Result<(), TestCaseError> {
+        let Policy {
+            sends_per_hour,
+            sends_per_day,
+            ip_sends_per_hour,
+            ip_failures_per_hour,
+            ..
+        } = self.rules.policy;
+        for (taken, count, period) in [
+            (&self.sent_at, sends_per_hour, HOUR),
+            (&self.sent_at, sends_per_day, DAY),
+            (&self.sent_at, ip_sends_per_hour, HOUR),
+            (&self.wrong_at, ip_failures_per_hour, HOUR),
+        ] {
+            if count == 0 {
+                continue;
+            }
+            let interval = period.as_millis().div_ceil(count.into());
+            for (first, start) in taken.iter().enumerate() {
+                for (number, end) in taken[first..].iter().enumerate() {
+                    let refilled = start.until(*end).as_millis() / interval;
+                    prop_assert!((number as u128) < u128::from(count) + refilled);
+                }
+            }
+        }
+        Ok(())
+    }
+}

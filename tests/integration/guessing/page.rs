@@ -1,0 +1,92 @@
+//! docs/guessing.md: its tables are what the simulation found.
+
+use std::{env, fmt::Write as _, fs, path::Path, time::Duration};
+
+const COMMAND: &str = "UPDATE_DOCS=1 cargo test --test integration guessing";
+
+/// A Markdown table.
+#[derive(Debug)]
+pub struct Table(String);
+
+impl Table {
+    pub fn new(head: &[&str]) -> Self {
+        let mut table = Self(String::new());
+        table.row(head.iter().map(|&cell| cell.to_owned()));
+        let rule = format!("|---{}|", "|--:".repeat(head.len() - 1));
+        table.0.push_str(&rule);
+        table.0.push('\n');
+        table
+    }
+
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        for cell in cells {
+            write!(self.0, "| {cell} ").expect("a string takes all");
+        }
+        self.0.push_str("|\n");
+    }
+}
+
+/// Holds the tables of the page to these, or writes them there where `UPDATE_DOCS` is
+/// set.
+pub fn hold_to(tables: &[(&str, Table)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guessing.md");
+    let committed = fs::read_to_string(&path).expect("docs/guessing.md is there");
+    let mut page = committed.clone();
+    for (name, Table(table)) in tables {
+        let begin = format!("<!-- {name}: written by {COMMAND} -->\n");
+        let end = format!("<!-- {name}: end -->");
+        let (before, rest) = page
+            .split_once(&begin)
+            .unwrap_or_else(|| panic!("docs/guessing.md lacks {begin}"));
+        let (_, after) = rest
+            .split_once(&end)
+            .unwrap_or_else(|| panic!("docs/guessing.md lacks {end}"));
+        page = format!("{before}{begin}\n{table}\n{end}{after}");
+    }
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, page).expect("docs/guessing.md can be written");
+        return;
+    }
+    assert!(
+        page == committed,
+        "docs/guessing.md is not what the simulation finds; to rewrite it: {COMMAND}\n\n{page}"
+    );
+}
+
+/// A whole number as people read it.
+pub fn number(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A chance as a percentage with two significant digits, and as one in so many.
+pub fn chance(chance: f64) -> String {
+    let percent = chance * 100.0;
+    let decimals = (0..9).find(|&decimals| percent * 10_f64.powi(decimals) >= 9.95);
+    let decimals = usize::try_from(decimals.unwrap_or(9)).expect("it is small");
+    if chance > 0.4 {
+        return format!("{percent:.decimals$} %");
+    }
+    let one_in = (1.0 / chance).round();
+    let scale = 10_f64.powf((one_in.log10() - 1.0).floor().max(0.0));
+    let one_in = format!("{:.0}", (one_in / scale).round() * scale);
+    let one_in = one_in.parse().expect("it is a whole number");
+    format!("{percent:.decimals$} % (1 in {})", number(one_in))
+}
+
+/// A duration in its largest unit.
+pub fn duration(duration: Duration) -> String {
+    let hours = duration.as_secs_f64() / 3_600.0;
+    if hours < 48.0 {
+        format!("{hours:.0} h")
+    } else {
+        format!("{:.0} days", hours / 24.0)
+    }
+}

@@ -1,0 +1,230 @@
+//! What the attacker meets: the real rules, with records and shared limits kept in
+//! memory and a clock that whoever calls them moves.
+
+use std::{collections::HashMap, time::Duration};
+
+use otpd::{
+    domain::{
+        self, CallerName, ChallengeFilter, ChallengeNonce, Channel, Code, Decision, LimitName,
+        Policy, Purpose, Recipient, Record, RequestIdentity, SendRefusal, SendRequest, Sent,
+        SharedLimit, Timestamp, TypedCode, Verdict, VerifyRefusal, VerifyRequest,
+    },
+    keys::system_random,
+};
+
+/// When every simulation starts.
+pub const START: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
+pub const DAY: Duration = Duration::from_hours(24);
+pub const MONTH: Duration = Duration::from_hours(30 * 24);
+pub const YEAR: Duration = Duration::from_hours(365 * 24);
+
+/// An address from which requests come; the limits per client count by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client(pub u32);
+
+/// One record as the attacker sees it, and what he has done to it.
+#[derive(Debug)]
+pub struct Target {
+    caller: u32,
+    purpose: Purpose,
+    recipient: Recipient,
+    record: Option<Record>,
+    /// When each of his answers was judged; all of them were wrong.
+    pub judged_at: Vec<Timestamp>,
+    /// How many of them each code had, in their order.
+    guesses: Vec<(ChallengeNonce, u32)>,
+    /// Messages that reached the victim, her own included.
+    pub messages: u32,
+    /// How often the victim logged in.
+    pub successes: u32,
+}
+
+impl Target {
+    pub fn new(caller: u32, recipient: u32, purpose: u32) -> Self {
+        Self {
+            caller,
+            purpose: Purpose::parse(&format!("purpose-{purpose}")).expect("it is a purpose"),
+            recipient: Recipient::from_canonical(format!("+7999{recipient:07}")),
+            record: None,
+            judged_at: Vec::new(),
+            guesses: Vec::new(),
+            messages: 0,
+            successes: 0,
+        }
+    }
+
+    /// The chance that none of the guesses was right: of a code's values each is
+    /// guessed once, so `n` guesses at it are right with a chance of exactly `n` in
+    /// all its values; and codes know nothing of each other. As a logarithm, since it
+    /// is so near to 1.
+    pub fn logarithm_of_missing(&self, values: f64) -> f64 {
+        self.guesses
+            .iter()
+            .map(|&(_, guesses)| (-f64::from(guesses) / values).ln_1p())
+            .sum()
+    }
+
+    /// The most answers that were judged within any 30 days, both ends included.
+    pub fn worst_month(&self) -> usize {
+        let mut first = 0;
+        let mut worst = 0;
+        for (last, &judged_at) in self.judged_at.iter().enumerate() {
+            while self.judged_at[first].plus(MONTH) < judged_at {
+                first += 1;
+            }
+            worst = worst.max(last + 1 - first);
+        }
+        worst
+    }
+}
+
+/// Records, limits and policy.
+#[derive(Debug)]
+pub struct World {
+    pub policy: Policy,
+    pub targets: Vec<Target>,
+    limits: HashMap<(LimitName, u32, Client), Timestamp>,
+    requests: u128,
+}
+
+impl World {
+    pub fn new(policy: Policy, targets: Vec<Target>) -> Self {
+        Self {
+            policy,
+            targets,
+            limits: HashMap::new(),
+            requests: 0,
+        }
+    }
+
+    /// Which limits a client shares: those of one caller.
+    pub fn caller(&self, target: usize) -> u32 {
+        self.targets[target].caller
+    }
+
+    pub fn send(
+        &mut self,
+        target: usize,
+        client: Client,
+        now: Timestamp,
+    ) -> Result<Sent, SendRefusal> {
+        let limit = self.limit(target, LimitName::IpSendsPerHour, client);
+        let identity = self.identity();
+        let Target {
+            caller,
+            purpose,
+            recipient,
+            record,
+            ..
+        } = &self.targets[target];
+        let request = SendRequest {
+            identity: &identity,
+            caller: &CallerName::new(format!("caller-{caller}")),
+            recipient,
+            purpose,
+            channel: Channel::Sms,
+            test: None,
+        };
+        let random = &mut system_random();
+        let decision = domain::send(
+            record.clone(),
+            limit.as_slice(),
+            &request,
+            &self.policy,
+            now,
+            random,
+        );
+        let sent = self.commit(target, LimitName::IpSendsPerHour, client, decision);
+        self.targets[target].messages += u32::from(sent.is_ok());
+        sent
+    }
+
+    pub fn verify(
+        &mut self,
+        target: usize,
+        client: Client,
+        code: &TypedCode,
+        now: Timestamp,
+    ) -> Result<Verdict, VerifyRefusal> {
+        let limit = self.limit(target, LimitName::IpFailuresPerHour, client);
+        let identity = self.identity();
+        let request = VerifyRequest {
+            identity: &identity,
+            code,
+            challenge: ChallengeFilter::Newest,
+        };
+        let record = self.targets[target].record.clone();
+        let decision = domain::verify(record, limit.as_slice(), &request, &self.policy, now);
+        let verdict = self.commit(target, LimitName::IpFailuresPerHour, client, decision);
+        let target = &mut self.targets[target];
+        match verdict {
+            Ok(Verdict::WrongCode { challenge, .. }) => {
+                target.judged_at.push(now);
+                match target.guesses.last_mut() {
+                    Some((code, guesses)) if *code == challenge => *guesses += 1,
+                    _ => target.guesses.push((challenge, 1)),
+                }
+            }
+            Ok(Verdict::Verified { .. }) => target.successes += 1,
+            _ => {}
+        }
+        verdict
+    }
+
+    /// The code that lies in the victim's inbox, if it is still good.
+    pub fn live_code(&self, target: usize, now: Timestamp) -> Option<&Code> {
+        let record = self.targets[target].record.as_ref()?;
+        let secret = record.challenge.live_secret(&self.policy, now)?;
+        Some(&secret.code)
+    }
+
+    /// The limit of one client with one caller, unless it is off.
+    fn limit(&self, target: usize, name: LimitName, client: Client) -> Option<SharedLimit> {
+        let key = (name, self.caller(target), client);
+        Some(SharedLimit {
+            name,
+            rate: self.policy.rate(name)?,
+            full_at: self.limits.get(&key).copied(),
+            paid: false,
+        })
+    }
+
+    fn identity(&mut self) -> RequestIdentity {
+        self.requests += 1;
+        RequestIdentity {
+            id: self.requests.to_le_bytes(),
+            fields: [0; 16],
+            writer: 0,
+            named: false,
+        }
+    }
+
+    fn commit<Answer>(
+        &mut self,
+        target: usize,
+        name: LimitName,
+        client: Client,
+        decision: Decision<Answer>,
+    ) -> Answer {
+        if let Some(record) = decision.write {
+            self.targets[target].record = Some(record);
+        }
+        let key = (name, self.caller(target), client);
+        for full_at in decision.charges.into_iter().flatten() {
+            self.limits.insert(key, full_at);
+        }
+        decision.answer
+    }
+}
+
+/// A code of as many digits as `code` that is another one.
+pub fn wrong(code: &Code) -> TypedCode {
+    let (first, rest) = code.expose().split_at(1);
+    let other = if first == "0" { "1" } else { "0" };
+    TypedCode::parse(&format!("{other}{rest}")).expect("these are digits")
+}
+
+/// What its owner reads and types.
+pub fn right(code: &Code) -> TypedCode {
+    TypedCode::parse(code.expose()).expect("these are digits")
+}
