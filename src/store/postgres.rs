@@ -157,7 +157,7 @@ impl RecordStore for PostgresStore {
     }
 
     async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
-        Ok(write::write(&mut *self.borrow().await?, changes).await?)
+        write::write(&mut *self.borrow().await?, changes).await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
