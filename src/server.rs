@@ -5,7 +5,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 
 use crate::{
     config::Config,
@@ -93,12 +97,7 @@ pub async fn run(
     ))
     .max_decoding_message_size(MAX_MESSAGE_BYTES);
 
-    let (health, health_service) = tonic_health::server::health_reporter();
-    set_health(&health, false).await;
-    health
-        .set_service_status(LIVENESS, ServingStatus::Serving)
-        .await;
-
+    let (health, health_service) = new_health().await;
     let described = settings.reflection;
     let (end_serving, serving_ends) = watch::channel(false);
     let mut ends = serving_ends.clone();
@@ -178,6 +177,16 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Health as it is at birth: the process lives, and serves nothing yet.
+async fn new_health() -> (HealthReporter, HealthServer<impl Health>) {
+    let (health, service) = tonic_health::server::health_reporter();
+    set_health(&health, false).await;
+    health
+        .set_service_status(LIVENESS, ServingStatus::Serving)
+        .await;
+    (health, service)
 }
 
 async fn set_health(health: &HealthReporter, serving: bool) {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
-use otpd::{key_file, keys::KeyRing};
+use otpd::key_file;
 use rand::Rng as _;
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
@@ -71,12 +71,6 @@ impl Database {
 
     pub fn keys_file(&self) -> PathBuf {
         self.directory.path().join("otpd.keys")
-    }
-
-    /// The keys of the file, as replicas read them.
-    pub fn keys(&self) -> KeyRing {
-        let text = key_file::read(&self.keys_file()).expect("the file was made");
-        KeyRing::parse(&text).expect("the file holds keys")
     }
 
     /// Puts the store's clock so far ahead of the machine's, for all replicas at

@@ -117,10 +117,6 @@ impl Replica {
         self.address
     }
 
-    pub fn process_id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// A connection that is made at the first call.
     pub fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address))
