@@ -1,5 +1,9 @@
 //! How a code reaches its recipient. A provider only hands a message over.
 
+mod envelope;
+
+pub use envelope::{Accepted, DeliveryError, Envelope, Text};
+
 use crate::domain::{ChallengeId, Code, Recipient};
 
 /// A code on its way to its recipient.

@@ -1,0 +1,72 @@
+//! A message as providers take it, and what they say to it.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::domain::{ChallengeId, Channel, Code, ErrorClass, MessageId, Recipient};
+
+/// One message, ready to be handed over.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    /// Tells it from every other; the idempotency key of providers that take one.
+    pub id: MessageId,
+    /// Whose code it carries.
+    pub challenge_id: ChallengeId,
+    /// Whom it goes to.
+    pub recipient: &'a Recipient,
+    /// The way by which it travels.
+    pub channel: Channel,
+    /// The code, for providers that make the text themselves.
+    pub code: &'a Code,
+    /// What it says.
+    pub text: &'a Text,
+    /// How long the code still lives.
+    pub life_left: Duration,
+    /// The language that was asked for, as a BCP 47 tag; empty where none was.
+    pub locale: &'a str,
+    /// Where the end user is, for providers that look for fraud.
+    pub client_ip: Option<IpAddr>,
+}
+
+/// What a message says; it holds the code.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The whole message, as plain text.
+    pub plain: String,
+    /// Its subject, where the channel has one (e-mail).
+    pub subject: Option<String>,
+    /// The same as HTML, where the channel has that (e-mail).
+    pub html: Option<String>,
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Text(…)")
+    }
+}
+
+/// A provider has taken a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The provider's own name for it, where it gives one.
+    pub provider_id: Option<String>,
+}
+
+/// A provider has not taken a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {cause}")]
+pub struct DeliveryError {
+    /// What can be done about it.
+    pub class: ErrorClass,
+    /// What happened, for the log: never a code, a recipient, a text or a secret.
+    pub cause: String,
+}
+
+impl DeliveryError {
+    /// An error of `class`, because of `cause`, which is for the log.
+    pub fn new(class: ErrorClass, cause: impl ToString) -> Self {
+        Self {
+            class,
+            cause: cause.to_string(),
+        }
+    }
+}
