@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::domain::{Caller, Policies};
+use crate::domain::{Caller, CallerName, Policies};
 
 /// All callers, and their proofs.
 #[derive(Debug)]
@@ -57,6 +57,17 @@ impl Callers {
         Self::Anyone(Arc::new(Caller::development(policies)))
     }
 
+    /// The caller of that name.
+    pub fn named(&self, name: &CallerName) -> Option<&Arc<Caller>> {
+        match self {
+            Self::Anyone(caller) => Some(caller).filter(|caller| caller.name == *name),
+            Self::Known(known) => known
+                .iter()
+                .map(|credentials| &credentials.caller)
+                .find(|caller| caller.name == *name),
+        }
+    }
+
     /// The caller that `proof` proves. A token counts before a certificate, so that a
     /// proxy with a certificate can pass on the tokens of those behind it.
     ///
@@ -103,7 +114,6 @@ fn by_token<'a>(known: &'a [Credentials], token: &str) -> Option<&'a Arc<Caller>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::CallerName;
 
     fn credentials(name: &str, tokens: &[&str], certificate_names: &[&str]) -> Credentials {
         let mut caller = Caller::development(Policies::default());

@@ -19,6 +19,7 @@ use crate::{
     callers::Callers,
     connection::TlsSettings,
     domain::{Region, TestRecipient},
+    outbox::OutboxOptions,
     store::StoreOptions,
 };
 use callers::TestRecipientTable;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub test_recipients: Vec<TestRecipientTable>,
     /// Whether there may be test recipients in production.
     pub allow_test_recipients: bool,
+    /// How messages are carried.
+    pub delivery: OutboxOptions,
     /// How the store is used.
     pub store: StoreOptions,
 }
@@ -134,6 +137,7 @@ impl Default for Settings {
             allow_plaintext_tokens: false,
             test_recipients: Vec::new(),
             allow_test_recipients: false,
+            delivery: OutboxOptions::default(),
             store: StoreOptions::default(),
         }
     }

@@ -4,28 +4,22 @@
 //! shows none of them. *Sealing keys* encrypt what a live challenge keeps; the first
 //! one seals, all of them open, so that they can be rotated.
 
+mod sealing;
+
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use chacha20poly1305::{
-    KeyInit as _, XChaCha20Poly1305, XNonce,
-    aead::{Aead as _, Payload},
-};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use hmac::{Hmac, Mac as _};
 use rand::{Rng, rngs::SysRng};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::{
-    domain::{
-        CallerName, ChallengeNonce, Code, LimitKey, LimitName, Purpose, Recipient, RecordKey,
-        RequestIdentity, Secret,
-    },
-    store::Sealed,
+use crate::domain::{
+    CallerName, LimitKey, LimitName, Purpose, Recipient, RecordKey, RequestIdentity,
 };
 
 const KEY_BYTES: usize = 32;
-const NONCE_BYTES: usize = 24;
 const INDEX_ENTRY: &str = "index";
 const SEALING_PREFIX: &str = "seal.";
 
@@ -187,68 +181,6 @@ impl KeyRing {
         }
         mac.finalize().into_bytes().into()
     }
-
-    /// Seals a secret into its place: it opens for this record and challenge alone.
-    pub fn seal(
-        &self,
-        key: &RecordKey,
-        challenge: &ChallengeNonce,
-        secret: &Secret,
-        random: &mut impl Rng,
-    ) -> Sealed {
-        let primary = self
-            .sealing
-            .first()
-            .expect("parse leaves at least one sealing key");
-        let mut nonce = [0; NONCE_BYTES];
-        random.fill_bytes(&mut nonce);
-        let plain = Zeroizing::new(format!(
-            "{} {}",
-            secret.code.expose(),
-            secret.recipient.as_str()
-        ));
-        let payload = Payload {
-            msg: plain.as_bytes(),
-            aad: &place(key, challenge),
-        };
-        let ciphertext = primary
-            .cipher
-            .encrypt(&XNonce::from(nonce), payload)
-            .expect("XChaCha20-Poly1305 fails only beyond 256 GiB");
-        let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + ciphertext.len());
-        sealed.push(primary.id);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&ciphertext);
-        Sealed(sealed)
-    }
-
-    /// Opens what [`seal`](Self::seal) made for this record and challenge; `None`
-    /// where its key is gone, or it was made for another place or tampered with.
-    pub fn open(
-        &self,
-        key: &RecordKey,
-        challenge: &ChallengeNonce,
-        sealed: &Sealed,
-    ) -> Option<Secret> {
-        let (&id, rest) = sealed.0.split_first()?;
-        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
-        let sealing = self.sealing.iter().find(|sealing| sealing.id == id)?;
-        let payload = Payload {
-            msg: ciphertext,
-            aad: &place(key, challenge),
-        };
-        let plain = Zeroizing::new(
-            sealing
-                .cipher
-                .decrypt(&XNonce::from(*nonce), payload)
-                .ok()?,
-        );
-        let (code, recipient) = std::str::from_utf8(&plain).ok()?.split_once(' ')?;
-        Some(Secret {
-            code: Code::from_digits(code)?,
-            recipient: Recipient::from_canonical(recipient.to_owned()),
-        })
-    }
 }
 
 impl fmt::Debug for KeyRing {
@@ -274,82 +206,12 @@ fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .ok_or_else(|| KeyError::NotAKey(name.to_owned()))
 }
 
-/// What a sealed secret is bound to.
-fn place(key: &RecordKey, challenge: &ChallengeNonce) -> [u8; 48] {
-    let mut place = [0; 48];
-    place[..32].copy_from_slice(&key.0);
-    place[32..].copy_from_slice(&challenge.0);
-    place
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ring() -> KeyRing {
         KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
-    }
-
-    fn secret() -> Secret {
-        Secret {
-            code: Code::from_digits("012345").unwrap(),
-            recipient: Recipient::from_canonical("+79991234567".to_owned()),
-        }
-    }
-
-    const KEY: RecordKey = RecordKey([1; 32]);
-    const CHALLENGE: ChallengeNonce = ChallengeNonce([2; 16]);
-
-    #[test]
-    fn a_secret_opens_in_its_own_place_only() {
-        let ring = ring();
-        let sealed = ring.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
-        let opened = ring.open(&KEY, &CHALLENGE, &sealed).unwrap();
-        assert_eq!(opened.code.expose(), "012345");
-        assert_eq!(opened.recipient.as_str(), "+79991234567");
-
-        assert!(
-            ring.open(&RecordKey([3; 32]), &CHALLENGE, &sealed)
-                .is_none()
-        );
-        assert!(ring.open(&KEY, &ChallengeNonce([3; 16]), &sealed).is_none());
-        assert!(self::ring().open(&KEY, &CHALLENGE, &sealed).is_none());
-        for byte in 0..sealed.0.len() {
-            let mut tampered = sealed.clone();
-            tampered.0[byte] ^= 1;
-            assert!(
-                ring.open(&KEY, &CHALLENGE, &tampered).is_none(),
-                "byte {byte}"
-            );
-            tampered.0.truncate(byte);
-            assert!(
-                ring.open(&KEY, &CHALLENGE, &tampered).is_none(),
-                "length {byte}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_first_sealing_key_seals_and_all_of_them_open() {
-        let old = KeyRing::generate(&mut system_random()).to_string();
-        let new = generate_sealing_entry(2, &mut system_random()).to_string();
-        let (index, old_seal) = old
-            .trim_start_matches(|c| c != '\n')
-            .trim()
-            .split_once('\n')
-            .unwrap();
-        let read_by_all = KeyRing::parse(&format!("{index}\n{old_seal}\n{new}")).unwrap();
-        let made_primary = KeyRing::parse(&format!("{index},{new},{old_seal}")).unwrap();
-        let old_removed = KeyRing::parse(&format!("{index}\n{new}")).unwrap();
-
-        let before = read_by_all.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
-        let after = made_primary.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
-        assert_eq!((before.0[0], after.0[0]), (1, 2));
-        assert!(made_primary.open(&KEY, &CHALLENGE, &before).is_some());
-        assert!(read_by_all.open(&KEY, &CHALLENGE, &after).is_some());
-        assert!(old_removed.open(&KEY, &CHALLENGE, &after).is_some());
-        assert!(old_removed.open(&KEY, &CHALLENGE, &before).is_none());
-        assert_eq!(old_removed.fingerprint(), made_primary.fingerprint());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod domain;
 pub mod grpc;
 pub mod key_file;
 pub mod keys;
+pub mod outbox;
 pub mod server;
 pub mod service;
 pub mod shutdown;

@@ -1,6 +1,6 @@
 //! The server: everything put together, from the first line of the log to the last.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::task::TaskTracker;
@@ -14,12 +14,13 @@ use tonic_health::{
 use crate::{
     config::Config,
     connection::{self, TlsError, TlsSettings},
-    delivery::Provider,
+    delivery::Delivery,
     grpc::{
         MAX_MESSAGE_BYTES, OtpGrpc, OversizeLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
     keys::KeyRing,
+    outbox::{Outbox, Tools},
     service::OtpService,
     store::{
         RecordStore as _, Store, StoreError,
@@ -35,6 +36,8 @@ const LIVENESS: &str = "liveness";
 const SWEEP_BATCH: u32 = 1_000;
 /// How often idle connections are asked whether anybody is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
 
 /// Why a server ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -64,43 +67,18 @@ pub async fn run(
     keys: KeyRing,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
-    let Config {
-        settings,
-        callers,
-        test_recipients,
-    } = config;
+    let settings = config.settings.clone();
     let acceptor = settings
         .tls
         .as_ref()
         .map(TlsSettings::acceptor)
         .transpose()?;
     let incoming = connection::incoming(listener, acceptor);
-    let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
-    let (monitor, availability) = Monitor::new(
-        Arc::clone(&store),
-        settings.store.clone(),
-        keys.fingerprint(),
-    );
-    let running = TaskTracker::new();
-    let otp = OtpServiceServer::new(OtpGrpc::new(
-        OtpService {
-            store: Arc::clone(&store),
-            availability: availability.clone(),
-            keys,
-            test_recipients,
-            provider: Provider::Log,
-            store_timeout: settings.store.timeout,
-        },
-        callers,
-        settings.default_region,
-        running.clone(),
-    ))
-    .max_decoding_message_size(MAX_MESSAGE_BYTES);
-
+    let (parts, background) = Parts::assemble(config, keys)?;
     let (health, health_service) = new_health().await;
+
     let described = settings.reflection;
-    let (end_serving, serving_ends) = watch::channel(false);
-    let mut ends = serving_ends.clone();
+    let (end_serving, mut serving_ends) = watch::channel(false);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .layer(OversizeLayer)
@@ -111,30 +89,17 @@ pub async fn run(
                 .then(|| reflection().build_v1alpha())
                 .transpose()?,
         )
-        .add_service(otp)
+        .add_service(parts.contract)
         .serve_with_incoming_shutdown(incoming, async move {
             // An error means that this function ended, and the server with it.
-            let _ = ends.wait_for(|&ends| ends).await;
+            let _ = serving_ends.wait_for(|&ends| ends).await;
         });
-    tokio::pin!(server);
-
-    let sweeper = sweep(
-        Arc::clone(&store),
-        availability.clone(),
-        settings.store.sweep_interval,
-    );
-    let background = async {
-        tokio::select! {
-            result = monitor.run() => result,
-            () = report_health(&health, availability) => Ok(()),
-            () = sweeper => Ok(()),
-        }
-    };
-    tokio::pin!(background);
+    let mut server = Box::pin(server);
 
     tokio::select! {
         result = &mut server => return Ok(result?),
-        result = &mut background => return Ok(result?),
+        result = background => return Ok(result?),
+        () = report_health(&health, parts.availability) => {}
         () = shutdown => {}
     }
 
@@ -151,23 +116,102 @@ pub async fn run(
     for service in ["", OTP_SERVICE, LIVENESS] {
         health.clone().clear_service_status(service).await;
     }
-    running.close();
+    parts.running.close();
     let drained = async {
         server.await?;
-        running.wait().await;
+        parts.running.wait().await;
+        // Nothing is written any more that could have a message.
+        parts.outbox.close().await;
         Ok::<(), ServerError>(())
     };
     if let Ok(result) = tokio::time::timeout(settings.shutdown_grace, drained).await {
         result?;
     } else {
         tracing::warn!(
-            unfinished = running.len(),
-            "[OTP] Some requests or connections did not end in time"
+            requests = parts.running.len(),
+            messages = parts.outbox.in_hand(),
+            "[OTP] Some requests, connections or messages did not end in time"
         );
     }
-    store.close().await;
+    parts.store.close().await;
     tracing::info!("[OTP] Stopped");
     Ok(())
+}
+
+/// What a server is made of, besides its connections.
+struct Parts {
+    store: Arc<Store>,
+    availability: Availability,
+    outbox: Outbox,
+    contract: OtpServiceServer<OtpGrpc>,
+    /// The requests that run.
+    running: TaskTracker,
+}
+
+impl Parts {
+    /// Makes everything, and what goes on in the background until the server ends.
+    fn assemble(
+        config: Config,
+        keys: KeyRing,
+    ) -> Result<(Self, BoxFuture<Result<(), StoreError>>), ServerError> {
+        let Config {
+            settings,
+            callers,
+            test_recipients,
+        } = config;
+        let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
+        let callers = Arc::new(callers);
+        let (monitor, availability) = Monitor::new(
+            Arc::clone(&store),
+            settings.store.clone(),
+            keys.fingerprint(),
+        );
+        let tools = Tools {
+            store: Arc::clone(&store),
+            store_timeout: settings.store.timeout,
+            availability: availability.clone(),
+            keys: keys.clone(),
+            callers: Arc::clone(&callers),
+            delivery: Arc::new(Delivery::development()),
+        };
+        let (outbox, taking_over) = Outbox::new(tools, settings.delivery);
+        let running = TaskTracker::new();
+        let service = OtpService {
+            store: Arc::clone(&store),
+            availability: availability.clone(),
+            keys,
+            test_recipients,
+            outbox: outbox.clone(),
+            store_timeout: settings.store.timeout,
+        };
+        let contract = OtpServiceServer::new(OtpGrpc::new(
+            service,
+            callers,
+            settings.default_region,
+            running.clone(),
+        ))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let sweeper = sweep(
+            Arc::clone(&store),
+            availability.clone(),
+            settings.store.sweep_interval,
+        );
+        let background = Box::pin(async move {
+            tokio::select! {
+                result = monitor.run() => result,
+                () = sweeper => Ok(()),
+                () = taking_over => Ok(()),
+            }
+        });
+        let parts = Self {
+            store,
+            availability,
+            outbox,
+            contract,
+            running,
+        };
+        Ok((parts, background))
+    }
 }
 
 /// Reflection of the contract, of the health service, and of the details that

@@ -1,6 +1,6 @@
 //! What a rule decides.
 
-use super::{Record, limit::Charges};
+use super::{Message, Record, limit::Charges};
 
 /// What to answer, and what to write.
 #[derive(Debug)]
@@ -9,6 +9,8 @@ pub struct Decision<Answer> {
     pub answer: Answer,
     /// The new record; `None` leaves the stored one as it is.
     pub write: Option<Record>,
+    /// A message to be written with the record.
+    pub message: Option<Message>,
     /// New states of the shared limits that the rule was given; empty leaves all as
     /// they are.
     pub charges: Charges,
@@ -20,6 +22,7 @@ impl<Answer> Decision<Answer> {
         Self {
             answer,
             write: None,
+            message: None,
             charges: Charges::new(),
         }
     }
@@ -29,6 +32,7 @@ impl<Answer> Decision<Answer> {
         Self {
             answer,
             write: Some(record),
+            message: None,
             charges: Charges::new(),
         }
     }
@@ -38,8 +42,14 @@ impl<Answer> Decision<Answer> {
         Decision {
             answer: map(self.answer),
             write: self.write,
+            message: self.message,
             charges: self.charges,
         }
+    }
+
+    /// With this message, to be written with the record.
+    pub(super) fn sending(self, message: Option<Message>) -> Self {
+        Self { message, ..self }
     }
 
     /// With these new states of shared limits.

@@ -56,7 +56,8 @@ impl TryFrom<String> for Destination {
 }
 
 impl Destination {
-    fn holds(&self, recipient: &Recipient) -> bool {
+    /// Whether `recipient` is in it.
+    pub fn holds(&self, recipient: &Recipient) -> bool {
         match self {
             Self::Everybody => true,
             Self::Email => recipient.is_email(),

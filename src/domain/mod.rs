@@ -36,7 +36,7 @@ pub use destination::{Destination, DestinationError, Destinations};
 pub use failures::{Block, Failures};
 pub use limit::{Exceeded, LimitName, Rate, SharedLimit};
 pub use memory::{Answer, Memory, Recalled, RequestIdentity};
-pub use message::{ErrorClass, MessageId};
+pub use message::{Attempt, Content, ErrorClass, History, Message, MessageId, MessageState, Then};
 pub use policy::{Policies, Policy, PolicyError};
 pub use purpose::{Purpose, PurposeError};
 pub use recipient::{Recipient, RecipientError, Region, RegionError};
@@ -44,8 +44,8 @@ pub use record::{
     Challenge, ChallengeFilter, ChallengeId, ChallengeNonce, ChallengeState, LimitKey, Record,
     RecordKey, Secret, SendLimits,
 };
-pub use send::{SendRefusal, SendRequest, Sent, send};
-pub use status::{LiveCode, Status, status};
+pub use send::{Barred, MessageRequest, SendRefusal, SendRequest, Sent, send};
+pub use status::{LastSend, LiveCode, Status, status};
 pub use test_recipient::TestRecipient;
 pub use time::Timestamp;
 pub use verify::{Verdict, VerifyRefusal, VerifyRequest, verify};

@@ -143,6 +143,8 @@ pub struct Challenge<S = Secret> {
     pub expires_at: Timestamp,
     /// How many answers were judged.
     pub attempts: u32,
+    /// How many messages carried its code.
+    pub sends: u32,
 }
 
 /// Whether a challenge can still verify. A secret is kept only as long as it can.
@@ -177,6 +179,7 @@ impl<S> Record<S> {
             created_at,
             expires_at,
             attempts,
+            sends,
         } = self.challenge;
         let state = match state {
             ChallengeState::Live(secret) => map(secret),
@@ -194,6 +197,7 @@ impl<S> Record<S> {
                 created_at,
                 expires_at,
                 attempts,
+                sends,
             },
             sent_at: self.sent_at,
             failures: self.failures,
@@ -204,9 +208,19 @@ impl<S> Record<S> {
     }
 }
 
-impl Challenge {
+impl<S> Record<S> {
+    /// Whether the challenge of `nonce` could still verify at `now`: a message that
+    /// carries its code is worth sending.
+    pub fn has_live(&self, nonce: ChallengeNonce, policy: &Policy, now: Timestamp) -> bool {
+        let stepped_back = now < self.written_at;
+        let live = self.challenge.live_secret(policy, now).is_some();
+        self.challenge.nonce == nonce && live && !stepped_back
+    }
+}
+
+impl<S> Challenge<S> {
     /// The secret of a challenge that could still verify at `now`.
-    pub fn live_secret(&self, policy: &Policy, now: Timestamp) -> Option<&Secret> {
+    pub fn live_secret(&self, policy: &Policy, now: Timestamp) -> Option<&S> {
         match &self.state {
             ChallengeState::Live(secret)
                 if now < self.expires_at && self.attempts < policy.max_attempts =>

@@ -1,14 +1,15 @@
 //! Rules 1 and 4, and what the others have to say about a send: when a code is made,
 //! when it is sent again, when neither.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use rand::Rng;
 
 use super::{
-    Answer, Block, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Decision,
-    Exceeded, Failures, LimitName, Memory, Policy, Purpose, Recalled, Recipient, Record,
-    RequestIdentity, Secret, SharedLimit, TestRecipient, Timestamp,
+    Answer, Block, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Content,
+    Decision, Exceeded, Failures, History, LimitName, Memory, Message, MessageId, MessageState,
+    Policy, Purpose, Recalled, Recipient, Record, RequestIdentity, Secret, SharedLimit,
+    TestRecipient, Timestamp,
     limit::{Charges, settle_all, take_all},
     record::{SendLimits, decide},
 };
@@ -29,6 +30,35 @@ pub struct SendRequest<'a> {
     /// What makes the recipient a test recipient, to whom nothing is sent, and for
     /// whom no limit on sends counts.
     pub test: Option<&'a TestRecipient>,
+    /// Why no message can go to the recipient, if so; of no matter for a test recipient.
+    pub barred: Option<Barred>,
+    /// The message that is to carry the code; `None` where nobody is sent one.
+    pub message: Option<&'a MessageRequest<'a>>,
+}
+
+/// Why no message can go to a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// The caller may not send there.
+    Destination,
+    /// No provider is for such messages.
+    NoRoute(Channel),
+}
+
+/// A message that is to carry a code.
+#[derive(Debug)]
+pub struct MessageRequest<'a> {
+    /// Which message.
+    pub id: MessageId,
+    /// How long the replica that writes it holds it, to send it at once; `None`:
+    /// whoever comes first may.
+    pub lease: Option<Duration>,
+    /// The language that was asked for; empty where none was.
+    pub locale: &'a str,
+    /// What its text says besides.
+    pub variables: &'a BTreeMap<String, String>,
+    /// Where the end user is.
+    pub client_ip: Option<IpAddr>,
 }
 
 /// A code to be sent.
@@ -46,9 +76,9 @@ pub struct Sent {
     pub resent: bool,
     /// When the next send is allowed.
     pub resend_at: Timestamp,
-    /// Whether this is the first time that the answer is given, so that a message
-    /// must go out.
-    pub first: bool,
+    /// The message that this very request wrote, and that must go out; `None` where an
+    /// old answer is repeated, or nobody is sent one.
+    pub message: Option<Message>,
 }
 
 /// Why no code is sent.
@@ -67,6 +97,8 @@ pub enum SendRefusal {
     Limit(Exceeded),
     /// The request id was used for another request.
     Reused,
+    /// No message can go there.
+    Barred(Barred),
 }
 
 /// Sends a code: the live one again, or a new one where there is none that is worth
@@ -88,7 +120,7 @@ pub fn send(
             .and_then(|record| Some((record, record.memory.recall(request.identity, now)?)));
         match recalled {
             Some((record, Recalled::Answer { answer, own })) => {
-                return Decision::answer(repeat(record, answer, own, policy, now));
+                return Decision::answer(repeat(record, answer, own, request, policy, now));
             }
             Some((_, Recalled::Reused)) => return Decision::answer(Err(SendRefusal::Reused)),
             None => {}
@@ -97,17 +129,22 @@ pub fn send(
             Err(refusal) => Decision::answer(Err(refusal)).charging(settle_all(limits, now)),
             Ok((send_limits, charges)) => {
                 let (sent, record) = make(record, send_limits, request, policy, now, random);
-                Decision::write(Ok(sent), record).charging(charges)
+                let message = sent.message.clone();
+                Decision::write(Ok(sent), record)
+                    .sending(message)
+                    .charging(charges)
             }
         }
     })
 }
 
-/// Gives the answer to the same request again.
+/// Gives the answer to the same request again. A writer that only missed the
+/// acknowledgement is given its message as it wrote it.
 fn repeat(
     record: &Record,
     answer: Answer,
     own: bool,
+    request: &SendRequest<'_>,
     policy: &Policy,
     now: Timestamp,
 ) -> Result<Sent, SendRefusal> {
@@ -122,10 +159,15 @@ fn repeat(
         // Another RPC's: the id of a request tells the RPC too, so only a forgery.
         return Err(SendRefusal::Reused);
     };
-    let code = Some(&record.challenge)
-        .filter(|live| live.nonce == challenge)
+    let live = Some(&record.challenge).filter(|live| live.nonce == challenge);
+    let code = live
         .and_then(|live| live.live_secret(policy, now))
         .map(|secret| secret.code.clone());
+    let written_at = resend_at.minus(policy.resend_after);
+    let message = live
+        .filter(|_| own)
+        .zip(code.as_ref())
+        .and_then(|(live, code)| request.message_with(code, live, written_at));
     Ok(Sent {
         challenge,
         code,
@@ -133,7 +175,7 @@ fn repeat(
         expires_at,
         resent,
         resend_at,
-        first: own,
+        message,
     })
 }
 
@@ -145,6 +187,9 @@ fn permit(
     policy: &Policy,
     now: Timestamp,
 ) -> Result<(SendLimits, Charges), SendRefusal> {
+    if let (None, Some(barred)) = (request.test, request.barred) {
+        return Err(SendRefusal::Barred(barred));
+    }
     if let Some(record) = record {
         // A code that dies as the wait ends is as useless as one that dies before.
         if let Some(block) = record.failures.block(policy, now)
@@ -195,6 +240,7 @@ fn make(
         Some((
             Challenge {
                 channel: request.channel,
+                sends: record.challenge.sends.saturating_add(1),
                 ..record.challenge
             },
             code,
@@ -214,11 +260,11 @@ fn make(
     let sent = Sent {
         challenge: challenge.nonce,
         code_length: code.length(),
+        message: request.message_with(&code, &challenge, now),
         code: Some(code),
         expires_at: challenge.expires_at,
         resent,
         resend_at: now.plus(policy.resend_after),
-        first: true,
     };
     let answer = Answer::Sent {
         challenge: sent.challenge,
@@ -279,7 +325,45 @@ impl Challenge {
                 .test
                 .map_or(expires_at, |test| expires_at.min(test.expires_at)),
             attempts: 0,
+            sends: 1,
         }
+    }
+}
+
+impl SendRequest<'_> {
+    /// The message that carries `code`, if one is to, as it is written `now`.
+    fn message_with<S>(
+        &self,
+        code: &Code,
+        challenge: &Challenge<S>,
+        now: Timestamp,
+    ) -> Option<Message> {
+        let request = self.message?;
+        let content = Content {
+            recipient: self.recipient.clone(),
+            code: code.clone(),
+            locale: request.locale.to_owned(),
+            variables: request.variables.clone(),
+            client_ip: request.client_ip,
+        };
+        let predecessors = challenge.sends.saturating_sub(1);
+        let state = match request.lease {
+            Some(_) => MessageState::Sending(content),
+            None => MessageState::Queued(content),
+        };
+        Some(Message {
+            id: request.id,
+            challenge: challenge.nonce,
+            channel: self.channel,
+            predecessors,
+            state,
+            provider: String::new(),
+            history: History::default(),
+            created_at: now,
+            updated_at: now,
+            expires_at: challenge.expires_at,
+            due_at: Some(now.plus(request.lease.unwrap_or_default())),
+        })
     }
 }
 

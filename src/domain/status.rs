@@ -1,8 +1,8 @@
 //! What a caller may know of a code without trying one.
 
 use super::{
-    Block, ChallengeFilter, ChallengeNonce, Decision, Policy, Recipient, Record, Timestamp,
-    record::decide,
+    Block, ChallengeFilter, ChallengeNonce, Channel, Decision, Policy, Recipient, Record,
+    Timestamp, record::decide,
 };
 
 /// What is known of a recipient's code.
@@ -10,6 +10,8 @@ use super::{
 pub struct Status {
     /// The code that could still verify.
     pub live: Option<LiveCode>,
+    /// The last send of the newest challenge, live or not, unless it is forgotten.
+    pub last_send: Option<LastSend>,
     /// When the next send is allowed by the cool-down, if not now.
     pub resend_at: Option<Timestamp>,
     /// Why answers are refused, and until when, if they are.
@@ -27,6 +29,17 @@ pub struct LiveCode {
     pub expires_at: Timestamp,
     /// How many more answers are judged.
     pub attempts_remaining: u32,
+}
+
+/// When and how a code was last sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSend {
+    /// Its challenge.
+    pub challenge: ChallengeNonce,
+    /// The channel that was asked for.
+    pub channel: Channel,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Tells what is known of the challenge that `challenge` admits. It writes only where
@@ -56,8 +69,15 @@ fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
         attempts_remaining: challenge.attempts_remaining(policy),
     });
     let resend_at = Some(record.resend_at(policy)).filter(|&resend_at| now < resend_at);
+    let told_until = challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
+    let last_send = (now < told_until).then_some(LastSend {
+        challenge: challenge.nonce,
+        channel: challenge.channel,
+        at: record.sent_at,
+    });
     Status {
         live,
+        last_send,
         resend_at,
         block: record.failures.block(policy, now),
     }

@@ -72,6 +72,8 @@ mod tests {
             purpose: &test.purpose,
             channel: Channel::Sms,
             test: test.at(at(seconds)).filter(|_| configured),
+            message: None,
+            barred: None,
         };
         let policy = Policy::default();
         let decision = send(

@@ -88,10 +88,10 @@ impl Journal {
     }
 
     pub fn sent(&self, channel: Channel, reply: &SendReply) {
-        let step = if reply.resent {
-            "OTP sent again"
-        } else {
-            "OTP sent"
+        let step = match (&reply.code, reply.resent) {
+            (Some(_), _) => "OTP given to the caller",
+            (None, false) => "OTP queued",
+            (None, true) => "OTP queued again",
         };
         let (mark, recipient, challenge_id) =
             (self.rpc.mark(), self.recipient(), &reply.challenge_id);

@@ -17,7 +17,7 @@ use crate::{
     callers::Callers,
     connection::Peer,
     domain::{Channel, Region, Timestamp, Verdict},
-    service::{OtpService, ServiceError},
+    service::{Delivery, DeliveryState, OtpService, ServiceError},
 };
 
 /// The contract on top of the service.
@@ -34,13 +34,13 @@ impl OtpGrpc {
     /// `default_region`; what runs is counted by `running`.
     pub fn new(
         service: OtpService,
-        callers: Callers,
+        callers: Arc<Callers>,
         default_region: Option<Region>,
         running: TaskTracker,
     ) -> Self {
         Self {
             service: Arc::new(service),
-            callers: Arc::new(callers),
+            callers,
             default_region,
             running,
         }
@@ -204,10 +204,32 @@ impl Contract for OtpGrpc {
                 resend_at: reply.status.resend_at.map(timestamp),
                 attempts_remaining: live.map(|code| code.attempts_remaining).unwrap_or_default(),
                 blocked_until: reply.status.block.map(|block| timestamp(block.until)),
-                deliveries: Vec::new(),
+                deliveries: reply.deliveries.into_iter().map(delivery).collect(),
             })
         })
         .await
+    }
+}
+
+fn delivery(delivery: Delivery) -> v1::Delivery {
+    let state = match delivery.state {
+        DeliveryState::Queued => v1::DeliveryState::Queued,
+        DeliveryState::Sending => v1::DeliveryState::Sending,
+        DeliveryState::Sent => v1::DeliveryState::Sent,
+        DeliveryState::Failed => v1::DeliveryState::Failed,
+        DeliveryState::Dropped => v1::DeliveryState::Dropped,
+    };
+    v1::Delivery {
+        provider: delivery.provider,
+        channel: channel(delivery.channel).into(),
+        state: state.into(),
+        created_at: Some(timestamp(delivery.created_at)),
+        updated_at: Some(timestamp(delivery.updated_at)),
+        attempts: delivery.attempts,
+        error: delivery
+            .error
+            .map(|class| class.name().to_owned())
+            .unwrap_or_default(),
     }
 }
 

@@ -31,6 +31,7 @@ impl ServiceError {
             Self::PurposeNotAllowed(_) => (Code::PermissionDenied, "PURPOSE_NOT_ALLOWED"),
             Self::DestinationBlocked => (Code::PermissionDenied, "DESTINATION_BLOCKED"),
             Self::ResetNotAllowed => (Code::PermissionDenied, "RESET_NOT_ALLOWED"),
+            Self::NoRoute(_) => (Code::FailedPrecondition, "NO_ROUTE"),
             Self::ResendTooSoon { .. } => (Code::ResourceExhausted, "RESEND_TOO_SOON"),
             Self::SendLimit(_) => (Code::ResourceExhausted, "SEND_LIMIT"),
             Self::VerifyLimit(_) => (Code::ResourceExhausted, "VERIFY_LIMIT"),

@@ -1,20 +1,19 @@
 //! Load, decide, write if unchanged; and again, where another request was faster.
 
-use std::{collections::HashMap, future::Future};
+use std::{collections::HashMap, convert::Infallible, future::Future};
 
-use rand::Rng as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{OtpService, ServiceError};
 use crate::{
     domain::{
-        Caller, ChallengeState, Decision, LimitKey, LimitName, Rate, Record, RecordKey,
+        Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record, RecordKey,
         SharedLimit, Timestamp,
     },
     keys::{SystemRandom, system_random},
     store::{
-        Change, LimitChange, RecordChange, RecordStore as _, Sealed, Snapshot, StoreError, Version,
-        Versioned, Written,
+        Change, Clock, LimitChange, MessageChange, RecordChange, RecordStore as _, Sealed,
+        Snapshot, StoreError, Version, Versioned, Written,
     },
 };
 
@@ -28,6 +27,16 @@ pub(super) struct Limit {
     pub key: LimitKey,
     pub name: LimitName,
     pub rate: Rate,
+}
+
+/// What was decided, and written.
+pub(super) struct Decided<Answer> {
+    /// The answer.
+    pub answer: Answer,
+    /// The store's clock at the load that it rests on.
+    pub clock: Clock,
+    /// The version of the message that was written, if one was.
+    pub message_version: Version,
 }
 
 /// The limits that a request is under, and which of them it has paid.
@@ -52,7 +61,7 @@ impl OtpService {
         limits: &[Limit],
         deadline: Instant,
         rule: impl Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>,
-    ) -> Result<Answer, ServiceError> {
+    ) -> Result<Decided<Answer>, ServiceError> {
         if !self.availability.answers() {
             return Err(ServiceError::StoreUnavailable);
         }
@@ -64,6 +73,8 @@ impl OtpService {
             in_doubt: false,
         };
         let mut random = system_random();
+        // One for all tries: the one that was written may seem to have failed.
+        let message_version = Version::random(&mut random);
         for _ in 0..MAX_TRIES {
             let keys = [key];
             let load = self.store.load(&keys, &limit_keys);
@@ -77,10 +88,12 @@ impl OtpService {
             let shared = tab.shared(&snapshot);
             let decision = rule(record, &shared, snapshot.clock.now(), &mut random);
             let wrote_record = decision.write.is_some();
+            let seal_message = |message| self.seal_message(key, message_version, message);
             let change = Change {
                 record: decision
                     .write
                     .map(|record| self.seal(caller, key, expected, record, &mut random)),
+                message: decision.message.map(seal_message),
                 limits: tab.changes(&snapshot, &decision.charges, &mut random),
             };
             if change.record.is_some() || !change.limits.is_empty() {
@@ -102,7 +115,11 @@ impl OtpService {
             if !wrote_record || decision.charges.is_empty() {
                 self.give_back(&tab, deadline).await;
             }
-            return Ok(decision.answer);
+            return Ok(Decided {
+                answer: decision.answer,
+                clock: snapshot.clock,
+                message_version,
+            });
         }
         Err(ServiceError::Overloaded)
     }
@@ -124,9 +141,27 @@ impl OtpService {
         RecordChange {
             key,
             expected,
-            version: new_version(random),
+            version: Version::random(random),
             record,
             removable_at,
+        }
+    }
+
+    /// A new message as it is to be stored.
+    fn seal_message(&self, key: RecordKey, version: Version, message: Message) -> MessageChange {
+        let (challenge, id) = (message.challenge, message.id);
+        let Ok(message) = message.try_map(|content| {
+            let random = &mut system_random();
+            let sealed = self
+                .keys
+                .seal_content(&key, &challenge, &id, &content, random);
+            Ok::<_, Infallible>(sealed)
+        });
+        MessageChange {
+            key,
+            expected: None,
+            version,
+            message,
         }
     }
 
@@ -168,11 +203,12 @@ impl OtpService {
                 let change = LimitChange {
                     key: limit.key,
                     expected: Some(stored.version),
-                    version: new_version(&mut system_random()),
+                    version: Version::random(&mut system_random()),
                     full_at: limit.rate.give_back(stored.full_at),
                 };
                 let change = Change {
                     record: None,
+                    message: None,
                     limits: vec![change],
                 };
                 match self.in_time(deadline, self.store.write(&[change])).await {
@@ -185,7 +221,7 @@ impl OtpService {
     }
 
     /// Awaits the store, but not beyond the deadline or the configured time-out.
-    async fn in_time<T>(
+    pub(super) async fn in_time<T>(
         &self,
         deadline: Instant,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -238,7 +274,7 @@ impl Tab<'_> {
         for (limit, charge) in self.limits.iter().zip(charges) {
             if let Some(full_at) = *charge {
                 let expected = snapshot.limits.get(&limit.key).map(|stored| stored.version);
-                let version = new_version(random);
+                let version = Version::random(random);
                 self.own.insert(limit.key, version);
                 written.push(LimitChange {
                     key: limit.key,
@@ -268,8 +304,4 @@ impl Tab<'_> {
                 .iter()
                 .all(|limit| written.limits.contains(&limit.key))
     }
-}
-
-fn new_version(random: &mut SystemRandom) -> Version {
-    Version(random.next_u64().cast_signed())
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::{
     callers::Unknown,
     domain::{
-        Block, ChallengeId, CodeError, Exceeded, Purpose, PurposeError, RecipientError, Timestamp,
+        Block, ChallengeId, Channel, CodeError, Exceeded, Purpose, PurposeError, RecipientError,
+        Timestamp,
     },
 };
 
@@ -39,6 +40,11 @@ pub enum ServiceError {
     /// This caller may not send there.
     #[error("this caller may not send to this destination")]
     DestinationBlocked,
+    /// No provider is configured for this message.
+    #[error(
+        "no provider is configured for {0} to this destination; choose another channel, or add a route"
+    )]
+    NoRoute(Channel),
     /// This caller may not forget wrong answers.
     #[error("this caller may not reset failures; leave reset_failures unset")]
     ResetNotAllowed,

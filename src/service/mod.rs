@@ -3,6 +3,8 @@
 mod decide;
 mod error;
 mod request;
+mod send;
+mod status;
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,17 +12,17 @@ use tokio::time::Instant;
 
 pub use error::ServiceError;
 pub use request::{
-    Cancel, CancelReply, Send, SendReply, StatusReply, Subject, Verify, VerifyReply,
+    Cancel, CancelReply, Delivery, DeliveryState, Send, SendReply, StatusReply, Subject, Verify,
+    VerifyReply,
 };
 
 use crate::{
-    delivery::{Message, Provider},
     domain::{
         self, Caller, CancelRequest, ChallengeFilter, ChallengeId, Policy, Purpose, Record,
-        RecordKey, RequestIdentity, SendRefusal, SendRequest, Status, TestRecipient, VerifyRefusal,
-        VerifyRequest,
+        RecordKey, RequestIdentity, TestRecipient, VerifyRefusal, VerifyRequest,
     },
     keys::{KeyRing, system_random},
+    outbox::Outbox,
     store::{Store, availability::Availability},
 };
 
@@ -35,89 +37,13 @@ pub struct OtpService {
     pub keys: KeyRing,
     /// Who gets a fixed code and no message.
     pub test_recipients: Vec<TestRecipient>,
-    /// What takes messages of callers that do not deliver by themselves.
-    pub provider: Provider,
+    /// What carries messages of callers that do not deliver by themselves.
+    pub outbox: Outbox,
     /// How long one statement of the store may take.
     pub store_timeout: Duration,
 }
 
 impl OtpService {
-    /// Sends the live code again, or a new one.
-    ///
-    /// # Errors
-    /// A purpose or destination that is not the caller's, what [`domain::send`] refuses,
-    /// and the store's failures.
-    pub async fn send(
-        &self,
-        caller: &Caller,
-        request: &Send,
-        deadline: Instant,
-    ) -> Result<SendReply, ServiceError> {
-        let Send {
-            recipient,
-            purpose,
-            channel,
-            ..
-        } = request;
-        permit_purpose(caller, purpose)?;
-        let is_test = |test: &&TestRecipient| test.is(&caller.name, recipient, purpose);
-        let test = self.test_recipients.iter().find(is_test);
-        if test.is_none() && !caller.destinations.permit(recipient) {
-            return Err(ServiceError::DestinationBlocked);
-        }
-        let policy = caller.policies.of(purpose);
-        let key = self.keys.record_key(&caller.name, recipient, purpose);
-        let limits = request.limits(&self.keys, caller, policy);
-        let identity = self.identity("SendOtp", request.request_id.as_deref(), &request.fields());
-        let rule = |record, limits: &[_], now, random: &mut _| {
-            let test = test.and_then(|test| test.at(now));
-            let identity = &identity;
-            let caller = &caller.name;
-            let wish = SendRequest {
-                identity,
-                caller,
-                recipient,
-                purpose,
-                channel: *channel,
-                test,
-            };
-            domain::send(record, limits, &wish, policy, now, random)
-                .map(|sent| sent.map(|sent| (sent, test.is_some())))
-        };
-        let decided = self.decide(caller, key, &limits, deadline, rule).await?;
-
-        let challenge_id = |nonce| ChallengeId { key, nonce };
-        let (sent, is_test) = decided.map_err(|refusal| match refusal {
-            SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
-                wait,
-                live: live.map(|(nonce, expires_at)| (challenge_id(nonce), expires_at)),
-            },
-            SendRefusal::Blocked(block) => ServiceError::blocked(block),
-            SendRefusal::Limit(exceeded) => ServiceError::SendLimit(exceeded),
-            SendRefusal::Reused => ServiceError::reused(),
-        })?;
-        let challenge_id = challenge_id(sent.challenge);
-        if let Some(code) = &sent.code
-            && sent.first
-            && !is_test
-            && !caller.delivers
-        {
-            self.provider.deliver(&Message {
-                challenge_id,
-                recipient,
-                code,
-            });
-        }
-        Ok(SendReply {
-            challenge_id,
-            expires_at: sent.expires_at,
-            resend_at: sent.resend_at,
-            resent: sent.resent,
-            code_length: sent.code_length,
-            code: sent.code.filter(|_| caller.delivers),
-        })
-    }
-
     /// Judges a typed code.
     ///
     /// # Errors
@@ -159,7 +85,7 @@ impl OtpService {
             domain::verify(record, limits, &typed, policy, now)
         };
         let decided = self.decide(caller, key, &limits, deadline, rule).await?;
-        let verdict = decided.map_err(|refusal| match refusal {
+        let verdict = decided.answer.map_err(|refusal| match refusal {
             VerifyRefusal::Code(error) => ServiceError::Code(error),
             VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
             VerifyRefusal::Limit(exceeded) => ServiceError::VerifyLimit(exceeded),
@@ -206,45 +132,10 @@ impl OtpService {
             domain::cancel(record, &wish, policy, now)
         };
         let decided = self.decide(caller, key, &[], deadline, rule).await?;
-        let done = decided.map_err(|_| ServiceError::reused())?;
+        let done = decided.answer.map_err(|_| ServiceError::reused())?;
         Ok(CancelReply {
             challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),
             failures_reset: done.failures_reset,
-        })
-    }
-
-    /// Tells what is known of a code.
-    ///
-    /// # Errors
-    /// A purpose that is not the caller's, and the store's failures.
-    pub async fn status(
-        &self,
-        caller: &Caller,
-        subject: &Subject,
-        deadline: Instant,
-    ) -> Result<StatusReply, ServiceError> {
-        permit_subject(caller, subject)?;
-        let recipient = subject.recipient.clone();
-        let Some((key, challenge)) = self.locate(caller, subject) else {
-            return Ok(StatusReply {
-                status: Status::default(),
-                challenge_id: None,
-                recipient,
-            });
-        };
-        let rule = |record: Option<Record>, _: &[_], now, _: &mut _| {
-            let policy = policy_of(caller, record.as_ref());
-            domain::status(record, challenge, policy, now)
-        };
-        let status = self.decide(caller, key, &[], deadline, rule).await?;
-        let live = status.live.as_ref();
-        Ok(StatusReply {
-            challenge_id: live.map(|code| ChallengeId {
-                key,
-                nonce: code.challenge,
-            }),
-            recipient: recipient.or_else(|| live.map(|code| code.recipient.clone())),
-            status,
         })
     }
 

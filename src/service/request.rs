@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::decide::Limit;
 use crate::{
     domain::{
-        self, Caller, ChallengeId, Channel, Code, LimitName, Policy, Purpose, Recipient, Timestamp,
-        TypedCode, Verdict,
+        self, Caller, ChallengeId, Channel, Code, ErrorClass, LimitName, Policy, Purpose,
+        Recipient, Timestamp, TypedCode, Verdict,
     },
     keys::KeyRing,
 };
@@ -113,6 +113,43 @@ pub struct StatusReply {
     pub challenge_id: Option<ChallengeId>,
     /// The recipient, where it is known.
     pub recipient: Option<Recipient>,
+    /// What became of the messages of the newest challenge, oldest first.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// One attempt to hand a message to a provider; or a message that waits, or was given up
+/// without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The provider's configured name; empty where there was none yet.
+    pub provider: String,
+    /// The channel that it sends by.
+    pub channel: Channel,
+    /// How far it has come.
+    pub state: DeliveryState,
+    /// When the attempt started; when a message that waits was asked for.
+    pub created_at: Timestamp,
+    /// When its end was known, or its state changed last.
+    pub updated_at: Timestamp,
+    /// The how manieth attempt of its message it is; how many a message had that waits.
+    pub attempts: u32,
+    /// Why it failed, if it did.
+    pub error: Option<ErrorClass>,
+}
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Waiting for a provider.
+    Queued,
+    /// Being handed to a provider.
+    Sending,
+    /// Taken by a provider.
+    Sent,
+    /// Not taken.
+    Failed,
+    /// Not sent, because its code died first.
+    Dropped,
 }
 
 impl Send {

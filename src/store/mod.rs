@@ -7,6 +7,7 @@
 pub mod availability;
 mod borrowed;
 mod connect_parameters;
+mod message_row;
 mod migration;
 mod postgres;
 mod row;
@@ -14,14 +15,15 @@ mod sqlite;
 
 use std::{collections::HashMap, collections::HashSet, future::Future, time::Duration};
 
+use rand::Rng;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
-use crate::domain::{LimitKey, Record, RecordKey, Timestamp};
+use crate::domain::{LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
-/// A live challenge's secret as a store sees it: encrypted and authenticated.
+/// What is secret, as a store sees it: encrypted and authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed(pub Vec<u8>);
 
@@ -29,6 +31,13 @@ pub struct Sealed(pub Vec<u8>);
 /// removed and made again cannot repeat one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version(pub i64);
+
+impl Version {
+    /// A new one.
+    pub fn random(random: &mut impl Rng) -> Self {
+        Self(random.next_u64().cast_signed())
+    }
+}
 
 /// A record as it was loaded.
 #[derive(Clone, Debug)]
@@ -75,19 +84,26 @@ impl Clock {
         }
     }
 
+    /// When it was read, by this machine's monotonic clock.
+    pub fn read_at(&self) -> Instant {
+        self.read_at
+    }
+
     /// What the store's clock says now.
     pub fn now(&self) -> Timestamp {
         self.read.plus(self.read_at.elapsed())
     }
 }
 
-/// What one request changes: limits, and a record that is written only if all of
-/// these limits are. (Limits may be written although the record is not: whoever
-/// decides again has paid them already.)
+/// What one request changes: limits; a record that is written only if all of these
+/// limits are; and a message that is written only if the record is. (Limits may be
+/// written although the record is not: whoever decides again has paid them already.)
 #[derive(Clone, Debug, Default)]
 pub struct Change {
     /// The record.
     pub record: Option<RecordChange>,
+    /// A new message about the record.
+    pub message: Option<MessageChange>,
     /// The limits.
     pub limits: Vec<LimitChange>,
 }
@@ -118,6 +134,30 @@ pub struct LimitChange {
     pub version: Version,
     /// When it will be full again, and a sweep may remove it.
     pub full_at: Timestamp,
+}
+
+/// A message to be written: a new one, or one that is unchanged.
+#[derive(Clone, Debug)]
+pub struct MessageChange {
+    /// The record whose code it carries.
+    pub key: RecordKey,
+    /// The version that it must still have; `None`: it is new.
+    pub expected: Option<Version>,
+    /// The version that it gets.
+    pub version: Version,
+    /// What it becomes.
+    pub message: Message<Sealed>,
+}
+
+/// A message as it was loaded.
+#[derive(Clone, Debug)]
+pub struct VersionedMessage {
+    /// The record whose code it carries.
+    pub key: RecordKey,
+    /// What a writer must name to replace it.
+    pub version: Version,
+    /// The message.
+    pub message: Message<Sealed>,
 }
 
 /// What was written.
@@ -152,8 +192,29 @@ pub trait RecordStore: Send + Sync + 'static {
     fn write(&self, changes: &[Change])
     -> impl Future<Output = Result<Written, StoreError>> + Send;
 
-    /// Removes up to `limit` records that are removable at `now`, and as many limits
-    /// that are full, and returns how many in all.
+    /// Loads the messages of records, each record's oldest first.
+    fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> impl Future<Output = Result<Vec<VersionedMessage>, StoreError>> + Send;
+
+    /// Loads up to `limit` messages that somebody has to look after now, oldest first.
+    /// So has each that was written later than now, since the clock stepped back.
+    fn due_messages(
+        &self,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<VersionedMessage>, StoreError>> + Send;
+
+    /// Replaces, durably and in one transaction, those messages that are as expected,
+    /// and returns which. No message may be twice in one batch, and none be new.
+    fn write_messages(
+        &self,
+        changes: &[MessageChange],
+    ) -> impl Future<Output = Result<HashSet<MessageId>, StoreError>> + Send;
+
+    /// Removes up to `limit` records that are removable at `now`, as many limits that
+    /// are full, and as many removable messages that are final, and returns how many
+    /// in all.
     fn sweep(
         &self,
         now: Timestamp,
@@ -303,6 +364,33 @@ impl RecordStore for Store {
         match self {
             Self::Postgres(store) => store.write(changes).await,
             Self::Sqlite(store) => store.write(changes).await,
+        }
+    }
+
+    async fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<VersionedMessage>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.load_messages(records).await,
+            Self::Sqlite(store) => store.load_messages(records).await,
+        }
+    }
+
+    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.due_messages(limit).await,
+            Self::Sqlite(store) => store.due_messages(limit).await,
+        }
+    }
+
+    async fn write_messages(
+        &self,
+        changes: &[MessageChange],
+    ) -> Result<HashSet<MessageId>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.write_messages(changes).await,
+            Self::Sqlite(store) => store.write_messages(changes).await,
         }
     }
 

@@ -2,9 +2,10 @@
 
 mod columns;
 mod load;
+mod messages;
 mod write;
 
-use std::{future::Future, str::FromStr as _, time::Duration};
+use std::{collections::HashSet, future::Future, str::FromStr as _, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -13,10 +14,11 @@ use sqlx::{
 };
 
 use super::{
-    Change, RecordStore, Snapshot, StoreError, StoreOptions, Written, borrowed::Borrowed,
-    connect_parameters::refuse_unknown_parameters, migration::up_to_date,
+    Change, MessageChange, RecordStore, Snapshot, StoreError, StoreOptions, VersionedMessage,
+    Written, borrowed::Borrowed, connect_parameters::refuse_unknown_parameters,
+    migration::up_to_date,
 };
-use crate::domain::{LimitKey, RecordKey, Timestamp};
+use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -160,6 +162,27 @@ impl RecordStore for PostgresStore {
         write::write(&mut *self.borrow().await?, changes).await
     }
 
+    async fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<VersionedMessage>, StoreError> {
+        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
+        messages::load(&mut *self.borrow().await?, &records).await
+    }
+
+    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        self.in_time(async { messages::due(&mut *self.borrow().await?, limit).await })
+            .await
+    }
+
+    async fn write_messages(
+        &self,
+        changes: &[MessageChange],
+    ) -> Result<HashSet<MessageId>, StoreError> {
+        self.in_time(async { messages::write(&mut *self.borrow().await?, changes).await })
+            .await
+    }
+
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
         self.in_time(async {
             let mut connection = self.borrow().await?;
@@ -183,7 +206,19 @@ impl RecordStore for PostgresStore {
                 i64::from(limit),
             );
             let limits = limits.execute(&mut *connection).await?;
-            Ok(records.rows_affected() + limits.rows_affected())
+            let messages = sqlx::query!(
+                "DELETE FROM otp_message
+                 WHERE removable_at <= $1 AND due_at IS NULL
+                     AND (record_key, message_id) IN (
+                         SELECT record_key, message_id FROM otp_message
+                         WHERE removable_at <= $1 AND due_at IS NULL
+                         ORDER BY record_key, message_id LIMIT $2
+                     )",
+                now.milliseconds(),
+                i64::from(limit),
+            );
+            let messages = messages.execute(&mut *connection).await?;
+            Ok(records.rows_affected() + limits.rows_affected() + messages.rows_affected())
         })
         .await
     }
@@ -217,8 +252,8 @@ fn is_end_of_session(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| code.starts_with("57P"))
 }
 
-/// A key of 32 bytes, as the schema has it.
-fn fixed(key: Vec<u8>, column: &str) -> Result<[u8; 32], sqlx::Error> {
+/// A key of so many bytes, as the schema has it.
+fn fixed<const BYTES: usize>(key: Vec<u8>, column: &str) -> Result<[u8; BYTES], sqlx::Error> {
     let corrupt = |_| sqlx::Error::Decode(StoreError::Corrupt(column.to_owned()).into());
     key.try_into().map_err(corrupt)
 }

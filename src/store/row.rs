@@ -20,6 +20,7 @@ pub(super) struct Row {
     pub created_at: i64,
     pub expires_at: i64,
     pub attempts: i32,
+    pub sends: i32,
     pub sent_at: i64,
     pub failures: i32,
     pub failed_at: i64,
@@ -61,6 +62,7 @@ impl Row {
                 created_at: Timestamp::from_milliseconds(self.created_at),
                 expires_at: Timestamp::from_milliseconds(self.expires_at),
                 attempts: u32::try_from(self.attempts).map_err(|_| corrupt("attempts"))?,
+                sends: u32::try_from(self.sends).map_err(|_| corrupt("sends"))?,
             },
             sent_at: Timestamp::from_milliseconds(self.sent_at),
             failures: Failures {

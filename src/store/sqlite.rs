@@ -1,6 +1,8 @@
 //! SQLite: the store that needs nothing else, for one machine.
 
-use std::{fs::File, path::Path, path::PathBuf, str::FromStr as _};
+mod messages;
+
+use std::{collections::HashSet, fs::File, path::Path, path::PathBuf, str::FromStr as _};
 
 use sqlx::{
     Connection as _, QueryBuilder, Sqlite, SqliteConnection, SqlitePool,
@@ -13,12 +15,12 @@ use sqlx::{
 };
 
 use super::{
-    Change, Clock, LimitChange, RecordChange, RecordStore, Snapshot, StoreError, StoreOptions,
-    Version, VersionedLimit, Written,
+    Change, Clock, LimitChange, MessageChange, RecordChange, RecordStore, Snapshot, StoreError,
+    StoreOptions, Version, VersionedLimit, VersionedMessage, Written,
     migration::up_to_date,
     row::{Row, count_column, memory_column, state_columns},
 };
-use crate::domain::{LimitKey, RecordKey, Timestamp};
+use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -183,6 +185,35 @@ impl RecordStore for SqliteStore {
                 && write_record(&mut transaction, record).await?
             {
                 written.records.insert(record.key);
+                if let Some(message) = &change.message {
+                    messages::insert(&mut transaction, message).await?;
+                }
+            }
+        }
+        transaction.commit().await?;
+        Ok(written)
+    }
+
+    async fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<VersionedMessage>, StoreError> {
+        messages::load(&self.pool, records).await
+    }
+
+    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        messages::due(&self.pool, limit).await
+    }
+
+    async fn write_messages(
+        &self,
+        changes: &[MessageChange],
+    ) -> Result<HashSet<MessageId>, StoreError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut written = HashSet::new();
+        for change in changes {
+            if messages::update(&mut transaction, change).await? {
+                written.insert(change.message.id);
             }
         }
         transaction.commit().await?;
@@ -197,6 +228,10 @@ impl RecordStore for SqliteStore {
              )",
             "DELETE FROM otp_limit WHERE limit_key IN (
                  SELECT limit_key FROM otp_limit WHERE full_at <= ? LIMIT ?
+             )",
+            "DELETE FROM otp_message WHERE (record_key, message_id) IN (
+                 SELECT record_key, message_id FROM otp_message
+                 WHERE removable_at <= ? AND due_at IS NULL LIMIT ?
              )",
         ] {
             let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
@@ -249,8 +284,8 @@ async fn write_record(
             "INSERT INTO otp_record (
                  version, caller, purpose, challenge, state, sealed, channel, created_at,
                  expires_at, attempts, sent_at, failures, failed_at, hour_full_at, day_full_at,
-                 memory, written_at, removable_at, record_key
-             ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 memory, written_at, removable_at, sends, record_key
+             ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (record_key) DO NOTHING"
         }
         Some(_) => {
@@ -258,7 +293,7 @@ async fn write_record(
              SET version = ?, caller = ?, purpose = ?, challenge = ?, state = ?, sealed = ?,
                  channel = ?, created_at = ?, expires_at = ?, attempts = ?, sent_at = ?,
                  failures = ?, failed_at = ?, hour_full_at = ?, day_full_at = ?, memory = ?,
-                 written_at = ?, removable_at = ?
+                 written_at = ?, removable_at = ?, sends = ?
              WHERE record_key = ? AND version = ?"
         }
     };
@@ -281,6 +316,7 @@ async fn write_record(
         .bind(memory_column(&record.memory))
         .bind(record.written_at.milliseconds())
         .bind(change.removable_at.milliseconds())
+        .bind(count_column(record.challenge.sends))
         .bind(change.key.0.as_slice());
     execute_if(query, change.expected, connection).await
 }

@@ -61,8 +61,15 @@ fn requests_lines(log: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What the log must hold, given the two challenges with their codes.
-fn expected_lines(first: (&str, &str), second: (&str, &str)) -> Vec<String> {
+/// The lines of messages on their way, which do not wait for those of requests.
+fn is_of_message(line: &str) -> bool {
+    ["[OTP] Generated OTP: ", "[OTP] Message handed over "]
+        .iter()
+        .any(|start| line.starts_with(start))
+}
+
+/// What the log must hold of requests, given the two challenges.
+fn expected_lines(first: &str, second: &str) -> Vec<String> {
     let line = |start: &str, end: &str| format!("{start} recipient={MASKED}{end}");
     let received = |lines: &str, rpc: &str| {
         line(
@@ -72,17 +79,13 @@ fn expected_lines(first: (&str, &str), second: (&str, &str)) -> Vec<String> {
     };
     let asked = received("[OTP]", "SendOtp");
     let typed = received("[OTP VERIFY]", "VerifyOtp");
-    let generated = |(id, code): (&str, &str)| {
-        format!("[OTP] Generated OTP: {code} challenge_id={id} recipient={PHONE}")
-    };
     let mut expected = vec![
         typed.clone(),
         line("[OTP VERIFY] no live OTP", ""),
         asked.clone(),
-        generated(first),
         line(
-            "[OTP] OTP sent",
-            &format!(" channel=sms challenge_id={}", first.0),
+            "[OTP] OTP queued",
+            &format!(" channel=sms challenge_id={first}"),
         ),
         asked.clone(),
         line(
@@ -107,16 +110,14 @@ fn expected_lines(first: (&str, &str), second: (&str, &str)) -> Vec<String> {
         typed.clone(),
         line("[OTP VERIFY] OTP expired", ""),
         asked.clone(),
-        generated(second),
         line(
-            "[OTP] OTP sent",
-            &format!(" channel=sms challenge_id={}", second.0),
+            "[OTP] OTP queued",
+            &format!(" channel=sms challenge_id={second}"),
         ),
         asked,
-        generated(second),
         line(
-            "[OTP] OTP sent again",
-            &format!(" channel=sms challenge_id={}", second.0),
+            "[OTP] OTP queued again",
+            &format!(" channel=sms challenge_id={second}"),
         ),
         typed,
         line("[OTP VERIFY] OTP verified successfully", ""),
@@ -167,9 +168,27 @@ async fn each_step_of_each_outcome_has_its_line() {
     let (status, log) = replica.stop().await;
     assert!(status.success(), "{status}");
 
-    let expected = expected_lines((&first, &first_code), (&second, &code));
+    let (of_messages, of_requests): (Vec<&str>, Vec<&str>) = requests_lines(&log)
+        .into_iter()
+        .partition(|line| is_of_message(line));
+    let generated: Vec<&&str> = of_messages
+        .iter()
+        .filter(|line| line.contains("Generated OTP"))
+        .collect();
+    let written = |code: &str, id: &str| {
+        format!("[OTP] Generated OTP: {code} challenge_id={id} recipient={PHONE}")
+    };
+    let (first_line, second_line) = (written(&first_code, &first), written(&code, &second));
+    assert_eq!(generated, [&&*first_line, &&*second_line, &&*second_line]);
+    let handed_over = of_messages.iter().filter(|line| {
+        line.contains("Message handed over message_id=")
+            && line.contains(&format!("recipient={MASKED} provider=\"log\" attempts=1"))
+    });
+    assert_eq!(handed_over.count(), 3, "{of_messages:?}");
+
+    let expected = expected_lines(&first, &second);
     // Causes are prose, which may change.
-    let seen: Vec<String> = requests_lines(&log)
+    let seen: Vec<String> = of_requests
         .into_iter()
         .map(|line| match line.split_once(" cause=") {
             Some((before, _)) => format!("{before} cause=…"),
@@ -212,7 +231,7 @@ async fn json_lines_hold_message_and_fields_apart() {
     assert_eq!(received["recipient"], MASKED);
     assert_eq!(received["rpc"], "SendOtp");
     assert_eq!(received["purpose"], "default");
-    assert_eq!(with("[OTP] OTP sent")["challenge_id"], challenge_id);
+    assert_eq!(with("[OTP] OTP queued")["challenge_id"], challenge_id);
     let generated = with("[OTP] Generated OTP: ");
     assert_eq!(generated["challenge_id"], challenge_id);
     assert_eq!(

@@ -204,7 +204,8 @@ fn remarks(replica: &Replica, start: usize) -> (Vec<String>, usize) {
         .filter(|line| {
             let answered = [
                 "Request received",
-                "OTP sent",
+                "OTP queued",
+                "Message handed over",
                 "Generated OTP",
                 "OTP verified",
             ];

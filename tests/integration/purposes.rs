@@ -156,7 +156,7 @@ async fn a_challenge_id_alone_finds_its_code(kind: Kind) {
     assert_eq!(status.resend_at, sent.resend_at);
     assert_eq!(status.attempts_remaining, 3);
     assert_eq!(status.blocked_until, None);
-    assert!(status.deliveries.is_empty());
+    assert!(status.deliveries.len() <= 1, "{:?}", status.deliveries);
 
     // One letter of the part that tells challenges of a record apart.
     let mut other = sent.challenge_id.clone();

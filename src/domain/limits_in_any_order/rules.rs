@@ -1,6 +1,10 @@
 //! The rules with what they write, and requests to them in the form of data.
 
-use std::{collections::HashMap, convert::Infallible, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    time::Duration,
+};
 
 use rand::TryRng;
 
@@ -128,12 +132,23 @@ impl Rules {
                     purpose: &Purpose::default(),
                     channel: if *voice { Channel::Voice } else { Channel::Sms },
                     test: None,
+                    barred: None,
+                    message: Some(&MessageRequest {
+                        id: MessageId([0; 16]),
+                        lease: None,
+                        locale: "",
+                        variables: &BTreeMap::new(),
+                        client_ip: None,
+                    }),
                 };
                 let name = LimitName::IpSendsPerHour;
                 let limit = self.limit(name);
                 let limits = limit.as_slice();
                 let decision = send(record, limits, &request, &policy, now, &mut self.random);
-                let first = decision.answer.as_ref().is_ok_and(|sent| sent.first);
+                let first = decision
+                    .answer
+                    .as_ref()
+                    .is_ok_and(|sent| sent.message.is_some());
                 let decision = decision.map(|answer| match answer {
                     Ok(sent) => Reply::Sent {
                         challenge: sent.challenge,

@@ -53,10 +53,12 @@ pub(super) fn send_at(
     let request = SendRequest {
         identity: &identity(random),
         test: None,
+        barred: None,
         caller: &caller(),
         recipient: &Recipient::from_canonical("+79991234567".to_owned()),
         purpose: &Purpose::default(),
         channel: Channel::Sms,
+        message: None,
     };
     send(record, &[], &request, policy, now, random)
 }

@@ -1,9 +1,11 @@
 //! Changes column by column, as `UNNEST` takes them.
 
 use super::super::{
-    Change,
+    Change, MessageChange,
+    message_row::{history_column, message_state_columns},
     row::{count_column, memory_column, state_columns},
 };
+use crate::domain::Timestamp;
 
 /// The limits of changes column by column, as `UNNEST` takes them; in the order of
 /// their keys, so that batches of two replicas cannot deadlock.
@@ -53,6 +55,7 @@ pub(super) struct RecordColumns<'a> {
     pub created_at: Vec<i64>,
     pub expires_at: Vec<i64>,
     pub attempts: Vec<i32>,
+    pub sends: Vec<i32>,
     pub sent_at: Vec<i64>,
     pub failures: Vec<i32>,
     pub failed_at: Vec<i64>,
@@ -94,6 +97,7 @@ impl<'a> RecordColumns<'a> {
             columns
                 .attempts
                 .push(count_column(record.challenge.attempts));
+            columns.sends.push(count_column(record.challenge.sends));
             columns.sent_at.push(record.sent_at.milliseconds());
             columns.failures.push(count_column(record.failures.count));
             columns
@@ -110,6 +114,64 @@ impl<'a> RecordColumns<'a> {
             columns
                 .removable_at
                 .push(change.removable_at.milliseconds());
+        }
+        columns
+    }
+}
+
+/// Messages, likewise.
+#[derive(Default)]
+pub(super) struct MessageColumns<'a> {
+    pub record_key: Vec<&'a [u8]>,
+    pub message_id: Vec<&'a [u8]>,
+    pub expected: Vec<Option<i64>>,
+    pub version: Vec<i64>,
+    pub challenge: Vec<&'a [u8]>,
+    pub channel: Vec<&'a str>,
+    pub predecessors: Vec<i32>,
+    pub state: Vec<&'a str>,
+    pub sealed: Vec<Option<&'a [u8]>>,
+    pub provider: Vec<&'a str>,
+    pub history: Vec<Vec<u8>>,
+    pub created_at: Vec<i64>,
+    pub updated_at: Vec<i64>,
+    pub expires_at: Vec<i64>,
+    pub due_at: Vec<Option<i64>>,
+    pub removable_at: Vec<i64>,
+}
+
+impl<'a> MessageColumns<'a> {
+    pub fn of(changes: impl Iterator<Item = &'a MessageChange>) -> Self {
+        let mut changes: Vec<_> = changes.collect();
+        changes.sort_unstable_by_key(|change| (change.key, change.message.id));
+        let mut columns = Self::default();
+        for change in changes {
+            let message = &change.message;
+            let (state, sealed) = message_state_columns(&message.state);
+            columns.record_key.push(&change.key.0);
+            columns.message_id.push(&message.id.0);
+            columns
+                .expected
+                .push(change.expected.map(|version| version.0));
+            columns.version.push(change.version.0);
+            columns.challenge.push(&message.challenge.0);
+            columns.channel.push(message.channel.name());
+            columns
+                .predecessors
+                .push(count_column(message.predecessors));
+            columns.state.push(state);
+            columns.sealed.push(sealed);
+            columns.provider.push(&message.provider);
+            columns.history.push(history_column(&message.history));
+            columns.created_at.push(message.created_at.milliseconds());
+            columns.updated_at.push(message.updated_at.milliseconds());
+            columns.expires_at.push(message.expires_at.milliseconds());
+            columns
+                .due_at
+                .push(message.due_at.map(Timestamp::milliseconds));
+            columns
+                .removable_at
+                .push(message.removable_at().milliseconds());
         }
         columns
     }

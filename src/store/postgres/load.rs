@@ -26,13 +26,13 @@ pub(super) async fn load(
                expires_at AS "expires_at?", attempts AS "attempts?", sent_at AS "sent_at?",
                failures AS "failures?", failed_at AS "failed_at?",
                hour_full_at AS "hour_full_at?", day_full_at AS "day_full_at?",
-               memory AS "memory?", written_at AS "written_at?",
+               memory AS "memory?", written_at AS "written_at?", sends AS "sends?",
                NULL::bytea AS "limit_key?", NULL::bigint AS "full_at?"
         FROM clock
         LEFT JOIN otp_record ON record_key = ANY ($1::bytea[])
         UNION ALL
         SELECT now, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-               NULL, NULL, NULL, NULL, NULL, NULL, limit_key, full_at
+               NULL, NULL, NULL, NULL, NULL, NULL, NULL, limit_key, full_at
         FROM clock
         JOIN otp_limit ON limit_key = ANY ($2::bytea[])
         "#,
@@ -73,6 +73,7 @@ pub(super) async fn load(
                 created_at: row.created_at?,
                 expires_at: row.expires_at?,
                 attempts: row.attempts?,
+                sends: row.sends?,
                 sent_at: row.sent_at?,
                 failures: row.failures?,
                 failed_at: row.failed_at?,

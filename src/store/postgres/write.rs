@@ -4,13 +4,13 @@ use sqlx::PgConnection;
 
 use super::{
     super::{Change, StoreError, Written},
-    columns::{LimitColumns, RecordColumns},
+    columns::{LimitColumns, MessageColumns, RecordColumns},
     fixed,
 };
 use crate::domain::{LimitKey, RecordKey};
 
 /// Writes what of `changes` is as expected: first limits, then the records all of
-/// whose limits were written.
+/// whose limits were written, then the messages whose records were.
 #[expect(
     clippy::too_many_lines,
     reason = "it is one statement, and reads as one"
@@ -21,6 +21,7 @@ pub(super) async fn write(
 ) -> Result<Written, StoreError> {
     let limits = LimitColumns::of(changes);
     let records = RecordColumns::of(changes);
+    let messages = MessageColumns::of(changes.iter().filter_map(|change| change.message.as_ref()));
     let rows = sqlx::query!(
         r#"
         WITH limit_input AS (
@@ -50,11 +51,11 @@ pub(super) async fn write(
                 $6::bytea[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::bytea[],
                 $12::text[], $13::bytea[], $14::text[], $15::bigint[], $16::bigint[],
                 $17::integer[], $18::bigint[], $19::integer[], $20::bigint[], $21::bigint[],
-                $22::bigint[], $23::bytea[], $24::bigint[], $25::bigint[]
+                $22::bigint[], $23::bytea[], $24::bigint[], $25::bigint[], $26::integer[]
             ) AS input (
                 record_key, expected, version, caller, purpose, challenge, state, sealed,
                 channel, created_at, expires_at, attempts, sent_at, failures, failed_at,
-                hour_full_at, day_full_at, memory, written_at, removable_at
+                hour_full_at, day_full_at, memory, written_at, removable_at, sends
             )
             WHERE (record_key IN (
                 SELECT for_record FROM limit_input
@@ -71,7 +72,8 @@ pub(super) async fn write(
                 sent_at = input.sent_at, failures = input.failures,
                 failed_at = input.failed_at, hour_full_at = input.hour_full_at,
                 day_full_at = input.day_full_at, memory = input.memory,
-                written_at = input.written_at, removable_at = input.removable_at
+                written_at = input.written_at, removable_at = input.removable_at,
+                sends = input.sends
             FROM input
             WHERE record.record_key = input.record_key AND record.version = input.expected
             RETURNING record.record_key
@@ -80,19 +82,35 @@ pub(super) async fn write(
             INSERT INTO otp_record (
                 record_key, version, caller, purpose, challenge, state, sealed, channel,
                 created_at, expires_at, attempts, sent_at, failures, failed_at, hour_full_at,
-                day_full_at, memory, written_at, removable_at
+                day_full_at, memory, written_at, removable_at, sends
             )
             SELECT record_key, version, caller, purpose, challenge, state, sealed, channel,
                    created_at, expires_at, attempts, sent_at, failures, failed_at, hour_full_at,
-                   day_full_at, memory, written_at, removable_at
+                   day_full_at, memory, written_at, removable_at, sends
             FROM input
             WHERE expected IS NULL
             ON CONFLICT (record_key) DO NOTHING
             RETURNING record_key
+        ),
+        written AS (
+            SELECT record_key FROM updated UNION ALL SELECT record_key FROM inserted
+        ),
+        message_inserted AS (
+            INSERT INTO otp_message (
+                record_key, message_id, version, challenge, channel, predecessors, state, sealed,
+                provider, history, created_at, updated_at, expires_at, due_at, removable_at
+            )
+            SELECT * FROM UNNEST(
+                $27::bytea[], $28::bytea[], $29::bigint[], $30::bytea[], $31::text[],
+                $32::integer[], $33::text[], $34::bytea[], $35::text[], $36::bytea[],
+                $37::bigint[], $38::bigint[], $39::bigint[], $40::bigint[], $41::bigint[]
+            ) AS input (
+                record_key, message_id, version, challenge, channel, predecessors, state, sealed,
+                provider, history, created_at, updated_at, expires_at, due_at, removable_at
+            )
+            WHERE (record_key IN (SELECT record_key FROM written)) IS TRUE
         )
-        SELECT record_key AS "record_key?", NULL::bytea AS "limit_key?" FROM updated
-        UNION ALL
-        SELECT record_key, NULL FROM inserted
+        SELECT record_key AS "record_key?", NULL::bytea AS "limit_key?" FROM written
         UNION ALL
         SELECT NULL, limit_key FROM limit_written
         "#,
@@ -121,6 +139,22 @@ pub(super) async fn write(
         &records.memory,
         &records.written_at,
         &records.removable_at,
+        &records.sends,
+        &messages.record_key as &[&[u8]],
+        &messages.message_id as &[&[u8]],
+        &messages.version,
+        &messages.challenge as &[&[u8]],
+        &messages.channel as &[&str],
+        &messages.predecessors,
+        &messages.state as &[&str],
+        &messages.sealed as &[Option<&[u8]>],
+        &messages.provider as &[&str],
+        &messages.history,
+        &messages.created_at,
+        &messages.updated_at,
+        &messages.expires_at,
+        &messages.due_at as &[Option<i64>],
+        &messages.removable_at,
     )
     .fetch_all(connection)
     .await?;

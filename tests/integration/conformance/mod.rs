@@ -1,14 +1,16 @@
 //! One suite that every store must pass, the stores that pass it, and one that must
 //! not.
 
+mod messages;
 mod suite;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use otpd::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{LimitKey, MessageId, RecordKey, Timestamp},
     store::{
-        Change, RecordChange, RecordStore, Snapshot, Store, StoreError, StoreOptions, Written,
+        Change, MessageChange, RecordChange, RecordStore, Snapshot, Store, StoreError,
+        StoreOptions, VersionedMessage, Written,
     },
 };
 use secrecy::SecretString;
@@ -37,8 +39,17 @@ async fn sqlite_passes() {
     suite::run(Arc::new(store(&database).await), &database).await;
 }
 
-/// A store that forgets the version check: it writes whatever is there.
-struct Forgetful(Store);
+/// A store that forgets a version check: it writes whatever is there.
+struct Forgetful {
+    store: Store,
+    forgets: Forgets,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forgets {
+    Records,
+    Messages,
+}
 
 impl RecordStore for Forgetful {
     async fn load(
@@ -46,13 +57,16 @@ impl RecordStore for Forgetful {
         records: &[RecordKey],
         limits: &[LimitKey],
     ) -> Result<Snapshot, StoreError> {
-        self.0.load(records, limits).await
+        self.store.load(records, limits).await
     }
 
     async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+        if self.forgets != Forgets::Records {
+            return self.store.write(changes).await;
+        }
         let records = || changes.iter().filter_map(|change| change.record.as_ref());
         let keys: Vec<RecordKey> = records().map(|record| record.key).collect();
-        let stored = self.0.load(&keys, &[]).await?.records;
+        let stored = self.store.load(&keys, &[]).await?.records;
         let unchecked: Vec<Change> = changes
             .iter()
             .map(|change| Change {
@@ -60,22 +74,60 @@ impl RecordStore for Forgetful {
                     expected: stored.get(&record.key).map(|stored| stored.version),
                     ..record
                 }),
+                message: change.message.clone(),
                 limits: change.limits.clone(),
             })
             .collect();
-        self.0.write(&unchecked).await
+        self.store.write(&unchecked).await
+    }
+
+    async fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<VersionedMessage>, StoreError> {
+        self.store.load_messages(records).await
+    }
+
+    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        self.store.due_messages(limit).await
+    }
+
+    async fn write_messages(
+        &self,
+        changes: &[MessageChange],
+    ) -> Result<HashSet<MessageId>, StoreError> {
+        if self.forgets != Forgets::Messages {
+            return self.store.write_messages(changes).await;
+        }
+        let keys: Vec<RecordKey> = changes.iter().map(|change| change.key).collect();
+        let stored = self.store.load_messages(&keys).await?;
+        let version = |id| stored.iter().find(|stored| stored.message.id == id);
+        let unchecked: Vec<MessageChange> = changes
+            .iter()
+            .map(|change| MessageChange {
+                expected: version(change.message.id).map(|stored| stored.version),
+                ..change.clone()
+            })
+            .collect();
+        self.store.write_messages(&unchecked).await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        self.0.sweep(now, limit).await
+        self.store.sweep(now, limit).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_the_version_check_fails() {
-    for kind in [Kind::Postgres, Kind::Sqlite] {
+    for (kind, forgets) in [
+        (Kind::Postgres, Forgets::Records),
+        (Kind::Postgres, Forgets::Messages),
+        (Kind::Sqlite, Forgets::Records),
+        (Kind::Sqlite, Forgets::Messages),
+    ] {
         let database = Database::new(kind).await;
-        let forgetful = Arc::new(Forgetful(store(&database).await));
+        let store = store(&database).await;
+        let forgetful = Arc::new(Forgetful { store, forgets });
         let run = tokio::spawn(async move { suite::run(forgetful, &database).await });
         let panic = run.await.expect_err("the suite must not pass").into_panic();
         let literal = panic.downcast_ref::<&str>().map(ToString::to_string);
@@ -84,7 +136,7 @@ async fn a_store_without_the_version_check_fails() {
             .unwrap_or_default();
         assert!(
             message.contains("no version check"),
-            "{kind:?} failed for another reason: {message}"
+            "{kind:?} that forgets {forgets:?} failed for another reason: {message}"
         );
     }
 }

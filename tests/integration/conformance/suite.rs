@@ -15,6 +15,7 @@ use otpd::{
 use rand::Rng as _;
 use tokio::{sync::Barrier, task::JoinSet};
 
+use super::messages;
 use crate::support::Database;
 
 /// Runs every case; panics in the first that fails. `database` is where `store`
@@ -31,6 +32,7 @@ pub async fn run<S: RecordStore>(store: Arc<S>, database: &Database) {
     a_record_waits_for_all_its_limits(&*store).await;
     only_removable_records_are_swept(&*store).await;
     the_clock_goes_with_the_records(&*store, database).await;
+    messages::run(&store, database).await;
 }
 
 async fn what_was_never_written_is_not_loaded<S: RecordStore>(store: &S) {
@@ -266,6 +268,7 @@ async fn limits_are_kept_like_records<S: RecordStore>(store: &S) {
     ] {
         let alone = Change {
             record: None,
+            message: None,
             limits: vec![change],
         };
         let written = store.write(&[alone]).await.expect("a write works");
@@ -289,6 +292,7 @@ async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
     let existing = new_limit();
     let setup = Change {
         record: None,
+        message: None,
         limits: vec![existing],
     };
     store.write(&[setup]).await.expect("a write works");
@@ -300,10 +304,12 @@ async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
     };
     let blocked = Change {
         record: Some(new_record()),
+        message: None,
         limits: vec![fresh, taken],
     };
     let stranger = Change {
         record: Some(new_record()),
+        message: None,
         limits: vec![new_limit()],
     };
     let written = store
@@ -349,6 +355,7 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     let limits = [limit(1_000_000), limit(1_000_001)];
     let setup = Change {
         record: None,
+        message: None,
         limits: limits.to_vec(),
     };
     store.write(&[setup]).await.expect("a write works");
@@ -412,18 +419,18 @@ async fn the_clock_goes_with_the_records<S: RecordStore>(store: &S, database: &D
     database.set_clock_offset(0).await;
 }
 
-fn random_key() -> RecordKey {
+pub(super) fn random_key() -> RecordKey {
     let mut key = [0; 32];
     system_random().fill_bytes(&mut key);
     RecordKey(key)
 }
 
 fn random_version() -> Version {
-    Version(system_random().next_u64().cast_signed())
+    Version::random(&mut system_random())
 }
 
 /// A change that makes a limit.
-fn new_limit() -> LimitChange {
+pub(super) fn new_limit() -> LimitChange {
     new_limit_of(LimitKey(random_key().0))
 }
 
@@ -438,7 +445,7 @@ fn new_limit_of(key: LimitKey) -> LimitChange {
 }
 
 /// A change that makes a record.
-fn new_record() -> RecordChange {
+pub(super) fn new_record() -> RecordChange {
     let at = Timestamp::from_milliseconds;
     RecordChange {
         key: random_key(),
@@ -455,6 +462,7 @@ fn new_record() -> RecordChange {
                 created_at: at(1),
                 expires_at: at(i64::MAX),
                 attempts: 0,
+                sends: 3,
             },
             sent_at: at(-1),
             failures: Failures {
@@ -472,13 +480,14 @@ fn new_record() -> RecordChange {
 }
 
 /// A change that replaces what `change` made.
-fn successor(change: &RecordChange) -> RecordChange {
+pub(super) fn successor(change: &RecordChange) -> RecordChange {
     let mut next = RecordChange {
         expected: Some(change.version),
         ..change.clone()
     };
     next.version = random_version();
     next.record.challenge.attempts += 1;
+    next.record.challenge.sends += 1;
     next
 }
 
@@ -489,6 +498,7 @@ async fn write_records<S: RecordStore>(
 ) -> Result<HashSet<RecordKey>, StoreError> {
     let alone = |record: &RecordChange| Change {
         record: Some(record.clone()),
+        message: None,
         limits: Vec::new(),
     };
     let changes: Vec<Change> = records.iter().map(alone).collect();

@@ -201,6 +201,7 @@ impl Attacker {
             }
             Err(SendRefusal::Limit(exceeded)) => self.after(now, now.plus(exceeded.wait)),
             Err(SendRefusal::Reused) => unreachable!("each request has an id of its own"),
+            Err(SendRefusal::Barred(_)) => unreachable!("nobody is barred here"),
         }
     }
 

@@ -124,6 +124,8 @@ impl World {
             purpose,
             channel: Channel::Sms,
             test: None,
+            barred: None,
+            message: None,
         };
         let random = &mut system_random();
         let decision = domain::send(

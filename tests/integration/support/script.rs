@@ -306,6 +306,7 @@ impl<'a> Script<'a> {
             };
             let reply = GetOtpStatusResponse {
                 resend_at: None,
+                deliveries: Vec::new(),
                 ..reply
             };
             assert_eq!(reply, expected, "{place}");

@@ -1,0 +1,198 @@
+//! Stops asking a provider that only fails, and finds out when it is back.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// When a breaker opens, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerOptions {
+    /// After how many failures in a row.
+    pub failures: u32,
+    /// How long the provider is then left alone, before one message tries it.
+    pub pause: Duration,
+}
+
+/// A circuit breaker. Closed, it lets everything through; open, nothing; and when its
+/// pause is over, one message after the other, until one succeeds.
+#[derive(Debug)]
+pub struct Breaker {
+    options: BreakerOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// Failures in a row while closed.
+    failures: u32,
+    /// Until when it is open; `None`: it is closed.
+    open_until: Option<Instant>,
+    /// Whether a message is trying whether the provider is back.
+    probing: bool,
+}
+
+/// Leave to try the provider; tells the breaker how it went. One that is dropped
+/// without a word changes nothing.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    breaker: &'a Breaker,
+    probe: bool,
+}
+
+/// A change of a breaker, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The provider is left alone.
+    Opened,
+    /// The provider is back.
+    Closed,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub fn new(options: BreakerOptions) -> Self {
+        Self {
+            options,
+            state: Mutex::default(),
+        }
+    }
+
+    /// How long until a message may try the provider; nothing: now.
+    pub fn wait(&self) -> Duration {
+        self.with(|state| self.wait_in(state))
+    }
+
+    fn wait_in(&self, state: &State) -> Duration {
+        match state.open_until {
+            None => Duration::ZERO,
+            Some(_) if state.probing => self.options.pause,
+            Some(until) => until.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// Leave to try the provider now.
+    pub fn admit(&self) -> Option<Admission<'_>> {
+        self.with(|state| {
+            if !self.wait_in(state).is_zero() {
+                return None;
+            }
+            let probe = state.open_until.is_some();
+            state.probing |= probe;
+            Some(Admission {
+                breaker: self,
+                probe,
+            })
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        // Nothing here panics half-way, so a poisoned state is as good as another.
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Admission<'_> {
+    /// The provider does its work, whether or not it took the message.
+    pub fn succeeded(self) -> Option<Change> {
+        self.breaker.with(|state| {
+            let was_open = state.open_until.is_some();
+            // What was admitted before the breaker opened says nothing of now.
+            if was_open && !self.probe {
+                return None;
+            }
+            *state = State::default();
+            was_open.then_some(Change::Closed)
+        })
+    }
+
+    /// The provider failed. `at_once`: it will fail for everybody, so that no further
+    /// failure is waited for.
+    pub fn failed(self, at_once: bool) -> Option<Change> {
+        let options = self.breaker.options;
+        self.breaker.with(|state| {
+            let was_open = state.open_until.is_some();
+            if was_open && !self.probe {
+                return None;
+            }
+            state.failures = state.failures.saturating_add(1);
+            if was_open || at_once || state.failures >= options.failures {
+                state.open_until = Some(Instant::now() + options.pause);
+                state.probing = false;
+            }
+            (!was_open && state.open_until.is_some()).then_some(Change::Opened)
+        })
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        if self.probe {
+            self.breaker.with(|state| state.probing = false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerOptions {
+            failures: 3,
+            pause: PAUSE,
+        })
+    }
+
+    fn fail(breaker: &Breaker) -> Option<Change> {
+        breaker.admit().unwrap().failed(false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_open_it_and_one_success_between_does_not() {
+        let breaker = breaker();
+        assert_eq!(fail(&breaker), None);
+        assert_eq!(fail(&breaker), None);
+        assert_eq!(breaker.admit().unwrap().succeeded(), None);
+        assert_eq!(fail(&breaker), None);
+        assert_eq!(fail(&breaker), None);
+        assert!(breaker.admit().is_some());
+        assert_eq!(fail(&breaker), Some(Change::Opened));
+        assert!(breaker.admit().is_none());
+        assert_eq!(breaker.wait(), PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_its_pause_one_message_at_a_time_tries() {
+        let breaker = breaker();
+        assert_eq!(breaker.admit().unwrap().failed(true), Some(Change::Opened));
+        tokio::time::advance(PAUSE).await;
+        let probe = breaker.admit().unwrap();
+        assert!(breaker.admit().is_none());
+        assert_eq!(probe.failed(false), None);
+        assert!(breaker.admit().is_none());
+        tokio::time::advance(PAUSE).await;
+        // A probe that was given up leaves its turn to the next.
+        drop(breaker.admit().unwrap());
+        let probe = breaker.admit().unwrap();
+        assert_eq!(probe.succeeded(), Some(Change::Closed));
+        assert!(breaker.admit().is_some());
+        assert!(breaker.wait().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_let_through_before_says_nothing_of_now() {
+        let breaker = breaker();
+        let (early, late) = (breaker.admit().unwrap(), breaker.admit().unwrap());
+        assert_eq!(breaker.admit().unwrap().failed(true), Some(Change::Opened));
+        assert_eq!(early.succeeded(), None);
+        assert!(breaker.admit().is_none());
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(late.failed(true), None);
+        assert!(breaker.admit().is_some());
+    }
+}

@@ -1,0 +1,105 @@
+//! A provider with what keeps it, and those who wait for it, from harm.
+
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{
+    Accepted, DeliveryError, Envelope, Provider,
+    breaker::{Breaker, BreakerOptions},
+    pace::Pace,
+};
+use crate::domain::{Channel, ErrorClass};
+
+/// How a provider is used.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayOptions {
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many attempts run at once, per replica.
+    pub concurrency: usize,
+    /// How many attempts start in a second, per replica; 0: any number.
+    pub rate_per_second: u32,
+    /// The channel that the provider sends by, where it is not the one asked for.
+    pub channel: Option<Channel>,
+    /// When it is left alone.
+    pub breaker: BreakerOptions,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            concurrency: 16,
+            rate_per_second: 0,
+            channel: None,
+            breaker: BreakerOptions {
+                failures: 5,
+                pause: Duration::from_secs(10),
+            },
+        }
+    }
+}
+
+/// A provider as messages reach it.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its configured name.
+    pub name: String,
+    /// How it is used.
+    pub options: GatewayOptions,
+    /// Whether it is worth trying.
+    pub breaker: Breaker,
+    provider: Provider,
+    slots: Semaphore,
+    pace: Pace,
+}
+
+impl Gateway {
+    /// The gateway `name` to `provider`.
+    pub fn new(name: &str, provider: Provider, options: GatewayOptions) -> Self {
+        Self {
+            name: name.to_owned(),
+            breaker: Breaker::new(options.breaker),
+            slots: Semaphore::new(options.concurrency),
+            pace: Pace::new(options.rate_per_second),
+            provider,
+            options,
+        }
+    }
+
+    /// Waits for leave to make one attempt, which lasts as long as it is kept. Who
+    /// waited longest comes first.
+    pub async fn turn(&self) -> SemaphorePermit<'_> {
+        let slot = self.slots.acquire().await;
+        let slot = slot.expect("the semaphore of a gateway is never closed");
+        self.pace.turn().await;
+        slot
+    }
+
+    /// Hands a message over.
+    ///
+    /// # Errors
+    /// Why the provider has not taken it, as far as anybody knows.
+    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+        let attempt = self.provider.deliver(envelope);
+        match tokio::time::timeout(self.options.timeout, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(DeliveryError::new(
+                ErrorClass::Timeout,
+                format!("no answer within {:?}", self.options.timeout),
+            )),
+        }
+    }
+
+    /// Finds out whether the provider can be reached, without a message.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<String, String> {
+        match tokio::time::timeout(self.options.timeout, self.provider.check()).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {:?}", self.options.timeout)),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! No more messages a second than a provider takes.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Lets messages go at most so often, evenly; each replica counts its own.
+#[derive(Debug)]
+pub struct Pace {
+    interval: Duration,
+    next: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// `per_second` messages; 0: any number.
+    pub fn new(per_second: u32) -> Self {
+        Self {
+            interval: Duration::from_secs(1)
+                .checked_div(per_second)
+                .unwrap_or_default(),
+            next: Mutex::default(),
+        }
+    }
+
+    /// Waits for the next turn. A turn that is given up while waiting is lost, so that
+    /// the pace is never exceeded.
+    pub async fn turn(&self) {
+        if self.interval.is_zero() {
+            return;
+        }
+        let mine = {
+            // An instant is written whole or not at all.
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mine = next.map_or_else(Instant::now, |next| next.max(Instant::now()));
+            *next = Some(mine + self.interval);
+            mine
+        };
+        tokio::time::sleep_until(mine).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_come_evenly_and_unused_time_is_not_saved_up() {
+        let start = Instant::now();
+        let pace = Pace::new(10);
+        for _ in 0..11 {
+            pace.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        tokio::time::advance(Duration::from_mins(1)).await;
+        let later = Instant::now();
+        for _ in 0..3 {
+            pace.turn().await;
+        }
+        assert_eq!(later.elapsed(), Duration::from_millis(200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_nobody_waits() {
+        let start = Instant::now();
+        let pace = Pace::new(0);
+        for _ in 0..1_000 {
+            pace.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,176 @@
+//! Which providers a message goes to, in which order.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::Gateway;
+use crate::domain::{CallerName, Channel, Destination, Purpose, Recipient};
+
+/// What routes look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipment<'a> {
+    /// The channel that was asked for.
+    pub channel: Channel,
+    /// What the code is for.
+    pub purpose: &'a Purpose,
+    /// The back end that asked.
+    pub caller: &'a CallerName,
+    /// Whom it goes to.
+    pub recipient: &'a Recipient,
+    /// The language that was asked for; empty where none was.
+    pub locale: &'a str,
+}
+
+/// Some messages, and the providers that they go to.
+#[derive(Debug)]
+pub struct Route {
+    /// Which messages.
+    pub conditions: Conditions,
+    /// The providers, the first one first; never none.
+    pub gateways: Vec<Arc<Gateway>>,
+    /// Where the second message of a challenge starts.
+    pub resend: Resend,
+}
+
+/// Which messages a route is for; an empty condition holds for every one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// By channel.
+    pub channels: Vec<Channel>,
+    /// By purpose.
+    pub purposes: BTreeSet<Purpose>,
+    /// By caller.
+    pub callers: BTreeSet<CallerName>,
+    /// By recipient.
+    pub destinations: Vec<Destination>,
+    /// By language: tags or the start of tags, in lower case.
+    pub locales: Vec<String>,
+}
+
+/// Where the second message of a challenge starts, and each one after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resend {
+    /// With the first provider, as always.
+    #[default]
+    Same,
+    /// With the next provider: the message before it may not have arrived.
+    Next,
+}
+
+impl Conditions {
+    fn hold(&self, shipment: &Shipment<'_>) -> bool {
+        let Self {
+            channels,
+            purposes,
+            callers,
+            destinations,
+            locales,
+        } = self;
+        (channels.is_empty() || channels.contains(&shipment.channel))
+            && (purposes.is_empty() || purposes.contains(shipment.purpose))
+            && (callers.is_empty() || callers.contains(shipment.caller))
+            && (destinations.is_empty()
+                || destinations
+                    .iter()
+                    .any(|destination| destination.holds(shipment.recipient)))
+            && (locales.is_empty() || locales.iter().any(|range| is_in(shipment.locale, range)))
+    }
+}
+
+/// Whether a language tag is of a range: `ru-RU` is of `ru` (RFC 4647, basic filtering).
+fn is_in(tag: &str, range: &str) -> bool {
+    let tag = tag.to_ascii_lowercase();
+    tag.strip_prefix(range)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+impl Route {
+    /// Whether the route is for such a message.
+    pub fn is_for(&self, shipment: &Shipment<'_>) -> bool {
+        self.conditions.hold(shipment)
+    }
+
+    /// The providers in the order in which a message is to try them that has so many
+    /// `predecessors`.
+    pub fn order(&self, predecessors: u32) -> impl Iterator<Item = &Arc<Gateway>> {
+        let start = match self.resend {
+            Resend::Same => 0,
+            Resend::Next => usize::try_from(predecessors).unwrap_or(0) % self.gateways.len().max(1),
+        };
+        let (earlier, later) = self.gateways.split_at(start);
+        later.iter().chain(earlier)
+    }
+
+    /// The longest that an attempt with any of its providers takes.
+    pub fn longest_attempt(&self) -> Duration {
+        let timeouts = self.gateways.iter().map(|gateway| gateway.options.timeout);
+        timeouts.max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{GatewayOptions, Provider};
+
+    fn route(conditions: Conditions, names: &[&str], resend: Resend) -> Route {
+        let gateway =
+            |name: &&str| Arc::new(Gateway::new(name, Provider::Log, GatewayOptions::default()));
+        Route {
+            conditions,
+            gateways: names.iter().map(gateway).collect(),
+            resend,
+        }
+    }
+
+    fn holds(conditions: &Conditions, recipient: &str, locale: &str) -> bool {
+        conditions.hold(&Shipment {
+            channel: Channel::Sms,
+            purpose: &Purpose::default(),
+            caller: &CallerName::new("crm"),
+            recipient: &Recipient::from_canonical(recipient.to_owned()),
+            locale,
+        })
+    }
+
+    #[test]
+    fn every_condition_must_hold_and_an_empty_one_does() {
+        let moscow = "+79991234567";
+        let all = Conditions::default();
+        assert!(holds(&all, moscow, ""));
+        let by = |change: &dyn Fn(&mut Conditions)| {
+            let mut conditions = Conditions::default();
+            change(&mut conditions);
+            holds(&conditions, moscow, "ru-RU")
+        };
+        assert!(by(&|by| by.channels = vec![Channel::Voice, Channel::Sms]));
+        assert!(!by(&|by| by.channels = vec![Channel::Voice]));
+        assert!(by(&|by| by.purposes = [Purpose::default()].into()));
+        assert!(!by(&|by| by.purposes = ["login".parse().unwrap()].into()));
+        assert!(by(&|by| by.callers = [CallerName::new("crm")].into()));
+        assert!(!by(&|by| by.callers = [CallerName::new("shop")].into()));
+        assert!(by(&|by| by.destinations = vec!["+7".parse().unwrap()]));
+        assert!(!by(&|by| by.destinations = vec!["KZ".parse().unwrap()]));
+        assert!(by(&|by| by.locales = vec!["ru".to_owned()]));
+        assert!(!by(&|by| by.locales = vec!["r".to_owned()]));
+        assert!(!by(&|by| {
+            by.locales = vec!["ru".to_owned()];
+            by.channels = vec![Channel::Voice];
+        }));
+    }
+
+    #[test]
+    fn a_resend_may_start_with_the_next_provider() {
+        let names = |route: &Route, predecessors| -> Vec<String> {
+            let order = route.order(predecessors);
+            order.map(|gateway| gateway.name.clone()).collect()
+        };
+        let same = route(Conditions::default(), &["a", "b", "c"], Resend::Same);
+        assert_eq!(names(&same, 2), ["a", "b", "c"]);
+        let next = route(Conditions::default(), &["a", "b", "c"], Resend::Next);
+        assert_eq!(names(&next, 0), ["a", "b", "c"]);
+        assert_eq!(names(&next, 1), ["b", "c", "a"]);
+        assert_eq!(names(&next, 3), ["a", "b", "c"]);
+        assert_eq!(names(&next, u32::MAX), ["a", "b", "c"]);
+    }
+}

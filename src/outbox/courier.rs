@@ -1,0 +1,329 @@
+//! Carries one message: from provider to provider until one takes it, its code dies, or
+//! nobody is left who might.
+
+use std::collections::HashSet;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools, settler::Settler};
+use crate::{
+    delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, Text},
+    domain::{Attempt, ChallengeId, Content, ErrorClass, Message, Then, Timestamp},
+    keys::system_random,
+    store::{MessageChange, RecordStore as _, Sealed, Version},
+};
+
+/// Carries messages.
+#[derive(Debug)]
+pub(super) struct Courier {
+    pub tools: Tools,
+    settler: Settler,
+    stopping: CancellationToken,
+}
+
+/// How the carrying of a message goes on.
+enum Next<'a> {
+    /// With an attempt.
+    Try(&'a Gateway),
+    /// Not now.
+    End(Then),
+}
+
+/// The message is out of this replica's hands.
+struct Lost;
+
+impl Courier {
+    pub fn new(tools: Tools, settler: Settler, stopping: CancellationToken) -> Self {
+        Self {
+            tools,
+            settler,
+            stopping,
+        }
+    }
+
+    /// Carries a message as far as it goes now.
+    pub async fn carry(&self, mut in_hand: InHand) {
+        let Some(route) = self.tools.route(&in_hand) else {
+            tracing::error!(
+                message_id = %in_hand.message.id,
+                "[OTP] Message failed: no provider is configured for it any more"
+            );
+            return self.end(in_hand, Then::Failed).await;
+        };
+        let mut tried = HashSet::new();
+        // Whether the store does not know all of the history yet.
+        let mut unwritten = false;
+        loop {
+            let now = in_hand.clock.now();
+            let gateway = match self.choose(&in_hand.message, route, &tried, now) {
+                Next::Try(gateway) => gateway,
+                Next::End(then) => return self.end(in_hand, then).await,
+            };
+            let turn = tokio::select! {
+                turn = gateway.turn() => turn,
+                () = self.stopping.cancelled() => {
+                    let now = in_hand.clock.now();
+                    return self.end(in_hand, Then::Queued(now)).await;
+                }
+            };
+            match self.make_fit(&mut in_hand, gateway, &mut unwritten).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
+                    return self.end(in_hand, Then::Dropped).await;
+                }
+                Err(Lost) => return,
+            }
+            // While it waited, the provider may have proved to be down.
+            let Some(admission) = gateway.breaker.admit() else {
+                continue;
+            };
+            tried.insert(gateway.name.clone());
+            let (attempt, result) = self.attempt(&in_hand, gateway).await;
+            drop(turn);
+            report(gateway, admission, &result);
+            match result {
+                Ok(accepted) => return self.handed_over(in_hand, attempt, &accepted).await,
+                Err(error) => {
+                    note_failure(&in_hand.message, gateway, &error);
+                    in_hand.message = in_hand.message.failed(attempt);
+                    unwritten = true;
+                    if error.class == ErrorClass::BadDestination {
+                        return self.end(in_hand, Then::Failed).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The provider to try now: the first in order that was not tried in this round, has
+    /// not refused the message for good, and is not known to be down.
+    fn choose<'a>(
+        &self,
+        message: &Message,
+        route: &'a Route,
+        tried: &HashSet<String>,
+        now: Timestamp,
+    ) -> Next<'a> {
+        if self.stopping.is_cancelled() {
+            return Next::End(Then::Queued(now));
+        }
+        let left: Vec<&Gateway> = route
+            .order(message.predecessors)
+            .map(|gateway| &**gateway)
+            .filter(|gateway| !message.history.refused_by(&gateway.name))
+            .collect();
+        if left.is_empty() {
+            return Next::End(Then::Failed);
+        }
+        let untried = left.iter().filter(|gateway| !tried.contains(&gateway.name));
+        let mut waits = untried.map(|gateway| (gateway, gateway.breaker.wait()));
+        if let Some((gateway, _)) = waits.clone().find(|(_, wait)| wait.is_zero()) {
+            return Next::Try(gateway);
+        }
+        let mut pause = message.history.pause(left.len(), &mut system_random());
+        if tried.is_empty() {
+            // Nobody was asked, so nothing is to be learnt before one may be.
+            pause += waits
+                .by_ref()
+                .map(|(_, wait)| wait)
+                .min()
+                .unwrap_or_default();
+        }
+        // Whoever finds it when its code has died drops it.
+        Next::End(Then::Queued(
+            now.plus(pause).min(message.expires_at.max(now)),
+        ))
+    }
+
+    /// Makes sure that the code was alive a moment ago and that the lease lasts for an
+    /// attempt; says whether the code lives.
+    async fn make_fit(
+        &self,
+        in_hand: &mut InHand,
+        gateway: &Gateway,
+        unwritten: &mut bool,
+    ) -> Result<bool, Lost> {
+        let needed = gateway.options.timeout + LEASE_RESERVE;
+        // Each of the two takes time, and so may undo the other.
+        loop {
+            let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
+            if in_hand.clock.now() >= in_hand.message.expires_at {
+                return Ok(false);
+            } else if in_hand.clock.read_at().elapsed() >= FRESHNESS {
+                if !self.sees_alive(in_hand).await? {
+                    return Ok(false);
+                }
+            } else if *unwritten || in_hand.clock.now().until(due_at) < needed {
+                let now = in_hand.clock.now();
+                let until = now.plus(gateway.options.timeout + LEASE_MARGIN);
+                let mut message = in_hand.message.clone().then(Then::Leased(until), now);
+                message.provider.clone_from(&gateway.name);
+                self.write(in_hand, message).await?;
+                *unwritten = false;
+            } else {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Looks whether the code is alive.
+    async fn sees_alive(&self, in_hand: &mut InHand) -> Result<bool, Lost> {
+        let keys = [in_hand.key];
+        let load = self.tools.in_time(self.tools.store.load(&keys, &[]));
+        // Whoever takes the message over when the lease has ended knows as much.
+        let snapshot = load.await.map_err(|_| Lost)?;
+        in_hand.clock = snapshot.clock;
+        let policy = self.tools.policy(&in_hand.caller, &in_hand.purpose);
+        let record = snapshot.records.get(&in_hand.key);
+        Ok(record.zip(policy).is_some_and(|(versioned, policy)| {
+            let (challenge, now) = (in_hand.message.challenge, snapshot.clock.now());
+            versioned.record.has_live(challenge, policy, now)
+        }))
+    }
+
+    async fn attempt(
+        &self,
+        in_hand: &InHand,
+        gateway: &Gateway,
+    ) -> (Attempt, Result<Accepted, DeliveryError>) {
+        let message = &in_hand.message;
+        let channel = gateway.options.channel.unwrap_or(message.channel);
+        let started_at = in_hand.clock.now();
+        let result = match message.content() {
+            Some(content) => {
+                let text = text(content);
+                let envelope = Envelope {
+                    id: message.id,
+                    challenge_id: ChallengeId {
+                        key: in_hand.key,
+                        nonce: message.challenge,
+                    },
+                    recipient: &content.recipient,
+                    channel,
+                    code: &content.code,
+                    text: &text,
+                    life_left: started_at.until(message.expires_at),
+                    locale: &content.locale,
+                    client_ip: content.client_ip,
+                };
+                gateway.deliver(&envelope).await
+            }
+            None => Err(DeliveryError::new(
+                ErrorClass::Permanent,
+                "the message is final",
+            )),
+        };
+        let attempt = Attempt {
+            provider: gateway.name.clone(),
+            channel,
+            started_at,
+            ended_at: in_hand.clock.now(),
+            error: result.as_ref().err().map(|error| error.class),
+        };
+        (attempt, result)
+    }
+
+    async fn handed_over(&self, mut in_hand: InHand, attempt: Attempt, accepted: &Accepted) {
+        let recipient = in_hand.message.content().map(|content| &content.recipient);
+        tracing::info!(
+            message_id = %in_hand.message.id,
+            recipient = recipient.map(tracing::field::display),
+            provider = attempt.provider,
+            provider_id = accepted.provider_id,
+            attempts = in_hand.message.history.count + 1,
+            "[OTP] Message handed over"
+        );
+        let message = in_hand.message.clone().sent(attempt);
+        // Nothing is to be done where that was lost: another replica sends it once more.
+        let _ = self.write(&mut in_hand, message).await;
+    }
+
+    async fn end(&self, mut in_hand: InHand, then: Then) {
+        if then == Then::Failed {
+            let recipient = in_hand.message.content().map(|content| &content.recipient);
+            tracing::error!(
+                message_id = %in_hand.message.id,
+                recipient = recipient.map(tracing::field::display),
+                attempts = in_hand.message.history.count,
+                "[OTP] Message failed for good"
+            );
+        }
+        let now = in_hand.clock.now();
+        let message = in_hand.message.clone().then(then, now);
+        let _ = self.write(&mut in_hand, message).await;
+    }
+
+    /// Writes what became of a message.
+    async fn write(&self, in_hand: &mut InHand, message: Message) -> Result<(), Lost> {
+        let InHand { key, version, .. } = *in_hand;
+        let sealed = message.clone().try_map(|content| {
+            let Message { challenge, id, .. } = &message;
+            let random = &mut system_random();
+            let keys = &self.tools.keys;
+            Ok::<Sealed, std::convert::Infallible>(
+                keys.seal_content(&key, challenge, id, &content, random),
+            )
+        });
+        let Ok(sealed) = sealed;
+        let change = MessageChange {
+            key,
+            expected: Some(version),
+            version: Version::random(&mut system_random()),
+            message: sealed,
+        };
+        let version = change.version;
+        if !self.settler.settle(change).await {
+            tracing::debug!(message_id = %message.id, "[OTP] Another replica has the message");
+            return Err(Lost);
+        }
+        in_hand.version = version;
+        in_hand.message = message;
+        Ok(())
+    }
+}
+
+/// What a message says.
+fn text(content: &Content) -> Text {
+    Text {
+        plain: content.code.expose().to_owned(),
+        subject: None,
+        html: None,
+    }
+}
+
+/// Tells the breaker how an attempt went, and the log what follows.
+fn report(gateway: &Gateway, admission: Admission<'_>, result: &Result<Accepted, DeliveryError>) {
+    let change = match result.as_ref().map_err(|error| error.class) {
+        // A provider that refuses a message does its work.
+        Ok(_) | Err(ErrorClass::Permanent | ErrorClass::BadDestination) => admission.succeeded(),
+        Err(ErrorClass::Transient | ErrorClass::Timeout) => admission.failed(false),
+        Err(ErrorClass::NoBalance) => admission.failed(true),
+    };
+    let provider = &gateway.name;
+    match change {
+        None => {}
+        Some(Change::Opened) => {
+            let pause = gateway.options.breaker.pause;
+            tracing::error!(
+                provider,
+                ?pause,
+                "[OTP] Provider is down and left alone for a while"
+            );
+        }
+        Some(Change::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
+    }
+}
+
+fn note_failure(message: &Message, gateway: &Gateway, error: &DeliveryError) {
+    let recipient = message.content().map(|content| &content.recipient);
+    tracing::warn!(
+        message_id = %message.id,
+        recipient = recipient.map(tracing::field::display),
+        provider = gateway.name,
+        class = %error.class,
+        cause = error.cause,
+        attempt = message.history.count + 1,
+        "[OTP] Delivery attempt failed"
+    );
+}

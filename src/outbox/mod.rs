@@ -1,0 +1,213 @@
+//! Messages on their way: each was written in one transaction with its record, so that
+//! an acknowledged code is on its way whatever dies, and is handed over at least once
+//! while its code lives.
+//!
+//! A message is held by a *lease*: the replica that wrote it, or took it over when the
+//! lease of another had ended, is the only one to try it until then. Leases are taken
+//! by compare-and-set, like everything else.
+
+mod courier;
+mod settler;
+mod takeover;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    callers::Callers,
+    delivery::{Delivery, Route, Shipment},
+    domain::{CallerName, Message, Policy, Purpose, RecordKey},
+    keys::KeyRing,
+    store::{Clock, Store, StoreError, Version, availability::Availability},
+};
+use courier::Courier;
+use settler::Settler;
+
+/// How many messages a replica holds at most between their commit and their end. More
+/// are left to whoever has room, so that memory is bounded whatever comes.
+const MOST_FRESH: usize = 1_024;
+/// How many of others' messages, and of those that are tried again, a replica holds at
+/// most: so few that new ones never wait long behind them.
+const MOST_TAKEN_OVER: usize = 64;
+
+/// No attempt starts later than this after a load that saw the code alive, by the
+/// monotonic clock.
+const FRESHNESS: Duration = Duration::from_secs(2);
+/// What a lease has beyond the longest attempt: for the wait for a turn before it, and
+/// for the write after it.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// What must be left of a lease, beyond the attempt, for it to start.
+const LEASE_RESERVE: Duration = Duration::from_secs(1);
+
+/// How the outbox works: the `[delivery]` table of the configuration.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboxOptions {
+    /// How often messages are looked for whose lease has ended, or that are to be tried
+    /// again.
+    #[serde(with = "humantime_serde")]
+    pub poll_interval: Duration,
+}
+
+impl Default for OutboxOptions {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The messages of a replica that are on their way. Clones are one outbox.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    courier: Arc<Courier>,
+    /// Room for messages that this replica writes.
+    fresh: Arc<Semaphore>,
+    /// Told when there is a message that nobody holds.
+    unheld: Arc<Notify>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// What the outbox works with.
+#[derive(Debug)]
+pub struct Tools {
+    /// Where messages are.
+    pub store: Arc<Store>,
+    /// How long one statement of it may take.
+    pub store_timeout: Duration,
+    /// Whether it answers.
+    pub availability: Availability,
+    /// What messages are sealed with.
+    pub keys: KeyRing,
+    /// Whose codes they carry.
+    pub callers: Arc<Callers>,
+    /// Who takes them.
+    pub delivery: Arc<Delivery>,
+}
+
+/// Room for one message.
+#[derive(Debug)]
+pub struct Room(OwnedSemaphorePermit);
+
+/// A message whose lease this replica holds.
+#[derive(Debug)]
+pub struct InHand {
+    /// The record whose code it carries.
+    pub key: RecordKey,
+    /// Whose code that is.
+    pub caller: CallerName,
+    /// What the code is for.
+    pub purpose: Purpose,
+    /// The version under which the store has it.
+    pub version: Version,
+    /// The message.
+    pub message: Message,
+    /// The store's clock at the load that saw the code alive.
+    pub clock: Clock,
+}
+
+impl Outbox {
+    /// An outbox, and what it does in the background until it is closed.
+    pub fn new(tools: Tools, options: OutboxOptions) -> (Self, impl Future<Output = ()> + Send) {
+        let stopping = CancellationToken::new();
+        let (settler, settling) =
+            Settler::new(Arc::clone(&tools.store), tools.availability.clone());
+        let outbox = Self {
+            courier: Arc::new(Courier::new(tools, settler, stopping.clone())),
+            fresh: Arc::new(Semaphore::new(MOST_FRESH)),
+            unheld: Arc::default(),
+            tasks: TaskTracker::new(),
+            stopping,
+        };
+        // A task of its own: it has to settle what is in hand after the rest has ended.
+        tokio::spawn(settling);
+        let taking_over = takeover::run(outbox.clone(), options);
+        (outbox, taking_over)
+    }
+
+    /// Who takes messages.
+    pub fn delivery(&self) -> &Delivery {
+        &self.courier.tools.delivery
+    }
+
+    /// Room for a message that is about to be written; `None` where there is none, and
+    /// the message is to be written without a lease.
+    pub fn room(&self) -> Option<Room> {
+        if self.stopping.is_cancelled() {
+            return None;
+        }
+        let permit = Arc::clone(&self.fresh).try_acquire_owned();
+        permit.ok().map(Room)
+    }
+
+    /// How long to hold a message that takes `route`.
+    pub fn lease(route: &Route) -> Duration {
+        route.longest_attempt() + LEASE_MARGIN
+    }
+
+    /// Sends a message that was just written, off the way of the reply.
+    pub fn send(&self, room: Room, in_hand: InHand) {
+        self.carry(room.0, in_hand);
+    }
+
+    /// A message was just written that nobody holds.
+    pub fn notice(&self) {
+        self.unheld.notify_one();
+    }
+
+    fn carry(&self, room: OwnedSemaphorePermit, in_hand: InHand) {
+        let courier = Arc::clone(&self.courier);
+        self.tasks.spawn(async move {
+            courier.carry(in_hand).await;
+            drop(room);
+        });
+    }
+
+    /// Finishes the attempts that run, and gives back the leases of what has not been
+    /// tried. To be called when nothing is written any more.
+    pub async fn close(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// How many messages are in hand.
+    pub fn in_hand(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+impl Tools {
+    /// The policy of a caller's codes. Of one who is not configured any more the codes
+    /// are nobody's, and dead.
+    fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&Policy> {
+        let caller = self.callers.named(caller)?;
+        Some(caller.policies.of(purpose))
+    }
+
+    /// The way of a message; `None` where no provider is for it any more.
+    fn route(&self, in_hand: &InHand) -> Option<&Route> {
+        let content = in_hand.message.content()?;
+        self.delivery.route(&Shipment {
+            channel: in_hand.message.channel,
+            purpose: &in_hand.purpose,
+            caller: &in_hand.caller,
+            recipient: &content.recipient,
+            locale: &content.locale,
+        })
+    }
+
+    /// Awaits the store, but not longer than a statement may take.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.store_timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! GetOtpStatus: what is known of a code, and what became of its messages.
+
+use tokio::time::Instant;
+
+use super::{
+    Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject, permit_subject,
+    policy_of,
+};
+use crate::{
+    domain::{
+        self, Caller, ChallengeId, LastSend, Message, MessageState, Record, RecordKey, Status,
+    },
+    store::{RecordStore as _, Sealed},
+};
+
+/// What stands for a provider where the caller delivers by itself.
+const CALLER: &str = "caller";
+
+impl OtpService {
+    /// Tells what is known of a code.
+    ///
+    /// # Errors
+    /// A purpose that is not the caller's, and the store's failures.
+    pub async fn status(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        deadline: Instant,
+    ) -> Result<StatusReply, ServiceError> {
+        permit_subject(caller, subject)?;
+        let recipient = subject.recipient.clone();
+        let Some((key, challenge)) = self.locate(caller, subject) else {
+            return Ok(StatusReply {
+                status: Status::default(),
+                challenge_id: None,
+                recipient,
+                deliveries: Vec::new(),
+            });
+        };
+        let rule = |record: Option<Record>, _: &[_], now, _: &mut _| {
+            let policy = policy_of(caller, record.as_ref());
+            domain::status(record, challenge, policy, now)
+        };
+        let decided = self.decide(caller, key, &[], deadline, rule).await?;
+        let status = decided.answer;
+        let deliveries = match status.last_send {
+            None => Vec::new(),
+            Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
+            Some(last) => self.deliveries(key, last, deadline).await?,
+        };
+        let live = status.live.as_ref();
+        Ok(StatusReply {
+            challenge_id: live.map(|code| ChallengeId {
+                key,
+                nonce: code.challenge,
+            }),
+            recipient: recipient.or_else(|| live.map(|code| code.recipient.clone())),
+            status,
+            deliveries,
+        })
+    }
+
+    /// What became of the messages of a challenge.
+    async fn deliveries(
+        &self,
+        key: RecordKey,
+        last: LastSend,
+        deadline: Instant,
+    ) -> Result<Vec<Delivery>, ServiceError> {
+        let keys = [key];
+        let load = self.store.load_messages(&keys);
+        let messages = self.in_time(deadline, load).await?;
+        Ok(messages
+            .into_iter()
+            .map(|versioned| versioned.message)
+            .filter(|message| message.challenge == last.challenge)
+            .flat_map(Delivery::all_of)
+            .collect())
+    }
+}
+
+impl Delivery {
+    /// The caller was given the code.
+    fn by_caller(last: LastSend) -> Self {
+        Self {
+            provider: CALLER.to_owned(),
+            channel: last.channel,
+            state: DeliveryState::Sent,
+            created_at: last.at,
+            updated_at: last.at,
+            attempts: 1,
+            error: None,
+        }
+    }
+
+    /// One for each attempt of a message, and one for the message where it waits, or
+    /// ended without an attempt.
+    fn all_of(message: Message<Sealed>) -> Vec<Self> {
+        let state = match message.state {
+            MessageState::Queued(_) => Some(DeliveryState::Queued),
+            MessageState::Sending(_) => Some(DeliveryState::Sending),
+            MessageState::Dropped => Some(DeliveryState::Dropped),
+            MessageState::Failed if message.history.count == 0 => Some(DeliveryState::Failed),
+            MessageState::Failed | MessageState::Sent => None,
+        };
+        let remembered = u32::try_from(message.history.newest.len()).unwrap_or(u32::MAX);
+        let forgotten = message.history.count.saturating_sub(remembered);
+        let attempts = (forgotten + 1..).zip(message.history.newest);
+        let mut all: Vec<Self> = attempts
+            .map(|(number, attempt)| Self {
+                provider: attempt.provider,
+                channel: attempt.channel,
+                state: match attempt.error {
+                    None => DeliveryState::Sent,
+                    Some(_) => DeliveryState::Failed,
+                },
+                created_at: attempt.started_at,
+                updated_at: attempt.ended_at,
+                attempts: number,
+                error: attempt.error,
+            })
+            .collect();
+        all.extend(state.map(|state| Self {
+            provider: message.provider,
+            channel: message.channel,
+            state,
+            created_at: message.created_at,
+            updated_at: message.updated_at,
+            attempts: message.history.count,
+            error: None,
+        }));
+        all
+    }
+}

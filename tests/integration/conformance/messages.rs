@@ -1,0 +1,310 @@
+//! What a store must do about messages.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use otpd::{
+    domain::{
+        Attempt, ChallengeNonce, Channel, ErrorClass, History, Message, MessageId, MessageState,
+        Policy, RecordKey, Then, Timestamp,
+    },
+    keys::system_random,
+    store::{Change, MessageChange, RecordChange, RecordStore, Sealed, Version, VersionedMessage},
+};
+use tokio::{sync::Barrier, task::JoinSet};
+
+use super::suite::{new_limit, new_record, random_key, successor};
+use crate::support::Database;
+
+/// Runs every case; panics in the first that fails.
+pub async fn run<S: RecordStore>(store: &Arc<S>, database: &Database) {
+    a_message_is_written_with_its_record_or_not_at_all(&**store).await;
+    what_was_written_of_a_message_is_loaded_unchanged(&**store).await;
+    only_the_expected_version_of_a_message_is_replaced(&**store).await;
+    of_replicas_that_take_a_message_over_one_has_it(store).await;
+    what_is_due_is_found_oldest_first(&**store, database).await;
+    only_final_messages_are_swept(&**store).await;
+}
+
+async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(store: &S) {
+    let record = new_record();
+    let with_message = |record: &RecordChange, limit| Change {
+        message: Some(new_message(record.key, far())),
+        record: Some(record.clone()),
+        limits: limit,
+    };
+    let paid = with_message(&record, vec![new_limit()]);
+    let written = store.write(std::slice::from_ref(&paid)).await;
+    assert!(
+        written
+            .expect("a write works")
+            .records
+            .contains(&record.key)
+    );
+    assert_eq!(messages_of(store, record.key).await.len(), 1);
+
+    // The record is not as expected.
+    let lost = with_message(&record, Vec::new());
+    // The limit is not as expected, so neither is the record written.
+    let spent = paid.limits.clone();
+    let unpaid = with_message(&successor(&record), spent);
+    for change in [lost, unpaid] {
+        let written = store.write(std::slice::from_ref(&change)).await;
+        assert!(written.expect("a write works").records.is_empty());
+        assert_eq!(messages_of(store, record.key).await.len(), 1);
+    }
+
+    // In one batch some are written and some are not.
+    let (fresh, other) = (new_record(), new_record());
+    let batch = [
+        with_message(&record, Vec::new()),
+        with_message(&fresh, Vec::new()),
+        with_message(&other, Vec::new()),
+    ];
+    store.write(&batch).await.expect("a write works");
+    for (key, count) in [(record.key, 1), (fresh.key, 1), (other.key, 1)] {
+        assert_eq!(messages_of(store, key).await.len(), count);
+    }
+}
+
+async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store: &S) {
+    let attempt = |error| Attempt {
+        provider: "смс".to_owned(),
+        channel: Channel::Voice,
+        started_at: at(5),
+        ended_at: at(6),
+        error,
+    };
+    let sealed = || Sealed((0..=255).collect());
+    for (state, due_at) in [
+        (MessageState::Queued(sealed()), Some(at(i64::MAX))),
+        (
+            MessageState::Sending(Sealed(Vec::new())),
+            Some(at(i64::MAX)),
+        ),
+        (MessageState::Sent, None),
+        (MessageState::Failed, None),
+        (MessageState::Dropped, None),
+    ] {
+        let mut change = insert(store, far()).await;
+        change.expected = Some(change.version);
+        change.version = Version::random(&mut system_random());
+        change.message.state = state;
+        change.message.due_at = due_at;
+        "смс".clone_into(&mut change.message.provider);
+        change.message.history = History {
+            count: u32::MAX,
+            newest: vec![
+                attempt(None),
+                attempt(Some(ErrorClass::Timeout)),
+                attempt(Some(ErrorClass::NoBalance)),
+            ],
+        };
+        assert!(written(store, &change).await);
+        let loaded = messages_of(store, change.key).await.remove(0);
+        assert_eq!(loaded.version, change.version);
+        assert_eq!(
+            format!("{:?}", loaded.message),
+            format!("{:?}", change.message)
+        );
+    }
+}
+
+async fn only_the_expected_version_of_a_message_is_replaced<S: RecordStore>(store: &S) {
+    let first = insert(store, far()).await;
+    let second = next(&first, Then::Leased(far()));
+    assert!(written(store, &second).await);
+    let stale = next(&first, Then::Failed);
+    assert!(
+        !written(store, &stale).await,
+        "no version check: a message was replaced that had changed"
+    );
+    let mut absent = next(&second, Then::Failed);
+    absent.key = random_key();
+    assert!(!written(store, &absent).await);
+
+    // In one batch some are as expected and some are not.
+    let other = insert(store, far()).await;
+    let batch = [next(&first, Then::Failed), next(&other, Then::Failed)];
+    let done = store.write_messages(&batch).await.expect("a write works");
+    assert_eq!(done, HashSet::from([other.message.id]));
+    let kept = messages_of(store, first.key).await.remove(0);
+    assert_eq!(kept.version, second.version);
+    let none = store.write_messages(&[]).await.expect("a write works");
+    assert!(none.is_empty());
+}
+
+async fn of_replicas_that_take_a_message_over_one_has_it<S: RecordStore>(store: &Arc<S>) {
+    for _ in 0..20 {
+        let message = insert(&**store, at(0)).await;
+        let start = Arc::new(Barrier::new(4));
+        let mut racers = JoinSet::new();
+        for _ in 0..4 {
+            let (store, start) = (Arc::clone(store), Arc::clone(&start));
+            let change = next(&message, Then::Leased(far()));
+            racers.spawn(async move {
+                start.wait().await;
+                written(&*store, &change).await
+            });
+        }
+        let won = racers.join_all().await.into_iter().filter(|won| *won);
+        assert_eq!(won.count(), 1);
+    }
+}
+
+async fn what_is_due_is_found_oldest_first<S: RecordStore>(store: &S, database: &Database) {
+    drain(store).await;
+    let now = store
+        .load(&[], &[])
+        .await
+        .expect("a load works")
+        .clock
+        .now();
+    let mut due = Vec::new();
+    for age in [30, 10, 20] {
+        let created_at = now.minus(Duration::from_secs(age));
+        due.push((created_at, insert_at(store, created_at, now).await));
+    }
+    insert_at(store, now.minus(Duration::from_secs(40)), far()).await;
+    let sent = insert_at(store, now.minus(Duration::from_secs(50)), now).await;
+    assert!(written(store, &next(&sent, Then::Failed)).await);
+    due.sort_by_key(|(created_at, _)| *created_at);
+    let expected: Vec<MessageId> = due.iter().map(|(_, change)| change.message.id).collect();
+    assert_eq!(ids(store, 10).await, expected);
+    assert_eq!(ids(store, 2).await, expected[..2]);
+
+    // A message that is not due yet becomes so; and where the clock stepped back, one
+    // that seems to have been written in the future is looked after at once.
+    drain(store).await;
+    let later = insert_at(store, now, now.plus(Duration::from_mins(1))).await;
+    assert_eq!(ids(store, 10).await, []);
+    database.advance_clock(Duration::from_secs(61)).await;
+    assert_eq!(ids(store, 10).await, [later.message.id]);
+    drain(store).await;
+    let ahead = insert_at(store, now, now.plus(Duration::from_mins(10))).await;
+    database.set_clock_offset(-3_600_000).await;
+    assert!(ids(store, 10).await.contains(&ahead.message.id));
+    database.set_clock_offset(0).await;
+    drain(store).await;
+}
+
+async fn only_final_messages_are_swept<S: RecordStore>(store: &S) {
+    let told = Policy::EXPIRED_TOLD_FOR;
+    let mut pending = insert(store, far()).await;
+    let mut final_one = insert(store, far()).await;
+    for (change, then) in [
+        (&mut pending, Then::Leased(far())),
+        (&mut final_one, Then::Failed),
+    ] {
+        let mut ended = next(change, then);
+        ended.message.expires_at = at(1_000);
+        assert!(written(store, &ended).await);
+    }
+    let removable = at(1_000).plus(told);
+    store
+        .sweep(removable.minus(Duration::from_millis(1)), 1_000)
+        .await
+        .expect("a sweep works");
+    assert_eq!(messages_of(store, final_one.key).await.len(), 1);
+    store.sweep(removable, 1_000).await.expect("a sweep works");
+    assert_eq!(messages_of(store, final_one.key).await.len(), 0);
+    assert_eq!(messages_of(store, pending.key).await.len(), 1);
+}
+
+const fn at(milliseconds: i64) -> Timestamp {
+    Timestamp::from_milliseconds(milliseconds)
+}
+
+/// Later than any test lasts, and with room for what is added to it.
+const fn far() -> Timestamp {
+    at(i64::MAX / 2)
+}
+
+fn new_message(key: RecordKey, due_at: Timestamp) -> MessageChange {
+    MessageChange {
+        key,
+        expected: None,
+        version: Version::random(&mut system_random()),
+        message: Message {
+            id: MessageId::generate(&mut system_random()),
+            challenge: ChallengeNonce([7; 16]),
+            channel: Channel::Sms,
+            predecessors: 3,
+            state: MessageState::Sending(Sealed(vec![0, 255, 1])),
+            provider: String::new(),
+            history: History::default(),
+            created_at: at(0),
+            updated_at: at(0),
+            expires_at: far(),
+            due_at: Some(due_at),
+        },
+    }
+}
+
+/// A change of what `change` wrote.
+fn next(change: &MessageChange, then: Then) -> MessageChange {
+    let updated_at = change.message.updated_at;
+    MessageChange {
+        key: change.key,
+        expected: Some(change.version),
+        version: Version::random(&mut system_random()),
+        message: change.message.clone().then(then, updated_at),
+    }
+}
+
+/// Writes a message with a record of its own.
+async fn insert<S: RecordStore>(store: &S, due_at: Timestamp) -> MessageChange {
+    insert_at(store, at(0), due_at).await
+}
+
+async fn insert_at<S: RecordStore>(
+    store: &S,
+    created_at: Timestamp,
+    due_at: Timestamp,
+) -> MessageChange {
+    let record = new_record();
+    let mut message = new_message(record.key, due_at);
+    message.message.created_at = created_at;
+    message.message.updated_at = created_at;
+    let change = Change {
+        record: Some(record),
+        message: Some(message.clone()),
+        limits: Vec::new(),
+    };
+    store.write(&[change]).await.expect("a write works");
+    message
+}
+
+async fn written<S: RecordStore>(store: &S, change: &MessageChange) -> bool {
+    let batch = std::slice::from_ref(change);
+    let done = store.write_messages(batch).await.expect("a write works");
+    !done.is_empty()
+}
+
+async fn messages_of<S: RecordStore>(store: &S, key: RecordKey) -> Vec<VersionedMessage> {
+    store.load_messages(&[key]).await.expect("a load works")
+}
+
+async fn ids<S: RecordStore>(store: &S, limit: u32) -> Vec<MessageId> {
+    let due = store.due_messages(limit).await.expect("a load works");
+    due.into_iter().map(|due| due.message.id).collect()
+}
+
+/// Ends every message that is due, those of other cases too.
+async fn drain<S: RecordStore>(store: &S) {
+    loop {
+        let due = store.due_messages(100).await.expect("a load works");
+        if due.is_empty() {
+            return;
+        }
+        let changes: Vec<MessageChange> = due
+            .into_iter()
+            .map(|due| MessageChange {
+                key: due.key,
+                expected: Some(due.version),
+                version: Version::random(&mut system_random()),
+                message: due.message.then(Then::Failed, at(0)),
+            })
+            .collect();
+        store.write_messages(&changes).await.expect("a write works");
+    }
+}
