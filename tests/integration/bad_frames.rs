@@ -327,5 +327,5 @@ async fn a_message_of_the_longest_length_with_unknown_fields_is_read() {
         .make(replica.channel())
         .await;
     assert_eq!(status.code(), Code::Ok, "{status:?}");
-    replica.wait_for_line("[OTP] OTP sent").await;
+    replica.wait_for_line("[OTP] OTP queued").await;
 }
