@@ -1,6 +1,7 @@
 //! How a code reaches its recipient. A provider only hands a message over.
 
 mod envelope;
+pub mod text;
 
 pub use envelope::{Accepted, DeliveryError, Envelope, Text};
 
