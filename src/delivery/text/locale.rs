@@ -24,14 +24,16 @@ impl Locale {
     ///
     /// # Errors
     /// Where it is not a language of two or three letters with subtags of at most
-    /// eight letters and digits, 35 bytes in all. Longer names of languages are
-    /// reserved by RFC 5646, and so a mistyped key is not taken for one.
+    /// eight letters and digits, of which the last is not a lone letter, 35 bytes in
+    /// all. RFC 5646 only reserves longer names of languages; without them a mistyped
+    /// key is not taken for one.
     pub fn parse(tag: &str) -> Result<Self, LocaleError> {
         let mut subtags = tag.split('-');
         let language = subtags.next().unwrap_or_default();
         let well_formed = tag.len() <= MAX_BYTES
             && (2..=3).contains(&language.len())
             && language.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && tag.rsplit('-').next().is_some_and(|last| last.len() > 1)
             && subtags.all(|subtag| {
                 (1..=8).contains(&subtag.len())
                     && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -84,13 +86,9 @@ pub(super) fn lookup<'a, T>(written: &'a BTreeMap<Locale, T>, asked: &str) -> Op
         if let Some(found) = written.get(range) {
             return Some(found);
         }
+        // The RFC also drops a single letter that is then the last: no written tag
+        // ends so.
         range = range.rsplit_once('-')?.0;
-        // A single letter only opens what followed it, and goes with it.
-        while let Some((rest, last)) = range.rsplit_once('-')
-            && last.len() == 1
-        {
-            range = rest;
-        }
     }
 }
 
@@ -122,6 +120,7 @@ mod tests {
             "en-123456789",
             "e1",
             "en.plain",
+            "de-x",
             long.as_str(),
         ] {
             assert_eq!(Locale::parse(tag), Err(LocaleError), "{tag:?}");
