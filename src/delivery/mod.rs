@@ -9,6 +9,7 @@ mod log;
 mod pace;
 mod provider;
 mod route;
+pub mod text;
 
 use std::sync::Arc;
 

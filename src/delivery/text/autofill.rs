@@ -1,0 +1,148 @@
+//! The lines by which browsers and apps take a code out of an SMS by themselves.
+
+use crate::domain::Code;
+
+/// The longest host name: RFC 1035, section 2.3.4, without the root's dot.
+const MAX_HOST_BYTES: usize = 253;
+/// Android's hash: the first 11 characters of a digest in base64.
+const HASH_LENGTH: usize = 11;
+
+/// What is appended to an SMS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Autofill {
+    /// The host name of the site whose form is filled.
+    pub origin: Option<String>,
+    /// The hash of the Android app that may read the code.
+    pub android_hash: Option<String>,
+}
+
+/// The host name of a site, or what is wrong with it. Empty: none.
+pub(super) fn origin(host: &str) -> Result<Option<String>, &'static str> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if host.is_empty() {
+        Ok(None)
+    } else if host.len() <= MAX_HOST_BYTES && host.split('.').all(is_label) {
+        Ok(Some(host.to_ascii_lowercase()))
+    } else {
+        Err(
+            "not a host name; give that of the site alone, such as example.com, without https://, port or path, and other letters than a to z in the xn-- form",
+        )
+    }
+}
+
+/// Android's hash of an app, or what is wrong with it. Empty: none.
+pub(super) fn android_hash(hash: &str) -> Result<Option<String>, &'static str> {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    if hash.is_empty() {
+        Ok(None)
+    } else if hash.len() == HASH_LENGTH && hash.bytes().all(is_base64) {
+        Ok(Some(hash.to_owned()))
+    } else {
+        Err(
+            "not the hash of an Android app, which is 11 letters, digits, \"+\" or \"/\", such as FA+9qCX9VSu",
+        )
+    }
+}
+
+impl Autofill {
+    /// The lines after `text`. The line for browsers is the very last, since nothing
+    /// may follow it.
+    pub fn append(&self, text: &mut String, code: &Code) {
+        if let Some(hash) = &self.android_hash {
+            text.push('\n');
+            text.push_str(hash);
+        }
+        if let Some(origin) = &self.origin {
+            text.push_str("\n@");
+            text.push_str(origin);
+            text.push_str(" #");
+            text.push_str(code.expose());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_is_taken_and_nothing_else() {
+        assert_eq!(origin(""), Ok(None));
+        for host in [
+            "example.com",
+            "a.b-c.example",
+            "localhost",
+            "xn--e1afmkfd.xn--p1ai",
+        ] {
+            assert_eq!(origin(host), Ok(Some(host.to_owned())));
+        }
+        assert_eq!(origin("Example.COM"), Ok(Some("example.com".to_owned())));
+        let long = format!("{}com", "a.".repeat(126));
+        for bad in [
+            "https://example.com",
+            "example.com/",
+            "example.com:443",
+            "@example.com",
+            "example.com.",
+            ".example.com",
+            "a..b",
+            "-a.com",
+            "exa mple.com",
+            "пример.рф",
+            "example.com #1",
+            "example.com\n",
+            long.as_str(),
+        ] {
+            assert!(origin(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_has_eleven_characters_of_base64() {
+        assert_eq!(android_hash(""), Ok(None));
+        assert_eq!(
+            android_hash("FA+9qCX9VSu"),
+            Ok(Some("FA+9qCX9VSu".to_owned()))
+        );
+        for bad in [
+            "FA+9qCX9VS",
+            "FA+9qCX9VSu=",
+            "FA-9qCX9VSu",
+            "FA+9qCX9VS ",
+            "ФА+9qCX9V",
+        ] {
+            assert!(android_hash(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_line_for_browsers_is_last() {
+        let code = Code::from_digits("012345").unwrap();
+        let appended = |origin: Option<&str>, hash: Option<&str>| {
+            let mut text = "Hello".to_owned();
+            let autofill = Autofill {
+                origin: origin.map(str::to_owned),
+                android_hash: hash.map(str::to_owned),
+            };
+            autofill.append(&mut text, &code);
+            text
+        };
+        assert_eq!(appended(None, None), "Hello");
+        assert_eq!(
+            appended(Some("example.com"), None),
+            "Hello\n@example.com #012345"
+        );
+        assert_eq!(appended(None, Some("FA+9qCX9VSu")), "Hello\nFA+9qCX9VSu");
+        assert_eq!(
+            appended(Some("example.com"), Some("FA+9qCX9VSu")),
+            "Hello\nFA+9qCX9VSu\n@example.com #012345"
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! Languages of texts, and which of the written ones a request gets.
+
+use std::{borrow::Borrow, collections::BTreeMap, fmt};
+
+use serde::Deserialize;
+
+/// The longest tag: what RFC 5646, section 4.4.1, asks everybody to take.
+const MAX_BYTES: usize = 35;
+
+/// The language of a text, as a BCP 47 tag in small letters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Locale(String);
+
+/// What was given is no BCP 47 tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a language tag; give a language of two or three letters, and after it, if need be, a script and a region, such as \"ru\", \"en-GB\" or \"sr-Latn-RS\""
+)]
+pub struct LocaleError;
+
+impl Locale {
+    /// Reads a tag, in capitals or small letters.
+    ///
+    /// # Errors
+    /// Where it is not a language of two or three letters with subtags of at most
+    /// eight letters and digits, of which the last is not a lone letter, 35 bytes in
+    /// all. RFC 5646 only reserves longer names of languages; without them a mistyped
+    /// key is not taken for one.
+    pub fn parse(tag: &str) -> Result<Self, LocaleError> {
+        let mut subtags = tag.split('-');
+        let language = subtags.next().unwrap_or_default();
+        let well_formed = tag.len() <= MAX_BYTES
+            && (2..=3).contains(&language.len())
+            && language.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && tag.rsplit('-').next().is_some_and(|last| last.len() > 1)
+            && subtags.all(|subtag| {
+                (1..=8).contains(&subtag.len())
+                    && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            });
+        if well_formed {
+            Ok(Self(tag.to_ascii_lowercase()))
+        } else {
+            Err(LocaleError)
+        }
+    }
+
+    /// The tag, in small letters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Locale {
+    fn default() -> Self {
+        Self("en".to_owned())
+    }
+}
+
+impl TryFrom<String> for Locale {
+    type Error = LocaleError;
+
+    fn try_from(tag: String) -> Result<Self, Self::Error> {
+        Self::parse(&tag)
+    }
+}
+
+impl Borrow<str> for Locale {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Locale {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What `written` has for the language `asked`, by the lookup of RFC 4647, section
+/// 3.4: the tag, then the tag without its last subtag, and so on.
+pub(super) fn lookup<'a, T>(written: &'a BTreeMap<Locale, T>, asked: &str) -> Option<&'a T> {
+    let asked = asked.to_ascii_lowercase();
+    let mut range = asked.as_str();
+    loop {
+        if let Some(found) = written.get(range) {
+            return Some(found);
+        }
+        // The RFC also drops a single letter that is then the last: no written tag
+        // ends so.
+        range = range.rsplit_once('-')?.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_read_whatever_their_case() {
+        for (tag, read) in [
+            ("ru", "ru"),
+            ("en-GB", "en-gb"),
+            ("sr-Latn-RS", "sr-latn-rs"),
+            ("zh-Hant-CN-x-private1", "zh-hant-cn-x-private1"),
+            ("kok", "kok"),
+        ] {
+            assert_eq!(Locale::parse(tag).unwrap().as_str(), read);
+        }
+        let long = format!("en{}", "-abcd".repeat(7));
+        for tag in [
+            "",
+            "e",
+            "en_GB",
+            "en-",
+            "-en",
+            "en--GB",
+            "русский",
+            "orgin",
+            "en-123456789",
+            "e1",
+            "en.plain",
+            "de-x",
+            long.as_str(),
+        ] {
+            assert_eq!(Locale::parse(tag), Err(LocaleError), "{tag:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_written_beginning_is_found() {
+        let written: BTreeMap<Locale, &str> = ["ru", "en", "en-gb", "zh-hant", "de-x-alt"]
+            .into_iter()
+            .map(|tag| (Locale::parse(tag).unwrap(), tag))
+            .collect();
+        for (asked, found) in [
+            ("ru", Some("ru")),
+            ("RU-ru", Some("ru")),
+            ("en-GB", Some("en-gb")),
+            ("en-GB-oxendict", Some("en-gb")),
+            ("en-US", Some("en")),
+            ("zh-Hant-CN-x-private1-private2", Some("zh-hant")),
+            ("zh", None),
+            ("zh-Hans", None),
+            ("de-x-alt", Some("de-x-alt")),
+            ("de-x", None),
+            ("de", None),
+            ("r", None),
+            ("", None),
+            ("-", None),
+            ("---", None),
+            ("ru_RU", None),
+            ("русский", None),
+        ] {
+            assert_eq!(lookup(&written, asked).copied(), found, "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the texts cost, for `otpd check`.
+
+use std::fmt;
+
+use super::{
+    Locale, PurposeTexts, Table, Texts,
+    compile::{ANDROID_BYTES, android_bytes},
+    segments::{Encoding, Segments, is_gsm, segments},
+};
+use crate::domain::Purpose;
+
+/// The most foreign characters that a warning names.
+const MAX_NAMED: usize = 5;
+
+/// What an SMS of one purpose in one language costs at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportLine {
+    /// The purpose.
+    pub purpose: Purpose,
+    /// The language of the text.
+    pub locale: Locale,
+    /// Where the text stands in the configuration.
+    pub key: String,
+    /// The SMS, with a sample code and variables as long as they may be.
+    pub text: String,
+    /// What it takes.
+    pub segments: Segments,
+    /// What is worth a second thought, each on one line.
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for ReportLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} in {}: {} ({})",
+            self.purpose, self.locale, self.segments, self.key
+        )
+    }
+}
+
+impl Texts {
+    /// What the SMS of every purpose and language that is configured cost at most.
+    /// Purposes that are named nowhere are like `default`.
+    pub fn report(&self) -> Vec<ReportLine> {
+        let default = Purpose::default();
+        [(&default, &self.general)]
+            .into_iter()
+            .chain(&self.purposes)
+            .flat_map(|(purpose, texts)| {
+                self.reachable(texts)
+                    .map(|table| self.line(purpose, texts, table))
+            })
+            .collect()
+    }
+
+    fn line(&self, purpose: &Purpose, texts: &PurposeTexts, table: &Table) -> ReportLine {
+        let text = self.sample_sms(texts, table, 'x');
+        let counted = segments(&text);
+        let mut warnings = Vec::new();
+        if counted.segments > 1 {
+            warnings.push(format!(
+                "costs as much as {} messages; shorten it by {} to fit one",
+                counted.segments,
+                counted.units - counted.encoding.alone(),
+            ));
+        }
+        warnings.extend(foreign_characters(&text));
+        // Whether callers give anything in other letters is not known here.
+        let foreign = self.sample_sms(texts, table, 'я');
+        let costs = segments(&foreign);
+        if costs.segments > counted.segments {
+            warnings.push(format!(
+                "with values in other letters than those of GSM-7 it takes {costs}"
+            ));
+        }
+        let bytes = android_bytes(&foreign);
+        if texts.autofill.android_hash.is_some() && bytes > ANDROID_BYTES {
+            warnings.push(format!(
+                "with values in other letters than those of GSM-7 it has {bytes} bytes, and Android looks at {ANDROID_BYTES}"
+            ));
+        }
+        ReportLine {
+            purpose: purpose.clone(),
+            locale: table.locale.clone(),
+            key: table.key.clone(),
+            text,
+            segments: counted,
+            warnings,
+        }
+    }
+}
+
+/// Names the few characters that make a text UCS-2 which could be GSM-7 without them. A
+/// text in another alphabet has no choice.
+fn foreign_characters(text: &str) -> Option<String> {
+    if segments(text).encoding == Encoding::Gsm7 {
+        return None;
+    }
+    let letters = text.chars().filter(|letter| letter.is_alphabetic());
+    let (gsm, foreign): (Vec<char>, Vec<char>) = letters.partition(|&letter| is_gsm(letter));
+    if foreign.len() > gsm.len() {
+        return None;
+    }
+    let mut named: Vec<char> = Vec::new();
+    for character in text.chars().filter(|&character| !is_gsm(character)) {
+        if !named.contains(&character) {
+            named.push(character);
+        }
+    }
+    let more = if named.len() > MAX_NAMED {
+        " and more"
+    } else {
+        ""
+    };
+    let told: Vec<String> = named
+        .iter()
+        .take(MAX_NAMED)
+        .map(|&character| format!("{character:?} (U+{:04X})", u32::from(character)))
+        .collect();
+    Some(format!(
+        "is UCS-2, with 70 instead of 160 characters a segment, because of {}{more}",
+        told.join(", ")
+    ))
+}

@@ -1,0 +1,235 @@
+//! How many segments an SMS takes, which is what it costs.
+//!
+//! The alphabet and the sizes are those of 3GPP TS 23.038 and 23.040: 140 octets a
+//! segment, six of which go to a header once a message is split.
+
+use std::fmt;
+
+/// The GSM 7-bit default alphabet (3GPP TS 23.038, 6.2.1), without its escape.
+const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
+/// Its extension (6.2.1.1): an escape and a second septet for each.
+const EXTENSION: &str = "\u{c}^{}\\[~]|€";
+
+/// How the characters of an SMS are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Seven bits a character: 160 in a lone segment, 153 in each of several.
+    Gsm7,
+    /// Two octets a character, because one is not in the GSM alphabet: 70 in a lone
+    /// segment, 67 in each of several.
+    Ucs2,
+}
+
+impl Encoding {
+    /// How many units a message of one segment holds.
+    pub const fn alone(self) -> usize {
+        match self {
+            Self::Gsm7 => 160,
+            Self::Ucs2 => 70,
+        }
+    }
+
+    /// How many units each segment of a split message holds.
+    pub const fn split(self) -> usize {
+        match self {
+            Self::Gsm7 => 153,
+            Self::Ucs2 => 67,
+        }
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Gsm7 => "GSM-7",
+            Self::Ucs2 => "UCS-2",
+        })
+    }
+}
+
+/// What an SMS costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments {
+    /// How its characters are written.
+    pub encoding: Encoding,
+    /// Its length: septets of GSM-7, in which an extension character counts two, or
+    /// UTF-16 code units of UCS-2, in which an emoji counts two.
+    pub units: usize,
+    /// How many segments it takes, each charged as a message; at least 1.
+    pub segments: usize,
+}
+
+impl fmt::Display for Segments {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            encoding,
+            units,
+            segments,
+        } = self;
+        let plural = if *segments == 1 { "" } else { "s" };
+        write!(
+            formatter,
+            "{units} characters of {encoding}, {segments} segment{plural}"
+        )
+    }
+}
+
+/// Counts what `text` takes as an SMS. A character of two units is never split over
+/// two segments, so a segment may stay one unit short.
+pub fn segments(text: &str) -> Segments {
+    let encoding = if text.chars().all(is_gsm) {
+        Encoding::Gsm7
+    } else {
+        Encoding::Ucs2
+    };
+    let widths = text.chars().map(|character| width(character, encoding));
+    let units = widths.clone().sum();
+    let segments = if units <= encoding.alone() {
+        1
+    } else {
+        let (full, _) = widths.fold((0, encoding.split()), |(full, used), width| {
+            if used + width > encoding.split() {
+                (full + 1, width)
+            } else {
+                (full, used + width)
+            }
+        });
+        full
+    };
+    Segments {
+        encoding,
+        units,
+        segments,
+    }
+}
+
+/// Whether GSM-7 can write `character`.
+pub fn is_gsm(character: char) -> bool {
+    BASIC.contains(character) || EXTENSION.contains(character)
+}
+
+fn width(character: char, encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Gsm7 => 1 + usize::from(EXTENSION.contains(character)),
+        Encoding::Ucs2 => character.len_utf16(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Encoding::*, *};
+
+    fn counted(text: &str) -> (Encoding, usize, usize) {
+        let Segments {
+            encoding,
+            units,
+            segments,
+        } = segments(text);
+        (encoding, units, segments)
+    }
+
+    #[test]
+    fn the_borders_are_those_of_the_standard() {
+        for (length, expected) in [
+            (0, 1),
+            (1, 1),
+            (160, 1),
+            (161, 2),
+            (153 * 2, 2),
+            (153 * 2 + 1, 3),
+            (153 * 3, 3),
+            (153 * 3 + 1, 4),
+        ] {
+            assert_eq!(counted(&"a".repeat(length)), (Gsm7, length, expected));
+        }
+        for (length, expected) in [
+            (1, 1),
+            (70, 1),
+            (71, 2),
+            (67 * 2, 2),
+            (67 * 2 + 1, 3),
+            (67 * 3 + 1, 4),
+        ] {
+            assert_eq!(counted(&"я".repeat(length)), (Ucs2, length, expected));
+        }
+    }
+
+    #[test]
+    fn an_extension_character_counts_two_and_is_not_split() {
+        assert_eq!(counted(&"€".repeat(80)), (Gsm7, 160, 1));
+        assert_eq!(counted(&format!("{}€", "a".repeat(159))), (Gsm7, 161, 2));
+        // 306 septets are two segments, unless the border falls into a pair.
+        let even = format!("{}€{}", "a".repeat(151), "a".repeat(153));
+        assert_eq!(counted(&even), (Gsm7, 306, 2));
+        let odd = format!("{}€{}", "a".repeat(152), "a".repeat(152));
+        assert_eq!(counted(&odd), (Gsm7, 306, 3));
+    }
+
+    #[test]
+    fn a_surrogate_pair_counts_two_and_is_not_split() {
+        assert_eq!(counted(&"😀".repeat(35)), (Ucs2, 70, 1));
+        assert_eq!(counted(&format!("{}😀", "я".repeat(69))), (Ucs2, 71, 2));
+        let even = format!("{}😀{}", "я".repeat(65), "я".repeat(67));
+        assert_eq!(counted(&even), (Ucs2, 134, 2));
+        let odd = format!("{}😀{}", "я".repeat(66), "я".repeat(66));
+        assert_eq!(counted(&odd), (Ucs2, 134, 3));
+    }
+
+    #[test]
+    fn one_foreign_character_makes_the_whole_text_ucs_2() {
+        assert_eq!(counted(&"a".repeat(100)).2, 1);
+        assert_eq!(counted(&format!("{}—", "a".repeat(99))), (Ucs2, 100, 2));
+        // Where the standard surprises: Ç is there and ç is not, tabs neither.
+        assert!(is_gsm('Ç') && !is_gsm('ç') && !is_gsm('\t') && !is_gsm('`'));
+        assert!(is_gsm('@') && is_gsm('#') && is_gsm('\n'));
+    }
+
+    #[test]
+    fn the_alphabet_has_as_many_characters_as_the_standard() {
+        let mut all: Vec<char> = BASIC.chars().chain(EXTENSION.chars()).collect();
+        assert_eq!((BASIC.chars().count(), all.len()), (127, 137));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 137);
+    }
+
+    /// The fewest segments that hold `widths` in order, by trying every cut.
+    fn fewest(widths: &[usize], size: usize) -> usize {
+        let mut best = vec![0];
+        for end in 1..=widths.len() {
+            let mut fewest = usize::MAX;
+            let mut used = 0;
+            for start in (0..end).rev() {
+                used += widths[start];
+                if used > size {
+                    break;
+                }
+                fewest = fewest.min(best[start] + 1);
+            }
+            best.push(fewest);
+        }
+        best[widths.len()].max(1)
+    }
+
+    proptest! {
+        #[test]
+        fn counts_as_the_slow_way_does(text in "[a-z€\\[~😀яa]{0,420}|[a-z€\\[~]{140,480}|[а-я😀]{60,210}") {
+            let gsm = text.chars().all(|character| {
+                character.is_ascii_lowercase() || "€[~".contains(character)
+            });
+            let widths: Vec<usize> = text
+                .chars()
+                .map(|character| match (gsm, character) {
+                    (true, '€' | '[' | '~') | (false, '😀') => 2,
+                    _ => 1,
+                })
+                .collect();
+            let units = widths.iter().sum::<usize>();
+            let (alone, split) = if gsm { (160, 153) } else { (70, 67) };
+            let expected = if units <= alone { 1 } else { fewest(&widths, split) };
+            prop_assert_eq!(counted(&text), (if gsm { Gsm7 } else { Ucs2 }, units, expected));
+        }
+    }
+}

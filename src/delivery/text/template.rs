@@ -1,0 +1,259 @@
+//! Templates: what they may do, and how their faults are told.
+
+use std::{collections::BTreeMap, fmt};
+
+use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, syntax::SyntaxConfig};
+
+use crate::domain::Channel;
+
+/// How much a template may do: about 20,000 steps, or 1.2 MB of text. An e-mail of a
+/// hundred kilobytes takes a tenth of that.
+const FUEL: u64 = 20_000;
+/// How deep loops and conditions may be nested.
+const RECURSION: usize = 50;
+
+/// What a template is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Field {
+    Plain,
+    Sms,
+    Voice,
+    Whatsapp,
+    Telegram,
+    Subject,
+    Email,
+    Html,
+}
+
+impl Field {
+    /// Those that are like [`Plain`](Self::Plain) where they are not written.
+    pub const LIKE_PLAIN: [Self; 5] = [
+        Self::Sms,
+        Self::Voice,
+        Self::Whatsapp,
+        Self::Telegram,
+        Self::Email,
+    ];
+
+    /// What says the plain text on `channel`.
+    pub const fn of(channel: Channel) -> Self {
+        match channel {
+            Channel::Sms => Self::Sms,
+            Channel::Email => Self::Email,
+            Channel::Voice => Self::Voice,
+            Channel::WhatsApp => Self::Whatsapp,
+            Channel::Telegram => Self::Telegram,
+        }
+    }
+
+    /// Its key in `[texts.PURPOSE.LOCALE]`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Sms => "sms",
+            Self::Voice => "voice",
+            Self::Whatsapp => "whatsapp",
+            Self::Telegram => "telegram",
+            Self::Subject => "subject",
+            Self::Email => "email",
+            Self::Html => "html",
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// What a template is filled with.
+pub(super) type Context<'a> = BTreeMap<&'a str, Value>;
+
+/// All templates, each under the key by which the configuration has it.
+///
+/// The crate is built without the parts by which one template reads another, so
+/// that none reads what is not its own.
+#[derive(Debug)]
+pub(super) struct Engine(Environment<'static>);
+
+impl Engine {
+    pub fn new() -> Self {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION);
+        // It writes out everything that a template knows.
+        environment.remove_global("debug");
+        environment.set_auto_escape_callback(|name| match name.rsplit_once('.') {
+            Some((_, field)) if field == Field::Html.name() => AutoEscape::Html,
+            _ => AutoEscape::None,
+        });
+        // So that a line that holds only a condition leaves no empty one behind.
+        if let Ok(syntax) = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+        {
+            environment.set_syntax(syntax);
+        }
+        Self(environment)
+    }
+
+    /// Takes a template; the error says what is wrong with it.
+    pub fn add(&mut self, key: String, source: String) -> Result<(), String> {
+        self.0
+            .add_template_owned(key, source)
+            .map_err(|error| problem(&error))
+    }
+
+    /// The variables that a template names and does not set itself.
+    pub fn variables(&self, key: &str) -> Vec<String> {
+        let globals: Vec<&str> = self.0.globals().map(|(name, _)| name).collect();
+        let mut names: Vec<String> = self
+            .0
+            .get_template(key)
+            .map(|template| template.undeclared_variables(false))
+            .into_iter()
+            .flatten()
+            .filter(|name| !globals.contains(&name.as_str()))
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Fills a template.
+    pub fn render(&self, key: &str, context: &Context<'_>) -> Result<String, Error> {
+        self.0.get_template(key)?.render(context)
+    }
+}
+
+/// What is wrong with a template, on one line. May show what it was filled with, so it
+/// is for samples alone.
+pub(super) fn problem(error: &Error) -> String {
+    let detail = error.detail().unwrap_or_default();
+    let separator = if detail.is_empty() { "" } else { ": " };
+    let line = error
+        .line()
+        .map_or(String::new(), |line| format!(" (line {line})"));
+    format!("{}{separator}{detail}{line}", error.kind())
+}
+
+/// The same without anything of what the template was filled with.
+pub(super) fn public_problem(error: &Error) -> String {
+    let line = error
+        .line()
+        .map_or(String::new(), |line| format!(" (line {line})"));
+    format!("{}{line}", error.kind())
+}
+
+/// Whether a message shows `code`: its digits in order, with nothing but blanks,
+/// hyphens, commas and, in HTML, tags between them.
+pub(super) fn shows_code(field: Field, message: &str, code: &str) -> bool {
+    let mut inside_tag = false;
+    let mut shown = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            '<' if field == Field::Html => inside_tag = true,
+            '>' if inside_tag => inside_tag = false,
+            ',' | '-' | '\u{2010}'..='\u{2015}' => {}
+            _ if inside_tag || character.is_whitespace() => {}
+            _ => shown.push(character),
+        }
+    }
+    shown.contains(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(key: &str, source: &str) -> Result<String, String> {
+        let mut engine = Engine::new();
+        engine.add(key.to_owned(), source.to_owned())?;
+        let context = Context::from([
+            ("code", Value::from("012345")),
+            ("minutes", Value::from(5)),
+            ("name", Value::from("<b>&\"'")),
+        ]);
+        engine
+            .render(key, &context)
+            .map_err(|error| problem(&error))
+    }
+
+    #[test]
+    fn html_alone_is_escaped() {
+        assert_eq!(filled("a.plain", "{{ name }}").as_deref(), Ok("<b>&\"'"));
+        let escaped = filled("a.html", "<p>{{ name }}</p>").unwrap();
+        assert_eq!(escaped, "<p>&lt;b&gt;&amp;&quot;&#x27;</p>");
+    }
+
+    #[test]
+    fn conditions_slices_and_loops_work() {
+        for (source, text) in [
+            ("{{ code[:3] }} {{ code[3:] }}", "012 345"),
+            (
+                "{% if minutes == 1 %}a minute{% else %}{{ minutes }} minutes{% endif %}",
+                "5 minutes",
+            ),
+            (
+                "{% for digit in code | list %}{{ digit }} {% endfor %}",
+                "0 1 2 3 4 5 ",
+            ),
+            ("a\n  {% if name %}\nb\n  {% endif %}\nc", "a\nb\nc"),
+        ] {
+            assert_eq!(filled("a.plain", source).as_deref(), Ok(text), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_template_reads_no_other_and_ends() {
+        for source in [
+            "{% include 'a.plain' %}",
+            "{% extends 'a.plain' %}",
+            "{% import 'a.plain' as a %}",
+            "{% macro a() %}{% endmacro %}",
+            "{{ debug() }}",
+            "{{ missing }}",
+            "{{ code.missing }}",
+            "{% for a in range(100000) %}{% for b in range(100000) %}x{% endfor %}{% endfor %}",
+            "{{ 'x' * 100000000 }}",
+            "{{ code",
+            "{{ code | nothing }}",
+        ] {
+            let error = filled("a.plain", source).expect_err(source);
+            assert!(!error.contains('\n'), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_variables_of_a_template_are_found() {
+        let mut engine = Engine::new();
+        let source = "{% set a = b %}{{ a }}{{ code }}{% if c %}{{ d.e }}{% endif %}{% for f in range(3) %}{{ f }}{{ loop.index }}{% endfor %}";
+        engine.add("a.plain".to_owned(), source.to_owned()).unwrap();
+        assert_eq!(engine.variables("a.plain"), ["b", "c", "code", "d"]);
+    }
+
+    #[test]
+    fn a_code_is_seen_in_every_spelling() {
+        for text in [
+            "012345",
+            "a 012345.",
+            "012 345",
+            "012-345",
+            "0, 1, 2, 3, 4, 5",
+            "012–345",
+        ] {
+            assert!(shows_code(Field::Plain, text, "012345"), "{text}");
+        }
+        for text in ["", "01234", "01234x5", "012.345", "<b>012</b>345"] {
+            assert!(!shows_code(Field::Plain, text, "012345"), "{text}");
+        }
+        assert!(shows_code(Field::Html, "<b>012</b>\n<b>345</b>", "012345"));
+        assert!(!shows_code(
+            Field::Html,
+            "<a title=\"012345\">x</a>",
+            "012345"
+        ));
+    }
+}

@@ -1,0 +1,103 @@
+//! What `otpd check` tells of texts.
+
+use super::*;
+use crate::domain::Policy;
+
+#[test]
+fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
+    let texts = load("[texts.default]\norigin = \"example.com\"").unwrap();
+    let report = texts.report();
+    assert_eq!(report.len(), 2);
+    for line in report {
+        assert_eq!(line.segments.segments, 1, "{line}");
+        assert!(line.warnings.is_empty(), "{:?}", line.warnings);
+        assert!(
+            line.text.ends_with("\n@example.com #123456"),
+            "{}",
+            line.text
+        );
+    }
+}
+
+#[test]
+fn the_report_tells_what_costs() {
+    let mut policies = Policies::default();
+    let long_codes = Policy {
+        code_length: 10,
+        ..Policy::default()
+    };
+    policies
+        .purposes
+        .insert(Purpose::parse("payment").unwrap(), long_codes);
+    let root = read(
+        "
+        [texts.login.variables]
+        name = { max_length = 60 }
+        [texts.login.en]
+        plain = 'It’s {{ code }} — really'
+        [texts.login.de]
+        plain = '{{ name }} {{ code }}'
+        [texts.long.en]
+        plain = 'Код {{ code }} для подтверждения вашего запроса действует недолго, никому его не говорите'
+        ",
+    )
+    .unwrap();
+    let texts = Texts::new(&root.default_locale, &root.texts, &policies).unwrap();
+    let report: BTreeMap<String, ReportLine> = texts
+        .report()
+        .into_iter()
+        .map(|line| (format!("{} {}", line.purpose, line.locale), line))
+        .collect();
+    let names: Vec<&str> = report.keys().map(String::as_str).collect();
+    let expected = [
+        "default en",
+        "default ru",
+        "login de",
+        "login en",
+        "long en",
+        "payment en",
+        "payment ru",
+    ];
+    assert_eq!(names, expected);
+    let typographic = "is UCS-2, with 70 instead of 160 characters a segment, because of '’' (U+2019), '—' (U+2014)";
+    let long = "costs as much as 2 messages; shorten it by 15 to fit one";
+    for (name, warnings) in [
+        ("login en", &[typographic][..]),
+        ("long en", &[long]),
+        // Where nothing is to be gained: 67 characters of either kind, and Cyrillic.
+        ("login de", &[]),
+        ("payment ru", &[]),
+    ] {
+        assert_eq!(report[name].warnings, warnings, "{}", report[name].text);
+    }
+    assert!(report["payment en"].text.contains("1234567890"));
+    assert_eq!(
+        report["login de"].to_string(),
+        "login in de: 67 characters of GSM-7, 1 segment (texts.login.de)"
+    );
+}
+
+#[test]
+fn values_in_other_letters_may_cost_more() {
+    let texts = load(
+        "[texts.default.variables]\nname = {}\n[texts.default.en]\nplain = '{{ name }}: {{ code }}'\n[texts.login]\nandroid_hash = 'FA+9qCX9VSu'",
+    )
+    .unwrap();
+    let report = texts.report();
+    let of = |purpose: &str| {
+        let mut lines = report.iter();
+        let line = lines.find(|line| line.purpose.as_str() == purpose);
+        line.unwrap().warnings.clone()
+    };
+    let segments = "with values in other letters than those of GSM-7 it takes 72 characters of UCS-2, 2 segments";
+    assert_eq!(of("default"), [segments]);
+    let login = of("login");
+    assert!(
+        login[0].contains("84 characters of UCS-2, 2 segments"),
+        "{login:?}"
+    );
+    assert!(
+        login[1].contains("168 bytes, and Android looks at 140"),
+        "{login:?}"
+    );
+}
