@@ -8,6 +8,7 @@ mod conformance;
 mod cool_down;
 mod guessing;
 mod imports;
+mod limit_races;
 mod log_lines;
 mod main_job;
 mod outage;

@@ -2,6 +2,7 @@
 
 mod command;
 mod database;
+mod fleet;
 mod proxy;
 mod refusal;
 mod replica;
@@ -13,6 +14,7 @@ mod words;
 
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
+pub use fleet::Fleet;
 pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
@@ -20,4 +22,4 @@ pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex};
 pub use strangers::unharmed;
-pub use words::{Typed, reason};
+pub use words::{Typed, milliseconds, reason};
