@@ -253,6 +253,39 @@ async fn sends_of_one_caller(kind: Kind) {
     }
 }
 
+/// A record whose sends have no limit, so that of very many some lose their race again
+/// and again, and give up; those from an address have paid for it by then.
+async fn who_gives_up_gets_back_what_was_paid(kind: Kind) {
+    const SENDS: usize = 120;
+    let limits = [
+        ("OTPD_POLICY__SENDS_PER_HOUR", "0"),
+        ("OTPD_POLICY__SENDS_PER_DAY", "0"),
+        ("OTPD_POLICY__IP_SENDS_PER_HOUR", &SENDS.to_string()),
+    ];
+    let (database, fleet) = start(kind, &limits).await;
+    let before = database.now().await;
+    let metered = |index: usize| index.is_multiple_of(4);
+    let sends = send_at_once(&fleet, SENDS, |index| {
+        let client_ip = metered(index).then(|| client_ip(0));
+        request(recipient(0), client_ip.unwrap_or_default())
+    });
+    let mut left = SENDS;
+    for (index, sent) in sends.await.into_iter().enumerate() {
+        match sent {
+            Ok(_) => left -= usize::from(metered(index)),
+            Err(status) => assert_eq!(reason(&status), "OVERLOADED", "{status}"),
+        }
+    }
+    let sent = drain(&fleet, left + 1, client_ip(0)).await;
+    let interval = HOUR / i64::try_from(SENDS).expect("a few");
+    let refilled = (database.now().await - before) / interval;
+    let refilled = usize::try_from(refilled).expect("time goes on");
+    assert!(
+        (left..=left + refilled).contains(&sent),
+        "{sent}, not {left}"
+    );
+}
+
 /// Each limit as two tests.
 macro_rules! on_each_store {
     ($($limit:ident)*) => {
@@ -277,4 +310,5 @@ on_each_store! {
     sends_of_one_record
     sends_of_one_client
     sends_of_one_caller
+    who_gives_up_gets_back_what_was_paid
 }
