@@ -3,6 +3,7 @@
 mod bad_codes;
 mod bad_frames;
 mod bad_input;
+mod callers;
 mod command_line;
 mod conformance;
 mod cool_down;

@@ -1,5 +1,6 @@
 //! What the tests run otpd on, and with.
 
+mod caller;
 mod command;
 mod database;
 mod fleet;
@@ -12,6 +13,7 @@ mod secrets;
 mod strangers;
 mod words;
 
+pub use caller::{Authorization, CallerClient, token_digest};
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
 pub use fleet::Fleet;
@@ -20,6 +22,6 @@ pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
 pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
-pub use secrets::{Secrets, hex};
+pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
 pub use words::{Typed, milliseconds, reason};
