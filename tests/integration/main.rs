@@ -8,6 +8,7 @@ mod command_line;
 mod conformance;
 mod cool_down;
 mod guessing;
+mod idempotency;
 mod imports;
 mod limit_races;
 mod log_lines;

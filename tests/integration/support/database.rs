@@ -153,6 +153,39 @@ impl Database {
         connection
     }
 
+    /// Holds up whoever wants to write a record, until the connection is closed.
+    pub async fn lock_writes(&self) -> PgConnection {
+        let mut connection = self.postgres_connection().await;
+        connection
+            .execute("BEGIN; LOCK TABLE otp_record IN SHARE MODE;")
+            .await
+            .expect("the schema is up to date");
+        connection
+    }
+
+    /// Waits until a connection is held up by [`lock_writes`](Self::lock_writes), and
+    /// returns the port that it comes from.
+    pub async fn held_up_writer(&self) -> u16 {
+        let mut connection = self.postgres_connection().await;
+        loop {
+            let port: Option<i32> = sqlx::query_scalar(
+                "SELECT client_port FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .fetch_optional(&mut connection)
+            .await
+            .expect("a superuser sees them all");
+            if let Some(port) = port {
+                return u16::try_from(port).expect("it is a port");
+            }
+        }
+    }
+
+    /// Waits until a number of the database is `wanted`.
+    pub async fn wait_for_number(&self, query: &'static str, wanted: i64) {
+        while self.number(query).await != wanted {}
+    }
+
     async fn postgres_connection(&self) -> PgConnection {
         PgConnection::connect(&self.url)
             .await
