@@ -16,7 +16,7 @@ pub struct Decision<Answer> {
 
 impl<Answer> Decision<Answer> {
     /// Answers without a write.
-    pub(super) fn answer(answer: Answer) -> Self {
+    pub fn answer(answer: Answer) -> Self {
         Self {
             answer,
             write: None,

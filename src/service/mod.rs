@@ -16,9 +16,9 @@ pub use request::{
 use crate::{
     delivery::{Message, Provider},
     domain::{
-        self, Caller, CancelRequest, ChallengeFilter, ChallengeId, Policy, Purpose, Record,
-        RecordKey, RequestIdentity, SendRefusal, SendRequest, Status, TestRecipient, VerifyRefusal,
-        VerifyRequest,
+        self, Caller, CancelRequest, ChallengeFilter, ChallengeId, Decision, Policy, Purpose,
+        Record, RecordKey, RequestIdentity, SendRefusal, SendRequest, Status, TestRecipient,
+        VerifyRefusal, VerifyRequest,
     },
     keys::{KeyRing, system_random},
     store::{Store, availability::Availability},
@@ -62,7 +62,8 @@ impl OtpService {
         permit_purpose(caller, purpose)?;
         let is_test = |test: &&TestRecipient| test.is(&caller.name, recipient, purpose);
         let test = self.test_recipients.iter().find(is_test);
-        if test.is_none() && !caller.destinations.permit(recipient) {
+        let blocked = !caller.destinations.permit(recipient);
+        if blocked && test.is_none() {
             return Err(ServiceError::DestinationBlocked);
         }
         let policy = caller.policies.of(purpose);
@@ -71,6 +72,9 @@ impl OtpService {
         let identity = self.identity("SendOtp", request.request_id.as_deref(), &request.fields());
         let rule = |record, limits: &[_], now, random: &mut _| {
             let test = test.and_then(|test| test.at(now));
+            if blocked && test.is_none() {
+                return Decision::answer(Err(ServiceError::DestinationBlocked));
+            }
             let identity = &identity;
             let caller = &caller.name;
             let wish = SendRequest {
@@ -81,22 +85,17 @@ impl OtpService {
                 channel: *channel,
                 test,
             };
-            domain::send(record, limits, &wish, policy, now, random)
-                .map(|sent| sent.map(|sent| (sent, test.is_some())))
+            domain::send(record, limits, &wish, policy, now, random).map(|sent| {
+                sent.map(|sent| (sent, test.is_some()))
+                    .map_err(|refusal| refused_send(key, refusal))
+            })
         };
         let decided = self.decide(caller, key, &limits, deadline, rule).await?;
-
-        let challenge_id = |nonce| ChallengeId { key, nonce };
-        let (sent, is_test) = decided.map_err(|refusal| match refusal {
-            SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
-                wait,
-                live: live.map(|(nonce, expires_at)| (challenge_id(nonce), expires_at)),
-            },
-            SendRefusal::Blocked(block) => ServiceError::blocked(block),
-            SendRefusal::Limit(exceeded) => ServiceError::SendLimit(exceeded),
-            SendRefusal::Reused => ServiceError::reused(),
-        })?;
-        let challenge_id = challenge_id(sent.challenge);
+        let (sent, is_test) = decided?;
+        let challenge_id = ChallengeId {
+            key,
+            nonce: sent.challenge,
+        };
         if let Some(code) = &sent.code
             && sent.first
             && !is_test
@@ -265,6 +264,19 @@ impl OtpService {
         }
         let id = ChallengeId::parse(subject.challenge_id.as_deref()?)?;
         Some((id.key, ChallengeFilter::Only(id.nonce)))
+    }
+}
+
+/// Why nothing is sent, for the record of `key`.
+fn refused_send(key: RecordKey, refusal: SendRefusal) -> ServiceError {
+    match refusal {
+        SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
+            wait,
+            live: live.map(|(nonce, expires_at)| (ChallengeId { key, nonce }, expires_at)),
+        },
+        SendRefusal::Blocked(block) => ServiceError::blocked(block),
+        SendRefusal::Limit(exceeded) => ServiceError::SendLimit(exceeded),
+        SendRefusal::Reused => ServiceError::reused(),
     }
 }
 

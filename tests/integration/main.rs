@@ -25,3 +25,4 @@ mod reflection;
 mod secrecy;
 mod support;
 mod sweeping;
+mod test_recipients;
