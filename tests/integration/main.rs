@@ -16,6 +16,7 @@ mod main_job;
 mod outage;
 mod phones;
 mod process;
+mod production;
 mod production_files;
 mod purposes;
 mod races;
