@@ -10,6 +10,7 @@ mod cool_down;
 mod guessing;
 mod idempotency;
 mod imports;
+mod key_rotation;
 mod limit_races;
 mod log_lines;
 mod main_job;
