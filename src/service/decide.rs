@@ -121,6 +121,7 @@ impl OtpService {
                 message_version,
             });
         }
+        self.give_back(&tab, deadline).await;
         Err(ServiceError::Overloaded)
     }
 
@@ -182,7 +183,7 @@ impl OtpService {
         })
     }
 
-    /// Gives back what a request paid that in the end was refused. As good as it can:
+    /// Gives back what a request paid that in the end was refused, or gave up. As good as it can:
     /// should the store fail meanwhile, the limits refill by themselves.
     async fn give_back(&self, tab: &Tab<'_>, deadline: Instant) {
         let paid = tab

@@ -1,28 +1,15 @@
 //! Any number of answers at once, on any replicas, are judged as if they had come one
 //! after the other.
 
-use std::{future::Future, sync::Arc};
-
 use otpd::grpc::v1::{
-    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest, VerifyOtpResponse,
-    VerifyOutcome, otp_service_client::OtpServiceClient,
+    CancelOtpRequest, SendOtpRequest, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
+    otp_service_client::OtpServiceClient,
 };
-use tokio::{sync::Barrier, task::JoinSet};
 use tonic::{Status, transport::Channel};
 
-use crate::support::{Database, Kind, Replica, Typed, reason};
+use crate::support::{Database, Fleet, Kind, Typed, reason};
 
 const MAX_ATTEMPTS: u32 = 5;
-/// Connections to each replica: calls on one share its order.
-const CONNECTIONS: usize = 4;
-
-/// Replicas on one database, and callers' connections to all of them.
-struct Fleet {
-    kind: Kind,
-    replicas: Vec<Replica>,
-    clients: Vec<OtpServiceClient<Channel>>,
-}
-
 /// A code that was sent.
 struct Sent {
     recipient: String,
@@ -30,41 +17,13 @@ struct Sent {
     code: String,
 }
 
-impl Fleet {
-    /// Four replicas on PostgreSQL, or two on one SQLite file.
-    async fn start(kind: Kind) -> (Database, Self) {
-        let database = Database::new(kind).await;
-        let count = match kind {
-            Kind::Postgres => 4,
-            Kind::Sqlite => 2,
-        };
-        // Without the wait after five wrong answers, which would hide that they are
-        // five.
-        let no_delay = [("OTPD_POLICY__FAILURE_DELAY", "0s")];
-        let replicas = Replica::start_many_with(&database, count, &no_delay).await;
-        let clients: Vec<_> = replicas
-            .iter()
-            .cycle()
-            .take(count * CONNECTIONS)
-            .map(Replica::client)
-            .collect();
-        let fleet = Self {
-            kind,
-            replicas,
-            clients,
-        };
-        // Connections are made now, not while racing.
-        for client in &fleet.clients {
-            let request = GetOtpStatusRequest {
-                recipient: recipient(0),
-                ..Default::default()
-            };
-            let status = client.clone().get_otp_status(request).await;
-            status.expect("each replica answers");
-        }
-        (database, fleet)
-    }
+/// Replicas without the wait after five wrong answers, which would hide that they are
+/// five.
+async fn start(kind: Kind) -> (Database, Fleet) {
+    Fleet::start(kind, &[("OTPD_POLICY__FAILURE_DELAY", "0s")]).await
+}
 
+impl Fleet {
     /// Each race is one of these; SQLite writes to the disk for each.
     fn races(&self) -> usize {
         match self.kind {
@@ -84,31 +43,6 @@ impl Fleet {
             recipient: sent.recipient,
             challenge_id: sent.challenge_id,
         }
-    }
-
-    /// Makes `count` calls at the same moment, spread over all connections, and
-    /// returns what came of them.
-    async fn at_once<T, F>(
-        &self,
-        count: usize,
-        call: impl Fn(usize, OtpServiceClient<Channel>) -> F,
-    ) -> Vec<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let barrier = Arc::new(Barrier::new(count));
-        let mut calls = JoinSet::new();
-        for index in 0..count {
-            let client = self.clients[index % self.clients.len()].clone();
-            let call = call(index, client);
-            let barrier = Arc::clone(&barrier);
-            calls.spawn(async move {
-                barrier.wait().await;
-                call.await
-            });
-        }
-        calls.join_all().await
     }
 
     /// Gives answers at the same moment; every one of them gets a verdict.
@@ -181,7 +115,7 @@ fn remaining(verdicts: &[VerifyOtpResponse]) -> Vec<u32> {
 
 async fn of_many_right_answers_one_verifies(kind: Kind) {
     const ANSWERS: usize = 32;
-    let (_database, fleet) = Fleet::start(kind).await;
+    let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
         let sent = fleet.send(race).await;
         let verdicts = fleet.answer(&sent, vec![Typed::Right; ANSWERS]).await;
@@ -195,14 +129,13 @@ async fn of_many_right_answers_one_verifies(kind: Kind) {
 
 async fn of_many_wrong_answers_five_are_judged(kind: Kind) {
     const ANSWERS: usize = 64;
-    let (_database, fleet) = Fleet::start(kind).await;
+    let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
         let sent = fleet.send(race).await;
         let verdicts = fleet.answer(&sent, vec![Typed::Mistyped; ANSWERS]).await;
         assert_eq!(remaining(&verdicts), [4, 3, 2, 1, 0]);
         let exhausted = count(&verdicts, VerifyOutcome::AttemptsExhausted);
         assert_eq!(exhausted, ANSWERS - 5);
-        // The first of the connections go to one replica each.
         for client in &fleet.clients[..fleet.replicas.len()] {
             let right = verify(client.clone(), sent.recipient.clone(), sent.code.clone());
             let refused = right.await.expect("it gets a verdict");
@@ -212,7 +145,7 @@ async fn of_many_wrong_answers_five_are_judged(kind: Kind) {
 }
 
 async fn the_right_code_is_accepted_as_the_fifth_answer(kind: Kind) {
-    let (_database, fleet) = Fleet::start(kind).await;
+    let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() / 5 {
         let sent = fleet.send(race).await;
         let verdicts = fleet.answer(&sent, vec![Typed::Mistyped; 4]).await;
@@ -225,7 +158,7 @@ async fn the_right_code_is_accepted_as_the_fifth_answer(kind: Kind) {
 
 async fn right_and_wrong_answers_race(kind: Kind) {
     const ANSWERS: usize = 32;
-    let (_database, fleet) = Fleet::start(kind).await;
+    let (_database, fleet) = start(kind).await;
     let (mut lucky, mut judged_most) = (0, 0);
     for race in 0..fleet.races() {
         let sent = fleet.send(race).await;
@@ -262,7 +195,7 @@ async fn right_and_wrong_answers_race(kind: Kind) {
 
 async fn of_many_sends_one_makes_a_code(kind: Kind) {
     const SENDS: usize = 16;
-    let (_database, fleet) = Fleet::start(kind).await;
+    let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
         let sends = fleet.at_once(SENDS, |_, mut client| async move {
             client.send_otp(send_request(race)).await
@@ -278,7 +211,7 @@ async fn of_many_sends_one_makes_a_code(kind: Kind) {
 
 async fn a_code_is_either_verified_or_cancelled(kind: Kind) {
     const CALLS: usize = 8;
-    let (_database, fleet) = Fleet::start(kind).await;
+    let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
         let sent = fleet.send(race).await;
         // Who comes first changes from race to race.

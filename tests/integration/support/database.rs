@@ -82,12 +82,24 @@ impl Database {
 
     /// Like [`advance_clock`](Self::advance_clock), backwards too: milliseconds.
     pub async fn set_clock_offset(&self, milliseconds: i64) {
+        let running = if self.url.starts_with("sqlite") {
+            "CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER)"
+        } else {
+            "floor(extract(EPOCH FROM clock_timestamp()) * 1000)::bigint"
+        };
+        self.replace_clock(&format!("{running} + {milliseconds}"))
+            .await;
+    }
+
+    /// Stops the store's clock at so many milliseconds since the Unix epoch.
+    pub async fn stop_clock_at(&self, milliseconds: i64) {
+        self.replace_clock(&milliseconds.to_string()).await;
+    }
+
+    async fn replace_clock(&self, expression: &str) {
         if self.url.starts_with("sqlite") {
-            let clock = format!(
-                "DROP VIEW otp_clock;
-                 CREATE VIEW otp_clock AS
-                 SELECT CAST(round(unixepoch('now', 'subsec') * 1000) AS INTEGER) + {milliseconds} AS now;"
-            );
+            let clock =
+                format!("DROP VIEW otp_clock; CREATE VIEW otp_clock AS SELECT {expression} AS now");
             let mut connection = self.sqlite_connection().await;
             let mut transaction = connection
                 .begin_with("BEGIN IMMEDIATE")
@@ -99,16 +111,19 @@ impl Database {
                 .expect("the view is replaced");
             transaction.commit().await.expect("the view is replaced");
         } else {
-            let clock = format!(
-                "CREATE OR REPLACE VIEW otp_clock AS
-                 SELECT floor(extract(EPOCH FROM clock_timestamp()) * 1000)::bigint + {milliseconds} AS now"
-            );
+            let clock =
+                format!("CREATE OR REPLACE VIEW otp_clock AS SELECT ({expression})::bigint AS now");
             let mut connection = self.postgres_connection().await;
             connection
                 .execute(sqlx::AssertSqlSafe(clock))
                 .await
                 .expect("the view is replaced");
         }
+    }
+
+    /// What the store's clock says, in milliseconds since the Unix epoch.
+    pub async fn now(&self) -> i64 {
+        self.number("SELECT now FROM otp_clock").await
     }
 
     /// What one number of the database is.
@@ -136,6 +151,39 @@ impl Database {
             .await
             .expect("the schema is up to date");
         connection
+    }
+
+    /// Holds up whoever wants to write a record, until the connection is closed.
+    pub async fn lock_writes(&self) -> PgConnection {
+        let mut connection = self.postgres_connection().await;
+        connection
+            .execute("BEGIN; LOCK TABLE otp_record IN SHARE MODE;")
+            .await
+            .expect("the schema is up to date");
+        connection
+    }
+
+    /// Waits until a connection is held up by [`lock_writes`](Self::lock_writes), and
+    /// returns the port that it comes from.
+    pub async fn held_up_writer(&self) -> u16 {
+        let mut connection = self.postgres_connection().await;
+        loop {
+            let port: Option<i32> = sqlx::query_scalar(
+                "SELECT client_port FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            )
+            .fetch_optional(&mut connection)
+            .await
+            .expect("a superuser sees them all");
+            if let Some(port) = port {
+                return u16::try_from(port).expect("it is a port");
+            }
+        }
+    }
+
+    /// Waits until a number of the database is `wanted`.
+    pub async fn wait_for_number(&self, query: &'static str, wanted: i64) {
+        while self.number(query).await != wanted {}
     }
 
     async fn postgres_connection(&self) -> PgConnection {

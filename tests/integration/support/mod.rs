@@ -1,7 +1,9 @@
 //! What the tests run otpd on, and with.
 
+mod caller;
 mod command;
 mod database;
+mod fleet;
 mod proxy;
 mod refusal;
 mod replica;
@@ -11,13 +13,15 @@ mod secrets;
 mod strangers;
 mod words;
 
+pub use caller::{Authorization, CallerClient, token_digest};
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
+pub use fleet::Fleet;
 pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
 pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
-pub use secrets::{Secrets, hex};
+pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
-pub use words::{Typed, reason};
+pub use words::{Typed, milliseconds, reason};

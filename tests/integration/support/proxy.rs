@@ -1,4 +1,4 @@
-//! A network between otpd and its database that can be made to fail.
+//! A network that can be made to fail, between otpd and its database or its callers.
 
 use std::{
     io,
@@ -23,12 +23,14 @@ use super::Database;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// A TCP proxy before a PostgreSQL database. Each switch holds from the moment its
+/// A TCP proxy before a server, such as a PostgreSQL database. Each switch holds from the moment its
 /// method returns: no byte that is sent later still passes under the old state.
 pub struct Proxy {
     url: String,
+    address: SocketAddr,
     state: watch::Sender<State>,
     opened: Arc<AtomicU64>,
+    replies_lost: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,9 @@ struct State {
     cut_below: u64,
     /// Connections with a lower number stay silent whatever the traffic does.
     lost_below: u64,
+    /// The connection that comes to the server from this port is closed instead of
+    /// forwarding what the server says next.
+    loses_reply: Option<u16>,
 }
 
 impl State {
@@ -62,37 +67,58 @@ impl State {
 impl Proxy {
     /// A proxy that forwards to the server of `database`.
     pub fn forwarding(database: &Database) -> Self {
-        Self::start(database, Traffic::Forwarded)
+        Self::before_database(database, Traffic::Forwarded)
     }
 
     /// A proxy that refuses connections until it is told otherwise.
     pub fn refusing(database: &Database) -> Self {
-        Self::start(database, Traffic::Refused)
+        Self::before_database(database, Traffic::Refused)
     }
 
-    fn start(database: &Database, traffic: Traffic) -> Self {
+    /// A proxy that forwards to `server`.
+    pub fn before(server: SocketAddr) -> Self {
+        Self::start(server, Traffic::Forwarded)
+    }
+
+    fn before_database(database: &Database, traffic: Traffic) -> Self {
+        let (before, server, name) = take_apart(database.url());
+        let proxy = Self::start(server, traffic);
+        Self {
+            url: format!("{before}@{}/{name}", proxy.address),
+            ..proxy
+        }
+    }
+
+    fn start(server: SocketAddr, traffic: Traffic) -> Self {
         let socket = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = socket.local_addr().expect("it is bound");
-        let (server, url) = redirect(database.url(), address);
         let (sender, state) = watch::channel(State {
             traffic,
             cut_below: 0,
             lost_below: 0,
+            loses_reply: None,
         });
         let port = match traffic {
             Traffic::Refused => Port::Reserved(socket),
             _ => Port::Listening(socket.listen(BACKLOG).expect("the port is ours")),
         };
-        let opened = Arc::new(AtomicU64::new(0));
-        tokio::spawn(accept(port, address, server, state, Arc::clone(&opened)));
-        Self {
-            url,
+        let proxy = Self {
+            url: format!("http://{address}"),
+            address,
             state: sender,
-            opened,
-        }
+            opened: Arc::default(),
+            replies_lost: Arc::default(),
+        };
+        let way = Way {
+            server,
+            replies_lost: Arc::clone(&proxy.replies_lost),
+        };
+        let opened = Arc::clone(&proxy.opened);
+        tokio::spawn(accept(port, address, way, state, opened));
+        proxy
     }
 
-    /// The database as it is seen through this proxy.
+    /// The server as it is seen through this proxy.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -126,6 +152,18 @@ impl Proxy {
         self.state.send_modify(|state| state.lost_below = opened);
     }
 
+    /// Closes the connection that comes to the server from `port` instead of forwarding
+    /// what the server says next.
+    pub fn lose_reply(&self, port: u16) {
+        self.state
+            .send_modify(|state| state.loses_reply = Some(port));
+    }
+
+    /// How many replies were lost.
+    pub fn replies_lost(&self) -> u64 {
+        self.replies_lost.load(Ordering::SeqCst)
+    }
+
     fn switch(&self, traffic: Traffic) {
         let opened = self.opened.load(Ordering::SeqCst);
         self.state.send_modify(|state| {
@@ -138,12 +176,19 @@ impl Proxy {
     }
 }
 
-/// The server that a URL names, and the URL with another address in its place.
-fn redirect(url: &str, address: SocketAddr) -> (SocketAddr, String) {
+/// A database's URL: what stands before the server, the server, and the name.
+fn take_apart(url: &str) -> (&str, SocketAddr, &str) {
     let (before, rest) = url.split_once('@').expect("the URL names a user");
     let (server, database) = rest.split_once('/').expect("the URL names a database");
     let server = server.parse().expect("the server has an IP address");
-    (server, format!("{before}@{address}/{database}"))
+    (before, server, database)
+}
+
+/// Where connections lead to.
+#[derive(Clone)]
+struct Way {
+    server: SocketAddr,
+    replies_lost: Arc<AtomicU64>,
 }
 
 /// The port of the proxy: kept, but refusing; or open.
@@ -164,7 +209,7 @@ fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
 async fn accept(
     mut port: Port,
     address: SocketAddr,
-    server: SocketAddr,
+    way: Way,
     mut state: watch::Receiver<State>,
     opened: Arc<AtomicU64>,
 ) {
@@ -189,7 +234,7 @@ async fn accept(
                     accepted = listener.accept() => {
                         let (client, _) = accepted.expect("the listener is open");
                         let number = opened.fetch_add(1, Ordering::SeqCst);
-                        tokio::spawn(carry(number, client, server, state.clone()));
+                        tokio::spawn(carry(number, client, way.clone(), state.clone()));
                     }
                 }
             },
@@ -198,23 +243,24 @@ async fn accept(
 }
 
 /// Carries one connection until an end closes it or it is cut.
-async fn carry(
-    number: u64,
-    client: TcpStream,
-    server: SocketAddr,
-    mut state: watch::Receiver<State>,
-) {
+async fn carry(number: u64, client: TcpStream, way: Way, mut state: watch::Receiver<State>) {
     let pumped = state.clone();
     let both_ways = async {
         held_back(number, &mut pumped.clone()).await?;
-        let server = TcpStream::connect(server).await?;
+        let server = TcpStream::connect(way.server).await?;
+        let port = server.local_addr()?.port();
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         tokio::try_join!(
-            pump(number, from_client, to_server, pumped.clone()),
-            pump(number, from_server, to_client, pumped.clone()),
+            pump(number, from_client, to_server, pumped.clone(), || true),
+            pump(number, from_server, to_client, pumped.clone(), || {
+                let lost = pumped.borrow().loses_reply == Some(port);
+                way.replies_lost
+                    .fetch_add(u64::from(lost), Ordering::SeqCst);
+                !lost
+            }),
         )
     };
     tokio::select! {
@@ -229,12 +275,16 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut state: watch::Receiver<State>,
+    may_pass: impl Fn() -> bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
         // Also the news that an end was closed are held back.
         held_back(number, &mut state).await?;
+        if !may_pass() {
+            return Err(io::Error::other("lost on its way"));
+        }
         if length == 0 {
             return to.shutdown().await;
         }

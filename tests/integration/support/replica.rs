@@ -104,8 +104,10 @@ impl Replica {
             log,
         };
         let first = replica.wait_for_line("address").await;
+        // Everywhere is on loopback, too.
         let (_, rest) = first
             .split_once("127.0.0.1:")
+            .or_else(|| first.split_once("0.0.0.0:"))
             .expect("it listens on loopback");
         let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
         replica.address.set_ip([127, 0, 0, 1].into());

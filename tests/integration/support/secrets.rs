@@ -12,7 +12,12 @@ const PREFIX: usize = 5;
 
 /// The bytes of a text in hexadecimal digits.
 pub fn hex(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut hex, byte| {
+    hex_of(text.as_bytes())
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("a string takes what is written");
         hex
     })

@@ -1,0 +1,308 @@
+//! Callers that prove who they are by the certificate of their connection.
+
+use std::{fs, path::Path, sync::Arc};
+
+use otpd::grpc::v1::otp_service_client::OtpServiceClient;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+use rustls::{
+    AlertDescription, ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio_rustls::TlsConnector;
+use tonic::{
+    Code,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use super::{RECIPIENT, lines, send_request, status_request};
+use crate::support::{Authorization, Database, Kind, Refusal, Replica, token_digest};
+
+const REFUSED: &str = "[OTP AUDIT] TLS handshake refused";
+const REVOKED: u64 = 66;
+
+/// A certificate authority.
+struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Clone)]
+struct Proof {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("the system has randomness");
+        let certificate = parameters.self_signed(&key).expect("it is well formed");
+        Self {
+            certificate: certificate.pem(),
+            issuer: Issuer::new(parameters, key),
+        }
+    }
+
+    fn certify(&self, name: SanType, change: impl FnOnce(&mut CertificateParams)) -> Proof {
+        let mut parameters = CertificateParams::default();
+        parameters.subject_alt_names = vec![name];
+        parameters.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        change(&mut parameters);
+        let key = KeyPair::generate().expect("the system has randomness");
+        let certificate = parameters.signed_by(&key, &self.issuer);
+        Proof {
+            certificate: certificate.expect("it is well formed").pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A list that revokes the certificate of that serial number.
+    fn revoke(&self, serial: u64) -> String {
+        let revoked = RevokedCertParams {
+            serial_number: serial.into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("it is well formed");
+        list.pem().expect("it is well formed")
+    }
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().expect("it is ASCII"))
+}
+
+/// A server that takes certificates of `authority`, and tokens of one caller.
+async fn serve(database: &Database, authority: &Authority) -> Replica {
+    let server = authority.certify(dns("localhost"), |_| {});
+    let directory = database.directory();
+    let file = |name: &str, text: &str| {
+        let path: &Path = &directory.join(name);
+        fs::write(path, text).expect("the directory takes files");
+        path.display().to_string()
+    };
+    let configuration = database.configure(&format!(
+        r#"
+[tls]
+certificate = "{}"
+key = "{}"
+client_ca = "{}"
+client_crl = "{}"
+[callers.crm]
+certificate_names = ["crm.internal"]
+[callers.shop]
+certificate_names = ["spiffe://example/shop"]
+[callers.proxied]
+token_sha256 = ["{}"]
+"#,
+        file("server.crt", &server.certificate),
+        file("server.key", &server.key),
+        file("ca.crt", &authority.certificate),
+        file("ca.crl", &authority.revoke(REVOKED)),
+        token_digest("known"),
+    ));
+    let environment = [("OTPD_CONFIG", configuration.as_str())];
+    let replica = Replica::launch(database.url(), database, &environment).await;
+    replica.wait_for_line("[OTP] Store answers").await;
+    replica
+}
+
+/// A connection to `replica` with that certificate, made at the first call.
+fn channel(replica: &Replica, authority: &Authority, proof: Option<&Proof>) -> Channel {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&authority.certificate))
+        .domain_name("localhost");
+    if let Some(proof) = proof {
+        tls = tls.identity(Identity::from_pem(&proof.certificate, &proof.key));
+    }
+    Endpoint::from_shared(format!("https://{}", replica.address()))
+        .and_then(|endpoint| endpoint.tls_config(tls))
+        .expect("the certificate is one")
+        .connect_lazy()
+}
+
+/// What the server ends the handshake of a connection with that certificate by.
+async fn alert(replica: &Replica, authority: &Authority, proof: &Proof) -> AlertDescription {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(authority.certificate.as_bytes());
+    let root = root.expect("it is PEM");
+    roots.add(root).expect("it is an authority");
+    let certificate = CertificateDer::from_pem_slice(proof.certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(proof.key.as_bytes());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows them")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![certificate.expect("it is PEM")],
+            key.expect("it is PEM"),
+        )
+        .expect("the key is that of the certificate");
+    let stream = TcpStream::connect(replica.address())
+        .await
+        .expect("it listens");
+    let name = ServerName::try_from("localhost").expect("it is a name");
+    let connected = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await;
+    // In TLS 1.3 the client is done before the server has looked at its certificate.
+    let error = match connected {
+        Ok(mut stream) => stream.read_u8().await.expect_err("the server says no"),
+        Err(error) => error,
+    };
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(rustls::Error::AlertReceived(alert)) => *alert,
+        _ => panic!("no alert: {error:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_proves_the_caller_that_it_names() {
+    let database = Database::new(Kind::Sqlite).await;
+    let authority = Authority::new("ours");
+    let replica = serve(&database, &authority).await;
+    let crm = authority.certify(dns("crm.internal"), |_| {});
+    let uri = SanType::URI("spiffe://example/shop".try_into().expect("it is ASCII"));
+    let shop = authority.certify(uri, |_| {});
+    let client =
+        |proof: Option<&Proof>| OtpServiceClient::new(channel(&replica, &authority, proof));
+
+    let sent = client(Some(&crm))
+        .send_otp(send_request(RECIPIENT, ""))
+        .await;
+    let sent = sent.expect("it is a caller").into_inner();
+    replica.code(&sent.challenge_id).await;
+    for (proof, live) in [(&crm, true), (&shop, false)] {
+        let told = client(Some(proof))
+            .get_otp_status(status_request(RECIPIENT))
+            .await;
+        assert_eq!(told.expect("it is a caller").into_inner().live, live);
+    }
+
+    // A name that is nobody's, and the name of a caller that has none.
+    for name in ["unknown.internal", "proxied"] {
+        let stranger = authority.certify(dns(name), |_| {});
+        let refused = client(Some(&stranger))
+            .get_otp_status(status_request(RECIPIENT))
+            .await;
+        let refusal = Refusal::of(&refused.expect_err("it is refused"));
+        assert_eq!(
+            (refusal.code, refusal.reason.as_str()),
+            (Code::Unauthenticated, "CALLER_UNKNOWN")
+        );
+    }
+    let nobody = client(None).get_otp_status(status_request(RECIPIENT)).await;
+    assert_eq!(
+        nobody.expect_err("it is refused").code(),
+        Code::Unauthenticated
+    );
+    // A token counts before the certificate of who passes it on.
+    for (token, code) in [
+        ("Bearer known", Code::Ok),
+        ("Bearer wrong", Code::Unauthenticated),
+    ] {
+        let channel = channel(&replica, &authority, Some(&crm));
+        let authorization = Authorization::new(Some(token));
+        let mut client = OtpServiceClient::with_interceptor(channel, authorization);
+        let told = client.get_otp_status(status_request(RECIPIENT)).await;
+        let told = told.map(|told| assert!(!told.into_inner().live));
+        assert_eq!(
+            told.map_or_else(|status| status.code(), |()| Code::Ok),
+            code
+        );
+    }
+    let log = replica.stop().await.1;
+    assert_eq!(
+        lines(&log, "the client certificate is nobody's").len(),
+        2,
+        "{log}"
+    );
+    assert_eq!(lines(&log, "[OTP AUDIT] Caller unknown").len(), 4, "{log}");
+    assert_eq!(lines(&log, REFUSED).len(), 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_certificate_ends_the_handshake_and_one_line_says_why() {
+    let database = Database::new(Kind::Sqlite).await;
+    let authority = Authority::new("ours");
+    let replica = serve(&database, &authority).await;
+    let name = || dns("crm.internal");
+    let of_others = Authority::new("ours").certify(name(), |_| {});
+    let expired = authority.certify(name(), |certificate| {
+        certificate.not_after = date_time_ymd(2020, 1, 1);
+        certificate.not_before = date_time_ymd(2019, 1, 1);
+    });
+    let early = authority.certify(name(), |certificate| {
+        certificate.not_before = date_time_ymd(3000, 1, 1);
+    });
+    let revoked = authority.certify(name(), |certificate| {
+        certificate.serial_number = Some(REVOKED.into());
+    });
+    let for_servers = authority.certify(name(), |certificate| {
+        certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+
+    let mut refused = 0;
+    for (proof, expected, why) in [
+        (&of_others, AlertDescription::DecryptError, "BadSignature"),
+        (&expired, AlertDescription::CertificateExpired, "expired"),
+        (
+            &early,
+            AlertDescription::CertificateExpired,
+            "not valid yet",
+        ),
+        (&revoked, AlertDescription::CertificateRevoked, "Revoked"),
+        (
+            &for_servers,
+            AlertDescription::UnsupportedCertificate,
+            "usage",
+        ),
+    ] {
+        let alert = alert(&replica, &authority, proof).await;
+        refused += 1;
+        replica.wait_for_lines(REFUSED, refused).await;
+        let log = replica.log();
+        let lines = lines(&log, REFUSED);
+        assert_eq!(lines.len(), refused, "{log}");
+        let line = lines[refused - 1];
+        assert_eq!(alert, expected, "{line}");
+        assert!(
+            line.contains(why) && line.contains("from=127.0.0.1:"),
+            "{why}: {line}"
+        );
+    }
+    // Over such a connection nobody makes a call.
+    for proof in [&of_others, &expired, &revoked] {
+        let mut client = OtpServiceClient::new(channel(&replica, &authority, Some(proof)));
+        client
+            .send_otp(send_request(RECIPIENT, ""))
+            .await
+            .expect_err("it is refused");
+    }
+    let log = replica.stop().await.1;
+    assert_eq!(lines(&log, REFUSED).len(), refused + 3, "{log}");
+    assert!(!log.contains("Request received"), "{log}");
+}

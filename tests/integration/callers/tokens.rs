@@ -1,0 +1,165 @@
+//! Bearer tokens: known, missing, wrong and withdrawn ones.
+
+use otpd::grpc::v1::VerifyOutcome;
+use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::{
+    v1::server_reflection_client::ServerReflectionClient as V1Client,
+    v1alpha::server_reflection_client::ServerReflectionClient as V1AlphaClient,
+};
+
+use super::{
+    RECIPIENT, cancel_request, lines, send, send_request, status_request, verify, verify_request,
+};
+use crate::support::{Authorization, Database, Kind, Refusal, Replica, token_digest};
+
+const UNKNOWN: &str = "[OTP AUDIT] Caller unknown";
+
+/// A server that knows one caller, by these tokens.
+async fn serve(database: &Database, tokens: &[&str]) -> Replica {
+    let digests: Vec<_> = tokens
+        .iter()
+        .map(|token| format!("\"{}\"", token_digest(token)))
+        .collect();
+    let configuration = database.configure(&format!(
+        "[callers.crm]\ntoken_sha256 = [{}]",
+        digests.join(",")
+    ));
+    Replica::start_with(database, &[("OTPD_CONFIG", &configuration)]).await
+}
+
+#[track_caller]
+fn assert_turned_away<T: std::fmt::Debug>(answer: Result<T, Status>) {
+    let refusal = Refusal::of(&answer.expect_err("nobody makes this call"));
+    assert_eq!(refusal.code, Code::Unauthenticated);
+    assert_eq!(refusal.reason, "CALLER_UNKNOWN");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_proves_nothing_is_turned_away_with_one_line_each() {
+    const NOTHING: &str = "no bearer token and no client certificate";
+    const NOBODYS: &str = "the bearer token is nobody's";
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve(&database, &["withdrawn", "known"]).await;
+    send(
+        &mut replica.client_of("withdrawn"),
+        send_request(RECIPIENT, ""),
+    )
+    .await;
+    drop(replica);
+    let replica = serve(&database, &["known"]).await;
+
+    let mut turned_away = 0;
+    for (authorization, cause) in [
+        (None, NOTHING),
+        (Some("Bearer wr0ng-s3cret"), NOBODYS),
+        (Some("Bearer withdrawn"), NOBODYS),
+        (Some("Bearer KNOWN"), NOBODYS),
+        (Some("Bearer "), NOBODYS),
+        (Some("Basic known"), NOBODYS),
+        (Some("known"), NOBODYS),
+    ] {
+        let mut client = replica.client_with(Authorization::new(authorization));
+        assert_turned_away(client.send_otp(send_request(RECIPIENT, "")).await);
+        assert_turned_away(client.verify_otp(verify_request(RECIPIENT, "123456")).await);
+        assert_turned_away(client.cancel_otp(cancel_request(RECIPIENT)).await);
+        assert_turned_away(client.get_otp_status(status_request(RECIPIENT)).await);
+        turned_away += 4;
+        replica.wait_for_lines(UNKNOWN, turned_away).await;
+        let log = replica.log();
+        let lines = lines(&log, UNKNOWN);
+        assert_eq!(lines.len(), turned_away, "{log}");
+        for (line, rpc) in lines[turned_away - 4..].iter().zip([
+            "rpc=SendOtp",
+            "rpc=VerifyOtp",
+            "rpc=CancelOtp",
+            "rpc=GetOtpStatus",
+        ]) {
+            let told = line.contains(rpc) && line.contains(cause);
+            assert!(told && line.contains("from=127.0.0.1:"), "{line}");
+        }
+    }
+    // The scheme is written in any case.
+    let mut known = replica.client_with(Authorization::new(Some("bearer known")));
+    let told = known.get_otp_status(status_request(RECIPIENT)).await;
+    assert!(told.expect("it is the caller").into_inner().live);
+    let log = replica.stop().await.1;
+    assert_eq!(lines(&log, UNKNOWN).len(), turned_away);
+    for token in ["wr0ng-s3cret", "withdrawn", "known\""] {
+        assert!(!log.contains(token), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_exchanged_without_a_gap() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve(&database, &["old"]).await;
+    let sent = send(&mut replica.client_of("old"), send_request(RECIPIENT, "")).await;
+    let code = replica.code(&sent.challenge_id).await;
+    assert_turned_away(
+        replica
+            .client_of("new")
+            .get_otp_status(status_request(RECIPIENT))
+            .await,
+    );
+    drop(replica);
+
+    let replica = serve(&database, &["old", "new"]).await;
+    for token in ["old", "new"] {
+        let mut client = replica.client_of(token);
+        let told = client.get_otp_status(status_request(RECIPIENT)).await;
+        assert!(told.expect("both are its tokens").into_inner().live);
+    }
+    drop(replica);
+
+    let replica = serve(&database, &["new"]).await;
+    assert_turned_away(
+        replica
+            .client_of("old")
+            .get_otp_status(status_request(RECIPIENT))
+            .await,
+    );
+    let verdict = verify(
+        &mut replica.client_of("new"),
+        verify_request(RECIPIENT, &code),
+    )
+    .await;
+    assert_eq!(verdict.outcome(), VerifyOutcome::Verified);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_need_no_proof_and_reflection_can_be_closed() {
+    let database = Database::new(Kind::Sqlite).await;
+    let digest = token_digest("known");
+    let callers = [("OTPD_CALLERS__CRM__TOKEN_SHA256", digest.as_str())];
+    for (reflection, code) in [("true", Code::Ok), ("false", Code::Unimplemented)] {
+        let environment = [callers[0], ("OTPD_REFLECTION", reflection)];
+        let replica = Replica::start_with(&database, &environment).await;
+        for service in ["", "otp.v1.OtpService", "liveness"] {
+            let request = HealthCheckRequest {
+                service: service.to_owned(),
+            };
+            let health = HealthClient::new(replica.channel()).check(request).await;
+            let status = health
+                .expect("health answers anybody")
+                .into_inner()
+                .status();
+            assert_eq!(status, ServingStatus::Serving, "{service:?}");
+        }
+        let nothing = tokio_stream::empty();
+        let v1 = V1Client::new(replica.channel())
+            .server_reflection_info(nothing)
+            .await;
+        assert_eq!(v1.map_or_else(|status| status.code(), |_| Code::Ok), code);
+        let nothing = tokio_stream::empty();
+        let v1alpha = V1AlphaClient::new(replica.channel())
+            .server_reflection_info(nothing)
+            .await;
+        assert_eq!(
+            v1alpha.map_or_else(|status| status.code(), |_| Code::Ok),
+            code
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! The production environment refuses to start with what is not safe, by one line that
+//! names the key and what to do.
+
+use std::fs;
+
+use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
+
+/// One key of a sound configuration put wrong, and the line that refuses it: the key
+/// first, and what to do about it.
+struct Unsafe {
+    /// Lines of the sound configuration to leave out: all that start so.
+    without: &'static str,
+    /// Lines to add at the top, and at the end, which is in the caller's table.
+    top: &'static str,
+    end: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    key: &'static str,
+    remedy: &'static str,
+}
+
+const SOUND: Unsafe = Unsafe {
+    without: "#",
+    top: "",
+    end: "",
+    environment: &[],
+    key: "",
+    remedy: "",
+};
+
+const TEST_RECIPIENT: &str = "[[test_recipients]]\ncaller = \"crm\"\nrecipient = \"+79991234567\"\npurpose = \"login\"\ncode = \"000000\"\nexpires = \"2999-01-01\"\n";
+
+const CASES: &[Unsafe] = &[
+    Unsafe {
+        without: "keys_file",
+        key: "keys",
+        remedy: "otpd keygen",
+        ..SOUND
+    },
+    Unsafe {
+        without: "keys_file",
+        environment: &[("OTPD_KEYS", "index = AAAA")],
+        key: "keys",
+        remedy: "otpd keygen",
+        ..SOUND
+    },
+    // The whole table, with what is in it.
+    Unsafe {
+        without: "[callers.crm]\n",
+        key: "callers",
+        remedy: "add a table [callers.NAME]",
+        ..SOUND
+    },
+    Unsafe {
+        without: "token_sha256",
+        key: "callers.crm.token_sha256",
+        remedy: "certificate_names",
+        ..SOUND
+    },
+    Unsafe {
+        end: "certificate_names = [\"crm.internal\"]",
+        key: "callers.crm.certificate_names",
+        remedy: "tls.client_ca",
+        ..SOUND
+    },
+    Unsafe {
+        without: "purposes",
+        key: "callers.crm.purposes",
+        remedy: "named",
+        ..SOUND
+    },
+    Unsafe {
+        without: "destinations",
+        key: "callers.crm.destinations",
+        remedy: "or * for everywhere",
+        ..SOUND
+    },
+    // The development log is no provider here.
+    Unsafe {
+        without: "delivers",
+        key: "callers.crm.delivers",
+        remedy: "delivers = true",
+        ..SOUND
+    },
+    Unsafe {
+        environment: &[("OTPD_LISTEN", "0.0.0.0:0")],
+        key: "callers.crm.token_sha256",
+        remedy: "allow_plaintext_tokens = true",
+        ..SOUND
+    },
+    Unsafe {
+        end: TEST_RECIPIENT,
+        key: "test_recipients",
+        remedy: "allow_test_recipients = true",
+        ..SOUND
+    },
+    // Bounds that no environment exceeds.
+    Unsafe {
+        environment: &[("OTPD_POLICY__CODE_LENGTH", "4")],
+        key: "policy.code_length",
+        remedy: "allow_short_codes = true",
+        ..SOUND
+    },
+    Unsafe {
+        environment: &[("OTPD_POLICY__CODE_TTL", "11m")],
+        key: "policy.code_ttl",
+        remedy: "10s to 10m",
+        ..SOUND
+    },
+    Unsafe {
+        environment: &[("OTPD_POLICY__FAILURE_LIMIT", "101")],
+        key: "policy.failure_limit",
+        remedy: "1 to 100",
+        ..SOUND
+    },
+    Unsafe {
+        environment: &[("OTPD_PURPOSES__LOGIN__MAX_ATTEMPTS", "0")],
+        key: "purposes.login.max_attempts",
+        remedy: "1 to 100",
+        ..SOUND
+    },
+    // What is misspelt is not silently left at its default.
+    Unsafe {
+        end: "blocked_destination = [\"+7900\"]",
+        key: "callers.crm.blocked_destination",
+        remedy: "blocked_destinations",
+        ..SOUND
+    },
+    Unsafe {
+        top: "allow_test_recipient = true",
+        key: "allow_test_recipient",
+        remedy: "allow_test_recipients",
+        ..SOUND
+    },
+];
+
+impl Unsafe {
+    /// The configuration file.
+    fn file(&self, database: &Database) -> String {
+        let sound = format!(
+            "environment = \"production\"\nkeys_file = \"{}\"\n{}\n[callers.crm]\ntoken_sha256 = [\"{}\"]\npurposes = [\"login\"]\ndestinations = [\"RU\"]\ndelivers = true\n{}\n",
+            database.keys_file().display(),
+            self.top,
+            token_digest("known"),
+            self.end,
+        );
+        let text = match sound.split_once(self.without) {
+            Some((before, _)) if self.without.ends_with('\n') => before.to_owned(),
+            _ => {
+                let lines = sound.lines();
+                let kept = lines.filter(|line| !line.starts_with(self.without));
+                kept.collect::<Vec<_>>().join("\n")
+            }
+        };
+        database.configure(&text)
+    }
+
+    fn start(&self, database: &Database) -> Ended {
+        run(otpd()
+            .current_dir(database.directory())
+            .env("DATABASE_URL", database.url())
+            .env("OTPD_LISTEN", "127.0.0.1:0")
+            .env("OTPD_CONFIG", self.file(database))
+            .envs(self.environment.iter().copied()))
+    }
+}
+
+#[tokio::test]
+async fn what_is_unsafe_in_production_is_refused_by_one_line() {
+    for case in CASES {
+        let database = Database::new(Kind::Sqlite).await;
+        let line = case.start(&database).line(64);
+        let (key, remedy) = line
+            .trim_start_matches("otpd: ")
+            .split_once(": ")
+            .expect("the key comes first");
+        let variable = format!("OTPD_{}", case.key.to_uppercase().replace('.', "__"));
+        assert!(key == case.key || key == variable, "{line}");
+        assert!(remedy.contains(case.remedy), "{line}");
+        let left = fs::read_dir(database.directory()).expect("it is there");
+        let left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
+        assert!(!left.contains(&"otpd.db".into()), "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sound_configuration_serves_and_so_does_what_is_allowed_by_name() {
+    for (end, environment) in [
+        (
+            "",
+            [("OTPD_LOG_LEVEL", "info"), ("OTPD_REFLECTION", "true")],
+        ),
+        (
+            "",
+            [
+                ("OTPD_LISTEN", "0.0.0.0:0"),
+                ("OTPD_ALLOW_PLAINTEXT_TOKENS", "true"),
+            ],
+        ),
+        (
+            TEST_RECIPIENT,
+            [
+                ("OTPD_ALLOW_TEST_RECIPIENTS", "true"),
+                ("OTPD_POLICY__CODE_LENGTH", "6"),
+            ],
+        ),
+    ] {
+        let database = Database::new(Kind::Sqlite).await;
+        let file = Unsafe { end, ..SOUND }.file(&database);
+        let environment = [&[("OTPD_CONFIG", file.as_str())], &environment[..]].concat();
+        let replica = Replica::start_with(&database, &environment).await;
+        assert!(replica.log().contains("Production environment"));
+        assert!(replica.stop().await.0.success());
+    }
+}
