@@ -1,8 +1,20 @@
 //! How a code reaches its recipient. A provider only hands a message over.
 
 mod envelope;
+mod http;
+mod log;
+mod preset;
+mod problem;
+pub mod provider;
+mod roots;
+pub mod settings;
+mod smtp;
+#[cfg(test)]
+mod tests;
 
 pub use envelope::{Accepted, DeliveryError, Envelope, Text};
+pub use http::{HttpProvider, HttpSettings};
+pub use smtp::{SmtpProvider, SmtpSettings};
 
 use crate::domain::{ChallengeId, Code, Recipient};
 
