@@ -14,6 +14,7 @@ mod tests;
 
 pub use envelope::{Accepted, DeliveryError, Envelope, Text};
 pub use http::{HttpProvider, HttpSettings};
+pub use preset::preset_names;
 pub use smtp::{SmtpProvider, SmtpSettings};
 
 use crate::domain::{ChallengeId, Code, Recipient};

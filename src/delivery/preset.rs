@@ -26,6 +26,11 @@ pub const PRESETS: [(&str, &str); 7] = [
     ("vonage", include_str!("../../presets/vonage.toml")),
 ];
 
+/// The names of all presets.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
 /// What a preset cannot know, and a provider's own table must say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

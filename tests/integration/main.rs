@@ -14,6 +14,7 @@ mod outage;
 mod phones;
 mod process;
 mod production_files;
+mod providers;
 mod purposes;
 mod races;
 mod random_input;

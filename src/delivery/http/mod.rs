@@ -168,7 +168,8 @@ impl HttpProvider {
 
     /// The gateway's own code of an error, if it is one and holds nothing else.
     fn error_code(&self, answer: &Answer, values: &Values<'_>) -> Option<String> {
-        let code = answer.visible(self.settings.error_pointer.as_ref()?, values)?;
+        let mut pointers = self.settings.error_pointers.iter();
+        let code = pointers.find_map(|pointer| answer.visible(pointer, values))?;
         let lower = code.to_lowercase();
         let secret =
             |secret: &secrecy::SecretString| lower.contains(&secret.expose_secret().to_lowercase());

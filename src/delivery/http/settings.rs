@@ -19,7 +19,7 @@ const LONGEST_LIFE: u64 = 24 * 60 * 60;
 pub struct HttpSettings {
     pub(super) send: Request,
     pub(super) id_pointer: Option<Template>,
-    pub(super) error_pointer: Option<Template>,
+    pub(super) error_pointers: Vec<Template>,
     pub(super) errors: Vec<ErrorRule>,
     pub(super) shortest_life: Duration,
     pub(super) longest_life: Duration,
@@ -84,10 +84,10 @@ impl HttpSettings {
             .map(|check| check_request(check, &names, plaintext, table.allow_private_addresses))
             .transpose()
             .map_err(|fault| fault.inside("check"))?;
-        let pointer = |key: &str, text: Option<String>| {
-            text.map(|text| pointer(&text, &names).map_err(|problem| KeyError::new(key, problem)))
-                .transpose()
+        let pointer = |key: &str, text: String| {
+            pointer(&text, &names).map_err(|problem| KeyError::new(key, problem))
         };
+        let error_pointers = table.error_pointer.unwrap_or_default().0.into_iter();
         let (shortest, longest) = (
             table.ttl_seconds_min.unwrap_or(0),
             table.ttl_seconds_max.unwrap_or(LONGEST_LIFE),
@@ -100,8 +100,13 @@ impl HttpSettings {
         }
         Ok(Self {
             send,
-            id_pointer: pointer("id_pointer", table.id_pointer)?,
-            error_pointer: pointer("error_pointer", table.error_pointer)?,
+            id_pointer: table
+                .id_pointer
+                .map(|text| pointer("id_pointer", text))
+                .transpose()?,
+            error_pointers: error_pointers
+                .map(|text| pointer("error_pointer", text))
+                .collect::<Result<_, _>>()?,
             errors: error_rules(table.errors, &names)?,
             shortest_life: Duration::from_secs(shortest),
             longest_life: Duration::from_secs(longest),

@@ -42,8 +42,8 @@ pub struct HttpTable {
     pub second_url: Option<Scalars>,
     /// Where the reply has the gateway's name of the message.
     pub id_pointer: Option<String>,
-    /// Where the reply has the gateway's error code.
-    pub error_pointer: Option<String>,
+    /// Where the reply has the gateway's error code: the first place that has one.
+    pub error_pointer: Option<Scalars>,
     /// The classes of other replies; the first that fits counts.
     pub errors: Vec<ErrorTable>,
     /// The least that `{ttl_seconds}` can be.
