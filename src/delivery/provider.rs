@@ -21,7 +21,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// The provider `name`; opens no connection yet. Needs a tokio runtime only later.
+    /// The provider `name`; opens no connection yet.
     ///
     /// # Errors
     /// The key at fault, with the provider's table.
@@ -56,7 +56,7 @@ impl Provider {
     }
 
     /// Whether it would take messages, as far as that can be known without sending one;
-    /// says what was seen.
+    /// says what was seen. Whoever calls this sets it a time.
     ///
     /// # Errors
     /// What is wrong.

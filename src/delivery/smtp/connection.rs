@@ -25,6 +25,10 @@ const MAX_IDLE: Duration = Duration::from_secs(30);
 /// As many are kept for later; more are opened while they are needed.
 const MAX_KEPT: usize = 16;
 
+/// This part of an attempt's time a kept connection has to show that it still lives: one
+/// that a firewall has forgotten would be silent until the attempt is given up.
+const PART_FOR_KEPT: u32 = 5;
+
 /// Open connections that nobody uses, the newest last.
 #[derive(Default)]
 pub struct Connections(Mutex<Vec<(AsyncSmtpConnection, Instant)>>);
@@ -36,7 +40,9 @@ impl Connections {
         settings: &SmtpSettings,
     ) -> Result<AsyncSmtpConnection, DeliveryError> {
         while let Some(mut connection) = self.newest() {
-            if connection.test_connected().await {
+            let patience = settings.connect_timeout / PART_FOR_KEPT;
+            let alive = tokio::time::timeout(patience, connection.test_connected()).await;
+            if alive == Ok(true) {
                 return Ok(connection);
             }
         }

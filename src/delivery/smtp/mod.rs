@@ -70,7 +70,7 @@ impl SmtpProvider {
         Ok(Accepted::default())
     }
 
-    /// Connects and authenticates, and sends nothing.
+    /// Connects and authenticates, and sends nothing. Whoever calls this sets it a time.
     ///
     /// # Errors
     /// What is wrong.

@@ -1,7 +1,7 @@
 //! A real SMTP server (aiosmtpd) of one test.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -66,6 +66,12 @@ impl Sink {
     /// The certificate.
     pub fn ca(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
+    }
+
+    /// Lets the sink give the answers that are late.
+    pub fn go_on(&mut self) {
+        let input = self.program.stdin.as_mut().expect("it is piped");
+        input.write_all(b"\n").expect("the sink runs");
     }
 
     /// What the sink saw next.

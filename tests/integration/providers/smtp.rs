@@ -118,13 +118,20 @@ async fn an_attempt_that_is_given_up_leaves_no_reply_to_the_next() {
     send(&provider, "ann@example.com").await.expect("taken");
     let first = sink.event().await;
     {
-        let hanging = std::pin::pin!(send(&provider, "silent@example.com"));
+        let hanging = std::pin::pin!(send(&provider, "late@example.com"));
         tokio::select! {
-            _ = hanging => panic!("the server is silent"),
+            _ = hanging => panic!("the server has not answered"),
             _ = sink.event() => {}
         }
     }
-    // On the connection of before, the next command would wait for the reply of the last.
+    sink.go_on();
+    // On the connection of before, this would be told of the step after: each command
+    // would be answered by the reply to the one before.
+    let error = send(&provider, "unknown@example.com").await;
+    assert_eq!(
+        error.expect_err("unknown").cause,
+        "SMTP reply 550 5.1.1 to RCPT TO"
+    );
     send(&provider, "ann@example.com").await.expect("taken");
     let next = sink.event().await;
     assert_eq!(next["event"], "mail");

@@ -1,6 +1,7 @@
 """An SMTP server for one test: prints what it took as lines of JSON.
 
-The local part of a recipient says how it is answered.
+The local part of a recipient says how it is answered; "late" is answered once there is
+a line on the standard input.
 """
 
 import asyncio
@@ -32,11 +33,14 @@ def tell(**what):
 
 
 class Sink:
+    def __init__(self, go_on):
+        self.go_on = go_on
+
     async def handle_RCPT(self, server, session, envelope, address, options):
         local_part = address.partition("@")[0]
-        if local_part == "silent":
-            tell(event="silent")
-            await asyncio.sleep(3600)
+        if local_part == "late":
+            tell(event="late")
+            await self.go_on.wait()
         if local_part in AT_RCPT:
             return AT_RCPT[local_part].format(address)
         envelope.rcpt_tos.append(address)
@@ -80,15 +84,17 @@ async def main():
     if mode == "starttls":
         options = {"tls_context": tls, "require_starttls": True}
     loop = asyncio.get_running_loop()
+    go_on = asyncio.Event()
     server = await loop.create_server(
-        lambda: SMTP(Sink(), authenticator=authenticate, auth_required=True, **options),
+        lambda: SMTP(Sink(go_on), authenticator=authenticate, auth_required=True, **options),
         host="127.0.0.1",
         port=0,
         ssl=tls if mode == "implicit" else None,
     )
     tell(event="listening", port=server.sockets[0].getsockname()[1])
     # The test holds the other end; it is closed when the test ends, however it ends.
-    await loop.run_in_executor(None, sys.stdin.read)
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        go_on.set()
 
 
 asyncio.run(main())
