@@ -6,7 +6,7 @@ use otpd::{
 };
 
 use super::{
-    gateway::{Gateway, Reply},
+    gateway::{Gateway, Nobody, Reply},
     letter::{Letter, MESSAGE_ID},
     provider, table,
 };
@@ -36,13 +36,6 @@ fn spoken(url: &str) -> Provider {
 async fn send(provider: &Provider) -> Result<Accepted, DeliveryError> {
     let letter = Letter::to("+79991234567");
     provider.deliver(&letter.envelope()).await
-}
-
-/// The URL of a port on which nobody listens.
-async fn nobody() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-    let address = listener.and_then(|listener| listener.local_addr());
-    format!("http://{}/", address.expect("a free port"))
 }
 
 #[tokio::test]
@@ -184,7 +177,8 @@ async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then
         );
         provider(table(&format!("{urls}{SPOKEN}")))
     };
-    let dead = with_second(&nobody().await);
+    let nobody = Nobody::new();
+    let dead = with_second(&nobody.url());
     let live = with_second(&first.url("/first"));
     second.will_answer(200, r#"{"ok": true, "id": "from the second"}"#);
     let accepted = send(&dead).await.expect("the second took it");
@@ -200,7 +194,8 @@ async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then
 
 #[tokio::test]
 async fn nobody_at_the_port_is_told() {
-    let provider = spoken(&nobody().await);
+    let nobody = Nobody::new();
+    let provider = spoken(&nobody.url());
     let error = send(&provider).await.expect_err("nobody is there");
     assert_eq!(error.class, ErrorClass::Transient);
     assert_eq!(error.cause, "no connection: connection refused");

@@ -14,7 +14,7 @@ use tokio::{
         AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
         BufReader,
     },
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
@@ -126,6 +126,26 @@ impl Gateway {
     /// Whether there is no request that has not been looked at.
     pub fn is_idle(&mut self) -> bool {
         self.requests.try_recv().is_err()
+    }
+}
+
+/// A port on which nobody listens, held so that nobody else can either.
+pub struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(any).expect("a free port");
+        Self(socket)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.local_addr().expect("it is bound").port()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port())
     }
 }
 
