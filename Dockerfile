@@ -7,6 +7,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs sqlx.toml ./
 COPY .sqlx ./.sqlx
 COPY migrations ./migrations
+COPY presets ./presets
 COPY proto ./proto
 COPY src ./src
 # The caches keep dependencies compiled between builds. They are no part of the

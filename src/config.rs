@@ -2,9 +2,11 @@
 //! files. Each mistake is one line that names the key.
 
 mod callers;
+mod delivery;
 mod source;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -18,11 +20,16 @@ pub use source::{ConfigError, Variables};
 use crate::{
     callers::Callers,
     connection::TlsSettings,
-    domain::{Region, TestRecipient},
+    delivery::{
+        Delivery,
+        text::{Locale, PurposeTextSettings},
+    },
+    domain::{Purpose, Region, TestRecipient},
     outbox::OutboxOptions,
     store::StoreOptions,
 };
 use callers::TestRecipientTable;
+use delivery::RouteTable;
 
 /// Where clients find otpd, and where it listens, unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
@@ -37,6 +44,9 @@ pub struct Config {
     pub callers: Callers,
     /// Who gets a fixed code and no message.
     pub test_recipients: Vec<TestRecipient>,
+    /// How messages travel, and what they say: `[providers.NAME]`, `[[routes]]` and
+    /// `[texts.PURPOSE]`.
+    pub delivery: Delivery,
 }
 
 /// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
@@ -78,6 +88,12 @@ pub struct Settings {
     pub test_recipients: Vec<TestRecipientTable>,
     /// Whether there may be test recipients in production.
     pub allow_test_recipients: bool,
+    /// The language of messages where a request names none, or one without a text.
+    pub default_locale: Locale,
+    /// What messages say.
+    pub texts: BTreeMap<Purpose, PurposeTextSettings>,
+    /// Which messages go to which providers.
+    pub routes: Vec<RouteTable>,
     /// How messages are carried.
     pub delivery: OutboxOptions,
     /// How the store is used.
@@ -137,6 +153,9 @@ impl Default for Settings {
             allow_plaintext_tokens: false,
             test_recipients: Vec::new(),
             allow_test_recipients: false,
+            default_locale: Locale::default(),
+            texts: BTreeMap::new(),
+            routes: Vec::new(),
             delivery: OutboxOptions::default(),
             store: StoreOptions::default(),
         }
@@ -151,12 +170,15 @@ impl Config {
     pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
         let (settings, tables) = source::load(file, variables)?;
         check(&settings)?;
-        let callers = callers::callers(&settings, tables)?;
+        let general = callers::policies(&tables.policy, &tables.purposes, None)?;
+        let callers = callers::callers(&settings, &tables, &general)?;
         let test_recipients = callers::test_recipients(&settings, &callers)?;
+        let delivery = delivery::delivery(&settings, tables.providers, &callers, &general)?;
         Ok(Self {
             settings,
             callers,
             test_recipients,
+            delivery,
         })
     }
 }

@@ -15,4 +15,5 @@ pub mod server;
 pub mod service;
 pub mod shutdown;
 pub mod store;
+pub mod tables;
 pub mod telemetry;

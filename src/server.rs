@@ -14,7 +14,6 @@ use tonic_health::{
 use crate::{
     config::Config,
     connection::{self, TlsError, TlsSettings},
-    delivery::Delivery,
     grpc::{
         MAX_MESSAGE_BYTES, OtpGrpc, OversizeLayer,
         v1::{self, otp_service_server::OtpServiceServer},
@@ -158,6 +157,7 @@ impl Parts {
             settings,
             callers,
             test_recipients,
+            delivery,
         } = config;
         let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
         let callers = Arc::new(callers);
@@ -172,7 +172,7 @@ impl Parts {
             availability: availability.clone(),
             keys: keys.clone(),
             callers: Arc::clone(&callers),
-            delivery: Arc::new(Delivery::development()),
+            delivery: Arc::new(delivery),
         };
         let (outbox, taking_over) = Outbox::new(tools, settings.delivery);
         let running = TaskTracker::new();

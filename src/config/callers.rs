@@ -68,16 +68,20 @@ pub struct TestRecipientTable {
 }
 
 /// All callers; anyone, where none is configured in development.
-pub fn callers(settings: &Settings, tables: Tables) -> Result<Callers, ConfigError> {
+pub fn callers(
+    settings: &Settings,
+    tables: &Tables,
+    general: &Policies,
+) -> Result<Callers, ConfigError> {
     let Tables {
         policy,
         purposes,
         callers,
+        ..
     } = tables;
-    let general = policies(&policy, &purposes, None)?;
     if callers.is_empty() {
         return match settings.environment {
-            Environment::Development => Ok(Callers::anyone(general)),
+            Environment::Development => Ok(Callers::anyone(general.clone())),
             Environment::Production => Err(ConfigError::new(
                 "callers",
                 "production needs callers; add a table [callers.NAME] for each, with token_sha256 or certificate_names",
@@ -85,7 +89,7 @@ pub fn callers(settings: &Settings, tables: Tables) -> Result<Callers, ConfigErr
         };
     }
     let mut known = Vec::new();
-    for (name, mut table) in callers {
+    for (name, mut table) in callers.clone() {
         let key = format!("callers.{name}");
         // The same names as for purposes do, and for the same reason.
         Purpose::parse(&name).ok().filter(|_| !name.is_empty()).ok_or_else(|| {
@@ -96,7 +100,7 @@ pub fn callers(settings: &Settings, tables: Tables) -> Result<Callers, ConfigErr
             .map(|own| source::table(&format!("{key}.policy"), own))
             .transpose()?;
         let own_policy = own_policy.map(|own| (format!("{key}.policy"), own));
-        let policies = policies(&policy, &purposes, own_policy)?;
+        let policies = policies(policy, purposes, own_policy)?;
         let table: CallerTable = source::deserialize(&key, table)?;
         known.push(credentials(settings, &name, table, policies)?);
     }
@@ -145,12 +149,6 @@ fn credentials(
             "is missing; name regions such as RU, prefixes such as +7999, email, or * for everywhere",
         );
     }
-    if production && !table.delivers {
-        return fault(
-            "delivers",
-            "production refuses the development log, which is the only provider of this version; set delivers = true where the caller delivers by itself",
-        );
-    }
     let allowed = if table.destinations.is_empty() {
         vec![Destination::Everybody]
     } else {
@@ -180,7 +178,7 @@ fn credentials(
 
 /// `[policy]`, on top of it each `[purposes.NAME]`, and on top of both the own one of a
 /// caller.
-fn policies(
+pub fn policies(
     general: &Table,
     purposes: &BTreeMap<String, Table>,
     own: Option<(String, Table)>,

@@ -9,10 +9,10 @@ use std::{
 use config::{File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
-use super::Settings;
+pub use crate::tables::{Table, list};
 
-/// A table of the configuration.
-pub type Table = HashMap<String, Value>;
+use super::Settings;
+use crate::tables;
 
 const PREFIX: &str = "OTPD_";
 
@@ -83,6 +83,8 @@ pub struct Tables {
     pub purposes: BTreeMap<String, Table>,
     /// `[callers.NAME]`.
     pub callers: BTreeMap<String, Table>,
+    /// `[providers.NAME]`.
+    pub providers: BTreeMap<String, Table>,
 }
 
 /// Reads everything, and hands out apart the tables from which policies are made.
@@ -133,97 +135,20 @@ pub fn load(file: Option<&Path>, variables: &Variables) -> Result<(Settings, Tab
     }
     tables.purposes = named_tables("purposes", &mut root)?;
     tables.callers = named_tables("callers", &mut root)?;
+    tables.providers = named_tables("providers", &mut root)?;
     Ok((deserialize("", root)?, tables))
 }
 
 /// Makes a `T` of the keys of a table; the key at fault is told with the table's
 /// name, or by the variable that it came from.
 pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, ConfigError> {
-    let origins = origins(&keys, "");
-    let value = Value::new(None, ValueKind::Table(keys.into_iter().collect()));
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let mut path = error.path().to_string();
-        let mut problem = error.inner().to_string();
-        // serde tells an unknown key in its text alone, with the path of its table.
-        if let Some(rest) = problem.strip_prefix("unknown field `")
-            && let Some((unknown, expected)) = rest.split_once('`')
-        {
-            let table = path
-                .rsplit_once('.')
-                .map_or("", |(table, _)| table)
-                .to_owned();
-            if !path.ends_with(unknown) {
-                path = [table.as_str(), unknown]
-                    .into_iter()
-                    .filter(|part| !part.is_empty())
-                    .collect::<Vec<_>>()
-                    .join(".");
-            }
-            problem = format!("unknown key{expected}");
-            if name.is_empty() && table.is_empty() {
-                problem.push_str(", `policy`, `purposes`, `callers`");
-            }
+    tables::read(name, keys).map_err(|fault| {
+        let mut problem = fault.problem;
+        if name.is_empty() && fault.unknown && !fault.key.contains('.') {
+            problem.push_str(", `policy`, `purposes`, `callers`, `providers`");
         }
-        // config repeats the key and its origin, which are told already.
-        let problem = problem.split(" for key `").next().unwrap_or_default();
-        let key = match origins.get(&path) {
-            Some(variable) => variable.clone(),
-            None => [name, &path]
-                .into_iter()
-                .filter(|part| !part.is_empty())
-                .collect::<Vec<_>>()
-                .join("."),
-        };
-        ConfigError::new(&key, problem)
+        ConfigError::new(&fault.key, problem)
     })
-}
-
-/// Reads a list, or a text of its elements with commas between, which is how a variable
-/// holds one.
-pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: TryFrom<String, Error: std::fmt::Display>,
-{
-    #[derive(serde::Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    let elements = match serde::Deserialize::deserialize(deserializer)? {
-        OneOrMany::One(text) => text
-            .split(',')
-            .map(|element| element.trim().to_owned())
-            .collect(),
-        OneOrMany::Many(elements) => elements,
-    };
-    elements
-        .into_iter()
-        .map(|element| {
-            let named = element.clone();
-            T::try_from(element)
-                .map_err(|error| serde::de::Error::custom(format!("{named:?}: {error}")))
-        })
-        .collect()
-}
-
-/// The variables that keys came from.
-fn origins(keys: &Table, prefix: &str) -> HashMap<String, String> {
-    let mut found = HashMap::new();
-    for (name, value) in keys {
-        let path = format!("{prefix}{name}");
-        if let ValueKind::Table(inner) = &value.kind {
-            let inner: Table = inner
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
-            found.extend(origins(&inner, &format!("{path}.")));
-        } else if let Some(variable) = value.origin() {
-            found.insert(path, variable.to_owned());
-        }
-    }
-    found
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -300,8 +225,5 @@ fn named_tables(name: &str, root: &mut Table) -> Result<BTreeMap<String, Table>,
 
 /// A value that must be a table.
 pub fn table(name: &str, value: Value) -> Result<Table, ConfigError> {
-    let table = value
-        .into_table()
-        .map_err(|_| ConfigError::new(name, "must be a table"))?;
-    Ok(table.into_iter().collect())
+    tables::table(name, value).map_err(|fault| ConfigError::new(&fault.key, fault.problem))
 }

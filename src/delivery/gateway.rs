@@ -8,6 +8,7 @@ use super::{
     Accepted, DeliveryError, Envelope, Provider,
     breaker::{Breaker, BreakerOptions},
     pace::Pace,
+    settings::CommonSettings,
 };
 use crate::domain::{Channel, ErrorClass};
 
@@ -28,16 +29,7 @@ pub struct GatewayOptions {
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(5),
-            concurrency: 16,
-            rate_per_second: 0,
-            channel: None,
-            breaker: BreakerOptions {
-                failures: 5,
-                pause: Duration::from_secs(10),
-            },
-        }
+        CommonSettings::default().options()
     }
 }
 

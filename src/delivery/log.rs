@@ -2,9 +2,9 @@
 
 use super::Envelope;
 
-/// Writes the message into the log; the one place where a code and its recipient may
-/// stand there.
-pub(super) fn deliver(envelope: &Envelope<'_>) {
+/// Writes the line of a message.
+pub fn deliver(envelope: &Envelope<'_>) {
+    // The one place where a code and its recipient may be logged.
     tracing::info!(
         challenge_id = %envelope.challenge_id,
         recipient = %envelope.recipient.as_str(),

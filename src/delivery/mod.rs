@@ -5,19 +5,32 @@
 mod breaker;
 mod envelope;
 mod gateway;
+mod http;
 mod log;
 mod pace;
+mod preset;
+mod problem;
 mod provider;
+mod roots;
 mod route;
+pub mod settings;
+mod smtp;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
 use std::sync::Arc;
 
+use text::Texts;
+
 pub use breaker::{Admission, Breaker, BreakerOptions, Change};
 pub use envelope::{Accepted, DeliveryError, Envelope, Text};
 pub use gateway::{Gateway, GatewayOptions};
+pub use http::{HttpProvider, HttpSettings};
+pub use preset::preset_names;
 pub use provider::Provider;
 pub use route::{Conditions, Resend, Route, Shipment};
+pub use smtp::{SmtpProvider, SmtpSettings};
 
 /// Every provider, and the way of each message.
 #[derive(Debug)]
@@ -26,11 +39,13 @@ pub struct Delivery {
     pub gateways: Vec<Arc<Gateway>>,
     /// The first one that is for a message counts.
     pub routes: Vec<Route>,
+    /// What messages say.
+    pub texts: Texts,
 }
 
 impl Delivery {
     /// Everything goes to the development log.
-    pub fn development() -> Self {
+    pub fn development(texts: Texts) -> Self {
         let log = Arc::new(Gateway::new(
             "log",
             Provider::Log,
@@ -43,6 +58,7 @@ impl Delivery {
                 gateways: vec![log],
                 resend: Resend::Same,
             }],
+            texts,
         }
     }
 

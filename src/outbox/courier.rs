@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools, settler::Settler};
 use crate::{
-    delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, Text},
-    domain::{Attempt, ChallengeId, Content, ErrorClass, Message, Then, Timestamp},
+    delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, text::Facts},
+    domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Then, Timestamp},
     keys::system_random,
     store::{MessageChange, RecordStore as _, Sealed, Version},
 };
@@ -187,33 +187,9 @@ impl Courier {
         in_hand: &InHand,
         gateway: &Gateway,
     ) -> (Attempt, Result<Accepted, DeliveryError>) {
-        let message = &in_hand.message;
-        let channel = gateway.options.channel.unwrap_or(message.channel);
+        let channel = gateway.options.channel.unwrap_or(in_hand.message.channel);
         let started_at = in_hand.clock.now();
-        let result = match message.content() {
-            Some(content) => {
-                let text = text(content);
-                let envelope = Envelope {
-                    id: message.id,
-                    challenge_id: ChallengeId {
-                        key: in_hand.key,
-                        nonce: message.challenge,
-                    },
-                    recipient: &content.recipient,
-                    channel,
-                    code: &content.code,
-                    text: &text,
-                    life_left: started_at.until(message.expires_at),
-                    locale: &content.locale,
-                    client_ip: content.client_ip,
-                };
-                gateway.deliver(&envelope).await
-            }
-            None => Err(DeliveryError::new(
-                ErrorClass::Permanent,
-                "the message is final",
-            )),
-        };
+        let result = self.hand_over(in_hand, gateway, channel, started_at).await;
         let attempt = Attempt {
             provider: gateway.name.clone(),
             channel,
@@ -222,6 +198,43 @@ impl Courier {
             error: result.as_ref().err().map(|error| error.class),
         };
         (attempt, result)
+    }
+
+    async fn hand_over(
+        &self,
+        in_hand: &InHand,
+        gateway: &Gateway,
+        channel: Channel,
+        now: Timestamp,
+    ) -> Result<Accepted, DeliveryError> {
+        let message = &in_hand.message;
+        let content = message
+            .content()
+            .ok_or_else(|| DeliveryError::new(ErrorClass::Permanent, "the message is final"))?;
+        let facts = Facts {
+            code: &content.code,
+            life_left: now.until(message.expires_at),
+            variables: &content.variables,
+        };
+        let texts = &self.tools.delivery.texts;
+        let text = texts
+            .render(&in_hand.purpose, &content.locale, channel, &facts)
+            .map_err(|error| DeliveryError::new(ErrorClass::Permanent, error))?;
+        let envelope = Envelope {
+            id: message.id,
+            challenge_id: ChallengeId {
+                key: in_hand.key,
+                nonce: message.challenge,
+            },
+            recipient: &content.recipient,
+            channel,
+            code: &content.code,
+            text: &text,
+            life_left: facts.life_left,
+            locale: &content.locale,
+            client_ip: content.client_ip,
+        };
+        gateway.deliver(&envelope).await
     }
 
     async fn handed_over(&self, mut in_hand: InHand, attempt: Attempt, accepted: &Accepted) {
@@ -280,15 +293,6 @@ impl Courier {
         in_hand.version = version;
         in_hand.message = message;
         Ok(())
-    }
-}
-
-/// What a message says.
-fn text(content: &Content) -> Text {
-    Text {
-        plain: content.code.expose().to_owned(),
-        subject: None,
-        html: None,
     }
 }
 

@@ -36,6 +36,12 @@ impl OtpService {
         if let (None, Some(barred)) = (test, barred) {
             return Err(barred.into());
         }
+        if route.is_some() {
+            let texts = &self.outbox.delivery().texts;
+            texts
+                .check_variables(purpose, &request.variables)
+                .map_err(|error| ServiceError::request("variables", error.to_string()))?;
+        }
         let policy = caller.policies.of(purpose);
         let key = self.keys.record_key(&caller.name, recipient, purpose);
         let limits = request.limits(&self.keys, caller, policy);

@@ -19,6 +19,7 @@ mod phones;
 mod process;
 mod production;
 mod production_files;
+mod providers;
 mod purposes;
 mod races;
 mod random_input;

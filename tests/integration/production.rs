@@ -77,7 +77,7 @@ const CASES: &[Unsafe] = &[
     // The development log is no provider here.
     Unsafe {
         without: "delivers",
-        key: "callers.crm.delivers",
+        key: "providers",
         remedy: "delivers = true",
         ..SOUND
     },

@@ -1,0 +1,173 @@
+//! `[providers.NAME]`, `[[routes]]` and `[texts.PURPOSE]`: how messages travel, and what
+//! they say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+
+use super::{
+    ConfigError, Environment, Settings,
+    source::{Table, list},
+};
+use crate::{
+    callers::Callers,
+    delivery::{
+        Conditions, Delivery, Gateway, Provider, Resend, Route,
+        settings::{KindSettings, ProviderSettings},
+        text::Texts,
+    },
+    domain::{CallerName, Channel, Destination, Policies, Purpose},
+};
+
+/// A `[[routes]]` entry: some messages, and the providers that they go to. A condition
+/// that is left out holds for every message.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteTable {
+    #[serde(default)]
+    channels: Vec<Channel>,
+    #[serde(default, deserialize_with = "list")]
+    purposes: Vec<Purpose>,
+    #[serde(default, deserialize_with = "list")]
+    callers: Vec<String>,
+    #[serde(default, deserialize_with = "list")]
+    destinations: Vec<Destination>,
+    #[serde(default, deserialize_with = "list")]
+    locales: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    providers: Vec<String>,
+    #[serde(default)]
+    resend: Resend,
+}
+
+/// Everything about delivery; the development log, where nothing is configured in
+/// development.
+pub fn delivery(
+    settings: &Settings,
+    providers: BTreeMap<String, Table>,
+    callers: &Callers,
+    policies: &Policies,
+) -> Result<Delivery, ConfigError> {
+    let texts = Texts::new(&settings.default_locale, &settings.texts, policies)
+        .map_err(|error| ConfigError::new(&error.key, error.problem))?;
+    if providers.is_empty() && settings.routes.is_empty() {
+        return match settings.environment {
+            Environment::Production if !all_deliver(callers) => Err(ConfigError::new(
+                "providers",
+                "production needs a provider that reaches people; add a table [providers.NAME] and a [[routes]] entry that names it, or set delivers = true for every caller",
+            )),
+            _ => Ok(Delivery::development(texts)),
+        };
+    }
+    let gateways = gateways(settings, providers)?;
+    let entries = settings.routes.iter().enumerate();
+    let routes = entries
+        .map(|(index, entry)| route(index, entry, &gateways, callers))
+        .collect::<Result<Vec<_>, _>>()?;
+    if routes.is_empty() {
+        return Err(ConfigError::new(
+            "routes",
+            "no provider is used without one; add a [[routes]] entry with providers = [\"NAME\"]",
+        ));
+    }
+    Ok(Delivery {
+        gateways: gateways.into_values().collect(),
+        routes,
+        texts,
+    })
+}
+
+fn all_deliver(callers: &Callers) -> bool {
+    match callers {
+        Callers::Anyone(caller) => caller.delivers,
+        Callers::Known(known) => known.iter().all(|credentials| credentials.caller.delivers),
+    }
+}
+
+fn gateways(
+    settings: &Settings,
+    providers: BTreeMap<String, Table>,
+) -> Result<BTreeMap<String, Arc<Gateway>>, ConfigError> {
+    let mut gateways = BTreeMap::new();
+    for (name, table) in providers {
+        let key = format!("providers.{name}");
+        // The same names as for purposes do, and for the same reason.
+        Purpose::parse(&name).ok().filter(|_| !name.is_empty()).ok_or_else(|| {
+            ConfigError::new(&key, "a provider's name is a small letter and then up to 31 small letters, digits, \"_\" or \"-\"")
+        })?;
+        let fault = |error: crate::tables::KeyError| ConfigError::new(&error.key, error.problem);
+        let provider = ProviderSettings::parse(&name, table).map_err(fault)?;
+        let is_log = matches!(provider.kind, KindSettings::Log);
+        if is_log && settings.environment == Environment::Production {
+            return Err(ConfigError::new(
+                &format!("{key}.kind"),
+                "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
+            ));
+        }
+        let options = provider.common.options();
+        let provider = Provider::new(&name, provider).map_err(fault)?;
+        gateways.insert(
+            name.clone(),
+            Arc::new(Gateway::new(&name, provider, options)),
+        );
+    }
+    Ok(gateways)
+}
+
+fn route(
+    index: usize,
+    entry: &RouteTable,
+    gateways: &BTreeMap<String, Arc<Gateway>>,
+    callers: &Callers,
+) -> Result<Route, ConfigError> {
+    let fault =
+        |key: &str, problem: String| ConfigError::new(&format!("routes[{index}].{key}"), problem);
+    if entry.providers.is_empty() {
+        return Err(fault(
+            "providers",
+            "names none; give at least one".to_owned(),
+        ));
+    }
+    let mut chosen = Vec::new();
+    let mut seen = BTreeSet::new();
+    for name in &entry.providers {
+        let gateway = gateways.get(name).ok_or_else(|| {
+            let known: Vec<&str> = gateways.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            fault(
+                "providers",
+                format!("there is no {name:?}; there are: {known}"),
+            )
+        })?;
+        if !seen.insert(name) {
+            return Err(fault("providers", format!("{name:?} is there twice")));
+        }
+        chosen.push(Arc::clone(gateway));
+    }
+    let mut of_callers = BTreeSet::new();
+    for name in &entry.callers {
+        let name = CallerName::new(name);
+        if callers.named(&name).is_none() {
+            return Err(fault("callers", format!("there is no caller \"{name}\"")));
+        }
+        of_callers.insert(name);
+    }
+    Ok(Route {
+        conditions: Conditions {
+            channels: entry.channels.clone(),
+            purposes: entry.purposes.iter().cloned().collect(),
+            callers: of_callers,
+            destinations: entry.destinations.clone(),
+            locales: entry
+                .locales
+                .iter()
+                .map(|tag| tag.to_ascii_lowercase())
+                .collect(),
+        },
+        gateways: chosen,
+        resend: entry.resend,
+    })
+}

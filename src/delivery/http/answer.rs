@@ -1,0 +1,124 @@
+//! What a gateway answered, and what that means.
+
+use reqwest::Response;
+use serde_json::Value;
+
+use super::{
+    condition::as_written,
+    request::Request,
+    settings::HttpSettings,
+    template::{Template, Values},
+};
+use crate::{delivery::problem::connection_problem, domain::ErrorClass};
+
+/// More than any gateway has to say of one message.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// More than any error code has.
+const MAX_CODE_CHARACTERS: usize = 64;
+/// More than any gateway's name of a message has.
+const MAX_ID_CHARACTERS: usize = 128;
+
+/// A reply: its status, and its body if that is JSON.
+#[derive(Debug)]
+pub struct Answer {
+    status: u16,
+    body: Result<Value, String>,
+}
+
+impl Answer {
+    /// Reads a reply to its end, or as far as is sensible.
+    pub async fn read(mut response: Response) -> Self {
+        let status = response.status().as_u16();
+        let mut bytes = Vec::new();
+        let body = loop {
+            match response.chunk().await {
+                Ok(None) => {
+                    break serde_json::from_slice(&bytes)
+                        .map_err(|_| "the body is not JSON".to_owned());
+                }
+                Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_BODY_BYTES => {
+                    break Err("the body is over 64 KiB".to_owned());
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Err(error) => {
+                    break Err(format!(
+                        "the body broke off: {}",
+                        connection_problem(&error)
+                    ));
+                }
+            }
+        };
+        Self { status, body }
+    }
+
+    /// Why this is no good reply to `request`; nothing where it is one.
+    pub fn fault(&self, request: &Request, values: &Values<'_>) -> Option<String> {
+        let status = self.status;
+        if !request.success.iter().any(|good| good.contain(status)) {
+            return Some(format!("HTTP status {status}"));
+        }
+        if request.conditions.is_empty() {
+            return None;
+        }
+        let body = match &self.body {
+            Ok(body) => body,
+            Err(problem) => return Some(format!("HTTP status {status}, and {problem}")),
+        };
+        let mut conditions = request.conditions.iter().enumerate();
+        let (index, failed) = conditions.find(|(_, condition)| !condition.holds(body, values))?;
+        Some(format!(
+            "HTTP status {status}, and conditions[{index}] ({}) does not hold",
+            failed.test
+        ))
+    }
+
+    /// The class of a reply that is not good, and the rule that says so.
+    pub fn class(
+        &self,
+        settings: &HttpSettings,
+        values: &Values<'_>,
+    ) -> (ErrorClass, Option<usize>) {
+        let matching = settings.errors.iter().position(|rule| {
+            let of_status = rule.statuses.is_empty()
+                || rule.statuses.iter().any(|some| some.contain(self.status));
+            let of_body = rule.condition.as_ref().is_none_or(|condition| {
+                let body = self.body.as_ref();
+                body.is_ok_and(|body| condition.holds(body, values))
+            });
+            of_status && of_body
+        });
+        if let Some(rule) = matching {
+            return (settings.errors[rule].class, Some(rule));
+        }
+        let class = match self.status {
+            // Too early, too many, or the gateway's own fault.
+            408 | 425 | 429 | 500..=599 => ErrorClass::Transient,
+            200..=299 if self.body.is_err() => ErrorClass::Transient,
+            _ => ErrorClass::Permanent,
+        };
+        (class, None)
+    }
+
+    /// The gateway's own name of the message.
+    pub fn provider_id(&self, settings: &HttpSettings, values: &Values<'_>) -> Option<String> {
+        let id = self.text(settings.id_pointer.as_ref()?, values)?;
+        is_visible(&id, MAX_ID_CHARACTERS).then_some(id)
+    }
+
+    /// The value at `pointer`, if it can be an error code. A longer one is left out and
+    /// not cut, because half a secret would not be known for one.
+    pub fn visible(&self, pointer: &Template, values: &Values<'_>) -> Option<String> {
+        let code = self.text(pointer, values)?;
+        is_visible(&code, MAX_CODE_CHARACTERS).then_some(code)
+    }
+
+    fn text(&self, pointer: &Template, values: &Values<'_>) -> Option<String> {
+        let body = self.body.as_ref().ok()?;
+        as_written(body.pointer(&pointer.render_in_pointer(values))?)
+    }
+}
+
+fn is_visible(text: &str, most: usize) -> bool {
+    let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    !text.is_empty() && text.len() <= most && text.bytes().all(visible)
+}

@@ -1,0 +1,176 @@
+//! A gateway that is described by configuration alone.
+
+mod answer;
+mod condition;
+mod guard;
+mod request;
+mod settings;
+mod table;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use reqwest::{Client, redirect::Policy};
+use secrecy::ExposeSecret as _;
+
+pub use guard::PrivateAddress;
+pub use settings::HttpSettings;
+pub(super) use settings::read_secret;
+pub use table::HttpTable;
+
+use super::{Accepted, DeliveryError, Envelope, problem::connection_problem, roots::client_config};
+use crate::{domain::ErrorClass, tables::KeyError};
+use answer::Answer;
+use guard::Resolver;
+use request::Request;
+use template::Values;
+
+/// Hands messages to a gateway over HTTP.
+pub struct HttpProvider {
+    name: String,
+    client: Client,
+    settings: HttpSettings,
+}
+
+/// Shows nothing that could be secret.
+impl fmt::Debug for HttpProvider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HttpProvider")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpProvider {
+    /// A provider of that name; opens no connection yet.
+    ///
+    /// # Errors
+    /// The key at fault.
+    pub fn new(name: &str, settings: HttpSettings) -> Result<Self, KeyError> {
+        let resolver = Resolver {
+            allow_private: settings.allow_private_addresses,
+        };
+        let client = Client::builder()
+            .tls_backend_preconfigured(client_config(settings.ca.as_deref())?)
+            .dns_resolver(resolver)
+            .connect_timeout(settings.connect_timeout)
+            // Where a message goes is what the configuration says: no reply and no
+            // variable of the environment sends it elsewhere.
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .user_agent(concat!("otpd/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| KeyError::new("url", error.without_url()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            client,
+            settings,
+        })
+    }
+
+    /// Hands a message over. Whoever calls this sets it a time.
+    ///
+    /// # Errors
+    /// Why the gateway has not taken it, and what can be done about it.
+    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+        let settings = &self.settings;
+        let values = Values::new(envelope, settings.shortest_life, settings.longest_life);
+        let answer = self.ask(&settings.send, &values).await?;
+        match answer.fault(&settings.send, &values) {
+            None => Ok(Accepted {
+                provider_id: answer.provider_id(settings, &values),
+            }),
+            Some(fault) => Err(self.refused(&answer, fault, &values)),
+        }
+    }
+
+    /// Whether the gateway would take messages, as far as that can be known without
+    /// sending one: by the request `check`, or by connecting. Whoever calls this sets it
+    /// a time.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<String, String> {
+        let values = Values::default();
+        let Some(request) = &self.settings.check else {
+            self.connect().await?;
+            return Ok(format!("{} answers", self.settings.send.host()));
+        };
+        let answer = self
+            .ask(request, &values)
+            .await
+            .map_err(|error| error.cause)?;
+        match answer.fault(request, &values) {
+            None => Ok(format!("{} knows the account", request.host())),
+            Some(fault) => Err(self.refused(&answer, fault, &values).cause),
+        }
+    }
+
+    /// Sends `request`, to its other hosts as well while there is no connection: then
+    /// nobody can have taken the message.
+    async fn ask(&self, request: &Request, values: &Values<'_>) -> Result<Answer, DeliveryError> {
+        let transient = |cause: String| DeliveryError::new(ErrorClass::Transient, cause);
+        let mut host = 0;
+        loop {
+            let built = request
+                .build(&self.client, host, values)
+                .map_err(|problem| DeliveryError::new(ErrorClass::Permanent, problem))?;
+            host += 1;
+            match built.send().await {
+                Ok(response) => return Ok(Answer::read(response).await),
+                Err(error) if error.is_connect() && host < request.hosts() => {}
+                Err(error) if error.is_builder() => {
+                    return Err(DeliveryError::new(
+                        ErrorClass::Permanent,
+                        "the request cannot be made with this message's values",
+                    ));
+                }
+                Err(error) if error.is_connect() => {
+                    let problem = connection_problem(&error);
+                    return Err(transient(format!("no connection: {problem}")));
+                }
+                Err(error) => {
+                    let problem = connection_problem(&error);
+                    return Err(transient(format!("no answer: {problem}")));
+                }
+            }
+        }
+    }
+
+    /// Connects to the first host, and asks it nothing of the account.
+    async fn connect(&self) -> Result<(), String> {
+        let origin = self.settings.send.origin();
+        // Any status will do: it is the connection and its certificate that count.
+        let sent = self.client.head(origin.clone()).send().await;
+        sent.map(|_| ())
+            .map_err(|error| format!("no connection: {}", connection_problem(&error)))
+    }
+
+    fn refused(&self, answer: &Answer, fault: String, values: &Values<'_>) -> DeliveryError {
+        let (class, matched) = answer.class(&self.settings, values);
+        let mut cause = fault;
+        if let Some(code) = self.error_code(answer, values) {
+            cause = format!("{cause}, the gateway's error is {code}");
+        }
+        if let Some(rule) = matched {
+            cause = format!("{cause} (errors[{rule}])");
+        }
+        DeliveryError::new(class, cause)
+    }
+
+    /// The gateway's own code of an error, if it is one and holds nothing else.
+    fn error_code(&self, answer: &Answer, values: &Values<'_>) -> Option<String> {
+        let mut pointers = self.settings.error_pointers.iter();
+        let code = pointers.find_map(|pointer| answer.visible(pointer, values))?;
+        let lower = code.to_lowercase();
+        let secret =
+            |secret: &secrecy::SecretString| lower.contains(&secret.expose_secret().to_lowercase());
+        let shows = values.appear_in(&code) || self.settings.secrets.iter().any(secret);
+        (!shows).then_some(code)
+    }
+}

@@ -1,0 +1,357 @@
+//! The request that a gateway is sent, as templates.
+
+use std::collections::BTreeMap;
+
+use reqwest::{
+    Client, Method, RequestBuilder, Url,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use serde_json::Value;
+use url::form_urlencoded::Serializer;
+
+use super::{
+    condition::{Condition, Statuses},
+    guard::{PrivateAddress, is_public},
+    template::{Names, Template, Values},
+};
+use crate::tables::KeyError;
+
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The keys that describe a request.
+pub struct RequestTable {
+    pub method: Option<String>,
+    pub url: Option<String>,
+    pub second_urls: Vec<String>,
+    pub query: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
+    pub basic: Option<(String, String)>,
+    pub form: Option<BTreeMap<String, String>>,
+    pub json: Option<Value>,
+    pub success: Vec<Statuses>,
+    pub conditions: Vec<Condition>,
+}
+
+/// A request, and what its reply must be.
+pub struct Request {
+    method: Method,
+    urls: Vec<Address>,
+    query: Vec<(String, Template)>,
+    headers: Vec<(HeaderName, Template)>,
+    basic: Option<(Template, Template)>,
+    body: Body,
+    /// The statuses of a good reply.
+    pub success: Vec<Statuses>,
+    /// What else must hold of it.
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a request goes; only what follows the host may differ from message to message.
+struct Address {
+    origin: Url,
+    rest: Template,
+}
+
+enum Body {
+    Empty,
+    Form(Vec<(String, Template)>),
+    Json(Tree),
+}
+
+/// JSON whose texts are templates. Values become texts of a JSON value and are never
+/// pasted into JSON, so that none can end a text and begin something else.
+enum Tree {
+    Fixed(Value),
+    Text(Template),
+    List(Vec<Tree>),
+    Object(Vec<(String, Tree)>),
+}
+
+impl Request {
+    /// Reads the templates.
+    ///
+    /// # Errors
+    /// The first key at fault.
+    pub fn new(
+        table: RequestTable,
+        names: &Names,
+        allow_plaintext: bool,
+        allow_private: bool,
+    ) -> Result<Self, KeyError> {
+        let method = table.method.unwrap_or("POST".to_owned()).to_uppercase();
+        let method = match method.as_str() {
+            "GET" => Method::GET,
+            "POST" => Method::POST,
+            "PUT" => Method::PUT,
+            _ => return Err(KeyError::new("method", "must be GET, POST or PUT")),
+        };
+        let url = table.url.ok_or_else(|| {
+            KeyError::new("url", "is missing; write e.g. https://gateway.example/send")
+        })?;
+        let addresses = std::iter::once(("url", &url))
+            .chain(table.second_urls.iter().map(|url| ("second_url", url)));
+        let urls = addresses
+            .map(|(key, url)| {
+                Address::new(url, names, allow_plaintext, allow_private)
+                    .map_err(|problem| KeyError::new(key, problem))
+            })
+            .collect::<Result<_, _>>()?;
+        let body = match (table.form, table.json) {
+            (Some(_), Some(_)) => {
+                return Err(KeyError::new("json", "form is set as well; leave one out"));
+            }
+            (Some(form), None) => Body::Form(templates("form", form, names)?),
+            (None, Some(json)) => Body::Json(
+                Tree::new(json, names).map_err(|problem| KeyError::new("json", problem))?,
+            ),
+            (None, None) => Body::Empty,
+        };
+        let headers = templates("headers", table.headers, names)?;
+        let basic = |key: &str, text: &str| {
+            Template::parse(text, names)
+                .map_err(|problem| KeyError::new(format!("basic.{key}"), problem))
+        };
+        Ok(Self {
+            method,
+            urls,
+            query: templates("query", table.query, names)?,
+            headers: headers.into_iter().map(header).collect::<Result<_, _>>()?,
+            basic: match table.basic {
+                None => None,
+                Some((user, password)) => {
+                    Some((basic("user", &user)?, basic("password", &password)?))
+                }
+            },
+            body,
+            success: table.success,
+            conditions: table.conditions,
+        })
+    }
+
+    /// The first host, for people.
+    pub fn host(&self) -> &str {
+        self.urls[0].origin.host_str().unwrap_or_default()
+    }
+
+    /// How many hosts there are.
+    pub fn hosts(&self) -> usize {
+        self.urls.len()
+    }
+
+    /// Where the first host is found: its scheme, name and port.
+    pub fn origin(&self) -> &Url {
+        &self.urls[0].origin
+    }
+
+    /// Whether it is the same for all messages.
+    pub fn is_fixed(&self) -> bool {
+        let pairs = self.query.iter().map(|(_, template)| template);
+        let headers = self.headers.iter().map(|(_, template)| template);
+        let basic = self
+            .basic
+            .iter()
+            .flat_map(|(user, password)| [user, password]);
+        let urls = self.urls.iter().map(|address| &address.rest);
+        let pointers = self.conditions.iter().map(|condition| &condition.pointer);
+        let body = match &self.body {
+            Body::Empty => true,
+            Body::Form(pairs) => pairs.iter().all(|(_, template)| template.is_fixed()),
+            Body::Json(tree) => tree.is_fixed(),
+        };
+        body && pairs
+            .chain(headers)
+            .chain(basic)
+            .chain(urls)
+            .chain(pointers)
+            .all(Template::is_fixed)
+    }
+
+    /// The request to the host number `host`, with the values of a message.
+    ///
+    /// # Errors
+    /// What cannot be sent, without its value.
+    pub fn build(
+        &self,
+        client: &Client,
+        host: usize,
+        values: &Values<'_>,
+    ) -> Result<RequestBuilder, String> {
+        let mut url = self.urls[host].with(values)?;
+        let query = rendered(&self.query, values);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut request = client.request(self.method.clone(), url);
+        for (name, template) in &self.headers {
+            let value = template.render(values);
+            if value.is_empty() {
+                continue;
+            }
+            let mut value = HeaderValue::from_str(&value).map_err(|_| {
+                format!("the header {name} would hold a character that headers cannot")
+            })?;
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        if let Some((user, password)) = &self.basic {
+            request = request.basic_auth(user.render(values), Some(password.render(values)));
+        }
+        Ok(match &self.body {
+            Body::Empty => request,
+            Body::Form(pairs) => {
+                let mut form = Serializer::new(String::new());
+                form.extend_pairs(rendered(pairs, values));
+                request.header(CONTENT_TYPE, FORM).body(form.finish())
+            }
+            Body::Json(tree) => {
+                let body = tree.render(values).unwrap_or_default();
+                request.header(CONTENT_TYPE, JSON).body(body.to_string())
+            }
+        })
+    }
+}
+
+impl Address {
+    fn new(
+        text: &str,
+        names: &Names,
+        allow_plaintext: bool,
+        allow_private: bool,
+    ) -> Result<Self, String> {
+        let template = Template::parse(text, names)?;
+        let beginning = template.beginning();
+        let after_scheme = beginning.find("://").ok_or("must begin with https://")? + 3;
+        let end = beginning[after_scheme..]
+            .find(['/', '?', '#'])
+            .map(|position| position + after_scheme);
+        let end = match end {
+            Some(end) => end,
+            None if template.render(&Values::default()) == beginning => beginning.len(),
+            None => {
+                return Err(
+                    "has a variable in its host; values can stand only in what follows it"
+                        .to_owned(),
+                );
+            }
+        };
+        let origin = Url::parse(&beginning[..end]).map_err(|error| error.to_string())?;
+        if !origin.username().is_empty() || origin.password().is_some() {
+            return Err("has a name before its host; put it into basic".to_owned());
+        }
+        let host = origin.host().ok_or("has no host")?;
+        let literal = match host {
+            url::Host::Domain(_) => None,
+            url::Host::Ipv4(address) => Some(address.into()),
+            url::Host::Ipv6(address) => Some(address.into()),
+        };
+        if literal.is_some_and(|address| !allow_private && !is_public(address)) {
+            return Err(PrivateAddress.to_string());
+        }
+        let loopback = literal.is_some_and(|address| address.is_loopback())
+            || origin.host_str() == Some("localhost");
+        match origin.scheme() {
+            "https" => {}
+            "http" if allow_plaintext || loopback => {}
+            "http" => {
+                return Err("secrets and codes would cross the network in the clear; use https://, or set allow_plaintext = true".to_owned());
+            }
+            _ => return Err("must begin with https://".to_owned()),
+        }
+        let rest = template.without_beginning(end);
+        Ok(Self { origin, rest })
+    }
+
+    fn with(&self, values: &Values<'_>) -> Result<Url, String> {
+        let rest = self.rest.render_in_url(values);
+        self.origin
+            .join(&rest)
+            .ok()
+            // A path that begins with two slashes would name another host.
+            .filter(|url| url.origin() == self.origin.origin())
+            .ok_or_else(|| "the URL cannot be made with this message's values".to_owned())
+    }
+}
+
+impl Tree {
+    fn new(json: Value, names: &Names) -> Result<Self, String> {
+        Ok(match json {
+            Value::String(text) => Self::Text(Template::parse(&text, names)?),
+            Value::Array(elements) => {
+                let trees = elements
+                    .into_iter()
+                    .map(|element| Self::new(element, names));
+                Self::List(trees.collect::<Result<_, _>>()?)
+            }
+            Value::Object(members) => {
+                let trees = members
+                    .into_iter()
+                    .map(|(key, value)| Ok((key, Self::new(value, names)?)));
+                Self::Object(trees.collect::<Result<_, String>>()?)
+            }
+            fixed => Self::Fixed(fixed),
+        })
+    }
+
+    fn is_fixed(&self) -> bool {
+        match self {
+            Self::Fixed(_) => true,
+            Self::Text(template) => template.is_fixed(),
+            Self::List(elements) => elements.iter().all(Self::is_fixed),
+            Self::Object(members) => members.iter().all(|(_, tree)| tree.is_fixed()),
+        }
+    }
+
+    /// The JSON value, or nothing where a text comes out empty.
+    fn render(&self, values: &Values<'_>) -> Option<Value> {
+        Some(match self {
+            Self::Fixed(value) => value.clone(),
+            Self::Text(template) if template.is_ttl_seconds() => values.ttl_seconds().into(),
+            Self::Text(template) => {
+                let text = template.render(values);
+                if text.is_empty() {
+                    return None;
+                }
+                text.into()
+            }
+            Self::List(elements) => elements
+                .iter()
+                .filter_map(|element| element.render(values))
+                .collect(),
+            Self::Object(members) => members
+                .iter()
+                .filter_map(|(key, tree)| Some((key.clone(), tree.render(values)?)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        })
+    }
+}
+
+fn templates(
+    table: &str,
+    texts: BTreeMap<String, String>,
+    names: &Names,
+) -> Result<Vec<(String, Template)>, KeyError> {
+    let each = texts.into_iter().map(|(key, text)| {
+        let template = Template::parse(&text, names)
+            .map_err(|problem| KeyError::new(format!("{table}.{key}"), problem))?;
+        Ok((key, template))
+    });
+    each.collect()
+}
+
+fn header((name, template): (String, Template)) -> Result<(HeaderName, Template), KeyError> {
+    let parsed = HeaderName::try_from(name.as_str())
+        .map_err(|_| KeyError::new(format!("headers.{name}"), "is no name of a header"))?;
+    Ok((parsed, template))
+}
+
+/// What is to be sent: a value that comes out empty is left out, so that an optional one
+/// needs no template of its own.
+fn rendered<'t>(pairs: &'t [(String, Template)], values: &Values<'_>) -> Vec<(&'t str, String)> {
+    pairs
+        .iter()
+        .map(|(key, template)| (key.as_str(), template.render(values)))
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
+}

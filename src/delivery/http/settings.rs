@@ -1,0 +1,330 @@
+//! The settings of an `http` provider, checked and with all templates read.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    condition::{Condition, Statuses, Test},
+    request::{Request, RequestTable},
+    table::{CheckTable, ConditionTable, ErrorTable, HttpTable, Scalar, Scalars},
+    template::{Names, Template},
+};
+use crate::{domain::ErrorClass, tables::KeyError};
+
+/// The longest life that a code can have (`code_ttl`), and so no bound.
+const LONGEST_LIFE: u64 = 24 * 60 * 60;
+
+/// How a gateway is spoken to.
+pub struct HttpSettings {
+    pub(super) send: Request,
+    pub(super) id_pointer: Option<Template>,
+    pub(super) error_pointers: Vec<Template>,
+    pub(super) errors: Vec<ErrorRule>,
+    pub(super) shortest_life: Duration,
+    pub(super) longest_life: Duration,
+    pub(super) secrets: Vec<SecretString>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) allow_private_addresses: bool,
+    pub(super) check: Option<Request>,
+    /// How long to wait for a connection before the next host is tried.
+    pub(super) connect_timeout: Duration,
+}
+
+/// Which replies are of which class.
+#[derive(Debug)]
+pub(super) struct ErrorRule {
+    pub class: ErrorClass,
+    pub statuses: Vec<Statuses>,
+    pub condition: Option<Condition>,
+}
+
+/// Shows nothing that could be secret.
+impl fmt::Debug for HttpSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HttpSettings")
+            .field("host", &self.send.host())
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpSettings {
+    /// Checks the keys of a table, and reads the files that they name. One attempt may
+    /// take `timeout`.
+    ///
+    /// # Errors
+    /// The first key at fault.
+    pub fn new(table: HttpTable, timeout: Duration) -> Result<Self, KeyError> {
+        let names = Names {
+            secrets: secrets(table.secrets)?,
+            parameters: plain(table.parameters),
+        };
+        let plaintext = table.allow_plaintext;
+        let second = table.second_url.unwrap_or_default().0;
+        let hosts = u32::try_from(second.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let send = RequestTable {
+            method: table.method,
+            url: table.url,
+            second_urls: second,
+            query: plain(table.query),
+            headers: plain(table.headers),
+            basic: table.basic.map(|basic| (basic.user, basic.password)),
+            form: table.form.map(plain),
+            json: table.json,
+            success: statuses("success_status", table.success_status)?
+                .unwrap_or(vec![Statuses::SUCCESS]),
+            conditions: conditions(table.conditions, &names)?,
+        };
+        let send = Request::new(send, &names, plaintext, table.allow_private_addresses)?;
+        let check = table
+            .check
+            .map(|check| check_request(check, &names, plaintext, table.allow_private_addresses))
+            .transpose()
+            .map_err(|fault| fault.inside("check"))?;
+        let pointer = |key: &str, text: String| {
+            pointer(&text, &names).map_err(|problem| KeyError::new(key, problem))
+        };
+        let error_pointers = table.error_pointer.unwrap_or_default().0.into_iter();
+        let (shortest, longest) = (
+            table.ttl_seconds_min.unwrap_or(0),
+            table.ttl_seconds_max.unwrap_or(LONGEST_LIFE),
+        );
+        if shortest > longest {
+            return Err(KeyError::new(
+                "ttl_seconds_min",
+                "is greater than ttl_seconds_max",
+            ));
+        }
+        Ok(Self {
+            send,
+            id_pointer: table
+                .id_pointer
+                .map(|text| pointer("id_pointer", text))
+                .transpose()?,
+            error_pointers: error_pointers
+                .map(|text| pointer("error_pointer", text))
+                .collect::<Result<_, _>>()?,
+            errors: error_rules(table.errors, &names)?,
+            shortest_life: Duration::from_secs(shortest),
+            longest_life: Duration::from_secs(longest),
+            secrets: names.secrets.into_values().collect(),
+            ca: table.ca,
+            allow_private_addresses: table.allow_private_addresses,
+            check,
+            // So that the last host still has the time of an answer.
+            connect_timeout: timeout / hosts.saturating_add(1),
+        })
+    }
+}
+
+/// The secrets, those of files among them.
+fn secrets(
+    given: BTreeMap<String, SecretString>,
+) -> Result<BTreeMap<String, SecretString>, KeyError> {
+    let mut secrets = BTreeMap::new();
+    for (key, value) in given {
+        let at = format!("secrets.{key}");
+        let (name, secret) = match key.strip_suffix("_file") {
+            None => (key.clone(), value),
+            Some(name) => (name.to_owned(), read_secret(&at, value.expose_secret())?),
+        };
+        if secret.expose_secret().is_empty() {
+            return Err(KeyError::new(at, "is empty"));
+        }
+        if secrets.insert(name.clone(), secret).is_some() {
+            let both = format!("secrets.{name} is set as well; leave one out");
+            return Err(KeyError::new(at, both));
+        }
+    }
+    Ok(secrets)
+}
+
+/// The text of a file without the line end that editors put there.
+pub(in crate::delivery) fn read_secret(key: &str, path: &str) -> Result<SecretString, KeyError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| KeyError::new(key, format!("cannot read {path}: {error}")))?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+}
+
+fn plain(table: BTreeMap<String, Scalar>) -> BTreeMap<String, String> {
+    let pairs = table.into_iter();
+    pairs.map(|(key, Scalar(value))| (key, value)).collect()
+}
+
+fn check_request(
+    table: CheckTable,
+    names: &Names,
+    plaintext: bool,
+    private: bool,
+) -> Result<Request, KeyError> {
+    let request = RequestTable {
+        method: Some(table.method.unwrap_or("GET".to_owned())),
+        url: table.url,
+        second_urls: Vec::new(),
+        query: plain(table.query),
+        headers: plain(table.headers),
+        basic: table.basic.map(|basic| (basic.user, basic.password)),
+        form: table.form.map(plain),
+        json: table.json,
+        success: statuses("success_status", table.success_status)?
+            .unwrap_or(vec![Statuses::SUCCESS]),
+        conditions: conditions(table.conditions, names)?,
+    };
+    let request = Request::new(request, names, plaintext, private)?;
+    if !request.is_fixed() {
+        return Err(KeyError::new(
+            "url",
+            "is of a request with a variable of messages, and a check is about none; only secrets and parameters can stand there",
+        ));
+    }
+    Ok(request)
+}
+
+fn statuses(key: &str, given: Option<Scalars>) -> Result<Option<Vec<Statuses>>, KeyError> {
+    let Some(Scalars(texts)) = given else {
+        return Ok(None);
+    };
+    let each = texts.into_iter().map(|text| {
+        Statuses::try_from(text.clone())
+            .map_err(|problem| KeyError::new(key, format!("{text:?} is {problem}")))
+    });
+    each.collect::<Result<_, _>>().map(Some)
+}
+
+fn pointer(text: &str, names: &Names) -> Result<Template, String> {
+    let template = Template::parse(text, names)?;
+    if !template.beginning().starts_with('/') {
+        return Err("not a JSON pointer (RFC 6901); write e.g. /result/id".to_owned());
+    }
+    Ok(template)
+}
+
+fn conditions(tables: Vec<ConditionTable>, names: &Names) -> Result<Vec<Condition>, KeyError> {
+    let each = tables.into_iter().enumerate().map(|(index, table)| {
+        let at = format!("conditions[{index}]");
+        let test = Tests {
+            equals: table.equals,
+            one_of: table.one_of,
+            not_one_of: table.not_one_of,
+            present: table.present,
+            absent: table.absent,
+            greater_than: table.greater_than,
+        };
+        Ok(Condition {
+            pointer: pointer(&table.pointer, names)
+                .map_err(|problem| KeyError::new(format!("{at}.pointer"), problem))?,
+            test: test.only().map_err(|problem| KeyError::new(at, problem))?,
+        })
+    });
+    each.collect()
+}
+
+fn error_rules(tables: Vec<ErrorTable>, names: &Names) -> Result<Vec<ErrorRule>, KeyError> {
+    let each = tables.into_iter().enumerate().map(|(index, table)| {
+        let at = format!("errors[{index}]");
+        error_rule(table, names).map_err(|fault| fault.inside(&at))
+    });
+    each.collect()
+}
+
+fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
+    let classes = [
+        ErrorClass::Transient,
+        ErrorClass::Permanent,
+        ErrorClass::BadDestination,
+        ErrorClass::NoBalance,
+    ];
+    let class = classes
+        .into_iter()
+        .find(|class| class.name() == table.class);
+    let class = class.ok_or_else(|| {
+        let known = classes.map(ErrorClass::name).join(", ");
+        KeyError::new("class", format!("no class of errors; there are {known}"))
+    })?;
+    let tests = Tests {
+        equals: table.equals,
+        one_of: table.one_of,
+        not_one_of: table.not_one_of,
+        present: table.present,
+        absent: table.absent,
+        greater_than: table.greater_than,
+    };
+    let condition = match table.pointer {
+        None => {
+            if tests.names().next().is_some() {
+                return Err(KeyError::new("pointer", "is missing; what is compared?"));
+            }
+            None
+        }
+        Some(text) => Some(Condition {
+            pointer: pointer(&text, names).map_err(|problem| KeyError::new("pointer", problem))?,
+            test: tests
+                .only()
+                .map_err(|problem| KeyError::new("pointer", problem))?,
+        }),
+    };
+    let statuses = statuses("status", table.status)?;
+    if statuses.is_none() && condition.is_none() {
+        return Err(KeyError::new(
+            "status",
+            "is missing, and pointer too; which replies are of this class?",
+        ));
+    }
+    Ok(ErrorRule {
+        class,
+        statuses: statuses.unwrap_or_default(),
+        condition,
+    })
+}
+
+/// What is written of a value; it must be one thing.
+struct Tests {
+    equals: Option<Scalar>,
+    one_of: Option<Scalars>,
+    not_one_of: Option<Scalars>,
+    present: Option<bool>,
+    absent: Option<bool>,
+    greater_than: Option<f64>,
+}
+
+impl Tests {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("equals", self.equals.is_some()),
+            ("one_of", self.one_of.is_some()),
+            ("not_one_of", self.not_one_of.is_some()),
+            ("present", self.present.is_some()),
+            ("absent", self.absent.is_some()),
+            ("greater_than", self.greater_than.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+    }
+
+    fn only(self) -> Result<Test, String> {
+        if self.names().count() != 1 {
+            return Err(
+                "needs one of equals, one_of, not_one_of, present, absent and greater_than"
+                    .to_owned(),
+            );
+        }
+        let presence = match (self.present, self.absent) {
+            (Some(true), _) | (_, Some(false)) => Some(Test::Present),
+            (Some(false), _) | (_, Some(true)) => Some(Test::Absent),
+            (None, None) => None,
+        };
+        let test = self
+            .equals
+            .map(|Scalar(value)| Test::Equals(value))
+            .or(self.one_of.map(|Scalars(values)| Test::OneOf(values)))
+            .or(self
+                .not_one_of
+                .map(|Scalars(values)| Test::NotOneOf(values)))
+            .or(presence)
+            .or(self.greater_than.map(Test::GreaterThan));
+        Ok(test.expect("one of them was counted"))
+    }
+}

@@ -1,0 +1,264 @@
+//! Templates, conditions and the guard, by themselves.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    condition::{Condition, Statuses, Test},
+    guard::is_public,
+    template::{Names, Template, Values},
+};
+use crate::{
+    delivery::{Envelope, Text},
+    domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
+};
+
+/// Calls `use_it` with the values of a message of that text to that recipient.
+fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&Values<'_>) -> T) -> T {
+    let recipient = Recipient::from_canonical(to.to_owned());
+    let code = Code::from_digits("481516").expect("six digits");
+    let text = Text {
+        plain: text.to_owned(),
+        subject: None,
+        html: None,
+    };
+    let envelope = Envelope {
+        id: MessageId([7; 16]),
+        challenge_id: ChallengeId {
+            key: RecordKey([9; 32]),
+            nonce: ChallengeNonce([9; 16]),
+        },
+        recipient: &recipient,
+        channel: Channel::Sms,
+        code: &code,
+        text: &text,
+        life_left: Duration::from_millis(90_900),
+        locale: "ru",
+        client_ip: "2001:db8::1".parse().ok(),
+    };
+    let no_bounds = (Duration::ZERO, Duration::MAX);
+    use_it(&Values::new(&envelope, no_bounds.0, no_bounds.1))
+}
+
+fn names() -> Names {
+    Names {
+        secrets: [("key".to_owned(), "s e/cret".into())].into(),
+        parameters: [("sender".to_owned(), "Shop {x}".to_owned())].into(),
+    }
+}
+
+fn parse(text: &str) -> Result<Template, String> {
+    Template::parse(text, &names())
+}
+
+#[test]
+fn names_are_replaced_by_their_values_and_braces_can_be_written() {
+    for (template, expected) in [
+        ("{to_e164}|{to_digits}", "+79991234567|79991234567"),
+        ("{code}{ttl_seconds}", "48151690"),
+        ("{client_ip} {locale}", "2001:db8::1 ru"),
+        ("{message_id}", "07070707070707070707070707070707"),
+        ("{secrets.key}, {parameters.sender}", "s e/cret, Shop {x}"),
+        ("{{\"a\": \"{text}\"}}", "{\"a\": \"{code} & Ж\"}"),
+        ("", ""),
+    ] {
+        let rendered = with_values("+79991234567", "{code} & Ж", |values| {
+            parse(template).expect(template).render(values)
+        });
+        assert_eq!(rendered, expected, "{template}");
+    }
+}
+
+#[test]
+fn a_name_that_is_not_there_is_told() {
+    for (template, told) in [
+        ("{to}", "{to}"),
+        ("{secrets.other}", "{secrets.other}"),
+        ("{parameters.other}", "{parameters.other}"),
+        ("{ code }", "{ code }"),
+        ("{code", "brace"),
+        ("code}", "brace"),
+        ("{}", "{}"),
+    ] {
+        let problem = parse(template).expect_err(template);
+        assert!(problem.contains(told), "{template}: {problem}");
+    }
+}
+
+#[test]
+fn values_are_escaped_by_where_they_stand() {
+    with_values("+79991234567", "a/b?c&d=~%Ж\"", |values| {
+        let template = parse("/x/{text}/{secrets.key}").expect("known names");
+        assert_eq!(
+            template.render_in_url(values),
+            "/x/a%2Fb%3Fc%26d%3D~%25%D0%96%22/s%20e%2Fcret"
+        );
+        assert_eq!(
+            parse("/x/{text}")
+                .expect("known names")
+                .render_in_pointer(values),
+            "/x/a~1b?c&d=~0%Ж\""
+        );
+    });
+}
+
+#[test]
+fn conditions_compare_values_as_they_are_written() {
+    let reply = json!({
+        "number": 100, "text": "100", "truth": true, "nothing": null, "float": 0.5,
+        "sms": { "79991234567": { "a/b~c": "OK" } },
+        "list": [{ "status": "0" }],
+    });
+    let equals = |value: &str| Test::Equals(value.to_owned());
+    let some = |values: &[&str]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for (pointer, test, expected) in [
+        ("/number", equals("100"), true),
+        ("/text", equals("100"), true),
+        ("/text", equals("100.0"), false),
+        ("/truth", equals("true"), true),
+        ("/nothing", equals(""), false),
+        ("/sms/{to_digits}/a~1b~0c", equals("OK"), true),
+        ("/sms/{to_e164}/a~1b~0c", equals("OK"), false),
+        ("/list/0/status", equals("0"), true),
+        ("/list/1/status", equals("0"), false),
+        ("/number", Test::OneOf(some(&["1", "100"])), true),
+        ("/number", Test::OneOf(some(&["1", "10"])), false),
+        ("/number", Test::NotOneOf(some(&["1", "100"])), false),
+        ("/number", Test::NotOneOf(some(&["1", "10"])), true),
+        // What is not there proves nothing.
+        ("/absent", Test::NotOneOf(some(&["1"])), false),
+        ("/nothing", Test::Present, false),
+        ("/sms", Test::Present, true),
+        ("/nothing", Test::Absent, true),
+        ("/absent", Test::Absent, true),
+        ("/sms", Test::Absent, false),
+        ("/number", Test::GreaterThan(99.9), true),
+        ("/number", Test::GreaterThan(100.0), false),
+        ("/text", Test::GreaterThan(0.0), true),
+        ("/float", Test::GreaterThan(0.4), true),
+        ("/truth", Test::GreaterThan(0.0), false),
+        ("/absent", Test::GreaterThan(-1.0), false),
+    ] {
+        let condition = Condition {
+            pointer: parse(pointer).expect("known names"),
+            test,
+        };
+        let holds = with_values("+79991234567", "", |values| condition.holds(&reply, values));
+        assert_eq!(holds, expected, "{pointer} {:?}", condition.test);
+    }
+    let pointer = parse("/x").expect("no names");
+    let test = Test::Present;
+    assert!(!Condition { pointer, test }.holds(&Value::Null, &Values::default()));
+}
+
+#[test]
+fn statuses_are_single_ones_or_ranges() {
+    for (text, inside, outside) in [("200", 200, 201), ("200..299", 299, 300)] {
+        let statuses = Statuses::try_from(text.to_owned()).expect(text);
+        assert!(
+            statuses.contain(inside) && !statuses.contain(outside),
+            "{text}"
+        );
+    }
+    for bad in ["", "2", "600", "299..200", "200..", "all", "200-299"] {
+        assert!(Statuses::try_from(bad.to_owned()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn addresses_that_are_not_public_are_known() {
+    for private in [
+        "0.0.0.0",
+        "10.1.2.3",
+        "100.64.0.1",
+        "100.127.255.255",
+        "127.0.0.1",
+        "127.9.9.9",
+        "169.254.169.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.192",
+        "192.0.2.1",
+        "192.88.99.1",
+        "192.168.1.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "::ffff:a00:1",
+        "::127.0.0.1",
+        "64:ff9b::10.0.0.1",
+        "64:ff9b:1::1",
+        "100::1",
+        "2001::1",
+        "2001:db8::1",
+        "2002:7f00:1::",
+        "3fff::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fec0::1",
+        "ff02::1",
+        "5f00::1",
+    ] {
+        assert!(
+            !is_public(private.parse().expect("an address")),
+            "{private}"
+        );
+    }
+    for public in [
+        "1.1.1.1",
+        "9.255.255.255",
+        "11.0.0.0",
+        "100.63.255.255",
+        "100.128.0.0",
+        "128.0.0.1",
+        "169.253.255.255",
+        "172.15.255.255",
+        "172.32.0.0",
+        "192.0.1.1",
+        "192.167.255.255",
+        "198.17.255.255",
+        "198.20.0.0",
+        "223.255.255.255",
+        "::ffff:1.1.1.1",
+        "64:ff9b::1.1.1.1",
+        "2606:4700::1111",
+        "2a00:1450:4001::1",
+        "2001:200::1",
+        "2001:4860:4860::8888",
+    ] {
+        assert!(is_public(public.parse().expect("an address")), "{public}");
+    }
+}
+
+#[test]
+fn a_gateways_text_that_repeats_something_of_the_message_is_known() {
+    with_values("+79991234567", "Code: 481516", |values| {
+        for shows in [
+            "481516 is bad",
+            "48-15-16",
+            "bad number 8 999 123-45-67",
+            "1234567",
+            "Code: 481516!",
+            "at 2001:DB8::1",
+        ] {
+            assert!(values.appear_in(shows), "{shows}");
+        }
+        for fine in ["21211", "PHONE_NUMBER_INVALID", "error 4567", ""] {
+            assert!(!values.appear_in(fine), "{fine}");
+        }
+    });
+    with_values("ann@example.com", "", |values| {
+        assert!(values.appear_in("no ANN@example.com here"));
+        assert!(!values.appear_in("21211"));
+    });
+}

@@ -1,0 +1,144 @@
+//! Presets: descriptions of known gateways, as data. What a provider's own table says
+//! stands above them.
+
+use std::collections::BTreeSet;
+
+use config::{File, FileFormat, Value, ValueKind};
+use serde::Deserialize;
+
+use super::http::HttpTable;
+use crate::tables::{KeyError, Table};
+
+/// The presets and their names.
+pub const PRESETS: [(&str, &str); 7] = [
+    (
+        "messagebird",
+        include_str!("../../presets/messagebird.toml"),
+    ),
+    ("sms_aero", include_str!("../../presets/sms_aero.toml")),
+    ("sms_ru", include_str!("../../presets/sms_ru.toml")),
+    ("smsc_ru", include_str!("../../presets/smsc_ru.toml")),
+    (
+        "telegram_gateway",
+        include_str!("../../presets/telegram_gateway.toml"),
+    ),
+    ("twilio", include_str!("../../presets/twilio.toml")),
+    ("vonage", include_str!("../../presets/vonage.toml")),
+];
+
+/// The names of all presets.
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// What a preset cannot know, and a provider's own table must say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Needs {
+    #[serde(skip)]
+    preset: String,
+    secrets: BTreeSet<String>,
+    parameters: BTreeSet<String>,
+}
+
+impl Needs {
+    /// Whether `table` has all that is needed.
+    ///
+    /// # Errors
+    /// The first key that is missing.
+    pub fn check(&self, table: &HttpTable) -> Result<(), KeyError> {
+        let missing = |key: String| {
+            let problem = format!("is missing; preset {} needs it", self.preset);
+            Err(KeyError::new(key, problem))
+        };
+        for name in &self.secrets {
+            if !table.secrets.contains_key(name)
+                && !table.secrets.contains_key(&format!("{name}_file"))
+            {
+                return missing(format!("secrets.{name}"));
+            }
+        }
+        for name in &self.parameters {
+            if table
+                .parameters
+                .get(name)
+                .is_none_or(|value| value.0.is_empty())
+            {
+                return missing(format!("parameters.{name}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lays a provider's table on top of the preset that it names, if it names one.
+///
+/// # Errors
+/// There is no such preset.
+pub fn lay_out(mut table: Table) -> Result<(Table, Needs), KeyError> {
+    let Some(name) = table.remove("preset") else {
+        return Ok((table, Needs::default()));
+    };
+    let name = name.into_string().unwrap_or_default();
+    let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+        let known = PRESETS.map(|(name, _)| name).join(", ");
+        return Err(KeyError::new(
+            "preset",
+            format!("no preset; there are {known}"),
+        ));
+    };
+    if table
+        .get("kind")
+        .is_some_and(|kind| kind.clone().into_string().ok().as_deref() != Some("http"))
+    {
+        return Err(KeyError::new(
+            "kind",
+            "must be \"http\", or left out, beside a preset",
+        ));
+    }
+    let built = config::Config::builder()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .build();
+    let mut laid_out: Table = built
+        .and_then(|config| config.cache.into_table())
+        .expect("a test reads all presets")
+        .into_iter()
+        .collect();
+    laid_out.remove("documentation");
+    let needs = laid_out.remove("needs");
+    let needs: Option<Needs> =
+        needs.map(|needs| needs.try_deserialize().expect("a test reads all presets"));
+    let needs = Needs {
+        preset: name,
+        ..needs.unwrap_or_default()
+    };
+    // Two bodies cannot be sent: who gives one takes the preset's away.
+    for (body, other) in [("form", "json"), ("json", "form")] {
+        if table.contains_key(body) {
+            laid_out.remove(other);
+        }
+    }
+    for (key, value) in table {
+        lay(&mut laid_out, key, value);
+    }
+    laid_out.insert("kind".to_owned(), "http".into());
+    Ok((laid_out, needs))
+}
+
+/// Puts a value over what is there; of tables each key by itself.
+fn lay(base: &mut Table, key: String, value: Value) {
+    let origin = value.origin().map(str::to_owned);
+    let below = base.get_mut(&key).map(|below| &mut below.kind);
+    match (below, value.kind) {
+        (Some(ValueKind::Table(below)), ValueKind::Table(above)) => {
+            let mut merged: Table = std::mem::take(below).into_iter().collect();
+            for (key, value) in above {
+                lay(&mut merged, key, value);
+            }
+            *below = merged.into_iter().collect();
+        }
+        (_, kind) => {
+            base.insert(key, Value::new(origin.as_ref(), kind));
+        }
+    }
+}

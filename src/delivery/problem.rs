@@ -1,0 +1,38 @@
+//! What failed on the way to a provider, in words that hold nothing of the request.
+
+use std::{error::Error, io};
+
+/// A cause somewhere below `error` that can be shown: libraries put URLs, replies and
+/// whatever else into their own texts.
+pub fn connection_problem(error: &(dyn Error + 'static)) -> String {
+    let mut cause = Some(error);
+    let mut found = None;
+    while let Some(error) = cause {
+        found = shown(error).or(found);
+        cause = match error.downcast_ref::<io::Error>() {
+            // An I/O error passes over what it wraps.
+            Some(outer) => outer.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    found.unwrap_or_else(|| "the connection broke".to_owned())
+}
+
+fn shown(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(refused) = error.downcast_ref::<super::http::PrivateAddress>() {
+        return Some(refused.to_string());
+    }
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        // The text of other errors may quote what the peer sent.
+        return Some(match tls {
+            rustls::Error::InvalidCertificate(reason) => {
+                format!("the certificate was refused: {reason}")
+            }
+            rustls::Error::AlertReceived(alert) => format!("TLS alert {alert:?}"),
+            _ => "TLS failed".to_owned(),
+        });
+    }
+    let io = error.downcast_ref::<io::Error>()?;
+    // A kind is a text of the standard library.
+    (io.kind() != io::ErrorKind::Other).then(|| io.kind().to_string())
+}

@@ -1,0 +1,53 @@
+//! The certificate authorities that providers are checked against.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use crate::tables::KeyError;
+
+/// The certificates in a PEM file.
+///
+/// # Errors
+/// `ca`, if there are none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
+    let fault = |problem: String| KeyError::new("ca", format!("{}: {problem}", path.display()));
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| fault(error.to_string()))?;
+    if found.is_empty() {
+        return Err(fault("holds no certificate".to_owned()));
+    }
+    Ok(found)
+}
+
+/// TLS that trusts the machine's authorities, and those in the file `ca`.
+///
+/// # Errors
+/// `ca`, if it cannot be used, or if there is no authority at all.
+pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, KeyError> {
+    let mut roots = RootCertStore::empty();
+    // What cannot be read is left out: one odd file among the machine's certificates
+    // must not stop all delivery.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in ca.map(certificates).transpose()?.unwrap_or_default() {
+        roots
+            .add(certificate)
+            .map_err(|error| KeyError::new("ca", error))?;
+    }
+    if roots.is_empty() {
+        return Err(KeyError::new(
+            "ca",
+            "this machine has no certificate authorities; install them (on Debian: ca-certificates), or name a file of them here",
+        ));
+    }
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| KeyError::new("ca", error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}

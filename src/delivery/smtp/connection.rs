@@ -1,0 +1,195 @@
+//! Connections to an SMTP server, kept for the next message.
+//!
+//! lettre's own pool takes a connection back also when whoever used it was dropped
+//! between a command and its reply, as happens at each time-out. The next message would
+//! then read the last one's reply as its own. Here a connection is given back only after
+//! the last reply was read; one that is dropped is closed.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use lettre::transport::smtp::{Error, client::AsyncSmtpConnection, response::Severity};
+use tokio::time::Instant;
+
+use super::settings::{MECHANISMS, SmtpSettings, TlsMode};
+use crate::{
+    delivery::{DeliveryError, problem::connection_problem},
+    domain::ErrorClass,
+};
+
+/// Servers close idle connections themselves, after five minutes at the earliest
+/// (RFC 5321, section 4.5.3.2.7); many are less patient.
+const MAX_IDLE: Duration = Duration::from_secs(30);
+/// As many are kept for later; more are opened while they are needed.
+const MAX_KEPT: usize = 16;
+
+/// This part of an attempt's time a kept connection has to show that it still lives: one
+/// that a firewall has forgotten would be silent until the attempt is given up.
+const PART_FOR_KEPT: u32 = 5;
+
+/// Open connections that nobody uses, the newest last.
+#[derive(Default)]
+pub struct Connections(Mutex<Vec<(AsyncSmtpConnection, Instant)>>);
+
+impl Connections {
+    /// A connection that is ready for a message.
+    pub async fn take(
+        &self,
+        settings: &SmtpSettings,
+    ) -> Result<AsyncSmtpConnection, DeliveryError> {
+        while let Some(mut connection) = self.newest() {
+            let patience = settings.connect_timeout / PART_FOR_KEPT;
+            let alive = tokio::time::timeout(patience, connection.test_connected()).await;
+            if alive == Ok(true) {
+                return Ok(connection);
+            }
+        }
+        connect(settings).await
+    }
+
+    /// Keeps a connection whose last reply has been read.
+    pub fn give_back(&self, connection: AsyncSmtpConnection) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(_, since)| since.elapsed() < MAX_IDLE);
+        if kept.len() < MAX_KEPT {
+            kept.push((connection, Instant::now()));
+        }
+    }
+
+    fn newest(&self) -> Option<AsyncSmtpConnection> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (connection, since) = kept.pop()?;
+        (since.elapsed() < MAX_IDLE).then_some(connection)
+    }
+}
+
+async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, DeliveryError> {
+    let implicit = settings
+        .tls
+        .clone()
+        .filter(|_| settings.mode == TlsMode::Implicit);
+    let connected = AsyncSmtpConnection::connect_tokio1(
+        (settings.host.as_str(), settings.port),
+        Some(settings.connect_timeout),
+        &settings.hello_name,
+        implicit,
+        None,
+    );
+    let mut connection = connected
+        .await
+        .map_err(|error| refusal(Step::Connection, &error))?;
+    if let Some(tls) = settings
+        .tls
+        .clone()
+        .filter(|_| settings.mode == TlsMode::StartTls)
+    {
+        if !connection.can_starttls() {
+            return Err(DeliveryError::new(
+                ErrorClass::Transient,
+                "no connection: the server offers no STARTTLS",
+            ));
+        }
+        let secured = connection.starttls(tls, &settings.hello_name).await;
+        secured.map_err(|error| refusal(Step::Connection, &error))?;
+    }
+    if let Some(credentials) = settings.credentials() {
+        let known = connection.auth(MECHANISMS, &credentials).await;
+        known.map_err(|error| refusal(Step::Authentication, &error))?;
+    }
+    Ok(connection)
+}
+
+/// How far a conversation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Connecting, TLS and the greetings.
+    Connection,
+    /// AUTH.
+    Authentication,
+    /// MAIL FROM.
+    Sender,
+    /// RCPT TO.
+    Recipient,
+    /// DATA and what follows it.
+    Content,
+}
+
+impl Step {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connecting",
+            Self::Authentication => "AUTH",
+            Self::Sender => "MAIL FROM",
+            Self::Recipient => "RCPT TO",
+            Self::Content => "DATA",
+        }
+    }
+}
+
+/// What an error at `step` means. Servers repeat addresses in their texts, so only the
+/// codes of a reply are told.
+pub fn refusal(step: Step, error: &Error) -> DeliveryError {
+    let Some(code) = error.status() else {
+        let what = if step == Step::Connection {
+            "no connection"
+        } else {
+            "no answer"
+        };
+        if error.is_client() && step == Step::Authentication {
+            return DeliveryError::new(
+                ErrorClass::NoBalance,
+                "AUTH: the server offers neither PLAIN nor LOGIN",
+            );
+        }
+        let class = if error.is_timeout() && step != Step::Connection {
+            ErrorClass::Timeout
+        } else {
+            ErrorClass::Transient
+        };
+        let problem = connection_problem(error);
+        let at = step.name();
+        return DeliveryError::new(class, format!("{what} ({at}): {problem}"));
+    };
+    let enhanced =
+        std::error::Error::source(error).and_then(|reply| enhanced_code(&reply.to_string()));
+    let class = match code.severity {
+        Severity::PermanentNegativeCompletion => permanent(step, u16::from(code), enhanced),
+        _ => ErrorClass::Transient,
+    };
+    let mut cause = format!("SMTP reply {code}");
+    if let Some((subject, detail)) = enhanced {
+        cause = format!("{cause} {}.{subject}.{detail}", u16::from(code) / 100);
+    }
+    DeliveryError::new(class, format!("{cause} to {}", step.name()))
+}
+
+fn permanent(step: Step, code: u16, enhanced: Option<(u16, u16)>) -> ErrorClass {
+    match (step, code, enhanced) {
+        // The account is not let in, and so no message of anybody is (RFC 4954,
+        // section 6), also where a server asks for AUTH only at a later step.
+        (Step::Authentication, ..) | (_, 530 | 535, _) => ErrorClass::NoBalance,
+        // RFC 3463, section 3.2: the address, not the message. Without such a code a
+        // server may as well mean that it does not trust us.
+        (Step::Recipient, 550 | 551 | 553, Some((1, detail))) if !OF_SENDER.contains(&detail) => {
+            ErrorClass::BadDestination
+        }
+        _ => ErrorClass::Permanent,
+    }
+}
+
+/// X.1.7 and X.1.8 are about the sender's address.
+const OF_SENDER: [u16; 2] = [7, 8];
+
+/// Subject and detail of an enhanced status code (RFC 2034) at the beginning of a reply.
+fn enhanced_code(reply: &str) -> Option<(u16, u16)> {
+    let first = reply.split_whitespace().next()?;
+    let mut numbers = first.split('.').map(|part| {
+        let digits = part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse().ok().filter(|_| digits)
+    });
+    let (class, subject, detail): (u16, _, _) =
+        (numbers.next()??, numbers.next()??, numbers.next()??);
+    (matches!(class, 2 | 4 | 5) && numbers.next().is_none()).then_some((subject, detail))
+}

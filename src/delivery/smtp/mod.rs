@@ -1,0 +1,87 @@
+//! E-mail over SMTP.
+
+mod connection;
+mod mail;
+mod settings;
+
+use std::fmt;
+
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+
+use super::{Accepted, DeliveryError, Envelope};
+use crate::tables::KeyError;
+use connection::{Connections, Step, refusal};
+pub use settings::{SmtpSettings, SmtpTable};
+
+/// Hands messages to an SMTP server.
+pub struct SmtpProvider {
+    settings: SmtpSettings,
+    connections: Connections,
+}
+
+/// Shows nothing that could be secret.
+impl fmt::Debug for SmtpProvider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SmtpProvider")
+            .field("host", &self.settings.host)
+            .field("port", &self.settings.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SmtpProvider {
+    /// A provider; opens no connection yet.
+    ///
+    /// # Errors
+    /// The key at fault.
+    pub fn new(settings: SmtpSettings) -> Result<Self, KeyError> {
+        Ok(Self {
+            settings,
+            connections: Connections::default(),
+        })
+    }
+
+    /// Hands a message over. Whoever calls this sets it a time, and may drop it at any
+    /// moment.
+    ///
+    /// # Errors
+    /// Why the server has not taken it, and what can be done about it.
+    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+        let mail = mail::compose(&self.settings, envelope)?;
+        let addresses = mail.envelope();
+        let mut connection = self.connections.take(&self.settings).await?;
+        let sender = Mail::new(addresses.from().cloned(), Vec::new());
+        let step = |step| move |error| refusal(step, &error);
+        let sent = connection.command(sender).await;
+        sent.map_err(step(Step::Sender))?;
+        for recipient in addresses.to() {
+            let recipient = Rcpt::new(recipient.clone(), Vec::new());
+            let taken = connection.command(recipient).await;
+            taken.map_err(step(Step::Recipient))?;
+        }
+        connection
+            .command(Data)
+            .await
+            .map_err(step(Step::Content))?;
+        let sent = connection.message(&mail.formatted()).await;
+        sent.map_err(step(Step::Content))?;
+        self.connections.give_back(connection);
+        Ok(Accepted::default())
+    }
+
+    /// Connects and authenticates, and sends nothing. Whoever calls this sets it a time.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub async fn check(&self) -> Result<String, String> {
+        let connection = self.connections.take(&self.settings).await;
+        let connection = connection.map_err(|error| error.cause)?;
+        self.connections.give_back(connection);
+        let SmtpSettings { host, port, .. } = &self.settings;
+        Ok(match self.settings.login {
+            None => format!("{host}:{port} answers"),
+            Some(_) => format!("{host}:{port} knows the account"),
+        })
+    }
+}

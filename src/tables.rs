@@ -1,0 +1,144 @@
+//! Tables of the configuration, read so that each mistake names its key.
+
+use std::collections::HashMap;
+
+use config::{Value, ValueKind};
+use serde::de::DeserializeOwned;
+
+/// A table of the configuration.
+pub type Table = HashMap<String, Value>;
+
+/// A key is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct KeyError {
+    /// The key, with the tables that it is in, or the variable that it came from.
+    pub key: String,
+    /// What is wrong, and what to do about it.
+    pub problem: String,
+    /// Whether there is no such key.
+    pub unknown: bool,
+}
+
+impl KeyError {
+    /// The key `key` is there, or must be, and has `problem`.
+    pub fn new(key: impl ToString, problem: impl ToString) -> Self {
+        Self {
+            key: key.to_string(),
+            problem: problem.to_string(),
+            unknown: false,
+        }
+    }
+
+    /// The same, of a key inside of the table `table`.
+    #[must_use]
+    pub fn inside(self, table: &str) -> Self {
+        Self {
+            key: joined(table, &self.key),
+            ..self
+        }
+    }
+}
+
+/// Makes a `T` of the keys of a table; the key at fault is told with the table's
+/// name, or by the variable that it came from.
+///
+/// # Errors
+/// The first key at fault.
+pub fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError> {
+    let origins = origins(&keys, "");
+    let value = Value::new(None, ValueKind::Table(keys.into_iter().collect()));
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut path = error.path().to_string();
+        let mut problem = error.inner().to_string();
+        let mut unknown = false;
+        // serde tells an unknown key in its text alone, with the path of its table.
+        if let Some(rest) = problem.strip_prefix("unknown field `")
+            && let Some((key, expected)) = rest.split_once('`')
+        {
+            unknown = true;
+            let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+            if !path.ends_with(key) {
+                path = joined(table, key);
+            }
+            problem = format!("unknown key{expected}");
+        }
+        // config repeats the key and its origin, which are told already.
+        let problem = problem.split(" for key `").next().unwrap_or_default();
+        let key = match origins.get(&path) {
+            Some(variable) => variable.clone(),
+            None => joined(name, &path),
+        };
+        KeyError {
+            unknown,
+            ..KeyError::new(key, problem)
+        }
+    })
+}
+
+/// A value that must be a table.
+///
+/// # Errors
+/// `name`, if it is none.
+pub fn table(name: &str, value: Value) -> Result<Table, KeyError> {
+    let table = value
+        .into_table()
+        .map_err(|_| KeyError::new(name, "must be a table"))?;
+    Ok(table.into_iter().collect())
+}
+
+/// Reads a list, or a text of its elements with commas between, which is how a variable
+/// holds one.
+///
+/// # Errors
+/// The first element that is no `T`.
+pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: TryFrom<String, Error: std::fmt::Display>,
+{
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    let elements = match serde::Deserialize::deserialize(deserializer)? {
+        OneOrMany::One(text) => text
+            .split(',')
+            .map(|element| element.trim().to_owned())
+            .collect(),
+        OneOrMany::Many(elements) => elements,
+    };
+    elements
+        .into_iter()
+        .map(|element| {
+            let named = element.clone();
+            T::try_from(element)
+                .map_err(|error| serde::de::Error::custom(format!("{named:?}: {error}")))
+        })
+        .collect()
+}
+
+/// The variables that keys came from.
+fn origins(keys: &Table, prefix: &str) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    for (name, value) in keys {
+        let path = format!("{prefix}{name}");
+        if let ValueKind::Table(inner) = &value.kind {
+            let inner: Table = inner
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            found.extend(origins(&inner, &format!("{path}.")));
+        } else if let Some(variable) = value.origin() {
+            found.insert(path, variable.to_owned());
+        }
+    }
+    found
+}
+
+fn joined(table: &str, key: &str) -> String {
+    let parts = [table, key].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(".")
+}

@@ -1,0 +1,269 @@
+//! Gateways that fail in every way.
+
+use otpd::{
+    delivery::{Accepted, DeliveryError, Provider},
+    domain::ErrorClass,
+};
+
+use super::{
+    gateway::{Gateway, Nobody, Reply},
+    letter::{Letter, MESSAGE_ID},
+    provider, table,
+};
+
+/// A gateway's description, without its URL.
+const SPOKEN: &str = r#"
+kind = "http"
+allow_private_addresses = true
+id_pointer = "/id"
+error_pointer = "/code"
+query = { a = "{text}" }
+headers = { X-Message = "{message_id}", X-Empty = "{parameters.nothing}" }
+json = { to = "{to_e164}", list = ["{code}", "{parameters.nothing}"], fixed = 5, ttl = "{ttl_seconds}" }
+conditions = [{ pointer = "/ok", equals = true }]
+errors = [
+    { status = "402", class = "no_balance" },
+    { status = [400, "404..409"], pointer = "/code", one_of = ["7", "8"], class = "bad_destination" },
+    { pointer = "/code", equals = "later", class = "transient" },
+]
+parameters = { nothing = "" }
+"#;
+
+fn spoken(url: &str) -> Provider {
+    provider(table(&format!("url = \"{url}\"\n{SPOKEN}")))
+}
+
+async fn send(provider: &Provider) -> Result<Accepted, DeliveryError> {
+    let letter = Letter::to("+79991234567");
+    provider.deliver(&letter.envelope()).await
+}
+
+#[tokio::test]
+async fn values_arrive_as_they_are_and_empty_ones_are_left_out() {
+    let mut gateway = Gateway::start().await;
+    let provider = spoken(&gateway.url("/send/{to_e164}?fixed=1"));
+    gateway.will_answer(200, r#"{"ok": true, "id": 12}"#);
+    let accepted = send(&provider).await.expect("taken");
+    assert_eq!(accepted.provider_id.as_deref(), Some("12"));
+    let request = gateway.request().await;
+    assert_eq!(request.path, "/send/%2B79991234567");
+    assert_eq!(request.query["fixed"], "1");
+    assert_eq!(request.query["a"], "Код 481516 & \"more\"");
+    assert_eq!(request.headers["x-message"], MESSAGE_ID);
+    assert!(!request.headers.contains_key("x-empty"));
+    let body: serde_json::Value = serde_json::from_str(&request.body).expect("JSON");
+    let expected =
+        serde_json::json!({ "to": "+79991234567", "list": ["481516"], "fixed": 5, "ttl": 180 });
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn each_answer_has_its_class() {
+    let gateway = Gateway::start().await;
+    let provider = spoken(&gateway.url("/"));
+    let oversized = format!(r#"{{"ok": true, "filler": "{}"}}"#, "x".repeat(64 * 1024));
+    let long_code = format!(r#"{{"code": "{}"}}"#, "x".repeat(65));
+    for (status, body, class, told) in [
+        (
+            200,
+            r#"{"ok": false}"#,
+            ErrorClass::Permanent,
+            "conditions[0]",
+        ),
+        (
+            200,
+            r#"{"ok": false, "code": "later"}"#,
+            ErrorClass::Transient,
+            "error is later (errors[2])",
+        ),
+        (200, "", ErrorClass::Transient, "not JSON"),
+        (200, "<html>", ErrorClass::Transient, "not JSON"),
+        (200, &oversized, ErrorClass::Transient, "over 64 KiB"),
+        (
+            400,
+            r#"{"code": 7}"#,
+            ErrorClass::BadDestination,
+            "errors[1]",
+        ),
+        (
+            405,
+            r#"{"code": "8"}"#,
+            ErrorClass::BadDestination,
+            "errors[1]",
+        ),
+        (
+            403,
+            r#"{"code": 7}"#,
+            ErrorClass::Permanent,
+            "HTTP status 403",
+        ),
+        (400, "", ErrorClass::Permanent, "HTTP status 400"),
+        (402, "", ErrorClass::NoBalance, "errors[0]"),
+        (408, "", ErrorClass::Transient, "HTTP status 408"),
+        (429, "", ErrorClass::Transient, "HTTP status 429"),
+        (
+            500,
+            r#"{"ok": true}"#,
+            ErrorClass::Transient,
+            "HTTP status 500",
+        ),
+        (503, "", ErrorClass::Transient, "HTTP status 503"),
+        (304, "", ErrorClass::Permanent, "HTTP status 304"),
+        (404, &long_code, ErrorClass::Permanent, "HTTP status 404"),
+    ] {
+        gateway.will_answer(status, body);
+        let error = send(&provider).await.expect_err(told);
+        assert_eq!(error.class, class, "{status} {body}: {error}");
+        assert!(error.cause.contains(told), "{told}: {error}");
+        assert!(error.cause.len() < 150, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_transient_and_the_next_message_goes() {
+    let mut gateway = Gateway::start().await;
+    let provider = spoken(&gateway.url("/"));
+    for reply in [Reply::Close, Reply::CloseInBody] {
+        gateway.will(reply.clone());
+        let error = send(&provider).await.expect_err("broken");
+        assert_eq!(error.class, ErrorClass::Transient, "{reply:?}: {error}");
+        gateway.request().await;
+        gateway.will_answer(200, r#"{"ok": true}"#);
+        send(&provider).await.expect("the gateway is back");
+        gateway.request().await;
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_given_up_leaves_nothing_to_the_next() {
+    let mut gateway = Gateway::start().await;
+    let provider = spoken(&gateway.url("/"));
+    for reply in [Reply::Hang, Reply::HangInBody] {
+        gateway.will(reply.clone());
+        {
+            let hanging = std::pin::pin!(send(&provider));
+            tokio::select! {
+                _ = hanging => panic!("there was no reply to {reply:?}"),
+                _ = gateway.request() => {}
+            }
+        }
+        gateway.will_answer(200, r#"{"ok": true, "id": "next"}"#);
+        let accepted = send(&provider).await.expect("taken");
+        assert_eq!(accepted.provider_id.as_deref(), Some("next"));
+        gateway.request().await;
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let mut gateway = Gateway::start().await;
+    let mut other = Gateway::start().await;
+    let provider = spoken(&gateway.url("/"));
+    gateway.will(Reply::Redirect(other.url("/")));
+    let error = send(&provider).await.expect_err("no answer of the gateway");
+    assert_eq!(error.class, ErrorClass::Permanent);
+    gateway.request().await;
+    assert!(gateway.is_idle() && other.is_idle());
+}
+
+#[tokio::test]
+async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then() {
+    let mut first = Gateway::start().await;
+    let mut second = Gateway::start().await;
+    let with_second = |url: &str| {
+        let urls = format!(
+            "url = \"{url}\"\nsecond_url = \"{}\"\n",
+            second.url("/second")
+        );
+        provider(table(&format!("{urls}{SPOKEN}")))
+    };
+    let nobody = Nobody::new();
+    let dead = with_second(&nobody.url());
+    let live = with_second(&first.url("/first"));
+    second.will_answer(200, r#"{"ok": true, "id": "from the second"}"#);
+    let accepted = send(&dead).await.expect("the second took it");
+    assert_eq!(accepted.provider_id.as_deref(), Some("from the second"));
+    assert_eq!(second.request().await.path, "/second");
+    // It may have taken the message, so nobody else is given it in the same attempt.
+    first.will(Reply::Close);
+    let error = send(&live).await.expect_err("broken");
+    assert_eq!(error.class, ErrorClass::Transient);
+    first.request().await;
+    assert!(second.is_idle());
+}
+
+#[tokio::test]
+async fn nobody_at_the_port_is_told() {
+    let nobody = Nobody::new();
+    let provider = spoken(&nobody.url());
+    let error = send(&provider).await.expect_err("nobody is there");
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(error.cause, "no connection: connection refused");
+    let problem = provider.check().await.expect_err("nobody is there");
+    assert_eq!(problem, "no connection: connection refused");
+}
+
+#[tokio::test]
+async fn a_certificate_must_be_trusted_and_of_that_name() {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    let file = directory.path().join("ca.pem");
+    for (name, trusted, told) in [
+        ("localhost", true, None),
+        ("localhost", false, Some("the certificate was refused: ")),
+        ("other.example", true, Some("the certificate was refused: ")),
+    ] {
+        let gateway = Gateway::with_tls(name, &file).await;
+        let ca = if trusted {
+            format!("ca = \"{}\"\n", file.display())
+        } else {
+            String::new()
+        };
+        let url = format!("url = \"https://localhost:{}/\"\n", gateway.port());
+        let provider = provider(table(&format!("{url}{ca}{SPOKEN}")));
+        gateway.will_answer(200, r#"{"ok": true}"#);
+        let sent = send(&provider).await;
+        match told {
+            None => {
+                sent.expect("all is well");
+                provider.check().await.expect("any answer will do");
+            }
+            Some(told) => {
+                let error = sent.expect_err("a stranger");
+                assert_eq!(error.class, ErrorClass::Transient);
+                assert!(error.cause.contains(told), "{error}");
+                let problem = provider.check().await.expect_err("a stranger");
+                assert!(problem.contains(told), "{problem}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_into_a_private_network_is_refused() {
+    let mut gateway = Gateway::start().await;
+    let url = format!("url = \"http://localhost:{}/\"\n", gateway.port());
+    let closed = SPOKEN.replace("allow_private_addresses = true", "");
+    let closed = provider(table(&format!("{url}{closed}")));
+    let error = send(&closed).await.expect_err("a private address");
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert!(error.cause.contains("the address is not public"), "{error}");
+    assert!(gateway.is_idle());
+    let open = provider(table(&format!("{url}{SPOKEN}")));
+    gateway.will_answer(200, r#"{"ok": true}"#);
+    send(&open).await.expect("it is allowed");
+}
+
+#[tokio::test]
+async fn a_value_that_no_header_can_hold_is_refused_before_anything_is_sent() {
+    let mut gateway = Gateway::start().await;
+    let url = format!("url = \"{}\"\n", gateway.url("/"));
+    let header = "kind = \"http\"\nallow_private_addresses = true\nheaders.X-Text = \"{text}\"\n";
+    let provider = provider(table(&format!("{url}{header}")));
+    let mut letter = Letter::to("+79991234567");
+    letter.text.plain = "Code: 1\r\nX-Other: 2".to_owned();
+    let error = provider.deliver(&letter.envelope()).await;
+    let error = error.expect_err("a line end");
+    assert_eq!(error.class, ErrorClass::Permanent);
+    assert!(error.cause.contains("x-text"), "{error}");
+    assert!(gateway.is_idle());
+}

@@ -1,0 +1,55 @@
+//! What is sent in these tests.
+
+use std::time::Duration;
+
+use otpd::{
+    delivery::{Envelope, Text},
+    domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
+};
+
+/// The id of every message here, as gateways see it.
+pub const MESSAGE_ID: &str = "07070707070707070707070707070707";
+
+/// A message with all that it holds.
+pub struct Letter {
+    recipient: Recipient,
+    pub code: Code,
+    pub text: Text,
+    pub life_left: Duration,
+}
+
+impl Letter {
+    pub fn to(recipient: &str) -> Self {
+        Self {
+            recipient: Recipient::from_canonical(recipient.to_owned()),
+            code: Code::from_digits("481516").expect("six digits"),
+            text: Text {
+                plain: "Код 481516 & \"more\"".to_owned(),
+                subject: None,
+                html: None,
+            },
+            life_left: Duration::from_millis(180_900),
+        }
+    }
+
+    pub fn envelope(&self) -> Envelope<'_> {
+        Envelope {
+            id: MessageId([7; 16]),
+            challenge_id: ChallengeId {
+                key: RecordKey([9; 32]),
+                nonce: ChallengeNonce([9; 16]),
+            },
+            recipient: &self.recipient,
+            channel: if self.recipient.is_email() {
+                Channel::Email
+            } else {
+                Channel::Sms
+            },
+            code: &self.code,
+            text: &self.text,
+            life_left: self.life_left,
+            locale: "ru",
+            client_ip: "192.0.2.77".parse().ok(),
+        }
+    }
+}

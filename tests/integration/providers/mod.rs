@@ -1,0 +1,32 @@
+//! Providers against what stands in for the other side: a gateway over HTTP that answers
+//! from a script, and a real SMTP server.
+
+mod faults;
+mod gateway;
+mod letter;
+mod page;
+mod presets;
+mod secrecy;
+mod sink;
+mod smtp;
+
+use config::{File, FileFormat};
+use otpd::{
+    delivery::{Provider, settings::ProviderSettings},
+    tables::Table,
+};
+
+/// A table of the configuration.
+fn table(text: &str) -> Table {
+    let source = File::from_str(text, FileFormat::Toml);
+    let built = config::Config::builder().add_source(source).build();
+    let table = built.and_then(|config| config.cache.into_table());
+    table.expect("the TOML is right").into_iter().collect()
+}
+
+/// The provider that a table of the configuration describes.
+#[track_caller]
+fn provider(table: Table) -> Provider {
+    let settings = ProviderSettings::parse("x", table).expect("the settings are right");
+    Provider::new("x", settings).expect("the settings are right")
+}

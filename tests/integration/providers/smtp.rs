@@ -1,0 +1,272 @@
+//! E-mail to a real SMTP server, read by Python's parser.
+
+use otpd::{
+    delivery::{DeliveryError, Provider},
+    domain::ErrorClass,
+};
+use serde_json::Value;
+
+use super::{
+    gateway::Nobody,
+    letter::{Letter, MESSAGE_ID},
+    provider,
+    sink::Sink,
+    table,
+};
+
+const ACCOUNT: &str = "user = \"otpd\"\npassword = \"pässword\"\n";
+
+fn to(sink: &Sink, rest: &str) -> Provider {
+    provider(table(&format!(
+        "kind = \"smtp\"\nhost = \"localhost\"\nport = {}\nca = \"{}\"\nfrom = \"Вход <no-reply@почта.рф>\"\n{rest}",
+        sink.port(),
+        sink.ca().display(),
+    )))
+}
+
+async fn send(provider: &Provider, recipient: &str) -> Result<(), DeliveryError> {
+    let letter = Letter::to(recipient);
+    provider.deliver(&letter.envelope()).await.map(|_| ())
+}
+
+fn multipart(recipient: &str) -> Letter {
+    let mut letter = Letter::to(recipient);
+    letter.text.plain = String::from("Ваш код: 481516\n\n@example.com #481516");
+    letter.text.subject = Some(
+        "Код подтверждения для «Магазина», действует 5 минут — никому его не сообщайте".to_owned(),
+    );
+    letter.text.html = Some("<p>Ваш код: <b>481516</b></p>".to_owned());
+    letter
+}
+
+/// A text as it is read, whatever its line ends.
+fn lines(text: &Value) -> String {
+    text.as_str()
+        .expect("a text")
+        .replace("\r\n", "\n")
+        .trim_end()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_mail_arrives_whole_over_starttls() {
+    let mut sink = Sink::start("starttls", "localhost").await;
+    let provider = to(
+        &sink,
+        &format!("{ACCOUNT}reply_to = \"help@shop.example\"\n"),
+    );
+    let letter = multipart("ann@xn--80a1acny.xn--p1ai");
+    provider.deliver(&letter.envelope()).await.expect("taken");
+    let mail = sink.event().await;
+    assert_eq!(mail["tls"], true);
+    assert_eq!(mail["ascii"], true, "no server has to know 8BITMIME");
+    assert_eq!(mail["hello"], "xn--80a1acny.xn--p1ai");
+    assert_eq!(mail["mail_from"], "no-reply@xn--80a1acny.xn--p1ai");
+    assert_eq!(mail["rcpt_to"][0], "ann@xn--80a1acny.xn--p1ai");
+    assert_eq!(mail["type"], "multipart/alternative");
+    assert_eq!(mail["defects"], Value::Array(Vec::new()));
+    let headers = &mail["headers"];
+    assert_eq!(
+        headers["subject"],
+        letter.text.subject.clone().expect("set")
+    );
+    assert_eq!(headers["from"], "Вход <no-reply@xn--80a1acny.xn--p1ai>");
+    assert_eq!(headers["to"], "ann@xn--80a1acny.xn--p1ai");
+    assert_eq!(headers["reply-to"], "help@shop.example");
+    assert_eq!(
+        headers["message-id"],
+        format!("<{MESSAGE_ID}@xn--80a1acny.xn--p1ai>")
+    );
+    assert_eq!(headers["auto-submitted"], "auto-generated");
+    assert!(headers["date"].is_string());
+    assert_eq!(lines(&mail["text"]), letter.text.plain);
+    assert_eq!(Some(lines(&mail["html"])), letter.text.html);
+}
+
+#[tokio::test]
+async fn a_message_without_html_is_text_alone() {
+    let mut sink = Sink::start("implicit", "localhost").await;
+    let provider = to(
+        &sink,
+        &format!("{ACCOUNT}tls = \"implicit\"\nhello_name = \"otpd.example\"\n"),
+    );
+    send(&provider, "ann@example.com").await.expect("taken");
+    let mail = sink.event().await;
+    assert_eq!(mail["type"], "text/plain");
+    assert_eq!(mail["hello"], "otpd.example");
+    assert_eq!(mail["html"], Value::Null);
+    assert_eq!(lines(&mail["text"]), "Код 481516 & \"more\"");
+    assert_eq!(mail["defects"], Value::Array(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_connection_serves_several_mails() {
+    let mut sink = Sink::start("starttls", "localhost").await;
+    // Patience enough for a busy machine: a connection that is slow is not kept.
+    let provider = to(&sink, &format!("{ACCOUNT}timeout = \"60s\"\n"));
+    provider.check().await.expect("the account is known");
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        send(&provider, "ann@example.com").await.expect("taken");
+        peers.push(sink.event().await["peer"].clone());
+    }
+    assert!(peers.iter().all(|peer| *peer == peers[0]), "{peers:?}");
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_given_up_leaves_no_reply_to_the_next() {
+    let mut sink = Sink::start("starttls", "localhost").await;
+    let provider = to(&sink, ACCOUNT);
+    send(&provider, "ann@example.com").await.expect("taken");
+    let first = sink.event().await;
+    {
+        let hanging = std::pin::pin!(send(&provider, "late@example.com"));
+        tokio::select! {
+            _ = hanging => panic!("the server has not answered"),
+            _ = sink.event() => {}
+        }
+    }
+    sink.go_on();
+    // On the connection of before, this would be told of the step after: each command
+    // would be answered by the reply to the one before.
+    let error = send(&provider, "unknown@example.com").await;
+    assert_eq!(
+        error.expect_err("unknown").cause,
+        "SMTP reply 550 5.1.1 to RCPT TO"
+    );
+    send(&provider, "ann@example.com").await.expect("taken");
+    let next = sink.event().await;
+    assert_eq!(next["event"], "mail");
+    assert_ne!(next["peer"], first["peer"]);
+}
+
+#[tokio::test]
+async fn each_reply_has_its_class_and_no_text_of_it_is_told() {
+    let mut sink = Sink::start("starttls", "localhost").await;
+    let provider = to(&sink, ACCOUNT);
+    for (local_part, class, told) in [
+        (
+            "unknown",
+            ErrorClass::BadDestination,
+            "SMTP reply 550 5.1.1 to RCPT TO",
+        ),
+        (
+            "moved",
+            ErrorClass::BadDestination,
+            "SMTP reply 551 5.1.6 to RCPT TO",
+        ),
+        (
+            "odd",
+            ErrorClass::BadDestination,
+            "SMTP reply 553 5.1.3 to RCPT TO",
+        ),
+        (
+            "stranger",
+            ErrorClass::Permanent,
+            "SMTP reply 550 5.7.1 to RCPT TO",
+        ),
+        ("plain", ErrorClass::Permanent, "SMTP reply 550 to RCPT TO"),
+        (
+            "sender",
+            ErrorClass::Permanent,
+            "SMTP reply 550 5.1.8 to RCPT TO",
+        ),
+        (
+            "later",
+            ErrorClass::Transient,
+            "SMTP reply 451 4.3.0 to RCPT TO",
+        ),
+        (
+            "bye",
+            ErrorClass::Transient,
+            "SMTP reply 421 4.3.2 to RCPT TO",
+        ),
+        (
+            "spam",
+            ErrorClass::Permanent,
+            "SMTP reply 554 5.7.1 to DATA",
+        ),
+        (
+            "full",
+            ErrorClass::Transient,
+            "SMTP reply 452 4.2.2 to DATA",
+        ),
+    ] {
+        let error = send(&provider, &format!("{local_part}@example.com")).await;
+        let error = error.expect_err(local_part);
+        assert_eq!((error.class, error.cause.as_str()), (class, told));
+        send(&provider, "ann@example.com")
+            .await
+            .expect("the next one is taken");
+        assert_eq!(sink.event().await["event"], "mail");
+    }
+    let error = send(&provider, "+79991234567").await.expect_err("a number");
+    assert_eq!(error.class, ErrorClass::Permanent);
+}
+
+#[tokio::test]
+async fn an_account_that_is_not_let_in_takes_no_mail_of_anybody() {
+    let sink = Sink::start("starttls", "localhost").await;
+    let wrong = "user = \"otpd\"\npassword = \"hush-hush-4711\"\n";
+    let wrong = to(&sink, wrong);
+    let error = send(&wrong, "ann@example.com").await.expect_err("wrong");
+    assert_eq!(error.class, ErrorClass::NoBalance);
+    assert_eq!(error.cause, "SMTP reply 535 5.7.8 to AUTH");
+    assert_eq!(wrong.check().await, Err(error.cause));
+    assert!(!format!("{wrong:?}").contains("hush"));
+    let error = send(&to(&sink, ""), "ann@example.com")
+        .await
+        .expect_err("none");
+    assert_eq!(error.class, ErrorClass::NoBalance);
+    assert_eq!(error.cause, "SMTP reply 530 5.7.0 to MAIL FROM");
+}
+
+#[tokio::test]
+async fn without_a_good_certificate_nothing_is_said() {
+    let sink = Sink::start("starttls", "other.example").await;
+    for tls in ["starttls", "implicit"] {
+        let sink = match tls {
+            "implicit" => &Sink::start("implicit", "other.example").await,
+            _ => &sink,
+        };
+        let provider = to(sink, &format!("{ACCOUNT}tls = \"{tls}\"\n"));
+        let error = send(&provider, "ann@example.com")
+            .await
+            .expect_err("a stranger");
+        assert_eq!(error.class, ErrorClass::Transient);
+        assert!(
+            error.cause.contains("the certificate was refused"),
+            "{error}"
+        );
+    }
+    let sink = Sink::start("plain", "localhost").await;
+    let error = send(&to(&sink, ACCOUNT), "ann@example.com").await;
+    let error = error.expect_err("no STARTTLS");
+    assert_eq!(error.cause, "no connection: the server offers no STARTTLS");
+    assert_eq!(error.class, ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn without_tls_mails_go_to_the_same_machine() {
+    let mut sink = Sink::start("plain", "localhost").await;
+    let provider = to(&sink, &format!("{ACCOUNT}tls = \"none\"\n"));
+    send(&provider, "ann@example.com").await.expect("taken");
+    assert_eq!(sink.event().await["tls"], false);
+}
+
+#[tokio::test]
+async fn nobody_at_the_port_is_told() {
+    let nobody = Nobody::new();
+    let provider = provider(table(&format!(
+        "kind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\nfrom = \"a@shop.example\"\n",
+        nobody.port(),
+    )));
+    let error = send(&provider, "ann@example.com")
+        .await
+        .expect_err("nobody");
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(
+        error.cause,
+        "no connection (connecting): connection refused"
+    );
+}
