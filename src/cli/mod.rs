@@ -1,5 +1,6 @@
 //! The command line: what each command takes, and how it ends.
 
+mod check;
 mod client;
 mod keygen;
 mod serve;
@@ -72,6 +73,9 @@ enum Command {
     Serve,
     /// Bring the database's schema up to date, and end.
     Migrate,
+    /// See whether everything is there that serving needs: configuration, keys,
+    /// database and providers. Nothing is sent to anybody.
+    Check,
     /// Ask a server whether it serves; for probes.
     Health {
         /// Which service to ask for: empty for all, "liveness" for the process alone.
@@ -157,6 +161,7 @@ fn run(command_line: CommandLine) -> Outcome {
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(config.as_deref()),
         Command::Migrate => serve::migrate(config.as_deref()),
+        Command::Check => check::check(config.as_deref()),
         Command::Keygen(options) => keygen::keygen(&options),
         Command::Health { service, server } => client::health(&server, service),
         Command::Send {

@@ -76,12 +76,12 @@ pub(super) fn migrate(file: Option<&Path>) -> Outcome {
     })
 }
 
-fn load(file: Option<&Path>) -> Result<Config, Failure> {
+pub(super) fn load(file: Option<&Path>) -> Result<Config, Failure> {
     Config::load(file, &Variables::of_process()).map_err(Failure::usage)
 }
 
 /// The configured key ring; in development one is made where none is configured.
-fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
+pub(super) fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
     let (text, origin) = if let Some(keys) = &settings.keys {
         (
             Zeroizing::new(keys.expose_secret().to_owned()),
@@ -112,7 +112,7 @@ fn sqlite_file(settings: &Settings) -> Option<PathBuf> {
 }
 
 /// The store without the password that its URL may hold.
-fn store_name(settings: &Settings) -> String {
+pub(super) fn store_name(settings: &Settings) -> String {
     sqlite_file(settings).map_or_else(
         || "PostgreSQL".to_owned(),
         |file| format!("SQLite file {}", file.display()),

@@ -16,6 +16,8 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         &[
             "callers",
             "config",
+            "delivery",
+            "domain",
             "grpc",
             "key_file",
             "keys",

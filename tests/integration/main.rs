@@ -4,6 +4,7 @@ mod bad_codes;
 mod bad_frames;
 mod bad_input;
 mod callers;
+mod check;
 mod command_line;
 mod conformance;
 mod cool_down;

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::support::{Database, Ended, Replica, otpd, run};
+use crate::{
+    providers::gateway::Gateway,
+    support::{Database, Ended, Replica, otpd, run},
+};
 
 /// Where compose mounts the files that `prepare` makes.
 const MOUNTED: &str = "/run/secrets";
@@ -14,6 +17,7 @@ fn prepare(directory: &Path) -> String {
     let prepared = Command::new(script)
         .arg(directory)
         .env("OTPD", env!("CARGO_BIN_EXE_otpd"))
+        .env("SMS_API_ID", "the-account's-key")
         .output()
         .expect("the script runs");
     assert!(prepared.status.success(), "{prepared:?}");
@@ -41,6 +45,11 @@ fn grpcurl(directory: &Path, proof: &[String], call: &str, body: &str, port: u16
 #[tokio::test(flavor = "multi_thread")]
 async fn the_prepared_files_serve_by_token_and_by_certificate() {
     let database = Database::sqlite();
+    let mut gateway = Gateway::start().await;
+    gateway.will_answer(
+        200,
+        r#"{"status_code":100,"sms":{"79991234567":{"status_code":100,"sms_id":"1"}}}"#,
+    );
     let directory = database.directory().join("secrets");
     let configuration = prepare(&directory);
     let again = prepare(&directory);
@@ -50,6 +59,9 @@ async fn the_prepared_files_serve_by_token_and_by_certificate() {
         ("OTPD_ENVIRONMENT", "production"),
         ("OTPD_CONFIG", configuration.as_str()),
         ("OTPD_KEYS_FILE", &at("otpd.keys")),
+        // The gateway of this test in the place of the real one.
+        ("OTPD_PROVIDERS__SMS__URL", &gateway.url("/sms/send")),
+        ("OTPD_PROVIDERS__SMS__ALLOW_PRIVATE_ADDRESSES", "true"),
     ];
     let replica = Replica::launch(database.url(), &database, &environment).await;
     replica.wait_for_line("[OTP] Store answers").await;
@@ -63,9 +75,21 @@ async fn the_prepared_files_serve_by_token_and_by_certificate() {
     ];
     let sent = grpcurl(&directory, &by_token, "SendOtp", body, port);
     let reply: serde_json::Value = serde_json::from_str(&sent.done()).expect("it is JSON");
-    let code = reply["code"]
-        .as_str()
-        .expect("this caller delivers by itself");
+    assert_eq!(
+        reply["code"],
+        serde_json::Value::Null,
+        "for the recipient alone"
+    );
+    let message = gateway.request().await;
+    assert!(
+        message.body.contains("api_id=the-account%27s-key"),
+        "{message:?}"
+    );
+    let code = message
+        .body
+        .split(|letter: char| !letter.is_ascii_digit())
+        .find(|digits| digits.len() == 6)
+        .expect("the text has the code");
 
     let by_certificate = [
         "-cert".to_owned(),

@@ -158,7 +158,8 @@ async fn requests_are_remembered(kind: Kind) {
 
 async fn an_id_is_for_one_request(kind: Kind) {
     let database = Database::new(kind).await;
-    let replica = Replica::start(&database).await;
+    let declared = [("OTPD_TEXTS__DEFAULT__VARIABLES__NAME__MAX_LENGTH", "20")];
+    let replica = Replica::start_with(&database, &declared).await;
     let mut client = replica.client();
     let sent = send(replica.client(), send_request("send")).await;
     let code = replica.code(&sent.challenge_id).await;

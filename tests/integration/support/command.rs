@@ -36,6 +36,13 @@ impl Ended {
         self.stdout
     }
 
+    /// What it printed, having ended with exit code `code`.
+    #[track_caller]
+    pub fn printed(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self.stdout
+    }
+
     /// What it complained of, having failed with exit code `code`.
     #[track_caller]
     pub fn complaint(self, code: i32) -> String {

@@ -1,0 +1,179 @@
+//! `otpd check`: whether everything is there that `otpd serve` would need, without
+//! sending anything to anybody.
+
+use std::{fmt::Display, path::Path, process::ExitCode};
+
+use super::{Failure, Outcome, block_on, exit, serve};
+use crate::{
+    config::{Config, Environment},
+    delivery::Delivery,
+    domain::{
+        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Failures, Memory,
+        Purpose, Recipient, Record, RecordKey, Secret, SendLimits, Timestamp,
+    },
+    keys::{KeyRing, system_random},
+    store::{Change, RecordChange, RecordStore as _, Store, StoreError, Version},
+};
+
+/// How many rounds of sweeping the trial record is looked for; each takes a thousand
+/// others with it.
+const SWEEPS: u32 = 1_000;
+const SWEEP_BATCH: u32 = 1_000;
+
+/// What was found, line by line.
+#[derive(Debug, Default)]
+struct Findings {
+    failed: bool,
+}
+
+impl Findings {
+    fn good(what: &str, found: impl Display) {
+        println!("ok      {what}: {found}");
+    }
+
+    fn bad(&mut self, what: &str, problem: impl Display, remedy: &str) {
+        self.failed = true;
+        println!("FAILED  {what}: {problem}; {remedy}");
+    }
+}
+
+pub(super) fn check(file: Option<&Path>) -> Outcome {
+    let config = serve::load(file)?;
+    let (keys, keys_origin) = serve::keys(&config.settings)?;
+    let environment = match config.settings.environment {
+        Environment::Development => "development",
+        Environment::Production => "production",
+    };
+    Findings::good("configuration", format!("{environment} environment"));
+    Findings::good("keys", keys_origin);
+    if let Some(tls) = &config.settings.tls {
+        tls.acceptor().map_err(Failure::usage)?;
+        Findings::good("tls", "the certificate and its key are read");
+    }
+    block_on(async {
+        let mut findings = Findings::default();
+        let url = &config.settings.database_url;
+        let store = Store::open(url, &config.settings.store).map_err(Failure::usage)?;
+        let what = format!("database, {}", serve::store_name(&config.settings));
+        match try_store(&store, &keys).await {
+            Ok(()) => Findings::good(&what, "a record was written, read and swept"),
+            Err(problem) => findings.bad(&what, &problem, remedy(&problem)),
+        }
+        store.close().await;
+        check_providers(&config.delivery, &mut findings).await;
+        report_texts(&config);
+        Ok(if findings.failed {
+            ExitCode::from(exit::UNAVAILABLE)
+        } else {
+            ExitCode::SUCCESS
+        })
+    })
+}
+
+/// What to do about a store that fails.
+fn remedy(problem: &StoreError) -> &'static str {
+    match problem {
+        StoreError::Unavailable(cause) if cause.contains("otp_") => {
+            "its schema is not that of this version: run `otpd migrate`, or start `otpd serve`, which does so too"
+        }
+        StoreError::Unavailable(_) => {
+            "see that the database runs, and that DATABASE_URL names it with a user who may read and write"
+        }
+        StoreError::OtherIndexKey => "give the right OTPD_KEYS_FILE",
+        _ => "see the log of the database",
+    }
+}
+
+/// Writes a record of nobody, reads it, opens its secret, and has it swept.
+async fn try_store(store: &Store, keys: &KeyRing) -> Result<(), StoreError> {
+    store.probe().await?;
+    store.hold_to_index_key(&keys.fingerprint()).await?;
+    let now = store.load(&[], &[]).await?.clock.now();
+    let trial = trial(keys, now);
+    let change = Change {
+        record: Some(trial.clone()),
+        ..Change::default()
+    };
+    store.write(&[change]).await?;
+    let snapshot = store.load(&[trial.key], &[]).await?;
+    let read = snapshot.records.get(&trial.key);
+    let opens = read.is_some_and(|read| match &read.record.challenge.state {
+        ChallengeState::Live(sealed) => keys
+            .open(&trial.key, &read.record.challenge.nonce, sealed)
+            .is_some(),
+        _ => false,
+    });
+    if !opens {
+        let problem = "a record that was written could not be read";
+        return Err(StoreError::Corrupt(problem.to_owned()));
+    }
+    for _ in 0..SWEEPS {
+        store.sweep(snapshot.clock.now(), SWEEP_BATCH).await?;
+        if store.load(&[trial.key], &[]).await?.records.is_empty() {
+            return Ok(());
+        }
+    }
+    let problem = "a record that nothing depends on was not swept";
+    Err(StoreError::Corrupt(problem.to_owned()))
+}
+
+/// A record that no request can be about, and that may be swept at once.
+fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
+    let random = &mut system_random();
+    let mut key = RecordKey([0; 32]);
+    let mut nonce = ChallengeNonce([0; 16]);
+    rand::Rng::fill_bytes(random, &mut key.0);
+    rand::Rng::fill_bytes(random, &mut nonce.0);
+    let secret = Secret {
+        code: Code::generate(6, random),
+        recipient: Recipient::from_canonical("nobody@check.invalid".to_owned()),
+    };
+    RecordChange {
+        key,
+        expected: None,
+        version: Version::random(random),
+        removable_at: now,
+        record: Record {
+            caller: CallerName::new("otpd-check"),
+            purpose: Purpose::default(),
+            challenge: Challenge {
+                nonce,
+                state: ChallengeState::Live(keys.seal(&key, &nonce, &secret, random)),
+                channel: Channel::Email,
+                created_at: now,
+                expires_at: now,
+                attempts: 0,
+                sends: 0,
+            },
+            sent_at: now,
+            failures: Failures::NONE,
+            send_limits: SendLimits::default(),
+            memory: Memory::default(),
+            written_at: now,
+        },
+    }
+}
+
+async fn check_providers(delivery: &Delivery, findings: &mut Findings) {
+    for gateway in &delivery.gateways {
+        let what = format!("provider {}", gateway.name);
+        match gateway.check().await {
+            Ok(seen) => Findings::good(&what, seen),
+            Err(problem) => findings.bad(
+                &what,
+                problem,
+                &format!("see [providers.{}] and docs/providers.md", gateway.name),
+            ),
+        }
+    }
+}
+
+/// What an SMS costs, in each language that there is.
+fn report_texts(config: &Config) {
+    for line in config.delivery.texts.report() {
+        println!("text    {line}");
+        for warning in &line.warnings {
+            println!("warning {}: {warning}", line.key);
+        }
+    }
+}
