@@ -5,6 +5,7 @@
 mod breaker;
 mod envelope;
 mod gateway;
+mod guard;
 mod http;
 mod log;
 mod pace;

@@ -19,7 +19,7 @@ pub fn connection_problem(error: &(dyn Error + 'static)) -> String {
 }
 
 fn shown(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(refused) = error.downcast_ref::<super::http::PrivateAddress>() {
+    if let Some(refused) = error.downcast_ref::<super::guard::PrivateAddress>() {
         return Some(refused.to_string());
     }
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {

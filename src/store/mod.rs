@@ -6,6 +6,8 @@
 
 pub mod availability;
 mod borrowed;
+mod change;
+mod clock;
 mod connect_parameters;
 mod message_row;
 mod migration;
@@ -17,9 +19,10 @@ use std::{collections::HashMap, collections::HashSet, future::Future, time::Dura
 
 use rand::Rng;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::Instant;
 
 use crate::domain::{LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
+pub use change::{Change, LimitChange, MessageChange, RecordChange, Written};
+pub use clock::Clock;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
@@ -68,87 +71,6 @@ pub struct Snapshot {
     pub limits: HashMap<LimitKey, VersionedLimit>,
 }
 
-/// The store's clock, read once and carried on by this machine's monotonic one.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    read: Timestamp,
-    read_at: Instant,
-}
-
-impl Clock {
-    /// The store's clock as it read just now.
-    pub fn read_now(read: Timestamp) -> Self {
-        Self {
-            read,
-            read_at: Instant::now(),
-        }
-    }
-
-    /// When it was read, by this machine's monotonic clock.
-    pub fn read_at(&self) -> Instant {
-        self.read_at
-    }
-
-    /// What the store's clock says now.
-    pub fn now(&self) -> Timestamp {
-        self.read.plus(self.read_at.elapsed())
-    }
-}
-
-/// What one request changes: limits; a record that is written only if all of these
-/// limits are; and a message that is written only if the record is. (Limits may be
-/// written although the record is not: whoever decides again has paid them already.)
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    /// The record.
-    pub record: Option<RecordChange>,
-    /// A new message about the record.
-    pub message: Option<MessageChange>,
-    /// The limits.
-    pub limits: Vec<LimitChange>,
-}
-
-/// A record to be written if it is unchanged.
-#[derive(Clone, Debug)]
-pub struct RecordChange {
-    /// Which record.
-    pub key: RecordKey,
-    /// The version that it must still have; `None`: it must not exist.
-    pub expected: Option<Version>,
-    /// The version that it gets.
-    pub version: Version,
-    /// What it becomes.
-    pub record: Record<Sealed>,
-    /// From when on a sweep may remove it.
-    pub removable_at: Timestamp,
-}
-
-/// A limit to be written if it is unchanged.
-#[derive(Clone, Copy, Debug)]
-pub struct LimitChange {
-    /// Which limit.
-    pub key: LimitKey,
-    /// The version that it must still have; `None`: it must not exist.
-    pub expected: Option<Version>,
-    /// The version that it gets.
-    pub version: Version,
-    /// When it will be full again, and a sweep may remove it.
-    pub full_at: Timestamp,
-}
-
-/// A message to be written: a new one, or one that is unchanged.
-#[derive(Clone, Debug)]
-pub struct MessageChange {
-    /// The record whose code it carries.
-    pub key: RecordKey,
-    /// The version that it must still have; `None`: it is new.
-    pub expected: Option<Version>,
-    /// The version that it gets.
-    pub version: Version,
-    /// What it becomes.
-    pub message: Message<Sealed>,
-}
-
 /// A message as it was loaded.
 #[derive(Clone, Debug)]
 pub struct VersionedMessage {
@@ -158,15 +80,6 @@ pub struct VersionedMessage {
     pub version: Version,
     /// The message.
     pub message: Message<Sealed>,
-}
-
-/// What was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Records.
-    pub records: HashSet<RecordKey>,
-    /// Limits.
-    pub limits: HashSet<LimitKey>,
 }
 
 /// Keeps records and limits. Every method takes whole batches, and costs the same

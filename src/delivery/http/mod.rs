@@ -2,7 +2,6 @@
 
 mod answer;
 mod condition;
-mod guard;
 mod request;
 mod settings;
 mod table;
@@ -15,15 +14,16 @@ use std::fmt;
 use reqwest::{Client, redirect::Policy};
 use secrecy::ExposeSecret as _;
 
-pub use guard::PrivateAddress;
 pub use settings::HttpSettings;
 pub(super) use settings::read_secret;
 pub use table::HttpTable;
 
-use super::{Accepted, DeliveryError, Envelope, problem::connection_problem, roots::client_config};
+use super::{
+    Accepted, DeliveryError, Envelope, guard::Resolver, problem::connection_problem,
+    roots::client_config,
+};
 use crate::{domain::ErrorClass, tables::KeyError};
 use answer::Answer;
-use guard::Resolver;
 use request::Request;
 use template::Values;
 

@@ -11,10 +11,12 @@ use url::form_urlencoded::Serializer;
 
 use super::{
     condition::{Condition, Statuses},
-    guard::{PrivateAddress, is_public},
     template::{Names, Template, Values},
 };
-use crate::tables::KeyError;
+use crate::{
+    delivery::guard::{PrivateAddress, is_public},
+    tables::KeyError,
+};
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

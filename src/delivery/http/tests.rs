@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     condition::{Condition, Statuses, Test},
-    guard::is_public,
     template::{Names, Template, Values},
 };
+use crate::delivery::guard::is_public;
 use crate::{
     delivery::{Envelope, Text},
     domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
