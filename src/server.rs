@@ -123,14 +123,13 @@ pub async fn run(
         availability.clone(),
         settings.store.sweep_interval,
     );
-    let background = async {
+    let mut background = Box::pin(async {
         tokio::select! {
             result = monitor.run() => result,
             () = report_health(&health, availability) => Ok(()),
             () = sweeper => Ok(()),
         }
-    };
-    tokio::pin!(background);
+    });
 
     tokio::select! {
         result = &mut server => return Ok(result?),
@@ -138,6 +137,9 @@ pub async fn run(
         () = shutdown => {}
     }
 
+    // Nobody drives it any more. A probe or a sweep that it is in the middle of would
+    // keep its connection, and the store would wait for that for ever when it closes.
+    drop(background);
     tracing::info!("[OTP] Shutting down");
     set_health(&health, false).await;
     // Load balancers notice before connections are refused.
