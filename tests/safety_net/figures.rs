@@ -83,7 +83,11 @@ impl Progress {
     }
 
     pub fn step(&mut self) {
-        self.done += 1;
+        self.steps(1);
+    }
+
+    pub fn steps(&mut self, count: usize) {
+        self.done += u32::try_from(count).expect("few");
         if self.said.elapsed() >= Self::EVERY {
             self.said = Instant::now();
             let seconds = self.start.elapsed().as_secs();
@@ -93,4 +97,9 @@ impl Progress {
             );
         }
     }
+}
+
+/// A random number, for what need not be repeatable.
+pub fn random() -> u64 {
+    otpd::keys::system_random().next_u64()
 }

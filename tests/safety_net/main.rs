@@ -3,6 +3,7 @@
 //! found.
 
 mod figures;
+mod history;
 mod model;
 mod server;
 mod settings;

@@ -18,7 +18,9 @@ const KEPT_LINES: usize = 40;
 
 /// A running server; killed when dropped.
 pub struct Server {
-    child: Child,
+    child: Mutex<Child>,
+    id: u32,
+    port: u16,
     channel: Channel,
     last_lines: Arc<Mutex<VecDeque<String>>>,
 }
@@ -58,10 +60,16 @@ impl Server {
             .expect("a URL")
             .connect_lazy();
         Self {
-            child,
+            id: child.id(),
+            child: Mutex::new(child),
+            port: port.parse().expect("a port"),
             channel,
             last_lines,
         }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn channel(&self) -> Channel {
@@ -89,16 +97,17 @@ impl Server {
     /// Sends a signal by its name, such as STOP.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
+            .args([format!("-{name}"), self.id.to_string()])
             .status()
             .expect("every system has kill");
         assert!(status.success());
     }
 
     /// Ends it in good order.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.signal("TERM");
-        self.child.wait().expect("it is our child");
+        let mut child = self.child.lock().expect("nobody panics holding it");
+        child.wait().expect("it is our child");
     }
 
     /// What it logged last.
@@ -111,8 +120,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let mut child = self.child.lock().expect("nobody panics holding it");
         // Both fail only where the process has ended, which is what they are for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -8,24 +8,22 @@ use crate::model::{Caller, Policy, Settings};
 
 /// The caller whose codes are most asked for; it may do everything.
 pub const CRM: usize = 0;
-/// A caller that may not have failures forgotten, nor use the purpose `named`.
-pub const SHOP: usize = 1;
-/// Somebody with a token that otpd does not know.
-pub const STRANGER: usize = 2;
 
 pub const DEFAULT: usize = 0;
 pub const TIGHT: usize = 1;
 pub const NAMED: usize = 2;
 
-/// Everybody; `deliver` tells whether callers are given the codes.
-pub fn settings(deliver: bool) -> Settings {
+/// Everybody. Either callers come one after the other and are given the codes, or they
+/// come at once and find them in the log.
+pub fn settings(concurrent: bool) -> Settings {
     let crm = Caller {
         name: "crm",
         known: true,
         may_reset_failures: true,
-        delivers: deliver,
+        delivers: !concurrent,
         purposes: &[DEFAULT, TIGHT, NAMED],
     };
+    // It may not have failures forgotten, nor use the last purpose.
     let shop = Caller {
         name: "shop",
         may_reset_failures: false,
@@ -40,6 +38,7 @@ pub fn settings(deliver: bool) -> Settings {
     Settings {
         callers: vec![crm, shop, stranger],
         policies: vec![Policy::DEFAULT, Policy::TIGHT, Policy::NAMED],
+        concurrent,
     }
 }
 

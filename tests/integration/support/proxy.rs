@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -23,10 +24,15 @@ use super::Database;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
+/// How slow bytes trickle: so many at once, with a pause before each such piece.
+const SLOW_PIECE: usize = 256;
+const SLOW_PAUSE: Duration = Duration::from_millis(10);
+
 /// A TCP proxy before a PostgreSQL database. Each switch holds from the moment its
 /// method returns: no byte that is sent later still passes under the old state.
 pub struct Proxy {
     url: String,
+    address: SocketAddr,
     state: watch::Sender<State>,
     opened: Arc<AtomicU64>,
 }
@@ -45,6 +51,8 @@ struct State {
     cut_below: u64,
     /// Connections with a lower number stay silent whatever the traffic does.
     lost_below: u64,
+    /// Whether bytes trickle.
+    slow: bool,
 }
 
 impl State {
@@ -65,19 +73,29 @@ impl Proxy {
         Self::start(database, Traffic::Forwarded)
     }
 
+    /// A proxy that forwards to `server`, whatever that is.
+    pub fn before(server: SocketAddr) -> Self {
+        Self::start_before(&format!("any://user@{server}/"), Traffic::Forwarded)
+    }
+
     /// A proxy that refuses connections until it is told otherwise.
     pub fn refusing(database: &Database) -> Self {
         Self::start(database, Traffic::Refused)
     }
 
     fn start(database: &Database, traffic: Traffic) -> Self {
+        Self::start_before(database.url(), traffic)
+    }
+
+    fn start_before(url: &str, traffic: Traffic) -> Self {
         let socket = reserve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = socket.local_addr().expect("it is bound");
-        let (server, url) = redirect(database.url(), address);
+        let (server, url) = redirect(url, address);
         let (sender, state) = watch::channel(State {
             traffic,
             cut_below: 0,
             lost_below: 0,
+            slow: false,
         });
         let port = match traffic {
             Traffic::Refused => Port::Reserved(socket),
@@ -87,9 +105,15 @@ impl Proxy {
         tokio::spawn(accept(port, address, server, state, Arc::clone(&opened)));
         Self {
             url,
+            address,
             state: sender,
             opened,
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The database as it is seen through this proxy.
@@ -124,6 +148,11 @@ impl Proxy {
     pub fn lose(&self) {
         let opened = self.opened.load(Ordering::SeqCst);
         self.state.send_modify(|state| state.lost_below = opened);
+    }
+
+    /// Lets bytes trickle from now on, or flow again.
+    pub fn slow(&self, slow: bool) {
+        self.state.send_modify(|state| state.slow = slow);
     }
 
     fn switch(&self, traffic: Traffic) {
@@ -238,7 +267,15 @@ async fn pump(
         if length == 0 {
             return to.shutdown().await;
         }
-        to.write_all(&buffer[..length]).await?;
+        let slow = state.borrow().slow;
+        let piece = if slow { SLOW_PIECE } else { length };
+        for piece in buffer[..length].chunks(piece) {
+            if slow {
+                // This is no wait of a test: it is what the network is like.
+                tokio::time::sleep(SLOW_PAUSE).await;
+            }
+            to.write_all(piece).await?;
+        }
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Caller {
 pub struct Settings {
     pub callers: Vec<Caller>,
     pub policies: Vec<Policy>,
+    /// Whether calls of several callers run at once, on a clock that runs by itself, and
+    /// never back.
+    pub concurrent: bool,
 }
 
 impl Policy {

@@ -57,7 +57,7 @@ struct Rotation {
 impl World {
     pub async fn start(kind: Kind, upset: Upset) -> Self {
         let database = Database::new(kind).await;
-        let settings = settings::settings(true);
+        let settings = settings::settings(false);
         settings::write(&settings, &config_file(&database));
         let keys = Rotation::of(&database);
         let first = serve(&database, upset);

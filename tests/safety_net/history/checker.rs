@@ -1,0 +1,109 @@
+//! Decides whether some order of calls explains what callers were told: linearizability
+//! of a record, by the search of Wing and Gong with the memory of Lowe ("Testing for
+//! linearizability", 2017).
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use crate::model::{Call, Codes, Model, Moment, Settings, Told};
+
+/// A call, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub call: Call,
+    pub client: usize,
+    pub replica: usize,
+    pub invoked: Instant,
+    /// When its answer came; `None`: it may take effect at any time, or never.
+    pub returned: Option<Instant>,
+    /// When, by the store's clock, it may have been decided.
+    pub decided: Moment,
+    pub told: Option<Told>,
+    /// What a call without an answer failed with.
+    pub failure: String,
+}
+
+/// What the search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is an order.
+    Explained,
+    /// There is none.
+    Violated,
+    /// The search was given up.
+    Undecided,
+}
+
+/// More states than this are not visited; no history has come near it.
+const MOST_VISITED: usize = 2_000_000;
+
+/// Searches for an order of `events`, of which there may be 64, that starts from nothing
+/// and in which the rules allow every answer.
+pub fn check(events: &[Event], settings: &Settings, codes: &Codes) -> Verdict {
+    assert!(events.len() <= 64, "a set of events is one word");
+    let mut search = Search {
+        events,
+        settings,
+        codes,
+        answered: (0..events.len())
+            .filter(|&index| events[index].told.is_some())
+            .fold(0, |set, index| set | 1 << index),
+        visited: HashSet::new(),
+    };
+    if search.explains(0, &Model::default()) {
+        Verdict::Explained
+    } else if search.visited.len() < MOST_VISITED {
+        Verdict::Violated
+    } else {
+        Verdict::Undecided
+    }
+}
+
+struct Search<'a> {
+    events: &'a [Event],
+    settings: &'a Settings,
+    codes: &'a Codes,
+    /// The events that must be in the order.
+    answered: u64,
+    /// What was tried before: which events had happened, and what state they left.
+    visited: HashSet<(u64, Model)>,
+}
+
+impl Search<'_> {
+    /// Whether all answers that are still to come can follow from `state`.
+    fn explains(&mut self, done: u64, state: &Model) -> bool {
+        if done & self.answered == self.answered {
+            return true;
+        }
+        // Nothing that began after an event ended can have happened before it.
+        let first_end = (0..self.events.len())
+            .filter(|index| done & 1 << index == 0)
+            .filter_map(|index| self.events[index].returned)
+            .min();
+        for (index, event) in self.events.iter().enumerate() {
+            let later = first_end.is_some_and(|end| end < event.invoked);
+            if done & 1 << index != 0 || later {
+                continue;
+            }
+            let after = state.after(
+                self.settings,
+                self.codes,
+                &event.call,
+                event.decided,
+                event.told.as_ref(),
+            );
+            for state in after {
+                if self.visited.len() >= MOST_VISITED {
+                    return false;
+                }
+                let done = done | 1 << index;
+                let new = self.visited.insert((done, state.clone()));
+                if new && self.explains(done, &state) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
