@@ -24,13 +24,26 @@ pub struct Event {
     pub failure: String,
 }
 
+impl Event {
+    /// What was asked and told, in a line.
+    pub fn brief(&self) -> String {
+        let Self {
+            call,
+            decided,
+            told,
+            ..
+        } = self;
+        format!("{:?} {:?} {decided:?} {told:?}", call.id, call.ask)
+    }
+}
+
 /// What the search found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is an order.
     Explained,
-    /// There is none.
-    Violated,
+    /// There is none. Those calls stand in the longest one that was found, in their order.
+    Violated(Vec<usize>),
     /// The search was given up.
     Undecided,
 }
@@ -50,11 +63,13 @@ pub fn check(events: &[Event], settings: &Settings, codes: &Codes) -> Verdict {
             .filter(|&index| events[index].told.is_some())
             .fold(0, |set, index| set | 1 << index),
         visited: HashSet::new(),
+        order: Vec::new(),
+        longest: Vec::new(),
     };
     if search.explains(0, &Model::default()) {
         Verdict::Explained
     } else if search.visited.len() < MOST_VISITED {
-        Verdict::Violated
+        Verdict::Violated(search.longest)
     } else {
         Verdict::Undecided
     }
@@ -68,6 +83,8 @@ struct Search<'a> {
     answered: u64,
     /// What was tried before: which events had happened, and what state they left.
     visited: HashSet<(u64, Model)>,
+    order: Vec<usize>,
+    longest: Vec<usize>,
 }
 
 impl Search<'_> {
@@ -99,9 +116,17 @@ impl Search<'_> {
                 }
                 let done = done | 1 << index;
                 let new = self.visited.insert((done, state.clone()));
-                if new && self.explains(done, &state) {
+                if !new {
+                    continue;
+                }
+                self.order.push(index);
+                if self.order.len() > self.longest.len() {
+                    self.longest.clone_from(&self.order);
+                }
+                if self.explains(done, &state) {
                     return true;
                 }
+                self.order.pop();
             }
         }
         false

@@ -167,15 +167,23 @@ impl Fleet {
         self.current(number).front
     }
 
-    pub fn crash_postgres(&self) {
+    pub async fn crash_postgres(self: &Arc<Self>) {
         self.up.send_replace(false);
-        tokio::task::block_in_place(|| self.postgres.crash());
+        let fleet = Arc::clone(self);
+        let crashed = tokio::task::spawn_blocking(move || fleet.postgres.crash());
+        crashed.await.expect("it starts again");
         self.up.send_replace(true);
     }
 
     /// Moves the store's clock ahead.
     pub async fn advance(&self, milliseconds: i64) {
-        self.clock.advance(self.database.url(), milliseconds).await;
+        self.clock.announce(milliseconds);
+        // What is written a second time is the same.
+        while self.clock.advance(self.database.url()).await.is_err() {
+            let mut up = self.up.subscribe();
+            // The sender is a field of this very fleet.
+            let _ = up.wait_for(|up| *up).await;
+        }
     }
 
     /// Waits until so many more calls have ended.
@@ -295,21 +303,24 @@ impl StoreClock {
             .expect("the view is replaced");
     }
 
-    async fn advance(&self, url: &str, milliseconds: i64) {
-        let ahead = self.ahead.load(Ordering::SeqCst) + milliseconds;
-        self.perhaps.store(ahead, Ordering::SeqCst);
-        let advanced = async {
-            let mut connection = PgConnection::connect(url).await?;
-            sqlx::query("UPDATE test_clock SET ahead = $1")
-                .bind(ahead)
-                .execute(&mut connection)
-                .await?;
-            connection.close().await
-        };
-        let advanced: Result<(), sqlx::Error> = advanced.await;
-        advanced.expect("nobody crashes the database meanwhile");
+    /// From now on the clock may be so much further ahead.
+    fn announce(&self, milliseconds: i64) {
+        self.perhaps.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    /// Puts it ahead as announced.
+    async fn advance(&self, url: &str) -> Result<(), sqlx::Error> {
+        let ahead = self.perhaps.load(Ordering::SeqCst);
+        let mut connection = PgConnection::connect(url).await?;
+        sqlx::query("UPDATE test_clock SET ahead = $1")
+            .bind(ahead)
+            .execute(&mut connection)
+            .await?;
         self.ahead.store(ahead, Ordering::SeqCst);
         self.jumps.fetch_add(1, Ordering::SeqCst);
+        // It is written, whatever becomes of the connection.
+        drop(connection);
+        Ok(())
     }
 
     /// Not later than what a call that begins now may load.

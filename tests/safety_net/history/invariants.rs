@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::checker::Event;
-use crate::model::{Ask, DAY, HOUR, Outcome, Policy, Told};
+use crate::model::{Ask, DAY, HOUR, Moment, Outcome, Policy, Told};
 
 /// Checks the calls about one recipient.
 ///
@@ -23,20 +23,21 @@ pub fn check(events: &[Event], policy: &Policy) -> Result<(), String> {
             times.len()
         ));
     }
-    let sends = sends(events, policy);
-    let all: Vec<i64> = sends.iter().map(|(at, _)| *at).collect();
+    let (all, by_network) = sends(events, policy);
     within(&all, policy.sends_per_hour, HOUR, "sends_per_hour")?;
     within(&all, policy.sends_per_day, DAY, "sends_per_day")?;
-    let by_network: Vec<i64> = sends
-        .iter()
-        .filter(|(_, by_network)| *by_network)
-        .map(|(at, _)| *at)
-        .collect();
     within(
         &by_network,
         policy.ip_sends_per_hour,
         HOUR,
         "ip_sends_per_hour",
+    )?;
+    let failures = failures(events);
+    within(
+        &failures,
+        policy.ip_failures_per_hour,
+        HOUR,
+        "ip_failures_per_hour",
     )?;
     caused(events, policy)
 }
@@ -64,8 +65,9 @@ fn verdicts(events: &[Event], wanted: Outcome) -> BTreeMap<&str, Vec<String>> {
     found
 }
 
-/// When codes were sent, and whether a client's network was told.
-fn sends(events: &[Event], policy: &Policy) -> Vec<(i64, bool)> {
+/// When codes were sent; and when those paid a client network's limit, which may have
+/// been a while before, by a try that lost its race.
+fn sends(events: &[Event], policy: &Policy) -> (Vec<Moment>, Vec<Moment>) {
     let mut sends = BTreeMap::new();
     for event in events {
         if let (
@@ -77,26 +79,60 @@ fn sends(events: &[Event], policy: &Policy) -> Vec<(i64, bool)> {
             Ask::Send { network, .. },
         ) = (&event.told, &event.call.ask)
         {
+            let at = resend_at - policy.resend_after;
+            let earliest = event.decided.earliest.min(at);
+            let paid = network.as_ref().map(|_| Moment {
+                earliest,
+                latest: at,
+            });
             // One that was told again was told the same.
-            sends.insert(
-                (resend_at - policy.resend_after, challenge),
-                network.is_some(),
-            );
+            sends.entry((at, challenge)).or_insert(paid);
         }
     }
-    sends
-        .into_iter()
-        .map(|((at, _), network)| (at, network))
-        .collect()
+    let all = sends.keys().map(|(at, _)| Moment::exact(*at)).collect();
+    (all, sends.into_values().flatten().collect())
 }
 
-/// No window holds more than a burst and what is refilled meanwhile.
-fn within(times: &[i64], count: i64, period: i64, limit: &str) -> Result<(), String> {
+/// When wrong answers from a client's network were judged.
+fn failures(events: &[Event]) -> Vec<Moment> {
+    let mut failures = BTreeMap::new();
+    for (index, event) in events.iter().enumerate() {
+        let (
+            Some(Told::Verdict {
+                outcome: Outcome::WrongCode,
+                ..
+            }),
+            Ask::Verify {
+                network: Some(_), ..
+            },
+        ) = (&event.told, &event.call.ask)
+        else {
+            continue;
+        };
+        let request = event
+            .call
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("unnamed {index}"));
+        let known = failures.entry(request).or_insert(event.decided);
+        known.earliest = known.earliest.min(event.decided.earliest);
+        known.latest = known.latest.max(event.decided.latest);
+    }
+    failures.into_values().collect()
+}
+
+/// No window holds more than a burst and what is refilled meanwhile, whenever in its time
+/// each was taken.
+fn within(times: &[Moment], count: i64, period: i64, limit: &str) -> Result<(), String> {
     let interval = (period + count - 1) / count;
-    for (first, start) in times.iter().enumerate() {
-        for (last, end) in times.iter().enumerate().skip(first) {
-            let taken = i64::try_from(last - first + 1).expect("few");
-            if taken > count + (end - start) / interval {
+    for first in times {
+        for last in times {
+            let (start, end) = (first.earliest, last.latest);
+            let inside = times
+                .iter()
+                .filter(|at| start <= at.earliest && at.latest <= end);
+            let taken = i64::try_from(inside.count()).expect("few");
+            if start <= end && taken > count + (end - start) / interval {
                 return Err(format!("{limit} was exceeded: {times:?}"));
             }
         }

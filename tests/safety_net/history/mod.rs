@@ -117,7 +117,18 @@ async fn judge(fleet: &Arc<Fleet>, name: &Name, events: Vec<Event>, start: Insta
     let settings = &fleet.settings;
     match tokio::task::block_in_place(|| checker::check(&events, settings, &codes)) {
         Verdict::Explained => {}
-        Verdict::Violated => fail("no order of calls explains these answers"),
+        Verdict::Violated(longest) => {
+            let calls: Vec<String> = longest.iter().map(|&index| events[index].brief()).collect();
+            let rest: Vec<String> = (0..events.len())
+                .filter(|index| !longest.contains(index))
+                .map(|index| events[index].brief())
+                .collect();
+            fail(&format!(
+                "no order of calls explains these answers; the longest is\n{}\nwithout\n{}\nall:",
+                calls.join("\n"),
+                rest.join("\n"),
+            ))
+        }
         Verdict::Undecided => fail("the search for an order was given up"),
     }
     fleet.mail.forget(&name.recipient);

@@ -129,7 +129,7 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
             let mut pauses = fleet.pauses.lock().expect("nobody panics holding it");
             pauses.push((replica, start, Instant::now()));
         }
-        Fault::CrashPostgres => fleet.crash_postgres(),
+        Fault::CrashPostgres => fleet.crash_postgres().await,
         Fault::CutStore => fleet.store_network(replica).cut(),
         Fault::SlowStore => {
             fleet.store_network(replica).slow(true);

@@ -31,6 +31,9 @@ const MOST_LOST: usize = 7;
 /// without.
 const MAIL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Of a call that nobody heard of any more: it may be decided at any time to come.
+const UNDECIDED: i64 = i64::MAX;
+
 /// What is known of one recipient's calls.
 pub struct Scenario {
     pub name: Name,
@@ -74,7 +77,11 @@ impl Scenario {
             tasks.spawn(async move { scenario.call_around(caller, dice).await });
         }
         tasks.join_all().await;
-        let events = std::mem::take(&mut *scenario.events.lock().expect("no caller panics"));
+        let mut events = std::mem::take(&mut *scenario.events.lock().expect("no caller panics"));
+        let end = scenario.fleet.clock.latest();
+        for event in &mut events {
+            event.decided.latest = event.decided.latest.min(end);
+        }
         (scenario.name.clone(), events)
     }
 
@@ -180,9 +187,18 @@ impl Scenario {
             Ok(Ok(told)) => Ok(told),
             Ok(Err(status)) => {
                 assert_no_fault(&status, call);
-                Err(format!("{:?}: {}", status.code(), status.message()))
+                let refused = status.get_error_details().error_info().is_some();
+                Err((
+                    format!("{:?}: {}", status.code(), status.message()),
+                    refused,
+                ))
             }
-            Err(_) => Err("no answer in time".to_owned()),
+            Err(_) => Err(("no answer in time".to_owned(), false)),
+        };
+        let latest = match &told {
+            // It may be on its way yet.
+            Err((_, false)) => UNDECIDED,
+            _ => latest,
         };
         let settled = told.is_ok();
         let sent = match &told {
@@ -196,7 +212,11 @@ impl Scenario {
             invoked,
             returned: settled.then_some(returned),
             decided: Moment { earliest, latest },
-            failure: told.as_ref().err().cloned().unwrap_or_default(),
+            failure: told
+                .as_ref()
+                .err()
+                .map(|(failure, _)| failure.clone())
+                .unwrap_or_default(),
             told: told.ok(),
         };
         self.events.lock().expect("no caller panics").push(event);

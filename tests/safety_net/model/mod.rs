@@ -36,6 +36,9 @@ pub struct Case<'a> {
     pub policy: &'a Policy,
     pub call: &'a Call,
     pub now: Moment,
+    /// When it may have paid the limits that records share: under races also before it
+    /// was decided for the last time.
+    pub paid: Moment,
     pub codes: &'a Codes,
     pub doubt: &'a mut Doubt,
     pub clock_steps_back: bool,
@@ -80,16 +83,25 @@ impl Model {
             Some(Told::Verdict { verified_at, .. }) => *verified_at,
             _ => None,
         };
+        let called = now;
         let now = decided_at
             .filter(|&at| now.contains(at))
             .map_or(now, Moment::exact);
+        let paid = Moment {
+            earliest: if settings.concurrent {
+                called.earliest
+            } else {
+                now.earliest
+            },
+            ..now
+        };
         let mut states = Vec::new();
         for (mut state, reply) in Doubt::every_way(|doubt| {
             let mut state = self.clone();
             if let (Some(told), Some(record)) = (told, state.records.get_mut(&call.name)) {
                 record.learn(told, doubt);
             }
-            let mut reply = state.answer(settings, codes, call, now, doubt);
+            let mut reply = state.answer(settings, codes, call, (now, paid), doubt);
             if let Reply::Sent { code, .. } = &mut reply {
                 *code &= settings.callers[call.name.caller].delivers;
             }
@@ -115,7 +127,7 @@ impl Model {
         settings: &Settings,
         codes: &Codes,
         call: &Call,
-        now: Moment,
+        (now, paid): (Moment, Moment),
         doubt: &mut Doubt,
     ) -> Reply {
         let caller = &settings.callers[call.name.caller];
@@ -150,6 +162,7 @@ impl Model {
             policy,
             call,
             now,
+            paid,
             codes,
             doubt,
             clock_steps_back: !settings.concurrent,

@@ -134,8 +134,15 @@ impl Record {
         self.names.len() - 1
     }
 
-    fn admits(&self, challenge: Option<&str>) -> bool {
-        challenge.is_none_or(|name| self.names[self.newest()].as_deref() == Some(name))
+    /// Whether the newest challenge is the one that a caller means. One whose name nobody
+    /// was told may be.
+    fn admits(&mut self, challenge: Option<&str>, doubt: &mut Doubt) -> bool {
+        let Some(name) = challenge else { return true };
+        let newest = self.newest();
+        match &self.names[newest] {
+            Some(known) => known == name,
+            None => doubt.either() && self.is_named(newest, name),
+        }
     }
 
     fn lives(&self, case: &mut Case) -> bool {
@@ -269,8 +276,14 @@ impl Record {
                 live,
             });
         }
-        let hour = take(self.hour_full_at, policy.sends_per_hour, HOUR, case);
-        let day = take(self.day_full_at, policy.sends_per_day, DAY, case);
+        let hour = take(
+            self.hour_full_at,
+            policy.sends_per_hour,
+            HOUR,
+            now,
+            case.doubt,
+        );
+        let day = take(self.day_full_at, policy.sends_per_day, DAY, now, case.doubt);
         let network = shared.map(|shared| shared.take(limits, case)).transpose();
         // Who waits for the longest is not refused by another limit afterwards.
         let mut longest: Option<(&'static str, Moment)> = None;
@@ -314,7 +327,9 @@ impl Record {
             return Reply::wait(reason, until.since(now));
         }
         let forgotten_at = self.expires_at.plus(EXPIRED_TOLD_FOR);
-        if self.end != End::None || !self.admits(challenge) || !case.doubt.before(now, forgotten_at)
+        if self.end != End::None
+            || !self.admits(challenge, case.doubt)
+            || !case.doubt.before(now, forgotten_at)
         {
             return verdict(Outcome::NotFound, None);
         }
@@ -378,7 +393,7 @@ impl Record {
 
     /// Ends the live code, and forgets wrong answers if asked to.
     fn cancel(&mut self, challenge: Option<&str>, reset: bool, case: &mut Case) -> Reply {
-        let named = self.admits(challenge);
+        let named = self.admits(challenge, case.doubt);
         let cancelled = named && self.lives(case);
         let reset = named && reset && self.remembered_failures(case) > 0;
         let reply = Reply::Cancelled { cancelled, reset };
@@ -394,8 +409,8 @@ impl Record {
         reply
     }
 
-    fn status(&self, challenge: Option<&str>, case: &mut Case) -> Reply {
-        if !self.admits(challenge) {
+    fn status(&mut self, challenge: Option<&str>, case: &mut Case) -> Reply {
+        if !self.admits(challenge, case.doubt) {
             return NOTHING_KNOWN;
         }
         let remaining = case.policy.max_attempts.saturating_sub(self.attempts);
@@ -502,7 +517,7 @@ fn shared(network: Option<&str>, limit: &'static str, case: &Case) -> Option<Sha
 impl Shared {
     fn take(&self, limits: &Limits, case: &mut Case) -> Result<Moment, Moment> {
         let full_at = limits.get(&self.key).copied().unwrap_or(Moment::LONG_AGO);
-        take(full_at, self.count, HOUR, case)
+        take(full_at, self.count, HOUR, case.paid, case.doubt)
     }
 }
 
@@ -533,8 +548,13 @@ const fn burst(count: i64, period: i64) -> i64 {
 
 /// Rule 6, the generic cell rate algorithm: takes one, and tells when all will be there
 /// again; or tells how long to wait for one.
-fn take(full_at: Moment, count: i64, period: i64, case: &mut Case) -> Result<Moment, Moment> {
-    let (now, doubt): (Moment, &mut Doubt) = (case.now, case.doubt);
+fn take(
+    full_at: Moment,
+    count: i64,
+    period: i64,
+    now: Moment,
+    doubt: &mut Doubt,
+) -> Result<Moment, Moment> {
     if !doubt.before(now, full_at) {
         return Ok(now.plus(interval(count, period)));
     }
