@@ -5,6 +5,7 @@
 mod figures;
 mod history;
 mod model;
+mod page;
 mod server;
 mod settings;
 mod stateful;

@@ -227,11 +227,15 @@ fn status(reply: otpd::grpc::v1::GetOtpStatusResponse, call: &Call) -> Told {
     assert!(reply.recipient.is_empty() || reply.recipient == call.name.recipient);
     let optional = |at: Option<Timestamp>| at.map(|at| milliseconds(Some(at)));
     assert_eq!(reply.live, !reply.challenge_id.is_empty());
+    assert_eq!(reply.live, reply.expires_at.is_some());
+    assert!(reply.live || reply.attempts_remaining == 0);
+    let live = reply.expires_at.map(|at| {
+        let expires_at = milliseconds(Some(at));
+        (reply.challenge_id, expires_at, reply.attempts_remaining)
+    });
     Told::Status {
-        challenge: reply.live.then_some(reply.challenge_id),
-        expires_at: optional(reply.expires_at),
+        live,
         resend_at: optional(reply.resend_at),
-        remaining: reply.attempts_remaining,
         blocked_until: optional(reply.blocked_until),
     }
 }

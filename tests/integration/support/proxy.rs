@@ -74,6 +74,7 @@ impl Proxy {
     }
 
     /// A proxy that forwards to `server`, whatever that is.
+    #[allow(dead_code, reason = "the safety net uses it")]
     pub fn before(server: SocketAddr) -> Self {
         Self::start_before(&format!("any://user@{server}/"), Traffic::Forwarded)
     }
@@ -112,6 +113,7 @@ impl Proxy {
     }
 
     /// Where it listens.
+    #[allow(dead_code, reason = "the safety net uses it")]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -151,6 +153,7 @@ impl Proxy {
     }
 
     /// Lets bytes trickle from now on, or flow again.
+    #[allow(dead_code, reason = "the safety net uses it")]
     pub fn slow(&self, slow: bool) {
         self.state.send_modify(|state| state.slow = slow);
     }

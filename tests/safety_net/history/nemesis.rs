@@ -89,11 +89,14 @@ pub async fn rage(
         let fault = Fault::choose(turn, &mut dice);
         let replica = dice.below(REPLICAS);
         strike(&fleet, fault, replica, &mut dice).await;
-        let mut counted = faults.lock().expect("nobody panics holding it");
-        *counted.entry(fault).or_default() += 1;
-        drop(counted);
+        note(faults, fault);
         fleet.after_calls(every).await;
     }
+}
+
+fn note(faults: &std::sync::Mutex<Faults>, fault: Fault) {
+    let mut counted = faults.lock().expect("nobody panics holding it");
+    *counted.entry(fault).or_default() += 1;
 }
 
 /// Moves the store's clock ahead every so many calls.

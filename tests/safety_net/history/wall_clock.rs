@@ -55,6 +55,8 @@ impl WallClocks {
     }
 }
 
+const TEN_YEARS: i64 = 10 * 366 * 24 * 3_600;
+
 #[test]
 fn the_wall_clock_of_one_process_is_moved() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
@@ -67,6 +69,5 @@ fn the_wall_clock_of_one_process_is_moved() {
         let said = String::from_utf8(said).expect("digits");
         said.trim().parse::<i64>().expect("a year")
     };
-    const TEN_YEARS: i64 = 10 * 366 * 24 * 3_600;
     assert!((10..=11).contains(&(year(TEN_YEARS) - year(0))));
 }

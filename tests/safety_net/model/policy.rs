@@ -1,5 +1,7 @@
 //! The numbers that the server and the model are both given.
 
+use std::fmt::Write as _;
+
 pub const SECOND: i64 = 1_000;
 pub const HOUR: i64 = 3_600 * SECOND;
 pub const DAY: i64 = 24 * HOUR;
@@ -93,14 +95,15 @@ impl Policy {
         ..Self::DEFAULT
     };
 
-    /// Its keys in the configuration.
+    /// Its table in the configuration.
     fn toml(&self) -> String {
         let seconds = |milliseconds: i64| milliseconds / SECOND;
         format!(
-            "code_length = {}\ncode_ttl = \"{}s\"\nmax_attempts = {}\nresend_after = \"{}s\"\n\
+            "[purposes.{}]\ncode_length = {}\ncode_ttl = \"{}s\"\nmax_attempts = {}\nresend_after = \"{}s\"\n\
              require_challenge_id = {}\nfailure_delay = \"{}s\"\nfailure_limit = {}\n\
              failure_memory = \"{}s\"\nsends_per_hour = {}\nsends_per_day = {}\n\
              ip_sends_per_hour = {}\nip_failures_per_hour = {}\nrequest_memory = \"{}s\"\n",
+            self.name,
             self.code_length,
             seconds(self.code_ttl),
             self.max_attempts,
@@ -123,7 +126,7 @@ impl Settings {
     pub fn toml(&self, token_digest: impl Fn(&Caller) -> String) -> String {
         let mut text = "default_region = \"RU\"\n".to_owned();
         for policy in &self.policies {
-            text += &format!("[purposes.{}]\n{}", policy.name, policy.toml());
+            text += &policy.toml();
         }
         for caller in self.callers.iter().filter(|caller| caller.known) {
             let purposes: Vec<&str> = caller
@@ -131,14 +134,16 @@ impl Settings {
                 .iter()
                 .map(|&purpose| self.policies[purpose].name)
                 .collect();
-            text += &format!(
+            write!(
+                text,
                 "[callers.{}]\ntoken_sha256 = [\"{}\"]\npurposes = {purposes:?}\n\
                  destinations = [\"*\"]\nmay_reset_failures = {}\ndelivers = {}\n",
                 caller.name,
                 token_digest(caller),
                 caller.may_reset_failures,
                 caller.delivers,
-            );
+            )
+            .expect("a string takes all");
         }
         text
     }

@@ -65,10 +65,8 @@ pub enum Told {
         reset: bool,
     },
     Status {
-        challenge: Option<String>,
-        expires_at: Option<i64>,
+        live: Option<(String, i64, u32)>,
         resend_at: Option<i64>,
-        remaining: u32,
         blocked_until: Option<i64>,
     },
     Refused {
@@ -145,11 +143,6 @@ impl Reply {
     /// Whether it is what the server told. `named` holds a challenge of the model to
     /// its name, or gives it that one where it has none.
     pub fn is_told_by(&self, told: &Told, mut named: impl FnMut(usize, &str) -> bool) -> bool {
-        let at = |moment: &Option<Moment>, told: &Option<i64>| match (moment, told) {
-            (None, None) => true,
-            (Some(moment), Some(told)) => moment.contains(*told),
-            _ => false,
-        };
         match (self, told) {
             (
                 Self::Sent {
@@ -189,7 +182,7 @@ impl Reply {
             ) => {
                 outcome == told
                     && remaining == left
-                    && at(verified_at, then)
+                    && at(*verified_at, *then)
                     && challenge.map_or(name.is_empty(), |challenge| named(challenge, name))
             }
             (
@@ -206,21 +199,19 @@ impl Reply {
                     blocked_until,
                 },
                 Told::Status {
-                    challenge,
-                    expires_at,
+                    live: other,
                     resend_at: next,
-                    remaining,
                     blocked_until: until,
                 },
             ) => {
-                let lives = match (live, challenge, expires_at) {
-                    (None, None, None) => *remaining == 0,
-                    (Some((number, dies, left)), Some(name), Some(told)) => {
+                let lives = match (live, other) {
+                    (None, None) => true,
+                    (Some((number, dies, left)), Some((name, told, remaining))) => {
                         dies.contains(*told) && left == remaining && named(*number, name)
                     }
                     _ => false,
                 };
-                lives && at(resend_at, next) && at(blocked_until, until)
+                lives && at(*resend_at, *next) && at(*blocked_until, *until)
             }
             (
                 Self::Refused {
@@ -243,9 +234,18 @@ impl Reply {
                     }
                     _ => false,
                 };
-                *reason == told && *limit == which.as_deref() && at(wait, pause) && lives
+                *reason == told && *limit == which.as_deref() && at(*wait, *pause) && lives
             }
             _ => false,
         }
+    }
+}
+
+/// Whether an instant that may be told was told, or none was.
+fn at(moment: Option<Moment>, told: Option<i64>) -> bool {
+    match (moment, told) {
+        (None, None) => true,
+        (Some(moment), Some(told)) => moment.contains(told),
+        _ => false,
     }
 }

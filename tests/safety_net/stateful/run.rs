@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
         let alone = alone && challenge.is_some();
         if alone && matches!(named, Named::Garbled | Named::Foreign) {
             // It finds no record of this caller.
-            name.recipient = "nobody".to_owned();
+            "nobody".clone_into(&mut name.recipient);
         }
         (name, challenge, alone)
     }

@@ -238,10 +238,10 @@ impl Rotation {
             1 => &[&self.new, &self.old],
             _ => &[&self.new],
         };
-        let mut ring = format!("{}\n", self.index);
-        for seal in seals {
-            ring += &format!("{}\n", seal.trim_end());
-        }
-        ring
+        let lines: Vec<&str> = std::iter::once(&self.index)
+            .chain(seals.iter().copied())
+            .map(|line| line.trim_end())
+            .collect();
+        lines.join("\n")
     }
 }
