@@ -2,7 +2,10 @@
 //! of a record, by the search of Wing and Gong with the memory of Lowe ("Testing for
 //! linearizability", 2017).
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use tokio::time::Instant;
 
@@ -49,7 +52,12 @@ pub enum Verdict {
 }
 
 /// More states than this are not visited; no history has come near it.
-const MOST_VISITED: usize = 2_000_000;
+const MOST_VISITED: usize = 300_000;
+
+/// Whether a violation was found, and other searches may be given up.
+pub static OVER: AtomicBool = AtomicBool::new(false);
+/// The most states that a search has visited so far.
+pub static LARGEST: AtomicU64 = AtomicU64::new(0);
 
 /// Searches for an order of `events`, of which there may be 64, that starts from nothing
 /// and in which the rules allow every answer.
@@ -66,9 +74,12 @@ pub fn check(events: &[Event], settings: &Settings, codes: &Codes) -> Verdict {
         order: Vec::new(),
         longest: Vec::new(),
     };
-    if search.explains(0, &Model::default()) {
+    let explained = search.explains(0, &Model::default());
+    let visited = u64::try_from(search.visited.len()).expect("a word");
+    LARGEST.fetch_max(visited, Ordering::SeqCst);
+    if explained {
         Verdict::Explained
-    } else if search.visited.len() < MOST_VISITED {
+    } else if !search.given_up() {
         Verdict::Violated(search.longest)
     } else {
         Verdict::Undecided
@@ -88,6 +99,10 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    fn given_up(&self) -> bool {
+        self.visited.len() >= MOST_VISITED || OVER.load(Ordering::SeqCst)
+    }
+
     /// Whether all answers that are still to come can follow from `state`.
     fn explains(&mut self, done: u64, state: &Model) -> bool {
         if done & self.answered == self.answered {
@@ -111,7 +126,7 @@ impl Search<'_> {
                 event.told.as_ref(),
             );
             for state in after {
-                if self.visited.len() >= MOST_VISITED {
+                if self.given_up() {
                     return false;
                 }
                 let done = done | 1 << index;

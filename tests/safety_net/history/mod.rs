@@ -16,7 +16,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use tokio::{task::JoinSet, time::Instant};
@@ -37,8 +37,8 @@ const AT_ONCE: usize = 24;
 #[tokio::test(flavor = "multi_thread")]
 async fn some_order_of_calls_explains_every_answer() {
     let long = figures::asked("SAFETY_NET_CALLS");
-    let most_calls: u64 = long.unwrap_or(8_000);
-    let faults_every = if long.is_some() { 900 } else { 150 };
+    let most_calls: u64 = long.unwrap_or(5_000);
+    let faults_every = if long.is_some() { 900 } else { 100 };
     let seed = figures::seed();
     let mut figures = Figures::new("history", seed);
     let fleet = Arc::new(Fleet::start().await);
@@ -56,7 +56,9 @@ async fn some_order_of_calls_explains_every_answer() {
     for (fault, number) in faults.into_inner().expect("nobody panics holding it") {
         figures.count(fault.name(), number);
     }
-    let jumps = fleet.clock.jumps.load(std::sync::atomic::Ordering::SeqCst);
+    let jumps = fleet.clock.jumps.load(Ordering::SeqCst);
+    let largest = checker::LARGEST.load(Ordering::SeqCst);
+    figures.count("states in the largest search", largest);
     figures.count("jumps of the store's clock", jumps);
     figures.write();
 }
@@ -101,6 +103,7 @@ async fn record(
 async fn judge(fleet: &Arc<Fleet>, name: &Name, events: Vec<Event>, start: Instant) -> Vec<Event> {
     let policy = &fleet.settings.policies[name.purpose];
     let fail = |what: &str| -> ! {
+        checker::OVER.store(true, Ordering::SeqCst);
         let history = written(&events, start, &fleet.mail.of(&name.recipient));
         let file = std::env::temp_dir().join("otpd-history.txt");
         // The message says all as well.
