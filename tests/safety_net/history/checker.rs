@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::model::{Call, Codes, Model, Moment, Settings, Told};
+use crate::model::{Call, Codes, Model, Moment, Outcome, Settings, Told};
 
 /// A call, and what came of it.
 #[derive(Clone, Debug)]
@@ -108,16 +108,9 @@ impl Search<'_> {
         if done & self.answered == self.answered {
             return true;
         }
-        // Nothing that began after an event ended can have happened before it.
-        let first_end = (0..self.events.len())
-            .filter(|index| done & 1 << index == 0)
-            .filter_map(|index| self.events[index].returned)
-            .min();
-        for (index, event) in self.events.iter().enumerate() {
-            let later = first_end.is_some_and(|end| end < event.invoked);
-            if done & 1 << index != 0 || later {
-                continue;
-            }
+        let mut choices = Vec::new();
+        for index in self.possible_next(done) {
+            let event = &self.events[index];
             let after = state.after(
                 self.settings,
                 self.codes,
@@ -125,25 +118,67 @@ impl Search<'_> {
                 event.decided,
                 event.told.as_ref(),
             );
-            for state in after {
-                if self.given_up() {
-                    return false;
+            if is_passive(event) && after.contains(state) {
+                // It fits here and changes nothing, so an order that has it later would
+                // do as well with it here: there is no need for another choice.
+                choices = vec![(index, state.clone())];
+                break;
+            }
+            for after in after {
+                // A call without an answer that changes nothing need not have happened.
+                if event.told.is_some() || after != *state {
+                    choices.push((index, after));
                 }
-                let done = done | 1 << index;
-                let new = self.visited.insert((done, state.clone()));
-                if !new {
-                    continue;
-                }
-                self.order.push(index);
-                if self.order.len() > self.longest.len() {
-                    self.longest.clone_from(&self.order);
-                }
-                if self.explains(done, &state) {
-                    return true;
-                }
-                self.order.pop();
             }
         }
+        for (index, state) in choices {
+            if self.given_up() {
+                return false;
+            }
+            let done = done | 1 << index;
+            if !self.visited.insert((done, state.clone())) {
+                continue;
+            }
+            self.order.push(index);
+            if self.order.len() > self.longest.len() {
+                self.longest.clone_from(&self.order);
+            }
+            if self.explains(done, &state) {
+                return true;
+            }
+            self.order.pop();
+        }
         false
+    }
+
+    /// The events that may come next: nothing that began after another one had ended can
+    /// have happened before it. Those with an answer come first, in the order of their
+    /// ends, which is mostly right.
+    fn possible_next(&self, done: u64) -> Vec<usize> {
+        let open = (0..self.events.len()).filter(|index| done & 1 << index == 0);
+        let first_end = open
+            .clone()
+            .filter_map(|index| self.events[index].returned)
+            .min();
+        let mut next: Vec<usize> = open
+            .filter(|&index| first_end.is_none_or(|end| self.events[index].invoked <= end))
+            .collect();
+        next.sort_by_key(|&index| {
+            let returned = self.events[index].returned;
+            (returned.is_none(), returned)
+        });
+        next
+    }
+}
+
+/// Whether an answer is one of those that come without a change.
+fn is_passive(event: &Event) -> bool {
+    match &event.told {
+        Some(Told::Verdict { outcome, .. }) => {
+            !matches!(outcome, Outcome::Verified | Outcome::WrongCode)
+        }
+        Some(Told::Cancelled { cancelled, reset }) => !cancelled && !reset,
+        Some(Told::Status { .. } | Told::Refused { .. }) => true,
+        Some(Told::Sent { .. }) | None => false,
     }
 }
