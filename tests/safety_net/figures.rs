@@ -46,6 +46,10 @@ impl Figures {
         self.counts.insert(what.to_owned(), number);
     }
 
+    pub fn counted(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or_default()
+    }
+
     /// Prints the figures, and writes them into the directory of `SAFETY_NET_FIGURES`
     /// where that is set.
     pub fn write(mut self) {

@@ -182,3 +182,87 @@ fn is_passive(event: &Event) -> bool {
         Some(Told::Sent { .. }) | None => false,
     }
 }
+
+#[test]
+fn an_order_is_found_where_there_is_one_and_only_there() {
+    use crate::{model::Ask, model::Name, settings};
+
+    let settings = settings::settings(true);
+    let codes = Codes::from([("one".to_owned(), "123456".to_owned())]);
+    let start = Instant::now();
+    let at = |milliseconds| start + std::time::Duration::from_millis(milliseconds);
+    let event = |from, to, ask: &Ask, told: &Told| Event {
+        call: Call {
+            name: Name {
+                caller: settings::CRM,
+                purpose: settings::DEFAULT,
+                recipient: "a@example.com".to_owned(),
+            },
+            id: None,
+            ask: ask.clone(),
+        },
+        client: 0,
+        replica: 0,
+        invoked: at(from),
+        returned: Some(at(to)),
+        decided: Moment {
+            earliest: 1_000_000,
+            latest: 1_001_000,
+        },
+        told: Some(told.clone()),
+        failure: String::new(),
+    };
+    let send = Ask::Send {
+        wording: 0,
+        network: None,
+    };
+    let new_code = Told::Sent {
+        challenge: "one".to_owned(),
+        expires_at: 1_300_500,
+        resend_at: 1_060_500,
+        resent: false,
+        code: String::new(),
+    };
+    let verify = Ask::Verify {
+        typed: "123456".to_owned(),
+        challenge: None,
+        network: None,
+    };
+    let verdict = |outcome, challenge: &str, verified_at| Told::Verdict {
+        outcome,
+        remaining: 0,
+        challenge: challenge.to_owned(),
+        verified_at,
+    };
+    let verified = verdict(Outcome::Verified, "one", Some(1_000_600));
+    let not_found = verdict(Outcome::NotFound, "", None);
+    let judge = |events: &[Event]| check(events, &settings, &codes);
+
+    // One that began before the send had ended may have come first.
+    let early = event(0, 9, &verify, &not_found);
+    let sending = event(1, 5, &send, &new_code);
+    let right = event(6, 9, &verify, &verified);
+    let after = event(6, 9, &verify, &not_found);
+    let all = [early, sending.clone(), right.clone(), after.clone()];
+    assert_eq!(judge(&all), Verdict::Explained);
+    // A code that nobody verified is found.
+    assert!(matches!(
+        judge(&[sending.clone(), after]),
+        Verdict::Violated(_)
+    ));
+    // None is verified twice, and none before it was sent.
+    let twice = [sending.clone(), right.clone(), right.clone()];
+    assert!(matches!(judge(&twice), Verdict::Violated(_)));
+    let late_send = event(10, 12, &send, &new_code);
+    assert!(matches!(
+        judge(&[late_send, right.clone()]),
+        Verdict::Violated(_)
+    ));
+    // A send without an answer explains a verdict.
+    let lost = Event {
+        returned: None,
+        told: None,
+        ..sending
+    };
+    assert_eq!(judge(&[lost, right]), Verdict::Explained);
+}

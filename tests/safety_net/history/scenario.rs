@@ -26,7 +26,7 @@ use crate::{
 const MOST_CALLS: usize = 40;
 /// After so many calls without an answer the callers give up: each may or may not have
 /// happened, and the search doubles with it.
-const MOST_LOST: usize = 7;
+const MOST_LOST: usize = 4;
 /// How long a caller waits for a message whose send was acknowledged, before it goes on
 /// without.
 const MAIL_PATIENCE: Duration = Duration::from_secs(2);

@@ -132,11 +132,11 @@ fn page() -> String {
         breakers.extend(tests.iter().map(|test| format!("`{test}`")));
         let mut last = Vec::new();
         if *by_model {
-            let sequences = count(postgres, "sequences") + count(sqlite, "sequences");
+            let sequences = postgres.counted("sequences") + sqlite.counted("sequences");
             last.push(format!("{} sequences, no difference", number(sequences)));
         }
         if *by_history {
-            let calls = number(count(history, "calls"));
+            let calls = number(history.counted("calls"));
             last.push(format!("{calls} calls, no violation"));
         }
         if last.is_empty() {
@@ -183,10 +183,6 @@ fn page() -> String {
     }
     write!(page, "{TAIL}").expect("a string takes all");
     page
-}
-
-fn count(run: &Figures, what: &str) -> u64 {
-    run.counts.get(what).copied().unwrap_or_default()
 }
 
 /// A whole number as people read it.
