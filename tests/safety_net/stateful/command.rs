@@ -78,9 +78,46 @@ pub enum Named {
     Foreign,
 }
 
-/// Sequences of up to `most` commands; one in `rotate_one_in` is a [`Command::Rotate`].
+/// Sequences of up to `most` commands, or rounds of a guesser; one command in
+/// `rotate_one_in` is a [`Command::Rotate`].
 pub fn sequences(most: usize, rotate_one_in: u32) -> impl Strategy<Value = Vec<Command>> {
-    collection::vec(command(rotate_one_in), 1..=most)
+    let part = prop_oneof![
+        14 => command(rotate_one_in).prop_map(|command| vec![command]),
+        1 => any::<u8>().prop_map(round),
+    ];
+    collection::vec(part, 1..=most).prop_map(|parts| parts.concat())
+}
+
+/// Waits for a new code and guesses until it is shut: what single commands come to too
+/// rarely, and long waits and the lock only follow from.
+fn round(replica: u8) -> Vec<Command> {
+    let whose = Whose {
+        caller: 0,
+        purpose: 1,
+        recipient: 0,
+    };
+    let guess = Command::Verify {
+        whose,
+        typed: Typed::Wrong,
+        named: Named::Nothing,
+        network: None,
+        id: None,
+        replica,
+    };
+    vec![
+        Command::Wait {
+            milliseconds: 91_000,
+        },
+        Command::Send {
+            whose,
+            wording: 0,
+            network: None,
+            id: None,
+            replica,
+        },
+        guess.clone(),
+        guess,
+    ]
 }
 
 fn command(rotate_one_in: u32) -> impl Strategy<Value = Command> {
