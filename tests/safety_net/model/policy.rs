@@ -77,7 +77,7 @@ impl Policy {
         resend_after: 45 * SECOND,
         failure_delay: 20 * SECOND,
         failure_limit: 7,
-        failure_memory: 6 * HOUR,
+        failure_memory: 2 * DAY,
         sends_per_hour: 3,
         sends_per_day: 4,
         ip_sends_per_hour: 2,

@@ -83,14 +83,15 @@ pub enum Named {
 pub fn sequences(most: usize, rotate_one_in: u32) -> impl Strategy<Value = Vec<Command>> {
     let part = prop_oneof![
         14 => command(rotate_one_in).prop_map(|command| vec![command]),
-        1 => any::<u8>().prop_map(round),
+        1 => (any::<u8>(), prop_oneof![3 => Just(91_000), 1 => Just(25_000_000)])
+            .prop_map(|(replica, milliseconds)| round(replica, milliseconds)),
     ];
     collection::vec(part, 1..=most).prop_map(|parts| parts.concat())
 }
 
 /// Waits for a new code and guesses until it is shut: what single commands come to too
 /// rarely, and long waits and the lock only follow from.
-fn round(replica: u8) -> Vec<Command> {
+fn round(replica: u8, milliseconds: u32) -> Vec<Command> {
     let whose = Whose {
         caller: 0,
         purpose: 1,
@@ -105,9 +106,7 @@ fn round(replica: u8) -> Vec<Command> {
         replica,
     };
     vec![
-        Command::Wait {
-            milliseconds: 91_000,
-        },
+        Command::Wait { milliseconds },
         Command::Send {
             whose,
             wording: 0,
@@ -117,6 +116,12 @@ fn round(replica: u8) -> Vec<Command> {
         },
         guess.clone(),
         guess,
+        Command::Status {
+            whose,
+            named: Named::Nothing,
+            by_challenge: false,
+            replica,
+        },
     ]
 }
 

@@ -82,8 +82,11 @@ impl World {
     }
 
     pub async fn set_clock(&mut self, now: i64) {
+        let forward = now - self.now;
         self.now = now;
         self.clock.set(now).await;
+        // What may be swept by now is, before anybody looks.
+        while self.upset == Upset::Sweeps && forward > HOUR && self.clock.removable(now).await {}
     }
 
     /// Makes a call on one replica; tells the answer and when it was decided.
@@ -186,6 +189,26 @@ impl Clock {
                 .expect("the view is replaced");
             Self::Postgres(connection)
         }
+    }
+
+    /// Whether the database still holds a record that may be swept at `now`.
+    async fn removable(&mut self, now: i64) -> bool {
+        const QUERY: &str = "SELECT COUNT(*) FROM otp_record WHERE removable_at <= $1";
+        let count: Result<i64, _> = match self {
+            Self::Postgres(connection) => {
+                sqlx::query_scalar(QUERY)
+                    .bind(now)
+                    .fetch_one(connection)
+                    .await
+            }
+            Self::Sqlite(connection) => {
+                sqlx::query_scalar(QUERY)
+                    .bind(now)
+                    .fetch_one(connection)
+                    .await
+            }
+        };
+        count.expect("the records are counted") > 0
     }
 
     async fn set(&mut self, now: i64) {
