@@ -12,7 +12,10 @@ use std::{
 };
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{RwLock, watch},
+    time::Instant,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{postgres::Postgres, wall_clock::WallClocks};
@@ -25,6 +28,9 @@ use crate::{
 
 /// How many replicas there are.
 pub const REPLICAS: usize = 3;
+
+/// The clock may move so far, in milliseconds, while calls run.
+const LONGEST_STEP: i64 = 25_000;
 
 /// How long a caller waits for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,6 +58,9 @@ pub struct Fleet {
     pub calls: watch::Sender<u64>,
     /// Whether the database is up; callers do not hammer on replicas while it is not.
     pub up: watch::Sender<bool>,
+    /// Held by every call while it runs, so that long leaps of the clock come between
+    /// calls: no promise is made for a call that lasts longer than requests are remembered.
+    pub calling: RwLock<()>,
     /// Which replicas were paused, and when.
     pub pauses: Mutex<Vec<(usize, Instant, Instant)>>,
     pub postgres: Postgres,
@@ -93,6 +102,7 @@ impl Fleet {
             clock: StoreClock::default(),
             calls: watch::Sender::new(0),
             up: watch::Sender::new(true),
+            calling: RwLock::new(()),
             pauses: Mutex::new(Vec::new()),
             postgres,
             walls,
@@ -144,6 +154,11 @@ impl Fleet {
         self.signal(number, "KILL");
     }
 
+    /// Stops the database, so that a test that fails leaves nothing behind.
+    pub fn give_up(&self) {
+        self.postgres.stop();
+    }
+
     pub async fn serves(&self, number: usize) {
         let server = Arc::clone(&self.current(number).server);
         server.serves().await;
@@ -177,6 +192,11 @@ impl Fleet {
 
     /// Moves the store's clock ahead.
     pub async fn advance(&self, milliseconds: i64) {
+        let between_calls = if milliseconds > LONGEST_STEP {
+            Some(self.calling.write().await)
+        } else {
+            None
+        };
         self.clock.announce(milliseconds);
         // What is written a second time is the same.
         while self.clock.advance(self.database.url()).await.is_err() {
@@ -184,6 +204,7 @@ impl Fleet {
             // The sender is a field of this very fleet.
             let _ = up.wait_for(|up| *up).await;
         }
+        drop(between_calls);
     }
 
     /// Waits until so many more calls have ended.

@@ -55,7 +55,7 @@ async fn some_order_of_calls_explains_every_answer() {
     let mut counts = BTreeMap::new();
     tokio::select! {
         () = nemesis::rage(Arc::clone(&fleet), dice.part(1), faults_every, &faults) => {}
-        () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 120) => {}
+        () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
         () = record(&fleet, &dice, most_calls, &mut counts) => {}
     }
     for (what, number) in counts {
@@ -116,6 +116,7 @@ async fn judge(fleet: &Arc<Fleet>, name: &Name, events: Vec<Event>, start: Insta
     let policy = &fleet.settings.policies[name.purpose];
     let fail = |what: &str| -> ! {
         checker::OVER.store(true, Ordering::SeqCst);
+        fleet.give_up();
         let history = written(&events, start, &fleet.mail.of(&name.recipient));
         let file = std::env::temp_dir().join("otpd-history.txt");
         // The message says all as well.

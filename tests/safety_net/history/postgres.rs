@@ -73,6 +73,10 @@ impl Postgres {
         while !self.control(&["start", "--wait"]) {}
     }
 
+    pub fn stop(&self) {
+        self.control(&["stop", "--mode=immediate"]);
+    }
+
     fn control(&self, arguments: &[&str]) -> bool {
         let options = format!("--options=-p {}", self.port);
         let mut all = vec!["--pgdata=data", "--silent", "--log=server.log", &options];
@@ -85,7 +89,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.control(&["stop", "--mode=immediate"]);
+        self.stop();
     }
 }
 

@@ -173,6 +173,7 @@ impl Scenario {
         let replica = dice.below(REPLICAS);
         let patience = PATIENCE / (1 << dice.below(4));
         let channel = fleet.channel(replica);
+        let calling = fleet.calling.read().await;
         let earliest = fleet.clock.earliest();
         let invoked = Instant::now();
         let answer = wire::make(channel, &fleet.settings, call, 0, |metadata| {
@@ -182,6 +183,7 @@ impl Scenario {
         let answer = tokio::time::timeout(patience, answer).await;
         let returned = Instant::now();
         let latest = fleet.clock.latest();
+        drop(calling);
         fleet.calls.send_modify(|calls| *calls += 1);
         let told = match answer {
             Ok(Ok(told)) => Ok(told),

@@ -83,10 +83,25 @@ impl Model {
             Some(Told::Verdict { verified_at, .. }) => *verified_at,
             _ => None,
         };
-        let called = now;
-        let now = decided_at
-            .filter(|&at| now.contains(at))
-            .map_or(now, Moment::exact);
+        if let Some(at) = decided_at.filter(|&at| now.contains(at)) {
+            let states = self.after_decision(settings, codes, call, (Moment::exact(at), now), told);
+            if !states.is_empty() {
+                return states;
+            }
+            // It told an older instant, because it was given again.
+        }
+        self.after_decision(settings, codes, call, (now, now), told)
+    }
+
+    /// Likewise for a call that was made in the second instant, and decided in the first.
+    fn after_decision(
+        &self,
+        settings: &Settings,
+        codes: &Codes,
+        call: &Call,
+        (now, called): (Moment, Moment),
+        told: Option<&Told>,
+    ) -> Vec<Self> {
         let paid = Moment {
             earliest: if settings.concurrent {
                 called.earliest
