@@ -31,7 +31,7 @@ impl Fault {
         (Self::Kill, 5),
         (Self::Pause, 5),
         (Self::CrashPostgres, 1),
-        (Self::CutStore, 5),
+        (Self::CutStore, 9),
         (Self::SlowStore, 4),
         (Self::HoldStore, 3),
         (Self::LoseStore, 2),
@@ -46,7 +46,7 @@ impl Fault {
             Self::Kill => "replicas killed and restarted",
             Self::Pause => "replicas paused",
             Self::CrashPostgres => "crashes of PostgreSQL",
-            Self::CutStore => "cuts between replica and database",
+            Self::CutStore => "times ten cuts between replicas and database",
             Self::SlowStore => "slow networks between replica and database",
             Self::HoldStore => {
                 "networks between replica and database that held back everything for a while"
@@ -74,6 +74,9 @@ impl Fault {
         unreachable!("the weights were summed up")
     }
 }
+
+/// How many cuts come at a time.
+const CUTS: usize = 10;
 
 /// How many of each there were.
 pub type Faults = BTreeMap<Fault, u64>;
@@ -133,7 +136,13 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
             pauses.push((replica, start, Instant::now()));
         }
         Fault::CrashPostgres => fleet.crash_postgres().await,
-        Fault::CutStore => fleet.store_network(replica).cut(),
+        // Several, so that some come between a commit and its acknowledgement.
+        Fault::CutStore => {
+            for _ in 0..CUTS {
+                fleet.store_network(dice.below(REPLICAS)).cut();
+                fleet.after_calls(5).await;
+            }
+        }
         Fault::SlowStore => {
             fleet.store_network(replica).slow(true);
             fleet.after_calls(a_while).await;
