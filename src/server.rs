@@ -95,6 +95,8 @@ pub async fn run(
         });
     let mut server = Box::pin(server);
 
+    // The server alone outlives this: a probe or a sweep that the background is in the
+    // middle of would keep its connection, and the store wait for that when it closes.
     tokio::select! {
         result = &mut server => return Ok(result?),
         result = background => return Ok(result?),

@@ -58,9 +58,16 @@ impl Rate {
         (latest < full_at).then_some(latest)
     }
 
-    /// Gives one back that was taken and not used.
-    pub fn give_back(self, full_at: Timestamp) -> Timestamp {
-        full_at.minus(self.interval)
+    /// Gives one back that was taken and not used: when a limit that will be `full_at`
+    /// again will be then. It would have been refilled at `refilled_at`, which
+    /// [`take`](Self::take) returned; what of it is refilled by now is there already.
+    pub fn give_back(
+        self,
+        full_at: Timestamp,
+        refilled_at: Timestamp,
+        now: Timestamp,
+    ) -> Timestamp {
+        full_at.minus(now.until(refilled_at).min(self.interval))
     }
 }
 
@@ -193,7 +200,23 @@ mod tests {
         let rate = Rate::new(1, HOUR).unwrap();
         let taken = rate.take(None, at(0)).unwrap();
         assert!(rate.take(Some(taken), at(0)).is_err());
-        assert_eq!(rate.take(Some(rate.give_back(taken)), at(0)), Ok(taken));
+        let given_back = rate.give_back(taken, taken, at(0));
+        assert_eq!(rate.take(Some(given_back), at(0)), Ok(taken));
+    }
+
+    #[test]
+    fn what_was_refilled_meanwhile_is_not_given_back_as_well() {
+        let rate = Rate::new(2, HOUR).unwrap();
+        let unused = rate.take(None, at(0)).unwrap();
+        // Half an hour later it is there again; two others are taken, and that is all.
+        let later = at(1_800_000);
+        let first = rate.take(Some(unused), later).unwrap();
+        let given_back = rate.give_back(first, unused, later);
+        let second = rate.take(Some(given_back), later).unwrap();
+        assert!(rate.take(Some(second), later).is_err());
+        // A part of it that is not yet refilled can be given back.
+        let given_back = rate.give_back(first, unused, at(1_000_000));
+        assert_eq!(given_back, at(first.milliseconds() - 800_000));
     }
 
     proptest! {

@@ -43,9 +43,9 @@ pub(super) struct Decided<Answer> {
 struct Tab<'a> {
     limits: &'a [Limit],
     paid: Vec<bool>,
-    /// The versions of this request's own writes: who finds one in the store has paid,
-    /// even if the acknowledgement was lost.
-    own: HashMap<LimitKey, Version>,
+    /// The versions of this request's own writes, with the state that they put the limit
+    /// to: who finds one in the store has paid, even if the acknowledgement was lost.
+    own: HashMap<LimitKey, (Version, Timestamp)>,
     /// Whether an acknowledgement was lost. Then nothing is given back, since the
     /// record that it was paid for may have been written.
     in_doubt: bool,
@@ -192,6 +192,9 @@ impl OtpService {
             .zip(&tab.paid)
             .filter(|(_, paid)| **paid && !tab.in_doubt);
         for (limit, _) in paid {
+            let Some(&(_, refilled_at)) = tab.own.get(&limit.key) else {
+                continue;
+            };
             for _ in 0..MAX_TRIES {
                 let keys = [limit.key];
                 let load = self.store.load(&[], &keys);
@@ -205,7 +208,11 @@ impl OtpService {
                     key: limit.key,
                     expected: Some(stored.version),
                     version: Version::random(&mut system_random()),
-                    full_at: limit.rate.give_back(stored.full_at),
+                    full_at: limit.rate.give_back(
+                        stored.full_at,
+                        refilled_at,
+                        snapshot.clock.now(),
+                    ),
                 };
                 let change = Change {
                     record: None,
@@ -252,7 +259,8 @@ impl Tab<'_> {
         let mut shared = Vec::with_capacity(self.limits.len());
         for (limit, paid) in self.limits.iter().zip(&mut self.paid) {
             let stored = snapshot.limits.get(&limit.key);
-            *paid |= stored.is_some_and(|stored| self.own.get(&limit.key) == Some(&stored.version));
+            let own = self.own.get(&limit.key).map(|(version, _)| *version);
+            *paid |= stored.is_some_and(|stored| own == Some(stored.version));
             let full_at = stored.map(|stored| stored.full_at);
             shared.push(SharedLimit {
                 name: limit.name,
@@ -276,7 +284,7 @@ impl Tab<'_> {
             if let Some(full_at) = *charge {
                 let expected = snapshot.limits.get(&limit.key).map(|stored| stored.version);
                 let version = Version::random(random);
-                self.own.insert(limit.key, version);
+                self.own.insert(limit.key, (version, full_at));
                 written.push(LimitChange {
                     key: limit.key,
                     expected,

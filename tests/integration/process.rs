@@ -1,6 +1,6 @@
 //! The process: how it starts beside others, and how it ends.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use otpd::{
     grpc::v1::{GetOtpStatusRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest},
@@ -318,4 +318,21 @@ async fn who_watches_health_does_not_hold_up_the_end() {
         }
         assert_eq!(seen, last);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_hangs_does_not_hold_up_the_end() {
+    let database = Database::postgres().await;
+    let often = [("OTPD_STORE__PROBE_INTERVAL", "10ms")];
+    let replica = Replica::start_with(&database, &often).await;
+    let lock = database.lock_records().await;
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while database.number(waiting).await == 0 {}
+
+    // Longer than all that it may wait for, because otherwise it would be for ever.
+    let ended = tokio::time::timeout(Duration::from_mins(1), replica.stop()).await;
+    let (status, log) = ended.expect("it ends though the database does not answer");
+    assert_eq!(status.code(), Some(0), "{log}");
+    lock.close().await.expect("the lock is given up");
 }

@@ -30,9 +30,13 @@ impl Database {
 
     /// A new database in the PostgreSQL that `./check` starts.
     pub async fn postgres() -> Self {
-        let server = server_url();
+        Self::in_server(&server_url()).await
+    }
+
+    /// A new database in the PostgreSQL of that URL.
+    pub async fn in_server(server: &str) -> Self {
         let name = format!("test_{:016x}", otpd::keys::system_random().next_u64());
-        let mut connection = PgConnection::connect(&server)
+        let mut connection = PgConnection::connect(server)
             .await
             .expect("PostgreSQL runs");
         let create = format!("CREATE DATABASE {name}");

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -22,6 +23,10 @@ use super::Database;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1_024;
+
+/// How slow bytes trickle: so many at once, with a pause before each such piece.
+const SLOW_PIECE: usize = 256;
+const SLOW_PAUSE: Duration = Duration::from_millis(10);
 
 /// A TCP proxy before a server, such as a PostgreSQL database. Each switch holds from the moment its
 /// method returns: no byte that is sent later still passes under the old state.
@@ -50,6 +55,8 @@ struct State {
     /// The connection that comes to the server from this port is closed instead of
     /// forwarding what the server says next.
     loses_reply: Option<u16>,
+    /// Whether bytes trickle.
+    slow: bool,
 }
 
 impl State {
@@ -80,6 +87,12 @@ impl Proxy {
         Self::start(server, Traffic::Forwarded)
     }
 
+    /// Where it listens.
+    #[allow(dead_code, reason = "the safety net uses it")]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     fn before_database(database: &Database, traffic: Traffic) -> Self {
         let (before, server, name) = take_apart(database.url());
         let proxy = Self::start(server, traffic);
@@ -97,6 +110,7 @@ impl Proxy {
             cut_below: 0,
             lost_below: 0,
             loses_reply: None,
+            slow: false,
         });
         let port = match traffic {
             Traffic::Refused => Port::Reserved(socket),
@@ -162,6 +176,12 @@ impl Proxy {
     /// How many replies were lost.
     pub fn replies_lost(&self) -> u64 {
         self.replies_lost.load(Ordering::SeqCst)
+    }
+
+    /// Lets bytes trickle from now on, or flow again.
+    #[allow(dead_code, reason = "the safety net uses it")]
+    pub fn slow(&self, slow: bool) {
+        self.state.send_modify(|state| state.slow = slow);
     }
 
     fn switch(&self, traffic: Traffic) {
@@ -288,7 +308,15 @@ async fn pump(
         if length == 0 {
             return to.shutdown().await;
         }
-        to.write_all(&buffer[..length]).await?;
+        let slow = state.borrow().slow;
+        let piece = if slow { SLOW_PIECE } else { length };
+        for piece in buffer[..length].chunks(piece) {
+            if slow {
+                // This is no wait of a test: it is what the network is like.
+                tokio::time::sleep(SLOW_PAUSE).await;
+            }
+            to.write_all(piece).await?;
+        }
     }
 }
 

@@ -1,0 +1,19 @@
+//! The safety net: the promises of otpd, checked by a model that was written apart from
+//! it, and by planted bugs that the model must find. docs/reliability.md tells what it
+//! found.
+
+mod figures;
+mod history;
+mod model;
+mod page;
+mod server;
+mod settings;
+mod stateful;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses a part of it"
+)]
+#[path = "../integration/support/mod.rs"]
+mod support;
+mod wire;

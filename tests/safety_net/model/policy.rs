@@ -1,0 +1,150 @@
+//! The numbers that the server and the model are both given.
+
+use std::fmt::Write as _;
+
+pub const SECOND: i64 = 1_000;
+pub const HOUR: i64 = 3_600 * SECOND;
+pub const DAY: i64 = 24 * HOUR;
+
+/// What a purpose's codes are under; the names are those of the configuration, the
+/// durations milliseconds.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub name: &'static str,
+    pub code_length: usize,
+    pub code_ttl: i64,
+    pub max_attempts: u32,
+    pub resend_after: i64,
+    pub require_challenge_id: bool,
+    pub failure_delay: i64,
+    pub failure_limit: u32,
+    pub failure_memory: i64,
+    pub sends_per_hour: i64,
+    pub sends_per_day: i64,
+    pub ip_sends_per_hour: i64,
+    pub ip_failures_per_hour: i64,
+    pub request_memory: i64,
+}
+
+/// A back end, and what it may do.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub name: &'static str,
+    /// Whether otpd knows its token.
+    pub known: bool,
+    pub may_reset_failures: bool,
+    /// Whether it is given the codes, to deliver them by itself.
+    pub delivers: bool,
+    /// Indexes of the purposes that it may use.
+    pub purposes: &'static [usize],
+}
+
+/// Everybody who calls, and what for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub callers: Vec<Caller>,
+    pub policies: Vec<Policy>,
+    /// Whether calls of several callers run at once, on a clock that runs by itself, and
+    /// never back.
+    pub concurrent: bool,
+}
+
+impl Policy {
+    /// As otpd is without any configuration.
+    pub const DEFAULT: Self = Self {
+        name: "default",
+        code_length: 6,
+        code_ttl: 300 * SECOND,
+        max_attempts: 5,
+        resend_after: 60 * SECOND,
+        require_challenge_id: false,
+        failure_delay: 30 * SECOND,
+        failure_limit: 100,
+        failure_memory: 30 * DAY,
+        sends_per_hour: 5,
+        sends_per_day: 10,
+        ip_sends_per_hour: 60,
+        ip_failures_per_hour: 60,
+        request_memory: 600 * SECOND,
+    };
+
+    /// Few of everything, so that a short sequence reaches each bound.
+    pub const TIGHT: Self = Self {
+        name: "tight",
+        code_length: 8,
+        code_ttl: 90 * SECOND,
+        max_attempts: 2,
+        resend_after: 45 * SECOND,
+        failure_delay: 20 * SECOND,
+        failure_limit: 7,
+        failure_memory: 2 * DAY,
+        sends_per_hour: 3,
+        sends_per_day: 4,
+        ip_sends_per_hour: 2,
+        ip_failures_per_hour: 3,
+        request_memory: 120 * SECOND,
+        ..Self::DEFAULT
+    };
+
+    /// A challenge must be named.
+    pub const NAMED: Self = Self {
+        name: "named",
+        require_challenge_id: true,
+        max_attempts: 3,
+        ip_sends_per_hour: 3,
+        ..Self::DEFAULT
+    };
+
+    /// Its table in the configuration.
+    fn toml(&self) -> String {
+        let seconds = |milliseconds: i64| milliseconds / SECOND;
+        format!(
+            "[purposes.{}]\ncode_length = {}\ncode_ttl = \"{}s\"\nmax_attempts = {}\nresend_after = \"{}s\"\n\
+             require_challenge_id = {}\nfailure_delay = \"{}s\"\nfailure_limit = {}\n\
+             failure_memory = \"{}s\"\nsends_per_hour = {}\nsends_per_day = {}\n\
+             ip_sends_per_hour = {}\nip_failures_per_hour = {}\nrequest_memory = \"{}s\"\n",
+            self.name,
+            self.code_length,
+            seconds(self.code_ttl),
+            self.max_attempts,
+            seconds(self.resend_after),
+            self.require_challenge_id,
+            seconds(self.failure_delay),
+            self.failure_limit,
+            seconds(self.failure_memory),
+            self.sends_per_hour,
+            self.sends_per_day,
+            self.ip_sends_per_hour,
+            self.ip_failures_per_hour,
+            seconds(self.request_memory),
+        )
+    }
+}
+
+impl Settings {
+    /// The same as a configuration of otpd, with the digest of each caller's token.
+    pub fn toml(&self, token_digest: impl Fn(&Caller) -> String) -> String {
+        let mut text = "default_region = \"RU\"\n".to_owned();
+        for policy in &self.policies {
+            text += &policy.toml();
+        }
+        for caller in self.callers.iter().filter(|caller| caller.known) {
+            let purposes: Vec<&str> = caller
+                .purposes
+                .iter()
+                .map(|&purpose| self.policies[purpose].name)
+                .collect();
+            write!(
+                text,
+                "[callers.{}]\ntoken_sha256 = [\"{}\"]\npurposes = {purposes:?}\n\
+                 destinations = [\"*\"]\nmay_reset_failures = {}\ndelivers = {}\n",
+                caller.name,
+                token_digest(caller),
+                caller.may_reset_failures,
+                caller.delivers,
+            )
+            .expect("a string takes all");
+        }
+        text
+    }
+}

@@ -1,0 +1,78 @@
+//! The parts of the page that no run writes.
+
+pub const HEAD: &str = "\
+# What is promised, and what tries to break it
+
+<!-- Written by UPDATE_DOCS=1 cargo test --test safety_net page, from the figures in
+tests/safety_net/figures_of_last_run, which scripts/safety-net --long writes. -->
+
+Two things stand behind most promises of otpd, and both know the rules from a **model**
+(`tests/safety_net/model`), written apart from the code that serves, from the design
+alone, and half as long:
+
+- **The model's sequences**: server and model are driven by the same random commands
+  (sends, right, wrong and late answers, cancellations, statuses, repeated requests,
+  several callers, purposes, replicas and client networks, moves of the clock forward and
+  back, rotation of the sealing key), on PostgreSQL and on SQLite, with a clock that
+  stands still until it is moved. Every reply is compared, to the millisecond. A
+  difference is shortened to its shortest sequence and kept in
+  `tests/safety_net/regressions`.
+- **The histories**: callers of three replicas write down what they asked, when, and what
+  they were told, while replicas are killed and paused, PostgreSQL crashes, connections on
+  both sides of a replica are cut, slow, held back and half-open, and wall clocks jump. A
+  checker then looks for an order of the calls that explains every answer under the
+  model (linearizability; a call without an answer may have happened or not). Beside it
+  stand counts that need no search: one verification per code, no more wrong verdicts
+  than allowed, no limit exceeded, a message for each send that was acknowledged, none of
+  a dead code.
+
+A short form of both is part of the gate. The long form is one command, which takes the
+seed of a run to be repeated from `SAFETY_NET_SEED`, and writes this page:
+
+```sh
+scripts/safety-net --long
+```
+
+| promise | what tries to break it | last long run |
+|---|---|---|
+";
+
+pub const RUNS: &str = "
+## The last long run
+
+| | model, PostgreSQL | model, SQLite | histories |
+|---|--:|--:|--:|";
+
+pub const PLANTED: &str = "
+## The net is checked as well
+
+A net that finds nothing may have holes. So bugs are planted: each is a patch in
+`tests/safety_net/planted`, applied to a copy of the source, and the short form must find
+it. `scripts/planted-bugs` does that for all of them, or for those that it is given.
+
+| planted bug | found by | after |
+|---|---|--:|";
+
+pub const CAUGHT_HEAD: &str = "
+## What the net caught
+
+Faults that were in otpd, found by the net, and mended; each has a test of its own now.
+
+| fault | found by | held off by |
+|---|---|---|";
+
+pub const TAIL: &str = "
+## What it does not show
+
+- A crash of PostgreSQL is one of its processes, not of the machine: that a commit is on
+  the disk is PostgreSQL's own promise, and the test's database lies in memory.
+- Histories run on PostgreSQL. On SQLite replicas share one file and one machine; there
+  the model's sequences run, and the races in the gate.
+- A limit that several recipients share may refuse a request that an instant later would
+  have passed: one that takes its share and is then refused gives it back. The checker
+  bears with such refusals, and counts that enough calls came before.
+- A call that was never answered may have happened or not. The checker tries both, and so
+  holds less against such a call than against others.
+- A send whose first answer was lost, and is told again, may have no message: a replica
+  hands it over after the commit.
+";

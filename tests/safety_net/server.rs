@@ -1,0 +1,128 @@
+//! The real binary, serving; light enough for long runs.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+/// How many of its last lines are kept to be shown when a test fails.
+const KEPT_LINES: usize = 40;
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Mutex<Child>,
+    id: u32,
+    port: u16,
+    channel: Channel,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Server {
+    /// Starts `command`, which serves, and waits until it listens. Each line of its log
+    /// is given to `read`.
+    pub fn start(command: &mut Command, read: impl Fn(&str) + Send + 'static) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary was built");
+        let stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&last_lines);
+        let (first, address) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                let Ok(line) = line else { return };
+                if let Some((_, rest)) = line.split_once("address=127.0.0.1:") {
+                    let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                    // Nobody waits for a second one.
+                    let _ = first.send(port);
+                }
+                read(&line);
+                let mut kept = kept.lock().expect("no reader panics");
+                if kept.len() == KEPT_LINES {
+                    kept.pop_front();
+                }
+                kept.push_back(line);
+            }
+        });
+        let port = address
+            .recv()
+            .expect("a server tells its address before it ends");
+        let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))
+            .expect("a URL")
+            .connect_lazy();
+        Self {
+            id: child.id(),
+            child: Mutex::new(child),
+            port: port.parse().expect("a port"),
+            channel,
+            last_lines,
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// Waits until it serves.
+    pub async fn serves(&self) {
+        let request = HealthCheckRequest {
+            service: String::new(),
+        };
+        let watched = HealthClient::new(self.channel()).watch(request).await;
+        let mut changes = watched
+            .unwrap_or_else(|status| panic!("{status}\n{}", self.last_lines()))
+            .into_inner();
+        loop {
+            let change = changes.message().await.expect("health answers");
+            let change = change.expect("health is watched for ever");
+            if change.status() == ServingStatus::Serving {
+                return;
+            }
+        }
+    }
+
+    /// Sends a signal by its name, such as STOP.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.id.to_string()])
+            .status()
+            .expect("every system has kill");
+        assert!(status.success());
+    }
+
+    /// Ends it in good order.
+    pub fn stop(self) {
+        self.signal("TERM");
+        let mut child = self.child.lock().expect("nobody panics holding it");
+        child.wait().expect("it is our child");
+    }
+
+    /// What it logged last.
+    pub fn last_lines(&self) -> String {
+        let kept = self.last_lines.lock().expect("no reader panics");
+        kept.iter()
+            .fold(String::new(), |text, line| text + line + "\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().expect("nobody panics holding it");
+        // Both fail only where the process has ended, which is what they are for.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}

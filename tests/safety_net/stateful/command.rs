@@ -1,0 +1,214 @@
+//! What the property test does at random.
+
+use proptest::{collection, prelude::*};
+use serde::{Deserialize, Serialize};
+
+/// One step of a sequence. Indexes that are too large wrap around, so that any list of
+/// commands makes sense and a failing one can be shortened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    Send {
+        whose: Whose,
+        wording: u8,
+        network: Option<u8>,
+        id: Option<u8>,
+        replica: u8,
+    },
+    Verify {
+        whose: Whose,
+        typed: Typed,
+        named: Named,
+        network: Option<u8>,
+        id: Option<u8>,
+        replica: u8,
+    },
+    Cancel {
+        whose: Whose,
+        named: Named,
+        reset: bool,
+        by_challenge: bool,
+        id: Option<u8>,
+        replica: u8,
+    },
+    Status {
+        whose: Whose,
+        named: Named,
+        by_challenge: bool,
+        replica: u8,
+    },
+    /// Makes the call again that was made so many calls ago.
+    Again { back: u8, replica: u8 },
+    /// The clock moves on.
+    Wait { milliseconds: u32 },
+    /// The clock moves on to an instant at which an answer changes, or almost.
+    WaitUntil { whose: Whose, edge: u8, offset: i8 },
+    /// The clock steps back.
+    StepBack { milliseconds: u32 },
+    /// A replica is restarted with the next stage of a rotation of the sealing key.
+    Rotate,
+}
+
+/// Whose code.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Whose {
+    pub caller: u8,
+    pub purpose: u8,
+    pub recipient: u8,
+}
+
+/// What is typed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Typed {
+    Right,
+    /// The code before.
+    Previous,
+    Wrong,
+    TooShort,
+    Malformed,
+}
+
+/// Which challenge is named.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Named {
+    Nothing,
+    Newest,
+    Previous,
+    Garbled,
+    /// Another record's.
+    Foreign,
+}
+
+/// Sequences of up to `most` commands, or rounds of a guesser; one command in
+/// `rotate_one_in` is a [`Command::Rotate`].
+pub fn sequences(most: usize, rotate_one_in: u32) -> impl Strategy<Value = Vec<Command>> {
+    let part = prop_oneof![
+        14 => command(rotate_one_in).prop_map(|command| vec![command]),
+        1 => (any::<u8>(), prop_oneof![3 => Just(91_000), 1 => Just(25_000_000)])
+            .prop_map(|(replica, milliseconds)| round(replica, milliseconds)),
+    ];
+    collection::vec(part, 1..=most).prop_map(|parts| parts.concat())
+}
+
+/// Waits for a new code and guesses until it is shut: what single commands come to too
+/// rarely, and long waits and the lock only follow from.
+fn round(replica: u8, milliseconds: u32) -> Vec<Command> {
+    let whose = Whose {
+        caller: 0,
+        purpose: 1,
+        recipient: 0,
+    };
+    let guess = Command::Verify {
+        whose,
+        typed: Typed::Wrong,
+        named: Named::Nothing,
+        network: None,
+        id: None,
+        replica,
+    };
+    vec![
+        Command::Wait { milliseconds },
+        Command::Send {
+            whose,
+            wording: 0,
+            network: None,
+            id: None,
+            replica,
+        },
+        guess.clone(),
+        guess,
+        Command::Status {
+            whose,
+            named: Named::Nothing,
+            by_challenge: false,
+            replica,
+        },
+    ]
+}
+
+fn command(rotate_one_in: u32) -> impl Strategy<Value = Command> {
+    prop_oneof![
+        rotate_one_in => plain_command(),
+        1 => Just(Command::Rotate),
+    ]
+}
+
+fn plain_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        8 => (whose(), 0_u8..3, network(), id(), any::<u8>()).prop_map(
+            |(whose, wording, network, id, replica)| {
+                // Mostly one wording, so that most replays are of the same request.
+                let wording = wording / 2;
+                Command::Send { whose, wording, network, id, replica }
+            }
+        ),
+        12 => (whose(), typed(), named(), network(), id(), any::<u8>()).prop_map(
+            |(whose, typed, named, network, id, replica)| {
+                Command::Verify { whose, typed, named, network, id, replica }
+            }
+        ),
+        2 => (whose(), named(), any::<bool>(), any::<bool>(), id(), any::<u8>()).prop_map(
+            |(whose, named, reset, by_challenge, id, replica)| {
+                Command::Cancel { whose, named, reset, by_challenge, id, replica }
+            }
+        ),
+        3 => (whose(), named(), any::<bool>(), any::<u8>()).prop_map(
+            |(whose, named, by_challenge, replica)| {
+                Command::Status { whose, named, by_challenge, replica }
+            }
+        ),
+        3 => (0_u8..4, any::<u8>()).prop_map(|(back, replica)| Command::Again { back, replica }),
+        3 => wait().prop_map(|milliseconds| Command::Wait { milliseconds }),
+        5 => (whose(), any::<u8>(), -1_i8..=1).prop_map(|(whose, edge, offset)| {
+            Command::WaitUntil { whose, edge, offset }
+        }),
+        1 => (1_u32..4_000_000).prop_map(|milliseconds| Command::StepBack { milliseconds }),
+    ]
+}
+
+fn whose() -> impl Strategy<Value = Whose> {
+    let caller = prop_oneof![32 => Just(0), 6 => Just(1), 1 => Just(2)];
+    let purpose = prop_oneof![12 => Just(1), 4 => Just(0), 2 => Just(2)];
+    let recipient = prop_oneof![6 => Just(0), 1 => Just(1)];
+    (caller, purpose, recipient).prop_map(|(caller, purpose, recipient)| Whose {
+        caller,
+        purpose,
+        recipient,
+    })
+}
+
+fn typed() -> impl Strategy<Value = Typed> {
+    prop_oneof![
+        4 => Just(Typed::Right),
+        8 => Just(Typed::Wrong),
+        1 => Just(Typed::Previous),
+        1 => Just(Typed::TooShort),
+        1 => Just(Typed::Malformed),
+    ]
+}
+
+fn named() -> impl Strategy<Value = Named> {
+    prop_oneof![
+        8 => Just(Named::Nothing),
+        8 => Just(Named::Newest),
+        2 => Just(Named::Previous),
+        1 => Just(Named::Garbled),
+        1 => Just(Named::Foreign),
+    ]
+}
+
+fn network() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![3 => Just(None), 3 => Just(Some(0)), 1 => Just(Some(1))]
+}
+
+fn id() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![3 => Just(None), 2 => (0_u8..3).prop_map(Some)]
+}
+
+fn wait() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => 1_u32..60_000,
+        3 => 60_000_u32..400_000,
+        2 => 400_000_u32..8_000_000,
+        1 => 8_000_000_u32..100_000_000,
+    ]
+}

@@ -1,0 +1,279 @@
+//! Calls of the model as calls of the contract, and replies back.
+
+use otpd::grpc::v1::{
+    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest, VerifyOutcome,
+    otp_service_client::OtpServiceClient,
+};
+use prost_types::Timestamp;
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    model::{Ask, Call, Outcome, Settings, Told},
+    settings::token,
+};
+
+/// Makes `call` and takes its reply apart. `spelling` chooses among the ways in which
+/// people write the same thing.
+///
+/// # Errors
+/// A failure that is no answer of the rules.
+pub async fn make(
+    channel: Channel,
+    settings: &Settings,
+    call: &Call,
+    spelling: usize,
+    metadata: impl Fn(&mut tonic::metadata::MetadataMap),
+) -> Result<Told, Status> {
+    let caller = &settings.callers[call.name.caller];
+    let authorization = format!("Bearer {}", token(caller));
+    let authorization: tonic::metadata::MetadataValue<_> =
+        authorization.parse().expect("tokens are ASCII");
+    let mut client = OtpServiceClient::new(channel);
+    let reply = match ask(settings, call, spelling) {
+        Wire::Send(message) => {
+            let request = with(message, &authorization, metadata);
+            client
+                .send_otp(request)
+                .await
+                .map(|reply| sent(reply.into_inner(), call))
+        }
+        Wire::Verify(message) => {
+            let request = with(message, &authorization, metadata);
+            client
+                .verify_otp(request)
+                .await
+                .map(|reply| verdict(reply.into_inner(), call))
+        }
+        Wire::Cancel(message) => {
+            let request = with(message, &authorization, metadata);
+            client.cancel_otp(request).await.map(|reply| {
+                let reply = reply.into_inner();
+                Told::Cancelled {
+                    cancelled: reply.cancelled,
+                    reset: reply.failures_reset,
+                }
+            })
+        }
+        Wire::Status(message) => {
+            let request = with(message, &authorization, metadata);
+            client
+                .get_otp_status(request)
+                .await
+                .map(|reply| status(reply.into_inner(), call))
+        }
+    };
+    reply.or_else(refused)
+}
+
+fn with<T>(
+    message: T,
+    authorization: &tonic::metadata::MetadataValue<tonic::metadata::Ascii>,
+    metadata: impl Fn(&mut tonic::metadata::MetadataMap),
+) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert("authorization", authorization.clone());
+    metadata(request.metadata_mut());
+    request
+}
+
+enum Wire {
+    Send(SendOtpRequest),
+    Verify(VerifyOtpRequest),
+    Cancel(CancelOtpRequest),
+    Status(GetOtpStatusRequest),
+}
+
+fn ask(settings: &Settings, call: &Call, spelling: usize) -> Wire {
+    let recipient = spelled(&call.name.recipient, spelling);
+    let purpose = match settings.policies[call.name.purpose].name {
+        // An empty purpose is the default one.
+        "default" if spelling.is_multiple_of(2) => String::new(),
+        name => name.to_owned(),
+    };
+    let request_id = call.id.clone().unwrap_or_default();
+    let address = |network: &Option<String>| {
+        let host = |network: &String| format!("{network}::{:x}", spelling + 1);
+        network.as_ref().map(host).unwrap_or_default()
+    };
+    match call.ask.clone() {
+        Ask::Send { wording, network } => Wire::Send(SendOtpRequest {
+            recipient,
+            purpose,
+            channel: 0,
+            locale: ["", "ru", "en-GB"][usize::from(wording) % 3].to_owned(),
+            client_ip: address(&network),
+            request_id,
+            ..Default::default()
+        }),
+        Ask::Verify {
+            typed,
+            challenge,
+            network,
+        } => Wire::Verify(VerifyOtpRequest {
+            recipient,
+            purpose,
+            code: typed_as_people_do(&typed, spelling),
+            challenge_id: challenge.unwrap_or_default(),
+            client_ip: address(&network),
+            request_id,
+            ..Default::default()
+        }),
+        Ask::Cancel {
+            challenge,
+            reset,
+            by_challenge,
+        } => Wire::Cancel(CancelOtpRequest {
+            recipient: if by_challenge {
+                String::new()
+            } else {
+                recipient
+            },
+            purpose: if by_challenge { String::new() } else { purpose },
+            challenge_id: challenge.unwrap_or_default(),
+            reset_failures: reset,
+            request_id,
+            ..Default::default()
+        }),
+        Ask::Status {
+            challenge,
+            by_challenge,
+        } => Wire::Status(GetOtpStatusRequest {
+            recipient: if by_challenge {
+                String::new()
+            } else {
+                recipient
+            },
+            purpose: if by_challenge { String::new() } else { purpose },
+            challenge_id: challenge.unwrap_or_default(),
+            ..Default::default()
+        }),
+    }
+}
+
+/// A canonical recipient as people write it.
+fn spelled(recipient: &str, spelling: usize) -> String {
+    let Some(national) = recipient.strip_prefix("+7") else {
+        return match spelling % 3 {
+            0 => recipient.to_owned(),
+            1 => recipient.to_uppercase(),
+            _ => format!(" {recipient} "),
+        };
+    };
+    let (area, rest) = national.split_at(3);
+    match spelling % 4 {
+        0 => recipient.to_owned(),
+        1 => format!("8 ({area}) {}-{}-{}", &rest[..3], &rest[3..5], &rest[5..]),
+        2 => format!("+7 {area} {rest}"),
+        _ => national.to_owned(),
+    }
+}
+
+/// A code with blanks, hyphens or digits of another script.
+fn typed_as_people_do(typed: &str, spelling: usize) -> String {
+    match spelling % 4 {
+        1 if typed.len() > 3 => format!("{}-{}", &typed[..3], &typed[3..]),
+        2 => format!(" {typed} "),
+        3 => typed
+            .chars()
+            .map(|digit| {
+                digit
+                    .to_digit(10)
+                    .and_then(|value| char::from_u32(0x660 + value))
+            })
+            .collect::<Option<String>>()
+            .unwrap_or_else(|| typed.to_owned()),
+        _ => typed.to_owned(),
+    }
+}
+
+fn sent(reply: otpd::grpc::v1::SendOtpResponse, call: &Call) -> Told {
+    assert_eq!(reply.recipient, call.name.recipient);
+    assert!(
+        reply.code.is_empty()
+            || reply.code.len() == usize::try_from(reply.code_length).expect("few")
+    );
+    Told::Sent {
+        challenge: reply.challenge_id,
+        expires_at: milliseconds(reply.expires_at),
+        resend_at: milliseconds(reply.resend_at),
+        resent: reply.resent,
+        code: reply.code,
+    }
+}
+
+fn verdict(reply: otpd::grpc::v1::VerifyOtpResponse, call: &Call) -> Told {
+    assert_eq!(reply.recipient, call.name.recipient);
+    let outcome = match reply.outcome() {
+        VerifyOutcome::Verified => Outcome::Verified,
+        VerifyOutcome::WrongCode => Outcome::WrongCode,
+        VerifyOutcome::Expired => Outcome::Expired,
+        VerifyOutcome::AttemptsExhausted => Outcome::AttemptsExhausted,
+        VerifyOutcome::NotFound => Outcome::NotFound,
+        VerifyOutcome::Unspecified => panic!("every verdict has an outcome"),
+    };
+    assert_eq!(reply.verified, outcome == Outcome::Verified);
+    Told::Verdict {
+        outcome,
+        remaining: reply.attempts_remaining,
+        challenge: reply.challenge_id,
+        verified_at: reply.verified_at.map(|at| milliseconds(Some(at))),
+    }
+}
+
+fn status(reply: otpd::grpc::v1::GetOtpStatusResponse, call: &Call) -> Told {
+    assert!(reply.recipient.is_empty() || reply.recipient == call.name.recipient);
+    let optional = |at: Option<Timestamp>| at.map(|at| milliseconds(Some(at)));
+    assert_eq!(reply.live, !reply.challenge_id.is_empty());
+    assert_eq!(reply.live, reply.expires_at.is_some());
+    assert!(reply.live || reply.attempts_remaining == 0);
+    let live = reply.expires_at.map(|at| {
+        let expires_at = milliseconds(Some(at));
+        (reply.challenge_id, expires_at, reply.attempts_remaining)
+    });
+    Told::Status {
+        live,
+        resend_at: optional(reply.resend_at),
+        blocked_until: optional(reply.blocked_until),
+    }
+}
+
+/// A refusal of the rules; what else failed is handed back.
+fn refused(status: Status) -> Result<Told, Status> {
+    let by_rule = matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+    );
+    let details = status.get_error_details();
+    let (true, Some(info)) = (by_rule, details.error_info()) else {
+        return Err(status);
+    };
+    let told = |key: &str| info.metadata.get(key).cloned();
+    let wait = details.retry_info().and_then(|info| info.retry_delay);
+    let live = told("challenge_id").map(|name| {
+        let at = told("expires_at").expect("it stands beside challenge_id");
+        let at = humantime::parse_rfc3339(&at).expect("RFC 3339");
+        let at = at
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970");
+        (name, i64::try_from(at.as_millis()).expect("this age"))
+    });
+    Ok(Told::Refused {
+        reason: info.reason.clone(),
+        limit: told("limit"),
+        wait: wait.map(|wait| i64::try_from(wait.as_millis()).expect("a short wait")),
+        live,
+    })
+}
+
+/// An instant of a reply, which is always set where this is called.
+pub fn milliseconds(at: Option<Timestamp>) -> i64 {
+    let at = at.expect("the instant is set");
+    at.seconds * 1_000 + i64::from(at.nanos / 1_000_000)
+}
