@@ -2,7 +2,7 @@
 //! from a script, and a real SMTP server.
 
 mod faults;
-mod gateway;
+pub mod gateway;
 mod letter;
 mod page;
 mod presets;
