@@ -4,6 +4,7 @@
 mod faults;
 mod gateway;
 mod rules;
+mod stop;
 
 use std::fmt::Write as _;
 
