@@ -1,6 +1,7 @@
 //! Messages on their way, by the real binary: through gateways that fail, replicas that
 //! die, and queues that grow.
 
+mod backlog;
 mod faults;
 mod gateway;
 mod rules;
