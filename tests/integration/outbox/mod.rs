@@ -4,6 +4,7 @@
 mod backlog;
 mod faults;
 mod gateway;
+mod kill;
 mod rules;
 mod stop;
 
