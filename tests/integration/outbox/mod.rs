@@ -6,6 +6,7 @@ mod faults;
 mod gateway;
 mod kill;
 mod rules;
+mod secrecy;
 mod stop;
 
 use std::fmt::Write as _;
