@@ -99,11 +99,13 @@ async fn plant(database: &Database, text: &str) {
             .await
             .expect("it is there");
         connection.execute(statement).await.expect("it is planted");
+        connection.close().await.expect("it is planted");
     } else {
         let mut connection = PgConnection::connect(database.url())
             .await
             .expect("it is there");
         connection.execute(statement).await.expect("it is planted");
+        connection.close().await.expect("it is planted");
     }
 }
 
