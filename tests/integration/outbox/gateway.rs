@@ -1,13 +1,14 @@
 //! A gateway that stands for many providers, each of which behaves as it is told, and
 //! that records every message with the moment at which it was asked for.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::Instant,
 };
 
 use crate::providers::gateway::read;

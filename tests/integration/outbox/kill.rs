@@ -7,12 +7,12 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use otpd::grpc::v1::{CancelOtpRequest, otp_service_client::OtpServiceClient};
 use rand::RngExt as _;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::transport::Channel;
 
 use super::{
@@ -61,7 +61,7 @@ impl Load {
     async fn call(self: Arc<Self>) {
         while !self.over.load(Ordering::SeqCst) {
             let number = self.next.fetch_add(1, Ordering::SeqCst);
-            let mut client = if number % 3 == 0 {
+            let mut client = if number.is_multiple_of(3) {
                 self.steady.clone()
             } else {
                 self.victim.borrow().clone()
@@ -77,7 +77,7 @@ impl Load {
             let at = Instant::now();
             self.count.send_modify(|count| *count += 1);
             let challenge_id = sent.into_inner().challenge_id;
-            let cancelling = number % CANCELLED_EACH == 0;
+            let cancelling = number.is_multiple_of(CANCELLED_EACH);
             let mut cancelled_at = None;
             if cancelling {
                 let request = CancelOtpRequest {
@@ -232,8 +232,8 @@ impl Run {
                 self.explain(pair[0], pair[1], steady, &mut figures);
             }
         }
-        let share = |part: usize, of: usize| 100.0 * part as f64 / of as f64;
-        figures.percent_sent_twice = share(figures.sent_twice, figures.acknowledged);
+        let many = |count: usize| f64::from(u32::try_from(count).expect("not so many"));
+        figures.percent_sent_twice = 100.0 * many(figures.sent_twice) / many(figures.acknowledged);
         figures
     }
 

@@ -100,7 +100,8 @@ async fn a_message_goes_where_the_first_route_for_it_leads() {
         ("rest", "channels = [\"sms\"]"),
     ] {
         configuration += &gateway.provider(provider, "");
-        configuration += &format!("\n[[routes]]\n{condition}\nproviders = [\"{provider}\"]\n");
+        let route = format!("\n[[routes]]\n{condition}\nproviders = [\"{provider}\"]\n");
+        configuration += &route;
     }
     let (database, replica) = serve(Kind::Postgres, &configuration).await;
     let request = |recipient: &str, purpose: &str, channel: i32, locale: &str| SendOtpRequest {
