@@ -179,7 +179,7 @@ impl Courier {
             let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
             if in_hand.clock.now() >= in_hand.message.expires_at {
                 return Ok(false);
-            } else if in_hand.clock.read_at().elapsed() >= FRESHNESS {
+            } else if in_hand.clock.asked_at().elapsed() >= FRESHNESS {
                 if !self.sees_alive(in_hand).await? {
                     return Ok(false);
                 }

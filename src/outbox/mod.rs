@@ -32,8 +32,8 @@ const MOST_FRESH: usize = 1_024;
 /// most: so few that new ones never wait long behind them.
 const MOST_TAKEN_OVER: usize = 64;
 
-/// No attempt starts later than this after a load that saw the code alive, by the
-/// monotonic clock.
+/// No attempt starts later than this after the store was asked for a code that it says
+/// is alive, by the monotonic clock.
 const FRESHNESS: Duration = Duration::from_secs(2);
 /// What a lease has beyond the longest attempt: for the wait for a turn before it, and
 /// for the write after it.

@@ -7,6 +7,7 @@ mod gateway;
 mod kill;
 mod rules;
 mod secrecy;
+mod stale;
 mod stop;
 
 use std::fmt::Write as _;
