@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{postgres::Postgres, wall_clock::WallClocks};
+use super::{postgres::Postgres, wall_clock::WallClocks, witness};
 use crate::{
     model::{Codes, Settings},
     server::Server,
@@ -115,6 +115,7 @@ impl Fleet {
             fleet.serves(replica).await;
             if replica == 0 {
                 fleet.clock.install(fleet.database.url()).await;
+                witness::install(fleet.database.url()).await;
             }
         }
         fleet
@@ -152,6 +153,16 @@ impl Fleet {
     /// Kills a replica, as the kernel does when memory runs out.
     pub fn kill(&self, number: usize) {
         self.signal(number, "KILL");
+    }
+
+    pub fn database_url(&self) -> &str {
+        self.database.url()
+    }
+
+    /// Whether any replica was paused since `start`.
+    pub fn paused_since(&self, start: Instant) -> bool {
+        let pauses = self.pauses.lock().expect("nobody panics holding it");
+        pauses.iter().any(|&(_, _, end)| start <= end)
     }
 
     /// Stops the database, so that a test that fails leaves nothing behind.

@@ -11,6 +11,7 @@ mod nemesis;
 mod postgres;
 mod scenario;
 mod wall_clock;
+mod witness;
 
 use std::{
     collections::BTreeMap,
@@ -69,6 +70,15 @@ async fn some_order_of_calls_explains_every_answer() {
     let jumps = fleet.clock.jumps.load(Ordering::SeqCst);
     let largest = checker::LARGEST.load(Ordering::SeqCst);
     figures.count("states in the largest search", largest);
+    for (what, number) in [
+        ("messages handed over", &delivery::HANDED_OVER),
+        (
+            "messages dropped, because their code died first",
+            &delivery::DROPPED,
+        ),
+    ] {
+        figures.count(what, number.load(Ordering::SeqCst));
+    }
     figures.count("jumps of the store's clock", jumps);
     let histories = figures.counted("histories");
     figures.write();
@@ -126,7 +136,7 @@ async fn judge(fleet: &Arc<Fleet>, name: &Name, events: Vec<Event>, start: Insta
     if let Err(broken) = invariants::check(&events, policy) {
         fail(&broken);
     }
-    if let Err(broken) = delivery::check(fleet, name, &events).await {
+    if let Err(broken) = delivery::check(fleet, name, &events, start).await {
         fail(&broken);
     }
     let codes = fleet.mail.codes(&name.recipient);

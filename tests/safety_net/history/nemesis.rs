@@ -131,9 +131,11 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
             let start = Instant::now();
             fleet.signal(replica, "STOP");
             fleet.after_calls(a_while).await;
-            fleet.signal(replica, "CONT");
+            // First, so that nothing that comes of it is judged without it.
             let mut pauses = fleet.pauses.lock().expect("nobody panics holding it");
             pauses.push((replica, start, Instant::now()));
+            drop(pauses);
+            fleet.signal(replica, "CONT");
         }
         Fault::CrashPostgres => fleet.crash_postgres().await,
         // Several, so that some come between a commit and its acknowledgement.

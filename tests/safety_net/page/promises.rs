@@ -130,16 +130,16 @@ pub const PROMISES: &[(&str, bool, bool, &[&str])] = &[
         &["the_first_sealing_key_seals_and_all_of_them_open"],
     ),
     (
-        "A send that was acknowledged has a message",
+        "A send that was acknowledged has a message, and it is handed over unless its code dies first",
         false,
         true,
-        &[],
+        &["what_was_acknowledged_is_sent_whatever_is_killed"],
     ),
     (
         "No message goes out of a code that is known to be dead",
         false,
         true,
-        &[],
+        &["what_carries_a_dead_code_is_dropped_and_not_tried_again"],
     ),
     (
         "A stolen database or log shows no code and no recipient",

@@ -23,8 +23,10 @@ alone, and half as long:
   checker then looks for an order of the calls that explains every answer under the
   model (linearizability; a call without an answer may have happened or not). Beside it
   stand counts that need no search: one verification per code, no more wrong verdicts
-  than allowed, no limit exceeded, a message for each send that was acknowledged, none of
-  a dead code.
+  than allowed, no limit exceeded, a message for each send that was acknowledged.
+  Each message must be handed over, by whichever replica is left, unless its code dies
+  first, and none of a dead code may be; triggers in the database write down how messages
+  end and when codes die.
 
 A short form of both is part of the gate. The long form is one command, which takes the
 seed of a run to be repeated from `SAFETY_NET_SEED`, and writes this page:
@@ -73,6 +75,7 @@ pub const TAIL: &str = "
   bears with such refusals, and counts that enough calls came before.
 - A call that was never answered may have happened or not. The checker tries both, and so
   holds less against such a call than against others.
-- A send whose first answer was lost, and is told again, may have no message: a replica
-  hands it over after the commit.
+- A message may go out twice: a replica that dies, or loses the database, after it handed
+  one over cannot say so, and another one sends it again.
+- What is judged of messages ends at the provider, which in the histories is the log.
 ";
