@@ -176,7 +176,7 @@ impl Parts {
             callers: Arc::clone(&callers),
             delivery: Arc::new(delivery),
         };
-        let (outbox, taking_over) = Outbox::new(tools, settings.delivery);
+        let outbox = Outbox::new(tools, settings.delivery);
         let running = TaskTracker::new();
         let service = OtpService {
             store: Arc::clone(&store),
@@ -202,7 +202,6 @@ impl Parts {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
-                () = taking_over => Ok(()),
             }
         });
         let parts = Self {

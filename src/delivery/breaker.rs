@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
+
+/// How long it is until a message may ask again that finds the provider being tried: a
+/// provider that is back answers within that time.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +26,8 @@ pub struct BreakerOptions {
 pub struct Breaker {
     options: BreakerOptions,
     state: Mutex<State>,
+    /// Told when a message has tried whether the provider is back.
+    tried: Notify,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +63,7 @@ impl Breaker {
         Self {
             options,
             state: Mutex::default(),
+            tried: Notify::new(),
         }
     }
 
@@ -68,8 +75,23 @@ impl Breaker {
     fn wait_in(&self, state: &State) -> Duration {
         match state.open_until {
             None => Duration::ZERO,
-            Some(_) if state.probing => self.options.pause,
+            Some(_) if state.probing => self.options.pause.min(PROBE_PATIENCE),
             Some(until) => until.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// Whether a message is trying whether the provider is back.
+    pub fn is_tried(&self) -> bool {
+        self.with(|state| state.probing)
+    }
+
+    /// Waits until the message that is trying the provider knows whether it is back; not
+    /// much longer than a provider that is takes to answer.
+    pub async fn outcome(&self) {
+        let ended = self.tried.notified();
+        if self.is_tried() {
+            // Late is as good as never: whoever waited finds out how things stand.
+            let _ = tokio::time::timeout(PROBE_PATIENCE, ended).await;
         }
     }
 
@@ -131,6 +153,7 @@ impl Drop for Admission<'_> {
     fn drop(&mut self) {
         if self.probe {
             self.breaker.with(|state| state.probing = false);
+            self.breaker.tried.notify_waiters();
         }
     }
 }
@@ -181,6 +204,26 @@ mod tests {
         let probe = breaker.admit().unwrap();
         assert_eq!(probe.succeeded(), Some(Change::Closed));
         assert!(breaker.admit().is_some());
+        assert!(breaker.wait().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_the_outcome_of_a_try_is_told_and_does_not_wait_long() {
+        let breaker = breaker();
+        // Nobody tries, so there is nothing to wait for.
+        breaker.outcome().await;
+        breaker.admit().unwrap().failed(true);
+        tokio::time::advance(PAUSE).await;
+        let start = Instant::now();
+        let probe = breaker.admit().unwrap();
+        assert!(breaker.is_tried());
+        assert_eq!(breaker.wait(), PROBE_PATIENCE);
+        breaker.outcome().await;
+        assert_eq!(start.elapsed(), PROBE_PATIENCE);
+        let succeeded = async { probe.succeeded() };
+        let ((), change) = tokio::join!(breaker.outcome(), succeeded);
+        assert_eq!(change, Some(Change::Closed));
+        assert_eq!(start.elapsed(), PROBE_PATIENCE);
         assert!(breaker.wait().is_zero());
     }
 

@@ -1,7 +1,7 @@
 //! Carries one message: from provider to provider until one takes it, its code dies, or
 //! nobody is left who might.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ pub(super) struct Courier {
 enum Next<'a> {
     /// With an attempt.
     Try(&'a Gateway),
+    /// As soon as another message knows whether the provider is back.
+    Await(&'a Gateway),
     /// Not now.
     End(Then),
 }
@@ -51,21 +53,32 @@ impl Courier {
             return self.end(in_hand, Then::Failed).await;
         };
         let mut tried = HashSet::new();
+        let mut has_waited = false;
         // Whether the store does not know all of the history yet.
         let mut unwritten = false;
         loop {
             let now = in_hand.clock.now();
             let gateway = match self.choose(&in_hand.message, route, &tried, now) {
                 Next::Try(gateway) => gateway,
+                Next::Await(gateway) if !has_waited => {
+                    has_waited = true;
+                    self.unless_stopping(gateway.breaker.outcome()).await;
+                    continue;
+                }
+                Next::Await(gateway) => {
+                    let then = Then::Queued(now.plus(gateway.breaker.wait()));
+                    return self.end(in_hand, then).await;
+                }
                 Next::End(then) => return self.end(in_hand, then).await,
             };
-            let turn = tokio::select! {
-                turn = gateway.turn() => turn,
-                () = self.stopping.cancelled() => {
-                    let now = in_hand.clock.now();
-                    return self.end(in_hand, Then::Queued(now)).await;
-                }
+            // Where it stops, the choice is to give the message back.
+            let Some(turn) = self.unless_stopping(gateway.turn()).await else {
+                continue;
             };
+            if !gateway.breaker.wait().is_zero() {
+                // While the message waited, the provider proved to be down.
+                continue;
+            }
             match self.make_fit(&mut in_hand, gateway, &mut unwritten).await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -74,7 +87,7 @@ impl Courier {
                 }
                 Err(Lost) => return,
             }
-            // While it waited, the provider may have proved to be down.
+            // That took time as well.
             let Some(admission) = gateway.breaker.admit() else {
                 continue;
             };
@@ -93,6 +106,14 @@ impl Courier {
                     }
                 }
             }
+        }
+    }
+
+    /// What `work` comes to, if there is still time for it.
+    async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.stopping.cancelled() => None,
         }
     }
 
@@ -117,19 +138,27 @@ impl Courier {
             return Next::End(Then::Failed);
         }
         let untried = left.iter().filter(|gateway| !tried.contains(&gateway.name));
-        let mut waits = untried.map(|gateway| (gateway, gateway.breaker.wait()));
-        if let Some((gateway, _)) = waits.clone().find(|(_, wait)| wait.is_zero()) {
+        let waits: Vec<(&Gateway, Duration)> = untried
+            .map(|gateway| (*gateway, gateway.breaker.wait()))
+            .collect();
+        if let Some((gateway, _)) = waits.iter().find(|(_, wait)| wait.is_zero()) {
             return Next::Try(gateway);
         }
-        let mut pause = message.history.pause(left.len(), &mut system_random());
-        if tried.is_empty() {
-            // Nobody was asked, so nothing is to be learnt before one may be.
-            pause += waits
-                .by_ref()
-                .map(|(_, wait)| wait)
+        let pause = if tried.is_empty() {
+            // Nobody was asked about it, so it has nothing to wait for but that somebody
+            // may be; then such messages are found in their order.
+            if let Some((gateway, _)) = waits.iter().find(|(gateway, _)| gateway.breaker.is_tried())
+            {
+                return Next::Await(gateway);
+            }
+            waits
+                .iter()
+                .map(|(_, wait)| *wait)
                 .min()
-                .unwrap_or_default();
-        }
+                .unwrap_or_default()
+        } else {
+            message.history.pause(left.len(), &mut system_random())
+        };
         // Whoever finds it when its code has died drops it.
         Next::End(Then::Queued(
             now.plus(pause).min(message.expires_at.max(now)),
@@ -150,7 +179,7 @@ impl Courier {
             let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
             if in_hand.clock.now() >= in_hand.message.expires_at {
                 return Ok(false);
-            } else if in_hand.clock.read_at().elapsed() >= FRESHNESS {
+            } else if in_hand.clock.asked_at().elapsed() >= FRESHNESS {
                 if !self.sees_alive(in_hand).await? {
                     return Ok(false);
                 }

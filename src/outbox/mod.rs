@@ -32,8 +32,8 @@ const MOST_FRESH: usize = 1_024;
 /// most: so few that new ones never wait long behind them.
 const MOST_TAKEN_OVER: usize = 64;
 
-/// No attempt starts later than this after a load that saw the code alive, by the
-/// monotonic clock.
+/// No attempt starts later than this after the store was asked for a code that it says
+/// is alive, by the monotonic clock.
 const FRESHNESS: Duration = Duration::from_secs(2);
 /// What a lease has beyond the longest attempt: for the wait for a turn before it, and
 /// for the write after it.
@@ -68,6 +68,8 @@ pub struct Outbox {
     /// Told when there is a message that nobody holds.
     unheld: Arc<Notify>,
     tasks: TaskTracker,
+    /// The taking over, which is never cut off: what it has leased it must carry.
+    taking_over: TaskTracker,
     stopping: CancellationToken,
 }
 
@@ -110,8 +112,8 @@ pub struct InHand {
 }
 
 impl Outbox {
-    /// An outbox, and what it does in the background until it is closed.
-    pub fn new(tools: Tools, options: OutboxOptions) -> (Self, impl Future<Output = ()> + Send) {
+    /// An outbox, which takes messages over until it is closed.
+    pub fn new(tools: Tools, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
         let (settler, settling) =
             Settler::new(Arc::clone(&tools.store), tools.availability.clone());
@@ -120,12 +122,14 @@ impl Outbox {
             fresh: Arc::new(Semaphore::new(MOST_FRESH)),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
+            taking_over: TaskTracker::new(),
             stopping,
         };
         // A task of its own: it has to settle what is in hand after the rest has ended.
         tokio::spawn(settling);
         let taking_over = takeover::run(outbox.clone(), options);
-        (outbox, taking_over)
+        outbox.taking_over.spawn(taking_over);
+        outbox
     }
 
     /// Who takes messages.
@@ -170,6 +174,8 @@ impl Outbox {
     /// tried. To be called when nothing is written any more.
     pub async fn close(&self) {
         self.stopping.cancel();
+        self.taking_over.close();
+        self.taking_over.wait().await;
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -34,30 +34,25 @@ enum Found {
     Part,
 }
 
-/// Takes messages over, until the outbox is closed.
+/// Takes messages over, until the outbox is closed. It ends between two rounds alone:
+/// what was leased in one would else be nobody's until its lease ends.
 pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
     let room = Arc::new(Semaphore::new(MOST_TAKEN_OVER));
-    let stopping = outbox.stopping.clone();
-    let work = async {
-        loop {
-            let pause = match round(&outbox, &room).await {
-                Ok(Found::All) => Duration::ZERO,
-                Ok(Found::Part) => STEP_ASIDE.mul_f64(system_random().random_range(0.0..1.0)),
-                Ok(Found::Nothing) => options.poll_interval,
-                Err(error) => {
-                    tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
-                    options.poll_interval
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = outbox.unheld.notified() => {}
+    while !outbox.stopping.is_cancelled() {
+        let pause = match round(&outbox, &room).await {
+            Ok(Found::All) => Duration::ZERO,
+            Ok(Found::Part) => STEP_ASIDE.mul_f64(system_random().random_range(0.0..1.0)),
+            Ok(Found::Nothing) => options.poll_interval,
+            Err(error) => {
+                tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
+                options.poll_interval
             }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = outbox.unheld.notified() => {}
+            () = outbox.stopping.cancelled() => {}
         }
-    };
-    tokio::select! {
-        () = stopping.cancelled() => {}
-        () = work => {}
     }
 }
 
@@ -68,7 +63,10 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, StoreErr
         return Ok(Found::Nothing);
     }
     // Waits until there is room for one at least.
-    let first = Arc::clone(room).acquire_owned().await;
+    let first = tokio::select! {
+        first = Arc::clone(room).acquire_owned() => first,
+        () = outbox.stopping.cancelled() => return Ok(Found::Nothing),
+    };
     let mut permits = vec![first.expect("the semaphore of an outbox is never closed")];
     while permits.len() < BATCH
         && let Ok(permit) = Arc::clone(room).try_acquire_owned()

@@ -9,20 +9,23 @@ use crate::domain::Timestamp;
 pub struct Clock {
     read: Timestamp,
     read_at: Instant,
+    asked_at: Instant,
 }
 
 impl Clock {
-    /// The store's clock as it read just now.
-    pub fn read_now(read: Timestamp) -> Self {
+    /// The store's clock as it read just now, in reply to what was asked at `asked_at`.
+    pub fn read_now(read: Timestamp, asked_at: Instant) -> Self {
         Self {
             read,
             read_at: Instant::now(),
+            asked_at,
         }
     }
 
-    /// When it was read, by this machine's monotonic clock.
-    pub fn read_at(&self) -> Instant {
-        self.read_at
+    /// When it was asked for, by this machine's monotonic clock. A reply may be late, so
+    /// only what happened before is sure to be in what was loaded with it.
+    pub fn asked_at(&self) -> Instant {
+        self.asked_at
     }
 
     /// What the store's clock says now.

@@ -14,6 +14,8 @@ use sqlx::{
     },
 };
 
+use tokio::time::Instant;
+
 use super::{
     Change, Clock, LimitChange, MessageChange, RecordChange, RecordStore, Snapshot, StoreError,
     StoreOptions, Version, VersionedLimit, VersionedMessage, Written,
@@ -117,6 +119,7 @@ impl RecordStore for SqliteStore {
         records: &[RecordKey],
         limits: &[LimitKey],
     ) -> Result<Snapshot, StoreError> {
+        let asked_at = Instant::now();
         let mut transaction = self.pool.begin().await?;
         let record_keys = records.iter().map(|key| key.0.as_slice());
         let rows: Vec<Row> = select_by_key(
@@ -158,7 +161,7 @@ impl RecordStore for SqliteStore {
         let now: i64 = sqlx::query_scalar("SELECT now FROM otp_clock")
             .fetch_one(&mut *transaction)
             .await?;
-        let clock = Clock::read_now(Timestamp::from_milliseconds(now));
+        let clock = Clock::read_now(Timestamp::from_milliseconds(now), asked_at);
         transaction.rollback().await?;
         Ok(Snapshot {
             clock,

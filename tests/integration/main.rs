@@ -16,6 +16,7 @@ mod limit_races;
 mod log_lines;
 mod main_job;
 mod outage;
+mod outbox;
 mod phones;
 mod process;
 mod production;

@@ -265,7 +265,7 @@ fn without_provider(log: &str) -> String {
 }
 
 /// All that a thief of the database gets, each with the secrets in it.
-fn search(database: &Database, secrets: &Secrets) -> Vec<(String, BTreeSet<String>)> {
+pub fn search(database: &Database, secrets: &Secrets) -> Vec<(String, BTreeSet<String>)> {
     if let Some(path) = database.url().strip_prefix("sqlite://") {
         let files = ["", "-wal", "-shm"].map(|suffix| format!("{path}{suffix}"));
         return files

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use super::{
     super::{Clock, Snapshot, Version, VersionedLimit, row::Row},
@@ -16,6 +17,7 @@ pub(super) async fn load(
     record_keys: &[&[u8]],
     limit_keys: &[&[u8]],
 ) -> Result<Snapshot, sqlx::Error> {
+    let asked_at = Instant::now();
     let rows = sqlx::query!(
         r#"
         WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
@@ -46,7 +48,7 @@ pub(super) async fn load(
         .first()
         .map(|row| row.now)
         .ok_or(sqlx::Error::RowNotFound)?;
-    let clock = Clock::read_now(Timestamp::from_milliseconds(now));
+    let clock = Clock::read_now(Timestamp::from_milliseconds(now), asked_at);
     let (mut records, mut limits) = (HashMap::new(), HashMap::new());
     for row in rows {
         if let (Some(key), Some(version), Some(full_at)) = (row.limit_key, row.version, row.full_at)

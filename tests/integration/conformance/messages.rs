@@ -50,7 +50,8 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
     for change in [lost, unpaid] {
         let written = store.write(std::slice::from_ref(&change)).await;
         assert!(written.expect("a write works").records.is_empty());
-        assert_eq!(messages_of(store, record.key).await.len(), 1);
+        let count = messages_of(store, record.key).await.len();
+        assert_eq!(count, 1, "a message without its record was written");
     }
 
     // In one batch some are written and some are not.

@@ -38,8 +38,7 @@ pub async fn run<S: RecordStore>(store: Arc<S>, database: &Database) {
 async fn what_was_never_written_is_not_loaded<S: RecordStore>(store: &S) {
     let before = store.load(&[], &[]).await.expect("an empty load works");
     assert!(before.records.is_empty());
-    // Now, because what carries both on later started at different distances from the
-    // store's own clock.
+    // It lags by as much as the reply took, so it is compared as it was then.
     let earlier = before.clock.now();
     let after = store
         .load(&[random_key()], &[])

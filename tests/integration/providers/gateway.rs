@@ -192,7 +192,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The next request on a connection, if there is one.
-async fn read<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> Option<Recorded> {
+pub async fn read<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> Option<Recorded> {
     let mut head = Vec::new();
     loop {
         let mut line = String::new();

@@ -147,6 +147,15 @@ impl Database {
         }
     }
 
+    /// What a column of the database is, row by row; PostgreSQL only.
+    pub async fn texts(&self, query: &'static str) -> Vec<String> {
+        let mut connection = self.postgres_connection().await;
+        sqlx::query_scalar(query)
+            .fetch_all(&mut connection)
+            .await
+            .expect("a column of texts")
+    }
+
     /// Holds up whoever wants to see a record, until the connection is closed.
     pub async fn lock_records(&self) -> PgConnection {
         let mut connection = self.postgres_connection().await;

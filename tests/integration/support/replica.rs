@@ -122,6 +122,11 @@ impl Replica {
         self.address
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A connection that is made at the first call.
     pub fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address))

@@ -1,0 +1,171 @@
+//! A long queue of messages whose providers are all down, and then up again.
+
+use std::{collections::HashSet, fs};
+
+use tokio::task::JoinSet;
+
+use super::{
+    OFTEN,
+    gateway::{Behaviour, DOWN, Gateway, State, TAKES},
+    route, send, send_request,
+};
+use crate::support::{Database, Replica};
+
+/// How many messages are queued in the gate; `OTPD_TEST_BACKLOG` says otherwise.
+const MESSAGES: usize = 1_000;
+/// How many callers send at once.
+const CALLERS: usize = 8;
+/// What a replica holds of a backlog at once, and with it how far two of its messages
+/// can get out of their order: 64 that it took over.
+const IN_HAND: usize = 64;
+/// How much more memory a replica may use for a backlog of any length.
+const MOST_MEMORY_KIB: u64 = 32 * 1_024;
+
+/// How many of a test there are to be: a number of the environment.
+pub fn wanted(variable: &str, default: usize) -> usize {
+    let wanted = std::env::var(variable).ok();
+    wanted.map_or(default, |wanted| wanted.parse().expect("it is a number"))
+}
+
+/// The resident memory of a process, in KiB.
+fn memory(replica: &Replica) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", replica.id())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let mut words = line.expect("Linux says so").split_whitespace();
+    let number = words.nth(1).expect("the line has a number");
+    number.parse().expect("it is a number")
+}
+
+/// Sends to so many recipients, in their order as far as callers at once can.
+async fn fill(replica: &Replica, messages: usize) {
+    let mut calls = JoinSet::new();
+    let client = replica.client();
+    for number in 0..messages {
+        if calls.len() >= CALLERS {
+            calls
+                .join_next()
+                .await
+                .expect("there are some")
+                .expect("it is sent");
+        }
+        let mut client = client.clone();
+        calls.spawn(async move {
+            let sent = client.send_otp(send_request(number, "")).await;
+            sent.expect("a provider that is down is nothing to the caller");
+        });
+    }
+    calls.join_all().await;
+}
+
+/// How many messages overtook one of the backlog at most. Those that a provider had
+/// refused before wait for their own time, and do not count.
+fn most_overtaken(state: &State, order: &[String]) -> usize {
+    let mut taken = Vec::new();
+    let mut most = 0;
+    let is_taken: HashSet<usize> = state.taken.iter().copied().collect();
+    let refused = state.asked.iter().enumerate();
+    let refused: HashSet<&str> = refused
+        .filter(|(index, _)| !is_taken.contains(index))
+        .map(|(_, asked)| asked.message_id.as_str())
+        .collect();
+    let ranks: std::collections::HashMap<&str, usize> = order
+        .iter()
+        .enumerate()
+        .map(|(rank, id)| (id.as_str(), rank))
+        .collect();
+    for (index, asked) in state.asked.iter().enumerate() {
+        let id = asked.message_id.as_str();
+        let Some(&rank) = ranks
+            .get(id)
+            .filter(|_| is_taken.contains(&index) && !refused.contains(id))
+        else {
+            continue;
+        };
+        let place = taken.partition_point(|earlier| *earlier < rank);
+        most = most.max(taken.len() - place);
+        taken.insert(place, rank);
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
+    let messages = wanted("OTPD_TEST_BACKLOG", MESSAGES);
+    let gateway = Gateway::start().await;
+    let mut configuration = String::from("[policy]\ncode_ttl = \"10m\"\n");
+    for provider in ["first", "second"] {
+        gateway.will(provider, DOWN);
+        configuration += &gateway.provider(provider, "timeout = \"60s\"\nbreaker_pause = \"5s\"");
+    }
+    configuration += &route("default", &["first", "second"]);
+    let database = Database::postgres().await;
+    let file = database.configure(&configuration);
+    let environment = [("OTPD_CONFIG", file.as_str()), OFTEN];
+    let replica = Replica::start_with(&database, &environment).await;
+    send(&replica, messages, "").await;
+    // What a replica needs for its first message is no part of a backlog.
+    let before = memory(&replica);
+    fill(&replica, messages).await;
+    let pending = "SELECT count(*) FROM otp_message WHERE state = 'queued'";
+    let all = i64::try_from(messages).expect("a sensible number") + 1;
+    database.wait_for_number(pending, all).await;
+    let queued = memory(&replica);
+    let order = database
+        .texts("SELECT encode(message_id, 'hex') FROM otp_message ORDER BY created_at")
+        .await;
+
+    // Some are taken, and a provider waits in the middle of the backlog.
+    for provider in ["first", "second"] {
+        gateway.will(provider, Behaviour::Takes(messages / 10));
+    }
+    gateway
+        .wait_for(|state| state.taken.len() >= messages / 10)
+        .await;
+    gateway
+        .wait_for(|state| state.open("first") + state.open("second") >= 16)
+        .await;
+    // A new message is in hand at once, and waits for what is before it there alone.
+    let mark = gateway.state().asked.len();
+    let new = send(&replica, messages + 1, "").await;
+    for provider in ["first", "second"] {
+        gateway.will(provider, TAKES);
+    }
+    gateway.asked_for(&new.challenge_id).await;
+    let place = gateway
+        .state()
+        .asked
+        .iter()
+        .position(|asked| asked.challenge_id == new.challenge_id);
+    let waited_for = place.expect("it was just asked for") - mark;
+    assert!(
+        waited_for <= IN_HAND + 32,
+        "{waited_for} came before a new message"
+    );
+
+    let unsent = "SELECT count(*) FROM otp_message WHERE state <> 'sent'";
+    database.wait_for_number(unsent, 0).await;
+    let after = memory(&replica);
+    let state = gateway.state();
+    let taken: HashSet<&str> = state
+        .taken
+        .iter()
+        .map(|index| state.asked[*index].message_id.as_str())
+        .collect();
+    assert_eq!(taken.len(), messages + 2, "all of them were sent");
+    assert_eq!(state.taken.len(), messages + 2, "and none of them twice");
+    let overtaken = most_overtaken(&state, &order);
+    println!(
+        r#"{{"messages": {messages}, "memory_before_kib": {before}, "memory_queued_kib": {queued}, "memory_after_kib": {after}, "most_overtaken": {overtaken}, "before_a_new_message": {waited_for}, "asked": {}}}"#,
+        state.asked.len()
+    );
+    assert!(
+        overtaken <= IN_HAND + CALLERS,
+        "{overtaken} overtook an older message"
+    );
+    for later in [queued, after] {
+        assert!(
+            later.saturating_sub(before) < MOST_MEMORY_KIB,
+            "{before} KiB became {later} KiB"
+        );
+    }
+}

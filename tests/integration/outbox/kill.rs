@@ -1,0 +1,329 @@
+//! Kill -9 at random moments, under load: what was acknowledged is sent, and nothing
+//! after its code is dead.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use otpd::grpc::v1::{CancelOtpRequest, otp_service_client::OtpServiceClient};
+use rand::RngExt as _;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tonic::transport::Channel;
+
+use super::{
+    backlog::wanted,
+    gateway::{Asked, Gateway},
+    route, send_request,
+};
+use crate::support::{Database, Replica};
+
+/// How often a replica is killed in the gate; `OTPD_TEST_KILLS` says otherwise.
+const KILLS: usize = 15;
+/// How many callers send, one code after the other.
+const CALLERS: usize = 6;
+/// Each such send is cancelled as soon as it is acknowledged.
+const CANCELLED_EACH: usize = 5;
+/// How long an attempt may take.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// How long after a load that saw the code alive an attempt may start.
+const FRESHNESS: Duration = Duration::from_secs(2);
+
+/// A send that was acknowledged.
+struct Acknowledged {
+    challenge_id: String,
+    at: Instant,
+    /// When the caller was told that the code was cancelled.
+    cancelled_at: Option<Instant>,
+    /// Whether the caller asked for it at all, and may have been obeyed unheard.
+    cancelling: bool,
+}
+
+/// What the callers share.
+struct Load {
+    steady: OtpServiceClient<Channel>,
+    /// The replica that is killed, as it is now.
+    victim: watch::Receiver<OtpServiceClient<Channel>>,
+    acknowledged: Mutex<Vec<Acknowledged>>,
+    /// How many sends were acknowledged.
+    count: watch::Sender<usize>,
+    unacknowledged: AtomicUsize,
+    next: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Load {
+    /// Sends codes, by one replica and the other, until it is over.
+    async fn call(self: Arc<Self>) {
+        while !self.over.load(Ordering::SeqCst) {
+            let number = self.next.fetch_add(1, Ordering::SeqCst);
+            let mut client = if number.is_multiple_of(3) {
+                self.steady.clone()
+            } else {
+                self.victim.borrow().clone()
+            };
+            let Ok(sent) = client.send_otp(send_request(number, "")).await else {
+                self.unacknowledged.fetch_add(1, Ordering::SeqCst);
+                // It was just killed; the next one is there soon.
+                let mut victim = self.victim.clone();
+                victim.mark_unchanged();
+                let _ = tokio::time::timeout(Duration::from_millis(50), victim.changed()).await;
+                continue;
+            };
+            let at = Instant::now();
+            self.count.send_modify(|count| *count += 1);
+            let challenge_id = sent.into_inner().challenge_id;
+            let cancelling = number.is_multiple_of(CANCELLED_EACH);
+            let mut cancelled_at = None;
+            if cancelling {
+                let request = CancelOtpRequest {
+                    challenge_id: challenge_id.clone(),
+                    ..Default::default()
+                };
+                let cancelled = self.steady.clone().cancel_otp(request).await;
+                if cancelled.is_ok_and(|reply| reply.into_inner().cancelled) {
+                    cancelled_at = Some(Instant::now());
+                }
+            }
+            self.acknowledged
+                .lock()
+                .expect("nobody panics")
+                .push(Acknowledged {
+                    challenge_id,
+                    at,
+                    cancelled_at,
+                    cancelling,
+                });
+        }
+    }
+}
+
+/// The replicas, on what they run, and the lives of the one that is killed.
+struct Run {
+    database: Database,
+    configuration: String,
+    gateway: Gateway,
+    /// When each life ended, by its name, and what it logged.
+    killed: BTreeMap<String, (Instant, String)>,
+}
+
+impl Run {
+    async fn start() -> Self {
+        let gateway = Gateway::start().await;
+        let keys = "timeout = \"500ms\"";
+        let provider = gateway.provider("sms", keys);
+        let database = Database::postgres().await;
+        let configuration =
+            database.configure(&format!("{provider}{}", route("default", &["sms"])));
+        Self {
+            database,
+            configuration,
+            gateway,
+            killed: BTreeMap::new(),
+        }
+    }
+
+    async fn replica(&self, name: &str) -> Replica {
+        let environment = [
+            ("OTPD_CONFIG", self.configuration.as_str()),
+            ("OTPD_PROVIDERS__SMS__PARAMETERS__REPLICA", name),
+        ];
+        Replica::start_with(&self.database, &environment).await
+    }
+
+    /// Lets a replica live for a random while under load, and kills it: after so many
+    /// acknowledgements, or between a request to the gateway and its answer.
+    async fn kill(&mut self, victim: Replica, name: &str, count: &watch::Sender<usize>) {
+        let (more, by_gateway) = {
+            let mut random = otpd::keys::system_random();
+            (random.random_range(10..200_usize), random.random_bool(0.5))
+        };
+        if by_gateway {
+            let seen = self.gateway.state().asked.len();
+            self.gateway
+                .wait_for(|state| {
+                    let mut new = state.asked.iter().skip(seen);
+                    state.asked.len() >= seen + more
+                        && new.next_back().is_some_and(|asked| asked.replica == name)
+                })
+                .await;
+        } else {
+            let seen = *count.borrow();
+            let mut count = count.subscribe();
+            let enough = count.wait_for(|count| *count >= seen + more).await;
+            enough.expect("the callers go on");
+        }
+        victim.signal("KILL");
+        let (_, log) = victim.end().await;
+        self.killed.insert(name.to_owned(), (Instant::now(), log));
+    }
+}
+
+/// What is told of a run.
+#[derive(Debug, Default, serde::Serialize)]
+struct Figures {
+    kills: usize,
+    seconds: u64,
+    acknowledged: usize,
+    unacknowledged: usize,
+    cancelled: usize,
+    cancelled_and_never_sent: usize,
+    sent_once: usize,
+    sent_twice: usize,
+    sent_more_often: usize,
+    percent_sent_twice: f64,
+    /// Requests after one whose replica died before it could write of it.
+    after_a_death: usize,
+    /// Requests after one that was not answered in time, on a machine that is too busy.
+    after_a_timeout: usize,
+    lost: usize,
+    /// From the acknowledgement to the gateway.
+    longest_way_milliseconds: u128,
+    /// From the first request of a message that was sent twice to the death of the
+    /// replica that made it.
+    longest_before_death_milliseconds: u128,
+    /// From the cancellation's reply to the latest request after it.
+    latest_after_cancellation_milliseconds: u128,
+}
+
+impl Run {
+    fn figures(&self, load: &Load, steady: &str, seconds: u64) -> Figures {
+        let state = self.gateway.state();
+        let mut requests: HashMap<&str, Vec<&Asked>> = HashMap::new();
+        for asked in &state.asked {
+            requests.entry(&asked.challenge_id).or_default().push(asked);
+        }
+        let mut figures = Figures {
+            kills: self.killed.len(),
+            seconds,
+            unacknowledged: load.unacknowledged.load(Ordering::SeqCst),
+            ..Figures::default()
+        };
+        for sent in load.acknowledged.lock().expect("nobody panics").iter() {
+            figures.acknowledged += 1;
+            let requests = requests
+                .get(sent.challenge_id.as_str())
+                .map_or(&[][..], Vec::as_slice);
+            figures.cancelled += usize::from(sent.cancelled_at.is_some());
+            match requests {
+                [] if sent.cancelling => figures.cancelled_and_never_sent += 1,
+                [] => figures.lost += 1,
+                [_] => figures.sent_once += 1,
+                [_, _] => figures.sent_twice += 1,
+                _ => figures.sent_more_often += 1,
+            }
+            if let [first, ..] = requests {
+                let way = first.at.saturating_duration_since(sent.at).as_millis();
+                figures.longest_way_milliseconds = figures.longest_way_milliseconds.max(way);
+            }
+            for request in requests {
+                let late = sent
+                    .cancelled_at
+                    .map(|at| request.at.saturating_duration_since(at));
+                let late = late.unwrap_or_default().as_millis();
+                figures.latest_after_cancellation_milliseconds =
+                    figures.latest_after_cancellation_milliseconds.max(late);
+            }
+            for pair in requests.windows(2) {
+                self.explain(pair[0], pair[1], steady, &mut figures);
+            }
+        }
+        let many = |count: usize| f64::from(u32::try_from(count).expect("not so many"));
+        figures.percent_sent_twice = 100.0 * many(figures.sent_twice) / many(figures.acknowledged);
+        figures
+    }
+
+    /// A message that was sent twice was sent first by a replica that died before it
+    /// could write that down, or that was not answered in time.
+    fn explain(&self, first: &Asked, second: &Asked, steady: &str, figures: &mut Figures) {
+        assert_eq!(first.message_id, second.message_id);
+        assert_eq!(first.code, second.code);
+        let killed = self.killed.get(&first.replica);
+        let log = killed.map_or(steady, |(_, log)| log);
+        let timed_out = |line: &str| {
+            line.contains("Delivery attempt failed")
+                && line.contains(&first.message_id)
+                && line.contains("class=timeout")
+        };
+        if log.lines().any(timed_out) {
+            figures.after_a_timeout += 1;
+            return;
+        }
+        let Some((died_at, _)) = killed else {
+            panic!("{first:?} was not the work of one that died, and then came {second:?}");
+        };
+        assert!(
+            second.at > *died_at,
+            "both were alive: {first:?} {second:?}"
+        );
+        figures.after_a_death += 1;
+        let before = died_at.saturating_duration_since(first.at).as_millis();
+        let longest = &mut figures.longest_before_death_milliseconds;
+        *longest = before.max(*longest);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_sent_whatever_is_killed() {
+    let kills = wanted("OTPD_TEST_KILLS", KILLS);
+    let mut run = Run::start().await;
+    let steady = run.replica("steady").await;
+    let mut victim = run.replica("victim-0").await;
+    let (victim_client, victim_is) = watch::channel(victim.client());
+    let load = Arc::new(Load {
+        steady: steady.client(),
+        victim: victim_is,
+        acknowledged: Mutex::default(),
+        count: watch::Sender::new(0),
+        unacknowledged: AtomicUsize::new(0),
+        next: AtomicUsize::new(0),
+        over: AtomicBool::new(false),
+    });
+    let started_at = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        callers.spawn(Arc::clone(&load).call());
+    }
+    for number in 0..kills {
+        run.kill(victim, &format!("victim-{number}"), &load.count)
+            .await;
+        victim = run.replica(&format!("victim-{}", number + 1)).await;
+        victim_client.send_replace(victim.client());
+    }
+    load.over.store(true, Ordering::SeqCst);
+    while let Some(ended) = callers.join_next().await {
+        ended.expect("callers bear with failures");
+    }
+    // Whatever was left behind is taken over when its lease ends.
+    let pending = "SELECT count(*) FROM otp_message WHERE due_at IS NOT NULL";
+    run.database.wait_for_number(pending, 0).await;
+
+    let figures = run.figures(&load, &steady.log(), started_at.elapsed().as_secs());
+    println!("{}", serde_json::to_string(&figures).expect("numbers"));
+    println!(
+        "{} kills; {} acknowledged sends, of which {} were lost. {:.2} % reached the gateway twice: \
+         {} times a replica was killed between the gateway's answer and the write that settles \
+         the message, and {} times the gateway's answer came too late.",
+        figures.kills,
+        figures.acknowledged,
+        figures.lost,
+        figures.percent_sent_twice,
+        figures.after_a_death,
+        figures.after_a_timeout,
+    );
+    assert_eq!(figures.lost, 0);
+    assert!(figures.cancelled > 0 && figures.acknowledged > kills * 10);
+    // The request of an attempt is at the gateway before the attempt ends.
+    let latest = (FRESHNESS + TIMEOUT).as_millis();
+    assert!(
+        figures.latest_after_cancellation_milliseconds <= latest,
+        "{figures:?}"
+    );
+    for replica in [&steady, &victim] {
+        assert!(!replica.log().contains("Panic"), "{}", replica.log());
+    }
+}

@@ -1,0 +1,113 @@
+//! Messages on their way, by the real binary: through gateways that fail, replicas that
+//! die, and queues that grow.
+
+mod backlog;
+mod faults;
+mod gateway;
+mod kill;
+mod rules;
+mod secrecy;
+mod stale;
+mod stop;
+
+use std::fmt::Write as _;
+
+use crate::support::{Database, Kind, Replica};
+use otpd::grpc::v1::{
+    Delivery, DeliveryState, GetOtpStatusRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest,
+};
+
+/// Has what is due looked for often.
+const OFTEN: (&str, &str) = ("OTPD_DELIVERY__POLL_INTERVAL", "50ms");
+
+/// A recipient who has no part in any other send of a test.
+fn recipient(number: usize) -> String {
+    format!("+7999{number:07}")
+}
+
+fn send_request(number: usize, purpose: &str) -> SendOtpRequest {
+    SendOtpRequest {
+        recipient: recipient(number),
+        purpose: purpose.to_owned(),
+        ..Default::default()
+    }
+}
+
+async fn send(replica: &Replica, number: usize, purpose: &str) -> SendOtpResponse {
+    let sent = replica
+        .client()
+        .send_otp(send_request(number, purpose))
+        .await;
+    sent.expect("it is sent").into_inner()
+}
+
+/// A replica with that configuration on a database of its own.
+async fn serve(kind: Kind, configuration: &str) -> (Database, Replica) {
+    let database = Database::new(kind).await;
+    let file = database.configure(configuration);
+    let replica = Replica::start_with(&database, &[("OTPD_CONFIG", &file), OFTEN]).await;
+    (database, replica)
+}
+
+/// A route for one purpose.
+fn route(purpose: &str, providers: &[&str]) -> String {
+    let mut route = format!("\n[[routes]]\npurposes = [\"{purpose}\"]\n");
+    writeln!(route, "providers = {providers:?}").expect("a string takes what is written");
+    route
+}
+
+/// What became of the messages of the newest challenge of a recipient.
+async fn deliveries(replica: &Replica, number: usize, purpose: &str) -> Vec<Delivery> {
+    let request = GetOtpStatusRequest {
+        recipient: recipient(number),
+        purpose: purpose.to_owned(),
+        ..Default::default()
+    };
+    let told = replica.client().get_otp_status(request).await;
+    told.expect("it is told").into_inner().deliveries
+}
+
+/// The same, once the newest of them is in one of these states.
+async fn deliveries_in(
+    replica: &Replica,
+    (number, purpose): (usize, &str),
+    states: &[DeliveryState],
+) -> Vec<Delivery> {
+    loop {
+        let all = deliveries(replica, number, purpose).await;
+        let newest = all.last().map(Delivery::state);
+        if newest.is_some_and(|newest| states.contains(&newest)) {
+            return all;
+        }
+    }
+}
+
+/// What of deliveries can be compared: provider, state, number and class of error.
+fn told(deliveries: &[Delivery]) -> Vec<(&str, DeliveryState, u32, &str)> {
+    let told = deliveries.iter().map(|delivery| {
+        let Delivery {
+            provider,
+            attempts,
+            error,
+            ..
+        } = delivery;
+        (
+            provider.as_str(),
+            delivery.state(),
+            *attempts,
+            error.as_str(),
+        )
+    });
+    told.collect()
+}
+
+async fn verifies(replica: &Replica, number: usize, purpose: &str, code: &str) -> bool {
+    let request = VerifyOtpRequest {
+        recipient: recipient(number),
+        purpose: purpose.to_owned(),
+        code: code.to_owned(),
+        ..Default::default()
+    };
+    let judged = replica.client().verify_otp(request).await;
+    judged.expect("it is judged").into_inner().verified
+}
