@@ -195,6 +195,9 @@ pub(super) fn status(about: About, recipient: String) -> Outcome {
         if reply.resend_at.is_some() {
             println!("resend_at: {}", instant(reply.resend_at));
         }
+        for delivery in &reply.deliveries {
+            println!("{}", delivery_line(delivery));
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -334,6 +337,23 @@ fn failure(status: &Status) -> Failure {
         .map(|info| info.reason.clone());
     let reason = reason.unwrap_or_else(|| format!("{:?}", status.code()));
     Failure::new(code, format!("{reason}: {}", status.message()))
+}
+
+/// What became of one attempt, or of a message that waits, such as
+/// `delivery 2: FAILED sms-backup (sms) 2026-11-24T17:00:00.000Z timeout`.
+fn delivery_line(delivery: &v1::Delivery) -> String {
+    let state = delivery.state().as_str_name();
+    let channel = delivery.channel().as_str_name();
+    let line = format!(
+        "delivery {}: {} {} ({}) {} {}",
+        delivery.attempts,
+        state.trim_start_matches("DELIVERY_STATE_"),
+        delivery.provider,
+        channel.trim_start_matches("CHANNEL_").to_lowercase(),
+        instant(delivery.updated_at),
+        delivery.error,
+    );
+    line.trim_end().to_owned()
 }
 
 fn instant(at: Option<prost_types::Timestamp>) -> String {

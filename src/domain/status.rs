@@ -1,7 +1,7 @@
 //! What a caller may know of a code without trying one.
 
 use super::{
-    Block, ChallengeFilter, ChallengeNonce, Channel, Decision, Policy, Recipient, Record,
+    Block, ChallengeFilter, ChallengeNonce, Channel, Decision, Policy, Purpose, Recipient, Record,
     Timestamp, record::decide,
 };
 
@@ -32,10 +32,12 @@ pub struct LiveCode {
 }
 
 /// When and how a code was last sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSend {
     /// Its challenge.
     pub challenge: ChallengeNonce,
+    /// What its code is for.
+    pub purpose: Purpose,
     /// The channel that was asked for.
     pub channel: Channel,
     /// When.
@@ -72,6 +74,7 @@ fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
     let told_until = challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
     let last_send = (now < told_until).then_some(LastSend {
         challenge: challenge.nonce,
+        purpose: record.purpose.clone(),
         channel: challenge.channel,
         at: record.sent_at,
     });

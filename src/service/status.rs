@@ -7,6 +7,7 @@ use super::{
     policy_of,
 };
 use crate::{
+    delivery::Shipment,
     domain::{
         self, Caller, ChallengeId, LastSend, Message, MessageState, Record, RecordKey, Status,
     },
@@ -43,10 +44,10 @@ impl OtpService {
         };
         let decided = self.decide(caller, key, &[], deadline, rule).await?;
         let status = decided.answer;
-        let deliveries = match status.last_send {
+        let deliveries = match status.last_send.clone() {
             None => Vec::new(),
             Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
-            Some(last) => self.deliveries(key, last, deadline).await?,
+            Some(last) => self.deliveries(caller, key, last, deadline).await?,
         };
         let live = status.live.as_ref();
         Ok(StatusReply {
@@ -63,6 +64,7 @@ impl OtpService {
     /// What became of the messages of a challenge.
     async fn deliveries(
         &self,
+        caller: &Caller,
         key: RecordKey,
         last: LastSend,
         deadline: Instant,
@@ -74,8 +76,44 @@ impl OtpService {
             .into_iter()
             .map(|versioned| versioned.message)
             .filter(|message| message.challenge == last.challenge)
+            .map(|message| Message {
+                provider: self.provider(caller, key, &last, &message),
+                ..message
+            })
             .flat_map(Delivery::all_of)
             .collect())
+    }
+
+    /// The provider that has a message: the first one of its route, where the replica
+    /// that wrote it has not had to write another down yet.
+    fn provider(
+        &self,
+        caller: &Caller,
+        key: RecordKey,
+        last: &LastSend,
+        message: &Message<Sealed>,
+    ) -> String {
+        let MessageState::Sending(sealed) = &message.state else {
+            return message.provider.clone();
+        };
+        if !message.provider.is_empty() {
+            return message.provider.clone();
+        }
+        let keys = &self.keys;
+        let content = keys.open_content(&key, &message.challenge, &message.id, sealed);
+        let first = content.and_then(|content| {
+            let shipment = Shipment {
+                channel: message.channel,
+                purpose: &last.purpose,
+                caller: &caller.name,
+                recipient: &content.recipient,
+                locale: &content.locale,
+            };
+            let route = self.outbox.delivery().route(&shipment)?;
+            let mut order = route.order(message.predecessors);
+            order.next().map(|gateway| gateway.name.clone())
+        });
+        first.unwrap_or_default()
     }
 }
 

@@ -40,6 +40,14 @@ async fn a_code_goes_round_in_any_written_form() {
     assert_eq!(value(&told, "attempts_remaining"), "5");
 
     let code = replica.code(challenge_id).await;
+    replica.wait_for_line("Message handed over").await;
+    let told = replica.command(&["status", "+7 999 123 45 67"]).done();
+    // The line of the log may be a moment ahead of the note.
+    let ways = [
+        "delivery 1: SENT log (sms) ",
+        "delivery 0: SENDING log (sms) ",
+    ];
+    assert!(ways.iter().any(|way| told.contains(way)), "{told}");
     let wrong = if code == "000000" { "111111" } else { "000000" };
     let judged = replica
         .command(&["verify", "+79991234567", wrong])
@@ -184,7 +192,7 @@ async fn what_does_not_answer_ends_with_69_and_what_does_not_serve_with_1() {
 fn help_and_version_are_no_mistakes() {
     let help = otpd_with(&[], &["--help"]).done();
     for word in [
-        "serve", "migrate", "health", "send", "verify", "status", "cancel", "keygen", "64",
+        "serve", "migrate", "check", "health", "send", "verify", "status", "cancel", "keygen", "64",
     ] {
         assert!(help.contains(word), "no {word} in {help}");
     }

@@ -28,7 +28,7 @@ async fn the_reply_does_not_wait_for_the_provider() {
         assert_eq!(asked.to, recipient(1));
         assert!(asked.text.contains(&asked.code), "{asked:?}");
         let waiting = deliveries(&replica, 1, "").await;
-        assert_eq!(told(&waiting), [("", Sending, 0, "")]);
+        assert_eq!(told(&waiting), [("slow", Sending, 0, "")]);
         // Whoever got it can use it, whatever the gateway says of it.
         assert!(verifies(&replica, 1, "", &asked.code).await);
         assert_eq!(gateway.state().open("slow"), 1);

@@ -207,8 +207,14 @@ impl Record {
         Some(reply)
     }
 
-    fn remember(&mut self, reply: &Reply, case: &Case) {
+    fn remember(&mut self, reply: &Reply, case: &mut Case) {
         self.written_at = case.now;
+        if case.clock_steps_back {
+            // What was forgotten stays so, even where the clock is then before its end.
+            let now = case.now;
+            self.remembered
+                .retain(|known| case.doubt.before(now, known.until));
+        }
         if case.call.id.is_some() {
             self.remembered.push(Remembered {
                 call: case.call.clone(),
