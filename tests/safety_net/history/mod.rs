@@ -59,6 +59,13 @@ async fn some_order_of_calls_explains_every_answer() {
         () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
         () = record(&fleet, &dice, most_calls, &mut counts) => {}
     }
+    let of = |what: &str| counts.get(what).copied().unwrap_or_default();
+    let (calls, silent) = (of("calls"), of("calls without an answer"));
+    // Everything explains a history without answers.
+    assert!(
+        most_calls <= 4 * (calls - silent),
+        "{silent} of {calls} calls had no answer: that shows nothing"
+    );
     for (what, number) in counts {
         figures.count(what, number);
     }
