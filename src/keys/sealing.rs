@@ -1,6 +1,6 @@
 //! Sealing: what is kept secret is encrypted, and bound to its place.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr};
 
 use chacha20poly1305::{
     XNonce,
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::KeyRing;
 use crate::{
-    domain::{ChallengeNonce, Code, Content, MessageId, Recipient, RecordKey, Secret},
+    domain::{ChallengeNonce, Code, Content, Message, MessageId, Recipient, RecordKey, Secret},
     store::Sealed,
 };
 
@@ -63,7 +63,7 @@ impl KeyRing {
 
     /// Seals what a message is made of: it opens for this message of this challenge
     /// alone.
-    pub fn seal_content(
+    fn seal_content(
         &self,
         key: &RecordKey,
         challenge: &ChallengeNonce,
@@ -83,7 +83,21 @@ impl KeyRing {
         self.seal_bytes(&Zeroizing::new(plain), &place, random)
     }
 
-    /// Opens what [`seal_content`](Self::seal_content) made for this message; `None`
+    /// A message of the record of `key` as it is to be stored.
+    pub fn seal_message(
+        &self,
+        key: &RecordKey,
+        message: Message,
+        random: &mut impl Rng,
+    ) -> Message<Sealed> {
+        let (challenge, id) = (message.challenge, message.id);
+        let Ok(sealed) = message.try_map(|content| {
+            Ok::<_, Infallible>(self.seal_content(key, &challenge, &id, &content, random))
+        });
+        sealed
+    }
+
+    /// Opens what [`seal_message`](Self::seal_message) made of this message; `None`
     /// where its key is gone, or it was made for another place or tampered with.
     pub fn open_content(
         &self,

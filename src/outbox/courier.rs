@@ -10,7 +10,7 @@ use crate::{
     delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, text::Facts},
     domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Then, Timestamp},
     keys::system_random,
-    store::{MessageChange, RecordStore as _, Sealed, Version},
+    store::{MessageChange, RecordStore as _, Version},
 };
 
 /// Carries messages.
@@ -299,20 +299,12 @@ impl Courier {
     /// Writes what became of a message.
     async fn write(&self, in_hand: &mut InHand, message: Message) -> Result<(), Lost> {
         let InHand { key, version, .. } = *in_hand;
-        let sealed = message.clone().try_map(|content| {
-            let Message { challenge, id, .. } = &message;
-            let random = &mut system_random();
-            let keys = &self.tools.keys;
-            Ok::<Sealed, std::convert::Infallible>(
-                keys.seal_content(&key, challenge, id, &content, random),
-            )
-        });
-        let Ok(sealed) = sealed;
+        let random = &mut system_random();
         let change = MessageChange {
             key,
             expected: Some(version),
-            version: Version::random(&mut system_random()),
-            message: sealed,
+            version: Version::random(random),
+            message: self.tools.keys.seal_message(&key, message.clone(), random),
         };
         let version = change.version;
         if !self.settler.settle(change).await {

@@ -1,6 +1,6 @@
 //! Load, decide, write if unchanged; and again, where another request was faster.
 
-use std::{collections::HashMap, convert::Infallible, future::Future};
+use std::{collections::HashMap, future::Future};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -150,19 +150,11 @@ impl OtpService {
 
     /// A new message as it is to be stored.
     fn seal_message(&self, key: RecordKey, version: Version, message: Message) -> MessageChange {
-        let (challenge, id) = (message.challenge, message.id);
-        let Ok(message) = message.try_map(|content| {
-            let random = &mut system_random();
-            let sealed = self
-                .keys
-                .seal_content(&key, &challenge, &id, &content, random);
-            Ok::<_, Infallible>(sealed)
-        });
         MessageChange {
             key,
             expected: None,
             version,
-            message,
+            message: self.keys.seal_message(&key, message, &mut system_random()),
         }
     }
 
