@@ -18,6 +18,7 @@ mod main_job;
 mod outage;
 mod outbox;
 mod phones;
+mod plans;
 mod process;
 mod production;
 mod production_files;
