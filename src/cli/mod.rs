@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod keygen;
+mod reach;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -82,7 +83,7 @@ enum Command {
         #[arg(long, default_value = "")]
         service: String,
         #[command(flatten)]
-        server: client::Server,
+        server: reach::Server,
     },
     /// Send a code.
     Send {
@@ -135,7 +136,7 @@ struct About {
     #[arg(long, default_value = "")]
     region: String,
     #[command(flatten)]
-    server: client::Server,
+    server: reach::Server,
 }
 
 /// Runs the command that the process was started with.
