@@ -1,5 +1,6 @@
 //! The command line: what each command takes, and how it ends.
 
+mod bench;
 mod check;
 mod client;
 mod keygen;
@@ -123,6 +124,8 @@ enum Command {
     },
     /// Make new keys and print them.
     Keygen(keygen::Options),
+    /// Put load on servers, and measure: pairs of SendOtp and VerifyOtp.
+    Bench(Box<bench::Options>),
 }
 
 /// What a code is about, and which server knows it.
@@ -164,6 +167,7 @@ fn run(command_line: CommandLine) -> Outcome {
         Command::Migrate => serve::migrate(config.as_deref()),
         Command::Check => check::check(config.as_deref()),
         Command::Keygen(options) => keygen::keygen(&options),
+        Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),
         Command::Send {
             recipient,
