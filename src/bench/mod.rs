@@ -255,6 +255,10 @@ impl Bench {
             (Phase::Ramp, self.settings.ramp),
             (Phase::WarmUp, self.settings.warm_up),
         ] {
+            // The load starts with the first phase that has a length.
+            if length.is_zero() {
+                continue;
+            }
             course.enter(phase);
             match end_of_phase(Some(length), &mut load, &mut stop).await {
                 Ended::InTime => {}
