@@ -3,7 +3,10 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberType, Region};
@@ -32,8 +35,12 @@ const VARIED_DIGITS: std::ops::RangeInclusive<u32> = 7..=9;
 /// How many numbers are tried to see whether most are valid.
 const TRIED: u64 = 64;
 
-/// Successive positions in a space are that far apart, so that numbers which are not in
-/// use, and stand together, are spread. No multiple of 2 or 5, so every number of a
+/// How many numbers that differ in their last digit alone follow each other: one of them
+/// is looked at, for no region tells types of numbers apart by their last digit.
+const BLOCK: u64 = 10;
+
+/// Successive blocks of a space are that far apart, so that numbers which are not in
+/// use, and stand together, are spread. No multiple of 2 or 5, so every block of a
 /// space is reached before one comes again.
 const STRIDE: u64 = 618_033_989;
 
@@ -103,8 +110,14 @@ struct Space {
     first: u64,
     /// How many values the varied digits have.
     size: u64,
-    /// The position of the next number.
-    next: AtomicU64,
+    /// Where the next number is.
+    next: Mutex<Position>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    block: u64,
+    last_digit: u64,
 }
 
 impl Space {
@@ -119,11 +132,14 @@ impl Space {
                 country_code: example.country_code,
                 first: example.national_number / size * size,
                 size,
-                next: AtomicU64::new(start % size),
+                next: Mutex::new(Position {
+                    block: start % (size / BLOCK),
+                    last_digit: 0,
+                }),
             }
         };
         let mostly_valid = |space: &Self| {
-            let valid = (0..TRIED).filter(|&position| space.is_mobile(space.national(position)));
+            let valid = (0..TRIED).filter(|&block| space.is_mobile(space.first_of(block)));
             space.first > 0 && valid.count() as u64 * 2 > TRIED
         };
         VARIED_DIGITS
@@ -134,17 +150,23 @@ impl Space {
     }
 
     fn next(&self) -> String {
-        loop {
-            let position = self.next.fetch_add(1, Ordering::Relaxed);
-            let national = self.national(position % self.size);
-            if self.is_mobile(national) {
-                return format!("+{}{national}", self.country_code);
-            }
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = &mut *next;
+        while position.last_digit == 0 && !self.is_mobile(self.first_of(position.block)) {
+            position.block = position.block.wrapping_add(1);
         }
+        let national = self.first_of(position.block) + position.last_digit;
+        position.last_digit = (position.last_digit + 1) % BLOCK;
+        if position.last_digit == 0 {
+            position.block = position.block.wrapping_add(1);
+        }
+        format!("+{}{national}", self.country_code)
     }
 
-    fn national(&self, position: u64) -> u64 {
-        self.first + position * STRIDE % self.size
+    /// The first number of a block, of which there are as many as the space has.
+    fn first_of(&self, block: u64) -> u64 {
+        let blocks = self.size / BLOCK;
+        self.first + block % blocks * STRIDE % blocks * BLOCK
     }
 
     fn is_mobile(&self, national: u64) -> bool {
