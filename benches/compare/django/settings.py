@@ -1,5 +1,6 @@
-"""Settings of the views, as one would run them, and no more than they need: no session, no
-authentication, no template, two middlewares."""
+"""Settings of the views, as one would run them: what startproject and Django REST framework
+have by default, but for HTML. Lean: without what these two views can do without, which is
+sessions, authentication and most middlewares."""
 
 import os
 import secrets
@@ -9,12 +10,36 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
 ROOT_URLCONF = "views"
 USE_TZ = True
-# The first two because Django REST framework imports them; no request uses them.
-INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "rest_framework"]
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "rest_framework",
+]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+REST_FRAMEWORK = {
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+if os.environ["COMPARE_LEAN"] == "yes":
+    MIDDLEWARE = [
+        "django.middleware.security.SecurityMiddleware",
+        "django.middleware.common.CommonMiddleware",
+    ]
+    REST_FRAMEWORK |= {
+        "DEFAULT_AUTHENTICATION_CLASSES": [],
+        "DEFAULT_PERMISSION_CLASSES": [],
+        "UNAUTHENTICATED_USER": None,
+    }
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
@@ -32,13 +57,6 @@ CACHES = {
         # With the default of 300 entries, codes that still live would be thrown away.
         "OPTIONS": {"MAX_ENTRIES": 100_000},
     }
-}
-REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
-    "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "UNAUTHENTICATED_USER": None,
 }
 LOGGING = {
     "version": 1,

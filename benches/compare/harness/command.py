@@ -44,10 +44,12 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{system.name:<24} {system.title}" for system in all_systems()))
         return 0
-    if options.page:
-        return write_page(json.loads(LATEST.read_text()))
-    if options.check:
-        return check_page(json.loads(LATEST.read_text()))
+    if options.page or options.check:
+        if not LATEST.exists():
+            print("No figures are kept yet: benches/compare/run --write makes them.")
+            return 0
+        kept = json.loads(LATEST.read_text())
+        return write_page(kept) if options.page else check_page(kept)
     try:
         systems = chosen(options.only, options.quick, options.large)
     except ValueError as error:

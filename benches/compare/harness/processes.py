@@ -130,14 +130,22 @@ class Fleet:
 
 
 def end_stragglers(processes: list[tuple[int, int]]) -> None:
-    """Kills those of the processes that still are who they were."""
+    """Kills those of the processes that still are who they were, and waits for their end."""
     for pid, born in processes:
-        stat = read_stat(pid)
-        if stat and stat.born == born:
+        if runs(pid, born):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+    deadline = time.monotonic() + GRACE_SECONDS
+    while any(runs(pid, born) for pid, born in processes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def runs(pid: int, born: int) -> bool:
+    """Whether that very process is there and has not ended."""
+    stat = read_stat(pid)
+    return stat is not None and stat.born == born and stat.state != "Z"
 
 
 @contextmanager
@@ -156,6 +164,7 @@ def undisturbed() -> Iterator[None]:
 class Stat:
     """What /proc tells of a process: times in clock ticks."""
 
+    state: str
     parent: int
     born: int
     ticks: int
@@ -175,7 +184,7 @@ def parse_stat(text: str) -> Stat:
     fields = text[text.rindex(")") + 2 :].split()
     # Fields 14 to 17: of itself, and of the children that it has waited for.
     ticks = sum(int(field) for field in fields[11:15])
-    return Stat(parent=int(fields[1]), born=int(fields[19]), ticks=ticks)
+    return Stat(state=fields[0], parent=int(fields[1]), born=int(fields[19]), ticks=ticks)
 
 
 def tree(root: int) -> list[tuple[int, int]]:

@@ -34,6 +34,8 @@ class Django:
     name: str
     title: str
     connection_age: int
+    # Without what Django's defaults have beyond what the views need.
+    lean: bool = False
     variant: bool = False
 
     SHAPE = Shape("/api/users/send_otp/", "/api/users/verify_otp/", "phone", "otp")
@@ -49,6 +51,7 @@ class Django:
             "COMPARE_POSTGRES_PORT": str(bench.postgres.port),
             "COMPARE_DATABASE": database,
             "COMPARE_CONN_MAX_AGE": str(self.connection_age),
+            "COMPARE_LEAN": "yes" if self.lean else "no",
             "DJANGO_SETTINGS_MODULE": "settings",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -143,5 +146,6 @@ def systems() -> list[Django | BetterAuth]:
     return [
         Django("django-0", "Django, a connection per request", 0),
         Django("django-60", "Django, CONN_MAX_AGE = 60", 60),
+        Django("django-lean-60", "Django without its defaults, CONN_MAX_AGE = 60", 60, lean=True),
         BetterAuth("better-auth", "better-auth's phone-number plugin"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Pgbench:
     script: str
     clients: int
     template: str = TEMPLATE
+    # PostgreSQL's settings for these sessions.
+    session: str = ""
     # Whether every pair must leave a spent record and a sent message behind.
     full: bool = True
     # The scripts that the default rounds leave out.
@@ -48,7 +51,7 @@ class Pgbench:
 
         def load(seconds: float) -> Load:
             nonlocal pairs
-            done = run_pgbench(bench, SCRIPTS / self.script, self.clients, seconds)
+            done = run_pgbench(bench, self, seconds)
             pairs += done.pairs
             return done
 
@@ -78,15 +81,19 @@ class Pgbench:
             raise ProcessFailed(f"{pairs} pairs left {done} spent records and sent messages")
 
 
-def run_pgbench(bench: Bench, script: Path, clients: int, seconds: float) -> Load:
+def run_pgbench(bench: Bench, system: Pgbench, seconds: float) -> Load:
     """One run; a `transaction` of pgbench is the whole script, hence one pair."""
     variables = [f"--define={name}=\\x{'5c' * width}" for name, width in WIDTHS.items()]
     command = [
         bench.postgres.program("pgbench"), "--no-vacuum", "--protocol=prepared",
-        f"--client={clients}", f"--jobs={min(clients, 2)}", f"--time={max(1, round(seconds))}",
-        "--file", script, *variables, bench.postgres.url(DATABASE),
+        f"--client={system.clients}", f"--jobs={min(system.clients, 2)}",
+        f"--time={max(1, round(seconds))}", "--file", SCRIPTS / system.script, *variables,
+        bench.postgres.url(DATABASE),
     ]
-    finished = bench.fleet.run(command, timeout=bench.plan.timeout())
+    finished = bench.fleet.run(
+        command, timeout=bench.plan.timeout(),
+        environment={**os.environ, "PGOPTIONS": system.session},
+    )
     return parse(finished.output, finished.cpu_seconds)
 
 
@@ -123,16 +130,23 @@ def prepare(bench: Bench, records: int) -> None:
 def systems() -> list[Pgbench]:
     """All of them, the variants that were tried and not chosen included."""
     found = []
+    statements = "full_statements.sql"
     full = [
-        ("full", "full work, a statement per step", "full_statements.sql", False),
-        ("transactions", "full work, plain transactions", "full_transactions.sql", False),
-        ("functions", "full work, PL/pgSQL functions", "full_functions.sql", True),
-        ("pipelines", "full work, pipelined transactions", "full_pipelines.sql", True),
+        ("full", "a statement per step", statements, "", False),
+        ("transactions", "plain transactions", "full_transactions.sql", "", False),
+        ("functions", "PL/pgSQL functions", "full_functions.sql", "", True),
+        ("pipelines", "pipelined transactions", "full_pipelines.sql", "", True),
+        ("generic", "a statement per step, generic plans", statements,
+         "-c plan_cache_mode=force_generic_plan", True),
+        ("delay", "a statement per step, commit_delay = 100", statements,
+         "-c commit_delay=100", True),
     ]
     for clients in (16, 64):
-        for short, title, script, variant in full:
-            found.append(Pgbench(f"pgbench-{short}-{clients}", f"pgbench, {title}, {clients} clients", script,
-                                 clients, variant=variant))
+        for short, title, script, session, variant in full:
+            found.append(Pgbench(
+                f"pgbench-{short}-{clients}", f"pgbench, full work, {title}, {clients} clients",
+                script, clients, session=session, variant=variant,
+            ))
         found.append(Pgbench(f"pgbench-bare-{clients}", f"pgbench, one bare row, {clients} clients",
                              "bare.sql",
                              clients, BARE_TEMPLATE, full=False))
