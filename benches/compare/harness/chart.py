@@ -9,10 +9,10 @@ from statistics import median
 from .rounds import all_systems
 from .systems.otpd import Otpd
 
-WIDTH = 760
+WIDTH = 820
 STYLE = """<style>
 text { font: 13px system-ui, sans-serif; fill: #24292f; }
-.quiet { fill: #57606a; } .grid { stroke: #d0d7de; }
+.quiet { fill: #57606a; } .small { font-size: 11px; } .grid { stroke: #d0d7de; }
 .ours { fill: #0969da; } .others { fill: #8c959f; } .second { fill: #bc4c00; }
 .line-ours { stroke: #0969da; } .line-second { stroke: #bc4c00; }
 polyline { fill: none; stroke-width: 2; } .p99 { stroke-dasharray: 5 4; }
@@ -57,13 +57,15 @@ def rate(run: dict) -> float:
 
 
 def systems_chart(results: dict) -> str:
-    """Bars of pairs per second. A bare gRPC server has no bar: it would be the scale."""
-    left, step, thick = 330, 26, 16
+    """Bars of pairs per second, of whoever sends and verifies as fast as he can. A bare gRPC
+    server does not: its bar would be the scale of all others."""
+    left, step, thick = 365, 26, 16
     rows = []
     for system in all_systems():
         value = typical(results, system.name, rate)
         paced = isinstance(system, Otpd) and system.half_load
-        if value is not None and system.name not in ("echo", "pgbench-update-1") and not paced:
+        other = paced or system.variant or system.name in ("echo", "pgbench-update-1")
+        if value is not None and not other:
             rows.append((system.title, value, "ours" if isinstance(system, Otpd) else "others"))
     longest = max((value for _, value, _ in rows), default=1.0)
     scale = (WIDTH - left - 80) / longest
@@ -80,12 +82,12 @@ def in_flight_chart(results: dict) -> str:
     """Throughput and latency of otpd by the number of calls in flight."""
     flights = sorted({system.in_flight for system in all_systems()
                       if isinstance(system, Otpd) and system.name.startswith("otpd-postgres-")})
-    parts = [*throughput_panel(results, flights, 50, 320), *latency_panel(results, flights, 440, 300)]
+    parts = [*throughput_panel(results, flights, 30, 360), *latency_panel(results, flights, 460, 350)]
     for number, (_, title, kind) in enumerate(STORES):
-        parts.append(bar(50 + number * 110, 300, 12, 12, kind))
-        parts.append(text(68 + number * 110, 311, title))
-    parts.append(text(440, 311, "solid: median, dashed: 99th percentile", kind="quiet"))
-    return svg(322, "otpd by calls in flight", parts)
+        parts.append(bar(30 + number * 110, 310, 12, 12, kind))
+        parts.append(text(48 + number * 110, 321, title))
+    parts.append(text(460, 321, "solid: median, dashed: 99th percentile", kind="quiet"))
+    return svg(332, "otpd by calls in flight", parts)
 
 
 def throughput_panel(results: dict, flights: list[int], left: float, width: float) -> list[str]:
@@ -93,7 +95,8 @@ def throughput_panel(results: dict, flights: list[int], left: float, width: floa
     values = {(store, flight): typical(results, f"otpd-{store}-{flight}", rate)
               for store, _, _ in STORES for flight in flights}
     longest = max((value for value in values.values() if value), default=1.0)
-    parts = [text(left, 16, "Pairs per second", kind="quiet"), axis(left, bottom, width)]
+    parts = [text(left, 16, "Pairs per second", kind="quiet"), axis(left, bottom, width),
+             text(left + width, bottom + 38, "calls in flight", "end", "quiet")]
     group = width / len(flights)
     for number, flight in enumerate(flights):
         middle = left + group * (number + 0.5)
@@ -104,7 +107,7 @@ def throughput_panel(results: dict, flights: list[int], left: float, width: floa
                 continue
             tall = value / longest * height
             parts.append(bar(middle + offset, bottom - tall, 23, tall, kind))
-            parts.append(text(middle + offset + 11.5, bottom - tall - 4, short(value), "middle", "quiet"))
+            parts.append(text(middle + offset + 11.5, bottom - tall - 4, short(value), "middle", "quiet small"))
     return parts
 
 
@@ -136,7 +139,7 @@ def latency_panel(results: dict, flights: list[int], left: float, width: float) 
     for (kind, quantile), line in lines.items():
         points = " ".join(f"{x(number):.1f},{y(value):.1f}" for number, value in line)
         parts.append(f'<polyline points="{points}" class="line-{kind} {quantile}"/>')
-    parts.append(text(left + width, bottom + 36, "calls in flight", "end", "quiet"))
+    parts.append(text(left + width, bottom + 38, "calls in flight", "end", "quiet"))
     return parts
 
 
