@@ -162,6 +162,9 @@ impl Default for Settings {
     }
 }
 
+/// The largest batch that every store takes: SQLite binds 32,766 values to a statement.
+const MAX_BATCH: u32 = 4_096;
+
 impl Config {
     /// Reads the file, then the environment on top of it.
     ///
@@ -201,10 +204,28 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
             "production needs keys of its own; make them by `otpd keygen --output FILE`, and set OTPD_KEYS_FILE=FILE",
         ));
     }
-    if settings.store.max_connections == 0 {
+    let StoreOptions {
+        max_connections,
+        max_batch,
+        max_waiting,
+        writers,
+        ..
+    } = settings.store;
+    for (key, given) in [
+        ("store.max_connections", u64::from(max_connections)),
+        ("store.max_batch", u64::from(max_batch)),
+        ("store.max_waiting", u64::from(max_waiting)),
+        ("store.writers", u64::from(writers)),
+    ] {
+        if given == 0 {
+            let problem = "0 is out of bounds; allowed: 1 and more";
+            return Err(ConfigError::new(key, problem));
+        }
+    }
+    if max_batch > MAX_BATCH {
         return Err(ConfigError::new(
-            "store.max_connections",
-            "0 is out of bounds; allowed: 1 and more",
+            "store.max_batch",
+            format!("{max_batch} is out of bounds; allowed: 1 to {MAX_BATCH}"),
         ));
     }
     for (key, duration) in [
@@ -315,6 +336,10 @@ mod tests {
                 ("", ""),
                 "store.max_connections",
             ),
+            ("[store]\nmax_batch = 0", ("", ""), "store.max_batch"),
+            ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
+            ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
+            ("[store]\nwriters = 0", ("", ""), "store.writers"),
             ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
             (
                 "",

@@ -24,6 +24,7 @@ use crate::{
     store::{
         RecordStore as _, Store, StoreError,
         availability::{Availability, Monitor},
+        batcher::Batcher,
     },
 };
 
@@ -168,11 +169,18 @@ impl Parts {
             settings.store.clone(),
             keys.fingerprint(),
         );
+        let keys = Arc::new(keys);
+        let batcher = Batcher::new(
+            Arc::clone(&store),
+            availability.clone(),
+            settings.store.batches(),
+        );
         let tools = Tools {
             store: Arc::clone(&store),
             store_timeout: settings.store.timeout,
+            batcher: batcher.clone(),
             availability: availability.clone(),
-            keys: keys.clone(),
+            keys: Arc::clone(&keys),
             callers: Arc::clone(&callers),
             delivery: Arc::new(delivery),
         };
@@ -180,6 +188,7 @@ impl Parts {
         let running = TaskTracker::new();
         let service = OtpService {
             store: Arc::clone(&store),
+            batcher,
             availability: availability.clone(),
             keys,
             test_recipients,

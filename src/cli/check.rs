@@ -12,7 +12,7 @@ use crate::{
         Purpose, Recipient, Record, RecordKey, Secret, SendLimits, Timestamp,
     },
     keys::{KeyRing, system_random},
-    store::{Change, RecordChange, RecordStore as _, Store, StoreError, Version},
+    store::{Changes, RecordChange, RecordStore as _, Store, StoreError, Version},
 };
 
 /// How many rounds of sweeping the trial record is looked for; each takes a thousand
@@ -90,11 +90,11 @@ async fn try_store(store: &Store, keys: &KeyRing) -> Result<(), StoreError> {
     store.hold_to_index_key(&keys.fingerprint()).await?;
     let now = store.load(&[], &[]).await?.clock.now();
     let trial = trial(keys, now);
-    let change = Change {
-        record: Some(trial.clone()),
-        ..Change::default()
+    let changes = Changes {
+        records: vec![trial.clone()],
+        ..Changes::default()
     };
-    store.write(&[change]).await?;
+    store.write(&changes).await?;
     let snapshot = store.load(&[trial.key], &[]).await?;
     let read = snapshot.records.get(&trial.key);
     let opens = read.is_some_and(|read| match &read.record.challenge.state {
@@ -133,6 +133,7 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
         expected: None,
         version: Version::random(random),
         removable_at: now,
+        limits: Vec::new(),
         record: Record {
             caller: CallerName::new("otpd-check"),
             purpose: Purpose::default(),

@@ -1,48 +1,18 @@
 //! The commands that speak to a server.
 
-use std::{
-    fs, net::IpAddr, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration,
-    time::SystemTime,
-};
+use std::{process::ExitCode, time::SystemTime};
 
-use clap::{Args, ValueEnum};
-use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
-};
+use clap::ValueEnum;
+use tonic::{Code, Status};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tonic_types::StatusExt as _;
 
-use super::{About, Failure, Outcome, block_on, exit};
-use crate::{
-    config::DEFAULT_LISTEN,
-    grpc::v1::{
-        self, CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
-        otp_service_client::OtpServiceClient,
-    },
+use super::{About, Failure, Outcome, block_on, exit, reach::Server};
+use crate::grpc::v1::{
+    self, CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
 };
-
-/// How long a command waits for its answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Which server to speak to.
-#[derive(Debug, Args)]
-pub(super) struct Server {
-    /// The server's address, HOST:PORT or a URL [default: OTPD_LISTEN, else
-    /// 127.0.0.1:50051].
-    #[arg(long, env = "OTPD_ADDRESS", hide_env = true)]
-    address: Option<String>,
-    /// The bearer token that proves who calls.
-    #[arg(long, env = "OTPD_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// The certificate authority (PEM) of the server's certificate; implies TLS.
-    #[arg(long, value_name = "FILE", env = "OTPD_CA")]
-    ca: Option<PathBuf>,
-}
 
 /// A channel as the command line names it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -238,90 +208,8 @@ pub(super) fn cancel(about: About, recipient: String, reset_failures: bool) -> O
     })
 }
 
-impl Server {
-    async fn otp(
-        &self,
-    ) -> Result<OtpServiceClient<InterceptedService<Channel, BearerToken>>, Failure> {
-        let token = self.token.as_deref().map(bearer).transpose()?;
-        Ok(OtpServiceClient::with_interceptor(
-            self.connect().await?,
-            BearerToken(token),
-        ))
-    }
-
-    async fn connect(&self) -> Result<Channel, Failure> {
-        let address = self.address.clone().unwrap_or_else(configured_address);
-        let url = match (address.contains("://"), &self.ca) {
-            (true, _) => address.clone(),
-            (false, None) => format!("http://{address}"),
-            (false, Some(_)) => format!("https://{address}"),
-        };
-        let mut endpoint = Endpoint::from_shared(url)
-            .map_err(|error| Failure::usage(format!("--address: {error}")))?
-            .connect_timeout(TIMEOUT)
-            .timeout(TIMEOUT);
-        if let Some(file) = &self.ca {
-            let pem = fs::read(file)
-                .map_err(|error| Failure::usage(format!("--ca: {}: {error}", file.display())))?;
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint = endpoint
-                .tls_config(tls)
-                .map_err(|error| Failure::usage(format!("--ca: {error}")))?;
-        }
-        endpoint.connect().await.map_err(|error| {
-            let cause = std::error::Error::source(&error)
-                .map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::new(
-                exit::UNAVAILABLE,
-                format!("cannot reach {address}: {cause}"),
-            )
-        })
-    }
-}
-
-/// Puts the token, if there is one, on each request.
-#[derive(Clone, Debug)]
-struct BearerToken(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for BearerToken {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
-}
-
-fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {
-    let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
-        .parse()
-        .map_err(|_| Failure::usage("--token: must be visible ASCII characters"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// Where a server with this environment listens, as seen from this machine.
-fn configured_address() -> String {
-    let Ok(listen) = std::env::var("OTPD_LISTEN") else {
-        return DEFAULT_LISTEN.to_string();
-    };
-    match listen.parse::<SocketAddr>() {
-        // A server that listens everywhere is reached here at the loopback address.
-        Ok(mut address) if address.ip().is_unspecified() => {
-            address.set_ip(match address.ip() {
-                IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-            address.to_string()
-        }
-        _ => listen,
-    }
-}
-
 /// How a call ended that got no reply.
-fn failure(status: &Status) -> Failure {
+pub(super) fn failure(status: &Status) -> Failure {
     let code = match status.code() {
         Code::InvalidArgument => exit::USAGE,
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => exit::UNAVAILABLE,

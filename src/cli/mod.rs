@@ -1,8 +1,10 @@
 //! The command line: what each command takes, and how it ends.
 
+mod bench;
 mod check;
 mod client;
 mod keygen;
+mod reach;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -82,7 +84,7 @@ enum Command {
         #[arg(long, default_value = "")]
         service: String,
         #[command(flatten)]
-        server: client::Server,
+        server: reach::Server,
     },
     /// Send a code.
     Send {
@@ -122,6 +124,8 @@ enum Command {
     },
     /// Make new keys and print them.
     Keygen(keygen::Options),
+    /// Put load on servers, and measure: pairs of SendOtp and VerifyOtp.
+    Bench(Box<bench::Options>),
 }
 
 /// What a code is about, and which server knows it.
@@ -135,7 +139,7 @@ struct About {
     #[arg(long, default_value = "")]
     region: String,
     #[command(flatten)]
-    server: client::Server,
+    server: reach::Server,
 }
 
 /// Runs the command that the process was started with.
@@ -163,6 +167,7 @@ fn run(command_line: CommandLine) -> Outcome {
         Command::Migrate => serve::migrate(config.as_deref()),
         Command::Check => check::check(config.as_deref()),
         Command::Keygen(options) => keygen::keygen(&options),
+        Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),
         Command::Send {
             recipient,

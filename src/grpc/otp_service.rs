@@ -94,7 +94,7 @@ impl Contract for OtpGrpc {
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
-            let wish = translate::send(request.get_ref(), region)?;
+            let wish = Arc::new(translate::send(request.get_ref(), region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = service.send(&journal.caller, &wish, deadline).await?;
             journal.sent(wish.channel, &reply);

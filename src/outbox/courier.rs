@@ -5,19 +5,18 @@ use std::{collections::HashSet, future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools, settler::Settler};
+use super::{FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools};
 use crate::{
     delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, text::Facts},
     domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Then, Timestamp},
     keys::system_random,
-    store::{MessageChange, RecordStore as _, Version},
+    store::{MessageChange, Version},
 };
 
 /// Carries messages.
 #[derive(Debug)]
 pub(super) struct Courier {
     pub tools: Tools,
-    settler: Settler,
     stopping: CancellationToken,
 }
 
@@ -35,12 +34,8 @@ enum Next<'a> {
 struct Lost;
 
 impl Courier {
-    pub fn new(tools: Tools, settler: Settler, stopping: CancellationToken) -> Self {
-        Self {
-            tools,
-            settler,
-            stopping,
-        }
+    pub fn new(tools: Tools, stopping: CancellationToken) -> Self {
+        Self { tools, stopping }
     }
 
     /// Carries a message as far as it goes now.
@@ -198,16 +193,13 @@ impl Courier {
 
     /// Looks whether the code is alive.
     async fn sees_alive(&self, in_hand: &mut InHand) -> Result<bool, Lost> {
-        let keys = [in_hand.key];
-        let load = self.tools.in_time(self.tools.store.load(&keys, &[]));
+        let look = self.tools.batcher.look(in_hand.key);
         // Whoever takes the message over when the lease has ended knows as much.
-        let snapshot = load.await.map_err(|_| Lost)?;
-        in_hand.clock = snapshot.clock;
+        let seen = look.await.map_err(|_| Lost)?;
+        in_hand.clock = seen.clock;
         let policy = self.tools.policy(&in_hand.caller, &in_hand.purpose);
-        let record = snapshot.records.get(&in_hand.key);
-        Ok(record.zip(policy).is_some_and(|(versioned, policy)| {
-            let (challenge, now) = (in_hand.message.challenge, snapshot.clock.now());
-            versioned.record.has_live(challenge, policy, now)
+        Ok(seen.record.zip(policy).is_some_and(|(record, policy)| {
+            record.has_live(in_hand.message.challenge, policy, seen.clock.now())
         }))
     }
 
@@ -307,7 +299,7 @@ impl Courier {
             message: self.tools.keys.seal_message(&key, message.clone(), random),
         };
         let version = change.version;
-        if !self.settler.settle(change).await {
+        if !self.tools.settle(change).await {
             tracing::debug!(message_id = %message.id, "[OTP] Another replica has the message");
             return Err(Lost);
         }

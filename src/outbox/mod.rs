@@ -7,12 +7,14 @@
 //! by compare-and-set, like everything else.
 
 mod courier;
-mod settler;
 mod takeover;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,10 +22,13 @@ use crate::{
     delivery::{Delivery, Route, Shipment},
     domain::{CallerName, Message, Policy, Purpose, RecordKey},
     keys::KeyRing,
-    store::{Clock, Store, StoreError, Version, availability::Availability},
+    store::{
+        Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
+        availability::Availability,
+        batcher::{BatchError, Batcher},
+    },
 };
 use courier::Courier;
-use settler::Settler;
 
 /// How many messages a replica holds at most between their commit and their end. More
 /// are left to whoever has room, so that memory is bounded whatever comes.
@@ -40,6 +45,9 @@ const FRESHNESS: Duration = Duration::from_secs(2);
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// What must be left of a lease, beyond the attempt, for it to start.
 const LEASE_RESERVE: Duration = Duration::from_secs(1);
+
+/// How long to wait after the store did not answer.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How the outbox works: the `[delivery]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
@@ -78,12 +86,14 @@ pub struct Outbox {
 pub struct Tools {
     /// Where messages are.
     pub store: Arc<Store>,
-    /// How long one statement of it may take.
+    /// How long a look at it may take.
     pub store_timeout: Duration,
+    /// How what is decided about them gets there.
+    pub batcher: Batcher,
     /// Whether it answers.
     pub availability: Availability,
     /// What messages are sealed with.
-    pub keys: KeyRing,
+    pub keys: Arc<KeyRing>,
     /// Whose codes they carry.
     pub callers: Arc<Callers>,
     /// Who takes them.
@@ -115,18 +125,14 @@ impl Outbox {
     /// An outbox, which takes messages over until it is closed.
     pub fn new(tools: Tools, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
-        let (settler, settling) =
-            Settler::new(Arc::clone(&tools.store), tools.availability.clone());
         let outbox = Self {
-            courier: Arc::new(Courier::new(tools, settler, stopping.clone())),
+            courier: Arc::new(Courier::new(tools, stopping.clone())),
             fresh: Arc::new(Semaphore::new(MOST_FRESH)),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
             taking_over: TaskTracker::new(),
             stopping,
         };
-        // A task of its own: it has to settle what is in hand after the rest has ended.
-        tokio::spawn(settling);
         let taking_over = takeover::run(outbox.clone(), options);
         outbox.taking_over.spawn(taking_over);
         outbox
@@ -206,14 +212,31 @@ impl Tools {
         })
     }
 
-    /// Awaits the store, but not longer than a statement may take.
-    async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.store_timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
+    /// Messages that somebody has to look after now, oldest first.
+    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        let load = self.store.due_messages(limit);
+        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+        timeout(self.store_timeout, load)
+            .await
+            .unwrap_or_else(no_answer)
+    }
+
+    /// Writes what became of a message, however long the store does not answer, and says
+    /// whether the message still was as expected. It was not where another replica took
+    /// it over; and it may not be where a write that seemed to fail had been done, which
+    /// looks the same and is as harmless: whoever holds the lease goes on.
+    async fn settle(&self, change: MessageChange) -> bool {
+        loop {
+            match self.batcher.settle(change.clone()).await {
+                Ok(written) => return written,
+                Err(BatchError::Store(StoreError::Unavailable(_)) | BatchError::Outraced) => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "[OTP] What became of a message could not be written");
+                    return false;
+                }
+            }
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Finds messages that nobody looks after: their lease has ended, or it is time to try
 //! them again.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
 use super::{InHand, LEASE_MARGIN, MOST_TAKEN_OVER, Outbox, OutboxOptions, Tools};
 use crate::{
-    domain::{Message, RecordKey, Then, Timestamp},
+    domain::{Message, Then, Timestamp},
     keys::system_random,
-    store::{MessageChange, RecordStore as _, Snapshot, StoreError, Version, VersionedMessage},
+    store::{
+        MessageChange, Version, VersionedMessage,
+        batcher::{BatchError, Seen},
+    },
 };
 
 /// How many messages are taken over at once: few, so that replicas which look at the
@@ -57,7 +57,7 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
 }
 
 /// Takes over what is due, as much as there is room for.
-async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, StoreError> {
+async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchError> {
     let tools = &outbox.courier.tools;
     if !tools.availability.answers() {
         return Ok(Found::Nothing);
@@ -74,58 +74,55 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, StoreErr
         permits.push(permit);
     }
     let limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
-    let due = tools.in_time(tools.store.due_messages(limit)).await?;
+    let due = tools.due_messages(limit).await?;
     if due.is_empty() {
         return Ok(Found::Nothing);
     }
-    // Two messages of one record are one key.
-    let keys: BTreeSet<RecordKey> = due.iter().map(|message| message.key).collect();
-    let keys: Vec<RecordKey> = keys.into_iter().collect();
-    let snapshot = tools.in_time(tools.store.load(&keys, &[])).await?;
+    let looks = due.iter().map(|due| tools.batcher.look(due.key));
+    let seen = try_join_all(looks).await?;
 
     let mut changes = Vec::new();
-    let mut taken = HashMap::new();
-    for due in due {
-        let (then, in_hand) = match take(tools, &due, &snapshot) {
+    let mut taken = Vec::new();
+    for (due, seen) in due.into_iter().zip(seen) {
+        let (then, in_hand) = match take(tools, &due, &seen) {
             Some((in_hand, until)) => (Then::Leased(until), Some(in_hand)),
             None => (Then::Dropped, None),
         };
-        let id = due.message.id;
         if in_hand.is_none() {
-            tracing::warn!(message_id = %id, "[OTP] Message dropped: its code is dead");
+            tracing::warn!(message_id = %due.message.id, "[OTP] Message dropped: its code is dead");
         }
         let change = MessageChange {
             key: due.key,
             expected: Some(due.version),
             version: Version::random(&mut system_random()),
-            message: due.message.then(then, snapshot.clock.now()),
+            message: due.message.then(then, seen.clock.now()),
         };
-        if let Some(mut in_hand) = in_hand {
-            in_hand.version = change.version;
-            taken.insert(id, in_hand);
-        }
+        let version = change.version;
+        taken.push(in_hand.map(|in_hand| InHand { version, ..in_hand }));
         changes.push(change);
     }
-    let written = tools.in_time(tools.store.write_messages(&changes)).await?;
-    for id in &written {
-        if let Some(in_hand) = taken.remove(id)
-            && let Some(permit) = permits.pop()
-        {
+    let settlements = changes
+        .into_iter()
+        .map(|change| tools.batcher.settle(change));
+    let written = try_join_all(settlements).await?;
+    let all = written.iter().all(|written| *written);
+    let ours = taken
+        .into_iter()
+        .zip(written)
+        .filter(|(_, written)| *written);
+    for in_hand in ours.filter_map(|(in_hand, _)| in_hand) {
+        if let Some(permit) = permits.pop() {
             outbox.carry(permit, in_hand);
         }
     }
-    Ok(if written.len() == changes.len() {
-        Found::All
-    } else {
-        Found::Part
-    })
+    Ok(if all { Found::All } else { Found::Part })
 }
 
 /// The message in hand, and until when it is to be leased; `None` where its code is
 /// dead, or can be opened no more.
-fn take(tools: &Tools, due: &VersionedMessage, snapshot: &Snapshot) -> Option<(InHand, Timestamp)> {
-    let now = snapshot.clock.now();
-    let record = &snapshot.records.get(&due.key)?.record;
+fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<(InHand, Timestamp)> {
+    let now = seen.clock.now();
+    let record = seen.record.as_ref()?;
     let policy = tools.policy(&record.caller, &record.purpose)?;
     if !record.has_live(due.message.challenge, policy, now) {
         return None;
@@ -144,7 +141,7 @@ fn take(tools: &Tools, due: &VersionedMessage, snapshot: &Snapshot) -> Option<(I
         purpose: record.purpose.clone(),
         version: due.version,
         message,
-        clock: snapshot.clock,
+        clock: seen.clock,
     };
     let lease = tools.route(&in_hand).map_or(LEASE_MARGIN, Outbox::lease);
     let until = now.plus(lease);

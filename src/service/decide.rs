@@ -1,8 +1,12 @@
-//! Load, decide, write if unchanged; and again, where another request was faster.
+//! Has a rule decide about a record, in a batch with whatever else waits, and does what
+//! it decided; and again, where another request was faster.
 
-use std::{collections::HashMap, future::Future};
+use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use super::{OtpService, ServiceError};
 use crate::{
@@ -10,16 +14,12 @@ use crate::{
         Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record, RecordKey,
         SharedLimit, Timestamp,
     },
-    keys::{SystemRandom, system_random},
+    keys::{KeyRing, SystemRandom, system_random},
     store::{
-        Change, Clock, LimitChange, MessageChange, RecordChange, RecordStore as _, Sealed,
-        Snapshot, StoreError, Version, Versioned, Written,
+        Clock, MessageChange, Sealed, Version,
+        batcher::{BatchError, Batcher, Change, Job, Loss, View},
     },
 };
-
-/// How often a request that lost its race is decided again. Each loss is another
-/// request's success, and a code has few of those to give.
-const MAX_TRIES: u32 = 32;
 
 /// A limit that a request is under, besides the record's own.
 #[derive(Clone, Copy, Debug)]
@@ -29,280 +29,327 @@ pub(super) struct Limit {
     pub rate: Rate,
 }
 
-/// What was decided, and written.
-pub(super) struct Decided<Answer> {
-    /// The answer.
-    pub answer: Answer,
+/// What a rule decides about.
+pub(super) struct Matter {
+    /// Whose record it is. One of another caller is as if there were none.
+    pub caller: Arc<Caller>,
+    /// Which.
+    pub key: RecordKey,
+    /// What it is under.
+    pub limits: Vec<Limit>,
+}
+
+/// What has been written when a decision stands.
+pub(super) struct Done {
     /// The store's clock at the load that it rests on.
     pub clock: Clock,
     /// The version of the message that was written, if one was.
     pub message_version: Version,
 }
 
+impl OtpService {
+    /// Decides by `rule` about a matter. Once everything that was decided has been
+    /// written, `then` is done, even if nobody waits for the answer any more; only then
+    /// the answer is given.
+    pub(super) async fn decide<Answer: Send + 'static>(
+        &self,
+        matter: Matter,
+        deadline: Instant,
+        rule: impl Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>
+        + Send
+        + 'static,
+        then: impl FnOnce(&mut Answer, Done) + Send + 'static,
+    ) -> Result<Answer, ServiceError> {
+        if !self.availability.answers() {
+            return Err(ServiceError::StoreUnavailable);
+        }
+        let (reply, answer) = oneshot::channel();
+        let limits = matter.limits.iter().map(|limit| limit.key).collect();
+        self.batcher.submit(Box::new(Case {
+            batcher: self.batcher.clone(),
+            keys: Arc::clone(&self.keys),
+            caller: matter.caller,
+            records: [matter.key],
+            limits,
+            tab: Tab::new(matter.limits),
+            // One for all tries: the one that was written may seem to have failed.
+            message_version: Version::random(&mut system_random()),
+            rule,
+            then,
+            answer: None,
+            given_up: None,
+            reply,
+        }));
+        if let Ok(answered) = timeout_at(deadline, answer).await {
+            let ended = || ServiceError::Internal("a decision panicked".to_owned());
+            return answered.unwrap_or_else(|_| Err(ended()));
+        }
+        tracing::debug!("[OTP] Store did not answer a request in time");
+        self.availability.doubt();
+        Err(ServiceError::StoreUnavailable)
+    }
+}
+
+/// A matter on its way to a decision.
+struct Case<Rule, Then, Answer> {
+    batcher: Batcher,
+    keys: Arc<KeyRing>,
+    caller: Arc<Caller>,
+    records: [RecordKey; 1],
+    limits: Vec<LimitKey>,
+    tab: Tab,
+    message_version: Version,
+    rule: Rule,
+    then: Then,
+    /// What was decided last.
+    answer: Option<Answer>,
+    /// Why there will be no answer; then it only gives back what it has paid.
+    given_up: Option<ServiceError>,
+    reply: oneshot::Sender<Result<Answer, ServiceError>>,
+}
+
+impl<Rule, Then, Answer> Job for Case<Rule, Then, Answer>
+where
+    Rule: Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>
+        + Send
+        + 'static,
+    Then: FnOnce(&mut Answer, Done) + Send + 'static,
+    Answer: Send + 'static,
+{
+    fn records(&self) -> &[RecordKey] {
+        &self.records
+    }
+
+    fn limits(&self) -> &[LimitKey] {
+        &self.limits
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.reply.is_closed() || self.tab.owes()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Change {
+        let random = &mut system_random();
+        let now = view.clock().now();
+        let shared = self.tab.shared(view);
+        if self.given_up.is_some() || self.reply.is_closed() {
+            return Change {
+                limits: self.tab.changes(view, &[], false),
+                ..Change::default()
+            };
+        }
+        let [key] = self.records;
+        let record = view.record(&key);
+        let record = record.filter(|record| record.caller == self.caller.name);
+        let record = record.map(|record| open(&self.keys, key, record.clone()));
+        let decision = (self.rule)(record, &shared, now, random);
+        // A refusal wants none of the limits, and neither does a right answer.
+        let pays = decision.write.is_some() && !decision.charges.is_empty();
+        let limits = self.tab.changes(view, &decision.charges, pays);
+        self.answer = Some(decision.answer);
+        Change {
+            record: decision.write.map(|record| self.seal(key, record, random)),
+            limits,
+            message: decision
+                .message
+                .map(|message| self.seal_message(key, message, random)),
+        }
+    }
+
+    fn lost(&mut self, loss: Loss<'_>) {
+        self.answer = None;
+        self.tab.lost(loss);
+    }
+
+    fn end(mut self: Box<Self>, end: Result<Clock, BatchError>) {
+        let answer = match (self.given_up.take(), self.answer.take(), end) {
+            // Whether or not that could be given back.
+            (Some(error), ..) => Err(error),
+            (None, Some(mut answer), Ok(clock)) => {
+                let done = Done {
+                    clock,
+                    message_version: self.message_version,
+                };
+                (self.then)(&mut answer, done);
+                Ok(answer)
+            }
+            (None, None, Ok(_)) => Err(ServiceError::Internal("nothing was decided".to_owned())),
+            (None, _, Err(error)) => {
+                let error = ServiceError::from(error);
+                if matches!(error, ServiceError::Overloaded) && self.tab.owes() {
+                    self.given_up = Some(error);
+                    return self.batcher.clone().submit(self);
+                }
+                Err(error)
+            }
+        };
+        // Whoever asked may have gone meanwhile.
+        drop(self.reply.send(answer));
+    }
+}
+
+impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
+    /// A record as it is to be stored, and from when on it may be swept.
+    fn seal(
+        &self,
+        key: RecordKey,
+        record: Record,
+        random: &mut SystemRandom,
+    ) -> (Record<Sealed>, Timestamp) {
+        let nonce = record.challenge.nonce;
+        let removable_at = record.removable_at(self.caller.policies.of(&record.purpose));
+        let record = record.map_secret(|secret| {
+            ChallengeState::Live(self.keys.seal(&key, &nonce, &secret, random))
+        });
+        (record, removable_at)
+    }
+
+    /// A new message as it is to be stored.
+    fn seal_message(
+        &self,
+        key: RecordKey,
+        message: Message,
+        random: &mut SystemRandom,
+    ) -> MessageChange {
+        MessageChange {
+            key,
+            expected: None,
+            version: self.message_version,
+            message: self.keys.seal_message(&key, message, random),
+        }
+    }
+}
+
+/// A loaded record with its secret opened. One that does not open was sealed under a key
+/// that is gone, or is not otpd's work: its code is dead.
+fn open(keys: &KeyRing, key: RecordKey, record: Record<Sealed>) -> Record {
+    let nonce = record.challenge.nonce;
+    record.map_secret(|sealed| {
+        keys.open(&key, &nonce, &sealed).map_or_else(
+            || {
+                tracing::error!(
+                    "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
+                );
+                ChallengeState::Cancelled
+            },
+            ChallengeState::Live,
+        )
+    })
+}
+
 /// The limits that a request is under, and which of them it has paid.
-struct Tab<'a> {
-    limits: &'a [Limit],
-    paid: Vec<bool>,
-    /// The versions of this request's own writes, with the state that they put the limit
-    /// to: who finds one in the store has paid, even if the acknowledgement was lost.
-    own: HashMap<LimitKey, (Version, Timestamp)>,
+struct Tab {
+    entries: Vec<Entry>,
     /// Whether an acknowledgement was lost. Then nothing is given back, since the
     /// record that it was paid for may have been written.
     in_doubt: bool,
 }
 
-impl OtpService {
-    /// Decides by `rule` about the record of `key`, under `limits`, and does what was
-    /// decided. A record of another caller is as if there were none.
-    pub(super) async fn decide<Answer>(
-        &self,
-        caller: &Caller,
-        key: RecordKey,
-        limits: &[Limit],
-        deadline: Instant,
-        rule: impl Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>,
-    ) -> Result<Decided<Answer>, ServiceError> {
-        if !self.availability.answers() {
-            return Err(ServiceError::StoreUnavailable);
-        }
-        let limit_keys: Vec<LimitKey> = limits.iter().map(|limit| limit.key).collect();
-        let mut tab = Tab {
-            limits,
-            paid: vec![false; limits.len()],
-            own: HashMap::new(),
-            in_doubt: false,
-        };
-        let mut random = system_random();
-        // One for all tries: the one that was written may seem to have failed.
-        let message_version = Version::random(&mut random);
-        for _ in 0..MAX_TRIES {
-            let keys = [key];
-            let load = self.store.load(&keys, &limit_keys);
-            let mut snapshot = self.in_time(deadline, load).await?;
-            let (expected, record) = match snapshot.records.remove(&key) {
-                Some(Versioned { version, record }) if record.caller == caller.name => {
-                    (Some(version), Some(self.open(key, record)))
-                }
-                _ => (None, None),
-            };
-            let shared = tab.shared(&snapshot);
-            let decision = rule(record, &shared, snapshot.clock.now(), &mut random);
-            let wrote_record = decision.write.is_some();
-            let seal_message = |message| self.seal_message(key, message_version, message);
-            let change = Change {
-                record: decision
-                    .write
-                    .map(|record| self.seal(caller, key, expected, record, &mut random)),
-                message: decision.message.map(seal_message),
-                limits: tab.changes(&snapshot, &decision.charges, &mut random),
-            };
-            if change.record.is_some() || !change.limits.is_empty() {
-                let write = self.store.write(std::slice::from_ref(&change));
-                match self.in_time(deadline, write).await {
-                    Ok(written) if tab.settle(&change, &written) => {}
-                    Ok(_) | Err(ServiceError::Overloaded) => continue,
-                    // The acknowledgement may have been lost with its connection: the
-                    // rule finds its own answer in the record, if it was written.
-                    Err(ServiceError::StoreUnavailable) => {
-                        tab.in_doubt = true;
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            // A refusal wants none of the limits, and neither does a right answer; what an
-            // earlier try paid is given back.
-            if !wrote_record || decision.charges.is_empty() {
-                self.give_back(&tab, deadline).await;
-            }
-            return Ok(Decided {
-                answer: decision.answer,
-                clock: snapshot.clock,
-                message_version,
-            });
-        }
-        self.give_back(&tab, deadline).await;
-        Err(ServiceError::Overloaded)
-    }
-
-    /// A record as it is to be stored.
-    fn seal(
-        &self,
-        caller: &Caller,
-        key: RecordKey,
-        expected: Option<Version>,
-        record: Record,
-        random: &mut SystemRandom,
-    ) -> RecordChange {
-        let nonce = record.challenge.nonce;
-        let removable_at = record.removable_at(caller.policies.of(&record.purpose));
-        let record = record.map_secret(|secret| {
-            ChallengeState::Live(self.keys.seal(&key, &nonce, &secret, random))
-        });
-        RecordChange {
-            key,
-            expected,
-            version: Version::random(random),
-            record,
-            removable_at,
-        }
-    }
-
-    /// A new message as it is to be stored.
-    fn seal_message(&self, key: RecordKey, version: Version, message: Message) -> MessageChange {
-        MessageChange {
-            key,
-            expected: None,
-            version,
-            message: self.keys.seal_message(&key, message, &mut system_random()),
-        }
-    }
-
-    /// A loaded record with its secret opened. One that does not open was sealed
-    /// under a key that is gone, or is not otpd's work: its code is dead.
-    fn open(&self, key: RecordKey, record: Record<Sealed>) -> Record {
-        let nonce = record.challenge.nonce;
-        record.map_secret(|sealed| {
-            self.keys.open(&key, &nonce, &sealed).map_or_else(
-                || {
-                    tracing::error!(
-                        "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
-                    );
-                    ChallengeState::Cancelled
-                },
-                ChallengeState::Live,
-            )
-        })
-    }
-
-    /// Gives back what a request paid that in the end was refused, or gave up. As good as it can:
-    /// should the store fail meanwhile, the limits refill by themselves.
-    async fn give_back(&self, tab: &Tab<'_>, deadline: Instant) {
-        let paid = tab
-            .limits
-            .iter()
-            .zip(&tab.paid)
-            .filter(|(_, paid)| **paid && !tab.in_doubt);
-        for (limit, _) in paid {
-            let Some(&(_, refilled_at)) = tab.own.get(&limit.key) else {
-                continue;
-            };
-            for _ in 0..MAX_TRIES {
-                let keys = [limit.key];
-                let load = self.store.load(&[], &keys);
-                let Ok(snapshot) = self.in_time(deadline, load).await else {
-                    return;
-                };
-                let Some(stored) = snapshot.limits.get(&limit.key) else {
-                    break;
-                };
-                let change = LimitChange {
-                    key: limit.key,
-                    expected: Some(stored.version),
-                    version: Version::random(&mut system_random()),
-                    full_at: limit.rate.give_back(
-                        stored.full_at,
-                        refilled_at,
-                        snapshot.clock.now(),
-                    ),
-                };
-                let change = Change {
-                    record: None,
-                    message: None,
-                    limits: vec![change],
-                };
-                match self.in_time(deadline, self.store.write(&[change])).await {
-                    Ok(written) if written.limits.contains(&limit.key) => break,
-                    Ok(_) | Err(ServiceError::Overloaded) => {}
-                    Err(_) => return,
-                }
-            }
-        }
-    }
-
-    /// Awaits the store, but not beyond the deadline or the configured time-out.
-    pub(super) async fn in_time<T>(
-        &self,
-        deadline: Instant,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, ServiceError> {
-        let deadline = deadline.min(Instant::now() + self.store_timeout);
-        match timeout_at(deadline, work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(StoreError::Conflict(_))) => Err(ServiceError::Overloaded),
-            Ok(Err(StoreError::Unavailable(cause))) => {
-                tracing::debug!(%cause, "[OTP] Store did not answer a request");
-                self.availability.doubt();
-                Err(ServiceError::StoreUnavailable)
-            }
-            Ok(Err(error)) => Err(ServiceError::Internal(error.to_string())),
-            Err(_) => {
-                tracing::debug!("[OTP] Store did not answer a request in time");
-                self.availability.doubt();
-                Err(ServiceError::StoreUnavailable)
-            }
-        }
-    }
+struct Entry {
+    limit: Limit,
+    /// Whether an earlier try, whose record lost its race, has paid it.
+    paid: bool,
+    /// The version under which this request charged it last, and the state that it put
+    /// it to: who finds that version in the store has paid, even if the acknowledgement
+    /// was lost.
+    own: Option<(Version, Timestamp)>,
+    /// What the last decision does with it.
+    step: Step,
 }
 
-impl Tab<'_> {
-    /// The limits as the rules take them.
-    fn shared(&mut self, snapshot: &Snapshot) -> Vec<SharedLimit> {
-        let mut shared = Vec::with_capacity(self.limits.len());
-        for (limit, paid) in self.limits.iter().zip(&mut self.paid) {
-            let stored = snapshot.limits.get(&limit.key);
-            let own = self.own.get(&limit.key).map(|(version, _)| *version);
-            *paid |= stored.is_some_and(|stored| own == Some(stored.version));
-            let full_at = stored.map(|stored| stored.full_at);
-            shared.push(SharedLimit {
-                name: limit.name,
-                rate: limit.rate,
-                full_at,
-                paid: *paid,
-            });
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    Charge,
+    GiveBack,
+}
+
+impl Tab {
+    fn new(limits: Vec<Limit>) -> Self {
+        let entry = |limit| Entry {
+            limit,
+            paid: false,
+            own: None,
+            step: Step::Nothing,
+        };
+        Self {
+            entries: limits.into_iter().map(entry).collect(),
+            in_doubt: false,
         }
-        shared
     }
 
-    /// The charges that a rule decided, as changes of what was loaded.
+    /// The limits as the rules take them.
+    fn shared(&mut self, view: &View<'_>) -> Vec<SharedLimit> {
+        let shared = |entry: &mut Entry| {
+            let stored = view.limit(&entry.limit.key);
+            let own = entry.own.map(|(version, _)| version);
+            entry.paid |= own.is_some() && own == stored.map(|stored| stored.version);
+            SharedLimit {
+                name: entry.limit.name,
+                rate: entry.limit.rate,
+                full_at: stored.map(|stored| stored.full_at),
+                paid: entry.paid,
+            }
+        };
+        self.entries.iter_mut().map(shared).collect()
+    }
+
+    /// What a decision that `charges` so does to the limits. Where it pays for nothing,
+    /// the charges only put limits right, and what an earlier try paid is given back.
     fn changes(
         &mut self,
-        snapshot: &Snapshot,
+        view: &View<'_>,
         charges: &[Option<Timestamp>],
-        random: &mut SystemRandom,
-    ) -> Vec<LimitChange> {
-        let mut written = Vec::new();
-        for (limit, charge) in self.limits.iter().zip(charges) {
-            if let Some(full_at) = *charge {
-                let expected = snapshot.limits.get(&limit.key).map(|stored| stored.version);
-                let version = Version::random(random);
-                self.own.insert(limit.key, (version, full_at));
-                written.push(LimitChange {
-                    key: limit.key,
-                    expected,
-                    version,
-                    full_at,
-                });
+        pays: bool,
+    ) -> Vec<(LimitKey, Timestamp)> {
+        let mut changed = Vec::new();
+        let charges = charges.iter().copied().chain(std::iter::repeat(None));
+        for (entry, charge) in self.entries.iter_mut().zip(charges) {
+            let mut full_at = charge;
+            entry.step = Step::Nothing;
+            if pays {
+                if let Some(full_at) = charge {
+                    entry.own = Some((view.version(), full_at));
+                    entry.step = Step::Charge;
+                }
+            } else if entry.paid
+                && !self.in_doubt
+                && let Some((_, refilled_at)) = entry.own
+                && let Some(stored) = view.limit(&entry.limit.key)
+            {
+                let from = charge.unwrap_or(stored.full_at);
+                let rate = entry.limit.rate;
+                full_at = Some(rate.give_back(from, refilled_at, view.clock().now()));
+                entry.step = Step::GiveBack;
             }
+            changed.extend(full_at.map(|full_at| (entry.limit.key, full_at)));
         }
-        written
+        changed
     }
 
-    /// Notes which limits were written, and says whether everything was.
-    fn settle(&mut self, change: &Change, written: &Written) -> bool {
-        // A change without a record charges nothing: it only puts limits right.
-        if change.record.is_some() {
-            for (limit, paid) in self.limits.iter().zip(&mut self.paid) {
-                *paid |= written.limits.contains(&limit.key);
+    /// Notes what of the last decision was done although it did not stand.
+    fn lost(&mut self, loss: Loss<'_>) {
+        for entry in &mut self.entries {
+            let written = match loss {
+                Loss::Raced(written) => written.limits.contains(&entry.limit.key),
+                // Whether it was charged, its version will tell. What may have been given
+                // back is not paid any more.
+                Loss::InDoubt => entry.step == Step::GiveBack,
+            };
+            match entry.step {
+                Step::Charge if written => entry.paid = true,
+                Step::GiveBack if written => {
+                    entry.paid = false;
+                    entry.own = None;
+                }
+                _ => {}
             }
         }
-        change
-            .record
-            .as_ref()
-            .is_none_or(|record| written.records.contains(&record.key))
-            && change
-                .limits
-                .iter()
-                .all(|limit| written.limits.contains(&limit.key))
+        self.in_doubt |= matches!(loss, Loss::InDoubt);
+    }
+
+    /// Whether something was paid that is to be given back if nothing comes of it.
+    fn owes(&self) -> bool {
+        !self.in_doubt && self.entries.iter().any(|entry| entry.paid)
     }
 }

@@ -8,6 +8,7 @@ use crate::{
         Block, ChallengeId, Channel, CodeError, Exceeded, Purpose, PurposeError, RecipientError,
         Timestamp,
     },
+    store::{StoreError, batcher::BatchError},
 };
 
 /// Why a request gets no reply. One table, in `grpc::status`, turns these into gRPC
@@ -77,12 +78,22 @@ pub enum ServiceError {
     /// The store does not answer, or not in time.
     #[error("the store does not answer")]
     StoreUnavailable,
-    /// Too many requests race for one record.
-    #[error("too many requests at once for this recipient")]
+    /// More requests wait, or race for one record, than can be answered.
+    #[error("too many requests at once")]
     Overloaded,
     /// A fault of otpd itself.
     #[error("{0}")]
     Internal(String),
+}
+
+impl From<BatchError> for ServiceError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Full | BatchError::Outraced => Self::Overloaded,
+            BatchError::Store(StoreError::Unavailable(_)) => Self::StoreUnavailable,
+            BatchError::Panicked | BatchError::Store(_) => Self::Internal(error.to_string()),
+        }
+    }
 }
 
 impl ServiceError {

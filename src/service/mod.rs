@@ -16,6 +16,8 @@ pub use request::{
     VerifyReply,
 };
 
+use decide::Matter;
+
 use crate::{
     domain::{
         self, Caller, CancelRequest, ChallengeFilter, ChallengeId, Policy, Purpose, Record,
@@ -23,7 +25,7 @@ use crate::{
     },
     keys::{KeyRing, system_random},
     outbox::Outbox,
-    store::{Store, availability::Availability},
+    store::{Store, availability::Availability, batcher::Batcher},
 };
 
 /// Sends codes and checks them.
@@ -31,10 +33,12 @@ use crate::{
 pub struct OtpService {
     /// Where records are.
     pub store: Arc<Store>,
+    /// How requests get there.
+    pub batcher: Batcher,
     /// Whether it answers.
     pub availability: Availability,
     /// What records are found and sealed with.
-    pub keys: KeyRing,
+    pub keys: Arc<KeyRing>,
     /// Who gets a fixed code and no message.
     pub test_recipients: Vec<TestRecipient>,
     /// What carries messages of callers that do not deliver by themselves.
@@ -51,7 +55,7 @@ impl OtpService {
     /// request lacks, what [`domain::verify`] refuses, and the store's failures.
     pub async fn verify(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         request: &Verify,
         deadline: Instant,
     ) -> Result<VerifyReply, ServiceError> {
@@ -76,16 +80,22 @@ impl OtpService {
             request.request_id.as_deref(),
             &request.fields(),
         );
-        let typed = VerifyRequest {
-            identity: &identity,
-            code,
-            challenge,
+        let matter = Matter {
+            caller: Arc::clone(caller),
+            key,
+            limits,
         };
-        let rule = |record, limits: &[_], now, _: &mut _| {
-            domain::verify(record, limits, &typed, policy, now)
+        let (caller, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
+        let rule = move |record, limits: &[_], now, _: &mut _| {
+            let typed = VerifyRequest {
+                identity: &identity,
+                code: &code,
+                challenge,
+            };
+            domain::verify(record, limits, &typed, caller.policies.of(&purpose), now)
         };
-        let decided = self.decide(caller, key, &limits, deadline, rule).await?;
-        let verdict = decided.answer.map_err(|refusal| match refusal {
+        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let verdict = decided.map_err(|refusal| match refusal {
             VerifyRefusal::Code(error) => ServiceError::Code(error),
             VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
             VerifyRefusal::Limit(exceeded) => ServiceError::VerifyLimit(exceeded),
@@ -105,7 +115,7 @@ impl OtpService {
     /// store's failures.
     pub async fn cancel(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         request: &Cancel,
         deadline: Instant,
     ) -> Result<CancelReply, ServiceError> {
@@ -122,17 +132,23 @@ impl OtpService {
             return Ok(CancelReply::default());
         };
         let identity = self.identity("CancelOtp", request_id.as_deref(), &request.fields());
-        let wish = CancelRequest {
-            identity: &identity,
-            challenge,
-            reset_failures: *reset_failures,
+        let matter = Matter {
+            caller: Arc::clone(caller),
+            key,
+            limits: Vec::new(),
         };
-        let rule = |record: Option<Record>, _: &[_], now, _: &mut _| {
-            let policy = policy_of(caller, record.as_ref());
+        let (caller, reset_failures) = (Arc::clone(caller), *reset_failures);
+        let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
+            let wish = CancelRequest {
+                identity: &identity,
+                challenge,
+                reset_failures,
+            };
+            let policy = policy_of(&caller, record.as_ref());
             domain::cancel(record, &wish, policy, now)
         };
-        let decided = self.decide(caller, key, &[], deadline, rule).await?;
-        let done = decided.answer.map_err(|_| ServiceError::reused())?;
+        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let done = decided.map_err(|_| ServiceError::reused())?;
         Ok(CancelReply {
             challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),
             failures_reset: done.failures_reset,

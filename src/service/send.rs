@@ -1,16 +1,23 @@
 //! SendOtp: a code is made or repeated, and its message written with it.
 
+use std::{sync::Arc, time::Duration};
+
 use tokio::time::Instant;
 
-use super::{OtpService, Send, SendReply, ServiceError, permit_purpose};
+use super::{
+    OtpService, Send, SendReply, ServiceError,
+    decide::{Done, Matter},
+    permit_purpose,
+};
 use crate::{
     delivery::{Route, Shipment},
     domain::{
-        self, Barred, Caller, ChallengeId, MessageId, MessageRequest, SendRefusal, SendRequest,
-        TestRecipient,
+        self, Barred, Caller, CallerName, ChallengeId, Decision, Message, MessageId,
+        MessageRequest, Purpose, Record, RecordKey, RequestIdentity, SendRefusal, SendRequest,
+        Sent, SharedLimit, TestRecipient, Timestamp,
     },
-    keys::system_random,
-    outbox::{InHand, Outbox},
+    keys::{SystemRandom, system_random},
+    outbox::{InHand, Outbox, Room},
 };
 
 impl OtpService {
@@ -21,19 +28,19 @@ impl OtpService {
     /// for, what [`domain::send`] refuses, and the store's failures.
     pub async fn send(
         &self,
-        caller: &Caller,
-        request: &Send,
+        caller: &Arc<Caller>,
+        request: &Arc<Send>,
         deadline: Instant,
     ) -> Result<SendReply, ServiceError> {
         let Send {
             recipient, purpose, ..
-        } = request;
+        } = &**request;
         permit_purpose(caller, purpose)?;
         let is_test = |test: &&TestRecipient| test.is(&caller.name, recipient, purpose);
-        let test = self.test_recipients.iter().find(is_test);
+        let test = self.test_recipients.iter().find(is_test).cloned();
         let route = self.route(caller, request);
         let barred = bars(caller, request, route);
-        if let (None, Some(barred)) = (test, barred) {
+        if let (None, Some(barred)) = (&test, barred) {
             return Err(barred.into());
         }
         if route.is_some() {
@@ -42,35 +49,41 @@ impl OtpService {
                 .check_variables(purpose, &request.variables)
                 .map_err(|error| ServiceError::request("variables", error.to_string()))?;
         }
-        let policy = caller.policies.of(purpose);
         let key = self.keys.record_key(&caller.name, recipient, purpose);
-        let limits = request.limits(&self.keys, caller, policy);
-        let identity = self.identity("SendOtp", request.request_id.as_deref(), &request.fields());
         let room = route.and_then(|_| self.outbox.room());
-        let message = route.map(|route| MessageRequest {
-            id: MessageId::generate(&mut system_random()),
-            lease: room.is_some().then(|| Outbox::lease(route)),
-            locale: &request.locale,
-            variables: &request.variables,
-            client_ip: request.client_ip,
-        });
-        let rule = |record, limits: &[_], now, random: &mut _| {
-            let test = test.and_then(|test| test.at(now));
-            let wish = SendRequest {
-                identity: &identity,
-                caller: &caller.name,
-                recipient,
-                purpose,
-                channel: request.channel,
-                test,
-                barred,
-                message: message.as_ref().filter(|_| test.is_none()),
-            };
-            domain::send(record, limits, &wish, policy, now, random)
+        let wish = Wish {
+            identity: self.identity("SendOtp", request.request_id.as_deref(), &request.fields()),
+            caller: Arc::clone(caller),
+            request: Arc::clone(request),
+            test,
+            barred,
+            message: route.map(|route| {
+                let lease = room.is_some().then(|| Outbox::lease(route));
+                (MessageId::generate(&mut system_random()), lease)
+            }),
         };
-        let decided = self.decide(caller, key, &limits, deadline, rule).await?;
-
-        let sent = decided.answer.map_err(|refusal| match refusal {
+        let matter = Matter {
+            caller: Arc::clone(caller),
+            key,
+            limits: request.limits(&self.keys, caller, caller.policies.of(purpose)),
+        };
+        let parcel = Parcel {
+            outbox: self.outbox.clone(),
+            key,
+            caller: caller.name.clone(),
+            purpose: purpose.clone(),
+            room,
+        };
+        let rule = move |record, limits: &[_], now, random: &mut _| {
+            wish.decide(record, limits, now, random)
+        };
+        let then = move |answer: &mut Result<Sent, SendRefusal>, done| {
+            if let Ok(Sent { message, .. }) = answer {
+                parcel.post(message.take(), done);
+            }
+        };
+        let decided = self.decide(matter, deadline, rule, then).await?;
+        let sent = decided.map_err(|refusal| match refusal {
             SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
                 wait,
                 live: live.map(|(nonce, expires_at)| (ChallengeId { key, nonce }, expires_at)),
@@ -80,21 +93,6 @@ impl OtpService {
             SendRefusal::Reused => ServiceError::reused(),
             SendRefusal::Barred(barred) => barred.into(),
         })?;
-        match (sent.message, room) {
-            (Some(message), Some(room)) => {
-                let in_hand = InHand {
-                    key,
-                    caller: caller.name.clone(),
-                    purpose: purpose.clone(),
-                    version: decided.message_version,
-                    message,
-                    clock: decided.clock,
-                };
-                self.outbox.send(room, in_hand);
-            }
-            (Some(_), None) => self.outbox.notice(),
-            (None, _) => {}
-        }
         Ok(SendReply {
             challenge_id: ChallengeId {
                 key,
@@ -119,6 +117,78 @@ impl OtpService {
         };
         let routed = !caller.delivers;
         routed.then(|| self.outbox.delivery().route(&shipment))?
+    }
+}
+
+/// What [`domain::send`] is asked, and may be asked again.
+struct Wish {
+    identity: RequestIdentity,
+    caller: Arc<Caller>,
+    request: Arc<Send>,
+    test: Option<TestRecipient>,
+    barred: Option<Barred>,
+    /// The message that is to carry the code, and for how long it is leased.
+    message: Option<(MessageId, Option<Duration>)>,
+}
+
+impl Wish {
+    fn decide(
+        &self,
+        record: Option<Record>,
+        limits: &[SharedLimit],
+        now: Timestamp,
+        random: &mut SystemRandom,
+    ) -> Decision<Result<Sent, SendRefusal>> {
+        let request = &*self.request;
+        let test = self.test.as_ref().and_then(|test| test.at(now));
+        let message = self.message.map(|(id, lease)| MessageRequest {
+            id,
+            lease,
+            locale: &request.locale,
+            variables: &request.variables,
+            client_ip: request.client_ip,
+        });
+        let wish = SendRequest {
+            identity: &self.identity,
+            caller: &self.caller.name,
+            recipient: &request.recipient,
+            purpose: &request.purpose,
+            channel: request.channel,
+            test,
+            barred: self.barred,
+            message: message.as_ref().filter(|_| test.is_none()),
+        };
+        let policy = self.caller.policies.of(&request.purpose);
+        domain::send(record, limits, &wish, policy, now, random)
+    }
+}
+
+/// What it takes to hand a message over that has been written.
+struct Parcel {
+    outbox: Outbox,
+    key: RecordKey,
+    caller: CallerName,
+    purpose: Purpose,
+    room: Option<Room>,
+}
+
+impl Parcel {
+    fn post(self, message: Option<Message>, done: Done) {
+        match (message, self.room) {
+            (Some(message), Some(room)) => {
+                let in_hand = InHand {
+                    key: self.key,
+                    caller: self.caller,
+                    purpose: self.purpose,
+                    version: done.message_version,
+                    message,
+                    clock: done.clock,
+                };
+                self.outbox.send(room, in_hand);
+            }
+            (Some(_), None) => self.outbox.notice(),
+            (None, _) => {}
+        }
     }
 }
 

@@ -1,17 +1,19 @@
 //! GetOtpStatus: what is known of a code, and what became of its messages.
 
-use tokio::time::Instant;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject, permit_subject,
-    policy_of,
+    Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject, decide::Matter,
+    permit_subject, policy_of,
 };
 use crate::{
     delivery::Shipment,
     domain::{
         self, Caller, ChallengeId, LastSend, Message, MessageState, Record, RecordKey, Status,
     },
-    store::{RecordStore as _, Sealed},
+    store::{RecordStore as _, Sealed, StoreError, batcher::BatchError},
 };
 
 /// What stands for a provider where the caller delivers by itself.
@@ -24,7 +26,7 @@ impl OtpService {
     /// A purpose that is not the caller's, and the store's failures.
     pub async fn status(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         subject: &Subject,
         deadline: Instant,
     ) -> Result<StatusReply, ServiceError> {
@@ -38,12 +40,17 @@ impl OtpService {
                 deliveries: Vec::new(),
             });
         };
-        let rule = |record: Option<Record>, _: &[_], now, _: &mut _| {
-            let policy = policy_of(caller, record.as_ref());
+        let matter = Matter {
+            caller: Arc::clone(caller),
+            key,
+            limits: Vec::new(),
+        };
+        let owner = Arc::clone(caller);
+        let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
+            let policy = policy_of(&owner, record.as_ref());
             domain::status(record, challenge, policy, now)
         };
-        let decided = self.decide(caller, key, &[], deadline, rule).await?;
-        let status = decided.answer;
+        let status = self.decide(matter, deadline, rule, |_, _| {}).await?;
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
             Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
@@ -70,8 +77,16 @@ impl OtpService {
         deadline: Instant,
     ) -> Result<Vec<Delivery>, ServiceError> {
         let keys = [key];
-        let load = self.store.load_messages(&keys);
-        let messages = self.in_time(deadline, load).await?;
+        let deadline = deadline.min(Instant::now() + self.store_timeout);
+        let load = timeout_at(deadline, self.store.load_messages(&keys)).await;
+        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+        let messages = load.unwrap_or_else(no_answer).map_err(|error| {
+            if let StoreError::Unavailable(cause) = &error {
+                tracing::debug!(%cause, "[OTP] Store did not answer a request");
+                self.availability.doubt();
+            }
+            BatchError::from(error)
+        })?;
         Ok(messages
             .into_iter()
             .map(|versioned| versioned.message)

@@ -15,6 +15,15 @@ pub struct Availability {
 }
 
 impl Availability {
+    /// One that nobody asks about.
+    #[cfg(test)]
+    pub fn fixed(answers: bool) -> Self {
+        Self {
+            answers: watch::channel(answers).1,
+            doubt: Arc::default(),
+        }
+    }
+
     /// Whether the store answered when last asked.
     pub fn answers(&self) -> bool {
         *self.answers.borrow()

@@ -5,6 +5,7 @@
 //! [`Store`] is the one that the configuration chose.
 
 pub mod availability;
+pub mod batcher;
 mod borrowed;
 mod change;
 mod clock;
@@ -15,13 +16,15 @@ mod postgres;
 mod row;
 mod sqlite;
 
-use std::{collections::HashMap, collections::HashSet, future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, time::Duration};
 
 use rand::Rng;
 use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::error::ErrorKind;
 
-use crate::domain::{LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
-pub use change::{Change, LimitChange, MessageChange, RecordChange, Written};
+use crate::domain::{LimitKey, Message, Record, RecordKey, Timestamp};
+use batcher::BatchOptions;
+pub use change::{Changes, LimitChange, MessageChange, RecordChange, Written};
 pub use clock::Clock;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
@@ -97,13 +100,12 @@ pub trait RecordStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
 
     /// Writes, durably and in one transaction, what of `changes` is as expected. No
-    /// key may be twice in one batch.
+    /// key may be in it twice.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`]: nothing was written. [`StoreError::Unavailable`]:
-    /// everything that was as expected was written, or nothing.
-    fn write(&self, changes: &[Change])
-    -> impl Future<Output = Result<Written, StoreError>> + Send;
+    /// [`StoreError::Unavailable`]: everything that was as expected was written, or
+    /// nothing. All others: nothing was.
+    fn write(&self, changes: &Changes) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
     /// Loads the messages of records, each record's oldest first.
     fn load_messages(
@@ -118,13 +120,6 @@ pub trait RecordStore: Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<VersionedMessage>, StoreError>> + Send;
 
-    /// Replaces, durably and in one transaction, those messages that are as expected,
-    /// and returns which. No message may be twice in one batch, and none be new.
-    fn write_messages(
-        &self,
-        changes: &[MessageChange],
-    ) -> impl Future<Output = Result<HashSet<MessageId>, StoreError>> + Send;
-
     /// Removes up to `limit` records that are removable at `now`, as many limits that
     /// are full, and as many removable messages that are final, and returns how many
     /// in all.
@@ -136,7 +131,7 @@ pub trait RecordStore: Send + Sync + 'static {
 }
 
 /// Why a store did not do what it was told.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It does not answer, or not in time.
     #[error("{0}")]
@@ -148,6 +143,9 @@ pub enum StoreError {
     /// It holds something that otpd never wrote.
     #[error("the store holds what otpd did not write: {0}")]
     Corrupt(String),
+    /// It does not take what it was told to write.
+    #[error("the store refused: {0}")]
+    Refused(String),
     /// Its records were made with another index key.
     #[error(
         "keys: the database's records were made with another index key; use the keys that it was first started with, or empty the otp_ tables for a fresh start"
@@ -163,16 +161,22 @@ impl StoreError {
     fn from_database(error: &sqlx::Error) -> Self {
         const SERIALIZATION_FAILURE: &str = "40001";
         const DEADLOCK_DETECTED: &str = "40P01";
+        const DATA_EXCEPTION: &str = "22";
 
-        let code = error
-            .as_database_error()
-            .and_then(sqlx::error::DatabaseError::code);
-        match (error, code.as_deref()) {
-            (_, Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED)) => {
+        let database_error = error.as_database_error();
+        let code = database_error.and_then(sqlx::error::DatabaseError::code);
+        let kind = database_error.map(sqlx::error::DatabaseError::kind);
+        match (error, code.as_deref(), kind) {
+            (_, Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED), _) => {
                 Self::Conflict(error.to_string())
             }
-            (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => {
+            (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _, _) => {
                 Self::Corrupt(error.to_string())
+            }
+            (_, Some(code), Some(kind))
+                if code.starts_with(DATA_EXCEPTION) || !matches!(kind, ErrorKind::Other) =>
+            {
+                Self::Refused(error.to_string())
             }
             _ => Self::Unavailable(error.to_string()),
         }
@@ -273,7 +277,7 @@ impl RecordStore for Store {
         }
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
         match self {
             Self::Postgres(store) => store.write(changes).await,
             Self::Sqlite(store) => store.write(changes).await,
@@ -297,16 +301,6 @@ impl RecordStore for Store {
         }
     }
 
-    async fn write_messages(
-        &self,
-        changes: &[MessageChange],
-    ) -> Result<HashSet<MessageId>, StoreError> {
-        match self {
-            Self::Postgres(store) => store.write_messages(changes).await,
-            Self::Sqlite(store) => store.write_messages(changes).await,
-        }
-    }
-
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
         match self {
             Self::Postgres(store) => store.sweep(now, limit).await,
@@ -321,6 +315,12 @@ impl RecordStore for Store {
 pub struct StoreOptions {
     /// Connections at most, per replica.
     pub max_connections: u32,
+    /// Requests at most that are loaded and written together.
+    pub max_batch: u32,
+    /// Requests at most that wait for that; more are refused at once.
+    pub max_waiting: u32,
+    /// How many groups of requests are on their way to the store at once.
+    pub writers: u16,
     /// How long one statement, with the wait for a connection, may take.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -332,10 +332,26 @@ pub struct StoreOptions {
     pub sweep_interval: Duration,
 }
 
+impl StoreOptions {
+    /// How requests are grouped.
+    pub fn batches(&self) -> BatchOptions {
+        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        BatchOptions {
+            max_batch: count(self.max_batch),
+            max_waiting: count(self.max_waiting),
+            writers: usize::from(self.writers),
+            timeout: self.timeout,
+        }
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             max_connections: 10,
+            max_batch: 256,
+            max_waiting: 4_096,
+            writers: 1,
             timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_mins(1),

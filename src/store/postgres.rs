@@ -5,7 +5,7 @@ mod load;
 mod messages;
 mod write;
 
-use std::{collections::HashSet, future::Future, str::FromStr as _, time::Duration};
+use std::{future::Future, str::FromStr as _, time::Duration};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -14,11 +14,10 @@ use sqlx::{
 };
 
 use super::{
-    Change, MessageChange, RecordStore, Snapshot, StoreError, StoreOptions, VersionedMessage,
-    Written, borrowed::Borrowed, connect_parameters::refuse_unknown_parameters,
-    migration::up_to_date,
+    Changes, RecordStore, Snapshot, StoreError, StoreOptions, VersionedMessage, Written,
+    borrowed::Borrowed, connect_parameters::refuse_unknown_parameters, migration::up_to_date,
 };
-use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
+use crate::domain::{LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -158,8 +157,13 @@ impl RecordStore for PostgresStore {
         Ok(result?)
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
-        write::write(&mut *self.borrow().await?, changes).await
+    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+        let connection = &mut *self.borrow().await?;
+        if changes.limits.is_empty() && changes.records.is_empty() {
+            messages::replace(connection, &changes.messages).await
+        } else {
+            write::write(connection, changes).await
+        }
     }
 
     async fn load_messages(
@@ -172,14 +176,6 @@ impl RecordStore for PostgresStore {
 
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
         self.in_time(async { messages::due(&mut *self.borrow().await?, limit).await })
-            .await
-    }
-
-    async fn write_messages(
-        &self,
-        changes: &[MessageChange],
-    ) -> Result<HashSet<MessageId>, StoreError> {
-        self.in_time(async { messages::write(&mut *self.borrow().await?, changes).await })
             .await
     }
 

@@ -2,7 +2,7 @@
 
 mod messages;
 
-use std::{collections::HashSet, fs::File, path::Path, path::PathBuf, str::FromStr as _};
+use std::{fs::File, path::Path, path::PathBuf, str::FromStr as _};
 
 use sqlx::{
     Connection as _, QueryBuilder, Sqlite, SqliteConnection, SqlitePool,
@@ -17,12 +17,12 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Change, Clock, LimitChange, MessageChange, RecordChange, RecordStore, Snapshot, StoreError,
-    StoreOptions, Version, VersionedLimit, VersionedMessage, Written,
+    Changes, Clock, LimitChange, RecordChange, RecordStore, Snapshot, StoreError, StoreOptions,
+    Version, VersionedLimit, VersionedMessage, Written,
     migration::up_to_date,
     row::{Row, count_column, memory_column, state_columns},
 };
-use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
+use crate::domain::{LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -170,27 +170,31 @@ impl RecordStore for SqliteStore {
         })
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
         let mut written = Written::default();
         // IMMEDIATE: a transaction that starts as a reader may fail to become the
         // writer, without waiting for its turn.
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for change in changes {
-            let mut paid = true;
-            for limit in &change.limits {
-                if write_limit(&mut transaction, limit).await? {
-                    written.limits.insert(limit.key);
-                } else {
-                    paid = false;
-                }
+        for limit in &changes.limits {
+            if write_limit(&mut transaction, limit).await? {
+                written.limits.insert(limit.key);
             }
-            if let Some(record) = change.record.as_ref().filter(|_| paid)
+        }
+        for record in &changes.records {
+            let mut needed = record.limits.iter();
+            if needed.all(|limit| written.limits.contains(limit))
                 && write_record(&mut transaction, record).await?
             {
                 written.records.insert(record.key);
-                if let Some(message) = &change.message {
-                    messages::insert(&mut transaction, message).await?;
+            }
+        }
+        for message in &changes.messages {
+            if message.expected.is_some() {
+                if messages::update(&mut transaction, message).await? {
+                    written.messages.insert(message.message.id);
                 }
+            } else if written.records.contains(&message.key) {
+                messages::insert(&mut transaction, message).await?;
             }
         }
         transaction.commit().await?;
@@ -206,21 +210,6 @@ impl RecordStore for SqliteStore {
 
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
         messages::due(&self.pool, limit).await
-    }
-
-    async fn write_messages(
-        &self,
-        changes: &[MessageChange],
-    ) -> Result<HashSet<MessageId>, StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let mut written = HashSet::new();
-        for change in changes {
-            if messages::update(&mut transaction, change).await? {
-                written.insert(change.message.id);
-            }
-        }
-        transaction.commit().await?;
-        Ok(written)
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

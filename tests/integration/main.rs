@@ -3,6 +3,7 @@
 mod bad_codes;
 mod bad_frames;
 mod bad_input;
+mod bench;
 mod callers;
 mod check;
 mod command_line;

@@ -1,35 +1,29 @@
 //! Changes column by column, as `UNNEST` takes them.
 
 use super::super::{
-    Change, MessageChange,
+    LimitChange, MessageChange, RecordChange,
     message_row::{history_column, message_state_columns},
     row::{count_column, memory_column, state_columns},
 };
 use crate::domain::Timestamp;
 
-/// The limits of changes column by column, as `UNNEST` takes them; in the order of
-/// their keys, so that batches of two replicas cannot deadlock.
+/// Limits column by column, as `UNNEST` takes them; in the order of their keys, so that
+/// batches of two replicas cannot deadlock.
 #[derive(Default)]
 pub(super) struct LimitColumns<'a> {
     pub limit_key: Vec<&'a [u8]>,
-    pub for_record: Vec<Option<&'a [u8]>>,
     pub expected: Vec<Option<i64>>,
     pub version: Vec<i64>,
     pub full_at: Vec<i64>,
 }
 
 impl<'a> LimitColumns<'a> {
-    pub fn of(changes: &'a [Change]) -> Self {
-        let with_record = |change: &'a Change| {
-            let record = change.record.as_ref().map(|record| record.key.0.as_slice());
-            change.limits.iter().map(move |limit| (limit, record))
-        };
-        let mut limits: Vec<_> = changes.iter().flat_map(with_record).collect();
-        limits.sort_unstable_by_key(|(limit, _)| limit.key);
+    pub fn of(changes: &'a [LimitChange]) -> Self {
+        let mut limits: Vec<_> = changes.iter().collect();
+        limits.sort_unstable_by_key(|limit| limit.key);
         let mut columns = Self::default();
-        for (limit, record) in limits {
+        for limit in limits {
             columns.limit_key.push(&limit.key.0);
-            columns.for_record.push(record);
             columns
                 .expected
                 .push(limit.expected.map(|version| version.0));
@@ -40,7 +34,27 @@ impl<'a> LimitColumns<'a> {
     }
 }
 
-/// The records of changes, likewise.
+/// Which records need which limits.
+#[derive(Default)]
+pub(super) struct NeedColumns<'a> {
+    pub record_key: Vec<&'a [u8]>,
+    pub limit_key: Vec<&'a [u8]>,
+}
+
+impl<'a> NeedColumns<'a> {
+    pub fn of(changes: &'a [RecordChange]) -> Self {
+        let mut columns = Self::default();
+        for record in changes {
+            for limit in &record.limits {
+                columns.record_key.push(&record.key.0);
+                columns.limit_key.push(&limit.0);
+            }
+        }
+        columns
+    }
+}
+
+/// Records, likewise.
 #[derive(Default)]
 pub(super) struct RecordColumns<'a> {
     pub record_key: Vec<&'a [u8]>,
@@ -67,11 +81,8 @@ pub(super) struct RecordColumns<'a> {
 }
 
 impl<'a> RecordColumns<'a> {
-    pub fn of(changes: &'a [Change]) -> Self {
-        let mut records: Vec<_> = changes
-            .iter()
-            .filter_map(|change| change.record.as_ref())
-            .collect();
+    pub fn of(changes: &'a [RecordChange]) -> Self {
+        let mut records: Vec<_> = changes.iter().collect();
         records.sort_unstable_by_key(|change| change.key);
         let mut columns = Self::default();
         for change in records {
@@ -141,8 +152,7 @@ pub(super) struct MessageColumns<'a> {
 }
 
 impl<'a> MessageColumns<'a> {
-    pub fn of(changes: impl Iterator<Item = &'a MessageChange>) -> Self {
-        let mut changes: Vec<_> = changes.collect();
+    pub fn of(mut changes: Vec<&'a MessageChange>) -> Self {
         changes.sort_unstable_by_key(|change| (change.key, change.message.id));
         let mut columns = Self::default();
         for change in changes {

@@ -1,11 +1,9 @@
-//! The statements of the outbox.
-
-use std::collections::HashSet;
+//! The statements that are about messages alone.
 
 use sqlx::PgConnection;
 
 use super::{
-    super::{MessageChange, StoreError, VersionedMessage, message_row::MessageRow},
+    super::{MessageChange, StoreError, VersionedMessage, Written, message_row::MessageRow},
     columns::MessageColumns,
     fixed,
 };
@@ -52,12 +50,13 @@ pub(super) async fn due(
     rows.into_iter().map(MessageRow::into_message).collect()
 }
 
-/// Replaces the messages that are as expected.
-pub(super) async fn write(
+/// Replaces the old messages that are as expected, where nothing else is to be written:
+/// that needs no more than this, and no lock on anything else.
+pub(super) async fn replace(
     connection: &mut PgConnection,
     changes: &[MessageChange],
-) -> Result<HashSet<MessageId>, StoreError> {
-    let columns = MessageColumns::of(changes.iter());
+) -> Result<Written, StoreError> {
+    let columns = MessageColumns::of(changes.iter().collect());
     let rows = sqlx::query_scalar!(
         "UPDATE otp_message AS message
          SET version = input.version, state = input.state, sealed = input.sealed,
@@ -89,7 +88,11 @@ pub(super) async fn write(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|id| Ok(MessageId(fixed(id, "message_id")?)))
-        .collect()
+    let ids = rows
+        .into_iter()
+        .map(|id| Ok(MessageId(fixed(id, "message_id")?)));
+    Ok(Written {
+        messages: ids.collect::<Result<_, StoreError>>()?,
+        ..Written::default()
+    })
 }

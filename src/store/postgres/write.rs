@@ -3,31 +3,36 @@
 use sqlx::PgConnection;
 
 use super::{
-    super::{Change, StoreError, Written},
-    columns::{LimitColumns, MessageColumns, RecordColumns},
+    super::{Changes, StoreError, Written},
+    columns::{LimitColumns, MessageColumns, NeedColumns, RecordColumns},
     fixed,
 };
-use crate::domain::{LimitKey, RecordKey};
+use crate::domain::{LimitKey, MessageId, RecordKey};
 
 /// Writes what of `changes` is as expected: first limits, then the records all of
-/// whose limits were written, then the messages whose records were.
+/// whose limits were written, then the messages whose records were; and old messages.
 #[expect(
     clippy::too_many_lines,
     reason = "it is one statement, and reads as one"
 )]
 pub(super) async fn write(
     connection: &mut PgConnection,
-    changes: &[Change],
+    changes: &Changes,
 ) -> Result<Written, StoreError> {
-    let limits = LimitColumns::of(changes);
-    let records = RecordColumns::of(changes);
-    let messages = MessageColumns::of(changes.iter().filter_map(|change| change.message.as_ref()));
+    let limits = LimitColumns::of(&changes.limits);
+    let needs = NeedColumns::of(&changes.records);
+    let records = RecordColumns::of(&changes.records);
+    let (old, new): (Vec<_>, Vec<_>) = changes
+        .messages
+        .iter()
+        .partition(|change| change.expected.is_some());
+    let (new, old) = (MessageColumns::of(new), MessageColumns::of(old));
     let rows = sqlx::query!(
         r#"
         WITH limit_input AS (
             SELECT *
-            FROM UNNEST($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[])
-                AS input (limit_key, for_record, expected, version, full_at)
+            FROM UNNEST($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[])
+                AS input (limit_key, expected, version, full_at)
         ),
         limit_updated AS (
             UPDATE otp_limit AS old
@@ -48,19 +53,19 @@ pub(super) async fn write(
         input AS (
             SELECT *
             FROM UNNEST(
-                $6::bytea[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::bytea[],
-                $12::text[], $13::bytea[], $14::text[], $15::bigint[], $16::bigint[],
-                $17::integer[], $18::bigint[], $19::integer[], $20::bigint[], $21::bigint[],
-                $22::bigint[], $23::bytea[], $24::bigint[], $25::bigint[], $26::integer[]
+                $7::bytea[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bytea[],
+                $13::text[], $14::bytea[], $15::text[], $16::bigint[], $17::bigint[],
+                $18::integer[], $19::bigint[], $20::integer[], $21::bigint[], $22::bigint[],
+                $23::bigint[], $24::bytea[], $25::bigint[], $26::bigint[], $27::integer[]
             ) AS input (
                 record_key, expected, version, caller, purpose, challenge, state, sealed,
                 channel, created_at, expires_at, attempts, sent_at, failures, failed_at,
                 hour_full_at, day_full_at, memory, written_at, removable_at, sends
             )
             WHERE (record_key IN (
-                SELECT for_record FROM limit_input
-                WHERE for_record IS NOT NULL
-                    AND (limit_key IN (SELECT limit_key FROM limit_written)) IS NOT TRUE
+                SELECT need.record_key
+                FROM UNNEST($5::bytea[], $6::bytea[]) AS need (record_key, limit_key)
+                WHERE (need.limit_key IN (SELECT limit_key FROM limit_written)) IS NOT TRUE
             )) IS NOT TRUE
         ),
         updated AS (
@@ -101,24 +106,48 @@ pub(super) async fn write(
                 provider, history, created_at, updated_at, expires_at, due_at, removable_at
             )
             SELECT * FROM UNNEST(
-                $27::bytea[], $28::bytea[], $29::bigint[], $30::bytea[], $31::text[],
-                $32::integer[], $33::text[], $34::bytea[], $35::text[], $36::bytea[],
-                $37::bigint[], $38::bigint[], $39::bigint[], $40::bigint[], $41::bigint[]
+                $28::bytea[], $29::bytea[], $30::bigint[], $31::bytea[], $32::text[],
+                $33::integer[], $34::text[], $35::bytea[], $36::text[], $37::bytea[],
+                $38::bigint[], $39::bigint[], $40::bigint[], $41::bigint[], $42::bigint[]
             ) AS input (
                 record_key, message_id, version, challenge, channel, predecessors, state, sealed,
                 provider, history, created_at, updated_at, expires_at, due_at, removable_at
             )
             WHERE (record_key IN (SELECT record_key FROM written)) IS TRUE
+        ),
+        message_updated AS (
+            UPDATE otp_message AS message
+            SET version = input.version, state = input.state, sealed = input.sealed,
+                provider = input.provider, history = input.history,
+                updated_at = input.updated_at, expires_at = input.expires_at,
+                due_at = input.due_at, removable_at = input.removable_at
+            FROM UNNEST(
+                $43::bytea[], $44::bytea[], $45::bigint[], $46::bigint[], $47::text[],
+                $48::bytea[], $49::text[], $50::bytea[], $51::bigint[], $52::bigint[],
+                $53::bigint[], $54::bigint[]
+            ) AS input (
+                record_key, message_id, expected, version, state, sealed, provider, history,
+                updated_at, expires_at, due_at, removable_at
+            )
+            WHERE message.record_key = input.record_key
+                AND message.message_id = input.message_id
+                AND message.version = input.expected
+            RETURNING message.message_id
         )
-        SELECT record_key AS "record_key?", NULL::bytea AS "limit_key?" FROM written
+        SELECT record_key AS "record_key?", NULL::bytea AS "limit_key?",
+               NULL::bytea AS "message_id?"
+        FROM written
         UNION ALL
-        SELECT NULL, limit_key FROM limit_written
+        SELECT NULL, limit_key, NULL FROM limit_written
+        UNION ALL
+        SELECT NULL, NULL, message_id FROM message_updated
         "#,
         &limits.limit_key as &[&[u8]],
-        &limits.for_record as &[Option<&[u8]>],
         &limits.expected as &[Option<i64>],
         &limits.version,
         &limits.full_at,
+        &needs.record_key as &[&[u8]],
+        &needs.limit_key as &[&[u8]],
         &records.record_key as &[&[u8]],
         &records.expected as &[Option<i64>],
         &records.version,
@@ -140,21 +169,33 @@ pub(super) async fn write(
         &records.written_at,
         &records.removable_at,
         &records.sends,
-        &messages.record_key as &[&[u8]],
-        &messages.message_id as &[&[u8]],
-        &messages.version,
-        &messages.challenge as &[&[u8]],
-        &messages.channel as &[&str],
-        &messages.predecessors,
-        &messages.state as &[&str],
-        &messages.sealed as &[Option<&[u8]>],
-        &messages.provider as &[&str],
-        &messages.history,
-        &messages.created_at,
-        &messages.updated_at,
-        &messages.expires_at,
-        &messages.due_at as &[Option<i64>],
-        &messages.removable_at,
+        &new.record_key as &[&[u8]],
+        &new.message_id as &[&[u8]],
+        &new.version,
+        &new.challenge as &[&[u8]],
+        &new.channel as &[&str],
+        &new.predecessors,
+        &new.state as &[&str],
+        &new.sealed as &[Option<&[u8]>],
+        &new.provider as &[&str],
+        &new.history,
+        &new.created_at,
+        &new.updated_at,
+        &new.expires_at,
+        &new.due_at as &[Option<i64>],
+        &new.removable_at,
+        &old.record_key as &[&[u8]],
+        &old.message_id as &[&[u8]],
+        &old.expected as &[Option<i64>],
+        &old.version,
+        &old.state as &[&str],
+        &old.sealed as &[Option<&[u8]>],
+        &old.provider as &[&str],
+        &old.history,
+        &old.updated_at,
+        &old.expires_at,
+        &old.due_at as &[Option<i64>],
+        &old.removable_at,
     )
     .fetch_all(connection)
     .await?;
@@ -165,6 +206,9 @@ pub(super) async fn write(
         }
         if let Some(key) = row.limit_key {
             written.limits.insert(LimitKey(fixed(key, "limit_key")?));
+        }
+        if let Some(id) = row.message_id {
+            written.messages.insert(MessageId(fixed(id, "message_id")?));
         }
     }
     Ok(written)

@@ -8,7 +8,10 @@ use otpd::{
         Policy, RecordKey, Then, Timestamp,
     },
     keys::system_random,
-    store::{Change, MessageChange, RecordChange, RecordStore, Sealed, Version, VersionedMessage},
+    store::{
+        Changes, LimitChange, MessageChange, RecordChange, RecordStore, Sealed, Version,
+        VersionedMessage,
+    },
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
@@ -27,13 +30,20 @@ pub async fn run<S: RecordStore>(store: &Arc<S>, database: &Database) {
 
 async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(store: &S) {
     let record = new_record();
-    let with_message = |record: &RecordChange, limit| Change {
-        message: Some(new_message(record.key, far())),
-        record: Some(record.clone()),
-        limits: limit,
+    let with_messages = |records: &[&RecordChange], limits: &[LimitChange]| Changes {
+        limits: limits.to_vec(),
+        records: records.iter().copied().cloned().collect(),
+        messages: records
+            .iter()
+            .map(|record| new_message(record.key, far()))
+            .collect(),
     };
-    let paid = with_message(&record, vec![new_limit()]);
-    let written = store.write(std::slice::from_ref(&paid)).await;
+    let limit = new_limit();
+    let paid = RecordChange {
+        limits: vec![limit.key],
+        ..record.clone()
+    };
+    let written = store.write(&with_messages(&[&paid], &[limit])).await;
     assert!(
         written
             .expect("a write works")
@@ -43,26 +53,32 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
     assert_eq!(messages_of(store, record.key).await.len(), 1);
 
     // The record is not as expected.
-    let lost = with_message(&record, Vec::new());
+    let lost = with_messages(&[&record], &[]);
     // The limit is not as expected, so neither is the record written.
-    let spent = paid.limits.clone();
-    let unpaid = with_message(&successor(&record), spent);
-    for change in [lost, unpaid] {
-        let written = store.write(std::slice::from_ref(&change)).await;
+    let unpaid = with_messages(&[&successor(&paid)], &[limit]);
+    for changes in [lost, unpaid] {
+        let written = store.write(&changes).await;
         assert!(written.expect("a write works").records.is_empty());
         let count = messages_of(store, record.key).await.len();
         assert_eq!(count, 1, "a message without its record was written");
     }
 
-    // In one batch some are written and some are not.
+    // In one batch some are written and some are not, some records have two, and old
+    // messages go with new ones.
+    let old = messages_of(store, record.key).await.remove(0);
     let (fresh, other) = (new_record(), new_record());
-    let batch = [
-        with_message(&record, Vec::new()),
-        with_message(&fresh, Vec::new()),
-        with_message(&other, Vec::new()),
-    ];
-    store.write(&batch).await.expect("a write works");
-    for (key, count) in [(record.key, 1), (fresh.key, 1), (other.key, 1)] {
+    let mut batch = with_messages(&[&record, &fresh, &other], &[]);
+    batch.messages.push(new_message(fresh.key, far()));
+    let settled = MessageChange {
+        key: old.key,
+        expected: Some(old.version),
+        version: Version::random(&mut system_random()),
+        message: old.message.then(Then::Failed, at(7)),
+    };
+    batch.messages.push(settled.clone());
+    let written = store.write(&batch).await.expect("a write works");
+    assert_eq!(written.messages, HashSet::from([settled.message.id]));
+    for (key, count) in [(record.key, 1), (fresh.key, 2), (other.key, 1)] {
         assert_eq!(messages_of(store, key).await.len(), count);
     }
 }
@@ -126,12 +142,11 @@ async fn only_the_expected_version_of_a_message_is_replaced<S: RecordStore>(stor
     // In one batch some are as expected and some are not.
     let other = insert(store, far()).await;
     let batch = [next(&first, Then::Failed), next(&other, Then::Failed)];
-    let done = store.write_messages(&batch).await.expect("a write works");
+    let done = replace(store, &batch).await;
     assert_eq!(done, HashSet::from([other.message.id]));
     let kept = messages_of(store, first.key).await.remove(0);
     assert_eq!(kept.version, second.version);
-    let none = store.write_messages(&[]).await.expect("a write works");
-    assert!(none.is_empty());
+    assert!(replace(store, &[]).await.is_empty());
 }
 
 async fn of_replicas_that_take_a_message_over_one_has_it<S: RecordStore>(store: &Arc<S>) {
@@ -266,19 +281,29 @@ async fn insert_at<S: RecordStore>(
     let mut message = new_message(record.key, due_at);
     message.message.created_at = created_at;
     message.message.updated_at = created_at;
-    let change = Change {
-        record: Some(record),
-        message: Some(message.clone()),
+    let changes = Changes {
         limits: Vec::new(),
+        records: vec![record],
+        messages: vec![message.clone()],
     };
-    store.write(&[change]).await.expect("a write works");
+    store.write(&changes).await.expect("a write works");
     message
 }
 
 async fn written<S: RecordStore>(store: &S, change: &MessageChange) -> bool {
-    let batch = std::slice::from_ref(change);
-    let done = store.write_messages(batch).await.expect("a write works");
-    !done.is_empty()
+    !replace(store, std::slice::from_ref(change))
+        .await
+        .is_empty()
+}
+
+/// Replaces messages, and returns which were as expected.
+async fn replace<S: RecordStore>(store: &S, messages: &[MessageChange]) -> HashSet<MessageId> {
+    let changes = Changes {
+        messages: messages.to_vec(),
+        ..Changes::default()
+    };
+    let written = store.write(&changes).await.expect("a write works");
+    written.messages
 }
 
 async fn messages_of<S: RecordStore>(store: &S, key: RecordKey) -> Vec<VersionedMessage> {
@@ -306,6 +331,6 @@ async fn drain<S: RecordStore>(store: &S) {
                 message: due.message.then(Then::Failed, at(0)),
             })
             .collect();
-        store.write_messages(&changes).await.expect("a write works");
+        replace(store, &changes).await;
     }
 }

@@ -4,16 +4,13 @@
 mod messages;
 mod suite;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use otpd::{
-    domain::{LimitKey, MessageId, RecordKey, Timestamp},
+    domain::{LimitKey, RecordKey, Timestamp},
     store::{
-        Change, MessageChange, RecordChange, RecordStore, Snapshot, Store, StoreError,
-        StoreOptions, VersionedMessage, Written,
+        Changes, MessageChange, RecordStore, Snapshot, Store, StoreError, StoreOptions,
+        VersionedMessage, Written,
     },
 };
 use secrecy::SecretString;
@@ -62,15 +59,40 @@ enum Forgets {
 
 impl Forgetful {
     /// Keeps the messages whose records were not written.
-    fn write_alone(&self, changes: &[Change], written: &Written) {
-        let messages = changes.iter().filter_map(|change| change.message.clone());
-        let alone = messages.filter(|message| !written.records.contains(&message.key));
+    fn write_alone(&self, changes: &Changes, written: &Written) {
+        let new = |change: &&MessageChange| {
+            change.expected.is_none() && !written.records.contains(&change.key)
+        };
+        let alone = changes.messages.iter().filter(new).cloned();
         let mut all = self.alone.lock().expect("nobody panics");
         all.extend(alone.map(|change| VersionedMessage {
             key: change.key,
             version: change.version,
             message: change.message,
         }));
+    }
+
+    /// Has every record expected as it is.
+    async fn expect_any_record(&self, changes: &mut Changes) -> Result<(), StoreError> {
+        let keys: Vec<RecordKey> = changes.records.iter().map(|change| change.key).collect();
+        let stored = self.store.load(&keys, &[]).await?.records;
+        for change in &mut changes.records {
+            change.expected = stored.get(&change.key).map(|stored| stored.version);
+        }
+        Ok(())
+    }
+
+    /// Has every old message expected as it is.
+    async fn expect_any_message(&self, changes: &mut Changes) -> Result<(), StoreError> {
+        let keys: Vec<RecordKey> = changes.messages.iter().map(|change| change.key).collect();
+        let stored = self.store.load_messages(&keys).await?;
+        for change in &mut changes.messages {
+            let of_it = stored
+                .iter()
+                .find(|stored| stored.message.id == change.message.id);
+            change.expected = change.expected.and(of_it.map(|stored| stored.version));
+        }
+        Ok(())
     }
 }
 
@@ -83,29 +105,18 @@ impl RecordStore for Forgetful {
         self.store.load(records, limits).await
     }
 
-    async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
-        if self.forgets != Forgets::Records {
-            let written = self.store.write(changes).await?;
-            if self.forgets == Forgets::RecordsOfMessages {
-                self.write_alone(changes, &written);
-            }
-            return Ok(written);
+    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+        let mut unchecked = changes.clone();
+        match self.forgets {
+            Forgets::Records => self.expect_any_record(&mut unchecked).await?,
+            Forgets::Messages => self.expect_any_message(&mut unchecked).await?,
+            Forgets::RecordsOfMessages => {}
         }
-        let records = || changes.iter().filter_map(|change| change.record.as_ref());
-        let keys: Vec<RecordKey> = records().map(|record| record.key).collect();
-        let stored = self.store.load(&keys, &[]).await?.records;
-        let unchecked: Vec<Change> = changes
-            .iter()
-            .map(|change| Change {
-                record: change.record.clone().map(|record| RecordChange {
-                    expected: stored.get(&record.key).map(|stored| stored.version),
-                    ..record
-                }),
-                message: change.message.clone(),
-                limits: change.limits.clone(),
-            })
-            .collect();
-        self.store.write(&unchecked).await
+        let written = self.store.write(&unchecked).await?;
+        if self.forgets == Forgets::RecordsOfMessages {
+            self.write_alone(changes, &written);
+        }
+        Ok(written)
     }
 
     async fn load_messages(
@@ -123,26 +134,6 @@ impl RecordStore for Forgetful {
 
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
         self.store.due_messages(limit).await
-    }
-
-    async fn write_messages(
-        &self,
-        changes: &[MessageChange],
-    ) -> Result<HashSet<MessageId>, StoreError> {
-        if self.forgets != Forgets::Messages {
-            return self.store.write_messages(changes).await;
-        }
-        let keys: Vec<RecordKey> = changes.iter().map(|change| change.key).collect();
-        let stored = self.store.load_messages(&keys).await?;
-        let version = |id| stored.iter().find(|stored| stored.message.id == id);
-        let unchecked: Vec<MessageChange> = changes
-            .iter()
-            .map(|change| MessageChange {
-                expected: version(change.message.id).map(|stored| stored.version),
-                ..change.clone()
-            })
-            .collect();
-        self.store.write_messages(&unchecked).await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -9,7 +9,7 @@ use otpd::{
     },
     keys::system_random,
     store::{
-        Change, LimitChange, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned,
+        Changes, LimitChange, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned,
     },
 };
 use rand::Rng as _;
@@ -268,12 +268,11 @@ async fn limits_are_kept_like_records<S: RecordStore>(store: &S) {
         (stale, false),
         (absent, false),
     ] {
-        let alone = Change {
-            record: None,
-            message: None,
+        let alone = Changes {
             limits: vec![change],
+            ..Changes::default()
         };
-        let written = store.write(&[alone]).await.expect("a write works");
+        let written = store.write(&alone).await.expect("a write works");
         assert_eq!(
             written.limits.contains(&change.key),
             fine,
@@ -292,50 +291,50 @@ async fn limits_are_kept_like_records<S: RecordStore>(store: &S) {
 
 async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
     let existing = new_limit();
-    let setup = Change {
-        record: None,
-        message: None,
+    let setup = Changes {
         limits: vec![existing],
+        ..Changes::default()
     };
-    store.write(&[setup]).await.expect("a write works");
+    store.write(&setup).await.expect("a write works");
 
-    let fresh = new_limit();
+    // Of the limits one is shared by two records, and one is not as expected.
+    let (fresh, other) = (new_limit(), new_limit());
     let taken = LimitChange {
         expected: None,
         ..new_limit_of(existing.key)
     };
-    let blocked = Change {
-        record: Some(new_record()),
-        message: None,
-        limits: vec![fresh, taken],
+    let paid_with = |limits: &[LimitChange]| RecordChange {
+        limits: limits.iter().map(|limit| limit.key).collect(),
+        ..new_record()
     };
-    let stranger = Change {
-        record: Some(new_record()),
-        message: None,
-        limits: vec![new_limit()],
+    let blocked = paid_with(&[fresh, taken]);
+    let (stranger, sharer, free) = (
+        paid_with(&[other]),
+        paid_with(&[fresh, other]),
+        new_record(),
+    );
+    let batch = Changes {
+        limits: vec![fresh, taken, other],
+        records: vec![
+            blocked.clone(),
+            stranger.clone(),
+            sharer.clone(),
+            free.clone(),
+        ],
+        messages: Vec::new(),
     };
-    let written = store
-        .write(&[blocked.clone(), stranger.clone()])
-        .await
-        .expect("a batch works");
-    let keys = |change: &Change| {
-        change
-            .record
-            .as_ref()
-            .map(|record| record.key)
-            .expect("it has one")
-    };
+    let written = store.write(&batch).await.expect("a batch works");
     assert_eq!(
         written.records,
-        HashSet::from([keys(&stranger)]),
+        HashSet::from([stranger.key, sharer.key, free.key]),
         "a limit was not waited for"
     );
-    assert!(written.limits.contains(&fresh.key) && !written.limits.contains(&existing.key));
+    assert_eq!(written.limits, HashSet::from([fresh.key, other.key]));
     let loaded = store
-        .load(&[keys(&blocked)], &[fresh.key])
+        .load(&[blocked.key, sharer.key], &[fresh.key])
         .await
         .expect("a load works");
-    assert!(loaded.records.is_empty());
+    assert_eq!(loaded.records.len(), 1);
     assert_eq!(
         loaded.limits[&fresh.key].version, fresh.version,
         "a written limit stays written"
@@ -355,12 +354,11 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
         ..new_limit()
     };
     let limits = [limit(1_000_000), limit(1_000_001)];
-    let setup = Change {
-        record: None,
-        message: None,
+    let setup = Changes {
         limits: limits.to_vec(),
+        ..Changes::default()
     };
-    store.write(&[setup]).await.expect("a write works");
+    store.write(&setup).await.expect("a write works");
     write_records(store, &past).await.expect("a batch works");
     write_one(store, &future).await;
     // One that was removable, and is used again.
@@ -454,6 +452,7 @@ pub(super) fn new_record() -> RecordChange {
         expected: None,
         version: random_version(),
         removable_at: at(i64::MAX),
+        limits: Vec::new(),
         record: Record {
             caller: CallerName::new("caller"),
             purpose: Purpose::default(),
@@ -498,12 +497,10 @@ async fn write_records<S: RecordStore>(
     store: &S,
     records: &[RecordChange],
 ) -> Result<HashSet<RecordKey>, StoreError> {
-    let alone = |record: &RecordChange| Change {
-        record: Some(record.clone()),
-        message: None,
-        limits: Vec::new(),
+    let changes = Changes {
+        records: records.to_vec(),
+        ..Changes::default()
     };
-    let changes: Vec<Change> = records.iter().map(alone).collect();
     Ok(store.write(&changes).await?.records)
 }
 

@@ -1,8 +1,10 @@
 //! The real binary, serving.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
 };
@@ -226,6 +228,27 @@ impl Replica {
     /// All lines so far.
     pub fn log(&self) -> String {
         self.log.borrow().join("\n")
+    }
+
+    /// Writes the log to a file, from its first line on, for as long as it grows.
+    pub fn copy_log(&self, path: &Path) {
+        let mut file = File::create(path).expect("the directory takes files");
+        let mut log = self.log.clone();
+        log.mark_changed();
+        tokio::spawn(async move {
+            let mut copied = 0;
+            while log.changed().await.is_ok() {
+                let lines = log.borrow_and_update();
+                let mut new = lines[copied..].join("\n");
+                if new.is_empty() {
+                    continue;
+                }
+                new.push('\n');
+                copied = lines.len();
+                drop(lines);
+                file.write_all(new.as_bytes()).expect("the disk has room");
+            }
+        });
     }
 
     /// Sends a signal by its name, such as TERM.

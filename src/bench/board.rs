@@ -1,0 +1,127 @@
+//! Where codes that logs tell meet those who wait for them.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+
+use super::log_line::Told;
+
+/// How many codes that nobody asked for are kept, at most twice: those of somebody
+/// else's calls, and of calls whose answer was lost.
+const KEPT: usize = 100_000;
+
+/// Codes by their challenge, whichever comes first: the code or who waits for it.
+#[derive(Debug, Default)]
+pub struct Board {
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// Codes that nobody has asked for so far.
+    told: HashMap<String, String>,
+    /// Older ones; forgotten when there are enough younger ones.
+    told_before: HashMap<String, String>,
+    waiting: HashMap<String, oneshot::Sender<String>>,
+}
+
+impl Board {
+    /// A code was told.
+    pub fn post(&self, told: Told<'_>) {
+        let notes = &mut *self.notes();
+        if let Some(waiting) = notes.waiting.remove(told.challenge_id) {
+            // Who has given up meanwhile needs no code.
+            let _ = waiting.send(told.code.to_owned());
+            return;
+        }
+        if notes.told.len() >= KEPT {
+            notes.told_before = mem::take(&mut notes.told);
+        }
+        let code = told.code.to_owned();
+        notes.told.insert(told.challenge_id.to_owned(), code);
+    }
+
+    /// The code of a challenge, as soon as it is told; for one who asks for it. Nothing
+    /// where that takes longer than `patience`.
+    pub async fn take(&self, challenge_id: &str, patience: Duration) -> Option<String> {
+        let told = {
+            let notes = &mut *self.notes();
+            let told = notes.told.remove(challenge_id);
+            if let Some(code) = told.or_else(|| notes.told_before.remove(challenge_id)) {
+                return Some(code);
+            }
+            let (waiting, told) = oneshot::channel();
+            notes.waiting.insert(challenge_id.to_owned(), waiting);
+            told
+        };
+        if let Ok(code) = timeout(patience, told).await {
+            return code.ok();
+        }
+        self.notes().waiting.remove(challenge_id);
+        None
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // Each change is a single one, so none is left half done.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn told<'a>(challenge_id: &'a str, code: &'a str) -> Told<'a> {
+        Told { challenge_id, code }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_code_is_found_whether_it_comes_before_or_after_who_asks() {
+        let board = Board::default();
+        board.post(told("before", "111111"));
+        assert_eq!(
+            board.take("before", PATIENCE).await.as_deref(),
+            Some("111111")
+        );
+        let (taken, ()) = tokio::join!(board.take("after", PATIENCE), async {
+            board.post(told("other", "333333"));
+            board.post(told("after", "222222"));
+        });
+        assert_eq!(taken.as_deref(), Some("222222"));
+        assert_eq!(board.take("before", PATIENCE).await, None, "it was taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_leaves_nothing_behind() {
+        let board = Board::default();
+        let begin = tokio::time::Instant::now();
+        assert_eq!(board.take("never", PATIENCE).await, None);
+        assert_eq!(begin.elapsed().as_secs(), PATIENCE.as_secs());
+        assert!(board.notes().waiting.is_empty());
+        board.post(told("never", "111111"));
+        assert_eq!(
+            board.take("never", PATIENCE).await.as_deref(),
+            Some("111111")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_for_is_forgotten_in_the_end() {
+        let board = Board::default();
+        for number in 0..=2 * KEPT {
+            board.post(told(&number.to_string(), "111111"));
+        }
+        assert_eq!(board.notes().told.len(), 1);
+        assert_eq!(board.notes().told_before.len(), KEPT);
+        assert_eq!(board.take("0", PATIENCE).await, None);
+        let young = (2 * KEPT).to_string();
+        assert!(board.take(&young, PATIENCE).await.is_some());
+    }
+}

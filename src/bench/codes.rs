@@ -1,0 +1,77 @@
+//! Where the codes of a run come from.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    BenchError,
+    board::Board,
+    follow::{self, Log},
+};
+use crate::grpc::v1::SendOtpResponse;
+
+/// From replies, where the caller delivers by itself; else from the servers' logs,
+/// where there are any.
+#[derive(Debug)]
+pub struct Codes {
+    logs: Option<Arc<Board>>,
+}
+
+impl Codes {
+    /// Follows the logs, from their present end on.
+    ///
+    /// # Errors
+    /// The log that cannot be read.
+    pub fn from_logs(paths: &[PathBuf]) -> Result<Self, BenchError> {
+        if paths.is_empty() {
+            return Ok(Self { logs: None });
+        }
+        let cannot_read = |path: &PathBuf, error: std::io::Error| {
+            BenchError::Usage(format!("--codes: {}: {error}", path.display()))
+        };
+        let logs = paths
+            .iter()
+            .map(|path| Log::from_end(path).map_err(|error| cannot_read(path, error)))
+            .collect::<Result<_, _>>()?;
+        let board = Arc::default();
+        follow::follow(logs, &board).map_err(|error| cannot_read(&paths[0], error))?;
+        Ok(Self { logs: Some(board) })
+    }
+
+    /// Whether there are logs.
+    pub fn has_logs(&self) -> bool {
+        self.logs.is_some()
+    }
+
+    /// The code that was sent, as soon as it is known; nothing where it is not within
+    /// `patience`.
+    pub async fn of(&self, reply: &SendOtpResponse, patience: Duration) -> Option<String> {
+        if !reply.code.is_empty() {
+            return Some(reply.code.clone());
+        }
+        let board = self.logs.as_ref()?;
+        board.take(&reply.challenge_id, patience).await
+    }
+}
+
+/// A code that differs from `code` in its last digit.
+pub fn wrong(code: &str) -> String {
+    let mut wrong = code.to_owned();
+    let other = match wrong.pop() {
+        Some('9') | None => '0',
+        Some(digit) => char::from_u32(u32::from(digit) + 1).unwrap_or('0'),
+    };
+    wrong.push(other);
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_codes_have_the_same_length_and_another_value() {
+        for (code, other) in [("123456", "123457"), ("000009", "000000"), ("0", "1")] {
+            assert_eq!(wrong(code), other);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Hammers few recipients with all there is, and holds every verdict against the rules.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    codes,
+    load::Start,
+    pair::{Pairs, outcome_name},
+    recipients::Person,
+    tally::{self, Rpc},
+};
+use crate::grpc::v1::SendOtpResponse;
+
+/// Refusals that whoever hammers must expect.
+const EXPECTED: [&str; 5] = [
+    "RESEND_TOO_SOON",
+    "SEND_LIMIT",
+    "VERIFY_LIMIT",
+    "VERIFY_DELAYED",
+    "VERIFY_LOCKED",
+];
+
+/// What is answered where the code is not known: a code too long would be refused, and
+/// not judged.
+const GUESS: &str = "000000";
+
+/// The hammered recipients.
+#[derive(Debug)]
+pub struct Hot {
+    pairs: Arc<Pairs>,
+    recipients: Vec<Hammered>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Hammered {
+    person: Person,
+    /// The code that was last sent, as far as it is known.
+    code: Mutex<String>,
+}
+
+impl Hot {
+    /// So many new recipients.
+    pub fn new(pairs: Arc<Pairs>, recipients: usize) -> Self {
+        let hammered = |_| Hammered {
+            person: pairs.recipients.next(),
+            code: Mutex::new(GUESS.to_owned()),
+        };
+        Self {
+            recipients: (0..recipients).map(hammered).collect(),
+            next: AtomicUsize::new(0),
+            pairs,
+        }
+    }
+
+    /// Asks one of the recipients for a code; answers a wrong one, if it is its turn, and
+    /// then the right one twice at the same moment, on two connections.
+    pub async fn run(&self, start: Start) {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let hammered = &self.recipients[next % self.recipients.len()];
+        let mut as_expected = self.send(hammered, start).await;
+        let code = hammered.code();
+        if self.pairs.wrong.next() {
+            let wrong = codes::wrong(&code);
+            as_expected &= self.verify(hammered, wrong, 1, start).await;
+        }
+        let (one, other) = tokio::join!(
+            self.verify(hammered, code.clone(), 1, start),
+            self.verify(hammered, code.clone(), 2, start),
+        );
+        self.pairs
+            .tally
+            .ended(as_expected && one && other, start.counted);
+    }
+
+    async fn send(&self, hammered: &Hammered, start: Start) -> bool {
+        let request = self.pairs.send_request(&hammered.person);
+        let sent = self.pairs.connection(start, 0).send(request).await;
+        match sent {
+            Ok(reply) => {
+                self.answered(Rpc::Send, start.planned, None, start);
+                self.learn(hammered, &reply, start).await
+            }
+            Err(status) => self.refused(Rpc::Send, start.planned, &status, start),
+        }
+    }
+
+    /// Waits for the code that was sent.
+    async fn learn(&self, hammered: &Hammered, reply: &SendOtpResponse, start: Start) -> bool {
+        let Some(code) = self.pairs.code(reply, start).await else {
+            return false;
+        };
+        *hammered.code.lock().unwrap_or_else(PoisonError::into_inner) = code;
+        true
+    }
+
+    async fn verify(&self, hammered: &Hammered, code: String, call: usize, start: Start) -> bool {
+        let request = self.pairs.verify_request(&hammered.person, code);
+        let begin = Instant::now();
+        match self.pairs.connection(start, call).verify(request).await {
+            Ok(reply) => {
+                self.answered(Rpc::Verify, begin, Some(outcome_name(&reply)), start);
+                self.pairs
+                    .rules
+                    .judged(&reply.challenge_id, reply.outcome());
+                true
+            }
+            Err(status) => self.refused(Rpc::Verify, begin, &status, start),
+        }
+    }
+
+    fn refused(&self, rpc: Rpc, begin: Instant, status: &Status, start: Start) -> bool {
+        let reason = tally::reason(status);
+        let expected = EXPECTED.contains(&reason.as_str());
+        if expected {
+            self.answered(rpc, begin, Some(&reason), start);
+        } else {
+            self.pairs
+                .tally
+                .failed(&tally::failure(status), start.counted);
+        }
+        expected
+    }
+
+    fn answered(&self, rpc: Rpc, begin: Instant, outcome: Option<&str>, start: Start) {
+        if start.counted {
+            self.pairs.tally.answered(rpc, begin.elapsed(), outcome);
+        }
+    }
+}
+
+impl Hammered {
+    fn code(&self) -> String {
+        let code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
+        code.clone()
+    }
+}

@@ -1,0 +1,298 @@
+//! Starts pairs: the next one when one ends, or as they arrive.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use tokio::{
+    select,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    course::{Course, Phase},
+    schedule::{Arrival, Schedule},
+};
+
+/// One pair that starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Chooses the connections.
+    pub lane: usize,
+    /// Since when its first call is waited for.
+    pub planned: Instant,
+    /// Whether it counts.
+    pub counted: bool,
+}
+
+/// Keeps `in_flight` pairs running until the course is over; their number grows evenly
+/// over the ramp. Ends when all have ended.
+pub async fn closed<F: Future<Output = ()> + Send + 'static>(
+    in_flight: usize,
+    ramp: Duration,
+    course: Arc<Course>,
+    pair: impl Fn(Start) -> F + Clone + Send + Sync + 'static,
+) {
+    let mut slots = JoinSet::new();
+    for lane in 0..in_flight {
+        let course = Arc::clone(&course);
+        let pair = pair.clone();
+        #[expect(clippy::cast_precision_loss, reason = "slots are few")]
+        let delay = ramp.mul_f64(lane as f64 / in_flight as f64);
+        slots.spawn(async move {
+            if !delay.is_zero() {
+                select! {
+                    () = sleep(delay) => {}
+                    () = course.reached(Phase::Over) => return,
+                }
+            }
+            while let Some(counted) = course.admit() {
+                let planned = Instant::now();
+                pair(Start {
+                    lane,
+                    planned,
+                    counted,
+                })
+                .await;
+            }
+        });
+    }
+    slots.join_all().await;
+}
+
+/// Starts pairs as they arrive, unless `at_most` are running: then they are told to
+/// `not_started`. Ends when all have arrived and ended, or, once the course is stopped,
+/// when those that run have.
+pub async fn open<F: Future<Output = ()> + Send + 'static>(
+    mut arrivals: UnboundedReceiver<Arrival>,
+    begin: Instant,
+    at_most: usize,
+    course: Arc<Course>,
+    pair: impl Fn(Start) -> F,
+    not_started: impl Fn(Arrival),
+) {
+    let running = TaskTracker::new();
+    let stopped = course.reached(Phase::Stopped);
+    tokio::pin!(stopped);
+    for lane in 0.. {
+        let arrival = select! {
+            biased;
+            () = &mut stopped => break,
+            arrival = arrivals.recv() => arrival,
+        };
+        let Some(arrival) = arrival else { break };
+        if running.len() >= at_most {
+            not_started(arrival);
+            continue;
+        }
+        running.spawn(pair(Start {
+            lane,
+            planned: begin + arrival.planned,
+            counted: arrival.counted,
+        }));
+    }
+    running.close();
+    running.wait().await;
+}
+
+/// Tells of each arrival at its time, until nobody listens. In a thread of its own, for
+/// the runtime's timers are a millisecond coarse, which would be in every latency.
+///
+/// # Errors
+/// Where no thread can be started.
+pub fn pace(
+    schedule: Schedule,
+    begin: Instant,
+    arrivals: UnboundedSender<Arrival>,
+) -> std::io::Result<()> {
+    let tell = move || {
+        for arrival in schedule.arrivals() {
+            let wait = (begin + arrival.planned).saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                thread::sleep(wait);
+            }
+            if arrivals.send(arrival).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("bench-pace".to_owned());
+    thread.spawn(tell).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::{
+        sync::mpsc::unbounded_channel,
+        time::{sleep_until, timeout},
+    };
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Runs what arrives under `schedule` against a server that stands still from its
+    /// third to its fifth second, and answers at once otherwise. Returns the latencies
+    /// and how many pairs were not started.
+    async fn run(
+        schedule: Schedule,
+        at_most: usize,
+        stop_after: Option<Duration>,
+    ) -> (Vec<Duration>, usize) {
+        let begin = Instant::now();
+        let (sender, arrivals) = unbounded_channel();
+        tokio::spawn(async move {
+            for arrival in schedule.arrivals() {
+                sleep_until(begin + arrival.planned).await;
+                if sender.send(arrival).is_err() {
+                    return;
+                }
+            }
+        });
+        let latencies = Arc::new(Mutex::new(Vec::new()));
+        let not_started = AtomicUsize::new(0);
+        let pair = |start: Start| {
+            let latencies = Arc::clone(&latencies);
+            async move {
+                let second = begin.elapsed().as_secs();
+                if (3..5).contains(&second) {
+                    sleep_until(begin + 5 * SECOND).await;
+                }
+                latencies.lock().unwrap().push(start.planned.elapsed());
+            }
+        };
+        let course = Arc::new(Course::new(None));
+        if let Some(after) = stop_after {
+            let course = Arc::clone(&course);
+            tokio::spawn(async move {
+                sleep(after).await;
+                course.enter(Phase::Stopped);
+            });
+        }
+        open(arrivals, begin, at_most, course, pair, |_| {
+            not_started.fetch_add(1, Ordering::Relaxed);
+        })
+        .await;
+        let latencies = latencies.lock().unwrap().clone();
+        (latencies, not_started.load(Ordering::Relaxed))
+    }
+
+    fn schedule() -> Schedule {
+        Schedule {
+            rate: 100.0,
+            ramp: Duration::ZERO,
+            warm_up: Duration::ZERO,
+            duration: Some(10 * SECOND),
+            pairs: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_arrives_while_the_server_stands_still_counts_his_whole_wait() {
+        let (latencies, not_started) = run(schedule(), usize::MAX, None).await;
+        assert_eq!((latencies.len(), not_started), (1_000, 0));
+        // Those of two seconds of ten waited, evenly from two seconds down to nothing.
+        let slow = latencies
+            .iter()
+            .filter(|latency| **latency > Duration::from_millis(5));
+        assert_eq!(slow.clone().count(), 200);
+        let sum: Duration = slow.sum();
+        assert!(sum.abs_diff(200 * SECOND) < 2 * SECOND, "{sum:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_finds_too_many_running_is_not_started() {
+        let (latencies, not_started) = run(schedule(), 50, None).await;
+        assert_eq!((latencies.len(), not_started), (850, 150));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_starts_after_a_stop_and_what_runs_is_finished() {
+        let stop = Some(Duration::from_millis(4_005));
+        let (latencies, not_started) = run(schedule(), usize::MAX, stop).await;
+        assert_eq!((latencies.len(), not_started), (401, 0));
+        assert!(latencies.iter().max() >= Some(&SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn arrivals_are_told_until_nobody_listens() {
+        let (sender, mut arrivals) = unbounded_channel();
+        let endless = Schedule {
+            rate: 1e9,
+            duration: None,
+            ..schedule()
+        };
+        pace(endless, Instant::now(), sender).unwrap();
+        let first = arrivals.recv().await.expect("there is no end");
+        assert_eq!(first.planned, Duration::ZERO);
+        drop(arrivals);
+
+        let (sender, mut arrivals) = unbounded_channel();
+        let few = Schedule {
+            rate: 1e6,
+            pairs: Some(3),
+            ..schedule()
+        };
+        pace(few, Instant::now(), sender).unwrap();
+        let mut told = Vec::new();
+        while let Some(arrival) = arrivals.recv().await {
+            told.push(arrival);
+        }
+        assert_eq!(told, few.arrivals().collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_pairs_run_at_once_and_their_number_grows_in_the_ramp() {
+        let begin = Instant::now();
+        let course = Arc::new(Course::new(None));
+        let starts = Arc::new(Mutex::new(Vec::new()));
+        let pair = {
+            let starts = Arc::clone(&starts);
+            move |start: Start| {
+                starts
+                    .lock()
+                    .unwrap()
+                    .push((begin.elapsed().as_secs(), start.lane));
+                sleep(SECOND)
+            }
+        };
+        let load = closed(10, 10 * SECOND, Arc::clone(&course), pair);
+        let direct = async {
+            sleep(Duration::from_millis(20_500)).await;
+            course.enter(Phase::Over);
+        };
+        tokio::join!(load, direct);
+        let starts = starts.lock().unwrap();
+        for second in 0..=20 {
+            let running = starts.iter().filter(|(at, _)| *at == second).count();
+            assert_eq!(running as u64, (second + 1).min(10), "second {second}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_pairs_as_were_asked_for_count() {
+        let course = Arc::new(Course::new(Some(25)));
+        let counted = Arc::new(AtomicUsize::new(0));
+        let pair = {
+            let counted = Arc::clone(&counted);
+            move |start: Start| {
+                counted.fetch_add(usize::from(start.counted), Ordering::Relaxed);
+                sleep(SECOND)
+            }
+        };
+        let load = closed(10, Duration::ZERO, Arc::clone(&course), pair);
+        let direct = async {
+            sleep(Duration::from_millis(1_500)).await;
+            course.enter(Phase::Counted);
+        };
+        let both = async { tokio::join!(load, direct) };
+        timeout(10 * SECOND, both).await.expect("it ends by itself");
+        assert_eq!(counted.load(Ordering::Relaxed), 25);
+    }
+}

@@ -1,0 +1,94 @@
+//! The line by which the development log provider tells a code.
+
+use memchr::memmem;
+
+/// What marks the line; the code follows.
+pub const MARK: &[u8] = b"Generated OTP: ";
+
+/// What stands before the challenge's id, in text and in JSON.
+const CHALLENGE: &[u8] = b"challenge_id";
+
+/// A code that a log told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told<'a> {
+    /// The challenge that it is of.
+    pub challenge_id: &'a str,
+    /// The code.
+    pub code: &'a str,
+}
+
+/// Reads a line of the log, in its text or its JSON form; nothing where it tells no
+/// code. What stands before the line, such as the name of a container, does not matter.
+pub fn read(line: &[u8]) -> Option<Told<'_>> {
+    let code = memmem::find(line, MARK)? + MARK.len();
+    let id = memmem::find(line, CHALLENGE)? + CHALLENGE.len();
+    let told = Told {
+        challenge_id: leading(after_separator(&line[id..])?, is_id),
+        code: leading(&line[code..], |byte| byte.is_ascii_digit()),
+    };
+    (!told.challenge_id.is_empty() && !told.code.is_empty()).then_some(told)
+}
+
+/// What follows `=` or `":"`, also where a terminal's colours stand between.
+fn after_separator(bytes: &[u8]) -> Option<&[u8]> {
+    let separator = memchr::memchr2(b'=', b':', bytes)?;
+    let mut rest = &bytes[separator + 1..];
+    loop {
+        rest = match rest.first()? {
+            b'"' | b' ' => &rest[1..],
+            // A colour, such as ESC [0m.
+            0x1b => &rest[memchr::memchr(b'm', rest)? + 1..],
+            _ => return Some(rest),
+        };
+    }
+}
+
+/// Ids are base64url.
+fn is_id(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+fn leading(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> &str {
+    let end = bytes.iter().position(|&byte| !belongs(byte));
+    // What belongs is ASCII.
+    std::str::from_utf8(&bytes[..end.unwrap_or(bytes.len())]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: Option<Told<'_>> = Some(Told {
+        challenge_id: "lwUr5T_Czq0-n50l",
+        code: "044388",
+    });
+
+    #[test]
+    fn codes_are_read_in_every_form_of_the_line() {
+        for line in [
+            "2026-11-22T11:19:28.418Z  INFO [OTP] Generated OTP: 044388 challenge_id=lwUr5T_Czq0-n50l recipient=+79991234567",
+            "otpd-1  | 2026-11-22T11:19:28.418Z  INFO [OTP] Generated OTP: 044388 challenge_id=lwUr5T_Czq0-n50l recipient=+79991234567\r",
+            "[OTP] Generated OTP: 044388 \u{1b}[3mchallenge_id\u{1b}[0m\u{1b}[2m=\u{1b}[0mlwUr5T_Czq0-n50l \u{1b}[3mrecipient\u{1b}[0m=a@b.c",
+            r#"{"timestamp":"2026-11-22T11:19:28.418Z","level":"INFO","message":"[OTP] Generated OTP: 044388","challenge_id":"lwUr5T_Czq0-n50l","recipient":"+79991234567"}"#,
+            r#"{"challenge_id": "lwUr5T_Czq0-n50l", "message": "[OTP] Generated OTP: 044388"}"#,
+            "[OTP] Generated OTP: 044388 challenge_id=lwUr5T_Czq0-n50l",
+        ] {
+            assert_eq!(read(line.as_bytes()), TOLD, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn other_lines_tell_no_code() {
+        for line in [
+            "",
+            "[OTP] OTP queued recipient=+7999***4567 channel=sms challenge_id=lwUr",
+            "[OTP] Generated OTP: 044388",
+            "[OTP] Generated OTP: 044388 challenge_id",
+            "[OTP] Generated OTP: 044388 challenge_id=",
+            "[OTP] Generated OTP:  challenge_id=lwUr",
+            "[OTP] Generated OTP: \u{1b}[0m challenge_id=\u{1b}[0",
+        ] {
+            assert_eq!(read(line.as_bytes()), None, "{line:?}");
+        }
+    }
+}

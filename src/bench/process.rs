@@ -1,0 +1,310 @@
+//! What processes used of processor and memory, as Linux accounts for it.
+
+use std::{collections::HashMap, fs, io, str::FromStr};
+
+use serde::Serialize;
+
+/// A second in the unit of /proc/PID/stat: USER_HZ, which is 100 on every architecture
+/// that otpd is built for (proc(5)).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A process that is watched during a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// What it is called in the report.
+    pub name: String,
+    /// Its id.
+    pub id: u32,
+}
+
+impl FromStr for Process {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = text.split_once('=').and_then(|(name, id)| {
+            let id = id.parse().ok()?;
+            (!name.is_empty()).then(|| Self {
+                name: name.to_owned(),
+                id,
+            })
+        });
+        named.ok_or_else(|| "give NAME=PID, such as server=1234".to_owned())
+    }
+}
+
+/// What the kernel says of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    id: u32,
+    parent: u32,
+    /// Ticks in user and in kernel mode, its own and those of children that ended and
+    /// were waited for.
+    ticks: u64,
+}
+
+/// Reads /proc/PID/stat.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let (id, rest) = text.split_once(' ')?;
+    // The command stands in parentheses, and may hold blanks and parentheses itself.
+    let (_, rest) = rest.rsplit_once(") ")?;
+    // From the third field on: state, ppid, …; 14 to 17 are the times.
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let times = fields.get(11..15)?.iter().map(|time| time.parse::<u64>());
+    Some(Stat {
+        id: id.parse().ok()?,
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: times.sum::<Result<_, _>>().ok()?,
+    })
+}
+
+/// Reads a size in kibibytes of /proc/PID/status, in bytes.
+fn parse_size(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let size = line.strip_prefix(':')?.trim().strip_suffix(" kB")?;
+    size.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The ticks of a process and of all that descend from it, with those that ended. What
+/// ended is in the account of its parent, so that nothing is lost and nothing twice.
+fn ticks_of_tree(root: u32, all: &[Stat]) -> Option<u64> {
+    let mut children = HashMap::<u32, Vec<&Stat>>::new();
+    for stat in all {
+        children.entry(stat.parent).or_default().push(stat);
+    }
+    let root = all.iter().find(|stat| stat.id == root)?;
+    let mut ticks = 0;
+    let mut left = vec![root];
+    while let Some(stat) = left.pop() {
+        ticks += stat.ticks;
+        left.extend(children.remove(&stat.id).into_iter().flatten());
+    }
+    Some(ticks)
+}
+
+fn all_processes() -> io::Result<Vec<Stat>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        // A process may end while its directory is read.
+        if let Ok(text) = fs::read_to_string(path.join("stat")) {
+            all.extend(parse_stat(&text));
+        }
+    }
+    Ok(all)
+}
+
+/// The resident memory of a process in bytes; nothing where there is no such process.
+fn resident_bytes(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    parse_size(&status, "VmRSS")
+}
+
+/// The processor time of each process with its descendants, and of this one; nothing
+/// where it is not known.
+#[derive(Clone, Debug)]
+struct Times {
+    processes: Vec<Option<u64>>,
+    own: Option<u64>,
+}
+
+/// Watches processes.
+#[derive(Debug)]
+pub struct Watch {
+    processes: Vec<Process>,
+    begin: Option<Times>,
+    /// Of each process, the most resident bytes seen.
+    peaks: Vec<Option<u64>>,
+}
+
+/// What one process used.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Usage {
+    /// What it is called.
+    pub name: String,
+    /// Its processor time with that of its descendants; nothing where it has ended.
+    pub cpu_seconds: Option<f64>,
+    /// The same for each pair.
+    pub cpu_microseconds_per_pair: Option<f64>,
+    /// Its resident memory at the end.
+    pub resident_bytes: Option<u64>,
+    /// The most resident memory that was seen.
+    pub peak_resident_bytes: Option<u64>,
+}
+
+impl Watch {
+    /// Watches these processes.
+    ///
+    /// # Errors
+    /// The process that is not there.
+    pub fn new(processes: Vec<Process>) -> Result<Self, Process> {
+        let absent = |process: &&Process| resident_bytes(process.id).is_none();
+        if let Some(process) = processes.iter().find(absent) {
+            return Err(process.clone());
+        }
+        Ok(Self {
+            peaks: vec![None; processes.len()],
+            processes,
+            begin: None,
+        })
+    }
+
+    /// The time that counts begins.
+    pub fn begin(&mut self) {
+        self.begin = Some(self.times());
+        self.sample();
+    }
+
+    /// Looks how much memory they use.
+    pub fn sample(&mut self) {
+        for (process, peak) in self.processes.iter().zip(&mut self.peaks) {
+            *peak = (*peak).max(resident_bytes(process.id));
+        }
+    }
+
+    /// The time that counts is over: what each process used in it, and the seconds of
+    /// this process.
+    pub fn end(&mut self) -> (Vec<Usage>, Option<f64>) {
+        self.sample();
+        let end = self.times();
+        let begin = self.begin.take();
+        let usages = (0..).zip(&self.processes).map(|(index, process)| {
+            let at_begin = begin.as_ref().and_then(|times| times.processes[index]);
+            Usage {
+                name: process.name.clone(),
+                cpu_seconds: seconds_between(at_begin, end.processes[index]),
+                cpu_microseconds_per_pair: None,
+                resident_bytes: resident_bytes(process.id),
+                peak_resident_bytes: self.peaks[index],
+            }
+        });
+        let own = seconds_between(begin.as_ref().and_then(|times| times.own), end.own);
+        (usages.collect(), own)
+    }
+
+    fn times(&self) -> Times {
+        let all = if self.processes.is_empty() {
+            Vec::new()
+        } else {
+            all_processes().unwrap_or_default()
+        };
+        let processes = self.processes.iter();
+        let own = fs::read_to_string("/proc/self/stat").ok();
+        Times {
+            processes: processes
+                .map(|process| ticks_of_tree(process.id, &all))
+                .collect(),
+            own: own.and_then(|text| Some(parse_stat(&text)?.ticks)),
+        }
+    }
+}
+
+fn seconds_between(begin: Option<u64>, end: Option<u64>) -> Option<f64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "2^53 ticks are millions of years"
+    )]
+    let ticks = end?.checked_sub(begin?)? as f64;
+    Some(ticks / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn stat_is_read_whatever_the_command_is_called() {
+        for command in ["(postgres)", "(a b)", "(a) (b)", "(:-))"] {
+            let text = format!(
+                "4242 {command} S 17 4242 4242 0 -1 4194560 100 200 3 4 7 11 13 19 20 0 8 0 5000 1000 50 18446744073709551615 1 1\n"
+            );
+            let stat = Stat {
+                id: 4242,
+                parent: 17,
+                ticks: 7 + 11 + 13 + 19,
+            };
+            assert_eq!(parse_stat(&text), Some(stat), "{command}");
+        }
+        for text in ["", "4242", "4242 (postgres) S 17 4242", "4242 (postgres"] {
+            assert_eq!(parse_stat(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_bytes() {
+        let status = "Name:\totpd\nVmHWM:\t   25104 kB\nVmRSS:\t   20480 kB\nThreads:\t5\n";
+        assert_eq!(parse_size(status, "VmRSS"), Some(20 * 1024 * 1024));
+        assert_eq!(parse_size(status, "Threads"), None);
+        assert_eq!(parse_size(status, "Vm"), None);
+        assert_eq!(parse_size("Name:\tkthreadd\n", "VmRSS"), None);
+    }
+
+    #[test]
+    fn a_tree_has_all_that_descend_from_its_root_and_nobody_else() {
+        let stat = |id, parent, ticks| Stat { id, parent, ticks };
+        let all = [
+            stat(1, 0, 1),
+            stat(50, 40, 10_000),
+            stat(40, 1, 100),
+            stat(60, 40, 1_000),
+            stat(70, 60, 100_000),
+            stat(80, 1, 10),
+        ];
+        assert_eq!(ticks_of_tree(40, &all), Some(111_100));
+        assert_eq!(ticks_of_tree(1, &all), Some(111_111));
+        assert_eq!(ticks_of_tree(70, &all), Some(100_000));
+        assert_eq!(ticks_of_tree(2, &all), None);
+    }
+
+    #[test]
+    fn what_children_that_ended_used_is_counted() {
+        // A shell that starts a shell that works, waits for it, and then waits for us.
+        let work = "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done'; echo done; read x";
+        let mut child = Command::new("sh")
+            .args(["-c", work])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("every system has a shell");
+        let process = Process {
+            name: "shell".to_owned(),
+            id: child.id(),
+        };
+        let mut watch = Watch::new(vec![process]).expect("it runs");
+        watch.begin();
+        let mut said = [0; 5];
+        let stdout = child.stdout.as_mut().expect("it is piped");
+        io::Read::read_exact(stdout, &mut said).expect("it says so when it is done");
+        let (usages, own) = watch.end();
+        drop(child.stdin.take());
+        child.wait().expect("it is our child");
+
+        assert!(own.is_some());
+        let usage = &usages[0];
+        assert!(usage.cpu_seconds > Some(0.0), "{usage:?}");
+        assert!(usage.resident_bytes > Some(0), "{usage:?}");
+        assert!(usage.peak_resident_bytes >= usage.resident_bytes);
+        let (usages, _) = watch.end();
+        assert_eq!(usages[0].cpu_seconds, None);
+        assert_eq!(usages[0].resident_bytes, None);
+    }
+
+    #[test]
+    fn processes_are_named_and_must_be_there() {
+        let named = |name: &str, id| Process {
+            name: name.to_owned(),
+            id,
+        };
+        assert_eq!("server=42".parse(), Ok(named("server", 42)));
+        for bad in ["", "1", "=1", "a=", "a=x", "a=-1", "a=1=2"] {
+            assert!(bad.parse::<Process>().is_err(), "{bad}");
+        }
+        let absent = named("absent", u32::MAX);
+        assert_eq!(Watch::new(vec![absent.clone()]).err(), Some(absent));
+    }
+}

@@ -1,0 +1,249 @@
+//! Whom the codes of a run are for: phone numbers that nobody was sent a code to before,
+//! and the addresses of the people who hold them.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberType, Region};
+
+/// Where numbers are from, in this order: regions whose mobile numbers are many enough
+/// for runs to have none in common.
+const REGIONS: [&str; 40] = [
+    "RU", "US", "CN", "IN", "BR", "DE", "GB", "FR", "ID", "MX", "JP", "TR", "IT", "ES", "PL", "UA",
+    "KZ", "VN", "PH", "TH", "EG", "NG", "PK", "BD", "IR", "KR", "ZA", "AR", "CO", "UZ", "SA", "MY",
+    "NL", "RO", "CZ", "SE", "AE", "KE", "MA", "PE",
+];
+
+/// From how many regions numbers can come.
+pub const MAX_REGIONS: usize = REGIONS.len();
+
+/// Addresses for the test of networks (RFC 2544, section C.2.2): 198.18.0.0/15.
+const FIRST_CLIENT_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+
+/// How many addresses there are.
+pub const MAX_CLIENT_IPS: u32 = 1 << 17;
+
+/// How many last digits of an example number are varied: as many as leave most numbers
+/// valid.
+const VARIED_DIGITS: std::ops::RangeInclusive<u32> = 7..=9;
+
+/// How many numbers are tried to see whether most are valid.
+const TRIED: u64 = 64;
+
+/// How many numbers that differ in their last digit alone follow each other: one of them
+/// is looked at, for no region tells types of numbers apart by their last digit.
+const BLOCK: u64 = 10;
+
+/// Successive blocks of a space are that far apart, so that numbers which are not in
+/// use, and stand together, are spread. No multiple of 2 or 5, so every block of a
+/// space is reached before one comes again.
+const STRIDE: u64 = 618_033_989;
+
+/// Somebody who is sent a code.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// The number in E.164.
+    pub recipient: String,
+    /// The address; empty where none is told.
+    pub client_ip: String,
+}
+
+/// A supply of people; none comes twice.
+#[derive(Debug)]
+pub struct Recipients {
+    spaces: Vec<Space>,
+    next: AtomicU64,
+    start: u64,
+    client_ips: u32,
+}
+
+impl Recipients {
+    /// People of so many regions and addresses. Runs whose random starts differ have,
+    /// with all likelihood, nobody in common: from 20 regions with a billion numbers
+    /// each, two runs of a million people share some with a chance of 1 in 10,000.
+    pub fn new(regions: usize, client_ips: u32, start: u64) -> Self {
+        Self {
+            spaces: REGIONS
+                .iter()
+                .take(regions)
+                .map(|name| Space::of(name, start))
+                .collect(),
+            next: AtomicU64::new(0),
+            start,
+            client_ips: client_ips.min(MAX_CLIENT_IPS),
+        }
+    }
+
+    /// Somebody new.
+    pub fn next(&self) -> Person {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // There are far fewer regions than fit, so a remainder fits as well.
+        let space = usize::try_from(number % self.spaces.len() as u64).unwrap_or_default();
+        Person {
+            recipient: self.spaces[space].next(),
+            client_ip: self.client_ip(number),
+        }
+    }
+
+    fn client_ip(&self, number: u64) -> String {
+        if self.client_ips == 0 {
+            return String::new();
+        }
+        let first = self.start % u64::from(MAX_CLIENT_IPS - self.client_ips + 1);
+        let offset = first + number % u64::from(self.client_ips);
+        let offset = u32::try_from(offset).unwrap_or_default();
+        Ipv4Addr::from_bits(FIRST_CLIENT_IP.to_bits() + offset).to_string()
+    }
+}
+
+/// The mobile numbers of a region that share their first digits with its example.
+#[derive(Debug)]
+struct Space {
+    /// The country's calling code.
+    country_code: i32,
+    /// The number within the country, the varied digits being zeros.
+    first: u64,
+    /// How many values the varied digits have.
+    size: u64,
+    /// Where the next number is.
+    next: Mutex<Position>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    block: u64,
+    last_digit: u64,
+}
+
+impl Space {
+    fn of(name: &str, start: u64) -> Self {
+        let region: Region = name.parse().expect("the list names regions");
+        let example = PHONE_NUMBER_UTIL
+            .get_example_number_for_type_and_region(region, PhoneNumberType::Mobile)
+            .expect("each region of the list has mobile numbers");
+        let space = |digits: u32| {
+            let size = 10_u64.pow(digits);
+            Self {
+                country_code: example.country_code,
+                first: example.national_number / size * size,
+                size,
+                next: Mutex::new(Position {
+                    block: start % (size / BLOCK),
+                    last_digit: 0,
+                }),
+            }
+        };
+        let mostly_valid = |space: &Self| {
+            let valid = (0..TRIED).filter(|&block| space.is_mobile(space.first_of(block)));
+            space.first > 0 && valid.count() as u64 * 2 > TRIED
+        };
+        VARIED_DIGITS
+            .rev()
+            .map(space)
+            .find(mostly_valid)
+            .unwrap_or_else(|| space(*VARIED_DIGITS.start()))
+    }
+
+    fn next(&self) -> String {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = &mut *next;
+        while position.last_digit == 0 && !self.is_mobile(self.first_of(position.block)) {
+            position.block = position.block.wrapping_add(1);
+        }
+        let national = self.first_of(position.block) + position.last_digit;
+        position.last_digit = (position.last_digit + 1) % BLOCK;
+        if position.last_digit == 0 {
+            position.block = position.block.wrapping_add(1);
+        }
+        format!("+{}{national}", self.country_code)
+    }
+
+    /// The first number of a block, of which there are as many as the space has.
+    fn first_of(&self, block: u64) -> u64 {
+        let blocks = self.size / BLOCK;
+        self.first + block % blocks * STRIDE % blocks * BLOCK
+    }
+
+    fn is_mobile(&self, national: u64) -> bool {
+        let number = PhoneNumber {
+            country_code: self.country_code,
+            national_number: national,
+            ..Default::default()
+        };
+        matches!(
+            number.get_type(),
+            PhoneNumberType::Mobile | PhoneNumberType::FixedLineOrMobile
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::domain::Recipient;
+
+    #[test]
+    fn everybody_is_new_and_has_a_canonical_mobile_number() {
+        let people = Recipients::new(MAX_REGIONS, 100, 7_777_777_777);
+        let mut numbers = HashSet::new();
+        let mut client_ips = HashSet::new();
+        let mut prefixes = HashSet::new();
+        for _ in 0..20_000 {
+            let person = people.next();
+            let recipient = Recipient::parse(&person.recipient, None).expect(&person.recipient);
+            assert_eq!(recipient.as_str(), person.recipient);
+            prefixes.insert(recipient.dialling_prefix().map(str::to_owned));
+            assert!(numbers.insert(person.recipient));
+            client_ips.insert(person.client_ip);
+        }
+        assert_eq!(client_ips.len(), 100);
+        // Of the list, the United States share theirs with no other, Russia with
+        // Kazakhstan.
+        assert_eq!(prefixes.len(), MAX_REGIONS - 1);
+    }
+
+    #[test]
+    fn spaces_are_large_and_apart() {
+        let spaces: Vec<Space> = REGIONS.iter().map(|name| Space::of(name, 0)).collect();
+        for (name, space) in REGIONS.iter().zip(&spaces) {
+            assert!(space.size >= 10_000_000, "{name}: {space:?}");
+            let last = space.first + space.size - 1;
+            let others = spaces.iter().filter(|other| {
+                other.country_code == space.country_code
+                    && other.first <= last
+                    && space.first < other.first + other.size
+            });
+            assert_eq!(others.count(), 1, "{name}: {space:?}");
+        }
+    }
+
+    #[test]
+    fn other_starts_give_other_people() {
+        let first = Recipients::new(20, 1_000, 1);
+        let second = Recipients::new(20, 1_000, 1 << 40);
+        let numbers: HashSet<_> = (0..10_000).map(|_| first.next().recipient).collect();
+        for _ in 0..10_000 {
+            assert!(!numbers.contains(&second.next().recipient));
+        }
+    }
+
+    #[test]
+    fn addresses_stay_in_their_network() {
+        for (client_ips, start) in [(1, u64::MAX), (MAX_CLIENT_IPS, 3), (10_000, 131_071)] {
+            let people = Recipients::new(1, client_ips, start);
+            for _ in 0..1_000 {
+                let client_ip = people.next().client_ip;
+                let network = ["198.18.", "198.19."];
+                assert!(network.iter().any(|start| client_ip.starts_with(start)));
+            }
+        }
+        assert_eq!(Recipients::new(1, 0, 1).next().client_ip, "");
+    }
+}

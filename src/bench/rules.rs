@@ -1,0 +1,147 @@
+//! The two rules that every deployment must keep, held against the verdicts seen.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::grpc::v1::VerifyOutcome;
+
+/// How many violations are told in words.
+const TOLD: usize = 10;
+
+/// The verdicts seen of each challenge. Verdicts whose reply was lost are missing, so
+/// what is found is certain, and not all may be found.
+#[derive(Debug)]
+pub struct Rules {
+    max_attempts: u32,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    challenges: HashMap<String, Verdicts>,
+    violations: Violations,
+}
+
+#[derive(Debug, Default)]
+struct Verdicts {
+    verified: u32,
+    wrong: u32,
+}
+
+/// What was against the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// How many verdicts.
+    pub count: u64,
+    /// The first of them, in words.
+    pub first: Vec<String>,
+}
+
+impl Rules {
+    /// The rules where so many wrong answers are judged per code.
+    pub fn new(max_attempts: u32) -> Self {
+        Self {
+            max_attempts,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// A verdict was told of a challenge.
+    pub fn judged(&self, challenge_id: &str, outcome: VerifyOutcome) {
+        let seen = &mut *self.seen();
+        if !seen.challenges.contains_key(challenge_id) {
+            let verdicts = Verdicts::default();
+            seen.challenges.insert(challenge_id.to_owned(), verdicts);
+        }
+        let Some(verdicts) = seen.challenges.get_mut(challenge_id) else {
+            return;
+        };
+        let problem = match outcome {
+            VerifyOutcome::Verified => {
+                verdicts.verified += 1;
+                let times = verdicts.verified;
+                (times > 1).then(|| format!("VERIFIED {times} times"))
+            }
+            VerifyOutcome::WrongCode => {
+                verdicts.wrong += 1;
+                let times = verdicts.wrong;
+                (times > self.max_attempts).then(|| format!("WRONG_CODE {times} times"))
+            }
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            seen.violations
+                .add(format!("challenge {challenge_id}: {problem}"));
+        }
+    }
+
+    /// A code that was not the right one was taken for it.
+    pub fn wrong_code_verified(&self, challenge_id: &str) {
+        self.seen()
+            .violations
+            .add(format!("challenge {challenge_id}: a wrong code VERIFIED"));
+    }
+
+    /// What was found.
+    pub fn violations(&self) -> Violations {
+        self.seen().violations.clone()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Violations {
+    fn add(&mut self, violation: String) {
+        self.count += 1;
+        if self.first.len() < TOLD {
+            self.first.push(violation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_success_and_a_wrong_answer_too_many_are_found() {
+        let rules = Rules::new(5);
+        for challenge in ["a", "b"] {
+            for _ in 0..5 {
+                rules.judged(challenge, VerifyOutcome::WrongCode);
+            }
+            rules.judged(challenge, VerifyOutcome::AttemptsExhausted);
+            rules.judged(challenge, VerifyOutcome::NotFound);
+        }
+        rules.judged("a", VerifyOutcome::Verified);
+        assert_eq!(rules.violations(), Violations::default());
+
+        rules.judged("a", VerifyOutcome::Verified);
+        rules.judged("b", VerifyOutcome::WrongCode);
+        rules.wrong_code_verified("c");
+        let violations = rules.violations();
+        assert_eq!(violations.count, 3);
+        assert_eq!(
+            violations.first,
+            [
+                "challenge a: VERIFIED 2 times",
+                "challenge b: WRONG_CODE 6 times",
+                "challenge c: a wrong code VERIFIED",
+            ]
+        );
+    }
+
+    #[test]
+    fn many_violations_are_counted_and_few_told() {
+        let rules = Rules::new(5);
+        for _ in 0..=20 {
+            rules.judged("a", VerifyOutcome::Verified);
+        }
+        let violations = rules.violations();
+        assert_eq!((violations.count, violations.first.len()), (20, TOLD));
+    }
+}

@@ -1,0 +1,149 @@
+//! When pairs arrive that do not wait for each other.
+
+use std::time::Duration;
+
+/// One pair that is to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When, from the begin of the run on.
+    pub planned: Duration,
+    /// Whether it counts.
+    pub counted: bool,
+}
+
+/// Pairs that arrive evenly, whatever becomes of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// Pairs a second, after the ramp.
+    pub rate: f64,
+    /// While the rate grows evenly from nothing.
+    pub ramp: Duration,
+    /// After the ramp, while pairs do not count.
+    pub warm_up: Duration,
+    /// Then, while they do; for ever without one.
+    pub duration: Option<Duration>,
+    /// How many count at most.
+    pub pairs: Option<u64>,
+}
+
+impl Schedule {
+    /// All pairs, one after the other.
+    pub fn arrivals(self) -> impl Iterator<Item = Arrival> {
+        let counted_from = self.ramp + self.warm_up;
+        let counted_until = self.duration.map(|duration| counted_from + duration);
+        let mut left = self.pairs;
+        (0..)
+            .map(move |number| self.planned(number))
+            .take_while(move |&planned| counted_until.is_none_or(|end| planned < end))
+            .map(move |planned| Arrival {
+                planned,
+                counted: planned >= counted_from,
+            })
+            .take_while(move |arrival| match &mut left {
+                Some(left) if arrival.counted => {
+                    left.checked_sub(1).inspect(|less| *left = *less).is_some()
+                }
+                _ => true,
+            })
+    }
+
+    /// When the pair of that number arrives. In the ramp the rate is `rate·t/ramp`, so
+    /// that `rate·t²/(2·ramp)` pairs have arrived after `t`.
+    #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
+    fn planned(&self, number: u64) -> Duration {
+        let number = number as f64;
+        let ramp = self.ramp.as_secs_f64();
+        let in_ramp = self.rate * ramp / 2.0;
+        let seconds = if number < in_ramp {
+            (2.0 * ramp * number / self.rate).sqrt()
+        } else {
+            ramp + (number - in_ramp) / self.rate
+        };
+        // A rate near nothing has its second pair after the end of time.
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn schedule() -> Schedule {
+        Schedule {
+            rate: 100.0,
+            ramp: Duration::ZERO,
+            warm_up: Duration::ZERO,
+            duration: Some(10 * SECOND),
+            pairs: None,
+        }
+    }
+
+    #[test]
+    fn pairs_arrive_evenly() {
+        let arrivals: Vec<Arrival> = schedule().arrivals().collect();
+        assert_eq!(arrivals.len(), 1_000);
+        for (number, arrival) in (0..).zip(&arrivals) {
+            assert_eq!(arrival.planned.as_micros(), number * 10_000);
+            assert!(arrival.counted);
+        }
+    }
+
+    #[test]
+    fn only_what_comes_after_ramp_and_warm_up_counts() {
+        let schedule = Schedule {
+            ramp: 4 * SECOND,
+            warm_up: 2 * SECOND,
+            ..schedule()
+        };
+        let (counted, not_counted): (Vec<_>, Vec<_>) =
+            schedule.arrivals().partition(|arrival| arrival.counted);
+        assert_eq!(counted.len(), 1_000);
+        // Half of what the whole rate would be, then all of it.
+        assert_eq!(not_counted.len(), 200 + 200);
+        assert_eq!(counted[0].planned, 6 * SECOND);
+        assert!(counted[999].planned < 16 * SECOND);
+    }
+
+    #[test]
+    fn the_rate_grows_evenly_in_the_ramp() {
+        let schedule = Schedule {
+            ramp: 10 * SECOND,
+            ..schedule()
+        };
+        let mut each_second = [0; 12];
+        for arrival in schedule.arrivals() {
+            let second = usize::try_from(arrival.planned.as_secs()).unwrap();
+            if let Some(count) = each_second.get_mut(second) {
+                *count += 1;
+            }
+        }
+        for (second, &count) in (0_i32..).zip(&each_second) {
+            let expected = if second < 10 { 5 + 10 * second } else { 100 };
+            assert!((count - expected).abs() <= 1, "{each_second:?}");
+        }
+    }
+
+    #[test]
+    fn so_many_pairs_count_and_then_none_arrives() {
+        let schedule = Schedule {
+            warm_up: SECOND,
+            duration: None,
+            pairs: Some(7),
+            ..schedule()
+        };
+        let arrivals: Vec<Arrival> = schedule.arrivals().collect();
+        assert_eq!(arrivals.len(), 107);
+        assert_eq!(arrivals.iter().filter(|arrival| arrival.counted).count(), 7);
+    }
+
+    #[test]
+    fn a_rate_near_nothing_is_no_mistake() {
+        let schedule = Schedule {
+            rate: f64::MIN_POSITIVE,
+            ..schedule()
+        };
+        assert_eq!(schedule.arrivals().count(), 1);
+    }
+}

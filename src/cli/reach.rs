@@ -1,0 +1,140 @@
+//! Which server a command speaks to, and how it proves who calls.
+
+use std::{
+    error::Error as _,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::{Failure, exit};
+use crate::{config::DEFAULT_LISTEN, grpc::v1::otp_service_client::OtpServiceClient};
+
+/// How long a command waits for its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which server to speak to.
+#[derive(Debug, Args)]
+pub(super) struct Server {
+    /// The server's address, HOST:PORT or a URL [default: OTPD_LISTEN, else
+    /// 127.0.0.1:50051].
+    #[arg(long, env = "OTPD_ADDRESS", hide_env = true)]
+    address: Option<String>,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// How to be let in.
+#[derive(Debug, Args)]
+pub(super) struct Access {
+    /// The bearer token that proves who calls.
+    #[arg(long, env = "OTPD_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The certificate authority (PEM) of the server's certificate; implies TLS.
+    #[arg(long, value_name = "FILE", env = "OTPD_CA")]
+    ca: Option<PathBuf>,
+}
+
+impl Server {
+    pub async fn otp(
+        &self,
+    ) -> Result<OtpServiceClient<InterceptedService<Channel, BearerToken>>, Failure> {
+        let token = self.access.authorization()?;
+        Ok(OtpServiceClient::with_interceptor(
+            self.connect().await?,
+            BearerToken(token),
+        ))
+    }
+
+    pub async fn connect(&self) -> Result<Channel, Failure> {
+        let address = self.address.clone().unwrap_or_else(configured_address);
+        let endpoint = self.access.endpoint(&address)?;
+        endpoint.connect().await.map_err(|error| {
+            let cause = error
+                .source()
+                .map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::new(
+                exit::UNAVAILABLE,
+                format!("cannot reach {address}: {cause}"),
+            )
+        })
+    }
+}
+
+impl Access {
+    /// The server of an address, HOST:PORT or a URL; opens no connection yet.
+    pub fn endpoint(&self, address: &str) -> Result<Endpoint, Failure> {
+        let url = match (address.contains("://"), &self.ca) {
+            (true, _) => address.to_owned(),
+            (false, None) => format!("http://{address}"),
+            (false, Some(_)) => format!("https://{address}"),
+        };
+        let endpoint = Endpoint::from_shared(url)
+            .map_err(|error| Failure::usage(format!("--address: {error}")))?
+            .connect_timeout(TIMEOUT)
+            .timeout(TIMEOUT);
+        let Some(file) = &self.ca else {
+            return Ok(endpoint);
+        };
+        let pem = fs::read(file)
+            .map_err(|error| Failure::usage(format!("--ca: {}: {error}", file.display())))?;
+        endpoint
+            .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+            .map_err(|error| Failure::usage(format!("--ca: {error}")))
+    }
+
+    /// What each request says as `authorization`; nothing where there is no token.
+    pub fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+        self.token.as_deref().map(bearer).transpose()
+    }
+}
+
+/// Puts the token, if there is one, on each request.
+#[derive(Clone, Debug)]
+pub(super) struct BearerToken(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for BearerToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+        .parse()
+        .map_err(|_| Failure::usage("--token: must be visible ASCII characters"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Where a server with this environment listens, as seen from this machine.
+pub(super) fn configured_address() -> String {
+    let Ok(listen) = std::env::var("OTPD_LISTEN") else {
+        return DEFAULT_LISTEN.to_string();
+    };
+    match listen.parse::<SocketAddr>() {
+        // A server that listens everywhere is reached here at the loopback address.
+        Ok(mut address) if address.ip().is_unspecified() => {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+            address.to_string()
+        }
+        _ => listen,
+    }
+}

@@ -1,0 +1,229 @@
+//! What a batch works on: what was loaded, and on top of it what was decided.
+
+use std::collections::{HashMap, HashSet, hash_map::Entry};
+
+use super::{Change, Clock, Job, LimitChange, MessageChange, Sealed, Version, Versioned, Written};
+use crate::{
+    domain::{LimitKey, Record, RecordKey, Timestamp},
+    store::{Changes, RecordChange, Snapshot, VersionedLimit},
+};
+
+/// The state of a batch between its load and its write.
+#[derive(Debug)]
+pub(super) struct Board {
+    clock: Clock,
+    /// The version of everything that this batch writes.
+    version: Version,
+    records: HashMap<RecordKey, RecordSlot>,
+    limits: HashMap<LimitKey, LimitSlot>,
+    messages: Vec<MessageChange>,
+}
+
+#[derive(Debug)]
+struct RecordSlot {
+    loaded: Option<Version>,
+    record: Record<Sealed>,
+    changed: Option<Changed>,
+}
+
+/// What a changed record is written with.
+#[derive(Debug)]
+struct Changed {
+    removable_at: Timestamp,
+    limits: Vec<LimitKey>,
+}
+
+#[derive(Debug)]
+struct LimitSlot {
+    loaded: Option<Version>,
+    full_at: Timestamp,
+    changed: bool,
+}
+
+/// What a job sees: the store as it will be once what was decided before it in its batch
+/// has been written.
+#[derive(Debug)]
+pub struct View<'a>(&'a Board);
+
+impl View<'_> {
+    /// The store's clock at the load.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+
+    /// The version of everything that this batch writes.
+    pub fn version(&self) -> Version {
+        self.0.version
+    }
+
+    /// A record.
+    pub fn record(&self, key: &RecordKey) -> Option<&Record<Sealed>> {
+        self.0.records.get(key).map(|slot| &slot.record)
+    }
+
+    /// A limit.
+    pub fn limit(&self, key: &LimitKey) -> Option<VersionedLimit> {
+        let slot = self.0.limits.get(key)?;
+        let version = slot.loaded.filter(|_| !slot.changed);
+        Some(VersionedLimit {
+            version: version.unwrap_or(self.0.version),
+            full_at: slot.full_at,
+        })
+    }
+}
+
+impl Board {
+    /// A board of what was loaded, for a batch that writes `version`.
+    pub fn new(snapshot: Snapshot, version: Version) -> Self {
+        let record = |(key, Versioned { version, record })| {
+            let slot = RecordSlot {
+                loaded: Some(version),
+                record,
+                changed: None,
+            };
+            (key, slot)
+        };
+        let limit = |(key, VersionedLimit { version, full_at })| {
+            let slot = LimitSlot {
+                loaded: Some(version),
+                full_at,
+                changed: false,
+            };
+            (key, slot)
+        };
+        Self {
+            clock: snapshot.clock,
+            version,
+            records: snapshot.records.into_iter().map(record).collect(),
+            limits: snapshot.limits.into_iter().map(limit).collect(),
+            messages: Vec::new(),
+        }
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub fn view(&self) -> View<'_> {
+        View(self)
+    }
+
+    /// Takes in what a job decided about the record of `key`.
+    pub fn apply(&mut self, key: Option<RecordKey>, change: Change) {
+        let Change {
+            record,
+            limits,
+            message,
+        } = change;
+        let charged = limits.iter().map(|(key, _)| *key);
+        if let Some((key, (record, removable_at))) = key.zip(record) {
+            match self.records.entry(key) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(RecordSlot {
+                        loaded: None,
+                        record,
+                        changed: Some(Changed {
+                            removable_at,
+                            limits: charged.collect(),
+                        }),
+                    });
+                }
+                Entry::Occupied(mut occupied) => {
+                    let slot = occupied.get_mut();
+                    slot.record = record;
+                    // What was charged before this in the batch is still to be waited for.
+                    let before = slot.changed.take().map(|changed| changed.limits);
+                    let mut all = before.unwrap_or_default();
+                    all.extend(charged);
+                    slot.changed = Some(Changed {
+                        removable_at,
+                        limits: all,
+                    });
+                }
+            }
+        }
+        for (key, full_at) in limits {
+            let slot = self.limits.entry(key).or_insert(LimitSlot {
+                loaded: None,
+                full_at,
+                changed: true,
+            });
+            slot.full_at = full_at;
+            slot.changed = true;
+        }
+        self.messages.extend(message);
+    }
+
+    /// Has a message replaced.
+    pub fn replace(&mut self, message: MessageChange) {
+        self.messages.push(message);
+    }
+
+    /// Whether a job's decision is of, or rests on, what is still to be written.
+    pub fn is_pending(&self, job: &dyn Job) -> bool {
+        let record_changed = |key| self.record_changed(key);
+        let limit_changed = |key| self.limit_changed(key);
+        job.records().iter().any(record_changed) || job.limits().iter().any(limit_changed)
+    }
+
+    fn record_changed(&self, key: &RecordKey) -> bool {
+        let slot = self.records.get(key);
+        slot.is_some_and(|slot| slot.changed.is_some())
+    }
+
+    fn limit_changed(&self, key: &LimitKey) -> bool {
+        self.limits.get(key).is_some_and(|slot| slot.changed)
+    }
+
+    /// What is to be written, nothing twice; and what to hold against what was.
+    pub fn close(self) -> (Changes, Pending) {
+        let version = self.version;
+        let limits = self.limits.into_iter().filter(|(_, slot)| slot.changed);
+        let limits = limits.map(|(key, slot)| LimitChange {
+            key,
+            expected: slot.loaded,
+            version,
+            full_at: slot.full_at,
+        });
+        let records = self.records.into_iter().filter_map(|(key, slot)| {
+            let mut changed = slot.changed?;
+            changed.limits.sort_unstable();
+            changed.limits.dedup();
+            Some(RecordChange {
+                key,
+                expected: slot.loaded,
+                version,
+                record: slot.record,
+                removable_at: changed.removable_at,
+                limits: changed.limits,
+            })
+        });
+        let changes = Changes {
+            limits: limits.collect(),
+            records: records.collect(),
+            messages: self.messages,
+        };
+        let pending = Pending {
+            records: changes.records.iter().map(|change| change.key).collect(),
+            limits: changes.limits.iter().map(|change| change.key).collect(),
+        };
+        (changes, pending)
+    }
+}
+
+/// What a batch is about to write.
+pub(super) struct Pending {
+    records: HashSet<RecordKey>,
+    limits: HashSet<LimitKey>,
+}
+
+impl Pending {
+    /// Whether everything was written that a job's decision is of, or rests on. (It may
+    /// ask for more: for what others changed after it. Then a decision that stands is
+    /// made once more, and finds its own answer.)
+    pub fn stands(&self, job: &dyn Job, written: &Written) -> bool {
+        let record_stands = |key| !self.records.contains(key) || written.records.contains(key);
+        let limit_stands = |key| !self.limits.contains(key) || written.limits.contains(key);
+        job.records().iter().all(record_stands) && job.limits().iter().all(limit_stands)
+    }
+}

@@ -1,0 +1,236 @@
+//! Requests grouped: whatever waits is loaded together, decided about one by one in
+//! memory, and written together, with one commit for all.
+//!
+//! There is no timer. A request that finds nothing else waiting goes at once; while its
+//! batch is on its way the next one gathers. So a batch is as large as the load makes
+//! it, and the more there is to do the less each request costs.
+//!
+//! Within a batch a request sees what those before it decided, so that requests about
+//! one record follow each other without a round trip. What it rested on may turn out
+//! not to have been written, because another replica was faster; then it is decided
+//! again, like one that lost its own race.
+
+mod board;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use board::View;
+use writer::{Item, Task, Writer};
+
+use super::{
+    Clock, LimitChange, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned,
+    Written, availability::Availability,
+};
+use crate::domain::{LimitKey, Record, RecordKey, Timestamp};
+
+/// One request, as batches treat it.
+pub trait Job: Send + 'static {
+    /// The records that it is about.
+    fn records(&self) -> &[RecordKey];
+
+    /// The limits that it is under.
+    fn limits(&self) -> &[LimitKey];
+
+    /// Whether anybody still waits for its end. It is asked before it is decided about:
+    /// then nothing of it has happened.
+    fn is_wanted(&self) -> bool;
+
+    /// Decides what to write. May be asked again: then nothing is left of what it had
+    /// decided before, apart from what [`lost`](Self::lost) tells.
+    fn decide(&mut self, view: &View<'_>) -> Change;
+
+    /// Not everything was written that the decision consisted of, or rested on.
+    fn lost(&mut self, loss: Loss<'_>);
+
+    /// Ends it: everything that it decided last, and rested on, has been written, by
+    /// the store's clock at that load; or why there is no decision.
+    fn end(self: Box<Self>, end: Result<Clock, BatchError>);
+}
+
+/// What a job wants to have written.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Its (first) record, with the instant from which on a sweep may remove it.
+    pub record: Option<(Record<Sealed>, Timestamp)>,
+    /// When limits will be full again. The record is written only if they are.
+    pub limits: Vec<(LimitKey, Timestamp)>,
+    /// A new message about the record.
+    pub message: Option<MessageChange>,
+}
+
+/// What is known of a decision that did not stand.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss<'a> {
+    /// This was written, and nothing else.
+    Raced(&'a Written),
+    /// Everything that was as expected was written, or nothing.
+    InDoubt,
+}
+
+/// Why there is no decision.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BatchError {
+    /// As many requests wait as may.
+    #[error("too many requests wait for the store")]
+    Full,
+    /// Others were faster, time and again.
+    #[error("too many requests race for one record")]
+    Outraced,
+    /// The decision panicked.
+    #[error("a decision panicked")]
+    Panicked,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How requests are grouped.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOptions {
+    /// How many are in one batch at most.
+    pub max_batch: usize,
+    /// How many may wait in all.
+    pub max_waiting: usize,
+    /// How many batches are on their way at once. Requests about one record always meet
+    /// in the same one.
+    pub writers: usize,
+    /// How long the store may take for one load or write.
+    pub timeout: Duration,
+}
+
+/// Takes requests to the store. Clones are one batcher.
+#[derive(Clone)]
+pub struct Batcher {
+    queues: Arc<[mpsc::Sender<Item>]>,
+}
+
+impl Batcher {
+    /// A batcher in front of `store`. Its work ends when the last clone of it is gone
+    /// and everything has been done; that must happen on the current runtime.
+    pub fn new<Store: RecordStore>(
+        store: Arc<Store>,
+        availability: Availability,
+        options: BatchOptions,
+    ) -> Self {
+        let writers = options.writers.max(1);
+        let queues = (0..writers).map(|_| {
+            let (queue, waiting) = mpsc::channel(options.max_waiting.div_ceil(writers).max(1));
+            let writer = Writer::new(Arc::clone(&store), availability.clone(), options);
+            tokio::spawn(writer.run(waiting));
+            queue
+        });
+        Self {
+            queues: queues.collect(),
+        }
+    }
+
+    /// Takes a job, or refuses it at once where too many wait.
+    pub fn submit(&self, job: Box<dyn Job>) {
+        let queue = self.queue(job.records().first());
+        if let Err(refused) = queue.try_send(Item::new(Task::Job(job)))
+            && let Task::Job(job) = refused.into_inner().task
+        {
+            job.end(Err(BatchError::Full));
+        }
+    }
+
+    /// Loads a record. Waits its turn, however many others do.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn look(&self, key: RecordKey) -> Result<Seen, BatchError> {
+        let (reply, seen) = oneshot::channel();
+        let look = Look {
+            keys: [key],
+            seen: None,
+            reply,
+        };
+        self.wait_for(key, Task::Job(Box::new(look)), seen).await
+    }
+
+    /// Replaces a message if it is unchanged, and says whether it was. Waits its turn,
+    /// however many others do.
+    ///
+    /// # Errors
+    /// The store's. After [`StoreError::Unavailable`] it may have been replaced.
+    pub async fn settle(&self, change: MessageChange) -> Result<bool, BatchError> {
+        let (reply, settled) = oneshot::channel();
+        let key = change.key;
+        let change = Box::new(change);
+        let settlement = Task::Settlement { change, reply };
+        self.wait_for(key, settlement, settled).await
+    }
+
+    async fn wait_for<Reply>(
+        &self,
+        key: RecordKey,
+        task: Task,
+        reply: oneshot::Receiver<Result<Reply, BatchError>>,
+    ) -> Result<Reply, BatchError> {
+        let gone = || StoreError::Unavailable("nobody writes any more".to_owned());
+        let queue = self.queue(Some(&key));
+        queue.send(Item::new(task)).await.map_err(|_| gone())?;
+        reply.await.map_err(|_| gone())?
+    }
+
+    /// The queue of what is about one record.
+    fn queue(&self, key: Option<&RecordKey>) -> &mpsc::Sender<Item> {
+        // Keys are MACs: any byte of them is evenly distributed.
+        let byte = key.map_or(0, |key| usize::from(key.0[0]));
+        &self.queues[byte % self.queues.len()]
+    }
+}
+
+impl fmt::Debug for Batcher {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Batcher({} writers)", self.queues.len())
+    }
+}
+
+/// What a look saw.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The store's clock at the load.
+    pub clock: Clock,
+    /// The record, if there is one.
+    pub record: Option<Record<Sealed>>,
+}
+
+/// A job that only looks.
+struct Look {
+    keys: [RecordKey; 1],
+    seen: Option<Record<Sealed>>,
+    reply: oneshot::Sender<Result<Seen, BatchError>>,
+}
+
+impl Job for Look {
+    fn records(&self) -> &[RecordKey] {
+        &self.keys
+    }
+
+    fn limits(&self) -> &[LimitKey] {
+        &[]
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Change {
+        self.seen = view.record(&self.keys[0]).cloned();
+        Change::default()
+    }
+
+    fn lost(&mut self, _: Loss<'_>) {}
+
+    fn end(self: Box<Self>, end: Result<Clock, BatchError>) {
+        let record = self.seen;
+        // Whoever asked may have been ended meanwhile.
+        let _ = self.reply.send(end.map(|clock| Seen { clock, record }));
+    }
+}

@@ -1,0 +1,370 @@
+//! Under paused time: what has to wait for the clock fails at once, or passes at once.
+
+mod world;
+
+use std::time::Duration;
+
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{BatchError, BatchOptions, Seen, writer::MAX_TRIES};
+use crate::{
+    domain::{MessageId, RecordKey},
+    store::StoreError,
+};
+use world::{Count, Instead, OPTIONS, Ticket, World, key, limit, settlement, unavailable};
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_request_goes_at_once() {
+    let world = World::new(OPTIONS);
+    let start = Instant::now();
+    assert_eq!(world.count(key(1)).count().await, 1);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(world.store.loads(), [1]);
+    assert_eq!(world.store.writes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_a_batch_is_on_its_way_goes_in_the_next_ones() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(0));
+    settle().await;
+    let rest: Vec<Ticket> = (1..=20).map(|byte| world.count(key(byte))).collect();
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    assert_eq!(first.count().await, 1);
+    for ticket in rest {
+        assert_eq!(ticket.count().await, 1);
+    }
+    assert_eq!(world.store.loads(), [1, 8, 8, 4]);
+    let writes = world.store.writes();
+    let records: Vec<usize> = writes.iter().map(|write| write.records.len()).collect();
+    assert_eq!(records, [1, 8, 8, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_about_one_record_follow_each_other_in_memory() {
+    let world = World::held(OPTIONS);
+    let tickets: Vec<Ticket> = (0..8).map(|_| world.count(key(1))).collect();
+    world.store.let_loads(1);
+    world.store.let_writes(1);
+    let mut counts = Vec::new();
+    for ticket in tickets {
+        counts.push(ticket.count().await);
+    }
+    assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(world.store.counted(key(1)), 8);
+    assert_eq!(world.store.loads(), [1]);
+    assert_eq!(world.store.writes().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lost_the_race_decides_again_from_what_the_winner_left() {
+    let world = World::new(OPTIONS);
+    world.store.instead_of_a_write(Instead::Overtake(key(1)));
+    let (loser, other) = (world.count(key(1)), world.count(key(2)));
+    let counted = loser.end().await.unwrap();
+    assert_eq!((counted.count, counted.tries), (101, 2));
+    assert_eq!(other.end().await.unwrap().tries, 1);
+    assert_eq!(world.store.counted(key(1)), 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_always_loses_is_told_so_in_the_end() {
+    let world = World::new(OPTIONS);
+    for _ in 0..MAX_TRIES {
+        world.store.instead_of_a_write(Instead::Overtake(key(1)));
+    }
+    let end = world.count(key(1)).end().await;
+    assert!(matches!(end, Err(BatchError::Outraced)), "{end:?}");
+    assert_eq!(world.store.loads().len(), MAX_TRIES as usize);
+    // A conflict of the database is a lost race as well, at the load and at the write.
+    let conflict = || Instead::Fail(StoreError::Conflict("deadlock".to_owned()));
+    world.store.instead_of_a_load(conflict());
+    world.store.instead_of_a_write(conflict());
+    assert_eq!(world.count(key(2)).end().await.unwrap().tries, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_rested_on_what_was_lost_is_given_again() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(0));
+    settle().await;
+    // These two are in one batch.
+    let count = world.count(key(1));
+    let look = look(&world, key(1));
+    settle().await;
+    world.store.let_loads(1);
+    world.store.let_writes(1);
+    assert_eq!(first.count().await, 1);
+    world.store.instead_of_a_write(Instead::Overtake(key(1)));
+    world.store.let_loads(2);
+    world.store.let_writes(2);
+    assert_eq!(count.count().await, 101);
+    let seen = look.await.unwrap().unwrap();
+    assert_eq!(seen.record.unwrap().challenge.attempts, 101);
+    assert_eq!(world.store.loads(), [1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_rests_on_nothing_new_does_not_wait_for_the_write() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(0));
+    settle().await;
+    let mut count = world.count(key(1));
+    let look = look(&world, key(2));
+    settle().await;
+    world.store.let_loads(2);
+    world.store.let_writes(1);
+    assert_eq!(first.count().await, 1);
+    assert!(look.await.unwrap().unwrap().record.is_none());
+    assert!(!count.has_ended(), "acknowledged before the commit");
+    world.store.let_writes(1);
+    assert_eq!(count.count().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_many_share_is_charged_by_each_once() {
+    let world = World::held(OPTIONS);
+    let charging = |byte| {
+        let mut count = Count::of(key(byte));
+        count.limits = vec![limit(1), limit(byte)];
+        world.submit(count)
+    };
+    let tickets: Vec<Ticket> = (2..=7).map(charging).collect();
+    world.store.let_loads(1);
+    world.store.let_writes(1);
+    for ticket in tickets {
+        assert_eq!(ticket.count().await, 1);
+    }
+    assert_eq!(world.store.charged(limit(1)), 6);
+    assert_eq!(world.store.charged(limit(3)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lost_its_record_knows_what_it_has_paid() {
+    let world = World::new(OPTIONS);
+    let mut count = Count::of(key(1));
+    count.limits = vec![limit(1), limit(2)];
+    world
+        .store
+        .instead_of_a_write(Instead::OvertakeLimit(limit(2)));
+    let counted = world.submit(count).end().await.unwrap();
+    assert_eq!(counted.tries, 2);
+    assert_eq!(counted.paid, [limit(1)].into());
+
+    // Nobody's record is written without all that was charged for it in its batch.
+    let world = World::held(OPTIONS);
+    world
+        .store
+        .instead_of_a_write(Instead::OvertakeLimit(limit(2)));
+    let charging = |byte| {
+        let mut count = Count::of(key(1));
+        count.limits = vec![limit(byte)];
+        world.submit(count)
+    };
+    let (first, second) = (charging(1), charging(2));
+    world.store.let_loads(2);
+    world.store.let_writes(2);
+    assert_eq!(first.end().await.unwrap().paid, [limit(1)].into());
+    assert_eq!(second.end().await.unwrap().tries, 2);
+    assert_eq!(world.store.counted(key(1)), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_may_wait_are_refused_at_once() {
+    let world = World::held(BatchOptions {
+        max_waiting: 3,
+        ..OPTIONS
+    });
+    let first = world.count(key(0));
+    settle().await;
+    let waiting: Vec<Ticket> = (1..=3).map(|byte| world.count(key(byte))).collect();
+    for _ in 0..2 {
+        let refused = world.count(key(4)).end().await;
+        assert!(matches!(refused, Err(BatchError::Full)), "{refused:?}");
+    }
+    // A look, and a settlement, wait for their turn instead.
+    let id = MessageId([1; 16]);
+    let version = world.store.add_message(id);
+    let batcher = world.batcher.clone();
+    let patient = tokio::spawn(async move {
+        let settled = batcher.settle(settlement(id, version, -1)).await;
+        (batcher.look(key(1)).await, settled)
+    });
+    settle().await;
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    assert_eq!(first.count().await, 1);
+    for ticket in waiting {
+        assert_eq!(ticket.count().await, 1);
+    }
+    let (seen, settled) = patient.await.unwrap();
+    assert!(seen.unwrap().record.is_some());
+    assert!(settled.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_do_not_suffer_from_what_the_store_does_not_take() {
+    let world = World::held(OPTIONS);
+    world.store.poison(key(5));
+    let tickets: Vec<Ticket> = (1..=8).map(|byte| world.count(key(byte))).collect();
+    world.store.let_loads(100);
+    world.store.let_writes(100);
+    for (byte, ticket) in (1..).zip(tickets) {
+        let end = ticket.end().await;
+        if byte == 5 {
+            let refused = matches!(end, Err(BatchError::Store(StoreError::Corrupt(_))));
+            assert!(refused, "{end:?}");
+        } else {
+            assert_eq!(end.unwrap().count, 1, "{byte}");
+        }
+    }
+    // Halved until it is alone: 8, 4, 4, 2, 2, 1, 1.
+    assert_eq!(world.store.loads(), [8, 4, 4, 2, 1, 1, 2]);
+
+    // The same where only the write is refused.
+    let world = World::held(OPTIONS);
+    let refusal = || Instead::Fail(StoreError::Refused("check".to_owned()));
+    world.store.instead_of_a_write(refusal());
+    world.store.instead_of_a_write(refusal());
+    let (bad, good) = (world.count(key(1)), world.count(key(2)));
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    let end = bad.end().await;
+    assert!(
+        matches!(end, Err(BatchError::Store(StoreError::Refused(_)))),
+        "{end:?}"
+    );
+    assert_eq!(good.count().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_ends_one_request_only() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let world = World::held(OPTIONS);
+    let first = world.count(key(1));
+    let mut panics = Count::of(key(1));
+    panics.panics = true;
+    let panics = world.submit(panics);
+    let mut late = Count::of(key(1));
+    late.panics_at_the_end = true;
+    let late = world.submit(late);
+    let last = world.count(key(1));
+    world.store.let_loads(2);
+    world.store.let_writes(2);
+    assert_eq!(first.count().await, 1);
+    assert!(matches!(panics.end().await, Err(BatchError::Panicked)));
+    drop(late);
+    assert_eq!(last.count().await, 3);
+    assert_eq!(world.count(key(1)).count().await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lost_the_acknowledgement_decides_again_and_knows_it() {
+    let world = World::new(OPTIONS);
+    world.store.instead_of_a_write(Instead::DoAndFail);
+    let counted = world.count(key(1)).end().await.unwrap();
+    // A rule would find its own answer; this one counts once more.
+    assert_eq!((counted.count, counted.doubts), (2, 1));
+
+    // A settlement is told that nobody knows: whoever asked for it asks again.
+    let id = MessageId([1; 16]);
+    let version = world.store.add_message(id);
+    world.store.instead_of_a_write(Instead::DoAndFail);
+    let end = world.batcher.settle(settlement(id, version, -1)).await;
+    assert!(
+        matches!(end, Err(BatchError::Store(StoreError::Unavailable(_)))),
+        "{end:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_or_hangs_fails_those_of_one_batch() {
+    let world = World::new(OPTIONS);
+    world.store.instead_of_a_load(Instead::Fail(unavailable()));
+    world.store.instead_of_a_load(Instead::Hang);
+    let start = Instant::now();
+    for waited in [Duration::ZERO, OPTIONS.timeout] {
+        let end = world.count(key(1)).end().await;
+        assert!(
+            matches!(end, Err(BatchError::Store(StoreError::Unavailable(_)))),
+            "{end:?}"
+        );
+        assert_eq!(start.elapsed(), waited);
+    }
+    assert_eq!(world.count(key(1)).count().await, 1);
+
+    world.store.instead_of_a_write(Instead::Hang);
+    let counted = world.count(key(1)).end().await.unwrap();
+    assert_eq!((counted.count, counted.doubts), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_nobody_waits_for_is_not_decided_about() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(1));
+    settle().await;
+    drop(world.count(key(2)));
+    let last = world.count(key(3));
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    assert_eq!(first.count().await, 1);
+    assert_eq!(last.count().await, 1);
+    assert_eq!(world.store.counted(key(2)), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settlements_go_with_a_write_and_need_no_load() {
+    let world = World::new(OPTIONS);
+    let id = MessageId([1; 16]);
+    let version = world.store.add_message(id);
+    let settle = |version, next| world.batcher.settle(settlement(id, version, next));
+    // Two of one message: the first wins, the other one is not even in its batch.
+    let (first, second) = tokio::join!(settle(version, -1), settle(version, -2));
+    assert_eq!((first.unwrap(), second.unwrap()), (true, false));
+    assert!(world.store.loads().is_empty());
+    assert_eq!(world.store.writes().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_writers_share_the_work_by_record() {
+    let world = World::held(BatchOptions {
+        writers: 2,
+        ..OPTIONS
+    });
+    let even: Vec<Ticket> = (0..4).map(|_| world.count(key(2))).collect();
+    let odd: Vec<Ticket> = (0..4).map(|_| world.count(key(3))).collect();
+    world.store.let_loads(2);
+    world.store.let_writes(2);
+    for tickets in [even, odd] {
+        let mut counts = Vec::new();
+        for ticket in tickets {
+            counts.push(ticket.count().await);
+        }
+        assert_eq!(counts, [1, 2, 3, 4]);
+    }
+    assert_eq!(world.store.loads(), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_submitted_ends_although_the_batcher_is_gone() {
+    let world = World::held(OPTIONS);
+    let tickets: Vec<Ticket> = (1..=20).map(|byte| world.count(key(byte))).collect();
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    drop(world.batcher);
+    for ticket in tickets {
+        assert_eq!(ticket.count().await, 1);
+    }
+}
+
+fn look(world: &World, key: RecordKey) -> JoinHandle<Result<Seen, BatchError>> {
+    let batcher = world.batcher.clone();
+    tokio::spawn(async move { batcher.look(key).await })
+}
+
+/// Lets everything go as far as it goes: paused time moves on only when nothing else can
+/// be done.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}

@@ -1,0 +1,323 @@
+//! The work of a batcher: load, decide, write, over and over.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use rand::{rand_core::UnwrapErr, rngs::SysRng};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+use super::{
+    BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
+    board::{Board, Pending},
+};
+use crate::{
+    domain::{LimitKey, RecordKey, Timestamp},
+    store::{Clock, Snapshot, availability::Availability},
+};
+
+/// How often something that lost its race is tried again. Each loss is another request's
+/// success, and a code has few of those to give.
+pub(super) const MAX_TRIES: u32 = 32;
+
+/// What waits for its batch.
+pub(super) struct Item {
+    pub task: Task,
+    tries: u32,
+}
+
+pub(super) enum Task {
+    /// A request.
+    Job(Box<dyn Job>),
+    /// A message to be replaced. It rests on nothing, and there is nothing to decide.
+    Settlement {
+        change: Box<MessageChange>,
+        reply: oneshot::Sender<Result<bool, BatchError>>,
+    },
+}
+
+impl Item {
+    pub fn new(task: Task) -> Self {
+        Self { task, tries: 0 }
+    }
+
+    fn job(&self) -> Option<&dyn Job> {
+        match &self.task {
+            Task::Job(job) => Some(&**job),
+            Task::Settlement { .. } => None,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        match &self.task {
+            Task::Job(job) => job.is_wanted(),
+            // What became of a message is to be known, whoever waits for that.
+            Task::Settlement { .. } => true,
+        }
+    }
+
+    /// Everything of it was written that there is; or, of a message, nothing.
+    fn done(self, clock: Clock, settled: bool) {
+        match self.task {
+            Task::Job(job) => end(job, Ok(clock)),
+            // Whoever asked may have been ended meanwhile.
+            Task::Settlement { reply, .. } => drop(reply.send(Ok(settled))),
+        }
+    }
+
+    fn failed(self, error: BatchError) {
+        match self.task {
+            Task::Job(job) => end(job, Err(error)),
+            Task::Settlement { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// Ends a job. What it does then must not end the others; where it panics, the log has
+/// the place from the panic hook.
+fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
+    drop(catch_unwind(AssertUnwindSafe(move || job.end(how))));
+}
+
+/// Takes batches to the store, one after the other.
+pub(super) struct Writer<Store> {
+    store: Arc<Store>,
+    availability: Availability,
+    options: BatchOptions,
+}
+
+/// What became of a batch.
+enum Outcome {
+    /// These are to be tried again; all others have ended.
+    Again(Vec<Item>),
+    /// Nothing happened, because something about one of these is more than the store
+    /// takes.
+    Refused(Vec<Item>, StoreError),
+}
+
+impl<Store: RecordStore> Writer<Store> {
+    pub fn new(store: Arc<Store>, availability: Availability, options: BatchOptions) -> Self {
+        Self {
+            store,
+            availability,
+            options,
+        }
+    }
+
+    /// Works until nobody can submit anything any more, and everything has ended.
+    pub async fn run(self, mut waiting: mpsc::Receiver<Item>) {
+        let most = self.options.max_batch.max(1);
+        let mut batch = Vec::new();
+        loop {
+            if batch.is_empty() {
+                if waiting.recv_many(&mut batch, most).await == 0 {
+                    return;
+                }
+            } else {
+                // What is tried again comes first.
+                while batch.len() < most
+                    && let Ok(item) = waiting.try_recv()
+                {
+                    batch.push(item);
+                }
+            }
+            batch = self.work_off(batch).await;
+        }
+    }
+
+    /// Works a batch off, in ever smaller parts where it is more than the store takes,
+    /// so that strangers do not suffer from each other's data. Returns what is to be
+    /// tried again.
+    async fn work_off(&self, batch: Vec<Item>) -> Vec<Item> {
+        let mut again = Vec::new();
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            match self.attempt(part).await {
+                Outcome::Again(items) => again.extend(items),
+                Outcome::Refused(mut first, error) => {
+                    let second = first.split_off(first.len() / 2);
+                    if first.is_empty() {
+                        fail_all(second, &error.into());
+                    } else {
+                        parts.extend([second, first]);
+                    }
+                }
+            }
+        }
+        let mut left = Vec::with_capacity(again.len());
+        for mut item in again {
+            item.tries += 1;
+            if item.tries < MAX_TRIES {
+                left.push(item);
+            } else {
+                item.failed(BatchError::Outraced);
+            }
+        }
+        left
+    }
+
+    async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
+        batch.retain(Item::is_wanted);
+        if !self.availability.answers() {
+            let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
+            fail_all(batch, &gone.into());
+            return Outcome::Again(Vec::new());
+        }
+        let snapshot = match self.load(About::of(&batch)).await {
+            Ok(snapshot) => snapshot,
+            Err(StoreError::Conflict(_)) => return Outcome::Again(batch),
+            Err(error @ StoreError::Unavailable(_)) => {
+                fail_all(batch, &error.into());
+                return Outcome::Again(Vec::new());
+            }
+            Err(error) => return Outcome::Refused(batch, error),
+        };
+        let mut board = Board::new(snapshot, Version::random(&mut UnwrapErr(SysRng)));
+        let (waiting, mut again) = decide(&mut board, batch);
+        let clock = board.clock();
+        let (changes, pending) = board.close();
+        if changes.is_empty() {
+            return Outcome::Again(again);
+        }
+        match self.in_time(self.store.write(&changes)).await {
+            Ok(written) => again.extend(settle(waiting, &pending, &written, clock)),
+            Err(StoreError::Conflict(_)) => {
+                let nothing = Written::default();
+                again.extend(lost(waiting, Loss::Raced(&nothing)));
+            }
+            Err(error @ StoreError::Unavailable(_)) => {
+                let (jobs, settlements): (Vec<_>, _) = waiting
+                    .into_iter()
+                    .partition(|item| matches!(item.task, Task::Job(_)));
+                // The acknowledgement may have been lost: a job finds its own answer in
+                // the record, if it was written.
+                again.extend(lost(jobs, Loss::InDoubt));
+                fail_all(settlements, &error.into());
+            }
+            Err(error) => {
+                again.extend(lost(waiting, Loss::Raced(&Written::default())));
+                return Outcome::Refused(again, error);
+            }
+        }
+        Outcome::Again(again)
+    }
+
+    async fn load(&self, about: About) -> Result<Snapshot, StoreError> {
+        if about.records.is_empty() && about.limits.is_empty() {
+            // Settlements alone, which ask for no clock either.
+            return Ok(Snapshot {
+                clock: Clock::read_now(Timestamp::from_milliseconds(0), Instant::now()),
+                records: HashMap::new(),
+                limits: HashMap::new(),
+            });
+        }
+        self.in_time(self.store.load(&about.records, &about.limits))
+            .await
+    }
+
+    /// Awaits the store, but not longer than it may take.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+        let done = timeout(self.options.timeout, work).await;
+        let done = done.unwrap_or_else(no_answer);
+        if let Err(StoreError::Unavailable(cause)) = &done {
+            tracing::debug!(%cause, "[OTP] Store did not answer a batch");
+            self.availability.doubt();
+        }
+        done
+    }
+}
+
+/// What a batch is about, in the order of the keys, which is that of the indexes.
+struct About {
+    records: Vec<RecordKey>,
+    limits: Vec<LimitKey>,
+}
+
+impl About {
+    fn of(batch: &[Item]) -> Self {
+        let jobs = || batch.iter().filter_map(Item::job);
+        let mut records: Vec<RecordKey> = jobs().flat_map(Job::records).copied().collect();
+        let mut limits: Vec<LimitKey> = jobs().flat_map(Job::limits).copied().collect();
+        records.sort_unstable();
+        records.dedup();
+        limits.sort_unstable();
+        limits.dedup();
+        Self { records, limits }
+    }
+}
+
+/// Has everything decided, in order. Returns what waits for the write, and what has to
+/// wait for another batch; what needs no write has ended.
+fn decide(board: &mut Board, batch: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
+    let (mut waiting, mut again) = (Vec::with_capacity(batch.len()), Vec::new());
+    let mut settled = HashSet::new();
+    for mut item in batch {
+        match &mut item.task {
+            Task::Settlement { change, .. } => {
+                if settled.insert(change.message.id) {
+                    board.replace((**change).clone());
+                    waiting.push(item);
+                } else {
+                    again.push(item);
+                }
+            }
+            Task::Job(job) => {
+                let view = board.view();
+                let decided = catch_unwind(AssertUnwindSafe(|| job.decide(&view)));
+                let Ok(change) = decided else {
+                    item.failed(BatchError::Panicked);
+                    continue;
+                };
+                board.apply(job.records().first().copied(), change);
+                if board.is_pending(&**job) {
+                    waiting.push(item);
+                } else {
+                    item.done(board.clock(), false);
+                }
+            }
+        }
+    }
+    (waiting, again)
+}
+
+/// Ends what was written, and returns what was not.
+fn settle(batch: Vec<Item>, pending: &Pending, written: &Written, clock: Clock) -> Vec<Item> {
+    let mut undone = Vec::new();
+    for item in batch {
+        match &item.task {
+            Task::Settlement { change, .. } => {
+                let settled = written.messages.contains(&change.message.id);
+                item.done(clock, settled);
+            }
+            Task::Job(job) if pending.stands(&**job, written) => item.done(clock, false),
+            Task::Job(_) => undone.push(item),
+        }
+    }
+    lost(undone, Loss::Raced(written))
+}
+
+/// Tells jobs that what they decided did not stand.
+fn lost(mut batch: Vec<Item>, loss: Loss<'_>) -> Vec<Item> {
+    for item in &mut batch {
+        if let Task::Job(job) = &mut item.task {
+            job.lost(loss);
+        }
+    }
+    batch
+}
+
+fn fail_all(batch: Vec<Item>, error: &BatchError) {
+    for item in batch {
+        item.failed(error.clone());
+    }
+}

@@ -1,0 +1,450 @@
+//! `otpd bench` against real servers: what it counts, and how it ends.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::support::{Database, Ended, Kind, Proxy, Replica, otpd, run, token_digest};
+
+/// Neither a warm-up nor the time of a test.
+const AT_ONCE: [&str; 3] = ["--warm-up", "0s", "--quiet"];
+/// Until the test ends it.
+const ENDLESS: [&str; 4] = ["--duration", "1h", "--warm-up", "0s"];
+
+/// Where the result is written.
+fn result_file(database: &Database) -> PathBuf {
+    database.directory().join("result.json")
+}
+
+/// A load on `addresses`, of which the result is written to a file.
+fn load(database: &Database, addresses: &str, arguments: &[&str]) -> Command {
+    let mut command = otpd();
+    command
+        .args(["bench", "--address", addresses, "--json"])
+        .arg(result_file(database))
+        .args(arguments);
+    command
+}
+
+/// The result of a load.
+fn result(database: &Database) -> Value {
+    let text = fs::read_to_string(result_file(database)).expect("the result was written");
+    serde_json::from_str(&text).expect("the result is JSON")
+}
+
+/// Runs a load to its good end.
+fn run_load(database: &Database, addresses: &str, arguments: &[&str]) -> Value {
+    run(load(database, addresses, arguments).args(AT_ONCE)).done();
+    result(database)
+}
+
+/// Servers, and the files that hold their logs, with commas between.
+fn addresses_and_logs(database: &Database, replicas: &[Replica]) -> (String, String) {
+    let mut addresses = Vec::new();
+    let mut logs = Vec::new();
+    for (number, replica) in replicas.iter().enumerate() {
+        let log = database.directory().join(format!("log.{number}"));
+        replica.copy_log(&log);
+        logs.push(log.display().to_string());
+        addresses.push(replica.address().to_string());
+    }
+    (addresses.join(","), logs.join(","))
+}
+
+fn count(result: &Value, pointer: &str) -> u64 {
+    let value = result.pointer(pointer).and_then(Value::as_u64);
+    value.unwrap_or_else(|| panic!("no count {pointer} in {result:#}"))
+}
+
+/// How many records there are; each pair has one of its own, and so has the first one
+/// for each server, which does not count.
+async fn records(database: &Database) -> u64 {
+    let records = database.number("SELECT COUNT(*) FROM otp_record").await;
+    u64::try_from(records).expect("a count")
+}
+
+async fn pairs_are_counted_with_codes_from_the_log(kind: Kind, format: &str) {
+    let database = Database::new(kind).await;
+    let replica = [Replica::start_with(&database, &[("OTPD_LOG_FORMAT", format)]).await];
+    let process = format!("server={}", replica[0].id());
+    let (address, log) = addresses_and_logs(&database, &replica);
+    let arguments = ["--pairs", "200", "--codes", &log, "--process", &process];
+    let result = run_load(&database, &address, &arguments);
+
+    for (pointer, expected) in [
+        ("/pairs", 200),
+        ("/pairs_failed", 0),
+        ("/not_started", 0),
+        ("/violations", 0),
+        ("/send/count", 200),
+        ("/verify/count", 200),
+        ("/outcomes/VERIFIED", 200),
+        ("/settings/pairs", 200),
+    ] {
+        assert_eq!(count(&result, pointer), expected, "{pointer}");
+    }
+    assert_eq!(result["otpd"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        result["outcomes"].as_object().map(serde_json::Map::len),
+        Some(1)
+    );
+    assert_eq!(result["failures"], serde_json::json!({}));
+    let [p50, p90, p99, p999, max] = ["p50", "p90", "p99", "p999", "max"]
+        .map(|name| count(&result, &format!("/send/latency_microseconds/{name}")));
+    assert!(0 < p50 && p50 <= p90 && p90 <= p99 && p99 <= p999 && p999 <= max);
+    for number in [
+        "/seconds",
+        "/pairs_per_second",
+        "/verify/latency_microseconds/mean",
+        "/processes/0/cpu_seconds",
+        "/processes/0/cpu_microseconds_per_pair",
+        "/load_generator/cpu_microseconds_per_pair",
+    ] {
+        let value = result.pointer(number).and_then(Value::as_f64);
+        assert!(value > Some(0.0), "{number} in {result:#}");
+    }
+    assert_eq!(result["processes"][0]["name"], "server");
+    let resident = count(&result, "/processes/0/resident_bytes");
+    assert!(0 < resident && resident <= count(&result, "/processes/0/peak_resident_bytes"));
+    assert_eq!(records(&database).await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_are_counted_with_codes_from_a_text_log_on_postgres() {
+    pairs_are_counted_with_codes_from_the_log(Kind::Postgres, "text").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_are_counted_with_codes_from_a_json_log_on_sqlite() {
+    pairs_are_counted_with_codes_from_the_log(Kind::Sqlite, "json").await;
+}
+
+/// A server that returns codes to one caller, whose token is `known`.
+async fn serve_a_caller_who_delivers(database: &Database) -> Replica {
+    let configuration = database.configure(&format!(
+        "[callers.crm]\ntoken_sha256 = [\"{}\"]\ndelivers = true",
+        token_digest("known")
+    ));
+    Replica::start_with(database, &[("OTPD_CONFIG", &configuration)]).await
+}
+
+async fn a_caller_who_delivers_needs_no_log(kind: Kind) {
+    let database = Database::new(kind).await;
+    let replica = serve_a_caller_who_delivers(&database).await;
+    let address = replica.address().to_string();
+    let pairs = ["--pairs", "200", "--token", "known"];
+    let result = run_load(&database, &address, &pairs);
+    assert_eq!(count(&result, "/pairs"), 200);
+    assert_eq!(count(&result, "/outcomes/VERIFIED"), 200);
+    assert!(!result.to_string().contains("known"), "{result:#}");
+    assert_eq!(records(&database).await, 201);
+
+    let unknown = ["--pairs", "200", "--token", "other"];
+    let line = run(load(&database, &address, &unknown).args(AT_ONCE)).line(77);
+    let start = format!("otpd: {address}: CALLER_UNKNOWN: ");
+    assert!(line.starts_with(&start), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_delivers_needs_no_log_on_postgres() {
+    a_caller_who_delivers_needs_no_log(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_delivers_needs_no_log_on_sqlite() {
+    a_caller_who_delivers_needs_no_log(Kind::Sqlite).await;
+}
+
+async fn wrong_codes_come_before_right_ones(kind: Kind) {
+    let database = Database::new(kind).await;
+    let replica = [Replica::start(&database).await];
+    let (address, log) = addresses_and_logs(&database, &replica);
+    for (share, wrong) in [("1", 200), ("0.25", 50)] {
+        let arguments = [
+            "--pairs",
+            "200",
+            "--codes",
+            &log,
+            "--wrong-share",
+            share,
+            "--client-ips",
+            "0",
+        ];
+        let result = run_load(&database, &address, &arguments);
+        assert_eq!(count(&result, "/pairs"), 200);
+        assert_eq!(count(&result, "/outcomes/VERIFIED"), 200);
+        assert_eq!(count(&result, "/outcomes/WRONG_CODE"), wrong);
+        assert_eq!(count(&result, "/verify/count"), 200 + wrong);
+    }
+    assert_eq!(records(&database).await, 402);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_codes_come_before_right_ones_on_postgres() {
+    wrong_codes_come_before_right_ones(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_codes_come_before_right_ones_on_sqlite() {
+    wrong_codes_come_before_right_ones(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hammered_recipients_of_two_replicas_keep_the_rules() {
+    let database = Database::postgres().await;
+    // What would turn nearly everybody away.
+    let unlimited = [
+        ("OTPD_POLICY__SENDS_PER_HOUR", "0"),
+        ("OTPD_POLICY__SENDS_PER_DAY", "0"),
+        ("OTPD_POLICY__IP_FAILURES_PER_HOUR", "0"),
+        ("OTPD_POLICY__IP_SENDS_PER_HOUR", "0"),
+        ("OTPD_POLICY__FAILURE_DELAY", "0s"),
+    ];
+    let replicas = Replica::start_many_with(&database, 2, &unlimited).await;
+    let (addresses, logs) = addresses_and_logs(&database, &replicas);
+    let arguments = ["--pairs", "400", "--hot", "5", "--codes", &logs];
+    let result = run_load(&database, &addresses, &arguments);
+    assert_eq!(count(&result, "/violations"), 0);
+    for expected in ["VERIFIED", "WRONG_CODE", "NOT_FOUND", "RESEND_TOO_SOON"] {
+        let pointer = format!("/outcomes/{expected}");
+        assert!(count(&result, &pointer) > 0, "{result:#}");
+    }
+    // Those of the first pairs, and the hammered ones.
+    assert_eq!(records(&database).await, 2 + 5);
+    let verified = count(&result, "/outcomes/VERIFIED");
+    let mut told = 0;
+    for replica in replicas {
+        let (_, log) = replica.stop().await;
+        told += log.matches("OTP verified successfully").count();
+    }
+    assert_eq!(told as u64, verified + 2, "each was counted once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_at_a_rate_is_started_or_counted_as_not_started() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve_a_caller_who_delivers(&database).await;
+    let address = replica.address().to_string();
+    let slowly = ["--token", "known", "--pairs", "100", "--rate", "400"];
+    let result = run_load(&database, &address, &slowly);
+    assert_eq!(count(&result, "/pairs"), 100);
+    assert_eq!(count(&result, "/not_started"), 0);
+
+    // All at the same moment, of which one can run.
+    let at_once = [
+        "--token",
+        "known",
+        "--pairs",
+        "100",
+        "--rate",
+        "1e9",
+        "--in-flight",
+        "1",
+    ];
+    let result = run_load(&database, &address, &at_once);
+    let not_started = count(&result, "/not_started");
+    assert!(not_started > 0, "{result:#}");
+    assert_eq!(count(&result, "/pairs") + not_started, 100);
+}
+
+/// A load that goes on, and what it says meanwhile.
+struct Running {
+    child: Child,
+    progress: std::io::Lines<BufReader<ChildStderr>>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command
+            .args(ENDLESS)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary was built");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        Self {
+            child,
+            progress: BufReader::new(stderr).lines(),
+        }
+    }
+
+    /// Waits for a line of its progress.
+    fn wait_for(&mut self, wanted: impl Fn(&Progress) -> bool) {
+        loop {
+            let line = self.progress.next().expect("it goes on");
+            let line = line.expect("it speaks UTF-8");
+            if wanted(&Progress::of(&line)) {
+                return;
+            }
+        }
+    }
+
+    /// Interrupts it, as a person does by Ctrl-C, and returns how it ended.
+    fn interrupt(mut self) -> Option<i32> {
+        let kill = format!("kill -INT {}", self.child.id());
+        let killed = Command::new("sh").args(["-c", &kill]).status();
+        assert!(killed.expect("every system has a shell").success());
+        self.child.wait().expect("it is our child").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only where it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A line such as `   1 s  counted        1234 pairs/s  0 errors  …`.
+#[derive(Debug)]
+struct Progress {
+    pairs_a_second: u64,
+    errors: u64,
+}
+
+impl Progress {
+    fn of(line: &str) -> Self {
+        let before = |word: &str| {
+            let mut words = line.split_whitespace();
+            let mut last = "";
+            words.find_map(|next| {
+                (next == word).then_some(last).or_else(|| {
+                    last = next;
+                    None
+                })
+            })
+        };
+        let number = |word| before(word).and_then(|number| number.parse().ok());
+        Self {
+            pairs_a_second: number("pairs/s").unwrap_or_else(|| panic!("no rate in {line:?}")),
+            errors: number("errors").unwrap_or_else(|| panic!("no errors in {line:?}")),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_interrupts_a_load_still_gets_its_result() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve_a_caller_who_delivers(&database).await;
+    let address = replica.address().to_string();
+    let mut running = Running::start(load(&database, &address, &["--token", "known"]));
+    running.wait_for(|progress| progress.pairs_a_second > 0);
+    assert_eq!(running.interrupt(), Some(0));
+    let result = result(&database);
+    let pairs = count(&result, "/pairs");
+    assert!(pairs > 0 && count(&result, "/outcomes/VERIFIED") == pairs);
+    assert!(result["seconds"].as_f64() < Some(3_600.0), "{result:#}");
+    assert_eq!(result["failures"], serde_json::json!({}));
+    assert_eq!(records(&database).await, pairs + 1, "all were finished");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_is_opened_again() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve_a_caller_who_delivers(&database).await;
+    let proxy = Proxy::before(replica.address());
+    let address = proxy.address().to_string();
+    let mut running = Running::start(load(&database, &address, &["--token", "known"]));
+    running.wait_for(|progress| progress.pairs_a_second > 0);
+    proxy.cut();
+    running.wait_for(|progress| progress.errors > 0);
+    running.wait_for(|progress| progress.pairs_a_second > 0);
+    assert_eq!(running.interrupt(), Some(1));
+    let result = result(&database);
+    assert!(count(&result, "/pairs") > 0);
+    let failed = count(&result, "/pairs_failed");
+    let failures = result["failures"].as_object().expect("an object");
+    let counted: u64 = failures.values().filter_map(Value::as_u64).sum();
+    assert!(0 < failed && failed == counted, "{result:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_a_load_impossible_is_one_line() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = Replica::start(&database).await;
+    let address = replica.address().to_string();
+    let two = format!("{address},{address}");
+    let silent = database.directory().join("silent");
+    File::create(&silent).expect("the directory takes files");
+    let silent = silent.display().to_string();
+    let line = |addresses: &str, arguments: &[&str], code| -> String {
+        run(load(&database, addresses, arguments).args(AT_ONCE)).line(code)
+    };
+
+    let said = line("127.0.0.1:1", &[], 69);
+    assert!(
+        said.starts_with("otpd: cannot reach 127.0.0.1:1: "),
+        "{said}"
+    );
+    let said = line(&format!("{address},127.0.0.1:1"), &["--codes", &silent], 69);
+    assert!(
+        said.starts_with("otpd: cannot reach 127.0.0.1:1: "),
+        "{said}"
+    );
+    let said = line(&address, &[], 64);
+    let start = format!("otpd: {address} tells no codes; give its log by --codes FILE");
+    assert!(said.starts_with(&start), "{said}");
+    let said = line(&address, &["--codes", &silent], 64);
+    let start = format!("otpd: --codes: no code of {address} was told within 5 s; ");
+    assert!(said.starts_with(&start), "{said}");
+    let said = line(&address, &["--codes", "/nowhere/log"], 64);
+    assert!(said.starts_with("otpd: --codes: /nowhere/log: "), "{said}");
+    let said = line(&two, &["--connections", "1"], 64);
+    assert!(said.starts_with("otpd: --connections: "), "{said}");
+    let said = line(&address, &["--process", "server=4294967295"], 64);
+    assert!(
+        said.starts_with("otpd: --process: server=4294967295: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_no_load_can_be_made_of_is_wrong_usage() {
+    for (arguments, named) in [
+        (&["--pairs", "0"][..], "--pairs"),
+        (&["--pairs", "1", "--duration", "1s"], "--duration"),
+        (&["--duration", "soon"], "--duration"),
+        (&["--rate", "0"], "--rate"),
+        (&["--rate", "inf"], "--rate"),
+        (&["--wrong-share", "1.1"], "--wrong-share"),
+        (&["--regions", "41"], "--regions"),
+        (&["--client-ips", "131073"], "--client-ips"),
+        (&["--in-flight", "0"], "--in-flight"),
+        (&["--process", "1"], "--process"),
+    ] {
+        let said = run(otpd().arg("bench").args(arguments)).complaint(64);
+        assert!(said.contains(named), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_goes_to_standard_output_on_demand() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve_a_caller_who_delivers(&database).await;
+    let address = replica.address().to_string();
+    let bench = |json: &[&str]| -> Ended {
+        run(otpd()
+            .args(["bench", "--address", &address, "--token", "known"])
+            .args(["--pairs", "3"])
+            .args(AT_ONCE)
+            .args(json))
+    };
+    let json = bench(&["--json", "-"]).done();
+    let json: Value = serde_json::from_str(&json).expect("nothing but JSON");
+    assert_eq!(count(&json, "/pairs"), 3);
+    let table = bench(&[]).done();
+    assert!(table.starts_with("3 pairs in "), "{table}");
+    for line in [
+        "SendOtp            3 ",
+        "VerifyOtp          3 ",
+        "outcomes      VERIFIED 3\n",
+    ] {
+        assert!(table.contains(line), "no {line:?} in {table}");
+    }
+}
