@@ -26,7 +26,7 @@ use crate::domain::{LimitKey, Message, Record, RecordKey, Timestamp};
 use batcher::BatchOptions;
 pub use change::{Changes, LimitChange, MessageChange, RecordChange, Written};
 pub use clock::Clock;
-pub use postgres::PostgresStore;
+pub use postgres::{PostgresStore, SESSION_OPTIONS};
 pub use sqlite::SqliteStore;
 
 /// What is secret, as a store sees it: encrypted and authenticated.
@@ -121,8 +121,8 @@ pub trait RecordStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<VersionedMessage>, StoreError>> + Send;
 
     /// Removes up to `limit` records that are removable at `now`, as many limits that
-    /// are full, and as many removable messages that are final, and returns how many
-    /// in all.
+    /// are full (some stores leave them for an hour), and the removable messages that are
+    /// final of as many records, and returns how many in all.
     fn sweep(
         &self,
         now: Timestamp,

@@ -21,6 +21,27 @@ use crate::domain::{LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// What every session asks for, so that a statement's plan is the right one whatever the
+/// tables held when it was made: all that requests do is to find rows by their keys, and
+/// to match them with a batch.
+pub const SESSION_OPTIONS: [(&str, &str); 5] = [
+    // A plan made for the number of keys at hand may scan the whole table once that
+    // number is large. A generic one is made once, and kept.
+    ("plan_cache_mode", "force_generic_plan"),
+    // One that was made while the table was empty would scan it, and be kept while the
+    // table grows.
+    ("enable_seqscan", "off"),
+    // One that was made while the table had one row would go through the whole batch for
+    // each. A hash table of the batch is right for every size.
+    ("enable_nestloop", "off"),
+    ("enable_mergejoin", "off"),
+    // Compiling takes longer than what is compiled.
+    ("jit", "off"),
+];
+
+/// What the column full_hour counts in.
+const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;
+
 /// Records in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
@@ -39,9 +60,7 @@ impl PostgresStore {
         let connect_options = PgConnectOptions::from_str(url)
             .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
             .application_name("otpd")
-            // A plan made for the number of keys at hand may scan the whole table
-            // once that number is large; the generic one uses the primary key.
-            .options([("plan_cache_mode", "force_generic_plan")]);
+            .options(SESSION_OPTIONS);
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.timeout)
@@ -181,35 +200,37 @@ impl RecordStore for PostgresStore {
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
         self.in_time(async {
+            // Oldest first, which is the order of an index; and deleted in the order of the
+            // keys, which is that of whoever writes. An array, because a join would be
+            // planned once, for tables as small as they were then.
             let mut connection = self.borrow().await?;
             let records = sqlx::query!(
                 "DELETE FROM otp_record
-                 WHERE removable_at <= $1 AND record_key IN (
+                 WHERE removable_at <= $1 AND record_key = ANY (ARRAY (
                      SELECT record_key FROM otp_record WHERE removable_at <= $1
-                     ORDER BY record_key LIMIT $2
-                 )",
+                     ORDER BY removable_at LIMIT $2
+                 ))",
                 now.milliseconds(),
                 i64::from(limit),
             );
             let records = records.execute(&mut *connection).await?;
             let limits = sqlx::query!(
                 "DELETE FROM otp_limit
-                 WHERE full_at <= $1 AND limit_key IN (
-                     SELECT limit_key FROM otp_limit WHERE full_at <= $1
-                     ORDER BY limit_key LIMIT $2
-                 )",
-                now.milliseconds(),
+                 WHERE full_hour < $1 AND limit_key = ANY (ARRAY (
+                     SELECT limit_key FROM otp_limit WHERE full_hour < $1
+                     ORDER BY full_hour LIMIT $2
+                 ))",
+                now.milliseconds() / MILLISECONDS_OF_AN_HOUR,
                 i64::from(limit),
             );
             let limits = limits.execute(&mut *connection).await?;
             let messages = sqlx::query!(
                 "DELETE FROM otp_message
-                 WHERE removable_at <= $1 AND due_at IS NULL
-                     AND (record_key, message_id) IN (
-                         SELECT record_key, message_id FROM otp_message
-                         WHERE removable_at <= $1 AND due_at IS NULL
-                         ORDER BY record_key, message_id LIMIT $2
-                     )",
+                 WHERE removable_at <= $1 AND due_at IS NULL AND record_key = ANY (ARRAY (
+                     SELECT record_key FROM otp_message
+                     WHERE removable_at <= $1 AND due_at IS NULL
+                     ORDER BY removable_at LIMIT $2
+                 ))",
                 now.milliseconds(),
                 i64::from(limit),
             );

@@ -19,6 +19,7 @@ mod main_job;
 mod outage;
 mod outbox;
 mod phones;
+mod plans;
 mod process;
 mod production;
 mod production_files;

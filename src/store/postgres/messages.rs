@@ -70,7 +70,8 @@ pub(super) async fn replace(
              record_key, message_id, expected, version, state, sealed, provider, history,
              updated_at, expires_at, due_at, removable_at
          )
-         WHERE message.record_key = input.record_key AND message.message_id = input.message_id
+         WHERE message.record_key = ANY ($1)
+             AND message.record_key = input.record_key AND message.message_id = input.message_id
              AND message.version = input.expected
          RETURNING message.message_id",
         &columns.record_key as &[&[u8]],

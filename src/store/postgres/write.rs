@@ -9,7 +9,8 @@ use super::{
 };
 use crate::domain::{LimitKey, MessageId, RecordKey};
 
-/// Writes what of `changes` is as expected: first limits, then the records all of
+/// Writes what of `changes` is as expected (found by the keys first, so that an index is
+/// used whatever the planner thinks of the batch): first limits, then the records all of
 /// whose limits were written, then the messages whose records were; and old messages.
 #[expect(
     clippy::too_many_lines,
@@ -38,7 +39,8 @@ pub(super) async fn write(
             UPDATE otp_limit AS old
             SET version = input.version, full_at = input.full_at
             FROM limit_input AS input
-            WHERE old.limit_key = input.limit_key AND old.version = input.expected
+            WHERE old.limit_key = ANY ($1)
+                AND old.limit_key = input.limit_key AND old.version = input.expected
             RETURNING old.limit_key
         ),
         limit_inserted AS (
@@ -80,7 +82,8 @@ pub(super) async fn write(
                 written_at = input.written_at, removable_at = input.removable_at,
                 sends = input.sends
             FROM input
-            WHERE record.record_key = input.record_key AND record.version = input.expected
+            WHERE record.record_key = ANY ($7)
+                AND record.record_key = input.record_key AND record.version = input.expected
             RETURNING record.record_key
         ),
         inserted AS (
@@ -129,7 +132,8 @@ pub(super) async fn write(
                 record_key, message_id, expected, version, state, sealed, provider, history,
                 updated_at, expires_at, due_at, removable_at
             )
-            WHERE message.record_key = input.record_key
+            WHERE message.record_key = ANY ($43)
+                AND message.record_key = input.record_key
                 AND message.message_id = input.message_id
                 AND message.version = input.expected
             RETURNING message.message_id

@@ -342,18 +342,20 @@ async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
 }
 
 async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
-    let now = Timestamp::from_milliseconds(1_000_000);
+    const NOW: i64 = 100_000_000;
+    const HOUR: i64 = 3_600_000;
+    let now = Timestamp::from_milliseconds(NOW);
     let removable_at = |milliseconds| RecordChange {
         removable_at: Timestamp::from_milliseconds(milliseconds),
         ..new_record()
     };
-    let past: Vec<RecordChange> = (0..5).map(|age| removable_at(1_000_000 - age)).collect();
-    let future = removable_at(1_000_001);
+    let past: Vec<RecordChange> = (0..5).map(|age| removable_at(NOW - age)).collect();
+    let future = removable_at(NOW + 1);
     let limit = |milliseconds| LimitChange {
         full_at: Timestamp::from_milliseconds(milliseconds),
         ..new_limit()
     };
-    let limits = [limit(1_000_000), limit(1_000_001)];
+    let limits = [limit(NOW - HOUR), limit(NOW + 1)];
     let setup = Changes {
         limits: limits.to_vec(),
         ..Changes::default()
