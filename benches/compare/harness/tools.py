@@ -1,0 +1,104 @@
+"""What the comparison builds and installs, all of it below target/."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .processes import Fleet, ProcessFailed
+
+COMPARE = Path(__file__).resolve().parents[1]
+# A release build with thin LTO takes minutes on a small machine.
+BUILD_TIMEOUT = 3600.0
+INSTALL_TIMEOUT = 900.0
+
+
+class Tools:
+    """Each is made at its first use, so that a run without a system needs none of its
+    tools."""
+
+    def __init__(self, fleet: Fleet, repository: Path, otpd: Path | None) -> None:
+        self._fleet = fleet
+        self._repository = repository
+        self._otpd = otpd
+        self._load: Path | None = None
+        self._target = repository / "target/compare"
+
+    def otpd(self) -> Path:
+        """The server, as it is released: the path that was given, else it is built."""
+        if self._otpd is None:
+            self._cargo(["build", "--release", "--bin", "otpd"])
+            self._otpd = self._target_directory() / "release/otpd"
+        return self._otpd
+
+    def load(self) -> Path:
+        """The load generator of this directory, which is also the echo server."""
+        if self._load is None:
+            output = self._cargo(["bench", "--no-run", "--bench", "compare_load",
+                                  "--message-format=json"])
+            self._load = executable(output, "compare_load")
+        return self._load
+
+    def python(self) -> Path:
+        """A Python that has what django/requirements.txt says."""
+        requirements = COMPARE / "django/requirements.txt"
+        directory = self._target / "django"
+        done = directory / "requirements.txt"
+        if not (done.exists() and filecmp.cmp(requirements, done, shallow=False)):
+            say("installing Django into target/compare")
+            shutil.rmtree(directory, ignore_errors=True)
+            self._install([sys.executable, "-m", "venv", directory])
+            self._install([directory / "bin/pip", "install", "--quiet", "--no-deps",
+                           "--disable-pip-version-check", "--requirement", requirements])
+            # Last, so that an interrupted installation is not taken for a whole one.
+            shutil.copy(requirements, done)
+        return directory / "bin/python"
+
+    def better_auth(self) -> Path:
+        """A directory with the service and its packages."""
+        source = COMPARE / "better_auth"
+        directory = self._target / "better_auth"
+        lock, done = source / "package-lock.json", directory / "installed.json"
+        if not (done.exists() and filecmp.cmp(lock, done, shallow=False)):
+            if not shutil.which("npm"):
+                raise ProcessFailed("better-auth needs Node 20 and npm")
+            say("installing better-auth into target/compare")
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            shutil.copy(source / "package.json", directory)
+            shutil.copy(lock, directory)
+            self._install(["npm", "ci", "--silent", "--ignore-scripts"], directory)
+            shutil.copy(lock, done)
+        shutil.copy(source / "service.mjs", directory)
+        return directory
+
+    def _cargo(self, arguments: list[str]) -> str:
+        say(f"cargo {' '.join(arguments[:2])} {arguments[-1]}")
+        command = [os.environ.get("CARGO", "cargo"), *arguments, "--locked"]
+        done = self._fleet.run(command, timeout=BUILD_TIMEOUT, directory=self._repository)
+        return done.output
+
+    def _target_directory(self) -> Path:
+        output = self._cargo(["metadata", "--no-deps", "--format-version=1"])
+        return Path(json.loads(output)["target_directory"])
+
+    def _install(self, command: list[str | Path], directory: Path | None = None) -> None:
+        self._fleet.run(command, timeout=INSTALL_TIMEOUT, directory=directory)
+
+
+def executable(messages: str, name: str) -> Path:
+    """Where cargo put the program of the target `name`, by its messages."""
+    for line in messages.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] == name:
+            return Path(message["executable"])
+    raise ProcessFailed(f"cargo built no {name}")
+
+
+def say(text: str) -> None:
+    """Progress, which is not a result."""
+    print(f"  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,64 @@
+//! The load generator of benches/compare for services that are not otpd, the bare gRPC
+//! server that it compares with, and the watch on how soon otpd serves. `otpd bench` is the
+//! generator for otpd itself.
+
+mod echo;
+mod http;
+mod latency;
+mod serving;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// What `cargo bench` gives to every benchmark; not for people.
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sends and verifies codes over HTTP/1.1, and prints what came of it as JSON.
+    Http(http::Options),
+    /// Serves one gRPC method that gives back what it gets.
+    EchoServe(echo::ServeOptions),
+    /// Calls that method, and prints what came of it as JSON.
+    EchoLoad(echo::LoadOptions),
+    /// Starts a server, and prints how long it takes until its health is SERVING.
+    Serving(serving::Options),
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let Some(command) = Arguments::parse().command else {
+        println!("The comparison is run by benches/compare/run.");
+        return ExitCode::SUCCESS;
+    };
+    // One thread: the services that are measured share the cores with this.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    if matches!(command, Command::EchoServe(_)) {
+        runtime = tokio::runtime::Builder::new_multi_thread();
+    }
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .expect("the system gives a process threads and a poll");
+    let outcome = match command {
+        Command::Http(options) => runtime.block_on(http::run(&options)),
+        Command::EchoServe(options) => runtime.block_on(echo::serve(&options)),
+        Command::EchoLoad(options) => runtime.block_on(echo::load(&options)),
+        Command::Serving(options) => runtime.block_on(serving::run(&options)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare_load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

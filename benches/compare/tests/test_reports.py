@@ -1,0 +1,116 @@
+"""What programs print is read right, and what is reported follows from it."""
+
+import unittest
+import xml.etree.ElementTree as xml
+
+from harness.chart import in_flight_chart, systems_chart
+from harness.command import PART
+from harness.goals import verdicts
+from harness.page import number, page
+from harness.postgres import fdatasync_line
+from harness.processes import ProcessFailed
+from harness.rounds import QUICK, all_systems, chosen
+from harness.systems.pgbench import parse
+from harness.tools import executable
+
+from .figures import results, run
+
+PGBENCH = """transaction type: full_statements.sql
+number of clients: 16
+number of transactions actually processed: 2190
+number of failed transactions: {failed} (0.000%)
+latency average = 14.612 ms
+initial connection time = 31.123 ms
+tps = 1095.000000 (without initial connection time)
+"""
+
+
+class Reading(unittest.TestCase):
+    def test_pgbench(self) -> None:
+        load = parse(PGBENCH.format(failed=0), 0.5)
+        self.assertEqual((load.pairs, load.seconds), (2190, 2.0))
+        self.assertEqual(load.details["pair_latency_microseconds"]["mean"], 14612)
+        with self.assertRaises(ProcessFailed):
+            parse(PGBENCH.format(failed=1), 0.5)
+        with self.assertRaises(ProcessFailed):
+            parse("pgbench: error", 0.5)
+
+    def test_pg_test_fsync(self) -> None:
+        text = ("        open_datasync                      2,6 ops/sec\n"
+                "        fdatasync                        3021.300 ops/sec     331 usecs/op\n")
+        self.assertEqual(fdatasync_line(text),
+                         {"operations_per_second": 3021.3, "microseconds": 331})
+        self.assertIsNone(fdatasync_line("fdatasync   \n"))
+
+    def test_cargo(self) -> None:
+        messages = ('{"reason":"compiler-artifact","target":{"name":"otpd"},"executable":null}\n'
+                    '{"target":{"name":"compare_load"},"executable":"/x/compare_load-1"}\n')
+        self.assertEqual(str(executable(messages, "compare_load")), "/x/compare_load-1")
+
+
+class Reporting(unittest.TestCase):
+    def verdict(self, beginning: str, *rounds: dict, **others):
+        found = verdicts(results(list(rounds), **others))
+        return next(one for one in found if beginning in one.goal.text)
+
+    def test_a_ratio_is_of_each_round_by_itself(self) -> None:
+        # Of the medians it would be 5; the rounds say 10, 2 and 3.
+        rounds = [{"otpd-postgres-256": run(ours), "pgbench-full-16": run(theirs)}
+                  for ours, theirs in ((1000, 100), (500, 250), (300, 100))]
+        verdict = self.verdict("full work", *rounds)
+        self.assertEqual((verdict.value, verdict.reached), (3, False))
+
+    def test_rounds_in_which_a_system_failed_are_left_out(self) -> None:
+        good = {"otpd-postgres-256": run(900), "pgbench-full-16": run(200)}
+        bad = {"otpd-postgres-256": run(900), "pgbench-full-16": {"failed": "no"}}
+        self.assertEqual(self.verdict("full work", good, bad).values, [4.5])
+        self.assertIsNone(self.verdict("full work", bad).reached)
+
+    def test_below_a_goal_is_said_as_plainly_as_above_it(self) -> None:
+        rounds = [{"otpd-postgres-256": run(300), "pgbench-full-16": run(100),
+                   "pgbench-bare-16": run(100), "better-auth": {"failed": "no Node"}}]
+        text = page(results(rounds, churn={"failed": "cut short"}))
+        self.assertIn("| 3.00 × | – | ≥ 4.00 × | **not reached** |", text)
+        self.assertIn("| 3.00 × | – | ≥ 2.00 × | reached |", text)
+        self.assertIn("- better-auth, round 1: failed: no Node", text)
+        self.assertIn("- churn: failed: cut short", text)
+
+    def test_cpu_is_of_service_and_database(self) -> None:
+        rounds = [{"otpd-postgres-256": run(300, 20, 30), "django-60": run(3, 4000, 1000)}]
+        self.assertEqual(self.verdict("CPU per pair, service", *rounds).value, 100)
+
+    def test_numbers_have_three_digits(self) -> None:
+        told = [number(value) for value in (0, 0.8, 4.567, 45.67, 456.7, 4567.8)]
+        self.assertEqual(told, ["0", "0.80", "4.57", "45.7", "457", "4,568"])
+
+    def test_charts_are_whole(self) -> None:
+        rounds = [{system.name: run(100) for system in all_systems()}]
+        for chart in (systems_chart(results(rounds)), in_flight_chart(results(rounds)),
+                      systems_chart(results([{}])), in_flight_chart(results([{}]))):
+            xml.fromstring(chart)
+
+    def test_the_part_between_the_marks_is_replaced(self) -> None:
+        text = "a\n<!-- comparison: by run -->\nold\n<!-- comparison: end -->\nb\n"
+        replaced = PART.sub(lambda ends: f"{ends[1]}new\n{ends[2]}", text)
+        self.assertEqual(replaced, text.replace("old", "new"))
+
+
+class Choosing(unittest.TestCase):
+    def names(self, *arguments) -> list[str]:
+        return [system.name for system in chosen(*arguments)]
+
+    def test_names_and_patterns(self) -> None:
+        self.assertEqual(self.names(["echo", "django-*"], False, False),
+                         ["django-0", "django-60", "django-lean-60", "echo"])
+        with self.assertRaisesRegex(ValueError, "no system is called ech"):
+            chosen(["ech"], False, False)
+
+    def test_the_forms(self) -> None:
+        self.assertEqual(set(self.names([], True, False)), set(QUICK))
+        self.assertNotIn("otpd-large", self.names([], False, False))
+        self.assertIn("otpd-large", self.names([], False, True))
+        self.assertNotIn("pgbench-functions-16", self.names([], False, True))
+
+
+if __name__ == "__main__":
+    unittest.main()

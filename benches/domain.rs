@@ -1,0 +1,300 @@
+//! What the rules cost by themselves, without a store and without a network:
+//! `cargo bench --bench domain`. With names it measures only those that hold one of them.
+
+use std::{collections::BTreeMap, hint::black_box, net::IpAddr, time::Duration};
+
+use criterion::{BatchSize, Criterion, Throughput};
+use otpd::{
+    domain::{
+        Answer, CallerName, ChallengeFilter, ChallengeNonce, Channel, Code, Content, History,
+        LimitName, Memory, Message, MessageId, MessageRequest, MessageState, Policy, Purpose, Rate,
+        Recipient, Record, RecordKey, Region, RequestIdentity, Secret, SendRequest, SharedLimit,
+        Timestamp, TypedCode, VerifyRequest, send, verify,
+    },
+    keys::{KeyRing, SystemRandom, system_random},
+};
+
+/// The regions whose phone numbers are read, of many calling codes and plans.
+const REGIONS: [&str; 20] = [
+    "RU", "KZ", "US", "DE", "GB", "FR", "UA", "TR", "KR", "CN", "CO", "PE", "BD", "PK", "EG", "IR",
+    "SE", "BE", "DK", "CH",
+];
+/// Written phone numbers, as the tests have them.
+const PHONES: &str = include_str!("../tests/corpus/phones.tsv");
+const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
+const RECIPIENT: &str = "+79991234567";
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .measurement_time(Duration::from_secs(3))
+        .configure_from_args();
+    rules(&mut criterion);
+    limits(&mut criterion);
+    recipients(&mut criterion);
+    codes(&mut criterion);
+    keys(&mut criterion);
+    memory(&mut criterion);
+    criterion.final_summary();
+}
+
+/// Everything that a request needs besides a record.
+struct World {
+    policy: Policy,
+    caller: CallerName,
+    recipient: Recipient,
+    purpose: Purpose,
+    variables: BTreeMap<String, String>,
+    random: SystemRandom,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            policy: Policy::default(),
+            caller: CallerName::new("crm"),
+            recipient: Recipient::from_canonical(RECIPIENT.to_owned()),
+            purpose: Purpose::default(),
+            variables: BTreeMap::new(),
+            random: system_random(),
+        }
+    }
+
+    /// A limit by client address, as a store has it once it was used.
+    fn limit(&self, name: LimitName) -> SharedLimit {
+        SharedLimit {
+            name,
+            rate: self
+                .policy
+                .rate(name)
+                .expect("the default policy has limits by client address"),
+            full_at: Some(NOW.plus(Duration::from_mins(1))),
+            paid: false,
+        }
+    }
+
+    /// Sends a code, and returns the record with the code that was sent.
+    fn send(&mut self) -> (Record, Code) {
+        let identity = identity(1);
+        let request = SendRequest {
+            identity: &identity,
+            caller: &self.caller,
+            recipient: &self.recipient,
+            purpose: &self.purpose,
+            channel: Channel::Sms,
+            test: None,
+            barred: None,
+            message: Some(&MessageRequest {
+                id: MessageId([7; 16]),
+                lease: Some(Duration::from_secs(15)),
+                locale: "en",
+                variables: &self.variables,
+                client_ip: Some(client_ip()),
+            }),
+        };
+        let limits = [self.limit(LimitName::IpSendsPerHour)];
+        let decision = send(None, &limits, &request, &self.policy, NOW, &mut self.random);
+        let sent = decision.answer.expect("nothing was sent before");
+        let record = decision.write.expect("a send is written");
+        (record, sent.code.expect("a new code is told"))
+    }
+
+    /// Judges `typed`, two seconds after the send.
+    fn verify(&self, record: Record, typed: &TypedCode) -> Record {
+        let identity = identity(2);
+        let request = VerifyRequest {
+            identity: &identity,
+            code: typed,
+            challenge: ChallengeFilter::Newest,
+        };
+        let limits = [self.limit(LimitName::IpFailuresPerHour)];
+        let now = NOW.plus(Duration::from_secs(2));
+        let decision = verify(Some(record), &limits, &request, &self.policy, now);
+        assert!(decision.answer.is_ok(), "the code is live");
+        decision.write.expect("a judged answer is written")
+    }
+}
+
+fn identity(request: u8) -> RequestIdentity {
+    RequestIdentity {
+        id: [request; 16],
+        fields: [3; 16],
+        writer: u64::MAX / u64::from(request),
+        named: true,
+    }
+}
+
+fn client_ip() -> IpAddr {
+    IpAddr::from([203, 0, 113, 7])
+}
+
+fn typed(digits: &str) -> TypedCode {
+    TypedCode::parse(digits).expect("digits can be typed")
+}
+
+fn rules(criterion: &mut Criterion) {
+    let mut world = World::new();
+    criterion.bench_function("send a first code", |bencher| bencher.iter(|| world.send()));
+    let (record, code) = world.send();
+    let right = typed(code.expose());
+    let wrong = typed(if code.expose() == "000000" {
+        "000001"
+    } else {
+        "000000"
+    });
+    for (name, typed) in [("verify, right", &right), ("verify, wrong", &wrong)] {
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || record.clone(),
+                |record| world.verify(record, typed),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+fn limits(criterion: &mut Criterion) {
+    let rate = Rate::new(60, Duration::from_hours(1)).expect("60 is not off");
+    let mut group = criterion.benchmark_group("take of a limit");
+    for (name, ahead) in [("there is room", 1), ("it is used up", 60)] {
+        let full_at = Some(NOW.plus(Duration::from_mins(ahead)));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| rate.take(black_box(full_at), NOW));
+        });
+    }
+    group.finish();
+}
+
+/// Every form of the corpus that is valid in one of the regions.
+fn recipients(criterion: &mut Criterion) {
+    let forms: Vec<(Region, &str)> = PHONES.lines().filter_map(valid_form).collect();
+    let count = u64::try_from(forms.len()).expect("a length in memory fits 64 bits");
+    let mut group = criterion.benchmark_group("read recipients");
+    group.throughput(Throughput::Elements(count));
+    group.bench_function("phone numbers of 20 regions", |bencher| {
+        bencher.iter(|| {
+            for (region, written) in &forms {
+                Recipient::parse(black_box(written), Some(*region))
+                    .expect("the corpus says that it is valid");
+            }
+        });
+    });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("an e-mail address", |bencher| {
+        bencher.iter(|| Recipient::parse(black_box("Someone.Else@Example.COM"), None));
+    });
+    group.finish();
+}
+
+fn valid_form(line: &str) -> Option<(Region, &str)> {
+    let mut fields = line.split('\t');
+    let (region, written, expected) = (fields.next()?, fields.next()?, fields.next()?);
+    let read = REGIONS.contains(&region) && expected.starts_with('+');
+    Some((region.parse().ok().filter(|_| read)?, written))
+}
+
+fn codes(criterion: &mut Criterion) {
+    let mut random = system_random();
+    criterion.bench_function("make a code", |bencher| {
+        bencher.iter(|| Code::generate(6, &mut random));
+    });
+    criterion.bench_function("read a typed code", |bencher| {
+        bencher.iter(|| TypedCode::parse(black_box("123 456")));
+    });
+}
+
+fn keys(criterion: &mut Criterion) {
+    let mut random = system_random();
+    let ring = KeyRing::parse(&KeyRing::generate(&mut random)).expect("a new key ring is whole");
+    let world = World::new();
+    criterion.bench_function("key of a record", |bencher| {
+        bencher
+            .iter(|| ring.record_key(&world.caller, black_box(&world.recipient), &world.purpose));
+    });
+    let key = ring.record_key(&world.caller, &world.recipient, &world.purpose);
+    let nonce = ChallengeNonce([5; 16]);
+    let secret = Secret {
+        code: Code::from_digits("123456").expect("six digits are a code"),
+        recipient: world.recipient.clone(),
+    };
+    criterion.bench_function("seal a secret", |bencher| {
+        bencher.iter(|| ring.seal(&key, &nonce, &secret, &mut random));
+    });
+    let sealed = ring.seal(&key, &nonce, &secret, &mut random);
+    criterion.bench_function("open a secret", |bencher| {
+        bencher.iter(|| ring.open(&key, &nonce, black_box(&sealed)));
+    });
+    contents(criterion, &ring, key, nonce, &secret);
+}
+
+fn contents(
+    criterion: &mut Criterion,
+    ring: &KeyRing,
+    key: RecordKey,
+    nonce: ChallengeNonce,
+    secret: &Secret,
+) {
+    let id = MessageId([7; 16]);
+    let mut random = system_random();
+    let message = Message {
+        id,
+        challenge: nonce,
+        channel: Channel::Sms,
+        predecessors: 0,
+        state: MessageState::Sending(Content {
+            recipient: secret.recipient.clone(),
+            code: secret.code.clone(),
+            locale: "en".to_owned(),
+            variables: BTreeMap::new(),
+            client_ip: Some(client_ip()),
+        }),
+        provider: String::new(),
+        history: History::default(),
+        created_at: NOW,
+        updated_at: NOW,
+        expires_at: NOW,
+        due_at: Some(NOW),
+    };
+    criterion.bench_function("seal a content", |bencher| {
+        bencher.iter_batched(
+            || message.clone(),
+            |message| ring.seal_message(&key, message, &mut random),
+            BatchSize::SmallInput,
+        );
+    });
+    let sealed = ring.seal_message(&key, message.clone(), &mut random);
+    let sealed = sealed.content().expect("the message is not final");
+    criterion.bench_function("open a content", |bencher| {
+        bencher.iter(|| ring.open_content(&key, &nonce, &id, black_box(sealed)));
+    });
+}
+
+/// Ids of requests in a record that remembers as many as its own limits leave room for in
+/// the time, and in a full one.
+fn memory(criterion: &mut Criterion) {
+    let policy = Policy::default();
+    let answer = Answer::Verified {
+        challenge: ChallengeNonce([5; 16]),
+        at: NOW,
+    };
+    let mut group = criterion.benchmark_group("request ids");
+    for remembered in [2_u8, 25, 255] {
+        let memory = (0..remembered).fold(Memory::default(), |memory, request| {
+            memory.and(&identity(request.saturating_add(1)), answer, &policy, NOW)
+        });
+        let unknown = RequestIdentity {
+            id: [0; 16],
+            ..identity(1)
+        };
+        group.bench_function(format!("ask for one among {remembered}"), |bencher| {
+            bencher.iter(|| memory.recall(black_box(&unknown), NOW));
+        });
+        group.bench_function(format!("add one to {remembered}"), |bencher| {
+            bencher.iter_batched(
+                || memory.clone(),
+                |memory| memory.and(&unknown, answer, &policy, NOW),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
