@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
-from . import churn, machine
+from . import churn, machine, profile
 from .chart import in_flight_chart, systems_chart
 from .measurement import Bench, Plan
 from .page import page, plain
@@ -26,11 +26,14 @@ from .tools import Tools, say
 REPOSITORY = Path(__file__).resolve().parents[3]
 LATEST = REPOSITORY / "benches/compare/results/latest.json"
 DOCUMENTATION = REPOSITORY / "docs/performance"
+# Where the server's time went when it was profiled last.
+PROFILE = REPOSITORY / "benches/compare/results/profile.json"
 # What a run writes down that is not for the documentation.
 LAST = REPOSITORY / "target/compare/results.json"
 PAGE = REPOSITORY / "docs/performance.md"
 # Where that page takes in what a run found.
 PART = re.compile(r"(<!-- comparison: .*? -->\n).*?(<!-- comparison: end -->)", re.DOTALL)
+PROFILE_PART = re.compile(r"(<!-- profile: .*? -->\n).*?(<!-- profile: end -->)", re.DOTALL)
 
 FULL = Plan(seconds=10, warm_up=3)
 QUICK = Plan(seconds=2, warm_up=1)
@@ -58,6 +61,13 @@ def main() -> int:
     for kind in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(kind, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
+        if options.profile:
+            with prepared(options) as bench:
+                bench.tools = bench.tools.named()
+                found = profile.run(bench, DOCUMENTATION)
+            PROFILE.write_text(as_json(found))
+            print(profile.table(found))
+            return write_page(json.loads(LATEST.read_text())) if LATEST.exists() else 0
         results = run(options, systems)
     except KeyboardInterrupt:
         say("interrupted; everything that was started has been ended")
@@ -88,6 +98,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="otpd also on 5,000,000 records (about 5 GB of disk, and minutes to fill)")
     add("--churn", type=float, nargs="?", const=10.0, metavar="MINUTES",
         help="after the rounds, minutes of load with sweeping, measured before and after [10]")
+    add("--profile", action="store_true",
+        help="instead: samples where the server's time goes, and writes that into docs/performance "
+        "(needs perf)")
     add("--write", action="store_true",
         help="keeps the figures in benches/compare/results and writes docs/performance")
     add("--page", action="store_true", help="only rewrites docs/performance from kept figures")
@@ -103,18 +116,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def run(options: argparse.Namespace, systems: list) -> dict:
     """Everything between the start of PostgreSQL and its end."""
-    plan = QUICK if options.quick else FULL
-    plan = Plan(options.seconds or plan.seconds,
-                plan.warm_up if options.warm_up is None else options.warm_up)
     rounds = options.rounds or (1 if options.quick else 5)
-    with everything_ended() as (fleet, keep):
-        tools = Tools(fleet, REPOSITORY, options.otpd and options.otpd.resolve())
-        parent = options.data or on_a_disk()
-        postgres = Postgres(fleet, find_programs(REPOSITORY), parent.resolve())
-        keep(postgres.stop)
-        postgres.start()
-        scratch = temporary(keep, parent)
-        bench = Bench(fleet, postgres, REPOSITORY, scratch, temporary(keep, in_memory()), plan, tools)
+    with prepared(options) as bench:
         choice: Choice = prepare(bench, systems, options.records)
         results = {
             "date": machine.today(),
@@ -131,6 +134,22 @@ def run(options: argparse.Namespace, systems: list) -> dict:
             except Exception as error:  # the rounds' figures are good all the same
                 results["churn"] = {"failed": described(error)}
         return results
+
+
+@contextmanager
+def prepared(options: argparse.Namespace) -> Iterator[Bench]:
+    """PostgreSQL, directories and tools, until the end of the block."""
+    plan = QUICK if options.quick else FULL
+    plan = Plan(options.seconds or plan.seconds,
+                plan.warm_up if options.warm_up is None else options.warm_up)
+    with everything_ended() as (fleet, keep):
+        tools = Tools(fleet, REPOSITORY, options.otpd and options.otpd.resolve())
+        parent = options.data or on_a_disk()
+        postgres = Postgres(fleet, find_programs(REPOSITORY), parent.resolve())
+        keep(postgres.stop)
+        postgres.start()
+        scratch = temporary(keep, parent)
+        yield Bench(fleet, postgres, REPOSITORY, scratch, temporary(keep, in_memory()), plan, tools)
 
 
 @contextmanager
@@ -187,14 +206,17 @@ def has_failed(results: dict) -> bool:
 
 def documents(results: dict) -> dict[Path, str]:
     """What is written into the documentation, by file."""
+    parts = profile.table(json.loads(PROFILE.read_text())) if PROFILE.exists() else ""
     found = {
         DOCUMENTATION / "comparison.md": page(results),
         DOCUMENTATION / "systems.svg": systems_chart(results),
         DOCUMENTATION / "in_flight.svg": in_flight_chart(results),
     }
-    if PAGE.exists() and PART.search(PAGE.read_text()):
-        part = page(results, "performance/")
-        found[PAGE] = PART.sub(lambda ends: f"{ends[1]}\n{part}\n{ends[2]}", PAGE.read_text())
+    if PAGE.exists():
+        text = PAGE.read_text()
+        for pattern, part in ((PART, page(results, "performance/")), (PROFILE_PART, parts)):
+            text = pattern.sub(lambda ends, part=part: f"{ends[1]}\n{part}\n{ends[2]}", text)
+        found[PAGE] = text
     return found
 
 

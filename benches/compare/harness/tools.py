@@ -31,9 +31,12 @@ class Tools:
     def otpd(self) -> Path:
         """The server, as it is released: the path that was given, else it is built."""
         if self._otpd is None:
-            self._cargo(["build", "--release", "--bin", "otpd"])
-            self._otpd = self._target_directory() / "release/otpd"
+            self._otpd = self._built("release")
         return self._otpd
+
+    def named(self) -> "Tools":
+        """The same with a server whose functions have names, for a profiler."""
+        return Tools(self._fleet, self._repository, self._built("profiling"))
 
     def load(self) -> Path:
         """The load generator of this directory, which is also the echo server."""
@@ -42,6 +45,15 @@ class Tools:
                                   "--message-format=json"])
             self._load = executable(output, "compare_load")
         return self._load
+
+    def inferno(self, version: str) -> Path:
+        """The program that draws flame graphs."""
+        program = self._target / "inferno/bin/inferno-flamegraph"
+        if not program.exists():
+            say("installing inferno into target/compare")
+            self._install(["cargo", "install", "inferno", "--quiet", "--locked", "--version", version,
+                           "--bin", "inferno-flamegraph", "--root", self._target / "inferno"])
+        return program
 
     def python(self) -> Path:
         """A Python that has what django/requirements.txt says."""
@@ -75,6 +87,10 @@ class Tools:
             shutil.copy(lock, done)
         shutil.copy(source / "service.mjs", directory)
         return directory
+
+    def _built(self, profile: str) -> Path:
+        self._cargo(["build", f"--profile={profile}", "--bin", "otpd"])
+        return self._target_directory() / profile / "otpd"
 
     def _cargo(self, arguments: list[str]) -> str:
         say(f"cargo {' '.join(arguments[:2])} {arguments[-1]}")

@@ -1,0 +1,132 @@
+"""Where the server's time goes: sampled stacks, summed up by part, and as a flame graph."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+from .measurement import Bench
+from .processes import ProcessFailed, cpu_seconds
+from .systems.otpd import (
+    DATABASE, LIMITS, TEMPLATE, otpd_load, prepare, serving,
+)
+from .tools import say
+
+IN_FLIGHT = 256
+SAMPLES_PER_SECOND = 997
+# The version of inferno, which draws the flame graph.
+INFERNO = "0.12.8"
+
+# What a stack is counted for, by the innermost of its functions that one of these finds.
+PARTS = [
+    ("PostgreSQL client", r"sqlx|otpd::store::postgres"),
+    ("crypto", r"otpd::keys|chacha20|poly1305|sha2::|hmac::|getrandom|rand_core|[Ss]ys_?[Rr]ng"),
+    ("phone numbers", r"rlibphonenumber|regex_automata|otpd::domain::recipient"),
+    ("rules", r"otpd::domain|otpd::service"),
+    ("log", r"tracing|otpd::grpc::journal|otpd::delivery::log|std::io::stdio"),
+    ("batcher", r"otpd::store::batcher"),
+    ("outbox", r"otpd::outbox|otpd::delivery|minijinja"),
+    ("gRPC", r"h2::|hyper|tonic|prost|otpd::grpc|otpd::connection|tower"),
+    ("runtime", r"tokio|mio::|epoll|futex|schedule|clone3|start_thread"),
+]
+COMPILED = [(name, re.compile(pattern)) for name, pattern in PARTS]
+OTHER = "other"
+
+
+def run(bench: Bench, documentation: Path) -> dict:
+    """Samples a server under load; returns microseconds per pair by part, and writes the
+    flame graph."""
+    if not shutil.which("perf"):
+        raise ProcessFailed("profiling needs perf, which comes with the kernel's tools")
+    prepare(bench, 10_000)
+    bench.postgres.create(DATABASE, TEMPLATE)
+    stacks = bench.scratch / "stacks"
+    try:
+        with serving(bench, bench.postgres.url(DATABASE), 1, LIMITS) as replicas:
+            otpd_load(bench, replicas, IN_FLIGHT, bench.plan.warm_up, [])
+            used = cpu_seconds(replicas.pids), cpu_seconds([bench.postgres.pid])
+            sampling = bench.fleet.start(
+                ["perf", "record", "--quiet", f"--freq={SAMPLES_PER_SECOND}",
+                 "--call-graph=dwarf,16384", f"--pid={replicas.pids[0]}", "--output", stacks],
+                log=bench.scratch / "perf.log",
+            )
+            time.sleep(0.5)
+            done = otpd_load(bench, replicas, IN_FLIGHT, bench.plan.seconds, [])
+            used = [now - then for now, then in zip(
+                (cpu_seconds(replicas.pids), cpu_seconds([bench.postgres.pid])), used)]
+            bench.fleet.stop(sampling, 2)
+    finally:
+        bench.postgres.drop(DATABASE)
+    folded = fold(bench, stacks)
+    draw(bench, folded, documentation / "flame.svg")
+    per_pair = [1e6 * seconds / done.pairs for seconds in used]
+    total = sum(folded.values())
+    parts = sum_up(folded)
+    return {
+        "pairs": done.pairs,
+        "service": per_pair[0],
+        "postgres": per_pair[1],
+        "load": 1e6 * done.cpu_seconds / done.pairs,
+        "parts": {name: per_pair[0] * count / total for name, count in parts.most_common()},
+    }
+
+
+def table(found: dict) -> str:
+    """Microseconds of processor time for a pair, by part."""
+    rows = ["| part | µs per pair |", "|---|--:|"]
+    rows += [f"| otpd: {name} | {micros:.1f} |" for name, micros in found["parts"].items()]
+    rows += [f"| **otpd, all of it** | **{found['service']:.0f}** |",
+             f"| **PostgreSQL** | **{found['postgres']:.0f}** |",
+             f"| the load generator | {found['load']:.0f} |"]
+    return "\n".join(rows) + "\n"
+
+
+def fold(bench: Bench, samples: Path) -> Counter[str]:
+    """The stacks, each as names with semicolons between, the outermost first."""
+    say("folding stacks")
+    told = subprocess.run(
+        ["perf", "script", "--no-inline", "--input", samples, "--fields", "ip,sym"],
+        check=True, capture_output=True, text=True, errors="replace",
+    )
+    folded: Counter[str] = Counter()
+    for stack in told.stdout.split("\n\n"):
+        names = [line.split(maxsplit=1)[1] for line in stack.splitlines()
+                 if len(line.split(maxsplit=1)) == 2]
+        if names:
+            folded[";".join(clean(name) for name in reversed(names))] += 1
+    return folded
+
+
+def clean(name: str) -> str:
+    """Without what tells one build of a function from another."""
+    return re.sub(r"::h[0-9a-f]{16}$", "", name).replace(";", ":")
+
+
+def part(stack: str) -> str:
+    for name in reversed(stack.split(";")):
+        for found, pattern in COMPILED:
+            if pattern.search(name):
+                return found
+    return OTHER
+
+
+def sum_up(folded: Counter[str]) -> Counter[str]:
+    parts: Counter[str] = Counter()
+    for stack, count in folded.items():
+        parts[part(stack)] += count
+    return parts
+
+
+def draw(bench: Bench, folded: Counter[str], path: Path) -> None:
+    program = bench.tools.inferno(INFERNO)
+    lines = "\n".join(f"{stack} {count}" for stack, count in sorted(folded.items()))
+    drawn = subprocess.run(
+        [program, "--title", "otpd serve, 256 calls in flight", "--minwidth", "0.3"],
+        input=lines, check=True, capture_output=True, text=True,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(drawn.stdout)
