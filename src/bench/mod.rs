@@ -17,6 +17,7 @@ mod report;
 mod rules;
 mod schedule;
 mod settings;
+mod table;
 mod tally;
 
 use std::{
