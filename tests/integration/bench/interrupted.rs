@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Lines},
+    net::TcpListener,
     process::{Child, ChildStderr, Command, Stdio},
 };
 
@@ -46,10 +47,18 @@ impl Running {
     }
 
     /// Interrupts it, as a person does by Ctrl-C, and returns how it ended.
-    fn interrupt(mut self) -> Option<i32> {
-        let kill = format!("kill -INT {}", self.child.id());
+    fn interrupt(self) -> Option<i32> {
+        self.signal("INT");
+        self.end()
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         let killed = Command::new("sh").args(["-c", &kill]).status();
         assert!(killed.expect("every system has a shell").success());
+    }
+
+    fn end(mut self) -> Option<i32> {
         self.child.wait().expect("it is our child").code()
     }
 }
@@ -123,4 +132,19 @@ async fn a_connection_that_breaks_is_opened_again() {
     let failures = result["failures"].as_object().expect("an object");
     let counted: u64 = failures.values().filter_map(Value::as_u64).sum();
     assert!(0 < failed && failed == counted, "{result:#}");
+}
+
+#[test]
+fn who_interrupts_a_load_before_it_begins_does_not_wait() {
+    let database = Database::sqlite();
+    // A server that says nothing.
+    let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = server.local_addr().expect("it is bound").to_string();
+    let mut running = Running::start(load(&database, &address, &[]));
+    let _connection = server.accept().expect("it connects");
+    running.signal("INT");
+    let said = running.progress.next().expect("it says why it ends");
+    let said = said.expect("it speaks UTF-8");
+    assert_eq!(said, "otpd: interrupted before the load began");
+    assert_eq!(running.end(), Some(1));
 }
