@@ -17,6 +17,7 @@ mod report;
 mod rules;
 mod schedule;
 mod settings;
+mod table;
 mod tally;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
 };
 
 use tokio::{
+    select,
     sync::mpsc,
     time::{Instant, interval},
 };
@@ -106,6 +108,9 @@ pub enum BenchError {
         /// The verdict.
         outcome: &'static str,
     },
+    /// Somebody ended it before it began.
+    #[error("interrupted before the load began")]
+    Interrupted,
 }
 
 impl Bench {
@@ -118,8 +123,11 @@ impl Bench {
             let Process { name, id } = process;
             BenchError::Usage(format!("--process: {name}={id}: there is no such process"))
         })?;
-        let pairs = Arc::new(self.prepare().await?);
-        self.probe(&pairs).await?;
+        let mut stop = pin!(stop);
+        let pairs = select! {
+            () = &mut stop => return Err(BenchError::Interrupted),
+            pairs = self.prepare() => Arc::new(pairs?),
+        };
 
         let course = Arc::new(Course::new(self.settings.pairs));
         let telling = tokio::spawn(self.progress.tell(Arc::clone(&pairs), Arc::clone(&course)));
@@ -132,6 +140,7 @@ impl Bench {
         Ok(Report::new(self.settings, counts, violations, measured))
     }
 
+    /// Opens connections and logs, and tries them.
     async fn prepare(&self) -> Result<Pairs, BenchError> {
         let settings = &self.settings;
         // Before the first code is told.
@@ -141,7 +150,7 @@ impl Bench {
             let connection = Connection::open(target, self.authorization.clone());
             connections.push(connection.await?);
         }
-        Ok(Pairs {
+        let pairs = Pairs {
             connections,
             recipients: Recipients::new(settings.regions, settings.client_ips, self.start),
             codes,
@@ -149,7 +158,9 @@ impl Bench {
             wrong: Share::new(settings.wrong_share),
             tally: Tally::default(),
             rules: Rules::new(settings.max_attempts),
-        })
+        };
+        self.probe(&pairs).await?;
+        Ok(pairs)
     }
 
     /// Takes a pair through each server, so that what is wrong is told before the run.

@@ -1,6 +1,6 @@
-//! What a run found, for people and for machines.
+//! What a run found.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -38,8 +38,9 @@ pub struct Report {
     pub processes: Vec<Usage>,
     /// This process.
     pub load_generator: LoadGenerator,
+    /// The first of them, in words.
     #[serde(skip)]
-    violations_told: Vec<String>,
+    pub violations_told: Vec<String>,
 }
 
 /// Calls of one kind that were answered.
@@ -141,7 +142,7 @@ impl Report {
     }
 
     /// Whether the load generator was so busy that it may have held up the load.
-    fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         const BUSY: f64 = 0.8;
         #[expect(clippy::cast_precision_loss, reason = "threads are few")]
         let available = self.seconds * self.settings.threads as f64;
@@ -167,108 +168,172 @@ impl Calls {
     }
 }
 
-/// The table.
-impl fmt::Display for Report {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            formatter,
-            "{} pairs in {:.1} s: {:.1} pairs/s\n",
-            self.pairs, self.seconds, self.pairs_per_second
-        )?;
-        writeln!(
-            formatter,
-            "{:<10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            "", "calls", "p50", "p90", "p99", "p99.9", "max", "mean"
-        )?;
-        for (name, calls) in [("SendOtp", &self.send), ("VerifyOtp", &self.verify)] {
-            let latency = &calls.latency_microseconds;
-            write!(formatter, "{name:<10}{:>10}", calls.count)?;
-            for microseconds in [
-                latency.p50,
-                latency.p90,
-                latency.p99,
-                latency.p999,
-                latency.max,
-            ] {
-                #[expect(clippy::cast_precision_loss, reason = "an hour at most")]
-                let microseconds = microseconds as f64;
-                write!(formatter, "{:>10}", milliseconds(microseconds))?;
-            }
-            writeln!(formatter, "{:>10}", milliseconds(latency.mean))?;
-        }
-        self.counts(formatter)?;
-        self.usages(formatter)
-    }
-}
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::{Value, json};
 
-impl Report {
-    fn counts(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter)?;
-        for (what, counts) in [("outcomes", &self.outcomes), ("failures", &self.failures)] {
-            let list: Vec<String> = counts
-                .iter()
-                .map(|(name, count)| format!("{name} {count}"))
-                .collect();
-            let list = if list.is_empty() {
-                "none".to_owned()
-            } else {
-                list.join(", ")
-            };
-            writeln!(formatter, "{what:<14}{list}")?;
+    use super::*;
+    use crate::bench::tally::{Rpc, Tally};
+
+    fn settings(hot: Option<usize>) -> Settings {
+        Settings {
+            addresses: vec!["127.0.0.1:50051".to_owned()],
+            codes: vec!["otpd.log".into()],
+            connections: 8,
+            in_flight: 64,
+            duration: Some(Duration::from_secs(10)),
+            pairs: None,
+            warm_up: Duration::from_millis(2_500),
+            ramp: Duration::ZERO,
+            rate: Some(150.5),
+            wrong_share: 0.5,
+            hot,
+            max_attempts: 5,
+            client_ips: 10_000,
+            regions: 20,
+            purpose: "default".to_owned(),
+            threads: 1,
         }
-        for (what, count) in [
-            ("pairs failed", self.pairs_failed),
-            ("not started", self.not_started),
-            ("violations", self.violations),
-        ] {
-            if count > 0 {
-                writeln!(formatter, "{what:<14}{count}")?;
-            }
-        }
-        for violation in &self.violations_told {
-            writeln!(formatter, "VIOLATION     {violation}")?;
-        }
-        Ok(())
     }
 
-    fn usages(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(formatter)?;
-        for usage in &self.processes {
-            let cpu = cpu(usage.cpu_seconds, usage.cpu_microseconds_per_pair);
-            let memory = match (usage.resident_bytes, usage.peak_resident_bytes) {
-                (Some(now), Some(peak)) => {
-                    format!("; memory {}, at most {}", mebibytes(now), mebibytes(peak))
-                }
-                _ => "; it has ended".to_owned(),
-            };
-            writeln!(formatter, "{:<14}{cpu}{memory}", usage.name)?;
+    /// Two pairs and three failures in four seconds.
+    fn counts() -> Counts {
+        let tally = Tally::default();
+        for milliseconds in [1, 3] {
+            let latency = Duration::from_millis(milliseconds);
+            tally.answered(Rpc::Send, latency, None);
+            tally.answered(Rpc::Verify, latency, Some("WRONG_CODE"));
+            tally.answered(Rpc::Verify, latency, Some("VERIFIED"));
+            tally.ended(true, true);
         }
-        let own = &self.load_generator;
-        let cpu = cpu(own.cpu_seconds, own.cpu_microseconds_per_pair);
-        writeln!(formatter, "{:<14}{cpu}", "otpd bench")?;
-        if self.is_busy() {
-            writeln!(
-                formatter,
-                "\notpd bench itself was busy nearly all the time: what it measured may be its own limit; give it more --threads"
-            )?;
+        for name in ["UNAVAILABLE", "UNAVAILABLE", "CODE_NOT_SEEN"] {
+            tally.failed(name, true);
+            tally.ended(false, true);
         }
-        Ok(())
+        tally.not_started();
+        tally.counts().clone()
     }
-}
 
-fn cpu(seconds: Option<f64>, microseconds_per_pair: Option<f64>) -> String {
-    match (seconds, microseconds_per_pair) {
-        (Some(seconds), Some(each)) => format!("CPU {seconds:.2} s, {each:.0} µs a pair"),
-        (Some(seconds), None) => format!("CPU {seconds:.2} s"),
-        _ => "CPU unknown".to_owned(),
+    fn measured() -> Measured {
+        let usage = |name: &str, cpu_seconds, bytes| Usage {
+            name: name.to_owned(),
+            cpu_seconds,
+            cpu_microseconds_per_pair: None,
+            resident_bytes: bytes,
+            peak_resident_bytes: bytes,
+        };
+        Measured {
+            time: Duration::from_secs(4),
+            processes: vec![
+                usage("otpd", Some(0.5), Some(1 << 21)),
+                usage("gone", None, None),
+            ],
+            own_cpu_seconds: Some(3.5),
+        }
     }
-}
 
-fn milliseconds(microseconds: f64) -> String {
-    format!("{:.2} ms", microseconds / 1_000.0)
-}
+    pub fn report(hot: Option<usize>, violations: Violations) -> Report {
+        Report::new(settings(hot), counts(), violations, measured())
+    }
 
-#[expect(clippy::cast_precision_loss, reason = "no process uses 2^53 bytes")]
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    #[test]
+    fn the_json_keeps_its_shape() {
+        let violations = Violations {
+            count: 12,
+            first: vec!["challenge a: VERIFIED 2 times".to_owned()],
+        };
+        let report = serde_json::to_value(report(Some(5), violations)).unwrap();
+        let latency = json!({
+            "p50": 1_000, "p90": 3_001, "p99": 3_001, "p999": 3_001, "max": 3_001, "mean": 2_000.5,
+        });
+        let expected = json!({
+            "otpd": env!("CARGO_PKG_VERSION"),
+            "settings": {
+                "addresses": ["127.0.0.1:50051"],
+                "codes": ["otpd.log"],
+                "connections": 8,
+                "in_flight": 64,
+                "duration": "10s",
+                "pairs": null,
+                "warm_up": "2s 500ms",
+                "ramp": "0s",
+                "rate": 150.5,
+                "wrong_share": 0.5,
+                "hot": 5,
+                "max_attempts": 5,
+                "client_ips": 10_000,
+                "regions": 20,
+                "purpose": "default",
+                "threads": 1,
+            },
+            "seconds": 4.0,
+            "pairs": 2,
+            "pairs_failed": 3,
+            "pairs_per_second": 0.5,
+            "not_started": 1,
+            "send": { "count": 2, "latency_microseconds": latency },
+            "verify": { "count": 4, "latency_microseconds": latency },
+            "outcomes": { "VERIFIED": 2, "WRONG_CODE": 2 },
+            "failures": { "UNAVAILABLE": 2, "CODE_NOT_SEEN": 1 },
+            "violations": 12,
+            "processes": [
+                {
+                    "name": "otpd",
+                    "cpu_seconds": 0.5,
+                    "cpu_microseconds_per_pair": 250_000.0,
+                    "resident_bytes": 2_097_152,
+                    "peak_resident_bytes": 2_097_152,
+                },
+                {
+                    "name": "gone",
+                    "cpu_seconds": null,
+                    "cpu_microseconds_per_pair": null,
+                    "resident_bytes": null,
+                    "peak_resident_bytes": null,
+                },
+            ],
+            "load_generator": { "cpu_seconds": 3.5, "cpu_microseconds_per_pair": 1_750_000.0 },
+        });
+        assert_eq!(report, expected, "{report:#}");
+    }
+
+    #[test]
+    fn a_run_without_pairs_has_no_infinite_number() {
+        let nothing = Report::new(
+            settings(None),
+            Counts::default(),
+            Violations::default(),
+            Measured {
+                time: Duration::ZERO,
+                ..measured()
+            },
+        );
+        assert!(!nothing.is_good());
+        let report = serde_json::to_value(&nothing).unwrap();
+        assert_eq!(report["pairs_per_second"], 0.0);
+        assert_eq!(report["send"]["latency_microseconds"]["mean"], 0.0);
+        let per_pair = &report["processes"][0]["cpu_microseconds_per_pair"];
+        assert_eq!(*per_pair, Value::Null);
+        let table = nothing.to_string();
+        assert!(table.contains("otpd          CPU 0.50 s; "), "{table}");
+    }
+
+    #[test]
+    fn a_run_is_good_where_all_verified_or_hammering_broke_no_rule() {
+        let none = Violations::default;
+        let one = || Violations {
+            count: 1,
+            first: Vec::new(),
+        };
+        assert!(!report(None, none()).is_good(), "pairs failed");
+        assert!(report(Some(5), none()).is_good());
+        assert!(!report(Some(5), one()).is_good());
+        let mut counts = counts();
+        counts.pairs_failed = 0;
+        let good = |violations| {
+            Report::new(settings(None), counts.clone(), violations, measured()).is_good()
+        };
+        assert!(good(none()));
+        assert!(!good(one()));
+    }
 }

@@ -202,7 +202,7 @@ fn failure(error: BenchError) -> Failure {
             let Failure { code, message } = client::failure(status);
             return Failure::new(code, format!("{address}: {message}"));
         }
-        BenchError::NotVerified { .. } => exit::NO,
+        BenchError::NotVerified { .. } | BenchError::Interrupted => exit::NO,
     };
     Failure::new(code, error)
 }
