@@ -27,7 +27,8 @@ struct Notes {
     told: HashMap<String, String>,
     /// Older ones; forgotten when there are enough younger ones.
     told_before: HashMap<String, String>,
-    waiting: HashMap<String, oneshot::Sender<String>>,
+    /// Several may wait where a code is sent again.
+    waiting: HashMap<String, Vec<oneshot::Sender<String>>>,
 }
 
 impl Board {
@@ -35,8 +36,10 @@ impl Board {
     pub fn post(&self, told: Told<'_>) {
         let notes = &mut *self.notes();
         if let Some(waiting) = notes.waiting.remove(told.challenge_id) {
-            // Who has given up meanwhile needs no code.
-            let _ = waiting.send(told.code.to_owned());
+            for one in waiting {
+                // Who has given up meanwhile needs no code.
+                let _ = one.send(told.code.to_owned());
+            }
             return;
         }
         if notes.told.len() >= KEPT {
@@ -46,8 +49,8 @@ impl Board {
         notes.told.insert(told.challenge_id.to_owned(), code);
     }
 
-    /// The code of a challenge, as soon as it is told; for one who asks for it. Nothing
-    /// where that takes longer than `patience`.
+    /// The code of a challenge, as soon as it is told; what was told before is for the
+    /// first who asks. Nothing where it takes longer than `patience`.
     pub async fn take(&self, challenge_id: &str, patience: Duration) -> Option<String> {
         let told = {
             let notes = &mut *self.notes();
@@ -56,14 +59,26 @@ impl Board {
                 return Some(code);
             }
             let (waiting, told) = oneshot::channel();
-            notes.waiting.insert(challenge_id.to_owned(), waiting);
+            let all = notes.waiting.entry(challenge_id.to_owned());
+            all.or_default().push(waiting);
             told
         };
+        // Its end is dropped when it gives up, so that it can be told from the others.
         if let Ok(code) = timeout(patience, told).await {
             return code.ok();
         }
-        self.notes().waiting.remove(challenge_id);
+        self.forget_who_gave_up(challenge_id);
         None
+    }
+
+    fn forget_who_gave_up(&self, challenge_id: &str) {
+        let notes = &mut *self.notes();
+        if let Some(waiting) = notes.waiting.get_mut(challenge_id) {
+            waiting.retain(|one| !one.is_closed());
+            if waiting.is_empty() {
+                notes.waiting.remove(challenge_id);
+            }
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -90,11 +105,19 @@ mod tests {
             board.take("before", PATIENCE).await.as_deref(),
             Some("111111")
         );
-        let (taken, ()) = tokio::join!(board.take("after", PATIENCE), async {
-            board.post(told("other", "333333"));
-            board.post(told("after", "222222"));
-        });
-        assert_eq!(taken.as_deref(), Some("222222"));
+        let (one, other, impatient, ()) = tokio::join!(
+            board.take("after", PATIENCE),
+            board.take("after", PATIENCE),
+            board.take("after", Duration::ZERO),
+            async {
+                tokio::time::sleep(PATIENCE / 2).await;
+                board.post(told("other", "333333"));
+                board.post(told("after", "222222"));
+            }
+        );
+        assert_eq!(one.as_deref(), Some("222222"));
+        assert_eq!(other, one);
+        assert_eq!(impatient, None);
         assert_eq!(board.take("before", PATIENCE).await, None, "it was taken");
     }
 

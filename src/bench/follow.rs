@@ -18,12 +18,15 @@ use super::{
 };
 
 /// How long to wait before looking for more. To be woken at each write of the servers
-/// would cost this process more than it has to do; and codes that come up to this much
-/// later hold nobody up who has other pairs in flight.
+/// would cost this process more than all else that it does.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// After how many pauses in a row it is seen whether the file is still the same one.
-const PAUSES_BEFORE_A_CHECK: u32 = 100;
+/// How long it may become where one look finds several codes: then nobody waits alone,
+/// and has other pairs in flight meanwhile.
+const LONG_PAUSE: Duration = Duration::from_millis(4);
+
+/// After how many looks in vain it is seen whether the file is still the same one.
+const LOOKS_BEFORE_A_CHECK: u32 = 100;
 
 /// How much is read at once.
 const PIECE: usize = 256 * 1024;
@@ -55,24 +58,29 @@ impl Log {
         })
     }
 
-    /// Takes the codes out of what is new, and says whether anything was. `piece` is
-    /// for its use.
-    fn read_on(&mut self, piece: &mut [u8], told: &mut impl FnMut(&[u8])) -> io::Result<bool> {
-        let length = self.file.read(piece)?;
-        if length == 0 {
-            self.idle += 1;
-            if self.idle >= PAUSES_BEFORE_A_CHECK {
-                self.idle = 0;
-                self.follow_another_file()?;
+    /// Takes the lines that may tell a code out of what is new. `piece` is for its use.
+    fn read_on(&mut self, piece: &mut [u8], told: &mut impl FnMut(&[u8])) -> io::Result<()> {
+        loop {
+            let length = self.file.read(piece)?;
+            self.position += length as u64;
+            self.take_lines(&piece[..length], told);
+            self.idle = if length > 0 { 0 } else { self.idle + 1 };
+            // A full piece may have more behind it.
+            if length < piece.len() {
+                break;
             }
-            return Ok(false);
         }
-        self.idle = 0;
-        self.position += length as u64;
-        let read = &piece[..length];
+        if self.idle >= LOOKS_BEFORE_A_CHECK {
+            self.idle = 0;
+            self.follow_another_file()?;
+        }
+        Ok(())
+    }
+
+    fn take_lines(&mut self, read: &[u8], told: &mut impl FnMut(&[u8])) {
         let Some(end) = memrchr(b'\n', read) else {
             self.begun.extend_from_slice(read);
-            return Ok(true);
+            return;
         };
         let (lines, begun) = read.split_at(end + 1);
         if self.begun.is_empty() {
@@ -83,7 +91,6 @@ impl Log {
             self.begun.clear();
         }
         self.begun.extend_from_slice(begun);
-        Ok(true)
     }
 
     /// A log may be cut short, or be another file under its name.
@@ -132,27 +139,27 @@ pub fn follow(logs: Vec<Log>, board: &Arc<Board>) -> io::Result<()> {
 
 fn follow_all(mut logs: Vec<Log>, board: &Weak<Board>) {
     let mut piece = vec![0; PIECE];
+    let mut pause = PAUSE;
     while let Some(board) = board.upgrade() {
+        let mut codes = 0;
         let mut told = |line: &[u8]| {
             if let Some(told) = log_line::read(line) {
+                codes += 1;
                 board.post(told);
             }
         };
-        let mut any = false;
-        logs.retain_mut(|log| match log.read_on(&mut piece, &mut told) {
-            Ok(more) => {
-                any |= more;
-                true
-            }
-            Err(error) => {
-                eprintln!("otpd: --codes: {}: {error}", log.path.display());
-                false
-            }
+        logs.retain_mut(|log| {
+            log.read_on(&mut piece, &mut told)
+                .inspect_err(|error| eprintln!("otpd: --codes: {}: {error}", log.path.display()))
+                .is_ok()
         });
         drop(board);
-        if !any {
-            thread::sleep(PAUSE);
-        }
+        pause = if codes > 1 {
+            LONG_PAUSE.min(2 * pause)
+        } else {
+            PAUSE.max(pause / 2)
+        };
+        thread::sleep(pause);
     }
 }
 
@@ -174,7 +181,7 @@ mod tests {
             let told = log_line::read(line).expect("the line tells a code");
             codes.push(told.code.to_owned());
         };
-        while log.read_on(&mut piece, &mut told).unwrap() {}
+        log.read_on(&mut piece, &mut told).unwrap();
         codes
     }
 
@@ -209,7 +216,7 @@ mod tests {
         let mut log = Log::from_end(&path).unwrap();
         let mut after_a_while = || {
             let mut all = Vec::new();
-            for _ in 0..=PAUSES_BEFORE_A_CHECK {
+            for _ in 0..2 * LOOKS_BEFORE_A_CHECK {
                 all.extend(codes(&mut log, PIECE));
             }
             all

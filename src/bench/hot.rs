@@ -1,8 +1,11 @@
 //! Hammers few recipients with all there is, and holds every verdict against the rules.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -29,6 +32,10 @@ const EXPECTED: [&str; 5] = [
 /// What is answered where the code is not known: a code too long would be refused, and
 /// not judged.
 const GUESS: &str = "000000";
+
+/// How long the code of a message is waited for: it may never be told, where another
+/// pair has spent the code meanwhile and the message is dropped.
+const CODE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The hammered recipients.
 #[derive(Debug)]
@@ -85,19 +92,18 @@ impl Hot {
         match sent {
             Ok(reply) => {
                 self.answered(Rpc::Send, start.planned, None, start);
-                self.learn(hammered, &reply, start).await
+                self.learn(hammered, &reply).await;
+                true
             }
             Err(status) => self.refused(Rpc::Send, start.planned, &status, start),
         }
     }
 
     /// Waits for the code that was sent.
-    async fn learn(&self, hammered: &Hammered, reply: &SendOtpResponse, start: Start) -> bool {
-        let Some(code) = self.pairs.code(reply, start).await else {
-            return false;
-        };
-        *hammered.code.lock().unwrap_or_else(PoisonError::into_inner) = code;
-        true
+    async fn learn(&self, hammered: &Hammered, reply: &SendOtpResponse) {
+        if let Some(code) = self.pairs.codes.of(reply, CODE_PATIENCE).await {
+            *hammered.code.lock().unwrap_or_else(PoisonError::into_inner) = code;
+        }
     }
 
     async fn verify(&self, hammered: &Hammered, code: String, call: usize, start: Start) -> bool {

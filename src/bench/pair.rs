@@ -16,7 +16,9 @@ use super::{
     rules::Rules,
     tally::{self, Rpc, Tally},
 };
-use crate::grpc::v1::{SendOtpRequest, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome};
+use crate::grpc::v1::{
+    SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
+};
 
 /// How long a pair waits for its code in the logs: longer than a message should ever
 /// take to be handed over.
@@ -117,11 +119,7 @@ impl Pairs {
     }
 
     /// The code that was sent; that there is none in time is a failure.
-    pub async fn code(
-        &self,
-        reply: &crate::grpc::v1::SendOtpResponse,
-        start: Start,
-    ) -> Option<String> {
+    async fn code(&self, reply: &SendOtpResponse, start: Start) -> Option<String> {
         let code = self.codes.of(reply, CODE_PATIENCE).await;
         if code.is_none() {
             self.tally.failed(CODE_NOT_SEEN, start.counted);
