@@ -79,8 +79,10 @@ class Fleet:
         environment: dict[str, str] | None = None,
         directory: Path | None = None,
         owner: Owner | None = None,
+        good: Sequence[int] = (0,),
     ) -> Finished:
-        """Runs a command to its end, and measures its CPU time."""
+        """Runs a command to its end, which is told by one of the `good` exit codes, and
+        measures its CPU time."""
         process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -102,7 +104,7 @@ class Fleet:
         finally:
             self.stop(process)
         after = os.times()
-        if process.returncode != 0:
+        if process.returncode not in good:
             said = (errors or output).strip()[-2000:]
             raise ProcessFailed(f"{Path(command[0]).name} ended with {process.returncode}: {said}")
         # Nobody else is waited for meanwhile, so the children's time is its time.
