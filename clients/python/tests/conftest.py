@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+import django
 import pytest
+
 from support.database import Database
 from support.replica import Replica
 from support.world import FakeWorld, RealWorld, World
@@ -12,6 +15,9 @@ from support.world import FakeWorld, RealWorld, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crm.settings")
+django.setup()
 
 STORES = {"sqlite": Database.sqlite, "postgres": Database.postgres}
 

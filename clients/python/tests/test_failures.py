@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from support.proxy import Proxy
 
 import otpd
 from otpd import Client, RetryPolicy, _failure, _messages
@@ -18,6 +17,7 @@ from otpd._wire import otp_pb2
 from otpd.client import _read as read
 from otpd.testing import FakeOtpd
 from otpd.testing._fake import _STATUS_OF
+from support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

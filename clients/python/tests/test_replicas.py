@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from support.names import Names
-from support.replica import PATIENCE, Replica
 
 from otpd import AsyncClient, Client
+from support.names import Names
+from support.replica import PATIENCE, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable

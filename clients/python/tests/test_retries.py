@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from support.proxy import Proxy
-from support.replica import GENERATED, PATIENCE, Replica
 
 import otpd
 from otpd import AsyncClient, Client, DeliveryState, RetryPolicy, _failure
 from otpd._attempts import Attempts
 from otpd._failure import Failure
 from otpd.testing import FakeOtpd
+from support.proxy import Proxy
+from support.replica import GENERATED, PATIENCE, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
