@@ -125,12 +125,22 @@ def test_no_call_fails_while_replicas_are_restarted(
         assert all(caller.result(PATIENCE) > 0 for caller in callers)
 
 
-def test_a_client_that_was_made_before_a_fork_works_after_it(replica: Replica) -> None:
+# Python warns of forks beside threads; gunicorn, which has none itself, forks all the same.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("called_before", [False, True])
+def test_a_client_that_was_made_before_a_fork_works_after_it(
+    replica: Replica, *, called_before: bool
+) -> None:
     client = Client(replica.address, timeout=PATIENCE)
+    if called_before:
+        client.status("+79991234567")
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=client.status, args=("+79991234567",))
-    child.start()
-    child.join(PATIENCE)
-    assert child.exitcode == 0
-    assert replica.requests(MARK) == 1
+    children = [context.Process(target=client.status, args=("+79991234567",)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+    client.status("+79991234567")
+    assert replica.requests(MARK) == 3 + called_before
     client.close()
