@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 import otpd
 from otpd import Client, RetryPolicy, _failure, _messages
@@ -179,6 +180,16 @@ def test_every_reason_of_the_documentation_has_its_exception() -> None:
         assert failed.value.status == status
         assert type(failed.value) is not otpd.OtpError
         assert reason in str(failed.value)
+
+
+def test_reasons_of_others_are_left_out() -> None:
+    info = error_details_pb2.ErrorInfo(domain="proxy.example", reason="SEND_LIMIT")
+    details = status_pb2.Status()
+    details.details.add().Pack(info)
+    trailers = [("grpc-status-details-bin", details.SerializeToString())]
+    failure = _failure.read(grpc.StatusCode.UNAVAILABLE, "", trailers)
+    assert failure.reason == ""
+    assert type(failure.error("", 1)) is otpd.Unavailable
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -234,7 +233,7 @@ class Client:
 
 
 class _Network:
-    """A channel to each target, in this process."""
+    """A channel to each target; gRPC itself takes care of forks."""
 
     def __init__(self, connection: Connection) -> None:
         self.targets = len(connection.targets)
@@ -242,8 +241,6 @@ class _Network:
         self._turns = itertools.count()
         self._lock = threading.Lock()
         self._channels: list[grpc.Channel] = []
-        self._process = os.getpid()
-        self._inherited: list[grpc.Channel] = []
 
     def turn(self) -> int:
         return next(self._turns)
@@ -277,10 +274,6 @@ class _Network:
 
     def _open(self) -> list[grpc.Channel]:
         with self._lock:
-            if self._process != os.getpid():
-                # The threads that serve them stayed behind: not even closing them is safe.
-                self._inherited += self._channels
-                self._process, self._channels = os.getpid(), []
             if not self._channels:
                 self._channels = [self._channel(one) for one in self._connection.targets]
             return self._channels
