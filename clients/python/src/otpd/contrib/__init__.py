@@ -1,0 +1,1 @@
+"""otpd inside other frameworks."""

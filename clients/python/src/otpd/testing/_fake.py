@@ -1,0 +1,237 @@
+"""The fake, and the clients that speak to it without a network."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+import grpc
+
+from otpd._failure import Failure
+from otpd._wire import otp_pb2
+from otpd.aio import AsyncClient
+from otpd.client import Client
+from otpd.testing import _reading
+from otpd.testing._policy import Policy, milliseconds
+from otpd.testing._rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from google.protobuf.message import Message as Protobuf
+
+    from otpd._messages import Method, Reply, Request
+    from otpd.options import RetryPolicy
+    from otpd.results import Channel
+
+_STATUS_OF: Mapping[str, grpc.StatusCode] = {
+    "RECIPIENT_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "PURPOSE_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "CODE_MALFORMED": grpc.StatusCode.INVALID_ARGUMENT,
+    "REQUEST_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "CALLER_UNKNOWN": grpc.StatusCode.UNAUTHENTICATED,
+    "PURPOSE_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
+    "DESTINATION_BLOCKED": grpc.StatusCode.PERMISSION_DENIED,
+    "RESET_NOT_ALLOWED": grpc.StatusCode.PERMISSION_DENIED,
+    "NO_ROUTE": grpc.StatusCode.FAILED_PRECONDITION,
+    "RESEND_TOO_SOON": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "SEND_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "VERIFY_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "VERIFY_DELAYED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "VERIFY_LOCKED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "OVERLOADED": grpc.StatusCode.UNAVAILABLE,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+}
+# What comes from the network, without a reason.
+_STATUSES = {"UNAVAILABLE": grpc.StatusCode.UNAVAILABLE}
+_STATUSES["DEADLINE_EXCEEDED"] = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message that would have gone out."""
+
+    recipient: str
+    """In canonical form."""
+    purpose: str
+    code: str
+    channel: Channel
+    challenge_id: str
+    resent: bool
+    """Whether it carries the same code as the one before."""
+    locale: str
+    variables: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Planned:
+    """A failure that is to come."""
+
+    reason: str
+    retry_after: float | None
+    after: bool
+
+
+class FakeOtpd:
+    """One otpd that everybody may call, as in development. Its time stands still unless moved."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy | None = None,
+        variables: Iterable[str] = (),
+        now: datetime | None = None,
+    ) -> None:
+        """Start empty. `variables` are those that the texts declare; `now` is what time it is."""
+        self.messages: list[Message] = []
+        """What was sent, oldest first."""
+        self._rules = Rules(policy or Policy(), frozenset(variables))
+        self._now = now or datetime.now(timezone.utc)
+        self._planned: list[_Planned] = []
+        self._lock = threading.RLock()
+
+    def client(self, *, timeout: float = 5.0, retry: RetryPolicy | None = None) -> Client:
+        """Make a client of this fake. Where it waits for a retry, the fake's time moves."""
+        return Client._over(_Transport(self), timeout, retry)
+
+    def async_client(
+        self, *, timeout: float = 5.0, retry: RetryPolicy | None = None
+    ) -> AsyncClient:
+        """Make a client for asyncio, likewise."""
+        return AsyncClient._over(_AsyncTransport(self), timeout, retry)
+
+    @property
+    def now(self) -> datetime:
+        """What time it is."""
+        return self._now
+
+    def advance(self, by: timedelta | None = None, **parts: float) -> None:
+        """Move time: `advance(timedelta(minutes=5))`, or `advance(minutes=5)`."""
+        with self._lock:
+            self._now += (by or timedelta()) + timedelta(**parts)
+
+    def code(self, recipient: str, *, purpose: str = "", region: str = "") -> str:
+        """Tell the code that was last sent to a recipient, in any written form.
+
+        Raises `LookupError` where none was.
+        """
+        to = _reading.recipient(recipient, region)
+        wanted = (to, purpose or "default")
+        for message in reversed(self.messages):
+            if (message.recipient, message.purpose) == wanted:
+                return message.code
+        raise LookupError(f"no code was sent to {to} for {wanted[1]!r}")
+
+    def fail_next(
+        self, reason: str, *, times: int = 1, retry_after: float | None = None, after: bool = False
+    ) -> None:
+        """Let the next attempts fail, retries counted too.
+
+        With a reason of docs/errors.md; or with UNAVAILABLE or DEADLINE_EXCEEDED as where
+        otpd is not reached. With `after` the call is done first, and its reply lost.
+        """
+        if reason not in _STATUS_OF and reason not in _STATUSES:
+            raise ValueError(f"{reason!r} is none of {', '.join([*_STATUS_OF, *_STATUSES])}")
+        self._planned += [_Planned(reason, retry_after, after) for _ in range(times)]
+
+    def _attempt(self, request: Protobuf, timeout: float) -> Protobuf:
+        """What every attempt does."""
+        with self._lock:
+            planned = self._planned.pop(0) if self._planned else None
+            if planned and not planned.after:
+                raise self._failure(planned, timeout)
+            reply = self._answer(request)
+            if planned:
+                raise self._failure(planned, timeout)
+            return reply
+
+    def _answer(self, request: Protobuf) -> Protobuf:
+        now = milliseconds(self._now - datetime.fromtimestamp(0, tz=timezone.utc))
+        if isinstance(request, otp_pb2.SendOtpRequest):
+            reply, challenge = self._rules.send(request, now)
+            if challenge is not None:
+                message = Message(
+                    recipient=reply.recipient,
+                    purpose=request.purpose or "default",
+                    code=challenge.code,
+                    channel=challenge.sends[-1][1],
+                    challenge_id=challenge.id,
+                    resent=reply.resent,
+                    locale=request.locale,
+                    variables=MappingProxyType(dict(request.variables)),
+                )
+                self.messages.append(message)
+            return reply
+        if isinstance(request, otp_pb2.VerifyOtpRequest):
+            return self._rules.verify(request, now)
+        if isinstance(request, otp_pb2.CancelOtpRequest):
+            return self._rules.cancel(request, now)
+        return self._rules.status(cast("otp_pb2.GetOtpStatusRequest", request), now)
+
+    def _failure(self, planned: _Planned, timeout: float) -> Failure:
+        code = _STATUS_OF.get(planned.reason)
+        if code is not None:
+            return Failure(
+                code,
+                f"the fake was told to fail with {planned.reason}",
+                reason=planned.reason,
+                retry_after=planned.retry_after,
+                pushback=planned.retry_after,
+            )
+        code = _STATUSES[planned.reason]
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.advance(seconds=timeout)
+        return Failure(code, f"the fake was told to fail with {planned.reason}")
+
+
+class _Carrier:
+    """What both transports are."""
+
+    targets = 1
+
+    def __init__(self, fake: FakeOtpd) -> None:
+        self._fake = fake
+
+    def now(self) -> float:
+        return self._fake.now.timestamp()
+
+    def turn(self) -> int:
+        return 0
+
+
+class _Transport(_Carrier):
+    def sleep(self, seconds: float) -> None:
+        self._fake.advance(seconds=seconds)
+
+    def attempt(
+        self,
+        method: Method[Request, Reply],  # noqa: ARG002 - the request tells it
+        request: Request,
+        timeout: float,
+        turn: int,  # noqa: ARG002
+    ) -> Reply:
+        return cast("Reply", self._fake._attempt(request, timeout))
+
+    def close(self) -> None:
+        """Leave all as it is."""
+
+
+class _AsyncTransport(_Carrier):
+    async def sleep(self, seconds: float) -> None:
+        self._fake.advance(seconds=seconds)
+
+    async def attempt(
+        self,
+        method: Method[Request, Reply],  # noqa: ARG002
+        request: Request,
+        timeout: float,
+        turn: int,  # noqa: ARG002
+    ) -> Reply:
+        return cast("Reply", self._fake._attempt(request, timeout))
+
+    async def close(self) -> None:
+        """Leave all as it is."""

@@ -1,0 +1,181 @@
+"""What of a request is not as it must be, and the canonical form of what is."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+
+import grpc
+
+from otpd._failure import Failure
+from otpd._messages import channel_of
+from otpd._wire import otp_pb2
+from otpd.errors import FieldViolation
+from otpd.results import Channel
+
+try:
+    import idna
+    import phonenumbers
+except ImportError as error:
+    raise ImportError("otpd.testing needs phonenumbers: pip install 'otpd[testing]'") from error
+
+_SEPARATORS = re.compile(
+    "[-\t\u00ad\u058a\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+    "\u200b-\u200f\u2060\ufeff\u202a-\u202e\u2066-\u2069]"
+)
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
+_PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_LOCALE = re.compile(r"(?=[A-Za-z]{2})[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8})*")
+_VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+def invalid(field: str, problem: str, reason: str = "REQUEST_INVALID") -> Failure:
+    """Make the failure of a request that is not as it must be."""
+    return Failure(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"{field}: {problem}",
+        reason=reason,
+        field_violations=(FieldViolation(field, problem),),
+    )
+
+
+def recipient(written: str, region: str) -> str:
+    """Read a phone number or an e-mail address."""
+    if region and not (
+        re.fullmatch("[A-Za-z]{2}", region) and phonenumbers.country_code_for_region(region.upper())
+    ):
+        raise invalid("region", "not an ISO 3166-1 alpha-2 region that has phone numbers")
+    if len(written.encode()) > 320:
+        raise _no_recipient("too long; at most 320 bytes are read")
+    if any(unicodedata.category(character) == "Cc" for character in written):
+        raise _no_recipient("holds a control character; remove it")
+    local_part, at, domain = written.strip().rpartition("@")
+    if at:
+        return _email(local_part, domain)
+    return _phone(written.strip(), region.upper())
+
+
+def _phone(written: str, region: str) -> str:
+    plain = "".join(" " if character.isspace() else character for character in written)
+    try:
+        number = phonenumbers.parse(plain, region or None)
+    except phonenumbers.NumberParseException:
+        raise _no_recipient("not a phone number that exists, nor an e-mail address") from None
+    if number.extension:
+        raise _no_recipient("a number with an extension cannot receive messages")
+    if not phonenumbers.is_valid_number(number):
+        raise _no_recipient("not a phone number that exists, nor an e-mail address")
+    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _email(local_part: str, domain: str) -> str:
+    atoms = local_part.split(".")
+    if len(local_part) > 64 or not all(_ATOM.fullmatch(atom) for atom in atoms):
+        raise _no_recipient("the part of the e-mail address before the @ is not valid")
+    try:
+        domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
+    except (idna.IDNAError, UnicodeError):
+        raise _no_recipient("the domain of the e-mail address is not valid") from None
+    address = f"{local_part.lower()}@{domain}"
+    top = domain.rpartition(".")[2]
+    if "." not in domain or not top or top.isdecimal() or len(address) > 254:
+        raise _no_recipient("the domain of the e-mail address is not valid")
+    return address
+
+
+def _no_recipient(problem: str) -> Failure:
+    return invalid("recipient", problem, "RECIPIENT_INVALID")
+
+
+def purpose(name: str) -> str:
+    """Read what a code is for."""
+    if name and not _PURPOSE.fullmatch(name):
+        raise invalid("purpose", "not [a-z][a-z0-9_-]{0,31}", "PURPOSE_INVALID")
+    return name or "default"
+
+
+def code(typed: str) -> str:
+    """Read what a person typed."""
+    if len(typed.encode()) > 128:
+        raise malformed("far too long; a code has at most 10 digits")
+    digits = "".join(
+        character
+        for character in _SEPARATORS.sub("", typed)
+        if not character.isspace() or unicodedata.category(character) == "Cc"
+    )
+    if not digits:
+        raise malformed("empty; give the digits of the code")
+    values = [unicodedata.decimal(character, None) for character in digits]
+    if None in values:
+        raise malformed("a code has only digits; blanks and hyphens between them are ignored")
+    return "".join(str(value) for value in values)
+
+
+def malformed(problem: str) -> Failure:
+    """Make the failure of what cannot be a code."""
+    return invalid("code", problem, "CODE_MALFORMED")
+
+
+def visible(field: str, text: str, most: int) -> str:
+    """Read an id."""
+    if len(text) > most or not all("!" <= character <= "~" for character in text):
+        raise invalid(field, f"must be at most {most} visible ASCII characters, without blanks")
+    return text
+
+
+def network(client_ip: str) -> str:
+    """Read the address of an end user: whose addresses one client may have."""
+    if not client_ip:
+        return ""
+    try:
+        address = ipaddress.ip_address(client_ip)
+    except ValueError:
+        raise invalid("client_ip", "not an IPv4 or IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise invalid("client_ip", "not an IPv4 or IPv6 address")
+        if address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+        address = address.ipv4_mapped
+    return str(address)
+
+
+def channel(request: otp_pb2.SendOtpRequest, to: str) -> Channel:
+    """Read the way to send by."""
+    by_email = "@" in to
+    if request.channel == otp_pb2.CHANNEL_UNSPECIFIED:
+        return Channel.EMAIL if by_email else Channel.SMS
+    asked = channel_of(request)
+    if asked is None:
+        raise invalid("channel", f"{request.channel} is no channel of this version")
+    if by_email != (asked is Channel.EMAIL):
+        raise invalid("channel", f"{asked.value} does not reach this recipient; leave it unset")
+    return asked
+
+
+def locale(tag: str) -> str:
+    """Read a language."""
+    if tag and (len(tag) > 35 or not _LOCALE.fullmatch(tag)):
+        raise invalid("locale", "not a BCP 47 language tag")
+    return tag
+
+
+def variables(given: dict[str, str]) -> dict[str, str]:
+    """Read the values for a text."""
+    if len(given) > 32:
+        raise invalid("variables", "at most 32 are taken")
+    for name, value in given.items():
+        if not _VARIABLE.fullmatch(name):
+            raise invalid("variables", "a name is a small letter and then up to 31 of a-z, 0-9, _")
+        control = any(unicodedata.category(character) == "Cc" for character in value)
+        if control or len(value.encode()) > 256:
+            raise invalid("variables", f"{name}: at most 256 bytes without control characters")
+    return given
+
+
+def declared_only(given: dict[str, str], declared: frozenset[str]) -> None:
+    """Refuse what the text has no place for."""
+    for name in given:
+        if name not in declared:
+            raise invalid("variables", f"{name} is not declared for this purpose")

@@ -1,0 +1,1 @@
+"""The real server, its database, and what is put between."""

@@ -1,0 +1,1 @@
+"""A CRM that lets people in by one-time passwords: before otpd, and with it."""
