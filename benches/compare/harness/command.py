@@ -194,7 +194,8 @@ def report(results: dict, write: bool) -> None:
 
 
 def as_json(results: dict) -> str:
-    return json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    """In the order in which it was found: what is kept has to make the same page."""
+    return json.dumps(results, indent=1, ensure_ascii=False) + "\n"
 
 
 def has_failed(results: dict) -> bool:
