@@ -24,7 +24,7 @@ WIDTHS = {
     "memory_verified": 72,
     "sealed_message": 70,
     "no_history": 2,
-    "history_sent": 21,
+    "history_sent": 20,
 }
 
 
