@@ -194,7 +194,8 @@ def report(results: dict, write: bool) -> None:
 
 
 def as_json(results: dict) -> str:
-    return json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    """In the order in which it was found: what is kept has to make the same page."""
+    return json.dumps(results, indent=1, ensure_ascii=False) + "\n"
 
 
 def has_failed(results: dict) -> bool:
@@ -208,13 +209,12 @@ def documents(results: dict) -> dict[Path, str]:
     """What is written into the documentation, by file."""
     parts = profile.table(json.loads(PROFILE.read_text())) if PROFILE.exists() else ""
     found = {
-        DOCUMENTATION / "comparison.md": page(results),
         DOCUMENTATION / "systems.svg": systems_chart(results),
         DOCUMENTATION / "in_flight.svg": in_flight_chart(results),
     }
     if PAGE.exists():
         text = PAGE.read_text()
-        for pattern, part in ((PART, page(results, "performance/")), (PROFILE_PART, parts)):
+        for pattern, part in ((PART, page(results)), (PROFILE_PART, parts)):
             text = pattern.sub(lambda ends, part=part: f"{ends[1]}\n{part}\n{ends[2]}", text)
         found[PAGE] = text
     return found

@@ -11,14 +11,14 @@ HEADER = ("<!-- Written by benches/compare/run --page, from benches/compare/resu
           "which benches/compare/run --write makes. -->\n")
 
 
-def page(results: dict, charts: str = "") -> str:
-    """What a run found; `charts` is where its charts are, seen from where this stands."""
+def page(results: dict) -> str:
+    """What a run found: the part of docs/performance.md between its marks."""
     return "\n".join([
         HEADER,
         conditions(results),
-        f"![Pairs per second by system]({charts}systems.svg)\n",
+        "![Pairs per second by system](performance/systems.svg)\n",
         goals_table(results),
-        f"![otpd by calls in flight]({charts}in_flight.svg)\n",
+        "![otpd by calls in flight](performance/in_flight.svg)\n",
         systems_table(results),
         *churn_line(results),
         *failures(results),

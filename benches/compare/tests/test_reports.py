@@ -1,10 +1,11 @@
 """What programs print is read right, and what is reported follows from it."""
 
+import json
 import unittest
 import xml.etree.ElementTree as xml
 
 from harness.chart import in_flight_chart, systems_chart
-from harness.command import PART
+from harness.command import PART, as_json
 from harness.goals import verdicts
 from harness.page import number, page
 from harness.postgres import fdatasync_line
@@ -74,6 +75,12 @@ class Reporting(unittest.TestCase):
         self.assertIn("| 3.00 × | – | ≥ 2.00 × | reached |", text)
         self.assertIn("- better-auth, round 1: failed: no Node", text)
         self.assertIn("- churn: failed: cut short", text)
+
+    def test_what_is_kept_makes_the_same_page(self) -> None:
+        rounds = [{"otpd-postgres-256": run(300), "better-auth": {"failed": "a"},
+                   "django-60": {"failed": "b"}}]
+        found = results(rounds, versions={"b": "1", "a": "2"})
+        self.assertEqual(page(json.loads(as_json(found))), page(found))
 
     def test_cpu_is_of_service_and_database(self) -> None:
         rounds = [{"otpd-postgres-256": run(300, 20, 30), "django-60": run(3, 4000, 1000)}]
