@@ -21,7 +21,7 @@ mod table;
 mod tally;
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -281,21 +281,38 @@ impl Bench {
                 }
             }
         }
+        self.measure(course, load, stop, watch).await
+    }
 
+    /// The time that counts.
+    async fn measure(
+        &self,
+        course: &Course,
+        mut load: Pin<&mut impl Future<Output = ()>>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+        watch: Watch,
+    ) -> Measured {
         let watch = Arc::new(Mutex::new(watch));
         with(&watch, Watch::begin);
         let begin = Instant::now();
         course.enter(Phase::Counted);
         let sampling = tokio::spawn(sample(Arc::clone(&watch)));
         let ended = end_of_phase(self.settings.duration, &mut load, &mut stop).await;
+        let phase = match ended {
+            Ended::InTime | Ended::WithTheLoad => Phase::Over,
+            Ended::Stopped => Phase::Stopped,
+        };
+        let mut running = ended != Ended::WithTheLoad;
+        if running && !self.settings.starts_amid_load() {
+            course.enter(phase);
+            load.as_mut().await;
+            running = false;
+        }
         let time = begin.elapsed();
         sampling.abort();
         let (processes, own_cpu_seconds) = with(&watch, Watch::end);
-        course.enter(match ended {
-            Ended::InTime | Ended::WithTheLoad => Phase::Over,
-            Ended::Stopped => Phase::Stopped,
-        });
-        if ended != Ended::WithTheLoad {
+        course.enter(phase);
+        if running {
             load.await;
         }
         Measured {

@@ -44,3 +44,12 @@ pub struct Settings {
     /// The threads of the load generator.
     pub threads: usize,
 }
+
+impl Settings {
+    /// Whether as much is in flight when the time that counts begins as when it ends, or
+    /// the rate is given: then it need not last until the last pair that counts has ended
+    /// for pairs and time to fit each other.
+    pub fn starts_amid_load(&self) -> bool {
+        self.rate.is_some() || !(self.warm_up + self.ramp).is_zero()
+    }
+}

@@ -188,6 +188,17 @@ fn imports_run_one_way() {
 }
 
 #[test]
+fn the_load_generator_knows_the_contract_alone() {
+    let modules = modules();
+    let code = &modules["bench"];
+    let uses: Vec<&str> = code.split("grpc::").skip(1).collect();
+    assert!(!uses.is_empty(), "it calls servers");
+    for rest in uses {
+        assert!(rest.starts_with("v1::"), "{}", &rest[..40]);
+    }
+}
+
+#[test]
 fn the_allowed_imports_have_no_cycle() {
     let allowed = BTreeMap::from(ALLOWED);
     let mut settled = BTreeSet::from([PURE]);

@@ -261,6 +261,22 @@ async fn what_arrives_at_a_rate_is_started_or_counted_as_not_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_warm_up_the_time_lasts_until_the_last_pair_has_ended() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = serve_a_caller_who_delivers(&database).await;
+    let address = replica.address().to_string();
+    let short = ["--token", "known", "--duration", "1ms"];
+    let result = run_load(&database, &address, &short);
+    let mean = |rpc: &str| -> f64 {
+        let mean = &result[rpc]["latency_microseconds"]["mean"];
+        mean.as_f64().expect("a number")
+    };
+    let seconds = result["seconds"].as_f64().expect("a number");
+    let of_a_pair = (mean("send") + mean("verify")) / 1e6;
+    assert!(seconds >= of_a_pair, "{result:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_makes_a_load_impossible_is_one_line() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
