@@ -152,15 +152,17 @@ impl KeyRing {
         random: &mut impl Rng,
     ) -> RequestIdentity {
         let half = |mac: [u8; 32]| -> [u8; 16] { *mac.first_chunk().expect("16 of 32 bytes") };
-        let mut id = [0; 16];
-        match request_id {
-            Some(request_id) => id = half(self.index_of("request", &[rpc, request_id])),
-            None => random.fill_bytes(&mut id),
-        }
+        // All at once: each draw is a system call.
+        let mut drawn = [0; 24];
+        random.fill_bytes(&mut drawn);
+        let (id, writer) = drawn.split_at(16);
         RequestIdentity {
-            id,
+            id: request_id.map_or_else(
+                || id.try_into().expect("it was split so"),
+                |request_id| half(self.index_of("request", &[rpc, request_id])),
+            ),
             fields: half(self.index_of("fields", fields)),
-            writer: random.next_u64(),
+            writer: u64::from_ne_bytes(writer.try_into().expect("it was split so")),
             named: request_id.is_some(),
         }
     }

@@ -43,8 +43,9 @@ pub(super) struct Matter {
 pub(super) struct Done {
     /// The store's clock at the load that it rests on.
     pub clock: Clock,
-    /// The version of the message that was written, if one was.
-    pub message_version: Version,
+    /// The version of the message that was written; `None` where this request has not
+    /// decided to write one.
+    pub message_version: Option<Version>,
 }
 
 impl OtpService {
@@ -72,8 +73,7 @@ impl OtpService {
             records: [matter.key],
             limits,
             tab: Tab::new(matter.limits),
-            // One for all tries: the one that was written may seem to have failed.
-            message_version: Version::random(&mut system_random()),
+            message_version: None,
             rule,
             then,
             answer: None,
@@ -98,7 +98,8 @@ struct Case<Rule, Then, Answer> {
     records: [RecordKey; 1],
     limits: Vec<LimitKey>,
     tab: Tab,
-    message_version: Version,
+    /// One for all tries: the message that was written may seem to have failed.
+    message_version: Option<Version>,
     rule: Rule,
     then: Then,
     /// What was decided last.
@@ -206,7 +207,7 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
 
     /// A new message as it is to be stored.
     fn seal_message(
-        &self,
+        &mut self,
         key: RecordKey,
         message: Message,
         random: &mut SystemRandom,
@@ -214,7 +215,9 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
         MessageChange {
             key,
             expected: None,
-            version: self.message_version,
+            version: *self
+                .message_version
+                .get_or_insert_with(|| Version::random(random)),
             message: self.keys.seal_message(&key, message, random),
         }
     }

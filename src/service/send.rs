@@ -174,13 +174,14 @@ struct Parcel {
 
 impl Parcel {
     fn post(self, message: Option<Message>, done: Done) {
-        match (message, self.room) {
-            (Some(message), Some(room)) => {
+        // What is answered with a message was written by this request, in a try before.
+        match (message.zip(done.message_version), self.room) {
+            (Some((message, version)), Some(room)) => {
                 let in_hand = InHand {
                     key: self.key,
                     caller: self.caller,
                     purpose: self.purpose,
-                    version: done.message_version,
+                    version,
                     message,
                     clock: done.clock,
                 };
