@@ -105,12 +105,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="keeps the figures in benches/compare/results and writes docs/performance")
     add("--page", action="store_true", help="only rewrites docs/performance from kept figures")
     add("--check", action="store_true", help="only checks that docs/performance is of them")
+    add("--unoptimized", action="store_true",
+        help="debug builds, for trying the comparison itself: the figures mean nothing")
     add("--otpd", type=Path, metavar="FILE", help="this server [the release build of this tree]")
     add("--data", type=Path, metavar="DIRECTORY",
         help="a directory on a disk for the databases [the one for temporary files]")
     options = parser.parse_args(arguments)
-    if options.write and (options.quick or options.only):
-        parser.exit(EXIT_USAGE, "compare: --write needs a whole run, without --quick and --only\n")
+    if options.write and (options.quick or options.only or options.unoptimized):
+        parser.exit(EXIT_USAGE, "compare: --write needs a whole run, without --quick, --only and "
+                    "--unoptimized\n")
     return options
 
 
@@ -143,7 +146,8 @@ def prepared(options: argparse.Namespace) -> Iterator[Bench]:
     plan = Plan(options.seconds or plan.seconds,
                 plan.warm_up if options.warm_up is None else options.warm_up)
     with everything_ended() as (fleet, keep):
-        tools = Tools(fleet, REPOSITORY, options.otpd and options.otpd.resolve())
+        tools = Tools(fleet, REPOSITORY, options.otpd and options.otpd.resolve(),
+                      options.unoptimized)
         parent = options.data or on_a_disk()
         postgres = Postgres(fleet, find_programs(REPOSITORY), parent.resolve())
         keep(postgres.stop)

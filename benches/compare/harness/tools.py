@@ -21,8 +21,11 @@ class Tools:
     """Each is made at its first use, so that a run without a system needs none of its
     tools."""
 
-    def __init__(self, fleet: Fleet, repository: Path, otpd: Path | None) -> None:
+    def __init__(
+        self, fleet: Fleet, repository: Path, otpd: Path | None, unoptimized: bool = False
+    ) -> None:
         self._fleet = fleet
+        self._unoptimized = unoptimized
         self._repository = repository
         self._otpd = otpd
         self._load: Path | None = None
@@ -31,7 +34,7 @@ class Tools:
     def otpd(self) -> Path:
         """The server, as it is released: the path that was given, else it is built."""
         if self._otpd is None:
-            self._otpd = self._built("release")
+            self._otpd = self._built("dev" if self._unoptimized else "release")
         return self._otpd
 
     def named(self) -> "Tools":
@@ -41,8 +44,9 @@ class Tools:
     def load(self) -> Path:
         """The load generator of this directory, which is also the echo server."""
         if self._load is None:
-            output = self._cargo(["bench", "--no-run", "--bench", "compare_load",
-                                  "--message-format=json"])
+            profile = "dev" if self._unoptimized else "bench"
+            output = self._cargo(["bench", "--no-run", f"--profile={profile}",
+                                  "--bench", "compare_load", "--message-format=json"])
             self._load = executable(output, "compare_load")
         return self._load
 
@@ -90,7 +94,8 @@ class Tools:
 
     def _built(self, profile: str) -> Path:
         self._cargo(["build", f"--profile={profile}", "--bin", "otpd"])
-        return self._target_directory() / profile / "otpd"
+        directory = "debug" if profile == "dev" else profile
+        return self._target_directory() / directory / "otpd"
 
     def _cargo(self, arguments: list[str]) -> str:
         say(f"cargo {' '.join(arguments[:2])} {arguments[-1]}")
