@@ -337,6 +337,20 @@ mod tests {
             ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
             ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
             ("[store]\nwriters = 0", ("", ""), "store.writers"),
+            (
+                "operations_listen = \"9464\"",
+                ("", ""),
+                "operations_listen",
+            ),
+            ("log_repeat_after = \"soon\"", ("", ""), "log_repeat_after"),
+            (
+                "[traces]\nendpoint = \"collector:4317\"",
+                ("", ""),
+                "traces.endpoint",
+            ),
+            ("[traces]\nsample = 1.5", ("", ""), "traces.sample"),
+            ("", ("OTPD_TRACES__SAMPLE", "-1"), "traces.sample"),
+            ("[traces]\nsamples = 1", ("", ""), "traces.samples"),
             ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
             (
                 "",
