@@ -146,7 +146,7 @@ struct Parts {
     availability: Availability,
     outbox: Outbox,
     contract: OtpServiceServer<OtpGrpc>,
-    /// The requests that run.
+    /// The requests that run, and what is still decided for callers that have gone.
     running: TaskTracker,
 }
 
@@ -194,14 +194,11 @@ impl Parts {
             test_recipients,
             outbox: outbox.clone(),
             store_timeout: settings.store.timeout,
+            running: running.clone(),
         };
-        let contract = OtpServiceServer::new(OtpGrpc::new(
-            service,
-            callers,
-            settings.default_region,
-            running.clone(),
-        ))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let contract =
+            OtpServiceServer::new(OtpGrpc::new(service, callers, settings.default_region))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let sweeper = sweep(
             Arc::clone(&store),
             availability.clone(),

@@ -2,8 +2,11 @@
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
-use tokio::task::JoinError;
-use tokio_util::task::TaskTracker;
+use tokio::{
+    task::JoinError,
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -26,23 +29,16 @@ pub struct OtpGrpc {
     service: Arc<OtpService>,
     callers: Arc<Callers>,
     default_region: Option<Region>,
-    running: TaskTracker,
 }
 
 impl OtpGrpc {
     /// The contract on top of `service`, for `callers`. National numbers are read in
-    /// `default_region`; what runs is counted by `running`.
-    pub fn new(
-        service: OtpService,
-        callers: Arc<Callers>,
-        default_region: Option<Region>,
-        running: TaskTracker,
-    ) -> Self {
+    /// `default_region`.
+    pub fn new(service: OtpService, callers: Arc<Callers>, default_region: Option<Region>) -> Self {
         Self {
             service: Arc::new(service),
             callers,
             default_region,
-            running,
         }
     }
 
@@ -58,15 +54,23 @@ impl OtpGrpc {
         }
     }
 
-    /// Runs a call as a task of its own: a caller who hangs up leaves nothing half
-    /// done, and a panic ends this one request, not the connection it shares.
+    /// Runs a call as a task of its own, so that a panic ends this one request, not the
+    /// connection it shares. The call ends with its caller's patience, or when the caller
+    /// hangs up: what has been decided by then is done to its end, and nothing else.
     async fn run<T: Send + 'static>(
         &self,
         journal: Journal,
+        deadline: Instant,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        let outcome = self.running.spawn(call).await;
-        let outcome = outcome.unwrap_or_else(|error| Err(unfinished(&error)));
+        let gone = journal.unless_answered();
+        let call = AbortOnDropHandle::new(self.service.running.spawn(call));
+        // Sooner than tonic's own time-out, which would say CANCELLED.
+        let outcome = match timeout_at(deadline, call).await {
+            Ok(outcome) => outcome.unwrap_or_else(|error| Err(unfinished(&error))),
+            Err(_) => Err(ServiceError::DeadlineExceeded),
+        };
+        gone.answered();
         outcome
             .map(Response::new)
             .map_err(|error| journal.refused(error))
@@ -93,7 +97,7 @@ impl Contract for OtpGrpc {
         let journal = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let wish = Arc::new(translate::send(request.get_ref(), region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = service.send(&journal.caller, &wish, deadline).await?;
@@ -122,7 +126,7 @@ impl Contract for OtpGrpc {
         let journal = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let typed = translate::verify(request.get_ref(), region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = service.verify(&journal.caller, &typed, deadline).await?;
@@ -164,7 +168,7 @@ impl Contract for OtpGrpc {
         let journal = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let wish = translate::cancel(request.get_ref(), region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = service.cancel(&journal.caller, &wish, deadline).await?;
@@ -184,7 +188,7 @@ impl Contract for OtpGrpc {
         let journal = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let subject = translate::status(request.get_ref(), region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = service.status(&journal.caller, &subject, deadline).await?;
