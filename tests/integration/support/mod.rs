@@ -24,4 +24,4 @@ pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
-pub use words::{Typed, milliseconds, reason};
+pub use words::{Typed, milliseconds, reason, wanted};
