@@ -15,7 +15,8 @@ use sqlx::{
 
 use super::{
     Changes, RecordStore, Snapshot, StoreError, StoreOptions, VersionedMessage, Written,
-    borrowed::Borrowed, connect_parameters::refuse_unknown_parameters, migration::up_to_date,
+    borrowed::Borrowed, connect_parameters::refuse_unknown_parameters, in_time,
+    migration::up_to_date,
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
 
@@ -136,9 +137,7 @@ impl PostgresStore {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> {
         // In a box at once: what connects is large, and every caller would carry it.
-        let work = tokio::time::timeout(self.timeout, Box::pin(work));
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        async move { work.await.unwrap_or_else(no_answer) }
+        in_time(self.timeout, Box::pin(work))
     }
 
     pub(super) async fn close(&self) {

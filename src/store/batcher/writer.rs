@@ -10,7 +10,7 @@ use std::{
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
-    store::{Clock, Snapshot, availability::Availability},
+    store::{Clock, Snapshot, availability::Availability, in_time},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
@@ -226,9 +226,7 @@ impl<Store: RecordStore> Writer<Store> {
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        let done = timeout(self.options.timeout, work).await;
-        let done = done.unwrap_or_else(no_answer);
+        let done = in_time(self.options.timeout, work).await;
         if let Err(StoreError::Unavailable(cause)) = &done {
             tracing::debug!(%cause, "[OTP] Store did not answer a batch");
             self.availability.doubt();
