@@ -11,10 +11,7 @@ mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -26,6 +23,7 @@ use crate::{
         Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
         availability::Availability,
         batcher::{BatchError, Batcher},
+        in_time,
     },
 };
 use courier::Courier;
@@ -214,11 +212,7 @@ impl Tools {
 
     /// Messages that somebody has to look after now, oldest first.
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        let load = self.store.due_messages(limit);
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        timeout(self.store_timeout, load)
-            .await
-            .unwrap_or_else(no_answer)
+        in_time(self.store_timeout, self.store.due_messages(limit)).await
     }
 
     /// Writes what became of a message, however long the store does not answer, and says

@@ -189,6 +189,19 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// Awaits a store, but not longer than it may take.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where it takes longer, and those of `work`.
+pub fn in_time<T>(
+    may_take: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> impl Future<Output = Result<T, StoreError>> {
+    let work = tokio::time::timeout(may_take, work);
+    let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+    async move { work.await.unwrap_or_else(no_answer) }
+}
+
 /// The store that the configuration chose.
 #[derive(Debug)]
 pub enum Store {

@@ -8,10 +8,7 @@ use std::{
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
@@ -20,17 +17,22 @@ use super::{
 };
 use crate::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    store::{Clock, Snapshot, availability::Availability},
+    store::{Clock, Snapshot, availability::Availability, in_time},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
 /// success, and a code has few of those to give.
 pub(super) const MAX_TRIES: u32 = 32;
 
+/// After how many writes that the store failed a request is told so. After the first one
+/// it is to be found out what was written; a store that then fails again may go on so.
+pub(super) const MAX_DOUBTS: u32 = 3;
+
 /// What waits for its batch.
 pub(super) struct Item {
     pub task: Task,
     tries: u32,
+    doubts: u32,
 }
 
 pub(super) enum Task {
@@ -45,7 +47,11 @@ pub(super) enum Task {
 
 impl Item {
     pub fn new(task: Task) -> Self {
-        Self { task, tries: 0 }
+        Self {
+            task,
+            tries: 0,
+            doubts: 0,
+        }
     }
 
     fn job(&self) -> Option<&dyn Job> {
@@ -71,6 +77,11 @@ impl Item {
             // What became of a message is to be known, whoever waits for that.
             Task::Settlement { .. } => true,
         }
+    }
+
+    /// Whether to find out what became of a write that the store failed.
+    fn is_worth_another_doubt(&self) -> bool {
+        matches!(self.task, Task::Job(_)) && self.doubts < MAX_DOUBTS
     }
 
     /// Everything of it was written that there is; or, of a message, nothing.
@@ -202,13 +213,12 @@ impl<Store: RecordStore> Writer<Store> {
                 again.extend(lost(waiting, Loss::Raced(&nothing)));
             }
             Err(error @ StoreError::Unavailable(_)) => {
-                let (jobs, settlements): (Vec<_>, _) = waiting
-                    .into_iter()
-                    .partition(|item| matches!(item.task, Task::Job(_)));
+                let (jobs, others): (Vec<_>, _) =
+                    waiting.into_iter().partition(Item::is_worth_another_doubt);
                 // The acknowledgement may have been lost: a job finds its own answer in
                 // the record, if it was written.
                 again.extend(lost(jobs, Loss::InDoubt));
-                fail_all(settlements, &error.into());
+                fail_all(others, &error.into());
             }
             Err(error) => {
                 again.extend(lost(waiting, Loss::Raced(&Written::default())));
@@ -236,9 +246,7 @@ impl<Store: RecordStore> Writer<Store> {
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        let done = timeout(self.options.timeout, work).await;
-        let done = done.unwrap_or_else(no_answer);
+        let done = in_time(self.options.timeout, work).await;
         if let Err(StoreError::Unavailable(cause)) = &done {
             tracing::debug!(%cause, "[OTP] Store did not answer a batch");
             self.availability.doubt();
@@ -319,6 +327,7 @@ fn settle(batch: Vec<Item>, pending: &Pending, written: &Written, clock: Clock) 
 /// Tells jobs that what they decided did not stand.
 fn lost(mut batch: Vec<Item>, loss: Loss<'_>) -> Vec<Item> {
     for item in &mut batch {
+        item.doubts += u32::from(matches!(loss, Loss::InDoubt));
         if let Task::Job(job) = &mut item.task {
             job.lost(loss);
         }
