@@ -27,6 +27,7 @@ use crate::{
     domain::{Purpose, Region, TestRecipient},
     outbox::OutboxOptions,
     store::StoreOptions,
+    traces::TraceSettings,
 };
 use callers::TestRecipientTable;
 use delivery::RouteTable;
@@ -67,6 +68,8 @@ pub struct Settings {
     /// The region in which national phone numbers are read where a request names
     /// none.
     pub default_region: Option<Region>,
+    /// Where to tell what is measured; nowhere, where it is unset.
+    pub operations_listen: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines there are.
@@ -98,6 +101,8 @@ pub struct Settings {
     pub delivery: OutboxOptions,
     /// How the store is used.
     pub store: StoreOptions,
+    /// Where spans go.
+    pub traces: TraceSettings,
 }
 
 /// What mistakes are still harmless.
@@ -144,6 +149,7 @@ impl Default for Settings {
             database_url: SecretString::from("sqlite://otpd.db"),
             keys: None,
             default_region: None,
+            operations_listen: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             shutdown_wait: Duration::from_secs(1),
@@ -158,6 +164,7 @@ impl Default for Settings {
             routes: Vec::new(),
             delivery: OutboxOptions::default(),
             store: StoreOptions::default(),
+            traces: TraceSettings::default(),
         }
     }
 }
@@ -188,6 +195,10 @@ impl Config {
 
 /// Refuses what cannot work, and what is not safe in its environment.
 fn check(settings: &Settings) -> Result<(), ConfigError> {
+    settings
+        .traces
+        .validate()
+        .map_err(|(key, problem)| ConfigError::new(&format!("traces.{key}"), problem))?;
     let development = settings.environment == Environment::Development;
     if development && !settings.listen.ip().is_loopback() && !settings.development_remote {
         return Err(ConfigError::new(

@@ -7,12 +7,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     authentication::identify,
     deadline::deadline,
-    journal::{Journal, Rpc},
+    journal::Journal,
     translate,
     v1::{self, otp_service_server::OtpService as Contract},
 };
@@ -20,7 +20,9 @@ use crate::{
     callers::Callers,
     connection::Peer,
     domain::{Channel, Region, Timestamp, Verdict},
+    metrics::{Answers, Method, Rpc},
     service::{Delivery, DeliveryState, OtpService, ServiceError},
+    traces::{self, Span, TraceContext},
 };
 
 /// The contract on top of the service.
@@ -29,26 +31,41 @@ pub struct OtpGrpc {
     service: Arc<OtpService>,
     callers: Arc<Callers>,
     default_region: Option<Region>,
+    answers: Answers,
 }
 
 impl OtpGrpc {
     /// The contract on top of `service`, for `callers`. National numbers are read in
-    /// `default_region`.
-    pub fn new(service: OtpService, callers: Arc<Callers>, default_region: Option<Region>) -> Self {
+    /// `default_region`; what is answered is counted by `answers`.
+    pub fn new(
+        service: OtpService,
+        callers: Arc<Callers>,
+        default_region: Option<Region>,
+        answers: Answers,
+    ) -> Self {
         Self {
             service: Arc::new(service),
             callers,
             default_region,
+            answers,
         }
     }
 
-    /// Starts the journal of a request, with the name of its caller.
-    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Journal, Status> {
+    /// Starts the journal of a request, with the name of its caller, and its span.
+    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Journal), Status> {
+        let place = request.metadata().get(traces::HEADER);
+        let place = place.and_then(|place| TraceContext::parse(place.to_str().ok()?));
         match identify(&self.callers, request) {
-            Ok(caller) => Ok(Journal::new(rpc, caller)),
+            Ok(caller) => {
+                let span = Span::of_request(place, Method::of(rpc).name());
+                Ok((span, Journal::new(rpc, caller, self.answers.clone())))
+            }
             Err(unknown) => {
                 let peer = request.extensions().get::<Peer>();
-                Journal::turned_away(rpc, peer.and_then(|peer| peer.address), unknown);
+                let from = peer.and_then(|peer| peer.address);
+                traces::enter(place, || {
+                    Journal::turned_away(rpc, from, unknown, &self.answers);
+                });
                 Err(ServiceError::from(unknown).into())
             }
         }
@@ -59,11 +76,13 @@ impl OtpGrpc {
     /// hangs up: what has been decided by then is done to its end, and nothing else.
     async fn run<T: Send + 'static>(
         &self,
+        mut span: Span,
         journal: Journal,
         deadline: Instant,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let gone = journal.unless_answered();
+        let call = traces::within(span.context(), call);
         let call = AbortOnDropHandle::new(self.service.running.spawn(call));
         // Sooner than tonic's own time-out, which would say CANCELLED.
         let outcome = match timeout_at(deadline, call).await {
@@ -71,9 +90,13 @@ impl OtpGrpc {
             Err(_) => Err(ServiceError::DeadlineExceeded),
         };
         gone.answered();
+        let refused = |error| traces::enter(span.context(), || journal.refused(error));
+        let outcome = outcome.map(Response::new).map_err(refused);
+        if span.is_recorded() {
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            journal.note(&mut span, code);
+        }
         outcome
-            .map(Response::new)
-            .map_err(|error| journal.refused(error))
     }
 }
 
@@ -94,10 +117,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let journal = self.open(Rpc::Send, &request)?;
+        let (span, journal) = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), deadline, async move {
+        self.run(span, journal.clone(), deadline, async move {
             let wish = Arc::new(translate::send(request.get_ref(), region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = service.send(&journal.caller, &wish, deadline).await?;
@@ -123,10 +146,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let journal = self.open(Rpc::Verify, &request)?;
+        let (span, journal) = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), deadline, async move {
+        self.run(span, journal.clone(), deadline, async move {
             let typed = translate::verify(request.get_ref(), region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = service.verify(&journal.caller, &typed, deadline).await?;
@@ -165,10 +188,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let journal = self.open(Rpc::Cancel, &request)?;
+        let (span, journal) = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), deadline, async move {
+        self.run(span, journal.clone(), deadline, async move {
             let wish = translate::cancel(request.get_ref(), region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = service.cancel(&journal.caller, &wish, deadline).await?;
@@ -185,10 +208,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let journal = self.open(Rpc::Status, &request)?;
+        let (span, journal) = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), deadline, async move {
+        self.run(span, journal.clone(), deadline, async move {
             let subject = translate::status(request.get_ref(), region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = service.status(&journal.caller, &subject, deadline).await?;

@@ -19,12 +19,14 @@ use crate::{
     delivery::{Delivery, Route, Shipment},
     domain::{CallerName, Message, Policy, Purpose, RecordKey},
     keys::KeyRing,
+    metrics::DeliveryMetrics,
     store::{
         Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
         availability::Availability,
         batcher::{BatchError, Batcher},
         in_time,
     },
+    traces,
 };
 use courier::Courier;
 
@@ -96,6 +98,8 @@ pub struct Tools {
     pub callers: Arc<Callers>,
     /// Who takes them.
     pub delivery: Arc<Delivery>,
+    /// How they do.
+    pub metrics: DeliveryMetrics,
 }
 
 /// Room for one message.
@@ -168,10 +172,13 @@ impl Outbox {
 
     fn carry(&self, room: OwnedSemaphorePermit, in_hand: InHand) {
         let courier = Arc::clone(&self.courier);
-        self.tasks.spawn(async move {
+        let carrying = async move {
             courier.carry(in_hand).await;
             drop(room);
-        });
+        };
+        // What becomes of a message belongs to the trace in which it was asked for.
+        self.tasks
+            .spawn(traces::within(traces::current(), carrying));
     }
 
     /// Finishes the attempts that run, and gives back the leases of what has not been
