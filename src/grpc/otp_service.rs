@@ -2,8 +2,8 @@
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
-use tokio::task::JoinError;
-use tokio_util::task::TaskTracker;
+use tokio::{sync::watch, task::JoinError};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -20,36 +20,47 @@ use crate::{
     service::{Delivery, DeliveryState, OtpService, ServiceError},
 };
 
+/// What requests are answered with. It may change while otpd runs; each request keeps to
+/// its end what it began with.
+#[derive(Debug)]
+pub struct Current {
+    /// The use cases.
+    pub service: OtpService,
+    /// Who may call.
+    pub callers: Arc<Callers>,
+    /// Where national numbers are read.
+    pub default_region: Option<Region>,
+}
+
 /// The contract on top of the service.
 #[derive(Clone, Debug)]
 pub struct OtpGrpc {
-    service: Arc<OtpService>,
-    callers: Arc<Callers>,
-    default_region: Option<Region>,
+    current: watch::Receiver<Arc<Current>>,
     running: TaskTracker,
+    ending: CancellationToken,
 }
 
 impl OtpGrpc {
-    /// The contract on top of `service`, for `callers`. National numbers are read in
-    /// `default_region`; what runs is counted by `running`.
+    /// The contract on top of what is `current`. What runs is counted by `running`; once
+    /// `ending` is cancelled, whoever still waits is told to go elsewhere.
     pub fn new(
-        service: OtpService,
-        callers: Arc<Callers>,
-        default_region: Option<Region>,
+        current: watch::Receiver<Arc<Current>>,
         running: TaskTracker,
+        ending: CancellationToken,
     ) -> Self {
         Self {
-            service: Arc::new(service),
-            callers,
-            default_region,
+            current,
             running,
+            ending,
         }
     }
 
-    /// Starts the journal of a request, with the name of its caller.
-    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Journal, Status> {
-        match identify(&self.callers, request) {
-            Ok(caller) => Ok(Journal::new(rpc, caller)),
+    /// Starts the journal of a request, with the name of its caller, and what the request
+    /// is answered with.
+    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Arc<Current>, Journal), Status> {
+        let current = Arc::clone(&self.current.borrow());
+        match identify(&current.callers, request) {
+            Ok(caller) => Ok((current, Journal::new(rpc, caller))),
             Err(unknown) => {
                 let peer = request.extensions().get::<Peer>();
                 Journal::turned_away(rpc, peer.and_then(|peer| peer.address), unknown);
@@ -65,8 +76,14 @@ impl OtpGrpc {
         journal: Journal,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        let outcome = self.running.spawn(call).await;
-        let outcome = outcome.unwrap_or_else(|error| Err(unfinished(&error)));
+        let outcome = tokio::select! {
+            // What has been answered is told.
+            biased;
+            outcome = self.running.spawn(call) => {
+                outcome.unwrap_or_else(|error| Err(unfinished(&error)))
+            }
+            () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
+        };
         outcome
             .map(Response::new)
             .map_err(|error| journal.refused(error))
@@ -90,13 +107,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let journal = self.open(Rpc::Send, &request)?;
+        let (current, journal) = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
-            let wish = Arc::new(translate::send(request.get_ref(), region)?);
+            let wish = Arc::new(translate::send(request.get_ref(), current.default_region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
-            let reply = service.send(&journal.caller, &wish, deadline).await?;
+            let reply = current
+                .service
+                .send(&journal.caller, &wish, deadline)
+                .await?;
             journal.sent(wish.channel, &reply);
             Ok(v1::SendOtpResponse {
                 challenge_id: reply.challenge_id.to_string(),
@@ -119,13 +138,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let journal = self.open(Rpc::Verify, &request)?;
+        let (current, journal) = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
-            let typed = translate::verify(request.get_ref(), region)?;
+            let typed = translate::verify(request.get_ref(), current.default_region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
-            let reply = service.verify(&journal.caller, &typed, deadline).await?;
+            let reply = current
+                .service
+                .verify(&journal.caller, &typed, deadline)
+                .await?;
             journal.judged(&reply);
             let mut response = v1::VerifyOtpResponse {
                 challenge_id: reply
@@ -161,13 +182,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let journal = self.open(Rpc::Cancel, &request)?;
+        let (current, journal) = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
-            let wish = translate::cancel(request.get_ref(), region)?;
+            let wish = translate::cancel(request.get_ref(), current.default_region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
-            let reply = service.cancel(&journal.caller, &wish, deadline).await?;
+            let reply = current
+                .service
+                .cancel(&journal.caller, &wish, deadline)
+                .await?;
             journal.cancelled(&reply);
             Ok(v1::CancelOtpResponse {
                 cancelled: reply.challenge_id.is_some(),
@@ -181,13 +204,15 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let journal = self.open(Rpc::Status, &request)?;
+        let (current, journal) = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
         self.run(journal.clone(), async move {
-            let subject = translate::status(request.get_ref(), region)?;
+            let subject = translate::status(request.get_ref(), current.default_region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
-            let reply = service.status(&journal.caller, &subject, deadline).await?;
+            let reply = current
+                .service
+                .status(&journal.caller, &subject, deadline)
+                .await?;
             journal.told(&reply);
             let live = reply.status.live.as_ref();
             Ok(v1::GetOtpStatusResponse {

@@ -18,6 +18,8 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// When to come back where too many requests raced for one record: they last
 /// milliseconds.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
+/// When to come back where this replica ends: another one, or its successor, is there.
+const SHUTDOWN_RETRY: Duration = Duration::from_millis(100);
 
 impl ServiceError {
     /// The status and its reason.
@@ -39,6 +41,7 @@ impl ServiceError {
             Self::VerifyLocked { .. } => (Code::ResourceExhausted, "VERIFY_LOCKED"),
             Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
             Self::Overloaded => (Code::Unavailable, "OVERLOADED"),
+            Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
             Self::Internal(_) => (Code::Internal, "INTERNAL"),
         }
     }
@@ -63,6 +66,7 @@ impl ServiceError {
             Self::SendLimit(exceeded) | Self::VerifyLimit(exceeded) => Some(exceeded.wait),
             Self::StoreUnavailable => Some(STORE_RETRY),
             Self::Overloaded => Some(OVERLOAD_RETRY),
+            Self::ShuttingDown => Some(SHUTDOWN_RETRY),
             _ => None,
         }
     }

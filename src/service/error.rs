@@ -81,6 +81,9 @@ pub enum ServiceError {
     /// More requests wait, or race for one record, than can be answered.
     #[error("too many requests at once")]
     Overloaded,
+    /// The server ends, and this request did not finish in time.
+    #[error("this server is shutting down")]
+    ShuttingDown,
     /// A fault of otpd itself.
     #[error("{0}")]
     Internal(String),
