@@ -2,8 +2,15 @@
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
-use tokio::{sync::watch, task::JoinError};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    sync::watch,
+    task::JoinError,
+    time::{Instant, timeout_at},
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -69,21 +76,27 @@ impl OtpGrpc {
         }
     }
 
-    /// Runs a call as a task of its own: a caller who hangs up leaves nothing half
-    /// done, and a panic ends this one request, not the connection it shares.
+    /// Runs a call as a task of its own, so that a panic ends this one request, not the
+    /// connection it shares. The call ends with its caller's patience, or when the caller
+    /// hangs up: what has been decided by then is done to its end, and nothing else.
     async fn run<T: Send + 'static>(
         &self,
         journal: Journal,
+        deadline: Instant,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        let gone = journal.unless_answered();
+        let call = AbortOnDropHandle::new(self.running.spawn(call));
         let outcome = tokio::select! {
             // What has been answered is told.
             biased;
-            outcome = self.running.spawn(call) => {
-                outcome.unwrap_or_else(|error| Err(unfinished(&error)))
-            }
+            outcome = timeout_at(deadline, call) => match outcome {
+                Ok(outcome) => outcome.unwrap_or_else(|error| Err(unfinished(&error))),
+                Err(_) => Err(ServiceError::DeadlineExceeded),
+            },
             () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
         };
+        gone.answered();
         outcome
             .map(Response::new)
             .map_err(|error| journal.refused(error))
@@ -109,7 +122,7 @@ impl Contract for OtpGrpc {
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
         let (current, journal) = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let wish = Arc::new(translate::send(request.get_ref(), current.default_region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = current
@@ -140,7 +153,7 @@ impl Contract for OtpGrpc {
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
         let (current, journal) = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let typed = translate::verify(request.get_ref(), current.default_region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = current
@@ -184,7 +197,7 @@ impl Contract for OtpGrpc {
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
         let (current, journal) = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let wish = translate::cancel(request.get_ref(), current.default_region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = current
@@ -206,7 +219,7 @@ impl Contract for OtpGrpc {
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
         let (current, journal) = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
-        self.run(journal.clone(), async move {
+        self.run(journal.clone(), deadline, async move {
             let subject = translate::status(request.get_ref(), current.default_region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = current

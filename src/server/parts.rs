@@ -50,7 +50,7 @@ pub(super) struct Parts {
     pub availability: Availability,
     pub outbox: Outbox,
     pub contract: OtpServiceServer<OtpGrpc>,
-    /// The requests that run.
+    /// The requests that run, and what is still decided for callers that have gone.
     pub running: TaskTracker,
     /// Cancelled when those that still run are out of time.
     pub ending: CancellationToken,
@@ -68,6 +68,7 @@ pub(super) struct Reloadable {
     pub written: Written,
     tools: Tools,
     outbox: Outbox,
+    running: TaskTracker,
     current: watch::Sender<Arc<Current>>,
     terms: watch::Sender<Arc<Terms>>,
 }
@@ -101,13 +102,13 @@ impl Parts {
             delivery: Arc::new(config.delivery),
         };
         let outbox = Outbox::new(tools.clone(), settings.delivery.clone());
-        let current = current(&tools, &outbox, &settings, config.test_recipients);
+        let (running, ending) = (TaskTracker::new(), CancellationToken::new());
+        let current = current(&tools, &outbox, &running, &settings, config.test_recipients);
         let (current, currently) = watch::channel(Arc::new(current));
         let (terms, in_force) = watch::channel(Arc::new(Terms {
             acceptor,
             bounds: settings.connections.clone(),
         }));
-        let (running, ending) = (TaskTracker::new(), CancellationToken::new());
         let contract =
             OtpServiceServer::new(OtpGrpc::new(currently, running.clone(), ending.clone()))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -124,7 +125,7 @@ impl Parts {
             availability,
             outbox: outbox.clone(),
             contract,
-            running,
+            running: running.clone(),
             ending,
             terms: in_force,
             background,
@@ -133,6 +134,7 @@ impl Parts {
             written: config.written,
             tools,
             outbox,
+            running,
             current,
             terms,
         };
@@ -162,7 +164,13 @@ impl Reloadable {
         };
         self.outbox = self.outbox.with(self.tools.clone());
         let settings = &config.settings;
-        let current = current(&self.tools, &self.outbox, settings, config.test_recipients);
+        let current = current(
+            &self.tools,
+            &self.outbox,
+            &self.running,
+            settings,
+            config.test_recipients,
+        );
         self.current.send_replace(Arc::new(current));
         self.terms.send_replace(Arc::new(Terms {
             acceptor,
@@ -177,6 +185,7 @@ impl Reloadable {
 fn current(
     tools: &Tools,
     outbox: &Outbox,
+    running: &TaskTracker,
     settings: &Settings,
     test_recipients: Vec<TestRecipient>,
 ) -> Current {
@@ -189,6 +198,7 @@ fn current(
             test_recipients,
             outbox: outbox.clone(),
             store_timeout: tools.store_timeout,
+            running: running.clone(),
         },
         callers: Arc::clone(&tools.callers),
         default_region: settings.default_region,

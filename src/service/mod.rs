@@ -9,6 +9,7 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 pub use error::ServiceError;
 pub use request::{
@@ -45,6 +46,8 @@ pub struct OtpService {
     pub outbox: Outbox,
     /// How long one statement of the store may take.
     pub store_timeout: Duration,
+    /// What runs: requests, and decisions whose caller has gone.
+    pub running: TaskTracker,
 }
 
 impl OtpService {
@@ -84,6 +87,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits,
+            deadline,
         };
         let (caller, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
         let rule = move |record, limits: &[_], now, _: &mut _| {
@@ -94,7 +98,7 @@ impl OtpService {
             };
             domain::verify(record, limits, &typed, caller.policies.of(&purpose), now)
         };
-        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let decided = self.decide(matter, rule, |_, _| {}).await?;
         let verdict = decided.map_err(|refusal| match refusal {
             VerifyRefusal::Code(error) => ServiceError::Code(error),
             VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
@@ -136,6 +140,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits: Vec::new(),
+            deadline,
         };
         let (caller, reset_failures) = (Arc::clone(caller), *reset_failures);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
@@ -147,7 +152,7 @@ impl OtpService {
             let policy = policy_of(&caller, record.as_ref());
             domain::cancel(record, &wish, policy, now)
         };
-        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let decided = self.decide(matter, rule, |_, _| {}).await?;
         let done = decided.map_err(|_| ServiceError::reused())?;
         Ok(CancelReply {
             challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),

@@ -319,6 +319,10 @@ pub struct StoreOptions {
     pub max_batch: u32,
     /// Requests at most that wait for that; more are refused at once.
     pub max_waiting: u32,
+    /// How long a request may wait behind others; what would wait longer is refused at
+    /// once.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
     /// How many groups of requests are on their way to the store at once.
     pub writers: u16,
     /// How long one statement, with the wait for a connection, may take.
@@ -339,6 +343,7 @@ impl StoreOptions {
         BatchOptions {
             max_batch: count(self.max_batch),
             max_waiting: count(self.max_waiting),
+            max_wait: self.max_wait,
             writers: usize::from(self.writers),
             timeout: self.timeout,
         }
@@ -351,6 +356,7 @@ impl Default for StoreOptions {
             max_connections: 10,
             max_batch: 256,
             max_waiting: 4_096,
+            max_wait: Duration::from_secs(1),
             writers: 1,
             timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(1),

@@ -18,6 +18,7 @@ mod log_lines;
 mod main_job;
 mod outage;
 mod outbox;
+mod overload;
 mod phones;
 mod plans;
 mod process;

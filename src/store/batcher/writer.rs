@@ -9,16 +9,17 @@ use std::{
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, timeout},
 };
 
 use super::{
     BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
     board::{Board, Pending},
+    queue::Queue,
 };
 use crate::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, RecordKey, Timestamp},
     store::{Clock, Snapshot, availability::Availability},
 };
 
@@ -54,6 +55,16 @@ impl Item {
         }
     }
 
+    /// In whose lane it waits.
+    pub fn caller(&self) -> Option<&CallerName> {
+        self.job()?.caller()
+    }
+
+    /// Until when an answer is of use.
+    pub fn deadline(&self) -> Instant {
+        self.job().map_or_else(Instant::now, Job::deadline)
+    }
+
     fn is_wanted(&self) -> bool {
         match &self.task {
             Task::Job(job) => job.is_wanted(),
@@ -71,7 +82,7 @@ impl Item {
         }
     }
 
-    fn failed(self, error: BatchError) {
+    pub fn failed(self, error: BatchError) {
         match self.task {
             Task::Job(job) => end(job, Err(error)),
             Task::Settlement { reply, .. } => drop(reply.send(Err(error))),
@@ -89,6 +100,7 @@ fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
 pub(super) struct Writer<Store> {
     store: Arc<Store>,
     availability: Availability,
+    queue: Arc<Queue>,
     options: BatchOptions,
 }
 
@@ -102,31 +114,24 @@ enum Outcome {
 }
 
 impl<Store: RecordStore> Writer<Store> {
-    pub fn new(store: Arc<Store>, availability: Availability, options: BatchOptions) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        availability: Availability,
+        queue: Arc<Queue>,
+        options: BatchOptions,
+    ) -> Self {
         Self {
             store,
             availability,
+            queue,
             options,
         }
     }
 
     /// Works until nobody can submit anything any more, and everything has ended.
-    pub async fn run(self, mut waiting: mpsc::Receiver<Item>) {
-        let most = self.options.max_batch.max(1);
+    pub async fn run(self) {
         let mut batch = Vec::new();
-        loop {
-            if batch.is_empty() {
-                if waiting.recv_many(&mut batch, most).await == 0 {
-                    return;
-                }
-            } else {
-                // What is tried again comes first.
-                while batch.len() < most
-                    && let Ok(item) = waiting.try_recv()
-                {
-                    batch.push(item);
-                }
-            }
+        while self.queue.fill(&mut batch).await {
             batch = self.work_off(batch).await;
         }
     }
@@ -164,6 +169,7 @@ impl<Store: RecordStore> Writer<Store> {
 
     async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
         batch.retain(Item::is_wanted);
+        let since = Instant::now();
         if !self.availability.answers() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
             fail_all(batch, &gone.into());
@@ -183,10 +189,14 @@ impl<Store: RecordStore> Writer<Store> {
         let clock = board.clock();
         let (changes, pending) = board.close();
         if changes.is_empty() {
+            self.queue.went(since.elapsed());
             return Outcome::Again(again);
         }
         match self.in_time(self.store.write(&changes)).await {
-            Ok(written) => again.extend(settle(waiting, &pending, &written, clock)),
+            Ok(written) => {
+                self.queue.went(since.elapsed());
+                again.extend(settle(waiting, &pending, &written, clock));
+            }
             Err(StoreError::Conflict(_)) => {
                 let nothing = Written::default();
                 again.extend(lost(waiting, Loss::Raced(&nothing)));

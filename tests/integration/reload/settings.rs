@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use super::{RELOADED, Reloading, send_to, to};
@@ -69,7 +70,9 @@ async fn regions_test_recipients_and_the_log_change() {
         .reload(
             r#"
 default_region = "RU"
-log_level = "error"
+log_level = "debug"
+[connections]
+handshake_timeout = "10ms"
 [[test_recipients]]
 recipient = "+79990000001"
 code = "123456"
@@ -78,7 +81,7 @@ expires = "2999-01-01"
         )
         .await;
     assert!(
-        line.contains("default_region, log_level, test_recipients"),
+        line.contains("connections.handshake_timeout, default_region, log_level, test_recipients"),
         "{line}"
     );
     let sent = client
@@ -94,8 +97,19 @@ expires = "2999-01-01"
         })
         .await;
     assert!(judged.expect("it is judged").into_inner().verified);
+    // Of a new connection, and a line that was not told before.
+    let silent = TcpStream::connect(otpd.replica.address()).await;
+    otpd.replica
+        .wait_for_line("DEBUG [OTP] Connection closed: nothing was said on it")
+        .await;
+    drop(silent);
+
+    otpd.reload("log_level = \"error\"").await;
     let log = otpd.replica.stop().await.1;
-    assert!(log.ends_with(&line), "errors alone are told: {log}");
+    assert!(
+        !log.contains("[OTP] Stopped"),
+        "errors alone are told: {log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
