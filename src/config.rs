@@ -15,11 +15,11 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use source::{ConfigError, Variables};
+pub use source::{Changes, ConfigError, Variables, Written};
 
 use crate::{
     callers::Callers,
-    connection::TlsSettings,
+    connection::{ConnectionSettings, TlsSettings},
     delivery::{
         Delivery,
         text::{Locale, PurposeTextSettings},
@@ -48,6 +48,8 @@ pub struct Config {
     /// How messages travel, and what they say: `[providers.NAME]`, `[[routes]]` and
     /// `[texts.PURPOSE]`.
     pub delivery: Delivery,
+    /// What all of it was made of.
+    pub written: Written,
 }
 
 /// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
@@ -81,10 +83,16 @@ pub struct Settings {
     /// How long what runs may then still take.
     #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
+    /// How often it is looked whether a file of the configuration is another one; zero:
+    /// never.
+    #[serde(with = "humantime_serde")]
+    pub reload_interval: Duration,
     /// Whether the services that describe otpd to clients are there.
     pub reflection: bool,
     /// TLS of the listener; without it connections are plain.
     pub tls: Option<TlsSettings>,
+    /// What one client may take, and for how long.
+    pub connections: ConnectionSettings,
     /// Whether tokens may come over plain connections of other machines.
     pub allow_plaintext_tokens: bool,
     /// Recipients with a fixed code.
@@ -128,7 +136,7 @@ pub enum LogFormat {
 }
 
 /// The least important log lines that are still written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the usual levels")]
 pub enum LogLevel {
@@ -154,8 +162,10 @@ impl Default for Settings {
             log_level: LogLevel::default(),
             shutdown_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
+            reload_interval: Duration::from_secs(5),
             reflection: true,
             tls: None,
+            connections: ConnectionSettings::default(),
             allow_plaintext_tokens: false,
             test_recipients: Vec::new(),
             allow_test_recipients: false,
@@ -178,7 +188,33 @@ impl Config {
     /// # Errors
     /// The first mistake, as one line that names the key.
     pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
-        let (settings, tables) = source::load(file, variables)?;
+        Self::build(file, variables, None)
+    }
+
+    /// Reads both again while otpd runs with what was written `before`: what cannot change
+    /// meanwhile keeps its value, and all else must fit that.
+    ///
+    /// # Errors
+    /// Also a mistake that only the next start would meet.
+    pub fn load_after(
+        before: &Written,
+        file: Option<&Path>,
+        variables: &Variables,
+    ) -> Result<(Self, Changes), ConfigError> {
+        let mut next = Self::load(file, variables)?;
+        let changes = before.changes(&next.written);
+        if !changes.fixed.is_empty() {
+            next = Self::build(file, variables, Some(before))?;
+        }
+        Ok((next, changes))
+    }
+
+    fn build(
+        file: Option<&Path>,
+        variables: &Variables,
+        before: Option<&Written>,
+    ) -> Result<Self, ConfigError> {
+        let (settings, tables, written) = source::load(file, variables, before)?;
         check(&settings)?;
         let general = callers::policies(&tables.policy, &tables.purposes, None)?;
         let callers = callers::callers(&settings, &tables, &general)?;
@@ -189,6 +225,7 @@ impl Config {
             callers,
             test_recipients,
             delivery,
+            written,
         })
     }
 }
@@ -239,11 +276,16 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
             format!("{max_batch} is out of bounds; allowed: 1 to {MAX_BATCH}"),
         ));
     }
-    for (key, duration) in [
+    if let Some((key, problem)) = settings.connections.fault() {
+        return Err(ConfigError::new(&format!("connections.{key}"), problem));
+    }
+    let interval = settings.reload_interval;
+    let interval = (!interval.is_zero()).then_some(("reload_interval", interval));
+    for (key, duration) in interval.into_iter().chain([
         ("store.timeout", settings.store.timeout),
         ("store.probe_interval", settings.store.probe_interval),
         ("store.sweep_interval", settings.store.sweep_interval),
-    ] {
+    ]) {
         if duration < Duration::from_millis(10) {
             let given = humantime::format_duration(duration);
             return Err(ConfigError::new(

@@ -15,6 +15,8 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// When to come back to a store that does not answer: about when it is asked next.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// When to come back where this replica ends: another one, or its successor, is there.
+const SHUTDOWN_RETRY: Duration = Duration::from_millis(100);
 
 impl ServiceError {
     /// The status and its reason.
@@ -36,6 +38,7 @@ impl ServiceError {
             Self::VerifyLocked { .. } => (Code::ResourceExhausted, "VERIFY_LOCKED"),
             Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
             Self::Overloaded { .. } => (Code::Unavailable, "OVERLOADED"),
+            Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::Internal(_) => (Code::Internal, "INTERNAL"),
         }
@@ -61,6 +64,7 @@ impl ServiceError {
             | Self::VerifyLocked { wait } => Some(*wait),
             Self::SendLimit(exceeded) | Self::VerifyLimit(exceeded) => Some(exceeded.wait),
             Self::StoreUnavailable => Some(STORE_RETRY),
+            Self::ShuttingDown => Some(SHUTDOWN_RETRY),
             _ => None,
         }
     }

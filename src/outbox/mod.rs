@@ -11,7 +11,7 @@ mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -71,6 +71,8 @@ impl Default for OutboxOptions {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     courier: Arc<Courier>,
+    /// Who carries what is taken over: with the tools that were given last.
+    newest: watch::Sender<Arc<Courier>>,
     /// Room for messages that this replica writes.
     fresh: Arc<Semaphore>,
     /// Told when there is a message that nobody holds.
@@ -82,7 +84,7 @@ pub struct Outbox {
 }
 
 /// What the outbox works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tools {
     /// Where messages are.
     pub store: Arc<Store>,
@@ -127,8 +129,10 @@ impl Outbox {
     /// An outbox, which takes messages over until it is closed.
     pub fn new(tools: Tools, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
+        let courier = Arc::new(Courier::new(tools, stopping.clone()));
         let outbox = Self {
-            courier: Arc::new(Courier::new(tools, stopping.clone())),
+            newest: watch::Sender::new(Arc::clone(&courier)),
+            courier,
             fresh: Arc::new(Semaphore::new(MOST_FRESH)),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
@@ -138,6 +142,26 @@ impl Outbox {
         let taking_over = takeover::run(outbox.clone(), options);
         outbox.taking_over.spawn(taking_over);
         outbox
+    }
+
+    /// The same outbox with other tools. What is on its way keeps those that it has.
+    #[must_use]
+    pub fn with(&self, tools: Tools) -> Self {
+        let courier = Arc::new(Courier::new(tools, self.stopping.clone()));
+        self.newest.send_replace(Arc::clone(&courier));
+        Self {
+            courier,
+            ..self.clone()
+        }
+    }
+
+    /// The same outbox with the tools that were given last.
+    fn newest(&self) -> Self {
+        let courier = Arc::clone(&self.newest.borrow());
+        Self {
+            courier,
+            ..self.clone()
+        }
     }
 
     /// Who takes messages.

@@ -94,6 +94,9 @@ pub enum ServiceError {
     /// The caller's time ran out. What was asked may have been done all the same.
     #[error("not answered in the time that the caller gave; ask again with the same request_id")]
     DeadlineExceeded,
+    /// The server ends, and this request did not finish in time.
+    #[error("this server is shutting down; ask another one with the same request_id")]
+    ShuttingDown,
     /// A fault of otpd itself.
     #[error("{0}")]
     Internal(String),

@@ -30,6 +30,7 @@ mod races;
 mod random_input;
 mod randomness;
 mod reflection;
+mod reload;
 mod secrecy;
 mod support;
 mod sweeping;
