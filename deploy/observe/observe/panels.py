@@ -123,6 +123,19 @@ CALLERS = Section(
             steps=((None, BAD), (1, POOR), (2, GOOD)),
         ),
         Panel(
+            "Alerts",
+            "When each fired.",
+            (
+                Query(
+                    'max by (alertname) (ALERTS{alertname=~"Otpd.*", alertstate="firing"})',
+                    "{{alertname}}",
+                ),
+            ),
+            kind="states",
+            states=(("1", "fires", BAD),),
+            width=12,
+        ),
+        Panel(
             "Calls",
             "Calls per second, by method.",
             (
@@ -136,6 +149,7 @@ CALLERS = Section(
                 ),
             ),
             unit="reqps",
+            width=12,
         ),
         Panel(
             "Calls that otpd failed",
@@ -154,6 +168,7 @@ CALLERS = Section(
                 ),
             ),
             unit="percentunit",
+            width=12,
             steps=((None, GOOD), (0.001, BAD)),
         ),
         Panel(
@@ -167,6 +182,7 @@ CALLERS = Section(
                 for share, name in ((0.5, "median"), (0.99, "99 %"))
             ),
             unit="s",
+            width=12,
         ),
         Panel(
             "Answers to SendOtp",
@@ -231,6 +247,7 @@ DELIVERY = Section(
                 ),
             ),
             unit="percentunit",
+            most=1,
         ),
         Panel(
             "Attempts by result",
