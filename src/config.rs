@@ -67,6 +67,8 @@ pub struct Settings {
     /// The region in which national phone numbers are read where a request names
     /// none.
     pub default_region: Option<Region>,
+    /// Where to tell what is measured; nowhere, where it is unset.
+    pub operations_listen: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines there are.
@@ -144,6 +146,7 @@ impl Default for Settings {
             database_url: SecretString::from("sqlite://otpd.db"),
             keys: None,
             default_region: None,
+            operations_listen: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             shutdown_wait: Duration::from_secs(1),

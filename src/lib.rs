@@ -11,6 +11,8 @@ pub mod domain;
 pub mod grpc;
 pub mod key_file;
 pub mod keys;
+pub mod metrics;
+pub mod operations;
 pub mod outbox;
 pub mod server;
 pub mod service;

@@ -1,9 +1,11 @@
 //! The server: everything put together, from the first line of the log to the last.
 
+mod observe;
+
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Server;
 use tonic_health::{
     ServingStatus,
@@ -15,12 +17,14 @@ use crate::{
     config::Config,
     connection::{self, TlsError, TlsSettings},
     grpc::{
-        MAX_MESSAGE_BYTES, OtpGrpc, OversizeLayer,
+        MAX_MESSAGE_BYTES, MeasureLayer, OtpGrpc, OversizeLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
     keys::KeyRing,
+    metrics::{Calls, Metrics},
+    operations,
     outbox::{Outbox, Tools},
-    service::OtpService,
+    service::{Conversions, OtpService},
     store::{
         RecordStore as _, Store, StoreError,
         availability::{Availability, Monitor},
@@ -56,13 +60,15 @@ pub enum ServerError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves on `listener` until `shutdown` completes, then finishes what runs.
+/// Serves on `listener` until `shutdown` completes, then finishes what runs; and tells
+/// what is measured on `operations`, from the first moment to the last.
 ///
 /// # Errors
 /// What makes serving impossible. A store that does not answer does not: requests
 /// are refused until it does.
 pub async fn run(
     listener: TcpListener,
+    operations: Option<TcpListener>,
     config: Config,
     keys: KeyRing,
     shutdown: impl Future<Output = ()> + Send,
@@ -74,13 +80,20 @@ pub async fn run(
         .map(TlsSettings::acceptor)
         .transpose()?;
     let incoming = connection::incoming(listener, acceptor);
-    let (parts, background) = Parts::assemble(config, keys)?;
+    let mut metrics = Metrics::new(&observe::known(&config));
+    let (parts, background) = Parts::assemble(config, keys, &metrics, operations.is_some())?;
+    let _operations = operations.map(|listener| {
+        observe::watch(&mut metrics, &parts);
+        let serving = operations::serve(listener, Arc::new(metrics));
+        AbortOnDropHandle::new(tokio::spawn(serving))
+    });
     let (health, health_service) = new_health().await;
 
     let described = settings.reflection;
     let (end_serving, mut serving_ends) = watch::channel(false);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(MeasureLayer(parts.calls.clone()))
         .layer(OversizeLayer)
         .add_service(health_service)
         .add_optional_service(described.then(|| reflection().build_v1()).transpose()?)
@@ -144,17 +157,23 @@ pub async fn run(
 struct Parts {
     store: Arc<Store>,
     availability: Availability,
+    batcher: Batcher,
     outbox: Outbox,
+    calls: Calls,
+    census: observe::Newest,
     contract: OtpServiceServer<OtpGrpc>,
     /// The requests that run.
     running: TaskTracker,
 }
 
 impl Parts {
-    /// Makes everything, and what goes on in the background until the server ends.
+    /// Makes everything, and what goes on in the background until the server ends. Where
+    /// nobody can see the metrics, what takes work to measure is left out.
     fn assemble(
         config: Config,
         keys: KeyRing,
+        metrics: &Metrics,
+        observed: bool,
     ) -> Result<(Self, BoxFuture<Result<(), StoreError>>), ServerError> {
         let Config {
             settings,
@@ -162,7 +181,8 @@ impl Parts {
             test_recipients,
             delivery,
         } = config;
-        let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
+        let store = Store::open(&settings.database_url, &settings.store)?;
+        let store = Arc::new(store.counted(metrics.statements.clone()));
         let callers = Arc::new(callers);
         let (monitor, availability) = Monitor::new(
             Arc::clone(&store),
@@ -174,6 +194,7 @@ impl Parts {
             Arc::clone(&store),
             availability.clone(),
             settings.store.batches(),
+            metrics.batches.clone(),
         );
         let tools = Tools {
             store: Arc::clone(&store),
@@ -183,23 +204,31 @@ impl Parts {
             keys: Arc::clone(&keys),
             callers: Arc::clone(&callers),
             delivery: Arc::new(delivery),
+            metrics: metrics.delivery.clone(),
         };
         let outbox = Outbox::new(tools, settings.delivery);
         let running = TaskTracker::new();
+        let (conversions, verified) = Conversions::new(metrics.delivery.clone());
         let service = OtpService {
             store: Arc::clone(&store),
-            batcher,
+            batcher: batcher.clone(),
             availability: availability.clone(),
             keys,
             test_recipients,
             outbox: outbox.clone(),
             store_timeout: settings.store.timeout,
+            conversions: if observed {
+                conversions
+            } else {
+                Conversions::unobserved()
+            },
         };
         let contract = OtpServiceServer::new(OtpGrpc::new(
             service,
             callers,
             settings.default_region,
             running.clone(),
+            metrics.answers.clone(),
         ))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let sweeper = sweep(
@@ -207,16 +236,28 @@ impl Parts {
             availability.clone(),
             settings.store.sweep_interval,
         );
+        let census = observe::Newest::default();
+        let looking = observe::run(
+            metrics.delivery.clone(),
+            Arc::clone(&store),
+            availability.clone(),
+            verified,
+            Arc::clone(&census),
+        );
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
+                () = looking, if observed => Ok(()),
             }
         });
         let parts = Self {
             store,
             availability,
+            batcher,
             outbox,
+            calls: metrics.calls.clone(),
+            census,
             contract,
             running,
         };
@@ -283,7 +324,7 @@ async fn sweep_once(store: &Store) -> Result<u64, StoreError> {
     let mut removed = 0;
     loop {
         let now = store.load(&[], &[]).await?.clock.now();
-        let batch = store.sweep(now, SWEEP_BATCH).await?;
+        let batch = store.sweep(now, SWEEP_BATCH).await?.all();
         removed += batch;
         if batch < u64::from(SWEEP_BATCH) {
             return Ok(removed);

@@ -1,6 +1,7 @@
 //! `otpd serve` and `otpd migrate`.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -27,13 +28,15 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
     block_on(async {
         let settings = &config.settings;
         let signals = Signals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
-        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
-            Failure::usage(format!(
-                "listen: cannot listen on {}: {error}",
-                settings.listen
-            ))
-        })?;
+        let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().unwrap_or(settings.listen);
+        let operations = match settings.operations_listen {
+            Some(address) => Some(bind("operations_listen", address).await?),
+            None => None,
+        };
+        let operations_address = operations
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
         telemetry::start(settings.log_format, settings.log_level);
         let environment = match (settings.environment, &config.callers) {
             (Environment::Production, _) => "Production environment",
@@ -46,12 +49,13 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         };
         tracing::info!(
             %address,
+            operations = operations_address.map(tracing::field::display),
             tls = settings.tls.is_some(),
             store = store_name(settings),
             keys = keys_origin,
             "[OTP] {environment}"
         );
-        server::run(listener, config, keys, signals.stop())
+        server::run(listener, operations, config, keys, signals.stop())
             .await
             .map_err(|error| match error {
                 ServerError::Store(error) => Failure::usage(error),
@@ -60,6 +64,11 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             })?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| Failure::usage(format!("{key}: cannot listen on {address}: {error}")))
 }
 
 pub(super) fn migrate(file: Option<&Path>) -> Outcome {

@@ -5,11 +5,13 @@ mod authentication;
 pub mod codec;
 mod deadline;
 mod journal;
+mod measure;
 mod otp_service;
 mod oversize;
 pub mod status;
 mod translate;
 
+pub use measure::MeasureLayer;
 pub use otp_service::OtpGrpc;
 pub use oversize::OversizeLayer;
 

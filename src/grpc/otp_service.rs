@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::{
     authentication::identify,
     deadline::deadline,
-    journal::{Journal, Rpc},
+    journal::Journal,
     translate,
     v1::{self, otp_service_server::OtpService as Contract},
 };
@@ -17,6 +17,7 @@ use crate::{
     callers::Callers,
     connection::Peer,
     domain::{Channel, Region, Timestamp, Verdict},
+    metrics::{Answers, Rpc},
     service::{Delivery, DeliveryState, OtpService, ServiceError},
 };
 
@@ -27,32 +28,37 @@ pub struct OtpGrpc {
     callers: Arc<Callers>,
     default_region: Option<Region>,
     running: TaskTracker,
+    answers: Answers,
 }
 
 impl OtpGrpc {
     /// The contract on top of `service`, for `callers`. National numbers are read in
-    /// `default_region`; what runs is counted by `running`.
+    /// `default_region`; what runs is counted by `running`, and what is answered by
+    /// `answers`.
     pub fn new(
         service: OtpService,
         callers: Arc<Callers>,
         default_region: Option<Region>,
         running: TaskTracker,
+        answers: Answers,
     ) -> Self {
         Self {
             service: Arc::new(service),
             callers,
             default_region,
             running,
+            answers,
         }
     }
 
     /// Starts the journal of a request, with the name of its caller.
     fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Journal, Status> {
         match identify(&self.callers, request) {
-            Ok(caller) => Ok(Journal::new(rpc, caller)),
+            Ok(caller) => Ok(Journal::new(rpc, caller, self.answers.clone())),
             Err(unknown) => {
                 let peer = request.extensions().get::<Peer>();
-                Journal::turned_away(rpc, peer.and_then(|peer| peer.address), unknown);
+                let from = peer.and_then(|peer| peer.address);
+                Journal::turned_away(rpc, from, unknown, &self.answers);
                 Err(ServiceError::from(unknown).into())
             }
         }

@@ -3,13 +3,15 @@
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools};
 use crate::{
     delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, text::Facts},
-    domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Then, Timestamp},
+    domain::{Attempt, ChallengeId, Channel, Country, ErrorClass, Message, Then, Timestamp},
     keys::system_random,
+    metrics::Ended,
     store::{MessageChange, Version},
 };
 
@@ -209,14 +211,17 @@ impl Courier {
         gateway: &Gateway,
     ) -> (Attempt, Result<Accepted, DeliveryError>) {
         let channel = gateway.options.channel.unwrap_or(in_hand.message.channel);
-        let started_at = in_hand.clock.now();
+        let (started_at, start) = (in_hand.clock.now(), Instant::now());
         let result = self.hand_over(in_hand, gateway, channel, started_at).await;
+        let error = result.as_ref().err().map(|error| error.class);
+        let metrics = &self.tools.metrics;
+        metrics.attempted(&gateway.name, channel, start.elapsed(), error);
         let attempt = Attempt {
             provider: gateway.name.clone(),
             channel,
             started_at,
             ended_at: in_hand.clock.now(),
-            error: result.as_ref().err().map(|error| error.class),
+            error,
         };
         (attempt, result)
     }
@@ -268,9 +273,12 @@ impl Courier {
             attempts = in_hand.message.history.count + 1,
             "[OTP] Message handed over"
         );
+        self.note_sent(&in_hand.message, &attempt);
         let message = in_hand.message.clone().sent(attempt);
         // Nothing is to be done where that was lost: another replica sends it once more.
-        let _ = self.write(&mut in_hand, message).await;
+        if self.write(&mut in_hand, message).await.is_ok() {
+            self.tools.metrics.ended(Ended::Sent);
+        }
     }
 
     async fn end(&self, mut in_hand: InHand, then: Then) {
@@ -285,7 +293,22 @@ impl Courier {
         }
         let now = in_hand.clock.now();
         let message = in_hand.message.clone().then(then, now);
-        let _ = self.write(&mut in_hand, message).await;
+        let written = self.write(&mut in_hand, message).await.is_ok();
+        let metrics = &self.tools.metrics;
+        match then {
+            Then::Failed if written => metrics.ended(Ended::Failed),
+            Then::Dropped if written => metrics.ended(Ended::Dropped),
+            _ => {}
+        }
+    }
+
+    /// Counts a message that a provider has taken, by the channel that was asked for.
+    fn note_sent(&self, message: &Message, attempt: &Attempt) {
+        let recipient = message.content().map(|content| &content.recipient);
+        let country = recipient.map_or(Country::NONE, Country::of);
+        let delay = message.created_at.until(attempt.ended_at);
+        let metrics = &self.tools.metrics;
+        metrics.sent(&attempt.provider, message.channel, country, delay);
     }
 
     /// Writes what became of a message.

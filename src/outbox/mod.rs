@@ -22,6 +22,7 @@ use crate::{
     delivery::{Delivery, Route, Shipment},
     domain::{CallerName, Message, Policy, Purpose, RecordKey},
     keys::KeyRing,
+    metrics::DeliveryMetrics,
     store::{
         Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
         availability::Availability,
@@ -98,6 +99,8 @@ pub struct Tools {
     pub callers: Arc<Callers>,
     /// Who takes them.
     pub delivery: Arc<Delivery>,
+    /// How they do.
+    pub metrics: DeliveryMetrics,
 }
 
 /// Room for one message.

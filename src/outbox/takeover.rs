@@ -11,6 +11,7 @@ use super::{InHand, LEASE_MARGIN, MOST_TAKEN_OVER, Outbox, OutboxOptions, Tools}
 use crate::{
     domain::{Message, Then, Timestamp},
     keys::system_random,
+    metrics::Ended,
     store::{
         MessageChange, Version, VersionedMessage,
         batcher::{BatchError, Seen},
@@ -106,6 +107,11 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
         .map(|change| tools.batcher.settle(change));
     let written = try_join_all(settlements).await?;
     let all = written.iter().all(|written| *written);
+    for (in_hand, written) in taken.iter().zip(&written) {
+        if in_hand.is_none() && *written {
+            tools.metrics.ended(Ended::Dropped);
+        }
+    }
     let ours = taken
         .into_iter()
         .zip(written)

@@ -93,6 +93,10 @@ impl OtpService {
             SendRefusal::Reused => ServiceError::reused(),
             SendRefusal::Barred(barred) => barred.into(),
         })?;
+        let code = sent.code.filter(|_| caller.delivers);
+        if code.is_some() {
+            self.conversions.given(request.channel, recipient);
+        }
         Ok(SendReply {
             challenge_id: ChallengeId {
                 key,
@@ -102,7 +106,7 @@ impl OtpService {
             resend_at: sent.resend_at,
             resent: sent.resent,
             code_length: sent.code_length,
-            code: sent.code.filter(|_| caller.delivers),
+            code,
         })
     }
 

@@ -26,7 +26,10 @@ use super::{
     Clock, LimitChange, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned,
     Written, availability::Availability,
 };
-use crate::domain::{LimitKey, Record, RecordKey, Timestamp};
+use crate::{
+    domain::{LimitKey, Record, RecordKey, Timestamp},
+    metrics::BatchMetrics,
+};
 
 /// One request, as batches treat it.
 pub trait Job: Send + 'static {
@@ -116,17 +119,31 @@ impl Batcher {
         store: Arc<Store>,
         availability: Availability,
         options: BatchOptions,
+        metrics: BatchMetrics,
     ) -> Self {
         let writers = options.writers.max(1);
         let queues = (0..writers).map(|_| {
             let (queue, waiting) = mpsc::channel(options.max_waiting.div_ceil(writers).max(1));
-            let writer = Writer::new(Arc::clone(&store), availability.clone(), options);
+            let writer = Writer::new(
+                Arc::clone(&store),
+                availability.clone(),
+                options,
+                metrics.clone(),
+            );
             tokio::spawn(writer.run(waiting));
             queue
         });
         Self {
             queues: queues.collect(),
         }
+    }
+
+    /// How many wait for their batch.
+    pub fn waiting(&self) -> usize {
+        let queues = self.queues.iter();
+        queues
+            .map(|queue| queue.max_capacity() - queue.capacity())
+            .sum()
     }
 
     /// Takes a job, or refuses it at once where too many wait.

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
+    metrics::BatchMetrics,
     store::{Clock, Snapshot, availability::Availability},
 };
 
@@ -30,6 +31,8 @@ pub(super) const MAX_TRIES: u32 = 32;
 pub(super) struct Item {
     pub task: Task,
     tries: u32,
+    /// Since when it waits.
+    since: Instant,
 }
 
 pub(super) enum Task {
@@ -44,7 +47,11 @@ pub(super) enum Task {
 
 impl Item {
     pub fn new(task: Task) -> Self {
-        Self { task, tries: 0 }
+        Self {
+            task,
+            tries: 0,
+            since: Instant::now(),
+        }
     }
 
     fn job(&self) -> Option<&dyn Job> {
@@ -90,6 +97,7 @@ pub(super) struct Writer<Store> {
     store: Arc<Store>,
     availability: Availability,
     options: BatchOptions,
+    metrics: BatchMetrics,
 }
 
 /// What became of a batch.
@@ -102,11 +110,17 @@ enum Outcome {
 }
 
 impl<Store: RecordStore> Writer<Store> {
-    pub fn new(store: Arc<Store>, availability: Availability, options: BatchOptions) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        availability: Availability,
+        options: BatchOptions,
+        metrics: BatchMetrics,
+    ) -> Self {
         Self {
             store,
             availability,
             options,
+            metrics,
         }
     }
 
@@ -150,6 +164,7 @@ impl<Store: RecordStore> Writer<Store> {
                 }
             }
         }
+        self.metrics.lost(again.len());
         let mut left = Vec::with_capacity(again.len());
         for mut item in again {
             item.tries += 1;
@@ -164,6 +179,7 @@ impl<Store: RecordStore> Writer<Store> {
 
     async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
         batch.retain(Item::is_wanted);
+        self.note(&batch);
         if !self.availability.answers() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
             fail_all(batch, &gone.into());
@@ -206,6 +222,14 @@ impl<Store: RecordStore> Writer<Store> {
             }
         }
         Outcome::Again(again)
+    }
+
+    /// Notes a batch that begins, and what has waited for the first time.
+    fn note(&self, batch: &[Item]) {
+        let now = Instant::now();
+        let fresh = batch.iter().filter(|item| item.tries == 0);
+        let waits = fresh.map(|item| now.saturating_duration_since(item.since));
+        self.metrics.begun(batch.len(), waits);
     }
 
     async fn load(&self, about: About) -> Result<Snapshot, StoreError> {
