@@ -77,7 +77,10 @@ class Block:
 
     def commands(self) -> list[Command]:
         if self.language != "console":
-            return [Command("\n".join(self.body))]
+            text = "\n".join(self.body)
+            # A code may be that of a command above it, so these go one by one.
+            apart = re.split(r"(?<!\\)\n", text) if SAMPLE_CODE.search(text) else [text]
+            return [Command(it) for it in apart]
         found: list[Command] = []
         continued = False
         for line in self.body:
@@ -284,6 +287,7 @@ class Page:
         self.shell = Shell(checkout, environment)
         self.terminals: list[Terminal] = []
         self.ran = 0
+        self.typed = 0  # codes that had been made when one was typed last
 
     def follow(self) -> None:
         try:
@@ -322,7 +326,7 @@ class Page:
     def run_command(self, block: Block, command: Command, may_fail: bool) -> None:
         text = command.text
         if SAMPLE_CODE.search(text):
-            text = SAMPLE_CODE.sub(self.newest_code(block), text)
+            text = SAMPLE_CODE.sub(self.newest_code(block, again=may_fail), text)
         status, lines = self.shell.run(text)
         self.ran += 1
         came = "\n".join(lines)
@@ -343,23 +347,20 @@ class Page:
 
         terminal.wait_for(f"{block}: what is shown of the log", is_there)
 
-    def newest_code(self, block: Block) -> str:
-        logs = [terminal.log for terminal in self.terminals]
-        logs += self.checkout.glob("*.log")
-        logs.sort(key=lambda log: log.stat().st_mtime)
-        codes: list[str] = []
-
-        def read() -> list[str]:
-            for log in logs:
-                codes.extend(GENERATED.findall(log.read_text(errors="replace")))
-            return codes
-
+    def newest_code(self, block: Block, again: bool) -> str:
+        """The newest code; unless it is typed again, one that was not typed before."""
         deadline = time.monotonic() + 10
-        while not read():
+        while True:
+            logs = [terminal.log for terminal in self.terminals]
+            logs += self.checkout.rglob("*.log")
+            logs.sort(key=lambda log: log.stat().st_mtime_ns)
+            found = [it for log in logs for it in GENERATED.findall(log.read_text(errors="replace"))]
+            if found and (again or len(found) > self.typed):
+                self.typed = len(found)
+                return found[-1]
             if time.monotonic() > deadline:
                 raise Fault(f"{block}: no log has a code")
             time.sleep(0.05)
-        return codes[-1]
 
 
 def copy_checkout(destination: Path) -> None:
