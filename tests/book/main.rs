@@ -3,5 +3,7 @@
 
 mod api;
 mod configuration;
+mod links;
 mod page;
 mod source;
+mod versions;
