@@ -50,7 +50,8 @@ NOTHING_BUT_RUST = {"docs/quick-start.md", "docs/quick-start.ru.md"}
 
 SAMPLE_CODE = re.compile(r"(?<![\d+])443 ?883(?!\d)|\bCODE\b")
 GENERATED = re.compile(r"Generated OTP: (\d+)")
-PATIENCE = 300.0  # seconds; the copy may have to be built
+# Seconds. The copy may have to be built; with --cold, with all that it needs.
+PATIENCE = 3_600.0 if "--cold" in sys.argv else 300.0
 
 
 class Fault(Exception):
@@ -196,6 +197,21 @@ def fits(shown: list[str], came: list[str], figures_differ: bool = False) -> boo
     return re.fullmatch(pattern, "".join(line + "\n" for line in came)) is not None
 
 
+def end_group(process: subprocess.Popen) -> None:
+    """Ends a process and what it started, and waits until all of it is gone."""
+    deadline = time.monotonic() + 30
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
 class Terminal:
     """A command in the background, as in another terminal."""
 
@@ -224,13 +240,7 @@ class Terminal:
             time.sleep(0.05)
 
     def end(self) -> None:
-        try:
-            os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait(timeout=30)
-        except ProcessLookupError:
-            pass
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+        end_group(self.process)
 
 
 class Shell:
@@ -271,12 +281,7 @@ class Shell:
         return int(line), lines
 
     def end(self) -> None:
-        # With what it started.
-        try:
-            os.killpg(self.process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
-        self.process.wait()
+        end_group(self.process)
 
 
 class Page:
