@@ -57,15 +57,20 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Settings {
-    /// Where to listen.
+    /// Where to listen; other than loopback only with `development_remote`, or in
+    /// production.
+    ///
+    /// Default: `127.0.0.1:50051`.
     pub listen: SocketAddr,
     /// What mistakes are still harmless.
     pub environment: Environment,
-    /// Whether a development server may be reached from other machines.
+    /// Whether a development server may be reached from other machines, as in compose.
     pub development_remote: bool,
     /// The store: `postgres://…` or `sqlite://…`.
     pub database_url: SecretString,
     /// The key ring itself; see `otpd keygen`.
+    ///
+    /// Default: the file `otpd.keys` beside the SQLite file, made at the first start.
     pub keys: Option<SecretString>,
     /// The region in which national phone numbers are read where a request names
     /// none.
@@ -74,10 +79,10 @@ pub struct Settings {
     pub operations_listen: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Which log lines there are.
+    /// Which of otpd's own log lines there are.
     pub log_level: LogLevel,
-    /// How long after SIGTERM requests are still taken, so that load balancers
-    /// notice.
+    /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
+    /// that load balancers notice.
     #[serde(with = "humantime_serde")]
     pub shutdown_wait: Duration,
     /// How long what runs may then still take.
@@ -93,13 +98,16 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// What one client may take, and for how long.
     pub connections: ConnectionSettings,
-    /// Whether tokens may come over plain connections of other machines.
+    /// Whether tokens may come over plain connections of other machines, as where a
+    /// mesh does the TLS.
     pub allow_plaintext_tokens: bool,
     /// Recipients with a fixed code.
     pub test_recipients: Vec<TestRecipientTable>,
     /// Whether there may be test recipients in production.
     pub allow_test_recipients: bool,
     /// The language of messages where a request names none, or one without a text.
+    ///
+    /// Default: `en`.
     pub default_locale: Locale,
     /// What messages say.
     pub texts: BTreeMap<Purpose, PurposeTextSettings>,

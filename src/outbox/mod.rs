@@ -49,7 +49,7 @@ const LEASE_RESERVE: Duration = Duration::from_secs(1);
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How the outbox works: the `[delivery]` table of the configuration.
+/// How messages are carried: the `[delivery]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxOptions {

@@ -430,17 +430,19 @@ impl RecordStore for Store {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
-    /// Connections at most, per replica.
+    /// Connections to PostgreSQL at most, per replica.
     pub max_connections: u32,
-    /// Requests at most that are loaded and written together.
+    /// Requests at most that are loaded and written together, 1 to 4096.
     pub max_batch: u32,
-    /// Requests at most that wait for that; more are refused at once.
+    /// Requests at most that wait for that; more are refused at once with `OVERLOADED`.
     pub max_waiting: u32,
-    /// How long a request may wait behind others; what would wait longer is refused at
-    /// once.
+    /// How long a request may have to wait behind others, by the pace of the last batches;
+    /// what would wait longer, or longer than its caller, is refused at once with
+    /// `OVERLOADED`.
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
-    /// How many groups of requests are on their way to the store at once.
+    /// How many groups of requests are on their way to the store at once; one is
+    /// fastest where PostgreSQL is near.
     pub writers: u16,
     /// How long one statement, with the wait for a connection, may take.
     #[serde(with = "humantime_serde")]
