@@ -29,6 +29,7 @@ mod races;
 mod random_input;
 mod randomness;
 mod reflection;
+mod schema_levels;
 mod secrecy;
 mod support;
 mod sweeping;
