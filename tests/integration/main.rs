@@ -31,6 +31,7 @@ mod random_input;
 mod randomness;
 mod reflection;
 mod reload;
+mod schema_levels;
 mod secrecy;
 mod support;
 mod sweeping;
