@@ -3,7 +3,9 @@
 //! itself as soon as the database is back.
 
 mod causes;
+mod failover;
 mod network;
+mod pooler;
 
 use std::time::Duration;
 

@@ -18,12 +18,12 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{postgres::Postgres, wall_clock::WallClocks, witness};
+use super::{wall_clock::WallClocks, witness};
 use crate::{
     model::{Codes, Settings},
     server::Server,
     settings, support,
-    support::{Database, Proxy},
+    support::{Database, Postgres, Proxy},
 };
 
 /// How many replicas there are.

@@ -8,7 +8,6 @@ mod dice;
 mod fleet;
 mod invariants;
 mod nemesis;
-mod postgres;
 mod scenario;
 mod wall_clock;
 mod witness;
