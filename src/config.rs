@@ -27,6 +27,7 @@ use crate::{
     domain::{Purpose, Region, TestRecipient},
     outbox::OutboxOptions,
     store::StoreOptions,
+    traces::TraceSettings,
 };
 use callers::TestRecipientTable;
 use delivery::RouteTable;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub delivery: OutboxOptions,
     /// How the store is used.
     pub store: StoreOptions,
+    /// Where spans go.
+    pub traces: TraceSettings,
 }
 
 /// What mistakes are still harmless.
@@ -161,6 +164,7 @@ impl Default for Settings {
             routes: Vec::new(),
             delivery: OutboxOptions::default(),
             store: StoreOptions::default(),
+            traces: TraceSettings::default(),
         }
     }
 }
@@ -191,6 +195,10 @@ impl Config {
 
 /// Refuses what cannot work, and what is not safe in its environment.
 fn check(settings: &Settings) -> Result<(), ConfigError> {
+    settings
+        .traces
+        .validate()
+        .map_err(|(key, problem)| ConfigError::new(&format!("traces.{key}"), problem))?;
     let development = settings.environment == Environment::Development;
     if development && !settings.listen.ip().is_loopback() && !settings.development_remote {
         return Err(ConfigError::new(

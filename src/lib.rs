@@ -20,3 +20,4 @@ pub mod shutdown;
 pub mod store;
 pub mod tables;
 pub mod telemetry;
+pub mod traces;

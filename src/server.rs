@@ -4,7 +4,7 @@ mod observe;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Server;
 use tonic_health::{
@@ -30,6 +30,7 @@ use crate::{
         availability::{Availability, Monitor},
         batcher::Batcher,
     },
+    traces,
 };
 
 /// The full name of the service, as health checks know it.
@@ -38,6 +39,8 @@ const OTP_SERVICE: &str = "otp.v1.OtpService";
 const LIVENESS: &str = "liveness";
 /// How many records one sweep removes at most, before it looks at the clock again.
 const SWEEP_BATCH: u32 = 1_000;
+/// How long the last spans may take to the collector, even after the grace.
+const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How often idle connections are asked whether anybody is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -139,7 +142,8 @@ pub async fn run(
         parts.outbox.close().await;
         Ok::<(), ServerError>(())
     };
-    if let Ok(result) = tokio::time::timeout(settings.shutdown_grace, drained).await {
+    let ends = Instant::now() + settings.shutdown_grace;
+    if let Ok(result) = tokio::time::timeout_at(ends, drained).await {
         result?;
     } else {
         tracing::warn!(
@@ -149,6 +153,8 @@ pub async fn run(
         );
     }
     parts.store.close().await;
+    let left = ends.saturating_duration_since(Instant::now());
+    traces::stop(left.max(LAST_SPANS)).await;
     tracing::info!("[OTP] Stopped");
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::{
     server::{self, ServerError},
     shutdown::Signals,
     store::{SqliteStore, Store, StoreError},
-    telemetry,
+    telemetry, traces,
 };
 
 pub(super) fn serve(file: Option<&Path>) -> Outcome {
@@ -38,6 +38,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
         telemetry::start(settings.log_format, settings.log_level);
+        traces::start(&settings.traces).map_err(Failure::usage)?;
         let environment = match (settings.environment, &config.callers) {
             (Environment::Production, _) => "Production environment",
             (Environment::Development, Callers::Known(_)) => {

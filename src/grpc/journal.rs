@@ -7,14 +7,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::field::{DisplayValue, display};
 
 use crate::{
     callers::Unknown,
     domain::{Caller, Channel, Purpose, Recipient, Verdict},
-    metrics::{Answer, Answers, Rpc},
+    metrics::{Answer, Answers, Method, Rpc, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
+    traces::Span,
 };
 
 /// What marks the lines of an RPC.
@@ -31,9 +32,18 @@ pub(super) struct Journal {
     /// Who makes it.
     pub caller: Arc<Caller>,
     rpc: Rpc,
-    /// Known once the request has been read; shared by all clones.
-    subject: Arc<OnceLock<(Option<Recipient>, Purpose)>>,
+    /// Shared by all clones.
+    known: Arc<Known>,
     answers: Answers,
+}
+
+/// What becomes known of a request.
+#[derive(Debug, Default)]
+struct Known {
+    /// Once it has been read.
+    subject: OnceLock<(Option<Recipient>, Purpose)>,
+    /// Once it has been answered.
+    answer: OnceLock<Answer>,
 }
 
 impl Journal {
@@ -41,7 +51,7 @@ impl Journal {
         Self {
             caller,
             rpc,
-            subject: Arc::default(),
+            known: Arc::default(),
             answers,
         }
     }
@@ -55,19 +65,51 @@ impl Journal {
 
     /// The masked recipient, once it is known.
     fn recipient(&self) -> Option<DisplayValue<&Recipient>> {
-        let (recipient, _) = self.subject.get()?;
+        let (recipient, _) = self.known.subject.get()?;
         recipient.as_ref().map(display)
     }
 
     fn count(&self, answer: Answer) {
-        let purpose = self.subject.get().map(|(_, purpose)| purpose);
+        let purpose = self.known.subject.get().map(|(_, purpose)| purpose);
         let caller = &self.caller.name;
         self.answers.count(self.rpc, caller, purpose, answer);
+        // A request has one answer.
+        let _ = self.known.answer.set(answer);
+    }
+
+    /// Notes in the span of the request what came of it.
+    pub fn note(&self, span: &mut Span, code: Code) {
+        span.note("rpc.system.name", "grpc");
+        span.note("rpc.method", Method::of(self.rpc).name());
+        let code_name = code_name(i32::from(code));
+        span.note("rpc.response.status_code", code_name);
+        span.note("otpd.caller", self.caller.name.as_str().to_owned());
+        if let Some((_, purpose)) = self.known.subject.get() {
+            span.note("otpd.purpose", purpose.as_str().to_owned());
+        }
+        if let Some(answer) = self.known.answer.get() {
+            span.note("otpd.answer", answer.name());
+        }
+        // What is otpd's own failure, by OpenTelemetry's conventions for gRPC servers.
+        if matches!(
+            code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        ) {
+            span.fail(code_name);
+        }
     }
 
     pub fn received(&self, recipient: Option<&Recipient>, purpose: &Purpose) {
         // A request is read once.
-        let _ = self.subject.set((recipient.cloned(), purpose.clone()));
+        let _ = self
+            .known
+            .subject
+            .set((recipient.cloned(), purpose.clone()));
         let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         tracing::info!(%rpc, %caller, recipient, %purpose, "{mark} Request received");

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::SystemTime};
 
 use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     authentication::identify,
@@ -17,8 +17,9 @@ use crate::{
     callers::Callers,
     connection::Peer,
     domain::{Channel, Region, Timestamp, Verdict},
-    metrics::{Answers, Rpc},
+    metrics::{Answers, Method, Rpc},
     service::{Delivery, DeliveryState, OtpService, ServiceError},
+    traces::{self, Span, TraceContext},
 };
 
 /// The contract on top of the service.
@@ -51,14 +52,21 @@ impl OtpGrpc {
         }
     }
 
-    /// Starts the journal of a request, with the name of its caller.
-    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Journal, Status> {
+    /// Starts the journal of a request, with the name of its caller, and its span.
+    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Journal), Status> {
+        let place = request.metadata().get(traces::HEADER);
+        let place = place.and_then(|place| TraceContext::parse(place.to_str().ok()?));
         match identify(&self.callers, request) {
-            Ok(caller) => Ok(Journal::new(rpc, caller, self.answers.clone())),
+            Ok(caller) => {
+                let span = Span::of_request(place, Method::of(rpc).name());
+                Ok((span, Journal::new(rpc, caller, self.answers.clone())))
+            }
             Err(unknown) => {
                 let peer = request.extensions().get::<Peer>();
                 let from = peer.and_then(|peer| peer.address);
-                Journal::turned_away(rpc, from, unknown, &self.answers);
+                traces::enter(place, || {
+                    Journal::turned_away(rpc, from, unknown, &self.answers);
+                });
                 Err(ServiceError::from(unknown).into())
             }
         }
@@ -68,14 +76,20 @@ impl OtpGrpc {
     /// done, and a panic ends this one request, not the connection it shares.
     async fn run<T: Send + 'static>(
         &self,
+        mut span: Span,
         journal: Journal,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        let call = traces::within(span.context(), call);
         let outcome = self.running.spawn(call).await;
         let outcome = outcome.unwrap_or_else(|error| Err(unfinished(&error)));
+        let refused = |error| traces::enter(span.context(), || journal.refused(error));
+        let outcome = outcome.map(Response::new).map_err(refused);
+        if span.is_recorded() {
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            journal.note(&mut span, code);
+        }
         outcome
-            .map(Response::new)
-            .map_err(|error| journal.refused(error))
     }
 }
 
@@ -96,10 +110,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let journal = self.open(Rpc::Send, &request)?;
+        let (span, journal) = self.open(Rpc::Send, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(span, journal.clone(), async move {
             let wish = Arc::new(translate::send(request.get_ref(), region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = service.send(&journal.caller, &wish, deadline).await?;
@@ -125,10 +139,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let journal = self.open(Rpc::Verify, &request)?;
+        let (span, journal) = self.open(Rpc::Verify, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(span, journal.clone(), async move {
             let typed = translate::verify(request.get_ref(), region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = service.verify(&journal.caller, &typed, deadline).await?;
@@ -167,10 +181,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let journal = self.open(Rpc::Cancel, &request)?;
+        let (span, journal) = self.open(Rpc::Cancel, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(span, journal.clone(), async move {
             let wish = translate::cancel(request.get_ref(), region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = service.cancel(&journal.caller, &wish, deadline).await?;
@@ -187,10 +201,10 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let journal = self.open(Rpc::Status, &request)?;
+        let (span, journal) = self.open(Rpc::Status, &request)?;
         let deadline = deadline(request.metadata());
         let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(journal.clone(), async move {
+        self.run(span, journal.clone(), async move {
             let subject = translate::status(request.get_ref(), region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = service.status(&journal.caller, &subject, deadline).await?;

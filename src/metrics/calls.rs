@@ -80,19 +80,21 @@ impl Calls {
 
     /// A call has ended with a status code of gRPC.
     pub fn ended(&self, method: Method, code: i32, took: Duration) {
-        let number = usize::try_from(code).ok();
-        let number = number.filter(|number| *number < CODES.len());
-        // UNKNOWN, which it is.
-        let number = number.unwrap_or(2);
-        self.0.at([0, method.0, number]).observe(took.as_secs_f64());
+        let place = [0, method.0, number_of_code(code)];
+        self.0.at(place).observe(took.as_secs_f64());
     }
 }
 
+fn number_of_code(code: i32) -> usize {
+    /// What any other code is.
+    const UNKNOWN: usize = 2;
+    let number = usize::try_from(code).ok();
+    number
+        .filter(|number| *number < CODES.len())
+        .unwrap_or(UNKNOWN)
+}
+
 /// The name of a status code of gRPC.
-pub const fn code_name(code: usize) -> &'static str {
-    if code < CODES.len() {
-        CODES[code]
-    } else {
-        CODES[2]
-    }
+pub fn code_name(code: i32) -> &'static str {
+    CODES[number_of_code(code)]
 }

@@ -69,6 +69,13 @@ pub enum Failure {
 
 /// Their names, in the order of [`Failure`].
 const FAILURES: [&str; 5] = ["unavailable", "timeout", "conflict", "corrupt", "refused"];
+impl Failure {
+    /// Its name as a label.
+    pub const fn name(self) -> &'static str {
+        FAILURES[self as usize]
+    }
+}
+
 /// What is swept, in the order of the fields of [`Swept`].
 const SWEPT: [&str; 3] = ["records", "limits", "messages"];
 

@@ -13,6 +13,7 @@ use crate::{
     keys::system_random,
     metrics::Ended,
     store::{MessageChange, Version},
+    traces::{self, Kind, Span},
 };
 
 /// Carries messages.
@@ -212,8 +213,13 @@ impl Courier {
     ) -> (Attempt, Result<Accepted, DeliveryError>) {
         let channel = gateway.options.channel.unwrap_or(in_hand.message.channel);
         let (started_at, start) = (in_hand.clock.now(), Instant::now());
-        let result = self.hand_over(in_hand, gateway, channel, started_at).await;
+        let mut span = Span::inside("deliver", Kind::Client);
+        let handing_over = self.hand_over(in_hand, gateway, channel, started_at);
+        let result = traces::within(span.context(), handing_over).await;
         let error = result.as_ref().err().map(|error| error.class);
+        if span.is_recorded() {
+            note_attempt(&mut span, &in_hand.message, gateway, channel, error);
+        }
         let metrics = &self.tools.metrics;
         metrics.attempted(&gateway.name, channel, start.elapsed(), error);
         let attempt = Attempt {
@@ -352,6 +358,24 @@ fn report(gateway: &Gateway, admission: Admission<'_>, result: &Result<Accepted,
             );
         }
         Some(Change::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
+    }
+}
+
+/// Notes in the span of an attempt what it was and what came of it.
+fn note_attempt(
+    span: &mut Span,
+    message: &Message,
+    gateway: &Gateway,
+    channel: Channel,
+    error: Option<ErrorClass>,
+) {
+    span.note("otpd.provider", gateway.name.clone());
+    span.note("otpd.channel", channel.name());
+    span.note("otpd.message_id", message.id.to_string());
+    span.note("otpd.attempt", i64::from(message.history.count) + 1);
+    if let Some(class) = error {
+        span.note("error.type", class.name());
+        span.fail(class.name());
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
         availability::Availability,
         batcher::{BatchError, Batcher},
     },
+    traces,
 };
 use courier::Courier;
 
@@ -173,10 +174,13 @@ impl Outbox {
 
     fn carry(&self, room: OwnedSemaphorePermit, in_hand: InHand) {
         let courier = Arc::clone(&self.courier);
-        self.tasks.spawn(async move {
+        let carrying = async move {
             courier.carry(in_hand).await;
             drop(room);
-        });
+        };
+        // What becomes of a message belongs to the trace in which it was asked for.
+        self.tasks
+            .spawn(traces::within(traces::current(), carrying));
     }
 
     /// Finishes the attempts that run, and gives back the leases of what has not been

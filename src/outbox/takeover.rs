@@ -16,6 +16,7 @@ use crate::{
         MessageChange, Version, VersionedMessage,
         batcher::{BatchError, Seen},
     },
+    traces::{self, Span},
 };
 
 /// How many messages are taken over at once: few, so that replicas which look at the
@@ -118,7 +119,9 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
         .filter(|(_, written)| *written);
     for in_hand in ours.filter_map(|(in_hand, _)| in_hand) {
         if let Some(permit) = permits.pop() {
-            outbox.carry(permit, in_hand);
+            // Who asked for it is not known any more.
+            let span = Span::unasked("take over");
+            traces::enter(span.context(), || outbox.carry(permit, in_hand));
         }
     }
     Ok(if all { Found::All } else { Found::Part })

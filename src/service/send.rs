@@ -18,6 +18,7 @@ use crate::{
     },
     keys::{SystemRandom, system_random},
     outbox::{InHand, Outbox, Room},
+    traces::{self, TraceContext},
 };
 
 impl OtpService {
@@ -73,6 +74,7 @@ impl OtpService {
             caller: caller.name.clone(),
             purpose: purpose.clone(),
             room,
+            place: traces::current(),
         };
         let rule = move |record, limits: &[_], now, random: &mut _| {
             wish.decide(record, limits, now, random)
@@ -174,6 +176,8 @@ struct Parcel {
     caller: CallerName,
     purpose: Purpose,
     room: Option<Room>,
+    /// Where in a trace the message was asked for.
+    place: Option<TraceContext>,
 }
 
 impl Parcel {
@@ -189,7 +193,7 @@ impl Parcel {
                     message,
                     clock: done.clock,
                 };
-                self.outbox.send(room, in_hand);
+                traces::enter(self.place, || self.outbox.send(room, in_hand));
             }
             (Some(_), None) => self.outbox.notice(),
             (None, _) => {}

@@ -336,7 +336,11 @@ impl Store {
         statement: Statement,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let stopwatch = Stopwatch::start(&self.metrics, statement);
+        let system = match &self.engine {
+            Engine::Postgres(_) => "postgresql",
+            Engine::Sqlite(_) => "sqlite",
+        };
+        let stopwatch = Stopwatch::start(&self.metrics, statement, system);
         let result = work.await;
         stopwatch.stop(&result);
         result

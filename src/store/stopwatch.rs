@@ -3,7 +3,10 @@
 use tokio::time::Instant;
 
 use super::StoreError;
-use crate::metrics::{Failure, Statement, StatementMetrics};
+use crate::{
+    metrics::{Failure, Statement, StatementMetrics},
+    traces::{Kind, Span},
+};
 
 /// Runs from the order until it is carried out; or until nobody waits for that any
 /// longer, when it is dropped.
@@ -12,15 +15,26 @@ pub(super) struct Stopwatch<'a> {
     statement: Statement,
     since: Instant,
     failure: Option<Failure>,
+    span: Span,
 }
 
 impl<'a> Stopwatch<'a> {
-    pub fn start(metrics: &'a StatementMetrics, statement: Statement) -> Self {
+    pub fn start(
+        metrics: &'a StatementMetrics,
+        statement: Statement,
+        system: &'static str,
+    ) -> Self {
+        let mut span = Span::inside(statement.name(), Kind::Client);
+        if span.is_recorded() {
+            span.note("db.system.name", system);
+            span.note("db.operation.name", statement.name());
+        }
         Self {
             metrics,
             statement,
             since: Instant::now(),
             failure: Some(Failure::Timeout),
+            span,
         }
     }
 
@@ -36,7 +50,10 @@ impl<'a> Stopwatch<'a> {
 
 impl Drop for Stopwatch<'_> {
     fn drop(&mut self) {
-        self.metrics
-            .done(self.statement, self.since.elapsed(), self.failure);
+        if let Some(failure) = self.failure {
+            self.span.fail(failure.name());
+        }
+        let took = self.since.elapsed();
+        self.metrics.done(self.statement, took, self.failure);
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
     store::{Clock, Snapshot, availability::Availability},
+    traces::{self, Span, TraceContext},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
@@ -33,6 +34,8 @@ pub(super) struct Item {
     tries: u32,
     /// Since when it waits.
     since: Instant,
+    /// Where in a trace it was asked for.
+    place: Option<TraceContext>,
 }
 
 pub(super) enum Task {
@@ -51,6 +54,7 @@ impl Item {
             task,
             tries: 0,
             since: Instant::now(),
+            place: traces::current(),
         }
     }
 
@@ -152,7 +156,7 @@ impl<Store: RecordStore> Writer<Store> {
         let mut again = Vec::new();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.attempt(part).await {
+            match self.traced(part).await {
                 Outcome::Again(items) => again.extend(items),
                 Outcome::Refused(mut first, error) => {
                     let second = first.split_off(first.len() / 2);
@@ -175,6 +179,17 @@ impl<Store: RecordStore> Writer<Store> {
             }
         }
         left
+    }
+
+    /// Attempts a batch, as a part of the traces in which it was asked for.
+    async fn traced(&self, batch: Vec<Item>) -> Outcome {
+        let places = batch.iter().filter_map(|item| item.place);
+        let mut span = Span::together("batch", places);
+        if span.is_recorded() {
+            let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+            span.note("otpd.batch.size", size);
+        }
+        traces::within(span.context(), self.attempt(batch)).await
     }
 
     async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
