@@ -16,6 +16,7 @@ mod key_rotation;
 mod limit_races;
 mod log_lines;
 mod main_job;
+mod observability;
 mod outage;
 mod outbox;
 mod overload;
