@@ -39,7 +39,7 @@ impl Rpc {
 pub struct Answer(usize);
 
 /// All answers, what became of requests first.
-const ANSWERS: [&str; 31] = [
+const ANSWERS: [&str; 32] = [
     "sent",
     "resent",
     "given_to_caller",
@@ -51,6 +51,7 @@ const ANSWERS: [&str; 31] = [
     "cancelled",
     "nothing_to_cancel",
     "told",
+    "caller_gone",
     "RECIPIENT_INVALID",
     "PURPOSE_INVALID",
     "CODE_MALFORMED",
@@ -96,6 +97,8 @@ impl Answer {
     pub const NOTHING_TO_CANCEL: Self = Self(9);
     /// A status was told.
     pub const TOLD: Self = Self(10);
+    /// The caller hung up before there was an answer.
+    pub const CALLER_GONE: Self = Self(11);
 
     /// The refusal for this reason of the contract.
     pub fn refused(reason: &str) -> Self {
@@ -144,7 +147,8 @@ impl Answers {
             [causes],
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let answers = Counters::new(
             "otpd_answers",
             "Answers to requests: what became of them, or the reason why nothing did",
@@ -158,21 +162,24 @@ impl Answers {
             limits_labels(&callers),
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let shut = Counters::new(
             "otpd_records_shut",
             "Wrong answers after which the next one must wait, or none is taken any more",
             shut_labels(&callers),
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let reset = Counters::new(
             "otpd_failures_reset",
             "Wrong answers forgotten at a caller's wish",
             [("caller", callers)],
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let tables = Tables {
             answers,
             limits,
@@ -196,9 +203,12 @@ impl Answers {
             answers: tables
                 .answers
                 .with(answers_labels(&callers, known(&all.purposes))),
-            limits: tables.limits.with(limits_labels(&callers)),
-            shut: tables.shut.with(shut_labels(&callers)),
-            reset: tables.reset.with([("caller", callers)]),
+            limits: tables
+                .limits
+                .with(limits_labels(&callers))
+                .with_all_series(),
+            shut: tables.shut.with(shut_labels(&callers)).with_all_series(),
+            reset: tables.reset.with([("caller", callers)]).with_all_series(),
         };
     }
 

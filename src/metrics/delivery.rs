@@ -164,7 +164,8 @@ impl DeliveryMetrics {
             [("result", fixed(ENDS))],
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let tables = Tables {
             sent,
             verified,
