@@ -11,7 +11,7 @@ mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -19,12 +19,14 @@ use crate::{
     delivery::{Delivery, Route, Shipment},
     domain::{CallerName, Message, Policy, Purpose, RecordKey},
     keys::KeyRing,
+    metrics::DeliveryMetrics,
     store::{
         Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
         availability::Availability,
         batcher::{BatchError, Batcher},
         in_time,
     },
+    traces,
 };
 use courier::Courier;
 
@@ -47,7 +49,7 @@ const LEASE_RESERVE: Duration = Duration::from_secs(1);
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How the outbox works: the `[delivery]` table of the configuration.
+/// How messages are carried: the `[delivery]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxOptions {
@@ -69,6 +71,8 @@ impl Default for OutboxOptions {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     courier: Arc<Courier>,
+    /// Who carries what is taken over: with the tools that were given last.
+    newest: watch::Sender<Arc<Courier>>,
     /// Room for messages that this replica writes.
     fresh: Arc<Semaphore>,
     /// Told when there is a message that nobody holds.
@@ -80,7 +84,7 @@ pub struct Outbox {
 }
 
 /// What the outbox works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tools {
     /// Where messages are.
     pub store: Arc<Store>,
@@ -96,6 +100,8 @@ pub struct Tools {
     pub callers: Arc<Callers>,
     /// Who takes them.
     pub delivery: Arc<Delivery>,
+    /// How they do.
+    pub metrics: DeliveryMetrics,
 }
 
 /// Room for one message.
@@ -123,8 +129,10 @@ impl Outbox {
     /// An outbox, which takes messages over until it is closed.
     pub fn new(tools: Tools, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
+        let courier = Arc::new(Courier::new(tools, stopping.clone()));
         let outbox = Self {
-            courier: Arc::new(Courier::new(tools, stopping.clone())),
+            newest: watch::Sender::new(Arc::clone(&courier)),
+            courier,
             fresh: Arc::new(Semaphore::new(MOST_FRESH)),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
@@ -134,6 +142,26 @@ impl Outbox {
         let taking_over = takeover::run(outbox.clone(), options);
         outbox.taking_over.spawn(taking_over);
         outbox
+    }
+
+    /// The same outbox with other tools. What is on its way keeps those that it has.
+    #[must_use]
+    pub fn with(&self, tools: Tools) -> Self {
+        let courier = Arc::new(Courier::new(tools, self.stopping.clone()));
+        self.newest.send_replace(Arc::clone(&courier));
+        Self {
+            courier,
+            ..self.clone()
+        }
+    }
+
+    /// The same outbox with the tools that were given last.
+    fn newest(&self) -> Self {
+        let courier = Arc::clone(&self.newest.borrow());
+        Self {
+            courier,
+            ..self.clone()
+        }
     }
 
     /// Who takes messages.
@@ -168,10 +196,13 @@ impl Outbox {
 
     fn carry(&self, room: OwnedSemaphorePermit, in_hand: InHand) {
         let courier = Arc::clone(&self.courier);
-        self.tasks.spawn(async move {
+        let carrying = async move {
             courier.carry(in_hand).await;
             drop(room);
-        });
+        };
+        // What becomes of a message belongs to the trace in which it was asked for.
+        self.tasks
+            .spawn(traces::within(traces::current(), carrying));
     }
 
     /// Finishes the attempts that run, and gives back the leases of what has not been

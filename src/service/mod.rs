@@ -1,5 +1,6 @@
 //! The use cases: load, decide, write, and only then answer.
 
+mod conversion;
 mod decide;
 mod error;
 mod request;
@@ -9,13 +10,16 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
+pub use conversion::{Conversions, Verified};
 pub use error::ServiceError;
 pub use request::{
     Cancel, CancelReply, Delivery, DeliveryState, Send, SendReply, StatusReply, Subject, Verify,
     VerifyReply,
 };
 
+use conversion::Judged;
 use decide::Matter;
 
 use crate::{
@@ -45,6 +49,10 @@ pub struct OtpService {
     pub outbox: Outbox,
     /// How long one statement of the store may take.
     pub store_timeout: Duration,
+    /// What runs: requests, and decisions whose caller has gone.
+    pub running: TaskTracker,
+    /// Where verified codes are counted.
+    pub conversions: Conversions,
 }
 
 impl OtpService {
@@ -84,17 +92,22 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits,
+            deadline,
         };
-        let (caller, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
+        let (owner, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
         let rule = move |record, limits: &[_], now, _: &mut _| {
             let typed = VerifyRequest {
                 identity: &identity,
                 code: &code,
                 challenge,
             };
-            domain::verify(record, limits, &typed, caller.policies.of(&purpose), now)
+            let policy = owner.policies.of(&purpose);
+            let decision = domain::verify(record, limits, &typed, policy, now);
+            let judged = Judged::of(&decision, policy, now);
+            decision.map(|answer| (answer, judged))
         };
-        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let decided = self.decide(matter, rule, |_, _| {}).await?;
+        let (decided, judged) = decided;
         let verdict = decided.map_err(|refusal| match refusal {
             VerifyRefusal::Code(error) => ServiceError::Code(error),
             VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
@@ -102,9 +115,14 @@ impl OtpService {
             VerifyRefusal::Reused => ServiceError::reused(),
         })?;
         let challenge_id = verdict.challenge().map(|nonce| ChallengeId { key, nonce });
+        if let Some((challenge, channel)) = challenge_id.zip(judged.verified) {
+            self.conversions
+                .verified(caller, challenge, channel, recipient);
+        }
         Ok(VerifyReply {
             verdict,
             challenge_id,
+            shut: judged.shut,
         })
     }
 
@@ -136,6 +154,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits: Vec::new(),
+            deadline,
         };
         let (caller, reset_failures) = (Arc::clone(caller), *reset_failures);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
@@ -147,7 +166,7 @@ impl OtpService {
             let policy = policy_of(&caller, record.as_ref());
             domain::cancel(record, &wish, policy, now)
         };
-        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let decided = self.decide(matter, rule, |_, _| {}).await?;
         let done = decided.map_err(|_| ServiceError::reused())?;
         Ok(CancelReply {
             challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),

@@ -18,6 +18,7 @@ use crate::{
     },
     keys::{SystemRandom, system_random},
     outbox::{InHand, Outbox, Room},
+    traces::{self, TraceContext},
 };
 
 impl OtpService {
@@ -66,6 +67,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits: request.limits(&self.keys, caller, caller.policies.of(purpose)),
+            deadline,
         };
         let parcel = Parcel {
             outbox: self.outbox.clone(),
@@ -73,6 +75,7 @@ impl OtpService {
             caller: caller.name.clone(),
             purpose: purpose.clone(),
             room,
+            place: traces::current(),
         };
         let rule = move |record, limits: &[_], now, random: &mut _| {
             wish.decide(record, limits, now, random)
@@ -82,7 +85,7 @@ impl OtpService {
                 parcel.post(message.take(), done);
             }
         };
-        let decided = self.decide(matter, deadline, rule, then).await?;
+        let decided = self.decide(matter, rule, then).await?;
         let sent = decided.map_err(|refusal| match refusal {
             SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
                 wait,
@@ -93,6 +96,10 @@ impl OtpService {
             SendRefusal::Reused => ServiceError::reused(),
             SendRefusal::Barred(barred) => barred.into(),
         })?;
+        let code = sent.code.filter(|_| caller.delivers);
+        if code.is_some() {
+            self.conversions.given(request.channel, recipient);
+        }
         Ok(SendReply {
             challenge_id: ChallengeId {
                 key,
@@ -102,7 +109,7 @@ impl OtpService {
             resend_at: sent.resend_at,
             resent: sent.resent,
             code_length: sent.code_length,
-            code: sent.code.filter(|_| caller.delivers),
+            code,
         })
     }
 
@@ -170,6 +177,8 @@ struct Parcel {
     caller: CallerName,
     purpose: Purpose,
     room: Option<Room>,
+    /// Where in a trace the message was asked for.
+    place: Option<TraceContext>,
 }
 
 impl Parcel {
@@ -185,7 +194,7 @@ impl Parcel {
                     message,
                     clock: done.clock,
                 };
-                self.outbox.send(room, in_hand);
+                traces::enter(self.place, || self.outbox.send(room, in_hand));
             }
             (Some(_), None) => self.outbox.notice(),
             (None, _) => {}

@@ -44,13 +44,14 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits: Vec::new(),
+            deadline,
         };
         let owner = Arc::clone(caller);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
             let policy = policy_of(&owner, record.as_ref());
             domain::status(record, challenge, policy, now)
         };
-        let status = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let status = self.decide(matter, rule, |_, _| {}).await?;
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
             Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
@@ -78,7 +79,8 @@ impl OtpService {
     ) -> Result<Vec<Delivery>, ServiceError> {
         let keys = [key];
         let left = deadline.saturating_duration_since(Instant::now());
-        let load = self.store.load_messages(&keys);
+        // In a box: it would make the future of every request as large as it is.
+        let load = Box::pin(self.store.load_messages(&keys));
         let messages = in_time(left.min(self.store_timeout), load).await;
         let messages = messages.map_err(|error| {
             if let StoreError::Unavailable(cause) = &error {

@@ -1,5 +1,6 @@
 //! PostgreSQL: the store that any number of replicas share.
 
+mod census;
 mod columns;
 mod load;
 mod messages;
@@ -17,8 +18,8 @@ use std::{
 use sqlx::{Connection as _, PgConnection};
 
 use super::{
-    Changes, RecordStore, Snapshot, StoreError, StoreOptions, VersionedMessage, Written,
-    borrowed::Borrowed, in_time,
+    Census, Changes, Delivered, RecordStore, Snapshot, StoreError, StoreOptions, Swept,
+    VersionedMessage, Written, borrowed::Borrowed, in_time,
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
 use servers::Servers;
@@ -146,6 +147,26 @@ impl PostgresStore {
         in_time(self.timeout, Box::pin(work))
     }
 
+    pub(super) async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.in_time(async { census::take(&mut *self.borrow().await?, now).await })
+            .await
+    }
+
+    pub(super) async fn deliveries(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<Delivered>, StoreError> {
+        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
+        self.in_time(async { census::deliveries(&mut *self.borrow().await?, &records).await })
+            .await
+    }
+
+    /// All connections, and the idle ones.
+    pub(super) fn connections(&self) -> (u32, usize) {
+        let pool = self.servers.pool();
+        (pool.size(), pool.num_idle())
+    }
+
     pub(super) async fn close(&self) {
         self.servers.pool().close().await;
     }
@@ -221,7 +242,7 @@ impl RecordStore for PostgresStore {
             .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
         self.in_time(async {
             // Oldest first, which is the order of an index; and deleted in the order of the
             // keys, which is that of whoever writes. An array, because a join would be
@@ -258,7 +279,11 @@ impl RecordStore for PostgresStore {
                 i64::from(limit),
             );
             let messages = messages.execute(&mut *connection).await?;
-            Ok(records.rows_affected() + limits.rows_affected() + messages.rows_affected())
+            Ok(Swept {
+                records: records.rows_affected(),
+                limits: limits.rows_affected(),
+                messages: messages.rows_affected(),
+            })
         })
         .await
     }

@@ -8,18 +8,18 @@ use std::{
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
     board::{Board, Pending},
+    queue::Queue,
 };
 use crate::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, RecordKey, Timestamp},
+    metrics::BatchMetrics,
     store::{Clock, Snapshot, availability::Availability, in_time},
+    traces::{self, Span, TraceContext},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
@@ -35,6 +35,10 @@ pub(super) struct Item {
     pub task: Task,
     tries: u32,
     doubts: u32,
+    /// Since when it waits.
+    since: Instant,
+    /// Where in a trace it was asked for.
+    place: Option<TraceContext>,
 }
 
 pub(super) enum Task {
@@ -53,6 +57,8 @@ impl Item {
             task,
             tries: 0,
             doubts: 0,
+            since: Instant::now(),
+            place: traces::current(),
         }
     }
 
@@ -61,6 +67,16 @@ impl Item {
             Task::Job(job) => Some(&**job),
             Task::Settlement { .. } => None,
         }
+    }
+
+    /// In whose lane it waits.
+    pub fn caller(&self) -> Option<&CallerName> {
+        self.job()?.caller()
+    }
+
+    /// Until when an answer is of use.
+    pub fn deadline(&self) -> Instant {
+        self.job().map_or_else(Instant::now, Job::deadline)
     }
 
     fn is_wanted(&self) -> bool {
@@ -85,7 +101,7 @@ impl Item {
         }
     }
 
-    fn failed(self, error: BatchError) {
+    pub fn failed(self, error: BatchError) {
         match self.task {
             Task::Job(job) => end(job, Err(error)),
             Task::Settlement { reply, .. } => drop(reply.send(Err(error))),
@@ -101,9 +117,11 @@ fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
 
 /// Takes batches to the store, one after the other.
 pub(super) struct Writer<Store> {
-    store: Arc<Store>,
-    availability: Availability,
-    options: BatchOptions,
+    pub store: Arc<Store>,
+    pub availability: Availability,
+    pub queue: Arc<Queue>,
+    pub options: BatchOptions,
+    pub metrics: BatchMetrics,
 }
 
 /// What became of a batch.
@@ -116,31 +134,10 @@ enum Outcome {
 }
 
 impl<Store: RecordStore> Writer<Store> {
-    pub fn new(store: Arc<Store>, availability: Availability, options: BatchOptions) -> Self {
-        Self {
-            store,
-            availability,
-            options,
-        }
-    }
-
     /// Works until nobody can submit anything any more, and everything has ended.
-    pub async fn run(self, mut waiting: mpsc::Receiver<Item>) {
-        let most = self.options.max_batch.max(1);
+    pub async fn run(self) {
         let mut batch = Vec::new();
-        loop {
-            if batch.is_empty() {
-                if waiting.recv_many(&mut batch, most).await == 0 {
-                    return;
-                }
-            } else {
-                // What is tried again comes first.
-                while batch.len() < most
-                    && let Ok(item) = waiting.try_recv()
-                {
-                    batch.push(item);
-                }
-            }
+        while self.queue.fill(&mut batch).await {
             batch = self.work_off(batch).await;
         }
     }
@@ -152,7 +149,7 @@ impl<Store: RecordStore> Writer<Store> {
         let mut again = Vec::new();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.attempt(part).await {
+            match self.traced(part).await {
                 Outcome::Again(items) => again.extend(items),
                 Outcome::Refused(mut first, error) => {
                     let second = first.split_off(first.len() / 2);
@@ -164,6 +161,7 @@ impl<Store: RecordStore> Writer<Store> {
                 }
             }
         }
+        self.metrics.lost(again.len());
         let mut left = Vec::with_capacity(again.len());
         for mut item in again {
             item.tries += 1;
@@ -176,8 +174,21 @@ impl<Store: RecordStore> Writer<Store> {
         left
     }
 
+    /// Attempts a batch, as a part of the traces in which it was asked for.
+    async fn traced(&self, batch: Vec<Item>) -> Outcome {
+        let places = batch.iter().filter_map(|item| item.place);
+        let mut span = Span::together("batch", places);
+        if span.is_recorded() {
+            let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+            span.note("otpd.batch.size", size);
+        }
+        traces::within(span.context(), self.attempt(batch)).await
+    }
+
     async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
         batch.retain(Item::is_wanted);
+        let since = Instant::now();
+        self.note(&batch);
         if !self.availability.answers() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
             fail_all(batch, &gone.into());
@@ -197,10 +208,14 @@ impl<Store: RecordStore> Writer<Store> {
         let clock = board.clock();
         let (changes, pending) = board.close();
         if changes.is_empty() {
+            self.queue.went(since.elapsed());
             return Outcome::Again(again);
         }
         match self.in_time(self.store.write(&changes)).await {
-            Ok(written) => again.extend(settle(waiting, &pending, &written, clock)),
+            Ok(written) => {
+                self.queue.went(since.elapsed());
+                again.extend(settle(waiting, &pending, &written, clock));
+            }
             Err(StoreError::Conflict(_)) => {
                 let nothing = Written::default();
                 again.extend(lost(waiting, Loss::Raced(&nothing)));
@@ -219,6 +234,14 @@ impl<Store: RecordStore> Writer<Store> {
             }
         }
         Outcome::Again(again)
+    }
+
+    /// Notes a batch that begins, and what has waited for the first time.
+    fn note(&self, batch: &[Item]) {
+        let now = Instant::now();
+        let fresh = batch.iter().filter(|item| item.tries == 0);
+        let waits = fresh.map(|item| now.saturating_duration_since(item.since));
+        self.metrics.begun(batch.len(), waits);
     }
 
     async fn load(&self, about: About) -> Result<Snapshot, StoreError> {

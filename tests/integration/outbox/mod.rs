@@ -3,7 +3,7 @@
 
 mod backlog;
 mod faults;
-mod gateway;
+pub mod gateway;
 mod kill;
 mod rules;
 mod secrecy;

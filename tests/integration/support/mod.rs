@@ -1,5 +1,6 @@
 //! What the tests run otpd on, and with.
 
+mod authority;
 mod caller;
 mod command;
 mod database;
@@ -15,6 +16,7 @@ mod secrets;
 mod strangers;
 mod words;
 
+pub use authority::{Authority, Proof, dns, secure_channel};
 pub use caller::{Authorization, CallerClient, token_digest};
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
@@ -28,4 +30,4 @@ pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
-pub use words::{Typed, milliseconds, reason};
+pub use words::{Typed, milliseconds, reason, wanted};

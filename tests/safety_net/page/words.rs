@@ -35,6 +35,7 @@ alone, and half as long:
 A short form of both is part of the gate. The long form is one command, which takes the
 seed of a run to be repeated from `SAFETY_NET_SEED`, and writes this page:
 
+<!-- not run: takes three quarters of an hour; the step tests runs the short form -->
 ```sh
 scripts/safety-net --long
 ```
