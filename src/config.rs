@@ -66,7 +66,8 @@ pub struct Settings {
     pub environment: Environment,
     /// Whether a development server may be reached from other machines, as in compose.
     pub development_remote: bool,
-    /// The store: `postgres://…` or `sqlite://…`.
+    /// The store: `postgres://…`, of several servers of one database `postgres://a,b/…`; or
+    /// `sqlite://…`.
     pub database_url: SecretString,
     /// The key ring itself; see `otpd keygen`.
     ///

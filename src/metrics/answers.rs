@@ -147,7 +147,8 @@ impl Answers {
             [causes],
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let answers = Counters::new(
             "otpd_answers",
             "Answers to requests: what became of them, or the reason why nothing did",
@@ -161,21 +162,24 @@ impl Answers {
             limits_labels(&callers),
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let shut = Counters::new(
             "otpd_records_shut",
             "Wrong answers after which the next one must wait, or none is taken any more",
             shut_labels(&callers),
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let reset = Counters::new(
             "otpd_failures_reset",
             "Wrong answers forgotten at a caller's wish",
             [("caller", callers)],
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let tables = Tables {
             answers,
             limits,
@@ -199,9 +203,12 @@ impl Answers {
             answers: tables
                 .answers
                 .with(answers_labels(&callers, known(&all.purposes))),
-            limits: tables.limits.with(limits_labels(&callers)),
-            shut: tables.shut.with(shut_labels(&callers)),
-            reset: tables.reset.with([("caller", callers)]),
+            limits: tables
+                .limits
+                .with(limits_labels(&callers))
+                .with_all_series(),
+            shut: tables.shut.with(shut_labels(&callers)).with_all_series(),
+            reset: tables.reset.with([("caller", callers)]).with_all_series(),
         };
     }
 

@@ -125,7 +125,8 @@ impl DeliveryMetrics {
             [("result", fixed(ENDS))],
             Counter::default,
             registry,
-        );
+        )
+        .with_all_series();
         let tables = Tables {
             sent,
             verified,

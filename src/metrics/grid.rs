@@ -79,10 +79,29 @@ where
             .fold(0, |place, ((_, values), number)| {
                 place * values.len() + number
             });
+        self.cell(place)
+    }
+
+    /// The same with all its series, at nought: Prometheus sees an increase only of a
+    /// series that it has seen before, so that a first count would go unnoticed.
+    pub fn with_all_series(self) -> Self {
+        for place in 0..self.cells.len() {
+            self.cell(place);
+        }
+        self
+    }
+
+    fn cell(&self, place: usize) -> &M {
         self.cells[place].get_or_init(|| {
-            let labels = self.labels.iter().zip(numbers);
-            let labels = labels.map(|((label, values), number)| (*label, values[number].clone()));
-            self.family.get_or_create_owned(&labels.collect())
+            let mut rest = place;
+            let labels = self.labels.iter().rev().map(|(label, values)| {
+                let number = rest % values.len();
+                rest /= values.len();
+                (*label, values[number].clone())
+            });
+            let mut labels: Labels = labels.collect();
+            labels.reverse();
+            self.family.get_or_create_owned(&labels)
         })
     }
 }

@@ -11,7 +11,7 @@ use super::{ServerError, observe, sweeping::sweep};
 use crate::{
     config::{Config, Written},
     connection::Terms,
-    domain::TestRecipient,
+    domain::{Region, TestRecipient},
     grpc::{Current, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
     metrics::{Calls, Metrics},
@@ -75,12 +75,18 @@ pub(super) struct Reloadable {
     pub written: Written,
     /// What is to know the names that the configuration has.
     pub metrics: Option<Arc<Metrics>>,
-    tools: Tools,
-    conversions: Conversions,
-    outbox: Outbox,
-    running: TaskTracker,
+    use_cases: UseCases,
     current: watch::Sender<Arc<Current>>,
     terms: watch::Sender<Arc<Terms>>,
+}
+
+/// What the use cases work with.
+#[derive(Debug)]
+struct UseCases {
+    tools: Tools,
+    outbox: Outbox,
+    running: TaskTracker,
+    conversions: Conversions,
 }
 
 impl Parts {
@@ -128,17 +134,13 @@ impl Parts {
         } else {
             Conversions::unobserved()
         };
-        let current = Current {
-            service: service(
-                &tools,
-                &outbox,
-                &running,
-                &conversions,
-                config.test_recipients,
-            ),
-            callers: Arc::clone(&tools.callers),
-            default_region: settings.default_region,
+        let use_cases = UseCases {
+            tools,
+            outbox: outbox.clone(),
+            running: running.clone(),
+            conversions,
         };
+        let current = use_cases.current(settings.default_region, config.test_recipients);
         let (current, currently) = watch::channel(Arc::new(current));
         let (terms, in_force) = watch::channel(Arc::new(Terms {
             acceptor,
@@ -172,12 +174,12 @@ impl Parts {
             store,
             availability,
             batcher,
-            outbox: outbox.clone(),
+            outbox,
             calls: metrics.calls.clone(),
             census,
             current: currently,
             contract,
-            running: running.clone(),
+            running,
             ending,
             terms: in_force,
             background,
@@ -185,10 +187,7 @@ impl Parts {
         let reloadable = Reloadable {
             written: config.written,
             metrics: None,
-            tools,
-            conversions,
-            outbox,
-            running,
+            use_cases,
             current,
             terms,
         };
@@ -207,31 +206,23 @@ impl Reloadable {
             keys,
             acceptor,
         } = loaded;
-        let allowed = self.tools.keys.allows(&keys);
+        let before = &self.use_cases.tools;
+        let allowed = before.keys.allows(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
         if let Some(metrics) = &self.metrics {
             metrics.know(&observe::known(&config));
         }
-        let delivery = config.delivery.keeping(&self.tools.delivery);
-        self.tools = Tools {
+        let tools = Tools {
             keys: Arc::new(keys),
             callers: Arc::new(config.callers),
-            delivery: Arc::new(delivery),
-            ..self.tools.clone()
+            delivery: Arc::new(config.delivery.keeping(&before.delivery)),
+            ..before.clone()
         };
-        self.outbox = self.outbox.with(self.tools.clone());
+        let use_cases = &mut self.use_cases;
+        use_cases.outbox = use_cases.outbox.with(tools.clone());
+        use_cases.tools = tools;
         let settings = &config.settings;
-        let current = Current {
-            service: service(
-                &self.tools,
-                &self.outbox,
-                &self.running,
-                &self.conversions,
-                config.test_recipients,
-            ),
-            callers: Arc::clone(&self.tools.callers),
-            default_region: settings.default_region,
-        };
+        let current = use_cases.current(settings.default_region, config.test_recipients);
         self.current.send_replace(Arc::new(current));
         self.terms.send_replace(Arc::new(Terms {
             acceptor,
@@ -242,23 +233,28 @@ impl Reloadable {
     }
 }
 
-/// The use cases, by what is in force.
-fn service(
-    tools: &Tools,
-    outbox: &Outbox,
-    running: &TaskTracker,
-    conversions: &Conversions,
-    test_recipients: Vec<TestRecipient>,
-) -> OtpService {
-    OtpService {
-        store: Arc::clone(&tools.store),
-        batcher: tools.batcher.clone(),
-        availability: tools.availability.clone(),
-        keys: Arc::clone(&tools.keys),
-        test_recipients,
-        outbox: outbox.clone(),
-        store_timeout: tools.store_timeout,
-        running: running.clone(),
-        conversions: conversions.clone(),
+impl UseCases {
+    /// What requests are answered with from now on.
+    fn current(
+        &self,
+        default_region: Option<Region>,
+        test_recipients: Vec<TestRecipient>,
+    ) -> Current {
+        let tools = &self.tools;
+        Current {
+            service: OtpService {
+                store: Arc::clone(&tools.store),
+                batcher: tools.batcher.clone(),
+                availability: tools.availability.clone(),
+                keys: Arc::clone(&tools.keys),
+                test_recipients,
+                outbox: self.outbox.clone(),
+                store_timeout: tools.store_timeout,
+                running: self.running.clone(),
+                conversions: self.conversions.clone(),
+            },
+            callers: Arc::clone(&tools.callers),
+            default_region,
+        }
     }
 }

@@ -79,7 +79,8 @@ impl OtpService {
     ) -> Result<Vec<Delivery>, ServiceError> {
         let keys = [key];
         let left = deadline.saturating_duration_since(Instant::now());
-        let load = self.store.load_messages(&keys);
+        // In a box: it would make the future of every request as large as it is.
+        let load = Box::pin(self.store.load_messages(&keys));
         let messages = in_time(left.min(self.store_timeout), load).await;
         let messages = messages.map_err(|error| {
             if let StoreError::Unavailable(cause) = &error {

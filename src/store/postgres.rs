@@ -32,6 +32,11 @@ const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;
 /// transaction's sake.
 const CONFLICTS: u32 = 3;
 
+/// How often a connection is asked for that the server refuses while there are others,
+/// and how long one of those is given to become free: statements take milliseconds.
+const REFUSALS: u32 = 20;
+const TURN: Duration = Duration::from_millis(10);
+
 /// Records in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
@@ -116,10 +121,21 @@ impl PostgresStore {
         Ok(())
     }
 
-    /// A connection of the pool.
+    /// A connection of the pool. Where the server refuses another one, such as after a
+    /// change of the password, one of those that there are is waited for.
     async fn borrow(&self) -> Result<Borrowed, sqlx::Error> {
-        let connection = self.servers.pool().acquire().await?;
-        Ok(Borrowed::new(connection, self.timeout))
+        let pool = self.servers.pool();
+        let mut refusals = 0;
+        loop {
+            match pool.acquire().await {
+                Ok(connection) => return Ok(Borrowed::new(connection, self.timeout)),
+                Err(sqlx::Error::Database(_)) if pool.size() > 0 && refusals < REFUSALS => {
+                    refusals += 1;
+                    tokio::time::sleep(TURN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Awaits the database, but not longer than the configured time-out.

@@ -172,7 +172,7 @@ impl Sources {
         if let Expr::Lit(ExprLit { lit, .. }) = expression {
             return match lit {
                 Lit::Bool(switch) => Some(format!("`{}`", switch.value)),
-                Lit::Float(share) => Some(format!("`{}`", share.base10_digits())),
+                Lit::Float(number) => Some(format!("`{}`", number.base10_digits())),
                 Lit::Str(text) => Some(format!("`{}`", text.value())),
                 _ => None,
             };

@@ -4,8 +4,10 @@
 
 mod causes;
 mod failover;
+mod faults;
 mod network;
 mod pooler;
+mod server;
 
 use std::time::Duration;
 
