@@ -10,10 +10,14 @@ from following import Page
 from listing import hold_list, not_run
 from surroundings import copy_checkout, environment_of, offer_postgres, start_loopback
 
+# Always the same place, so that cargo knows what it built there before.
+CHECKOUT = ROOT / "target/docs/checkout"
 
-def follow(page: str, checkout: Path, cold: bool) -> None:
+
+def follow(page: str, cold: bool) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="otpd-docs-", ignore_cleanup_errors=True) as scratch:
+        checkout = Path(scratch, "checkout") if cold else CHECKOUT
         copy_checkout(checkout)
         environment = environment_of(page, Path(scratch), cold)
         followed = Page(page, checkout, environment)
@@ -31,11 +35,8 @@ def main(arguments: list[str]) -> None:
     hold_list()
     start_loopback()
     offer_postgres()
-    # Always the same, so that cargo knows what it built there before.
-    checkout = ROOT / "target/docs/checkout"
-    checkout.mkdir(parents=True, exist_ok=True)
     for page in chosen:
-        follow(page, checkout, cold)
+        follow(page, cold)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a page finds around it: a copy of the checkout, a database, an empty home."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -25,6 +26,7 @@ def copy_checkout(destination: Path) -> None:
         capture_output=True,
         text=True,
     )
+    destination.mkdir(parents=True, exist_ok=True)
     names = {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
     for path in destination.rglob("*"):
         if path.is_file() and str(path.relative_to(destination)) not in names:
@@ -40,11 +42,10 @@ def copy_checkout(destination: Path) -> None:
 def start_loopback() -> None:
     """A new network has its loopback down."""
     set_flags, up_and_running = 0x8914, 0x41
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            fcntl.ioctl(any_socket, set_flags, struct.pack("16sh", b"lo", up_and_running))
-        except PermissionError:
-            pass  # the machine's own network, which is up
+    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    # Not where the network is the machine's own, which is up.
+    with any_socket, contextlib.suppress(PermissionError):
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh", b"lo", up_and_running))
 
 
 def pass_on(source: socket.socket, destination: socket.socket) -> None:
@@ -74,7 +75,7 @@ def offer_postgres() -> None:
     for statement in ("CREATE ROLE otpd LOGIN", "CREATE DATABASE otpd OWNER otpd"):
         subprocess.run(
             [
-                "psql",
+                os.environ["TRY_DOCS_PSQL"],
                 "--no-psqlrc",
                 "--quiet",
                 f"--host={directory}",
