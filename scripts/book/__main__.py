@@ -1,5 +1,6 @@
 """Follows the pages of the documentation, command by command; scripts/try-docs calls it."""
 
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # So that what was started ends, too, when this is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("try-docs: ended"))
     try:
         main(sys.argv[1:])
     except Fault as fault:
