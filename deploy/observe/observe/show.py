@@ -62,7 +62,7 @@ def run(folder: Path) -> int:
         print(f"  no data: {query}")
     file = folder / "observability/dashboard.svg"
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.draw(shown, events, start, end, file)
+    picture.draw(shown, events, start, end, file=file)
     print(f"Drew {file}")
     return 1 if silent else 0
 
