@@ -74,6 +74,12 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which log lines there are.
     pub log_level: LogLevel,
+    /// How long a warning that repeats the one before it is left out of the log; nothing:
+    /// never.
+    #[serde(with = "humantime_serde")]
+    pub log_repeat_after: Duration,
+    /// Where the lines for auditors are.
+    pub audit_log: AuditLog,
     /// How long after SIGTERM requests are still taken, so that load balancers
     /// notice.
     #[serde(with = "humantime_serde")]
@@ -140,6 +146,54 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    /// All of them, the most important lines first.
+    pub const ALL: [Self; 5] = [
+        Self::Error,
+        Self::Warn,
+        Self::Info,
+        Self::Debug,
+        Self::Trace,
+    ];
+
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+
+    /// The level of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+}
+
+/// Where the lines for auditors are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum AuditLog {
+    /// `stdout`: among all others.
+    #[default]
+    Standard,
+    /// In a file of their own, as JSON.
+    File(PathBuf),
+}
+
+impl From<String> for AuditLog {
+    fn from(text: String) -> Self {
+        if text == "stdout" {
+            Self::Standard
+        } else {
+            Self::File(text.into())
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -152,6 +206,8 @@ impl Default for Settings {
             operations_listen: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
+            log_repeat_after: Duration::from_secs(10),
+            audit_log: AuditLog::default(),
             shutdown_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             reflection: true,

@@ -32,6 +32,9 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
 use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 
+/// The target of the lines for auditors, by which the log knows them.
+const AUDIT: &str = "otpd_audit";
+
 /// How long a client may take for its part of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that wait for the server to take them.
@@ -210,11 +213,11 @@ async fn establish(
             })
         }
         Ok(Err(cause)) => {
-            tracing::warn!(from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
+            tracing::warn!(target: AUDIT, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
             None
         }
         Err(_) => {
-            tracing::warn!(from = %address, "[OTP AUDIT] TLS handshake took too long");
+            tracing::warn!(target: AUDIT, from = %address, "[OTP AUDIT] TLS handshake took too long");
             None
         }
     }

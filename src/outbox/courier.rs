@@ -352,6 +352,7 @@ fn report(gateway: &Gateway, admission: Admission<'_>, result: &Result<Accepted,
         Some(Change::Opened) => {
             let pause = gateway.options.breaker.pause;
             tracing::error!(
+                target: "otpd_change",
                 provider,
                 ?pause,
                 "[OTP] Provider is down and left alone for a while"

@@ -107,7 +107,7 @@ impl Monitor {
                     self.answers.send_replace(false);
                     let cause = error.to_string();
                     if logged_cause.as_ref() != Some(&cause) {
-                        tracing::error!(%cause, "[OTP] Store unavailable");
+                        tracing::error!(target: "otpd_change", %cause, "[OTP] Store unavailable");
                         logged_cause = Some(cause);
                     }
                 }

@@ -133,7 +133,7 @@ impl SpanExporter for Outlet {
         let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(cause) if !failed_before => {
-                tracing::warn!(%cause, "[OTP] Spans are lost: the collector does not take them");
+                tracing::warn!(target: "otpd_change", %cause, "[OTP] Spans are lost: the collector does not take them");
             }
             Ok(()) if failed_before => tracing::info!("[OTP] The collector takes spans again"),
             _ => {}

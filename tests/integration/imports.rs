@@ -44,6 +44,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "outbox",
             "service",
             "store",
+            "telemetry",
             "traces",
         ],
     ),
@@ -72,7 +73,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "callers", "delivery", "domain", "keys", "metrics", "store", "traces",
         ],
     ),
-    ("operations", &["metrics"]),
+    ("operations", &["config", "metrics", "telemetry"]),
     ("metrics", &["domain"]),
     ("traces", &[]),
     ("callers", &["domain"]),
@@ -95,7 +96,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("store", &["domain", "metrics", "traces"]),
     ("delivery", &["domain", "tables", "traces"]),
     ("tables", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "traces"]),
     ("shutdown", &[]),
 ];
 
