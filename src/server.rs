@@ -214,7 +214,12 @@ impl Parts {
         };
         let outbox = Outbox::new(tools, settings.delivery);
         let running = TaskTracker::new();
-        let (conversions, verified) = Conversions::new(metrics.delivery.clone());
+        let (conversions, verified) = if observed {
+            let (conversions, verified) = Conversions::new(metrics.delivery.clone());
+            (conversions, Some(verified))
+        } else {
+            (Conversions::unobserved(), None)
+        };
         let service = OtpService {
             store: Arc::clone(&store),
             batcher: batcher.clone(),
@@ -223,11 +228,7 @@ impl Parts {
             test_recipients,
             outbox: outbox.clone(),
             store_timeout: settings.store.timeout,
-            conversions: if observed {
-                conversions
-            } else {
-                Conversions::unobserved()
-            },
+            conversions,
         };
         let contract = OtpServiceServer::new(OtpGrpc::new(
             service,
@@ -243,18 +244,19 @@ impl Parts {
             settings.store.sweep_interval,
         );
         let census = observe::Newest::default();
-        let looking = observe::run(
-            metrics.delivery.clone(),
-            Arc::clone(&store),
-            availability.clone(),
-            verified,
-            Arc::clone(&census),
-        );
+        let (delivery, looked_at) = (metrics.delivery.clone(), Arc::clone(&store));
+        let (asked, newest) = (availability.clone(), Arc::clone(&census));
+        let looking = async move {
+            match verified {
+                Some(verified) => observe::run(delivery, looked_at, asked, verified, newest).await,
+                None => std::future::pending().await,
+            }
+        };
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
-                () = looking, if observed => Ok(()),
+                () = looking => Ok(()),
             }
         });
         let parts = Self {

@@ -114,6 +114,7 @@ fn resource() -> Resource {
         known.push(KeyValue::new("host.name", host.trim().to_owned()));
     }
     let named = std::env::var("OTEL_SERVICE_NAME").ok();
+    let named = named.filter(|name| !name.is_empty());
     Resource::builder()
         .with_attributes(known)
         .with_service_name(named.unwrap_or_else(|| "otpd".to_owned()))

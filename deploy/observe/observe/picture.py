@@ -200,6 +200,9 @@ class Canvas:
 
     def _names(self, axes: Axes, one: Answered, width: float) -> None:
         lines = ordered(one.lines)
+        # What was nought all the time is there, but says nothing.
+        moved = [line for line in lines if any(value for _, value in line.values)]
+        lines = moved or lines
         handles = [
             mpl.lines.Line2D([], [], color=colour_of(number), lw=2.2)
             for number in range(min(len(lines), MOST_NAMES))
