@@ -88,7 +88,10 @@ pub struct Settings {
     /// never.
     #[serde(with = "humantime_serde")]
     pub log_repeat_after: Duration,
-    /// Where the lines for auditors are.
+    /// Where the lines for auditors are: among all others, or in a file of their own, as
+    /// JSON.
+    ///
+    /// Default: `stdout`.
     pub audit_log: AuditLog,
     /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
     /// that load balancers notice.
