@@ -15,6 +15,7 @@ mod hostile;
 mod idempotency;
 mod imports;
 mod key_rotation;
+mod kubernetes;
 mod limit_races;
 mod log_lines;
 mod main_job;
