@@ -16,12 +16,12 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use log::{AuditLog, LogFormat, LogLevel};
-pub use source::{ConfigError, Variables};
+pub use log::{LogFormat, LogLevel};
+pub use source::{Changes, ConfigError, Variables, Written};
 
 use crate::{
     callers::Callers,
-    connection::TlsSettings,
+    connection::{ConnectionSettings, TlsSettings},
     delivery::{
         Delivery,
         text::{Locale, PurposeTextSettings},
@@ -50,6 +50,8 @@ pub struct Config {
     /// How messages travel, and what they say: `[providers.NAME]`, `[[routes]]` and
     /// `[texts.PURPOSE]`.
     pub delivery: Delivery,
+    /// What all of it was made of.
+    pub written: Written,
 }
 
 /// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
@@ -57,15 +59,21 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Settings {
-    /// Where to listen.
+    /// Where to listen; other than loopback only with `development_remote`, or in
+    /// production.
+    ///
+    /// Default: `127.0.0.1:50051`.
     pub listen: SocketAddr,
     /// What mistakes are still harmless.
     pub environment: Environment,
-    /// Whether a development server may be reached from other machines.
+    /// Whether a development server may be reached from other machines, as in compose.
     pub development_remote: bool,
-    /// The store: `postgres://…` or `sqlite://…`.
+    /// The store: `postgres://…`, of several servers of one database `postgres://a,b/…`; or
+    /// `sqlite://…`.
     pub database_url: SecretString,
     /// The key ring itself; see `otpd keygen`.
+    ///
+    /// Default: the file `otpd.keys` beside the SQLite file, made at the first start.
     pub keys: Option<SecretString>,
     /// The region in which national phone numbers are read where a request names
     /// none.
@@ -74,32 +82,42 @@ pub struct Settings {
     pub operations_listen: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Which log lines there are.
+    /// Which of otpd's own log lines there are.
     pub log_level: LogLevel,
-    /// How long a warning that repeats the one before it is left out of the log; nothing:
+    /// How long a warning that repeats the one before it is left out of the log; `0s`:
     /// never.
     #[serde(with = "humantime_serde")]
     pub log_repeat_after: Duration,
-    /// Where the lines for auditors are.
-    pub audit_log: AuditLog,
-    /// How long after SIGTERM requests are still taken, so that load balancers
-    /// notice.
+    /// A file for the lines that auditors look for, as JSON; `stdout`, or unset: among all
+    /// others.
+    pub audit_log: Option<PathBuf>,
+    /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
+    /// that load balancers notice.
     #[serde(with = "humantime_serde")]
     pub shutdown_wait: Duration,
     /// How long what runs may then still take.
     #[serde(with = "humantime_serde")]
     pub shutdown_grace: Duration,
+    /// How often it is looked whether a file of the configuration is another one; zero:
+    /// never.
+    #[serde(with = "humantime_serde")]
+    pub reload_interval: Duration,
     /// Whether the services that describe otpd to clients are there.
     pub reflection: bool,
     /// TLS of the listener; without it connections are plain.
     pub tls: Option<TlsSettings>,
-    /// Whether tokens may come over plain connections of other machines.
+    /// What one client may take, and for how long.
+    pub connections: ConnectionSettings,
+    /// Whether tokens may come over plain connections of other machines, as where a
+    /// mesh does the TLS.
     pub allow_plaintext_tokens: bool,
     /// Recipients with a fixed code.
     pub test_recipients: Vec<TestRecipientTable>,
     /// Whether there may be test recipients in production.
     pub allow_test_recipients: bool,
     /// The language of messages where a request names none, or one without a text.
+    ///
+    /// Default: `en`.
     pub default_locale: Locale,
     /// What messages say.
     pub texts: BTreeMap<Purpose, PurposeTextSettings>,
@@ -137,11 +155,13 @@ impl Default for Settings {
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             log_repeat_after: Duration::from_secs(10),
-            audit_log: AuditLog::default(),
+            audit_log: None,
             shutdown_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
+            reload_interval: Duration::from_secs(5),
             reflection: true,
             tls: None,
+            connections: ConnectionSettings::default(),
             allow_plaintext_tokens: false,
             test_recipients: Vec::new(),
             allow_test_recipients: false,
@@ -164,7 +184,33 @@ impl Config {
     /// # Errors
     /// The first mistake, as one line that names the key.
     pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
-        let (settings, tables) = source::load(file, variables)?;
+        Self::build(file, variables, None)
+    }
+
+    /// Reads both again while otpd runs with what was written `before`: what cannot change
+    /// meanwhile keeps its value, and all else must fit that.
+    ///
+    /// # Errors
+    /// Also a mistake that only the next start would meet.
+    pub fn load_after(
+        before: &Written,
+        file: Option<&Path>,
+        variables: &Variables,
+    ) -> Result<(Self, Changes), ConfigError> {
+        let mut next = Self::load(file, variables)?;
+        let changes = before.changes(&next.written);
+        if !changes.fixed.is_empty() {
+            next = Self::build(file, variables, Some(before))?;
+        }
+        Ok((next, changes))
+    }
+
+    fn build(
+        file: Option<&Path>,
+        variables: &Variables,
+        before: Option<&Written>,
+    ) -> Result<Self, ConfigError> {
+        let (settings, tables, written) = source::load(file, variables, before)?;
         check(&settings)?;
         let general = callers::policies(&tables.policy, &tables.purposes, None)?;
         let callers = callers::callers(&settings, &tables, &general)?;
@@ -175,6 +221,7 @@ impl Config {
             callers,
             test_recipients,
             delivery,
+            written,
         })
     }
 }
@@ -225,11 +272,16 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
             format!("{max_batch} is out of bounds; allowed: 1 to {MAX_BATCH}"),
         ));
     }
-    for (key, duration) in [
+    if let Some((key, problem)) = settings.connections.fault() {
+        return Err(ConfigError::new(&format!("connections.{key}"), problem));
+    }
+    let interval = settings.reload_interval;
+    let interval = (!interval.is_zero()).then_some(("reload_interval", interval));
+    for (key, duration) in interval.into_iter().chain([
         ("store.timeout", settings.store.timeout),
         ("store.probe_interval", settings.store.probe_interval),
         ("store.sweep_interval", settings.store.sweep_interval),
-    ] {
+    ]) {
         if duration < Duration::from_millis(10) {
             let given = humantime::format_duration(duration);
             return Err(ConfigError::new(
@@ -337,6 +389,20 @@ mod tests {
             ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
             ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
             ("[store]\nwriters = 0", ("", ""), "store.writers"),
+            (
+                "operations_listen = \"9464\"",
+                ("", ""),
+                "operations_listen",
+            ),
+            ("log_repeat_after = \"soon\"", ("", ""), "log_repeat_after"),
+            (
+                "[traces]\nendpoint = \"collector:4317\"",
+                ("", ""),
+                "traces.endpoint",
+            ),
+            ("[traces]\nsample = 1.5", ("", ""), "traces.sample"),
+            ("", ("OTPD_TRACES__SAMPLE", "-1"), "traces.sample"),
+            ("[traces]\nsamples = 1", ("", ""), "traces.samples"),
             ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
             (
                 "",

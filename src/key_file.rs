@@ -9,7 +9,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use crate::keys::{KeyRing, system_random};
+use crate::{
+    files,
+    keys::{KeyRing, system_random},
+};
 
 /// Readable and writable by the owner alone.
 const OWNER_ONLY: u32 = 0o600;
@@ -49,7 +52,7 @@ pub fn create(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// What the file system says.
 pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
-    fs::read_to_string(path).map(Zeroizing::new)
+    files::read_text(path).map(Zeroizing::new)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use hmac::{Hmac, Mac as _};
 use rand::{Rng, rngs::SysRng};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::domain::{
@@ -43,6 +43,8 @@ pub struct KeyRing {
 struct SealingKey {
     /// Leads everything sealed with it.
     id: u8,
+    /// Tells it from other keys.
+    print: [u8; 32],
     cipher: XChaCha20Poly1305,
 }
 
@@ -61,6 +63,24 @@ pub enum KeyError {
     /// A needed entry is not there.
     #[error("{0} is missing")]
     Missing(&'static str),
+}
+
+/// A key ring may not follow another one while otpd runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RotationError {
+    /// No record would be found any more.
+    #[error("the index key is another one; it does not rotate")]
+    Index,
+    /// Other replicas may not have it.
+    #[error(
+        "seal.{0} is new and stands first, so that replicas without it could not open what it seals; put it last, and first when every replica has it"
+    )]
+    NewFirst(u8),
+    /// Codes that it sealed live.
+    #[error(
+        "seal.{0} is missing, and has sealed codes that live; put another one before it, and remove it when these have expired"
+    )]
+    FirstGone(u8),
 }
 
 impl KeyRing {
@@ -104,7 +124,12 @@ impl KeyRing {
                 let key = decode(name, value)?;
                 let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice())
                     .expect("a sealing key was checked to have 32 bytes");
-                sealing.push(SealingKey { id, cipher });
+                let print = Sha256::new_with_prefix([id]).chain_update(&key).finalize();
+                sealing.push(SealingKey {
+                    id,
+                    print: print.into(),
+                    cipher,
+                });
             }
         }
         let index = index.ok_or(KeyError::Missing(INDEX_ENTRY))?;
@@ -112,6 +137,28 @@ impl KeyRing {
             return Err(KeyError::Missing("seal.1"));
         }
         Ok(Self { index, sealing })
+    }
+
+    /// Whether a replica that runs with this ring can go on with `next`, while others do
+    /// not have it yet, and codes live that this one has sealed.
+    ///
+    /// # Errors
+    /// What would make codes that nobody opens.
+    pub fn allows(&self, next: &Self) -> Result<(), RotationError> {
+        let has = |ring: &Self, key: &SealingKey| {
+            ring.sealing.iter().any(|other| other.print == key.print)
+        };
+        if self.fingerprint() != next.fingerprint() {
+            return Err(RotationError::Index);
+        }
+        // Neither ring is ever empty.
+        if let Some(first) = next.sealing.first().filter(|key| !has(self, key)) {
+            return Err(RotationError::NewFirst(first.id));
+        }
+        if let Some(first) = self.sealing.first().filter(|key| !has(next, key)) {
+            return Err(RotationError::FirstGone(first.id));
+        }
+        Ok(())
     }
 
     /// New keys, as text that [`parse`](Self::parse) reads.
@@ -238,6 +285,41 @@ mod tests {
             assert_ne!(one, other);
         }
         assert_ne!(ring.fingerprint(), self::ring().fingerprint());
+    }
+
+    #[test]
+    fn a_sealing_key_is_added_then_first_and_its_predecessor_then_removed() {
+        let lines: Vec<String> = (1..=3)
+            .map(|id| generate_sealing_entry(id, &mut system_random()).to_string())
+            .collect();
+        let index = generate_entry(INDEX_ENTRY, &mut system_random());
+        let ring =
+            |entries: &[&str]| KeyRing::parse(&format!("{}{}", *index, entries.concat())).unwrap();
+        let [one, two, three] = [0, 1, 2].map(|index: usize| lines[index].as_str());
+        let steps = [
+            ring(&[one]),
+            ring(&[one, two]),
+            ring(&[two, one]),
+            ring(&[two]),
+        ];
+        for pair in steps.windows(2) {
+            assert_eq!(pair[0].allows(&pair[1]), Ok(()));
+            assert_eq!(pair[0].allows(&pair[0]), Ok(()));
+        }
+        let allows = |from: &[&str], to: &[&str]| ring(from).allows(&ring(to));
+        assert_eq!(allows(&[one], &[two, one]), Err(RotationError::NewFirst(2)));
+        assert_eq!(
+            allows(&[one, two], &[two]),
+            Err(RotationError::FirstGone(1))
+        );
+        assert_eq!(allows(&[one, two, three], &[one, three]), Ok(()));
+        // Another key of the same number.
+        let other = generate_sealing_entry(1, &mut system_random());
+        assert_eq!(allows(&[one], &[&other]), Err(RotationError::NewFirst(1)));
+        assert_eq!(
+            ring(&[one]).allows(&self::ring()),
+            Err(RotationError::Index)
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use delivery::{DeliveryMetrics, Ended};
 pub use statements::{Failure, Statement, StatementMetrics, Swept};
 pub use watched::{Kind, Series, series};
 
-use watched::Watched;
+use watched::{Watched, look_at};
 
 /// From half a millisecond to ten seconds: what one statement, one wait or one whole
 /// request may take, its usual time in the middle.
@@ -83,8 +83,30 @@ impl Metrics {
 
     /// Has something looked at whenever somebody scrapes.
     pub fn watch(&mut self, kind: Kind, name: &'static str, help: &'static str, all: Vec<Series>) {
-        let watched = Watched::new(kind, name, help, all);
-        self.registry.register_collector(Box::new(watched));
+        self.registry.register_collector(Box::new(Watched {
+            kind,
+            name,
+            help,
+            look: look_at(all),
+        }));
+    }
+
+    /// Has gauges looked at whenever somebody scrapes, of which there may be others each
+    /// time: one for each value of `label`.
+    pub fn watch_each(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        look: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
+    ) {
+        let labelled = move |(value, number)| (vec![(label, value)], number);
+        self.registry.register_collector(Box::new(Watched {
+            kind: Kind::Gauge,
+            name,
+            help,
+            look: Box::new(move || look().into_iter().map(labelled).collect()),
+        }));
     }
 
     fn with_process(mut self) -> Self {

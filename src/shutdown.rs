@@ -1,4 +1,6 @@
-//! When to stop.
+//! When to stop, and when to read the configuration again.
+
+use std::io::IsTerminal as _;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,6 +39,33 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The signals by which otpd is told to read its configuration again.
+#[derive(Debug)]
+pub struct Hangups(Option<Signal>);
+
+impl Hangups {
+    /// Takes SIGHUP from its default action, which would end otpd; but not where a
+    /// terminal shows the log: there it says that the terminal is gone.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn catch() -> std::io::Result<Self> {
+        let is_watched = std::io::stdout().is_terminal();
+        let caught = (!is_watched).then(|| signal(SignalKind::hangup()));
+        caught.transpose().map(Self)
+    }
+
+    /// Completes at the next one.
+    pub async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
         }
     }
 }

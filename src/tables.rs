@@ -1,9 +1,11 @@
 //! Tables of the configuration, read so that each mistake names its key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use config::{Value, ValueKind};
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 /// A table of the configuration.
 pub type Table = HashMap<String, Value>;
@@ -85,6 +87,37 @@ pub fn table(name: &str, value: Value) -> Result<Table, KeyError> {
         .into_table()
         .map_err(|_| KeyError::new(name, "must be a table"))?;
     Ok(table.into_iter().collect())
+}
+
+/// Tells what a table says from anything else that it could say, wherever it was written.
+pub fn digest(table: &Table) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in leaves(table)
+        .into_iter()
+        .flat_map(|(key, digest)| [key.into_bytes(), digest.to_vec()])
+    {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// The keys of a table and of those in it, each with what tells its value from others.
+pub fn leaves(table: &Table) -> BTreeMap<String, [u8; 32]> {
+    let mut found = BTreeMap::new();
+    for (name, value) in table {
+        if let Ok(inner) = self::table(name, value.clone()) {
+            let inner = leaves(&inner).into_iter();
+            found.extend(inner.map(|(key, digest)| (joined(name, &key), digest)));
+            continue;
+        }
+        // A list may hold tables, and those have no order; an object of JSON has.
+        let sorted: Result<serde_json::Value, _> = value.clone().try_deserialize();
+        let text = sorted.map_or_else(|error| error.to_string(), |value| value.to_string());
+        let digest = Sha256::digest(Zeroizing::new(text).as_bytes());
+        found.insert(name.clone(), digest.into());
+    }
+    found
 }
 
 /// Reads a list, or a text of its elements with commas between, which is how a variable

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use secrecy::ExposeSecret as _;
@@ -14,21 +15,28 @@ use super::{Failure, Outcome, block_on, exit};
 use crate::{
     callers::Callers,
     config::{self, Config, Environment, Settings, Variables},
-    key_file,
+    connection::TlsSettings,
+    files, key_file,
     keys::KeyRing,
-    server::{self, ServerError},
-    shutdown::Signals,
+    server::{self, Again, Loaded, Reload, ServerError},
+    shutdown::{Hangups, Signals},
     store::{SqliteStore, Store, StoreError},
     telemetry::{self, LogSettings},
     traces,
 };
 
 pub(super) fn serve(file: Option<&Path>) -> Outcome {
-    let config = load(file)?;
-    let (keys, keys_origin) = keys(&config.settings)?;
+    let (loaded, files) = files::recorded(|| {
+        let config = load(file)?;
+        complete(config)
+    });
+    let (loaded, keys_origin) = loaded?;
     block_on(async {
+        let config = &loaded.config;
         let settings = &config.settings;
-        let signals = Signals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
+        let refused = |error| Failure::new(exit::SOFTWARE, error);
+        let signals = Signals::catch().map_err(refused)?;
+        let hangups = Hangups::catch().map_err(refused)?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().unwrap_or(settings.listen);
         let operations = match settings.operations_listen {
@@ -57,22 +65,29 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             keys = keys_origin,
             "[OTP] {environment}"
         );
-        server::run(listener, operations, config, keys, signals.stop())
+        let reload = Reload {
+            files,
+            interval: settings.reload_interval,
+            log_level: settings.log_level,
+            hangups,
+            again: again(file),
+        };
+        server::run(listener, operations, loaded, reload, signals.stop())
             .await
             .map_err(|error| match error {
                 ServerError::Store(error) => Failure::usage(error),
-                ServerError::Tls(error) => Failure::usage(error),
-                error => Failure::new(exit::SOFTWARE, error),
+                error @ ServerError::Reflection(_) => Failure::new(exit::SOFTWARE, error),
             })?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
 fn start_log(settings: &Settings) -> Result<(), Failure> {
+    let audit = settings.audit_log.clone();
     let log = LogSettings {
         format: settings.log_format,
         level: settings.log_level,
-        audit: settings.audit_log.clone(),
+        audit: audit.filter(|path| path.as_os_str() != "stdout"),
         repeat_after: settings.log_repeat_after,
     };
     telemetry::start(&log)
@@ -82,6 +97,32 @@ fn start_log(settings: &Settings) -> Result<(), Failure> {
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| Failure::usage(format!("{key}: cannot listen on {address}: {error}")))
+}
+
+/// A configuration with what it names, and where its keys are from.
+fn complete(config: Config) -> Result<(Loaded, String), Failure> {
+    let (keys, origin) = keys(&config.settings)?;
+    let tls = config.settings.tls.as_ref();
+    let acceptor = tls.map(TlsSettings::acceptor).transpose();
+    let loaded = Loaded {
+        acceptor: acceptor.map_err(Failure::usage)?,
+        config,
+        keys,
+    };
+    Ok((loaded, origin))
+}
+
+/// Reads the configuration again, as at the start and with the same complaints.
+fn again(file: Option<&Path>) -> Again {
+    let file = file.map(Path::to_owned);
+    Arc::new(move |before| {
+        files::recorded(|| {
+            let again = Config::load_after(before, file.as_deref(), &Variables::of_process());
+            let (config, changes) = again.map_err(|error| error.to_string())?;
+            let (loaded, _) = complete(config).map_err(|failure| failure.message)?;
+            Ok((loaded, changes))
+        })
+    })
 }
 
 pub(super) fn migrate(file: Option<&Path>) -> Outcome {

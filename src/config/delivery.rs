@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     ConfigError, Environment, Settings,
@@ -20,6 +21,8 @@ use crate::{
         text::Texts,
     },
     domain::{CallerName, Channel, Destination, Policies, Purpose},
+    files,
+    tables::{self, KeyError},
 };
 
 /// A `[[routes]]` entry: some messages, and the providers that they go to. A condition
@@ -27,18 +30,36 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteTable {
+    /// By which channel.
+    ///
+    /// Default: all.
     #[serde(default)]
     channels: Vec<Channel>,
+    /// What the code is for.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     purposes: Vec<Purpose>,
+    /// Who asked.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     callers: Vec<String>,
+    /// Who gets it: regions such as `RU`, prefixes such as `+7999`, `email`, or `*`.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     destinations: Vec<Destination>,
+    /// In which language of the request: `ru` is for `ru-RU` too.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     locales: Vec<String>,
+    /// Names of providers, the first one first.
     #[serde(deserialize_with = "list")]
     providers: Vec<String>,
+    /// Where the second message of a code starts: with the same provider, or with the
+    /// next one, in case the first one's did not arrive.
     #[serde(default)]
     resend: Resend,
 }
@@ -98,23 +119,27 @@ fn gateways(
         Purpose::parse(&name).ok().filter(|_| !name.is_empty()).ok_or_else(|| {
             ConfigError::new(&key, "a provider's name is a small letter and then up to 31 small letters, digits, \"_\" or \"-\"")
         })?;
-        let fault = |error: crate::tables::KeyError| ConfigError::new(&error.key, error.problem);
-        let provider = ProviderSettings::parse(&name, table).map_err(fault)?;
-        let is_log = matches!(provider.kind, KindSettings::Log);
-        if is_log && settings.environment == Environment::Production {
-            return Err(ConfigError::new(
-                &format!("{key}.kind"),
-                "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
-            ));
-        }
-        let options = provider.common.options();
-        let provider = Provider::new(&name, provider).map_err(fault)?;
-        gateways.insert(
-            name.clone(),
-            Arc::new(Gateway::new(&name, provider, options)),
-        );
+        let written = tables::digest(&table);
+        let (made, files) = files::recorded(|| gateway(&name, table, settings.environment));
+        let origin = Sha256::digest([written, files.digest()].concat()).into();
+        gateways.insert(name, Arc::new(made?.of(origin)));
     }
     Ok(gateways)
+}
+
+fn gateway(name: &str, table: Table, environment: Environment) -> Result<Gateway, ConfigError> {
+    let fault = |error: KeyError| ConfigError::new(&error.key, error.problem);
+    let provider = ProviderSettings::parse(name, table).map_err(fault)?;
+    let is_log = matches!(provider.kind, KindSettings::Log);
+    if is_log && environment == Environment::Production {
+        return Err(ConfigError::new(
+            &format!("providers.{name}.kind"),
+            "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
+        ));
+    }
+    let options = provider.common.options();
+    let provider = Provider::new(name, provider).map_err(fault)?;
+    Ok(Gateway::new(name, provider, options))
 }
 
 fn route(

@@ -1,6 +1,4 @@
-//! How the log looks, and where it is.
-
-use std::path::PathBuf;
+//! How the log looks.
 
 use serde::Deserialize;
 
@@ -16,7 +14,7 @@ pub enum LogFormat {
 }
 
 /// The least important log lines that are still written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the usual levels")]
 pub enum LogLevel {
@@ -52,26 +50,5 @@ impl LogLevel {
     /// The level of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.name() == name)
-    }
-}
-
-/// Where the lines for auditors are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-pub enum AuditLog {
-    /// `stdout`: among all others.
-    #[default]
-    Standard,
-    /// In a file of their own, as JSON.
-    File(PathBuf),
-}
-
-impl From<String> for AuditLog {
-    fn from(text: String) -> Self {
-        if text == "stdout" {
-            Self::Standard
-        } else {
-            Self::File(text.into())
-        }
     }
 }

@@ -1,8 +1,7 @@
 //! Where the configuration comes from, and how its parts are laid over each other.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
 };
 
@@ -12,7 +11,7 @@ use serde::de::DeserializeOwned;
 pub use crate::tables::{Table, list};
 
 use super::Settings;
-use crate::tables;
+use crate::{files, tables};
 
 const PREFIX: &str = "OTPD_";
 
@@ -21,6 +20,21 @@ const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS
 
 /// Keys whose values are secret, and may therefore stand in a file of their own.
 const SECRETS: [&str; 2] = ["database_url", "keys"];
+
+/// Keys and tables that keep their value until otpd starts again.
+const FIXED: [&str; 11] = [
+    "listen",
+    "environment",
+    "development_remote",
+    "database_url",
+    "log_format",
+    "reflection",
+    "shutdown_wait",
+    "shutdown_grace",
+    "reload_interval",
+    "delivery",
+    "store",
+];
 
 /// A mistake in the configuration: one line that names the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,8 +101,84 @@ pub struct Tables {
     pub providers: BTreeMap<String, Table>,
 }
 
-/// Reads everything, and hands out apart the tables from which policies are made.
-pub fn load(file: Option<&Path>, variables: &Variables) -> Result<(Settings, Tables), ConfigError> {
+/// What a configuration says, key by key, without saying it: to see what another one says
+/// differently.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    keys: BTreeMap<String, [u8; 32]>,
+    /// The values that stay as they are until otpd starts again.
+    fixed: Table,
+}
+
+/// What one configuration says differently from the one before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that can change while otpd runs.
+    pub keys: Vec<String>,
+    /// Keys that cannot, and keep their value.
+    pub fixed: Vec<String>,
+}
+
+impl Written {
+    fn new(root: &Table) -> Self {
+        let fixed = |(name, _): &(&String, &Value)| FIXED.contains(&name.as_str());
+        let pair = |(name, value): (&String, &Value)| (name.clone(), value.clone());
+        Self {
+            keys: tables::leaves(root),
+            fixed: root.iter().filter(fixed).map(pair).collect(),
+        }
+    }
+
+    /// What `next` says differently.
+    pub fn changes(&self, next: &Self) -> Changes {
+        let names: BTreeSet<&String> = self.keys.keys().chain(next.keys.keys()).collect();
+        let changed = names
+            .into_iter()
+            .filter(|name| self.keys.get(*name) != next.keys.get(*name))
+            .cloned();
+        let is_fixed = |name: &String| {
+            let first = name.split('.').next().unwrap_or_default();
+            FIXED.contains(&first)
+        };
+        let (fixed, keys) = changed.partition(is_fixed);
+        Changes { keys, fixed }
+    }
+
+    /// Puts the values back in `root` that stay as they are.
+    fn keep_fixed(&self, root: &mut Table) {
+        for name in FIXED {
+            match self.fixed.get(name) {
+                Some(value) => root.insert(name.to_owned(), value.clone()),
+                None => root.remove(name),
+            };
+        }
+    }
+}
+
+/// Reads everything, and hands out apart the tables from which policies are made. What
+/// cannot change while otpd runs is as it was `before`.
+pub fn load(
+    file: Option<&Path>,
+    variables: &Variables,
+    before: Option<&Written>,
+) -> Result<(Settings, Tables, Written), ConfigError> {
+    let mut root = root(file, variables)?;
+    if let Some(before) = before {
+        before.keep_fixed(&mut root);
+    }
+    let written = Written::new(&root);
+    let mut tables = Tables::default();
+    if let Some(policy) = root.remove("policy") {
+        tables.policy = table("policy", policy)?;
+    }
+    tables.purposes = named_tables("purposes", &mut root)?;
+    tables.callers = named_tables("callers", &mut root)?;
+    tables.providers = named_tables("providers", &mut root)?;
+    Ok((deserialize("", root)?, tables, written))
+}
+
+/// The file with the environment on top of it.
+fn root(file: Option<&Path>, variables: &Variables) -> Result<Table, ConfigError> {
     let mut root = match file {
         None => Table::new(),
         Some(path) => read_file(path)?,
@@ -128,15 +218,7 @@ pub fn load(file: Option<&Path>, variables: &Variables) -> Result<(Settings, Tab
             None => insert(&mut root, &path, name, value)?,
         }
     }
-
-    let mut tables = Tables::default();
-    if let Some(policy) = root.remove("policy") {
-        tables.policy = table("policy", policy)?;
-    }
-    tables.purposes = named_tables("purposes", &mut root)?;
-    tables.callers = named_tables("callers", &mut root)?;
-    tables.providers = named_tables("providers", &mut root)?;
-    Ok((deserialize("", root)?, tables))
+    Ok(root)
 }
 
 /// Makes a `T` of the keys of a table; the key at fault is told with the table's
@@ -153,7 +235,7 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, Co
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| ConfigError::new(&name, error))?;
+    let text = files::read_text(path).map_err(|error| ConfigError::new(&name, error))?;
     let file = File::from_str(&text, FileFormat::Toml);
     let built = config::Config::builder().add_source(file).build();
     let table = built.and_then(|config| config.cache.into_table());
@@ -175,7 +257,7 @@ fn insert_secret(
             format!("{key} is set as well; leave one out"),
         ));
     }
-    let text = fs::read_to_string(path)
+    let text = files::read_text(Path::new(path))
         .map_err(|error| ConfigError::new(named_by, format!("cannot read {path}: {error}")))?;
     let value = Value::new(Some(&named_by.to_owned()), text.trim_end().to_owned());
     root.insert(key.to_owned(), value);

@@ -40,6 +40,8 @@ pub struct Gateway {
     pub name: String,
     /// How it is used.
     pub options: GatewayOptions,
+    /// Tells what it was made of from anything else.
+    pub origin: [u8; 32],
     /// Whether it is worth trying.
     pub breaker: Breaker,
     provider: Provider,
@@ -52,12 +54,19 @@ impl Gateway {
     pub fn new(name: &str, provider: Provider, options: GatewayOptions) -> Self {
         Self {
             name: name.to_owned(),
+            origin: [0; 32],
             breaker: Breaker::new(options.breaker),
             slots: Semaphore::new(options.concurrency),
             pace: Pace::new(options.rate_per_second),
             provider,
             options,
         }
+    }
+
+    /// The same, made of what `origin` tells.
+    #[must_use]
+    pub fn of(self, origin: [u8; 32]) -> Self {
+        Self { origin, ..self }
     }
 
     /// Waits for leave to make one attempt, which lasts as long as it is kept. Who

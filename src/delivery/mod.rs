@@ -63,6 +63,24 @@ impl Delivery {
         }
     }
 
+    /// The same delivery with those gateways of `earlier` that were made of the same: they
+    /// know who is down, and whose turn it is.
+    #[must_use]
+    pub fn keeping(mut self, earlier: &Self) -> Self {
+        let keep = |gateway: &mut Arc<Gateway>| {
+            let is_same =
+                |old: &&Arc<Gateway>| old.name == gateway.name && old.origin == gateway.origin;
+            if let Some(old) = earlier.gateways.iter().find(is_same) {
+                *gateway = Arc::clone(old);
+            }
+        };
+        self.gateways.iter_mut().for_each(keep);
+        for route in &mut self.routes {
+            route.gateways.iter_mut().for_each(keep);
+        }
+        self
+    }
+
     /// The way of a message; `None` where no provider is for it.
     pub fn route(&self, shipment: &Shipment<'_>) -> Option<&Route> {
         self.routes.iter().find(|route| route.is_for(shipment))

@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use crate::tables::KeyError;
+use crate::{files, tables::KeyError};
 
 /// The certificates in a PEM file.
 ///
@@ -16,8 +16,9 @@ use crate::tables::KeyError;
 /// `ca`, if there are none.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
     let fault = |problem: String| KeyError::new("ca", format!("{}: {problem}", path.display()));
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
+    let text = files::read(path).map_err(|error| fault(error.to_string()))?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
         .map_err(|error| fault(error.to_string()))?;
     if found.is_empty() {
         return Err(fault("holds no certificate".to_owned()));

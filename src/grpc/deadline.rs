@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
+use tonic::{codegen::http::HeaderMap, metadata::MetadataMap};
 
 /// How long a request without a deadline may take.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -16,13 +16,15 @@ const MARGIN_MAX: Duration = Duration::from_secs(1);
 
 /// Until when a request may take, by its `grpc-timeout`.
 pub fn deadline(metadata: &MetadataMap) -> Instant {
-    let timeout = metadata
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok())
-        .and_then(parse_timeout)
-        .map_or(LONGEST, |timeout| timeout.min(LONGEST));
+    let timeout = timeout(metadata.as_ref()).map_or(LONGEST, |timeout| timeout.min(LONGEST));
     let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX);
     Instant::now() + timeout.saturating_sub(margin)
+}
+
+/// How long the caller waits, where it says so.
+pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    parse_timeout(value)
 }
 
 /// Reads a time-out of the gRPC protocol: up to 8 digits and a unit.

@@ -182,6 +182,18 @@ impl Journal {
         tracing::info!(recipient, live, "{mark} Status told");
     }
 
+    /// Notes that the caller has gone, unless it is told that there was an answer.
+    pub fn unless_answered(&self) -> UnlessAnswered<'_> {
+        UnlessAnswered(Some(self))
+    }
+
+    fn gone(&self) {
+        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
+        let caller = &self.caller.name;
+        self.count(Answer::CALLER_GONE);
+        tracing::info!(%rpc, %caller, recipient, "{mark} Caller gone before the answer");
+    }
+
     /// A request that gets no reply, and the status that it gets. A store that does
     /// not answer has its own line, one for the cause and not one for each request.
     pub fn refused(&self, error: ServiceError) -> Status {
@@ -210,5 +222,23 @@ impl Journal {
             }
         }
         error.into()
+    }
+}
+
+/// Says, when it is dropped, that the caller has gone.
+pub(super) struct UnlessAnswered<'a>(Option<&'a Journal>);
+
+impl UnlessAnswered<'_> {
+    /// There is an answer.
+    pub fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnlessAnswered<'_> {
+    fn drop(&mut self) {
+        if let Some(journal) = self.0 {
+            journal.gone();
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The contract in code, and nothing but translation: requests to what the service
 //! takes, its replies and errors to what callers get.
 
+mod arrival;
 mod authentication;
 pub mod codec;
 mod deadline;
@@ -11,8 +12,9 @@ mod oversize;
 pub mod status;
 mod translate;
 
+pub use arrival::ArrivalLayer;
 pub use measure::MeasureLayer;
-pub use otp_service::OtpGrpc;
+pub use otp_service::{Current, OtpGrpc};
 pub use oversize::OversizeLayer;
 
 /// The package `otp.v1`, generated from the contract.

@@ -2,8 +2,15 @@
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
-use tokio::task::JoinError;
-use tokio_util::task::TaskTracker;
+use tokio::{
+    sync::watch,
+    task::JoinError,
+    time::{Instant, timeout_at},
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -22,44 +29,69 @@ use crate::{
     traces::{self, Span, TraceContext},
 };
 
+/// What requests are answered with. It may change while otpd runs; each request keeps to
+/// its end what it began with.
+#[derive(Debug)]
+pub struct Current {
+    /// The use cases.
+    pub service: OtpService,
+    /// Who may call.
+    pub callers: Arc<Callers>,
+    /// Where national numbers are read.
+    pub default_region: Option<Region>,
+}
+
 /// The contract on top of the service.
 #[derive(Clone, Debug)]
 pub struct OtpGrpc {
-    service: Arc<OtpService>,
-    callers: Arc<Callers>,
-    default_region: Option<Region>,
+    current: watch::Receiver<Arc<Current>>,
     running: TaskTracker,
+    ending: CancellationToken,
     answers: Answers,
 }
 
+/// A request of a caller whom otpd knows.
+#[derive(Clone)]
+struct Opened {
+    /// What it is answered with.
+    current: Arc<Current>,
+    /// Where it is told.
+    journal: Journal,
+    /// Until when an answer is of use.
+    deadline: Instant,
+}
+
 impl OtpGrpc {
-    /// The contract on top of `service`, for `callers`. National numbers are read in
-    /// `default_region`; what runs is counted by `running`, and what is answered by
-    /// `answers`.
+    /// The contract on top of what is `current`. What runs is counted by `running`, and
+    /// what is answered by `answers`; once `ending` is cancelled, whoever still waits is
+    /// told to go elsewhere.
     pub fn new(
-        service: OtpService,
-        callers: Arc<Callers>,
-        default_region: Option<Region>,
+        current: watch::Receiver<Arc<Current>>,
         running: TaskTracker,
+        ending: CancellationToken,
         answers: Answers,
     ) -> Self {
         Self {
-            service: Arc::new(service),
-            callers,
-            default_region,
+            current,
             running,
+            ending,
             answers,
         }
     }
 
-    /// Starts the journal of a request, with the name of its caller, and its span.
-    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Journal), Status> {
+    /// Finds out who makes a request, and starts its span.
+    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Opened), Status> {
         let place = request.metadata().get(traces::HEADER);
         let place = place.and_then(|place| TraceContext::parse(place.to_str().ok()?));
-        match identify(&self.callers, request) {
+        let current = Arc::clone(&self.current.borrow());
+        match identify(&current.callers, request) {
             Ok(caller) => {
-                let span = Span::of_request(place, Method::of(rpc).name());
-                Ok((span, Journal::new(rpc, caller, self.answers.clone())))
+                let opened = Opened {
+                    current,
+                    journal: Journal::new(rpc, caller, self.answers.clone()),
+                    deadline: deadline(request.metadata()),
+                };
+                Ok((Span::of_request(place, Method::of(rpc).name()), opened))
             }
             Err(unknown) => {
                 let peer = request.extensions().get::<Peer>();
@@ -72,17 +104,31 @@ impl OtpGrpc {
         }
     }
 
-    /// Runs a call as a task of its own: a caller who hangs up leaves nothing half
-    /// done, and a panic ends this one request, not the connection it shares.
+    /// Runs a call as a task of its own, so that a panic ends this one request, not the
+    /// connection it shares. The call ends with its caller's patience, or when the caller
+    /// hangs up: what has been decided by then is done to its end, and nothing else.
     async fn run<T: Send + 'static>(
         &self,
         mut span: Span,
-        journal: Journal,
+        Opened {
+            journal, deadline, ..
+        }: Opened,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        let gone = journal.unless_answered();
         let call = traces::within(span.context(), call);
-        let outcome = self.running.spawn(call).await;
-        let outcome = outcome.unwrap_or_else(|error| Err(unfinished(&error)));
+        let call = AbortOnDropHandle::new(self.running.spawn(call));
+        let outcome = tokio::select! {
+            // What has been answered is told.
+            biased;
+            // Sooner than tonic's own time-out, which would say CANCELLED.
+            outcome = timeout_at(deadline, call) => match outcome {
+                Ok(outcome) => outcome.unwrap_or_else(|error| Err(unfinished(&error))),
+                Err(_) => Err(ServiceError::DeadlineExceeded),
+            },
+            () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
+        };
+        gone.answered();
         let refused = |error| traces::enter(span.context(), || journal.refused(error));
         let outcome = outcome.map(Response::new).map_err(refused);
         if span.is_recorded() {
@@ -110,13 +156,19 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let (span, journal) = self.open(Rpc::Send, &request)?;
-        let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(span, journal.clone(), async move {
-            let wish = Arc::new(translate::send(request.get_ref(), region)?);
+        let (span, opened) = self.open(Rpc::Send, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
+            let wish = Arc::new(translate::send(request.get_ref(), current.default_region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
-            let reply = service.send(&journal.caller, &wish, deadline).await?;
+            let reply = current
+                .service
+                .send(&journal.caller, &wish, deadline)
+                .await?;
             journal.sent(wish.channel, &reply);
             Ok(v1::SendOtpResponse {
                 challenge_id: reply.challenge_id.to_string(),
@@ -139,13 +191,19 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let (span, journal) = self.open(Rpc::Verify, &request)?;
-        let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(span, journal.clone(), async move {
-            let typed = translate::verify(request.get_ref(), region)?;
+        let (span, opened) = self.open(Rpc::Verify, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
+            let typed = translate::verify(request.get_ref(), current.default_region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
-            let reply = service.verify(&journal.caller, &typed, deadline).await?;
+            let reply = current
+                .service
+                .verify(&journal.caller, &typed, deadline)
+                .await?;
             journal.judged(&reply);
             let mut response = v1::VerifyOtpResponse {
                 challenge_id: reply
@@ -181,13 +239,19 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let (span, journal) = self.open(Rpc::Cancel, &request)?;
-        let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(span, journal.clone(), async move {
-            let wish = translate::cancel(request.get_ref(), region)?;
+        let (span, opened) = self.open(Rpc::Cancel, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
+            let wish = translate::cancel(request.get_ref(), current.default_region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
-            let reply = service.cancel(&journal.caller, &wish, deadline).await?;
+            let reply = current
+                .service
+                .cancel(&journal.caller, &wish, deadline)
+                .await?;
             journal.cancelled(&reply);
             Ok(v1::CancelOtpResponse {
                 cancelled: reply.challenge_id.is_some(),
@@ -201,13 +265,19 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let (span, journal) = self.open(Rpc::Status, &request)?;
-        let deadline = deadline(request.metadata());
-        let (service, region) = (Arc::clone(&self.service), self.default_region);
-        self.run(span, journal.clone(), async move {
-            let subject = translate::status(request.get_ref(), region)?;
+        let (span, opened) = self.open(Rpc::Status, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
+            let subject = translate::status(request.get_ref(), current.default_region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
-            let reply = service.status(&journal.caller, &subject, deadline).await?;
+            let reply = current
+                .service
+                .status(&journal.caller, &subject, deadline)
+                .await?;
             journal.told(&reply);
             let live = reply.status.live.as_ref();
             Ok(v1::GetOtpStatusResponse {

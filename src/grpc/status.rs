@@ -15,9 +15,8 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// When to come back to a store that does not answer: about when it is asked next.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// When to come back where too many requests raced for one record: they last
-/// milliseconds.
-const OVERLOAD_RETRY: Duration = Duration::from_millis(100);
+/// When to come back where this replica ends: another one, or its successor, is there.
+const SHUTDOWN_RETRY: Duration = Duration::from_millis(100);
 
 impl ServiceError {
     /// The status and its reason.
@@ -38,7 +37,9 @@ impl ServiceError {
             Self::VerifyDelayed { .. } => (Code::ResourceExhausted, "VERIFY_DELAYED"),
             Self::VerifyLocked { .. } => (Code::ResourceExhausted, "VERIFY_LOCKED"),
             Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
-            Self::Overloaded => (Code::Unavailable, "OVERLOADED"),
+            Self::Overloaded { .. } => (Code::Unavailable, "OVERLOADED"),
+            Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
+            Self::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::Internal(_) => (Code::Internal, "INTERNAL"),
         }
     }
@@ -59,10 +60,11 @@ impl ServiceError {
         match self {
             Self::ResendTooSoon { wait, .. }
             | Self::VerifyDelayed { wait }
+            | Self::Overloaded { wait }
             | Self::VerifyLocked { wait } => Some(*wait),
             Self::SendLimit(exceeded) | Self::VerifyLimit(exceeded) => Some(exceeded.wait),
             Self::StoreUnavailable => Some(STORE_RETRY),
-            Self::Overloaded => Some(OVERLOAD_RETRY),
+            Self::ShuttingDown => Some(SHUTDOWN_RETRY),
             _ => None,
         }
     }

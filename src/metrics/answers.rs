@@ -39,7 +39,7 @@ impl Rpc {
 pub struct Answer(usize);
 
 /// All answers, what became of requests first.
-const ANSWERS: [&str; 31] = [
+const ANSWERS: [&str; 32] = [
     "sent",
     "resent",
     "given_to_caller",
@@ -51,6 +51,7 @@ const ANSWERS: [&str; 31] = [
     "cancelled",
     "nothing_to_cancel",
     "told",
+    "caller_gone",
     "RECIPIENT_INVALID",
     "PURPOSE_INVALID",
     "CODE_MALFORMED",
@@ -96,6 +97,8 @@ impl Answer {
     pub const NOTHING_TO_CANCEL: Self = Self(9);
     /// A status was told.
     pub const TOLD: Self = Self(10);
+    /// The caller hung up before there was an answer.
+    pub const CALLER_GONE: Self = Self(11);
 
     /// The refusal for this reason of the contract.
     pub fn refused(reason: &str) -> Self {
@@ -289,4 +292,48 @@ fn shut_labels(callers: &Names) -> [Label; 2] {
         ("kind", fixed(["delayed", "locked"])),
         ("caller", Arc::clone(callers)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one table of reasons.
+    const TABLE: &str = include_str!("../grpc/status.rs");
+
+    #[test]
+    fn every_reason_of_the_contract_is_an_answer() {
+        let texts = TABLE.split('"').skip(1).step_by(2);
+        let is_reason = |text: &&str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
+        let reasons: Vec<&str> = texts.filter(is_reason).collect();
+        assert!(reasons.len() >= 17, "{reasons:?}");
+        for reason in reasons {
+            assert_eq!(Answer::refused(reason).name(), reason);
+        }
+        assert_eq!(Answer::refused("SOMETHING_NEW").name(), "other");
+    }
+
+    #[test]
+    fn answers_are_named_as_they_are_numbered() {
+        for (answer, name) in [
+            (Answer::SENT, "sent"),
+            (Answer::RESENT, "resent"),
+            (Answer::GIVEN_TO_CALLER, "given_to_caller"),
+            (Answer::VERIFIED, "verified"),
+            (Answer::WRONG_CODE, "wrong_code"),
+            (Answer::EXPIRED, "expired"),
+            (Answer::ATTEMPTS_EXHAUSTED, "attempts_exhausted"),
+            (Answer::NOT_FOUND, "not_found"),
+            (Answer::CANCELLED, "cancelled"),
+            (Answer::NOTHING_TO_CANCEL, "nothing_to_cancel"),
+            (Answer::TOLD, "told"),
+        ] {
+            assert_eq!(answer.name(), name);
+        }
+    }
 }

@@ -42,23 +42,27 @@ impl fmt::Debug for Series {
     }
 }
 
-#[derive(Debug)]
+/// All numbers of one kind.
 pub(super) struct Watched {
-    kind: Kind,
-    name: &'static str,
-    help: &'static str,
-    all: Vec<Series>,
+    pub kind: Kind,
+    pub name: &'static str,
+    pub help: &'static str,
+    /// Looks at them, and names those that there are now.
+    pub look: Box<dyn Fn() -> Vec<(Labels, f64)> + Send + Sync>,
 }
 
-impl Watched {
-    pub fn new(kind: Kind, name: &'static str, help: &'static str, all: Vec<Series>) -> Self {
-        Self {
-            kind,
-            name,
-            help,
-            all,
-        }
+impl fmt::Debug for Watched {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Watched({})", self.name)
     }
+}
+
+/// Looks at all of these.
+pub(super) fn look_at(all: Vec<Series>) -> Box<dyn Fn() -> Vec<(Labels, f64)> + Send + Sync> {
+    Box::new(move || {
+        let seen = |series: &Series| Some((series.labels.clone(), (series.look)()?));
+        all.iter().filter_map(seen).collect()
+    })
 }
 
 impl Collector for Watched {
@@ -68,10 +72,7 @@ impl Collector for Watched {
             Kind::Counter => MetricType::Counter,
         };
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
-        for Series { labels, look } in &self.all {
-            let Some(value) = look() else {
-                continue;
-            };
+        for (labels, value) in (self.look)() {
             let number =
                 |encoder: &mut prometheus_client::encoding::MetricEncoder<'_>| match self.kind {
                     Kind::Gauge => encoder.encode_gauge(&value),
@@ -80,7 +81,7 @@ impl Collector for Watched {
             if labels.is_empty() {
                 number(&mut metric)?;
             } else {
-                number(&mut metric.encode_family(labels)?)?;
+                number(&mut metric.encode_family(&labels)?)?;
             }
         }
         Ok(())

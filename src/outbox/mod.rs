@@ -11,10 +11,7 @@ mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -27,6 +24,7 @@ use crate::{
         Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
         availability::Availability,
         batcher::{BatchError, Batcher},
+        in_time,
     },
     traces,
 };
@@ -51,7 +49,7 @@ const LEASE_RESERVE: Duration = Duration::from_secs(1);
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How the outbox works: the `[delivery]` table of the configuration.
+/// How messages are carried: the `[delivery]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxOptions {
@@ -73,6 +71,8 @@ impl Default for OutboxOptions {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     courier: Arc<Courier>,
+    /// Who carries what is taken over: with the tools that were given last.
+    newest: watch::Sender<Arc<Courier>>,
     /// Room for messages that this replica writes.
     fresh: Arc<Semaphore>,
     /// Told when there is a message that nobody holds.
@@ -84,7 +84,7 @@ pub struct Outbox {
 }
 
 /// What the outbox works with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tools {
     /// Where messages are.
     pub store: Arc<Store>,
@@ -129,8 +129,10 @@ impl Outbox {
     /// An outbox, which takes messages over until it is closed.
     pub fn new(tools: Tools, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
+        let courier = Arc::new(Courier::new(tools, stopping.clone()));
         let outbox = Self {
-            courier: Arc::new(Courier::new(tools, stopping.clone())),
+            newest: watch::Sender::new(Arc::clone(&courier)),
+            courier,
             fresh: Arc::new(Semaphore::new(MOST_FRESH)),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
@@ -140,6 +142,26 @@ impl Outbox {
         let taking_over = takeover::run(outbox.clone(), options);
         outbox.taking_over.spawn(taking_over);
         outbox
+    }
+
+    /// The same outbox with other tools. What is on its way keeps those that it has.
+    #[must_use]
+    pub fn with(&self, tools: Tools) -> Self {
+        let courier = Arc::new(Courier::new(tools, self.stopping.clone()));
+        self.newest.send_replace(Arc::clone(&courier));
+        Self {
+            courier,
+            ..self.clone()
+        }
+    }
+
+    /// The same outbox with the tools that were given last.
+    fn newest(&self) -> Self {
+        let courier = Arc::clone(&self.newest.borrow());
+        Self {
+            courier,
+            ..self.clone()
+        }
     }
 
     /// Who takes messages.
@@ -221,11 +243,7 @@ impl Tools {
 
     /// Messages that somebody has to look after now, oldest first.
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        let load = self.store.due_messages(limit);
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        timeout(self.store_timeout, load)
-            .await
-            .unwrap_or_else(no_answer)
+        in_time(self.store_timeout, self.store.due_messages(limit)).await
     }
 
     /// Writes what became of a message, however long the store does not answer, and says

@@ -41,7 +41,7 @@ enum Found {
 pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
     let room = Arc::new(Semaphore::new(MOST_TAKEN_OVER));
     while !outbox.stopping.is_cancelled() {
-        let pause = match round(&outbox, &room).await {
+        let pause = match round(&outbox.newest(), &room).await {
             Ok(Found::All) => Duration::ZERO,
             Ok(Found::Part) => STEP_ASIDE.mul_f64(system_random().random_range(0.0..1.0)),
             Ok(Found::Nothing) => options.poll_interval,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::Parts;
+use super::parts::Parts;
 use crate::{
     callers::Callers,
     config::Config,
@@ -140,12 +140,16 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
             }),
         ],
     );
-    let gateways = parts.outbox.delivery().gateways.iter();
-    metrics.watch(
-        Kind::Gauge,
+    let current = parts.current.clone();
+    metrics.watch_each(
         "otpd_provider_breaker_state",
         "Whether a provider is asked: 0 it is, 1 to see whether it is back, 2 it is not",
-        gateways.map(breaker).collect(),
+        "provider",
+        move || {
+            let current = Arc::clone(&current.borrow());
+            let gateways = current.service.outbox.delivery().gateways.iter();
+            gateways.map(breaker).collect()
+        },
     );
     watch_census(metrics, &parts.census);
     metrics.watch(
@@ -204,11 +208,8 @@ fn labelled(
     series([(label, value.to_owned())], look)
 }
 
-fn breaker(gateway: &Arc<Gateway>) -> Series {
-    let breaker = Arc::clone(gateway);
-    labelled("provider", &gateway.name, move || {
-        Some(f64::from(breaker.breaker.level()))
-    })
+fn breaker(gateway: &Arc<Gateway>) -> (String, f64) {
+    (gateway.name.clone(), f64::from(gateway.breaker.level()))
 }
 
 fn count(count: usize) -> f64 {

@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{OtpService, ServiceError};
 use crate::{
     domain::{
-        Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record, RecordKey,
-        SharedLimit, Timestamp,
+        Caller, CallerName, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record,
+        RecordKey, SharedLimit, Timestamp,
     },
     keys::{KeyRing, SystemRandom, system_random},
     store::{
@@ -37,6 +35,8 @@ pub(super) struct Matter {
     pub key: RecordKey,
     /// What it is under.
     pub limits: Vec<Limit>,
+    /// Until when an answer is of use.
+    pub deadline: Instant,
 }
 
 /// What has been written when a decision stands.
@@ -51,11 +51,10 @@ pub(super) struct Done {
 impl OtpService {
     /// Decides by `rule` about a matter. Once everything that was decided has been
     /// written, `then` is done, even if nobody waits for the answer any more; only then
-    /// the answer is given.
+    /// the answer is given. Where nobody waits any more before it is decided, nothing is.
     pub(super) async fn decide<Answer: Send + 'static>(
         &self,
         matter: Matter,
-        deadline: Instant,
         rule: impl Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>
         + Send
         + 'static,
@@ -69,7 +68,9 @@ impl OtpService {
         self.batcher.submit(Box::new(Case {
             batcher: self.batcher.clone(),
             keys: Arc::clone(&self.keys),
+            _running: self.running.token(),
             caller: matter.caller,
+            deadline: matter.deadline,
             records: [matter.key],
             limits,
             tab: Tab::new(matter.limits),
@@ -80,13 +81,8 @@ impl OtpService {
             given_up: None,
             reply,
         }));
-        if let Ok(answered) = timeout_at(deadline, answer).await {
-            let ended = || ServiceError::Internal("a decision panicked".to_owned());
-            return answered.unwrap_or_else(|_| Err(ended()));
-        }
-        tracing::debug!("[OTP] Store did not answer a request in time");
-        self.availability.doubt();
-        Err(ServiceError::StoreUnavailable)
+        let ended = |_| Err(ServiceError::Internal("a decision panicked".to_owned()));
+        answer.await.unwrap_or_else(ended)
     }
 }
 
@@ -94,7 +90,10 @@ impl OtpService {
 struct Case<Rule, Then, Answer> {
     batcher: Batcher,
     keys: Arc<KeyRing>,
+    /// It runs until it has ended, whether or not its caller is still there.
+    _running: TaskTrackerToken,
     caller: Arc<Caller>,
+    deadline: Instant,
     records: [RecordKey; 1],
     limits: Vec<LimitKey>,
     tab: Tab,
@@ -123,6 +122,15 @@ where
 
     fn limits(&self) -> &[LimitKey] {
         &self.limits
+    }
+
+    fn caller(&self) -> Option<&CallerName> {
+        // What it only gives back, it must.
+        self.given_up.is_none().then_some(&self.caller.name)
+    }
+
+    fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     fn is_wanted(&self) -> bool {
@@ -177,7 +185,7 @@ where
             (None, None, Ok(_)) => Err(ServiceError::Internal("nothing was decided".to_owned())),
             (None, _, Err(error)) => {
                 let error = ServiceError::from(error);
-                if matches!(error, ServiceError::Overloaded) && self.tab.owes() {
+                if matches!(error, ServiceError::Overloaded { .. }) && self.tab.owes() {
                     self.given_up = Some(error);
                     return self.batcher.clone().submit(self);
                 }

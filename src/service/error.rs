@@ -11,6 +11,13 @@ use crate::{
     store::{StoreError, batcher::BatchError},
 };
 
+/// When to come back at the earliest where too many requests wait, or race for one
+/// record: such races last milliseconds.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// When to come back at the latest: however many wait now, most callers have given up by
+/// then.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
 /// Why a request gets no reply. One table, in `grpc::status`, turns these into gRPC
 /// statuses.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +85,18 @@ pub enum ServiceError {
     /// The store does not answer, or not in time.
     #[error("the store does not answer")]
     StoreUnavailable,
-    /// More requests wait, or race for one record, than can be answered.
-    #[error("too many requests at once")]
-    Overloaded,
+    /// More requests wait, or race for one record, than can be answered in time.
+    #[error("too many requests at once; try again in {} s", wait.as_secs_f64())]
+    Overloaded {
+        /// When what waits now will have been answered.
+        wait: Duration,
+    },
+    /// The caller's time ran out. What was asked may have been done all the same.
+    #[error("not answered in the time that the caller gave; ask again with the same request_id")]
+    DeadlineExceeded,
+    /// The server ends, and this request did not finish in time.
+    #[error("this server is shutting down; ask another one with the same request_id")]
+    ShuttingDown,
     /// A fault of otpd itself.
     #[error("{0}")]
     Internal(String),
@@ -89,7 +105,10 @@ pub enum ServiceError {
 impl From<BatchError> for ServiceError {
     fn from(error: BatchError) -> Self {
         match error {
-            BatchError::Full | BatchError::Outraced => Self::Overloaded,
+            BatchError::Full { wait } => Self::Overloaded {
+                wait: wait.clamp(RETRY_MIN, RETRY_MAX),
+            },
+            BatchError::Outraced => Self::Overloaded { wait: RETRY_MIN },
             BatchError::Store(StoreError::Unavailable(_)) => Self::StoreUnavailable,
             BatchError::Panicked | BatchError::Store(_) => Self::Internal(error.to_string()),
         }

@@ -10,6 +10,7 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 pub use conversion::{Conversions, Verified};
 pub use error::ServiceError;
@@ -48,6 +49,8 @@ pub struct OtpService {
     pub outbox: Outbox,
     /// How long one statement of the store may take.
     pub store_timeout: Duration,
+    /// What runs: requests, and decisions whose caller has gone.
+    pub running: TaskTracker,
     /// Where verified codes are counted.
     pub conversions: Conversions,
 }
@@ -89,6 +92,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits,
+            deadline,
         };
         let (owner, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
         let rule = move |record, limits: &[_], now, _: &mut _| {
@@ -102,7 +106,7 @@ impl OtpService {
             let judged = Judged::of(&decision, policy, now);
             decision.map(|answer| (answer, judged))
         };
-        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let decided = self.decide(matter, rule, |_, _| {}).await?;
         let (decided, judged) = decided;
         let verdict = decided.map_err(|refusal| match refusal {
             VerifyRefusal::Code(error) => ServiceError::Code(error),
@@ -150,6 +154,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits: Vec::new(),
+            deadline,
         };
         let (caller, reset_failures) = (Arc::clone(caller), *reset_failures);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
@@ -161,7 +166,7 @@ impl OtpService {
             let policy = policy_of(&caller, record.as_ref());
             domain::cancel(record, &wish, policy, now)
         };
-        let decided = self.decide(matter, deadline, rule, |_, _| {}).await?;
+        let decided = self.decide(matter, rule, |_, _| {}).await?;
         let done = decided.map_err(|_| ServiceError::reused())?;
         Ok(CancelReply {
             challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),

@@ -67,6 +67,7 @@ impl OtpService {
             caller: Arc::clone(caller),
             key,
             limits: request.limits(&self.keys, caller, caller.policies.of(purpose)),
+            deadline,
         };
         let parcel = Parcel {
             outbox: self.outbox.clone(),
@@ -84,7 +85,7 @@ impl OtpService {
                 parcel.post(message.take(), done);
             }
         };
-        let decided = self.decide(matter, deadline, rule, then).await?;
+        let decided = self.decide(matter, rule, then).await?;
         let sent = decided.map_err(|refusal| match refusal {
             SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
                 wait,

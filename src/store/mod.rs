@@ -195,17 +195,36 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// Awaits a store, but not longer than it may take.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where it takes longer, and those of `work`.
+pub fn in_time<T>(
+    may_take: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> impl Future<Output = Result<T, StoreError>> {
+    let work = tokio::time::timeout(may_take, work);
+    let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+    async move { work.await.unwrap_or_else(no_answer) }
+}
+
 /// How a store is used: the `[store]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
-    /// Connections at most, per replica.
+    /// Connections to PostgreSQL at most, per replica.
     pub max_connections: u32,
-    /// Requests at most that are loaded and written together.
+    /// Requests at most that are loaded and written together, 1 to 4096.
     pub max_batch: u32,
-    /// Requests at most that wait for that; more are refused at once.
+    /// Requests at most that wait for that; more are refused at once with `OVERLOADED`.
     pub max_waiting: u32,
-    /// How many groups of requests are on their way to the store at once.
+    /// How long a request may have to wait behind others, by the pace of the last batches;
+    /// what would wait longer, or longer than its caller, is refused at once with
+    /// `OVERLOADED`.
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+    /// How many groups of requests are on their way to the store at once; one is
+    /// fastest where PostgreSQL is near.
     pub writers: u16,
     /// How long one statement, with the wait for a connection, may take.
     #[serde(with = "humantime_serde")]
@@ -225,6 +244,7 @@ impl StoreOptions {
         BatchOptions {
             max_batch: count(self.max_batch),
             max_waiting: count(self.max_waiting),
+            max_wait: self.max_wait,
             writers: usize::from(self.writers),
             timeout: self.timeout,
         }
@@ -237,6 +257,7 @@ impl Default for StoreOptions {
             max_connections: 10,
             max_batch: 256,
             max_waiting: 4_096,
+            max_wait: Duration::from_secs(1),
             writers: 1,
             timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(1),

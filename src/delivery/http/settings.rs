@@ -1,6 +1,11 @@
 //! The settings of an `http` provider, checked and with all templates read.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -10,7 +15,7 @@ use super::{
     table::{CheckTable, ConditionTable, ErrorTable, HttpTable, Scalar, Scalars},
     template::{Names, Template},
 };
-use crate::{domain::ErrorClass, tables::KeyError};
+use crate::{domain::ErrorClass, files, tables::KeyError};
 
 /// The longest life that a code can have (`code_ttl`), and so no bound.
 const LONGEST_LIFE: u64 = 24 * 60 * 60;
@@ -144,7 +149,7 @@ fn secrets(
 
 /// The text of a file without the line end that editors put there.
 pub(in crate::delivery) fn read_secret(key: &str, path: &str) -> Result<SecretString, KeyError> {
-    let text = std::fs::read_to_string(path)
+    let text = files::read_text(Path::new(path))
         .map_err(|error| KeyError::new(key, format!("cannot read {path}: {error}")))?;
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }

@@ -9,17 +9,24 @@
 //! one record follow each other without a round trip. What it rested on may turn out
 //! not to have been written, because another replica was faster; then it is decided
 //! again, like one that lost its own race.
+//!
+//! Who waits is bounded in number and in time. A request that could not be answered
+//! before its caller gives up is refused at once, and callers take turns, so that the
+//! flood of one is not the drought of another.
 
 mod board;
+mod line;
+mod queue;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{sync::oneshot, time::Instant};
 
 pub use board::View;
+use queue::Queue;
 use writer::{Item, Task, Writer};
 
 use super::{
@@ -27,7 +34,7 @@ use super::{
     Written, availability::Availability,
 };
 use crate::{
-    domain::{LimitKey, Record, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, Record, RecordKey, Timestamp},
     metrics::BatchMetrics,
 };
 
@@ -38,6 +45,13 @@ pub trait Job: Send + 'static {
 
     /// The limits that it is under.
     fn limits(&self) -> &[LimitKey];
+
+    /// Who asks, in whose lane it waits; `None` for what otpd itself has begun, which
+    /// goes before all others and is never refused.
+    fn caller(&self) -> Option<&CallerName>;
+
+    /// Until when an answer is of use.
+    fn deadline(&self) -> Instant;
 
     /// Whether anybody still waits for its end. It is asked before it is decided about:
     /// then nothing of it has happened.
@@ -78,9 +92,12 @@ pub enum Loss<'a> {
 /// Why there is no decision.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BatchError {
-    /// As many requests wait as may.
+    /// Too many requests wait for this one to be answered in time.
     #[error("too many requests wait for the store")]
-    Full,
+    Full {
+        /// How long what waits now will take.
+        wait: Duration,
+    },
     /// Others were faster, time and again.
     #[error("too many requests race for one record")]
     Outraced,
@@ -99,6 +116,8 @@ pub struct BatchOptions {
     pub max_batch: usize,
     /// How many may wait in all.
     pub max_waiting: usize,
+    /// How long a request may wait behind others.
+    pub max_wait: Duration,
     /// How many batches are on their way at once. Requests about one record always meet
     /// in the same one.
     pub writers: usize,
@@ -109,7 +128,7 @@ pub struct BatchOptions {
 /// Takes requests to the store. Clones are one batcher.
 #[derive(Clone)]
 pub struct Batcher {
-    queues: Arc<[mpsc::Sender<Item>]>,
+    queues: Arc<[queue::Entrance]>,
 }
 
 impl Batcher {
@@ -121,17 +140,17 @@ impl Batcher {
         options: BatchOptions,
         metrics: BatchMetrics,
     ) -> Self {
-        let writers = options.writers.max(1);
-        let queues = (0..writers).map(|_| {
-            let (queue, waiting) = mpsc::channel(options.max_waiting.div_ceil(writers).max(1));
-            let writer = Writer::new(
-                Arc::clone(&store),
-                availability.clone(),
+        let queues = (0..options.writers.max(1)).map(|_| {
+            let queue = Arc::new(Queue::new(options));
+            let writer = Writer {
+                store: Arc::clone(&store),
+                availability: availability.clone(),
+                queue: Arc::clone(&queue),
                 options,
-                metrics.clone(),
-            );
-            tokio::spawn(writer.run(waiting));
-            queue
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(writer.run());
+            queue::Entrance::to(queue)
         });
         Self {
             queues: queues.collect(),
@@ -140,23 +159,18 @@ impl Batcher {
 
     /// How many wait for their batch.
     pub fn waiting(&self) -> usize {
-        let queues = self.queues.iter();
-        queues
-            .map(|queue| queue.max_capacity() - queue.capacity())
-            .sum()
+        self.queues.iter().map(|queue| queue.waiting()).sum()
     }
 
-    /// Takes a job, or refuses it at once where too many wait.
+    /// Takes a job, or refuses it at once where it could not be answered in time.
     pub fn submit(&self, job: Box<dyn Job>) {
         let queue = self.queue(job.records().first());
-        if let Err(refused) = queue.try_send(Item::new(Task::Job(job)))
-            && let Task::Job(job) = refused.into_inner().task
-        {
-            job.end(Err(BatchError::Full));
+        if let Some((refused, wait)) = queue.admit(Item::new(Task::Job(job))) {
+            refused.failed(BatchError::Full { wait });
         }
     }
 
-    /// Loads a record. Waits its turn, however many others do.
+    /// Loads a record for otpd's own purposes. Goes before all requests.
     ///
     /// # Errors
     /// The store's.
@@ -170,8 +184,8 @@ impl Batcher {
         self.wait_for(key, Task::Job(Box::new(look)), seen).await
     }
 
-    /// Replaces a message if it is unchanged, and says whether it was. Waits its turn,
-    /// however many others do.
+    /// Replaces a message if it is unchanged, and says whether it was. Goes before all
+    /// requests.
     ///
     /// # Errors
     /// The store's. After [`StoreError::Unavailable`] it may have been replaced.
@@ -189,14 +203,13 @@ impl Batcher {
         task: Task,
         reply: oneshot::Receiver<Result<Reply, BatchError>>,
     ) -> Result<Reply, BatchError> {
-        let gone = || StoreError::Unavailable("nobody writes any more".to_owned());
-        let queue = self.queue(Some(&key));
-        queue.send(Item::new(task)).await.map_err(|_| gone())?;
-        reply.await.map_err(|_| gone())?
+        let gone = |_| StoreError::Unavailable("nobody writes any more".to_owned());
+        self.queue(Some(&key)).add_own(Item::new(task));
+        reply.await.map_err(gone)?
     }
 
     /// The queue of what is about one record.
-    fn queue(&self, key: Option<&RecordKey>) -> &mpsc::Sender<Item> {
+    fn queue(&self, key: Option<&RecordKey>) -> &Queue {
         // Keys are MACs: any byte of them is evenly distributed.
         let byte = key.map_or(0, |key| usize::from(key.0[0]));
         &self.queues[byte % self.queues.len()]
@@ -232,6 +245,15 @@ impl Job for Look {
 
     fn limits(&self) -> &[LimitKey] {
         &[]
+    }
+
+    fn caller(&self) -> Option<&CallerName> {
+        None
+    }
+
+    fn deadline(&self) -> Instant {
+        // It waits as long as it takes.
+        Instant::now()
     }
 
     fn is_wanted(&self) -> bool {

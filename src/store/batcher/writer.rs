@@ -8,19 +8,17 @@ use std::{
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
     board::{Board, Pending},
+    queue::Queue,
 };
 use crate::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
-    store::{Clock, Snapshot, availability::Availability},
+    store::{Clock, Snapshot, availability::Availability, in_time},
     traces::{self, Span, TraceContext},
 };
 
@@ -28,10 +26,15 @@ use crate::{
 /// success, and a code has few of those to give.
 pub(super) const MAX_TRIES: u32 = 32;
 
+/// After how many writes that the store failed a request is told so. After the first one
+/// it is to be found out what was written; a store that then fails again may go on so.
+pub(super) const MAX_DOUBTS: u32 = 3;
+
 /// What waits for its batch.
 pub(super) struct Item {
     pub task: Task,
     tries: u32,
+    doubts: u32,
     /// Since when it waits.
     since: Instant,
     /// Where in a trace it was asked for.
@@ -53,6 +56,7 @@ impl Item {
         Self {
             task,
             tries: 0,
+            doubts: 0,
             since: Instant::now(),
             place: traces::current(),
         }
@@ -65,12 +69,27 @@ impl Item {
         }
     }
 
+    /// In whose lane it waits.
+    pub fn caller(&self) -> Option<&CallerName> {
+        self.job()?.caller()
+    }
+
+    /// Until when an answer is of use.
+    pub fn deadline(&self) -> Instant {
+        self.job().map_or_else(Instant::now, Job::deadline)
+    }
+
     fn is_wanted(&self) -> bool {
         match &self.task {
             Task::Job(job) => job.is_wanted(),
             // What became of a message is to be known, whoever waits for that.
             Task::Settlement { .. } => true,
         }
+    }
+
+    /// Whether to find out what became of a write that the store failed.
+    fn is_worth_another_doubt(&self) -> bool {
+        matches!(self.task, Task::Job(_)) && self.doubts < MAX_DOUBTS
     }
 
     /// Everything of it was written that there is; or, of a message, nothing.
@@ -82,7 +101,7 @@ impl Item {
         }
     }
 
-    fn failed(self, error: BatchError) {
+    pub fn failed(self, error: BatchError) {
         match self.task {
             Task::Job(job) => end(job, Err(error)),
             Task::Settlement { reply, .. } => drop(reply.send(Err(error))),
@@ -98,10 +117,11 @@ fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
 
 /// Takes batches to the store, one after the other.
 pub(super) struct Writer<Store> {
-    store: Arc<Store>,
-    availability: Availability,
-    options: BatchOptions,
-    metrics: BatchMetrics,
+    pub store: Arc<Store>,
+    pub availability: Availability,
+    pub queue: Arc<Queue>,
+    pub options: BatchOptions,
+    pub metrics: BatchMetrics,
 }
 
 /// What became of a batch.
@@ -114,37 +134,10 @@ enum Outcome {
 }
 
 impl<Store: RecordStore> Writer<Store> {
-    pub fn new(
-        store: Arc<Store>,
-        availability: Availability,
-        options: BatchOptions,
-        metrics: BatchMetrics,
-    ) -> Self {
-        Self {
-            store,
-            availability,
-            options,
-            metrics,
-        }
-    }
-
     /// Works until nobody can submit anything any more, and everything has ended.
-    pub async fn run(self, mut waiting: mpsc::Receiver<Item>) {
-        let most = self.options.max_batch.max(1);
+    pub async fn run(self) {
         let mut batch = Vec::new();
-        loop {
-            if batch.is_empty() {
-                if waiting.recv_many(&mut batch, most).await == 0 {
-                    return;
-                }
-            } else {
-                // What is tried again comes first.
-                while batch.len() < most
-                    && let Ok(item) = waiting.try_recv()
-                {
-                    batch.push(item);
-                }
-            }
+        while self.queue.fill(&mut batch).await {
             batch = self.work_off(batch).await;
         }
     }
@@ -194,6 +187,7 @@ impl<Store: RecordStore> Writer<Store> {
 
     async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
         batch.retain(Item::is_wanted);
+        let since = Instant::now();
         self.note(&batch);
         if !self.availability.answers() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
@@ -214,22 +208,25 @@ impl<Store: RecordStore> Writer<Store> {
         let clock = board.clock();
         let (changes, pending) = board.close();
         if changes.is_empty() {
+            self.queue.went(since.elapsed());
             return Outcome::Again(again);
         }
         match self.in_time(self.store.write(&changes)).await {
-            Ok(written) => again.extend(settle(waiting, &pending, &written, clock)),
+            Ok(written) => {
+                self.queue.went(since.elapsed());
+                again.extend(settle(waiting, &pending, &written, clock));
+            }
             Err(StoreError::Conflict(_)) => {
                 let nothing = Written::default();
                 again.extend(lost(waiting, Loss::Raced(&nothing)));
             }
             Err(error @ StoreError::Unavailable(_)) => {
-                let (jobs, settlements): (Vec<_>, _) = waiting
-                    .into_iter()
-                    .partition(|item| matches!(item.task, Task::Job(_)));
+                let (jobs, others): (Vec<_>, _) =
+                    waiting.into_iter().partition(Item::is_worth_another_doubt);
                 // The acknowledgement may have been lost: a job finds its own answer in
                 // the record, if it was written.
                 again.extend(lost(jobs, Loss::InDoubt));
-                fail_all(settlements, &error.into());
+                fail_all(others, &error.into());
             }
             Err(error) => {
                 again.extend(lost(waiting, Loss::Raced(&Written::default())));
@@ -265,9 +262,7 @@ impl<Store: RecordStore> Writer<Store> {
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        let done = timeout(self.options.timeout, work).await;
-        let done = done.unwrap_or_else(no_answer);
+        let done = in_time(self.options.timeout, work).await;
         if let Err(StoreError::Unavailable(cause)) = &done {
             tracing::debug!(%cause, "[OTP] Store did not answer a batch");
             self.availability.doubt();
@@ -348,6 +343,7 @@ fn settle(batch: Vec<Item>, pending: &Pending, written: &Written, clock: Clock) 
 /// Tells jobs that what they decided did not stand.
 fn lost(mut batch: Vec<Item>, loss: Loss<'_>) -> Vec<Item> {
     for item in &mut batch {
+        item.doubts += u32::from(matches!(loss, Loss::InDoubt));
         if let Task::Job(job) = &mut item.task {
             job.lost(loss);
         }

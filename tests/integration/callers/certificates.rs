@@ -3,95 +3,23 @@
 use std::{fs, path::Path, sync::Arc};
 
 use otpd::grpc::v1::otp_service_client::OtpServiceClient;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
-};
+use rcgen::{ExtendedKeyUsagePurpose, SanType, date_time_ymd};
 use rustls::{
     AlertDescription, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tokio_rustls::TlsConnector;
-use tonic::{
-    Code,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
-};
+use tonic::Code;
 
 use super::{RECIPIENT, lines, send_request, status_request};
-use crate::support::{Authorization, Database, Kind, Refusal, Replica, token_digest};
+use crate::support::{
+    Authority, Authorization, Database, Kind, Proof, Refusal, Replica, dns, secure_channel,
+    token_digest,
+};
 
 const REFUSED: &str = "[OTP AUDIT] TLS handshake refused";
 const REVOKED: u64 = 66;
-
-/// A certificate authority.
-struct Authority {
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-/// A certificate with its key, both PEM.
-#[derive(Clone)]
-struct Proof {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut parameters = CertificateParams::default();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        parameters.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("the system has randomness");
-        let certificate = parameters.self_signed(&key).expect("it is well formed");
-        Self {
-            certificate: certificate.pem(),
-            issuer: Issuer::new(parameters, key),
-        }
-    }
-
-    fn certify(&self, name: SanType, change: impl FnOnce(&mut CertificateParams)) -> Proof {
-        let mut parameters = CertificateParams::default();
-        parameters.subject_alt_names = vec![name];
-        parameters.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ClientAuth,
-            ExtendedKeyUsagePurpose::ServerAuth,
-        ];
-        change(&mut parameters);
-        let key = KeyPair::generate().expect("the system has randomness");
-        let certificate = parameters.signed_by(&key, &self.issuer);
-        Proof {
-            certificate: certificate.expect("it is well formed").pem(),
-            key: key.serialize_pem(),
-        }
-    }
-
-    /// A list that revokes the certificate of that serial number.
-    fn revoke(&self, serial: u64) -> String {
-        let revoked = RevokedCertParams {
-            serial_number: serial.into(),
-            revocation_time: date_time_ymd(2020, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(4000, 1, 1),
-            crl_number: SerialNumber::from(1_u64),
-            issuing_distribution_point: None,
-            revoked_certs: vec![revoked],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let list = list.signed_by(&self.issuer).expect("it is well formed");
-        list.pem().expect("it is well formed")
-    }
-}
-
-fn dns(name: &str) -> SanType {
-    SanType::DnsName(name.try_into().expect("it is ASCII"))
-}
 
 /// A server that takes certificates of `authority`, and tokens of one caller.
 async fn serve(database: &Database, authority: &Authority) -> Replica {
@@ -126,20 +54,6 @@ token_sha256 = ["{}"]
     let replica = Replica::launch(database.url(), database, &environment).await;
     replica.wait_for_line("[OTP] Store answers").await;
     replica
-}
-
-/// A connection to `replica` with that certificate, made at the first call.
-fn channel(replica: &Replica, authority: &Authority, proof: Option<&Proof>) -> Channel {
-    let mut tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&authority.certificate))
-        .domain_name("localhost");
-    if let Some(proof) = proof {
-        tls = tls.identity(Identity::from_pem(&proof.certificate, &proof.key));
-    }
-    Endpoint::from_shared(format!("https://{}", replica.address()))
-        .and_then(|endpoint| endpoint.tls_config(tls))
-        .expect("the certificate is one")
-        .connect_lazy()
 }
 
 /// What the server ends the handshake of a connection with that certificate by.
@@ -188,7 +102,7 @@ async fn a_certificate_proves_the_caller_that_it_names() {
     let uri = SanType::URI("spiffe://example/shop".try_into().expect("it is ASCII"));
     let shop = authority.certify(uri, |_| {});
     let client =
-        |proof: Option<&Proof>| OtpServiceClient::new(channel(&replica, &authority, proof));
+        |proof: Option<&Proof>| OtpServiceClient::new(secure_channel(&replica, &authority, proof));
 
     let sent = client(Some(&crm))
         .send_otp(send_request(RECIPIENT, ""))
@@ -224,7 +138,7 @@ async fn a_certificate_proves_the_caller_that_it_names() {
         ("Bearer known", Code::Ok),
         ("Bearer wrong", Code::Unauthenticated),
     ] {
-        let channel = channel(&replica, &authority, Some(&crm));
+        let channel = secure_channel(&replica, &authority, Some(&crm));
         let authorization = Authorization::new(Some(token));
         let mut client = OtpServiceClient::with_interceptor(channel, authorization);
         let told = client.get_otp_status(status_request(RECIPIENT)).await;
@@ -296,7 +210,7 @@ async fn a_bad_certificate_ends_the_handshake_and_one_line_says_why() {
     }
     // Over such a connection nobody makes a call.
     for proof in [&of_others, &expired, &revoked] {
-        let mut client = OtpServiceClient::new(channel(&replica, &authority, Some(proof)));
+        let mut client = OtpServiceClient::new(secure_channel(&replica, &authority, Some(proof)));
         client
             .send_otp(send_request(RECIPIENT, ""))
             .await

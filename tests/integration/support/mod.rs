@@ -1,10 +1,13 @@
 //! What the tests run otpd on, and with.
 
+mod authority;
 mod caller;
 mod command;
 mod database;
 mod fleet;
 mod operations;
+mod pooler;
+mod postgres;
 mod proxy;
 mod refusal;
 mod replica;
@@ -14,11 +17,14 @@ mod secrets;
 mod strangers;
 mod words;
 
+pub use authority::{Authority, Proof, dns, secure_channel};
 pub use caller::{Authorization, CallerClient, token_digest};
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
 pub use fleet::Fleet;
 pub use operations::{OPERATIONS, Scrape};
+pub use pooler::PgBouncer;
+pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
@@ -26,4 +32,4 @@ pub use request::AnyRequest;
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
-pub use words::{Typed, milliseconds, reason};
+pub use words::{Typed, milliseconds, reason, wanted};

@@ -1,12 +1,16 @@
 //! Under paused time: what has to wait for the clock fails at once, or passes at once.
 
+mod crowd;
 mod world;
 
 use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{BatchError, BatchOptions, Seen, writer::MAX_TRIES};
+use super::{
+    BatchError, BatchOptions, Seen,
+    writer::{MAX_DOUBTS, MAX_TRIES},
+};
 use crate::{
     domain::{MessageId, RecordKey},
     store::StoreError,
@@ -91,7 +95,9 @@ async fn an_answer_that_rested_on_what_was_lost_is_given_again() {
     settle().await;
     // These two are in one batch.
     let count = world.count(key(1));
-    let look = look(&world, key(1));
+    let mut look = Count::of(key(1));
+    look.looks = true;
+    let look = world.submit(look);
     settle().await;
     world.store.let_loads(1);
     world.store.let_writes(1);
@@ -100,8 +106,7 @@ async fn an_answer_that_rested_on_what_was_lost_is_given_again() {
     world.store.let_loads(2);
     world.store.let_writes(2);
     assert_eq!(count.count().await, 101);
-    let seen = look.await.unwrap().unwrap();
-    assert_eq!(seen.record.unwrap().challenge.attempts, 101);
+    assert_eq!(look.count().await, 101);
     assert_eq!(world.store.loads(), [1, 1, 1]);
 }
 
@@ -181,9 +186,12 @@ async fn more_than_may_wait_are_refused_at_once() {
     let waiting: Vec<Ticket> = (1..=3).map(|byte| world.count(key(byte))).collect();
     for _ in 0..2 {
         let refused = world.count(key(4)).end().await;
-        assert!(matches!(refused, Err(BatchError::Full)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(BatchError::Full { .. })),
+            "{refused:?}"
+        );
     }
-    // A look, and a settlement, wait for their turn instead.
+    // A look, and a settlement, are of what was promised, and wait for the next batch.
     let id = MessageId([1; 16]);
     let version = world.store.add_message(id);
     let batcher = world.batcher.clone();
@@ -297,6 +305,22 @@ async fn a_store_that_fails_or_hangs_fails_those_of_one_batch() {
     world.store.instead_of_a_write(Instead::Hang);
     let counted = world.count(key(1)).end().await.unwrap();
     assert_eq!((counted.count, counted.doubts), (2, 1));
+}
+
+/// A full disk takes no write, however often it is asked.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_every_write_is_told_as_one_that_fails() {
+    let world = World::new(OPTIONS);
+    for _ in 0..=MAX_DOUBTS {
+        let full = Instead::Fail(unavailable());
+        world.store.instead_of_a_write(full);
+    }
+    let end = world.count(key(1)).end().await;
+    assert!(
+        matches!(end, Err(BatchError::Store(StoreError::Unavailable(_)))),
+        "{end:?}"
+    );
+    assert_eq!(world.count(key(1)).count().await, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,7 @@ use crate::{
 pub const OPTIONS: BatchOptions = BatchOptions {
     max_batch: 8,
     max_waiting: 100,
+    max_wait: Duration::from_mins(1),
     writers: 1,
     timeout: Duration::from_secs(2),
 };
@@ -60,6 +61,8 @@ struct Contents {
     instead_of_writes: VecDeque<Instead>,
     /// Records that the store neither loads nor writes.
     poisoned: HashSet<RecordKey>,
+    /// How long a write takes.
+    write_time: Duration,
     versions: i64,
 }
 
@@ -148,7 +151,13 @@ pub struct Counted {
 /// A job that counts its record's attempts up by one, and charges limits.
 pub struct Count {
     keys: [RecordKey; 1],
+    pub caller: CallerName,
+    /// How long an answer is of use.
+    pub patience: Duration,
+    submitted: Instant,
     pub limits: Vec<LimitKey>,
+    /// Whether it only tells what was counted.
+    pub looks: bool,
     pub panics: bool,
     pub panics_at_the_end: bool,
     counted: Counted,
@@ -159,7 +168,11 @@ impl Count {
     pub fn of(key: RecordKey) -> Self {
         Self {
             keys: [key],
+            caller: CallerName::new("somebody"),
+            patience: Duration::from_mins(1),
+            submitted: Instant::now(),
             limits: Vec::new(),
+            looks: false,
             panics: false,
             panics_at_the_end: false,
             counted: Counted {
@@ -182,6 +195,14 @@ impl Job for Count {
         &self.limits
     }
 
+    fn caller(&self) -> Option<&CallerName> {
+        Some(&self.caller)
+    }
+
+    fn deadline(&self) -> Instant {
+        self.submitted + self.patience
+    }
+
     fn is_wanted(&self) -> bool {
         !self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
@@ -189,9 +210,12 @@ impl Job for Count {
     fn decide(&mut self, view: &View<'_>) -> Change {
         assert!(!self.panics, "as it was told");
         let stored = view.record(&self.keys[0]);
-        let count = stored.map_or(0, |record| record.challenge.attempts) + 1;
+        let count = stored.map_or(0, |record| record.challenge.attempts) + u32::from(!self.looks);
         self.counted.count = count;
         self.counted.tries += 1;
+        if self.looks {
+            return Change::default();
+        }
         let charge = |key: &LimitKey| {
             let full_at = view.limit(key).map_or(at(0), |limit| limit.full_at);
             (*key, full_at.plus(Duration::from_secs(1)))
@@ -245,6 +269,11 @@ impl InMemory {
 
     pub fn instead_of_a_write(&self, instead: Instead) {
         self.contents().instead_of_writes.push_back(instead);
+    }
+
+    /// Has each write take its time.
+    pub fn slow_down(&self, write_time: Duration) {
+        self.contents().write_time = write_time;
     }
 
     pub fn poison(&self, key: RecordKey) {
@@ -410,12 +439,13 @@ impl RecordStore for InMemory {
             .await
             .expect("it is never closed")
             .forget();
-        let step = {
+        let (step, write_time) = {
             let mut contents = self.contents();
             contents.writes.push(changes.clone());
             let instead = contents.instead_of_writes.pop_front();
-            contents.do_instead(instead)
+            (contents.do_instead(instead), contents.write_time)
         };
+        tokio::time::sleep(write_time).await;
         match step {
             Step::Hang => std::future::pending().await,
             Step::Fail(error) => Err(error),

@@ -1,0 +1,352 @@
+//! Takes connections, and serves each until it ends, is too old, or idle for too long.
+//! tonic's own server does the same with fewer bounds: none on connections, their idle
+//! time or their first bytes, and it cannot take new certificates while it runs.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Frame, SizeHint};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rand::{RngExt as _, rngs::SysRng};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    body::Body,
+    codegen::{Bytes, http},
+};
+use tower::{Service, ServiceExt as _};
+
+use super::{
+    Connection, ConnectionSettings, Peer,
+    crowd::{Crowd, Full},
+};
+
+/// The target of the lines for auditors, by which the log knows them.
+const AUDIT: &str = "otpd_audit";
+
+/// How long to wait after the system refused a connection, which it does while there
+/// are no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is told that connections are refused.
+const REFUSALS_TOLD: Duration = Duration::from_secs(10);
+
+/// The headers of a request, in all; more are answered with status 431.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// What a client may send of one message before it is read: a whole one, about.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// What it may send of all its messages.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Requests that a client took back before they were looked at, and those that broke the
+/// protocol: with more of them the connection ends (CVE-2023-44487, "rapid reset", and
+/// CVE-2025-8671, "made you reset").
+const MAX_RESETS: usize = 20;
+const MAX_FAULTS: usize = 128;
+
+/// Far enough away to be never.
+const NEVER: Duration = Duration::from_hours(24 * 365);
+
+/// Under which terms a connection is taken; it keeps them.
+#[derive(Clone)]
+pub struct Terms {
+    /// TLS; without it the connection is plain.
+    pub acceptor: Option<TlsAcceptor>,
+    /// The bounds.
+    pub bounds: ConnectionSettings,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { acceptor, bounds } = self;
+        formatter
+            .debug_struct("Terms")
+            .field("tls", &acceptor.is_some())
+            .field("bounds", bounds)
+            .finish()
+    }
+}
+
+/// Serves the connections that `listener` takes, each under the newest terms and with a
+/// service made for it, until `end`; then takes no more, and completes when what runs is
+/// finished.
+pub async fn serve<S>(
+    listener: TcpListener,
+    terms: watch::Receiver<Arc<Terms>>,
+    service: impl Fn(&Terms) -> S,
+    end: CancellationToken,
+) where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let connections = TaskTracker::new();
+    let crowd = Crowd::default();
+    let mut refusals = Refusals::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = end.cancelled() => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "[OTP] A connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let terms = Arc::clone(&terms.borrow());
+        match crowd.enter(address.ip(), &terms.bounds) {
+            Ok(place) => {
+                let service = service(&terms);
+                let end = end.clone();
+                connections.spawn(async move {
+                    attend(stream, address, &terms, service, end).await;
+                    drop(place);
+                });
+            }
+            Err(full) => refusals.tell(address, full),
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection from its first byte to its last.
+async fn attend<S>(
+    stream: TcpStream,
+    address: SocketAddr,
+    terms: &Terms,
+    service: S,
+    end: CancellationToken,
+) where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let mut peer = Peer {
+        address: Some(address),
+        ..Peer::default()
+    };
+    let established = establish(stream, address, terms, &mut peer);
+    let connection = tokio::select! {
+        connection = established => connection,
+        () = end.cancelled() => None,
+    };
+    let Some(connection) = connection else { return };
+
+    let activity = Activity::default();
+    let answer = {
+        let activity = activity.clone();
+        service_fn(move |request: http::Request<Incoming>| {
+            let busy = activity.begin();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer.clone());
+            let answer = service.clone().oneshot(request);
+            async move {
+                let response = answer.await?;
+                Ok::<_, Infallible>(response.map(|body| Answer { body, _busy: busy }))
+            }
+        })
+    };
+    let bounds = &terms.bounds;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(bounds.max_streams)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_FAULTS)
+        .keep_alive_interval(bounds.keepalive_interval)
+        .keep_alive_timeout(bounds.keepalive_timeout);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), answer));
+
+    let aged_at = Instant::now() + jittered(or_never(bounds.max_age));
+    let max_idle = or_never(bounds.max_idle);
+    // When it is cut off, once it was asked to end.
+    let mut cut_off_at = None;
+    loop {
+        let next = cut_off_at.unwrap_or_else(|| aged_at.min(activity.idle_since() + max_idle));
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(from = %address, %error, "[OTP] Connection failed");
+                }
+                return;
+            }
+            // How long that may take is for the server to say.
+            () = end.cancelled(), if cut_off_at.is_none() => {
+                cut_off_at = Some(Instant::now() + NEVER);
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(next) => {
+                if cut_off_at.is_some() {
+                    tracing::debug!(from = %address, "[OTP] Connection cut off after its grace");
+                    return;
+                }
+                let now = Instant::now();
+                if now >= aged_at || now >= activity.idle_since() + max_idle {
+                    cut_off_at = Some(now + bounds.age_grace);
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// The connection, once its client has said what comes before the first request.
+async fn establish(
+    stream: TcpStream,
+    address: SocketAddr,
+    terms: &Terms,
+    peer: &mut Peer,
+) -> Option<Connection> {
+    let until = Instant::now() + terms.bounds.handshake_timeout;
+    let tls = terms.acceptor.is_some();
+    let established = Connection::establish(stream, terms.acceptor.clone(), peer);
+    let mut connection = match timeout_at(until, established).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(cause)) if tls => {
+            tracing::warn!(target: AUDIT, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
+            return None;
+        }
+        Err(_) if tls => {
+            tracing::warn!(target: AUDIT, from = %address, "[OTP AUDIT] TLS handshake took too long");
+            return None;
+        }
+        Ok(Err(_)) | Err(_) => return None,
+    };
+    // A probe that looks only whether somebody listens says nothing, and is no event.
+    if let Ok(heard) = timeout_at(until, connection.hear()).await {
+        return heard.ok().map(|()| connection);
+    }
+    tracing::debug!(from = %address, "[OTP] Connection closed: nothing was said on it");
+    None
+}
+
+fn or_never(duration: Duration) -> Duration {
+    if duration.is_zero() { NEVER } else { duration }
+}
+
+/// A tenth more or less, so that connections made at once do not end at once.
+fn jittered(duration: Duration) -> Duration {
+    let factor = rand::rand_core::UnwrapErr(SysRng).random_range(0.9..1.1);
+    duration.mul_f64(factor)
+}
+
+/// Whether requests run on a connection, and since when none does. Clones are one.
+#[derive(Clone, Debug)]
+struct Activity(Arc<Mutex<(usize, Instant)>>);
+
+/// One request that runs.
+#[derive(Debug)]
+struct Busy(Activity);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new((0, Instant::now()))))
+    }
+}
+
+impl Activity {
+    fn begin(&self) -> Busy {
+        self.with(|(running, _)| *running += 1);
+        Busy(self.clone())
+    }
+
+    /// Since when no request runs; now, if one does.
+    fn idle_since(&self) -> Instant {
+        self.with(
+            |(running, since)| {
+                if *running > 0 { Instant::now() } else { *since }
+            },
+        )
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut (usize, Instant)) -> T) -> T {
+        // Nothing panics between the two.
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.with(|(running, since)| {
+            *running -= 1;
+            *since = Instant::now();
+        });
+    }
+}
+
+/// What is answered; while it is, its request runs.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Connections that found no place, told so seldom that they cannot flood the log.
+#[derive(Debug, Default)]
+struct Refusals {
+    untold: u64,
+    told_at: Option<Instant>,
+}
+
+impl Refusals {
+    fn tell(&mut self, address: SocketAddr, full: Full) {
+        self.untold += 1;
+        if self.told_at.is_some_and(|at| at.elapsed() < REFUSALS_TOLD) {
+            return;
+        }
+        let bound = match full {
+            Full::All => "connections.max",
+            Full::Address => "connections.max_per_address",
+        };
+        tracing::warn!(
+            target: AUDIT,
+            from = %address,
+            bound,
+            refused = self.untold,
+            "[OTP AUDIT] Connections refused: there are too many"
+        );
+        self.untold = 0;
+        self.told_at = Some(Instant::now());
+    }
+}

@@ -1,0 +1,89 @@
+//! `[connections]`: what one client may take of the server, and for how long.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The `[connections]` table of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectionSettings {
+    /// How many there may be at once.
+    pub max: usize,
+    /// How many of one address (IPv6: of one /64); 0: any number. This machine may have
+    /// as many as all together: behind the proxy of a mesh everybody comes from there.
+    pub max_per_address: usize,
+    /// How many requests may run at once on one of them.
+    pub max_streams: u32,
+    /// After how long one is asked to end, give or take a tenth, so that load spreads to
+    /// new replicas; zero: never.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+    /// How long what runs on it may then still take.
+    #[serde(with = "humantime_serde")]
+    pub age_grace: Duration,
+    /// After how long without a request one is asked to end; zero: never.
+    #[serde(with = "humantime_serde")]
+    pub max_idle: Duration,
+    /// How long a client may take for the TLS handshake and the first bytes of HTTP/2.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long the message of a request may take to arrive.
+    #[serde(with = "humantime_serde")]
+    pub message_timeout: Duration,
+    /// How often one that says nothing is asked whether anybody is still there.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+    /// How long the answer to that may take.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            max: 4_096,
+            max_per_address: 1_024,
+            max_streams: 256,
+            max_age: Duration::from_mins(10),
+            age_grace: Duration::from_secs(30),
+            max_idle: Duration::from_mins(5),
+            handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl ConnectionSettings {
+    /// The first key that cannot work, and why.
+    pub fn fault(&self) -> Option<(&'static str, String)> {
+        const SHORTEST: Duration = Duration::from_millis(10);
+        let none = "0 is out of bounds; allowed: 1 and more".to_owned();
+        if self.max == 0 {
+            return Some(("max", none));
+        }
+        if self.max_streams == 0 {
+            return Some(("max_streams", none));
+        }
+        let short = |duration: Duration, off: bool| {
+            (duration < SHORTEST && !(off && duration.is_zero())).then(|| {
+                let given = humantime::format_duration(duration);
+                let or_off = if off { ", or 0s for never" } else { "" };
+                format!("{given} is out of bounds; allowed: 10ms and more{or_off}")
+            })
+        };
+        [
+            ("max_age", self.max_age, true),
+            ("age_grace", self.age_grace, false),
+            ("max_idle", self.max_idle, true),
+            ("handshake_timeout", self.handshake_timeout, false),
+            ("message_timeout", self.message_timeout, false),
+            ("keepalive_interval", self.keepalive_interval, false),
+            ("keepalive_timeout", self.keepalive_timeout, false),
+        ]
+        .into_iter()
+        .find_map(|(key, duration, off)| Some((key, short(duration, off)?)))
+    }
+}

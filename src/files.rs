@@ -1,0 +1,190 @@
+//! The files that the configuration names. Each is read here, so that otpd knows what it
+//! has read, and sees when it is not the same any more.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+thread_local! {
+    /// What [`recorded`] has seen so far, if it runs on this thread.
+    static RECORD: RefCell<Option<Files>> = const { RefCell::new(None) };
+}
+
+/// Files as they were when they were read. Two are equal if every file said the same.
+#[derive(Clone, Debug, Default)]
+pub struct Files(BTreeMap<PathBuf, Seen>);
+
+/// One file as it was.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    stamp: Option<Stamp>,
+    /// SHA-256 of what it said; `None`: it could not be read.
+    digest: Option<[u8; 32]>,
+}
+
+/// What changes when a file does, at the price of a look at its directory. It is that of
+/// the file at the end of all links: Kubernetes changes files by moving a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    node: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+/// The content of a file.
+///
+/// # Errors
+/// What the file system says.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // The stamp first: a change in between is then seen at the next look.
+    let stamp = Stamp::of(path);
+    let content = fs::read(path);
+    let digest = content.as_deref().ok().map(digest);
+    RECORD.with_borrow_mut(|record| {
+        if let Some(Files(files)) = record {
+            files.insert(path.to_owned(), Seen { stamp, digest });
+        }
+    });
+    content
+}
+
+/// The text of a file.
+///
+/// # Errors
+/// What the file system says, or that it is no text.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8");
+    String::from_utf8(read(path)?).map_err(no_text)
+}
+
+/// Does `work`, and tells which files it read.
+pub fn recorded<T>(work: impl FnOnce() -> T) -> (T, Files) {
+    let outer = RECORD.replace(Some(Files::default()));
+    let done = work();
+    let files = RECORD.replace(outer).unwrap_or_default();
+    // What was read inside of another recording belongs to that as well.
+    RECORD.with_borrow_mut(|record| {
+        if let Some(outer) = record {
+            outer.0.extend(files.0.clone());
+        }
+    });
+    (done, files)
+}
+
+impl Files {
+    /// The same files as they are now. Reads only those whose stamp is another.
+    #[must_use]
+    pub fn now(&self) -> Self {
+        let look = |(path, seen): (&PathBuf, &Seen)| {
+            let stamp = Stamp::of(path);
+            let digest = if stamp == seen.stamp {
+                seen.digest
+            } else {
+                fs::read(path).as_deref().ok().map(digest)
+            };
+            (path.clone(), Seen { stamp, digest })
+        };
+        Self(self.0.iter().map(look).collect())
+    }
+
+    /// Those that say something else than they did `before`, or were not there.
+    pub fn changed(&self, before: &Self) -> Vec<PathBuf> {
+        let digest = |files: &Self, path: &PathBuf| files.0.get(path).map(|seen| seen.digest);
+        let changed = self
+            .0
+            .keys()
+            .filter(|path| digest(self, path) != digest(before, path));
+        changed.cloned().collect()
+    }
+
+    /// Tells what all of them say from anything else.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for (path, seen) in &self.0 {
+            let path = path.as_os_str().as_encoded_bytes();
+            hash.update(path.len().to_be_bytes());
+            hash.update(path);
+            hash.update(seen.digest.unwrap_or_default());
+        }
+        hash.finalize().into()
+    }
+}
+
+impl PartialEq for Files {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .zip(&other.0)
+                .all(|(one, other)| one.0 == other.0 && one.1.digest == other.1.digest)
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            node: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+}
+
+fn digest(content: &[u8]) -> [u8; 32] {
+    Sha256::digest(content).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_seen_however_it_is_made() {
+        let directory = std::env::temp_dir().join(format!("otpd-files-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let place = |name: &str| directory.join(name);
+        let write = |name: &str, text: &str| fs::write(place(name), text).unwrap();
+        write("first", "one");
+        symlink(place("first"), place("link")).unwrap();
+        let (text, files) = recorded(|| {
+            read(&place("absent")).unwrap_err();
+            recorded(|| read_text(&place("link")).unwrap()).0
+        });
+        assert_eq!(text, "one");
+        assert_eq!(files, files.now());
+
+        // Written again, and the same.
+        write("first", "one");
+        assert_eq!(files, files.now());
+        // Of the same length.
+        write("first", "two");
+        let changed = files.now();
+        assert_ne!(files, changed);
+        assert_ne!(files.digest(), changed.digest());
+        // Another file behind the link.
+        write("second", "three");
+        symlink(place("second"), place("new")).unwrap();
+        fs::rename(place("new"), place("link")).unwrap();
+        let moved = changed.now();
+        assert_ne!(changed, moved);
+        // One that comes, and one that goes.
+        write("absent", "");
+        let there = moved.now();
+        assert_ne!(moved, there);
+        fs::remove_file(place("second")).unwrap();
+        assert_ne!(there, there.now());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,108 @@
+//! A message that takes too long to arrive, which would else hold its place for ever.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{Bytes, http::Request},
+};
+use tower::{Layer, Service};
+
+use super::deadline::timeout;
+
+/// Gives the message of each request a time to arrive in: this one, or that of the
+/// caller if it is shorter.
+#[derive(Clone, Copy, Debug)]
+pub struct ArrivalLayer(pub Duration);
+
+impl<S> Layer<S> for ArrivalLayer {
+    type Service = Arrival<S>;
+
+    fn layer(&self, inner: S) -> Arrival<S> {
+        Arrival {
+            inner,
+            patience: self.0,
+        }
+    }
+}
+
+/// The service that [`ArrivalLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Arrival<S> {
+    inner: S,
+    patience: Duration,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Arrival<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        let own = timeout(request.headers()).unwrap_or(self.patience);
+        let patience = self.patience.min(own);
+        let until = Instant::now() + patience;
+        self.inner.call(request.map(|body| {
+            Body::new(Arriving {
+                body,
+                patience,
+                until,
+                late: None,
+            })
+        }))
+    }
+}
+
+/// A message on its way.
+struct Arriving {
+    body: Body,
+    patience: Duration,
+    until: Instant,
+    /// Only who has to wait needs a timer, and most messages come with their headers.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let until = self.until;
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            // One that comes drop by drop is never waited for.
+            if Instant::now() < until || frame.is_none() {
+                return Poll::Ready(frame);
+            }
+        } else {
+            let late = self
+                .late
+                .get_or_insert_with(|| Box::pin(sleep_until(until)));
+            std::task::ready!(late.as_mut().poll(context));
+        }
+        let problem = format!("the message did not arrive within {:?}", self.patience);
+        Poll::Ready(Some(Err(Status::deadline_exceeded(problem))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,261 @@
+//! What a server is made of, besides its connections, and what of that is replaced when
+//! its configuration is read again.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{ServerError, observe, sweeping::sweep};
+use crate::{
+    config::{Config, Written},
+    connection::Terms,
+    domain::{Region, TestRecipient},
+    grpc::{Current, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
+    keys::KeyRing,
+    metrics::{Calls, Metrics},
+    outbox::{Outbox, Tools},
+    service::{Conversions, OtpService},
+    store::{
+        Store, StoreError,
+        availability::{Availability, Monitor},
+        batcher::Batcher,
+    },
+};
+
+type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
+
+/// A configuration with all that it names, read and found good.
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Its key ring.
+    pub keys: KeyRing,
+    /// Its certificates; none where connections are plain.
+    pub acceptor: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { config, keys, .. } = self;
+        let mut shown = formatter.debug_struct("Loaded");
+        shown.field("config", config).field("keys", keys);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// What a server is made of.
+pub(super) struct Parts {
+    pub store: Arc<Store>,
+    pub availability: Availability,
+    pub batcher: Batcher,
+    pub outbox: Outbox,
+    pub calls: Calls,
+    /// How much there is in the store.
+    pub census: observe::Newest,
+    /// What requests are answered with.
+    pub current: watch::Receiver<Arc<Current>>,
+    pub contract: OtpServiceServer<OtpGrpc>,
+    /// The requests that run, and what is still decided for callers that have gone.
+    pub running: TaskTracker,
+    /// Cancelled when those that still run are out of time.
+    pub ending: CancellationToken,
+    /// Under which terms connections are taken.
+    pub terms: watch::Receiver<Arc<Terms>>,
+    /// What goes on until the server ends.
+    pub background: BoxFuture<Result<(), StoreError>>,
+}
+
+/// What is replaced while the server runs. A request and a message keep to their end
+/// what they began with, and a connection too.
+#[derive(Debug)]
+pub(super) struct Reloadable {
+    /// What the configuration in force says.
+    pub written: Written,
+    /// What is to know the names that the configuration has.
+    pub metrics: Option<Arc<Metrics>>,
+    use_cases: UseCases,
+    current: watch::Sender<Arc<Current>>,
+    terms: watch::Sender<Arc<Terms>>,
+}
+
+/// What the use cases work with.
+#[derive(Debug)]
+struct UseCases {
+    tools: Tools,
+    outbox: Outbox,
+    running: TaskTracker,
+    conversions: Conversions,
+}
+
+impl Parts {
+    /// Makes everything, and what goes on in the background until the server ends. Where
+    /// nobody can see the metrics, what takes work to measure is left out.
+    pub fn assemble(
+        loaded: Loaded,
+        metrics: &Metrics,
+        observed: bool,
+    ) -> Result<(Self, Reloadable), ServerError> {
+        let Loaded {
+            config,
+            keys,
+            acceptor,
+        } = loaded;
+        let settings = config.settings;
+        let store = Store::open(&settings.database_url, &settings.store)?;
+        let store = Arc::new(store.counted(metrics.statements.clone()));
+        let (monitor, availability) = Monitor::new(
+            Arc::clone(&store),
+            settings.store.clone(),
+            keys.fingerprint(),
+        );
+        let batcher = Batcher::new(
+            Arc::clone(&store),
+            availability.clone(),
+            settings.store.batches(),
+            metrics.batches.clone(),
+        );
+        let tools = Tools {
+            store: Arc::clone(&store),
+            store_timeout: settings.store.timeout,
+            batcher: batcher.clone(),
+            availability: availability.clone(),
+            keys: Arc::new(keys),
+            callers: Arc::new(config.callers),
+            delivery: Arc::new(config.delivery),
+            metrics: metrics.delivery.clone(),
+        };
+        let outbox = Outbox::new(tools.clone(), settings.delivery.clone());
+        let (running, ending) = (TaskTracker::new(), CancellationToken::new());
+        let (conversions, verified) = if observed {
+            let (conversions, verified) = Conversions::new(metrics.delivery.clone());
+            (conversions, Some(verified))
+        } else {
+            (Conversions::unobserved(), None)
+        };
+        let use_cases = UseCases {
+            tools,
+            outbox: outbox.clone(),
+            running: running.clone(),
+            conversions,
+        };
+        let current = use_cases.current(settings.default_region, config.test_recipients);
+        let (current, currently) = watch::channel(Arc::new(current));
+        let (terms, in_force) = watch::channel(Arc::new(Terms {
+            acceptor,
+            bounds: settings.connections.clone(),
+        }));
+        let contract = OtpServiceServer::new(OtpGrpc::new(
+            currently.clone(),
+            running.clone(),
+            ending.clone(),
+            metrics.answers.clone(),
+        ))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let interval = settings.store.sweep_interval;
+        let sweeper = sweep(Arc::clone(&store), availability.clone(), interval);
+        let census = observe::Newest::default();
+        let (delivery, looked_at) = (metrics.delivery.clone(), Arc::clone(&store));
+        let (asked, newest) = (availability.clone(), Arc::clone(&census));
+        let looking = async move {
+            match verified {
+                Some(verified) => observe::run(delivery, looked_at, asked, verified, newest).await,
+                None => std::future::pending().await,
+            }
+        };
+        let background = Box::pin(async move {
+            tokio::select! {
+                result = monitor.run() => result,
+                () = sweeper => Ok(()),
+                () = looking => Ok(()),
+            }
+        });
+        let parts = Self {
+            store,
+            availability,
+            batcher,
+            outbox,
+            calls: metrics.calls.clone(),
+            census,
+            current: currently,
+            contract,
+            running,
+            ending,
+            terms: in_force,
+            background,
+        };
+        let reloadable = Reloadable {
+            written: config.written,
+            metrics: None,
+            use_cases,
+            current,
+            terms,
+        };
+        Ok((parts, reloadable))
+    }
+}
+
+impl Reloadable {
+    /// Puts another configuration in force, all of it at once.
+    ///
+    /// # Errors
+    /// Why it cannot be while otpd runs; then nothing changes.
+    pub fn replace(&mut self, loaded: Loaded) -> Result<(), String> {
+        let Loaded {
+            config,
+            keys,
+            acceptor,
+        } = loaded;
+        let before = &self.use_cases.tools;
+        let allowed = before.keys.allows(&keys);
+        allowed.map_err(|error| format!("keys: {error}"))?;
+        if let Some(metrics) = &self.metrics {
+            metrics.know(&observe::known(&config));
+        }
+        let tools = Tools {
+            keys: Arc::new(keys),
+            callers: Arc::new(config.callers),
+            delivery: Arc::new(config.delivery.keeping(&before.delivery)),
+            ..before.clone()
+        };
+        let use_cases = &mut self.use_cases;
+        use_cases.outbox = use_cases.outbox.with(tools.clone());
+        use_cases.tools = tools;
+        let settings = &config.settings;
+        let current = use_cases.current(settings.default_region, config.test_recipients);
+        self.current.send_replace(Arc::new(current));
+        self.terms.send_replace(Arc::new(Terms {
+            acceptor,
+            bounds: settings.connections.clone(),
+        }));
+        self.written = config.written;
+        Ok(())
+    }
+}
+
+impl UseCases {
+    /// What requests are answered with from now on.
+    fn current(
+        &self,
+        default_region: Option<Region>,
+        test_recipients: Vec<TestRecipient>,
+    ) -> Current {
+        let tools = &self.tools;
+        Current {
+            service: OtpService {
+                store: Arc::clone(&tools.store),
+                batcher: tools.batcher.clone(),
+                availability: tools.availability.clone(),
+                keys: Arc::clone(&tools.keys),
+                test_recipients,
+                outbox: self.outbox.clone(),
+                store_timeout: tools.store_timeout,
+                running: self.running.clone(),
+                conversions: self.conversions.clone(),
+            },
+            callers: Arc::clone(&tools.callers),
+            default_region,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What waits for a batch. Callers take turns, one request each, so that whoever asks
+//! for little waits little, however much another one asks for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::domain::CallerName;
+
+/// How much of the pace is that of the newest batch: one half, so that one slow
+/// batch is forgotten after a few quick ones.
+const NEWEST: u32 = 2;
+
+/// A waiting line with a lane for each caller.
+#[derive(Debug)]
+pub(super) struct Line<Item> {
+    /// What otpd itself has begun: it goes first, because it was promised. What there is
+    /// of it is bounded by the messages that a replica holds.
+    own: VecDeque<Item>,
+    /// Whose lane is which. One that was made stays: callers are those configured.
+    names: HashMap<CallerName, usize>,
+    lanes: Vec<VecDeque<Item>>,
+    /// The lanes with something in them, whose turn is next first.
+    turns: VecDeque<usize>,
+    /// How much is in the lanes.
+    waiting: usize,
+    /// How much may be.
+    max_waiting: usize,
+}
+
+impl<Item> Line<Item> {
+    pub fn new(max_waiting: usize) -> Self {
+        Self {
+            own: VecDeque::new(),
+            names: HashMap::new(),
+            lanes: Vec::new(),
+            turns: VecDeque::new(),
+            waiting: 0,
+            max_waiting: max_waiting.max(1),
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.own.len() + self.waiting
+    }
+
+    /// Adds what otpd itself has begun.
+    pub fn add_own(&mut self, item: Item) {
+        self.own.push_back(item);
+    }
+
+    /// Adds a caller's request, and returns what there is no room for: the newest one of
+    /// whoever has most waiting.
+    #[must_use]
+    pub fn add(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
+        let lane = self.lane(caller);
+        let mut displaced = None;
+        if self.waiting >= self.max_waiting {
+            let longest = self
+                .turns
+                .iter()
+                .copied()
+                .max_by_key(|&lane| self.lanes[lane].len());
+            match longest {
+                Some(longest) if self.lanes[longest].len() > self.lanes[lane].len() + 1 => {
+                    displaced = self.lanes[longest].pop_back();
+                    self.waiting -= 1;
+                }
+                _ => return Some(item),
+            }
+        }
+        if self.lanes[lane].is_empty() {
+            self.turns.push_back(lane);
+        }
+        self.lanes[lane].push_back(item);
+        self.waiting += 1;
+        displaced
+    }
+
+    /// How many would go before the next request of `caller`.
+    pub fn ahead_of(&self, caller: &CallerName) -> usize {
+        let lane = self.names.get(caller);
+        let mine = lane.map_or(0, |&lane| self.lanes[lane].len());
+        let others = self.turns.iter().filter(|&other| Some(other) != lane);
+        let before_mine = |&other: &usize| self.lanes[other].len().min(mine + 1);
+        self.own.len() + mine + others.map(before_mine).sum::<usize>()
+    }
+
+    /// Moves up to `most` into a batch, in turn.
+    pub fn take(&mut self, most: usize, batch: &mut Vec<Item>) {
+        let own = most.min(self.own.len());
+        batch.extend(self.own.drain(..own));
+        for _ in own..most {
+            let Some(turn) = self.turns.pop_front() else {
+                return;
+            };
+            let lane = &mut self.lanes[turn];
+            batch.extend(lane.pop_front());
+            self.waiting -= 1;
+            if !lane.is_empty() {
+                self.turns.push_back(turn);
+            }
+        }
+    }
+
+    fn lane(&mut self, caller: &CallerName) -> usize {
+        if let Some(&lane) = self.names.get(caller) {
+            return lane;
+        }
+        self.lanes.push(VecDeque::new());
+        self.names.insert(caller.clone(), self.lanes.len() - 1);
+        self.lanes.len() - 1
+    }
+}
+
+/// How quickly batches go, by those that went last.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How long one takes.
+    batch: Duration,
+    /// Since when one is on its way.
+    under_way: Option<Instant>,
+}
+
+impl Pace {
+    /// A batch goes off.
+    pub fn started(&mut self, now: Instant) {
+        self.under_way = Some(now);
+    }
+
+    /// It is back, and the store took it: one that fails tells nothing of the pace.
+    pub fn went(&mut self, taken: Duration) {
+        self.batch = (self.batch * (NEWEST - 1) + taken) / NEWEST;
+    }
+
+    /// Nothing is on its way.
+    pub fn stopped(&mut self) {
+        self.under_way = None;
+    }
+
+    /// How long a request waits and is worked on, with `ahead` others before it, of which
+    /// `max_batch` go at a time.
+    pub fn outlook(&self, ahead: usize, max_batch: usize, now: Instant) -> Outlook {
+        let Some(since) = self.under_way else {
+            // It goes at once, and so finds out how long it takes.
+            return Outlook::default();
+        };
+        let rest = self
+            .batch
+            .saturating_sub(now.saturating_duration_since(since));
+        let batches = u32::try_from(ahead / max_batch).unwrap_or(u32::MAX);
+        let behind_others = self.batch.saturating_mul(batches);
+        Outlook {
+            behind_others,
+            answer: rest + behind_others + self.batch,
+        }
+    }
+}
+
+/// What a request has to expect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outlook {
+    /// How long it waits although nothing but other requests keeps it: nothing where it
+    /// fits into the next batch.
+    pub behind_others: Duration,
+    /// How long its answer takes.
+    pub answer: Duration,
+}

@@ -1,0 +1,139 @@
+//! The way into a writer: who is let in, and what goes next.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    BatchOptions,
+    line::{Line, Pace},
+    writer::Item,
+};
+
+/// What waits for one writer.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Told when something came that the writer waits for.
+    arrived: Notify,
+    options: BatchOptions,
+}
+
+struct State {
+    line: Line<Item>,
+    pace: Pace,
+    /// Whether nobody can add anything any more.
+    closed: bool,
+}
+
+/// What keeps a queue open. Once the last one is gone, the writer ends with what waits.
+pub(super) struct Entrance(Arc<Queue>);
+
+impl Entrance {
+    pub fn to(queue: Arc<Queue>) -> Self {
+        Self(queue)
+    }
+}
+
+impl Deref for Entrance {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.0.state().closed = true;
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Queue {
+    pub fn new(options: BatchOptions) -> Self {
+        let share = options.max_waiting.div_ceil(options.writers.max(1));
+        Self {
+            state: Mutex::new(State {
+                line: Line::new(share),
+                pace: Pace::default(),
+                closed: false,
+            }),
+            arrived: Notify::new(),
+            options,
+        }
+    }
+
+    /// Lets a request in. Returns what is refused for lack of room or time, this one or
+    /// another's, and how long what waits now will take.
+    pub fn admit(&self, item: Item) -> Option<(Item, Duration)> {
+        let Some(caller) = item.caller() else {
+            self.add_own(item);
+            return None;
+        };
+        let now = Instant::now();
+        let mut state = self.state();
+        let ahead = state.line.ahead_of(caller);
+        let outlook = state.pace.outlook(ahead, self.max_batch(), now);
+        let time_left = item.deadline().saturating_duration_since(now);
+        if outlook.behind_others > self.options.max_wait || outlook.answer > time_left {
+            return Some((item, outlook.answer));
+        }
+        let caller = caller.clone();
+        let displaced = state.line.add(&caller, item);
+        drop(state);
+        self.arrived.notify_one();
+        displaced.map(|item| (item, outlook.answer))
+    }
+
+    /// Lets in what otpd itself has begun.
+    pub fn add_own(&self, item: Item) {
+        self.state().line.add_own(item);
+        self.arrived.notify_one();
+    }
+
+    /// Fills up a batch, and says that it goes off. Waits for something where there is
+    /// nothing to do; `false` where there never will be.
+    pub async fn fill(&self, batch: &mut Vec<Item>) -> bool {
+        loop {
+            {
+                let mut state = self.state();
+                // What is tried again comes first.
+                let room = self.max_batch().saturating_sub(batch.len());
+                state.line.take(room, batch);
+                if !batch.is_empty() {
+                    state.pace.started(Instant::now());
+                    return true;
+                }
+                state.pace.stopped();
+                if state.closed {
+                    return false;
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.state().line.len()
+    }
+
+    /// The store took a batch.
+    pub fn went(&self, taken: Duration) {
+        self.state().pace.went(taken);
+    }
+
+    fn max_batch(&self) -> usize {
+        self.options.max_batch.max(1)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nobody panics while it is held: what jobs do is done outside")
+    }
+}

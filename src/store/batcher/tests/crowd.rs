@@ -1,0 +1,210 @@
+//! More requests than the store takes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    super::{BatchError, BatchOptions, line::Line},
+    settle,
+    world::{Count, Instead, OPTIONS, Ticket, World, key},
+};
+use crate::domain::CallerName;
+
+/// How long the store takes for a batch, of [`OPTIONS`]' eight: a hundred requests a second.
+const BATCH: Duration = Duration::from_millis(80);
+const CAPACITY: u32 = 100;
+
+fn slow(options: BatchOptions) -> World {
+    let world = World::new(options);
+    world.store.let_loads(10_000);
+    world.store.let_writes(10_000);
+    world.store.slow_down(BATCH);
+    world
+}
+
+/// A request of its own record.
+fn request(number: u32, caller: &str, patience: Duration) -> Count {
+    let mut key = key(0);
+    key.0[..4].copy_from_slice(&number.to_be_bytes());
+    let mut count = Count::of(key);
+    count.caller = CallerName::new(caller);
+    count.patience = patience;
+    count
+}
+
+fn is_refused(ticket: &mut Ticket) -> bool {
+    ticket.has_ended()
+}
+
+/// Submits `per_second` requests a second for so many seconds; returns those that were
+/// not refused at once, and how many were.
+async fn flood(world: &World, per_second: u32, seconds: u32) -> (Vec<Ticket>, u32) {
+    let (mut accepted, mut refused) = (Vec::new(), 0);
+    for number in 0..per_second * seconds {
+        let mut ticket = world.submit(request(number, "loud", Duration::from_secs(1)));
+        if is_refused(&mut ticket) {
+            refused += 1;
+        } else {
+            accepted.push(ticket);
+        }
+        tokio::time::sleep(Duration::from_secs(1) / per_second).await;
+    }
+    (accepted, refused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_flood_as_much_is_answered_as_the_store_takes() {
+    const SECONDS: u32 = 10;
+    let world = slow(OPTIONS);
+    let (accepted, refused) = flood(&world, 5 * CAPACITY, SECONDS).await;
+    let count = u32::try_from(accepted.len()).unwrap();
+    assert!(count >= CAPACITY * SECONDS * 9 / 10, "{count} of {refused}");
+    assert!(count <= CAPACITY * (SECONDS + 1), "{count} of {refused}");
+    for ticket in accepted {
+        ticket.count().await;
+    }
+    // And after it everything is as before.
+    let start = Instant::now();
+    world.submit(request(1 << 30, "loud", BATCH)).count().await;
+    assert_eq!(start.elapsed(), BATCH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_little_waits_little_beside_a_flood() {
+    let world = slow(OPTIONS);
+    let quiet = async {
+        let mut longest = Duration::ZERO;
+        for number in 0..30 {
+            let start = Instant::now();
+            let one = request((1 << 30) + number, "quiet", Duration::from_secs(1));
+            world.submit(one).count().await;
+            longest = longest.max(start.elapsed());
+            tokio::time::sleep(Duration::from_millis(70)).await;
+        }
+        longest
+    };
+    let ((accepted, refused), longest) = tokio::join!(flood(&world, 5 * CAPACITY, 5), quiet);
+    assert!(refused > CAPACITY && accepted.len() > 100);
+    // What is left of the batch under way, and its own one.
+    assert!(longest <= 2 * BATCH, "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_answered_in_time_is_refused_at_once_and_told_when() {
+    let world = slow(OPTIONS);
+    world.submit(request(0, "loud", BATCH)).count().await;
+    settle().await;
+    // The pace is known by half: 40 ms. One batch goes, one is full.
+    let patient = |number| request(number, "loud", Duration::from_secs(1));
+    let mut waiting = vec![world.submit(patient(1))];
+    settle().await;
+    waiting.extend((2..10).map(|number| world.submit(patient(number))));
+    let hasty = world.submit(request(100, "loud", Duration::from_millis(118)));
+    let Err(BatchError::Full { wait }) = hasty.end().await else {
+        panic!("it would be answered too late");
+    };
+    assert_eq!(wait, Duration::from_millis(119));
+    waiting.push(world.submit(request(101, "loud", Duration::from_millis(119))));
+    for ticket in waiting {
+        ticket.count().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_behind_others_than_may_be() {
+    let world = slow(BatchOptions {
+        max_wait: Duration::from_millis(200),
+        ..OPTIONS
+    });
+    for number in 0..10 {
+        world.submit(request(number, "loud", BATCH)).count().await;
+    }
+    let patience = Duration::from_mins(1);
+    let first = world.submit(request(100, "loud", patience));
+    settle().await;
+    let mut tickets: Vec<Ticket> = (0..50)
+        .map(|number| world.submit(request(200 + number, "loud", patience)))
+        .collect();
+    let accepted: Vec<bool> = tickets
+        .iter_mut()
+        .map(|ticket| !is_refused(ticket))
+        .collect();
+    // Three batches, of which the last one waits for two.
+    assert_eq!(accepted, [vec![true; 24], vec![false; 26]].concat());
+    first.count().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_batch_does_not_shut_everybody_out() {
+    let world = World::new(OPTIONS);
+    world.store.instead_of_a_load(Instead::Hang);
+    world
+        .submit(request(0, "loud", Duration::from_secs(9)))
+        .end()
+        .await
+        .unwrap_err();
+    world.store.slow_down(OPTIONS.timeout * 9 / 10);
+    world
+        .submit(request(1, "loud", Duration::from_secs(9)))
+        .count()
+        .await;
+    world.store.slow_down(Duration::from_millis(1));
+    for number in 2..20 {
+        let hasty = request(number, "loud", Duration::from_millis(10));
+        world.submit(hasty).count().await;
+    }
+    // By now two at once are in time, too.
+    let first = world.submit(request(20, "loud", Duration::from_millis(10)));
+    settle().await;
+    let second = world.submit(request(21, "loud", Duration::from_millis(10)));
+    first.count().await;
+    second.count().await;
+}
+
+#[test]
+fn callers_take_turns_and_what_was_promised_goes_first() {
+    let caller = |name: &str| CallerName::new(name);
+    let mut line = Line::new(100);
+    for number in 0..5 {
+        assert_eq!(line.add(&caller("a"), ("a", number)), None);
+    }
+    for number in 0..2 {
+        assert_eq!(line.add(&caller("b"), ("b", number)), None);
+    }
+    assert_eq!(line.ahead_of(&caller("a")), 5 + 2);
+    assert_eq!(line.ahead_of(&caller("b")), 2 + 3);
+    assert_eq!(line.ahead_of(&caller("c")), 1 + 1);
+    line.add_own(("own", 0));
+    assert_eq!(line.ahead_of(&caller("c")), 3);
+    let mut batch = Vec::new();
+    line.take(4, &mut batch);
+    assert_eq!(batch, [("own", 0), ("a", 0), ("b", 0), ("a", 1)]);
+    assert_eq!(line.add(&caller("c"), ("c", 0)), None);
+    batch.clear();
+    line.take(100, &mut batch);
+    assert_eq!(batch, [("b", 1), ("a", 2), ("c", 0), ("a", 3), ("a", 4)]);
+    batch.clear();
+    line.take(1, &mut batch);
+    assert!(batch.is_empty());
+}
+
+#[test]
+fn where_there_is_no_room_whoever_has_most_waiting_gives_way() {
+    let caller = |name: &str| CallerName::new(name);
+    let mut line = Line::new(4);
+    for number in 0..4 {
+        assert_eq!(line.add(&caller("a"), ("a", number)), None);
+    }
+    assert_eq!(line.add(&caller("a"), ("a", 4)), Some(("a", 4)));
+    assert_eq!(line.add(&caller("b"), ("b", 0)), Some(("a", 3)));
+    assert_eq!(line.add(&caller("b"), ("b", 1)), Some(("a", 2)));
+    // Now both have as many.
+    assert_eq!(line.add(&caller("b"), ("b", 2)), Some(("b", 2)));
+    assert_eq!(line.add(&caller("a"), ("a", 5)), Some(("a", 5)));
+    // What was promised has no bound of its own here.
+    line.add_own(("own", 0));
+    let mut batch = Vec::new();
+    line.take(100, &mut batch);
+    assert_eq!(batch, [("own", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]);
+}

@@ -1,0 +1,251 @@
+//! What of the plain settings changes, what is refused, and what needs a restart.
+
+use std::{fs, os::unix::fs::symlink, process::Command};
+
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use super::{RELOADED, Reloading, send_to, to};
+use crate::support::{Authorization, Database, Kind, Refusal, Replica, otpd, run, token_digest};
+
+/// A configuration with one caller for each token, which is its name too.
+fn callers(names: &[&str], policy: &str) -> String {
+    let tables = names.iter().map(|name| {
+        let digest = token_digest(name);
+        format!("[callers.{name}]\ntoken_sha256 = [\"{digest}\"]\n")
+    });
+    format!("{policy}\n{}", tables.collect::<String>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_come_and_go_and_their_limits_change() {
+    let mut otpd = Reloading::start(&callers(&["crm"], "")).await;
+    let mut crm = otpd.replica.client_of("crm");
+    let mut shop = otpd.replica.client_of("shop");
+    let is_unknown = |status: tonic::Status| {
+        assert_eq!(Refusal::of(&status).reason, "CALLER_UNKNOWN");
+    };
+    let sent = send_to(&mut crm, "+79990000001").await.expect("it may");
+    assert_eq!(sent.code_length, 6);
+    is_unknown(send_to(&mut shop, "+79990000002").await.unwrap_err());
+
+    let both = callers(
+        &["crm", "shop"],
+        "[policy]\ncode_length = 8\nsends_per_hour = 1\nresend_after = \"0s\"",
+    );
+    let line = otpd.reload(&both).await;
+    for key in ["callers.shop.token_sha256", "policy.code_length"] {
+        assert!(line.contains(key), "{line}");
+    }
+    assert!(!line.contains("callers.crm"), "{line}");
+    // On the connections that were there before.
+    let sent = send_to(&mut shop, "+79990000002")
+        .await
+        .expect("it may now");
+    assert_eq!(sent.code_length, 8);
+    let status = send_to(&mut shop, "+79990000002").await.unwrap_err();
+    assert_eq!(Refusal::of(&status).reason, "SEND_LIMIT");
+
+    otpd.reload(&callers(&["shop"], "")).await;
+    is_unknown(send_to(&mut crm, "+79990000003").await.unwrap_err());
+    let sent = send_to(&mut shop, "+79990000003")
+        .await
+        .expect("it still may");
+    assert_eq!(sent.code_length, 6);
+    // Nobody was asked for a proof in a development without callers.
+    otpd.reload("").await;
+    let mut anyone = otpd.replica.client_with(Authorization::new(None));
+    send_to(&mut anyone, "+79990000004")
+        .await
+        .expect("anyone may");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regions_test_recipients_and_the_log_change() {
+    let mut otpd = Reloading::start("").await;
+    let mut client = otpd.replica.client();
+    let national = client.send_otp(to("9991234567")).await.unwrap_err();
+    assert_eq!(Refusal::of(&national).reason, "RECIPIENT_INVALID");
+    let line = otpd
+        .reload(
+            r#"
+default_region = "RU"
+log_level = "debug"
+[connections]
+handshake_timeout = "10ms"
+[[test_recipients]]
+recipient = "+79990000001"
+code = "123456"
+expires = "2999-01-01"
+"#,
+        )
+        .await;
+    assert!(
+        line.contains("connections.handshake_timeout, default_region, log_level, test_recipients"),
+        "{line}"
+    );
+    let sent = client
+        .send_otp(to("9990000001"))
+        .await
+        .expect("it is read now");
+    assert_eq!(sent.into_inner().recipient, "+79990000001");
+    let judged = client
+        .verify_otp(otpd::grpc::v1::VerifyOtpRequest {
+            recipient: "+79990000001".to_owned(),
+            code: "123456".to_owned(),
+            ..Default::default()
+        })
+        .await;
+    assert!(judged.expect("it is judged").into_inner().verified);
+    // Of a new connection, and a line that was not told before.
+    let silent = TcpStream::connect(otpd.replica.address()).await;
+    otpd.replica
+        .wait_for_line("DEBUG [OTP] Connection closed: nothing was said on it")
+        .await;
+    drop(silent);
+
+    otpd.reload("log_level = \"error\"").await;
+    let log = otpd.replica.stop().await.1;
+    assert!(
+        !log.contains("[OTP] Stopped"),
+        "errors alone are told: {log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_is_refused_as_at_the_start_and_changes_nothing() {
+    let good = callers(&["crm"], "[policy]\ncode_length = 8");
+    let mut otpd = Reloading::start(&good).await;
+    let mut crm = otpd.replica.client_of("crm");
+    for (number, bad) in [
+        "[policy]\ncode_length = 3".to_owned(),
+        "[policy]\ncode_lenght = 7".to_owned(),
+        "no TOML".to_owned(),
+        "[callers.crm]\ntoken_sha256 = [\"12\"]".to_owned(),
+        "[tls]\ncertificate = \"/nowhere\"\nkey = \"/nowhere\"".to_owned(),
+        // A mistake that only the next start would meet is found now as well.
+        "[store]\nmax_batch = 0".to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let line = otpd.refuse(&bad).await;
+        let at_the_start = run(&mut another(&otpd)).line(64);
+        let problem = at_the_start.strip_prefix("otpd: ").expect("who speaks");
+        // The log quotes what it shows.
+        assert!(
+            line.replace("\\\"", "\"").contains(problem),
+            "{line}: {problem}"
+        );
+        let recipient = format!("+7999000{number:04}");
+        let sent = send_to(&mut crm, &recipient).await.expect("it still may");
+        assert_eq!(sent.code_length, 8);
+    }
+    // What was refused is not held against the next one.
+    let line = otpd.reload(&callers(&["crm"], "")).await;
+    assert!(line.contains("policy.code_length"), "{line}");
+}
+
+/// The command that would start another one with the configuration as it is now.
+fn another(otpd: &Reloading) -> Command {
+    let mut command = self::otpd();
+    command
+        .current_dir(otpd.database.directory())
+        .env("DATABASE_URL", otpd.database.url())
+        .env("OTPD_KEYS_FILE", otpd.database.keys_file())
+        .env("OTPD_CONFIG", otpd.database.directory().join("otpd.toml"));
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
+    let mut otpd = Reloading::start(&callers(&["crm"], "")).await;
+    let mut crm = otpd.replica.client_of("crm");
+    // As production it would not start at all without keys of callers' purposes; as the
+    // development that it is, it takes the rest.
+    let fixed = "log_format = \"json\"\nshutdown_grace = \"3s\"\nreflection = false";
+    let more = "[store]\ntimeout = \"5s\"\n[policy]\ncode_length = 7";
+    let line = otpd
+        .reload(&callers(&["crm"], &format!("{fixed}\n{more}")))
+        .await;
+    assert!(line.contains("keys=\"policy.code_length\""), "{line}");
+    let warning = otpd.replica.wait_for_line("need a restart").await;
+    let keys = "keys=\"log_format, reflection, shutdown_grace, store.timeout\"";
+    assert!(
+        warning.contains(keys) && warning.contains("WARN"),
+        "{warning}"
+    );
+    let sent = send_to(&mut crm, "+79990000001")
+        .await
+        .expect("it is served as before");
+    assert_eq!(sent.code_length, 7);
+
+    // What is refused in the environment that runs is refused, whatever the new one is.
+    let line = otpd.refuse("environment = \"production\"").await;
+    assert!(line.contains("callers: production needs callers"), "{line}");
+    assert_eq!(
+        send_to(&mut otpd.replica.client_of("other"), "+79990000002")
+            .await
+            .unwrap_err()
+            .code(),
+        Code::Unauthenticated
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_noticed_though_only_a_link_moved() {
+    let database = Database::new(Kind::Sqlite).await;
+    let directory = database.directory();
+    let place = |name: &str| directory.join(name);
+    // As Kubernetes lays out what it mounts: the file is a link into ..data, a link too.
+    let put = |version: &str, length: u8| {
+        fs::create_dir(place(version)).expect("it is new");
+        let text = format!("[policy]\ncode_length = {length}\n");
+        fs::write(place(version).join("otpd.toml"), text).expect("the directory takes files");
+        symlink(version, place("..new")).expect("it was moved away");
+        fs::rename(place("..new"), place("..data")).expect("links can be replaced");
+    };
+    put("..1", 6);
+    symlink("..data/otpd.toml", place("otpd.toml")).expect("there is none yet");
+    let file = place("otpd.toml").display().to_string();
+    let environment = [
+        ("OTPD_CONFIG", file.as_str()),
+        ("OTPD_RELOAD_INTERVAL", "10ms"),
+    ];
+    let replica = Replica::start_with(&database, &environment).await;
+    for (round, length) in [(1, 7), (2, 8)] {
+        put(&format!("..{}", round + 1), length);
+        replica.wait_for_lines(RELOADED, round).await;
+        let sent = replica
+            .client()
+            .send_otp(to(&format!("+7999000000{round}")))
+            .await;
+        assert_eq!(
+            sent.expect("it is sent").into_inner().code_length,
+            u32::from(length)
+        );
+    }
+    // A bad one is told once, not at each look.
+    fs::remove_file(place("otpd.toml")).expect("it is there");
+    replica
+        .wait_for_line("[OTP AUDIT] Configuration refused")
+        .await;
+    put("..4", 9);
+    symlink("..data/otpd.toml", place("otpd.toml")).expect("it was removed");
+    replica.wait_for_lines(RELOADED, 3).await;
+    let log = replica.stop().await.1;
+    assert_eq!(log.matches("Configuration refused").count(), 1, "{log}");
+    assert_eq!(log.matches(RELOADED).count(), 3, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_has_changed_is_told_too() {
+    let otpd = Reloading::start("").await;
+    otpd.replica.signal("HUP");
+    otpd.replica
+        .wait_for_line("Configuration reloaded: nothing has changed")
+        .await;
+    let (status, log) = otpd.replica.stop().await;
+    assert!(status.success());
+    assert_eq!(log.matches(RELOADED).count(), 0, "{log}");
+}
