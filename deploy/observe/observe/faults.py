@@ -59,7 +59,8 @@ TOLD = re.compile(
 )
 # What differs between lines that say the same.
 VARIES = re.compile(
-    r"(message_id|challenge_id|recipient|attempts?|provider_id|trace_id)=\S+|\d+(\.\d+)? s\b"
+    r" (message_id|challenge_id|recipient|attempts?|provider_id|trace_id|left_out)=\S+"
+    r"|\d+(\.\d+)? s\b"
 )
 
 

@@ -68,7 +68,8 @@ def fault(tried: Tried) -> str:
 
 ### What the log said
 
-Each kind of line once, with how often it came.
+Each kind of line once, with how often it came. Of warnings that repeat themselves otpd writes the
+first, and after ten seconds one more that tells how many were left out (`left_out`).
 
 ```
 {chr(10).join(f"{one.after:7.1f} s  {one.count:4d} x  {one.line}" for one in tried.said)}
