@@ -88,7 +88,10 @@ pub struct Settings {
     /// never.
     #[serde(with = "humantime_serde")]
     pub log_repeat_after: Duration,
-    /// Where the lines for auditors are.
+    /// Where the lines for auditors are: among all others, or in a file of their own, as
+    /// JSON.
+    ///
+    /// Default: `stdout`.
     pub audit_log: AuditLog,
     /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
     /// that load balancers notice.
@@ -388,6 +391,20 @@ mod tests {
             ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
             ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
             ("[store]\nwriters = 0", ("", ""), "store.writers"),
+            (
+                "operations_listen = \"9464\"",
+                ("", ""),
+                "operations_listen",
+            ),
+            ("log_repeat_after = \"soon\"", ("", ""), "log_repeat_after"),
+            (
+                "[traces]\nendpoint = \"collector:4317\"",
+                ("", ""),
+                "traces.endpoint",
+            ),
+            ("[traces]\nsample = 1.5", ("", ""), "traces.sample"),
+            ("", ("OTPD_TRACES__SAMPLE", "-1"), "traces.sample"),
+            ("[traces]\nsamples = 1", ("", ""), "traces.samples"),
             ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
             (
                 "",

@@ -84,7 +84,7 @@ async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> 
         ("/metrics", &Method::GET | &Method::HEAD) => scrape(&request, metrics),
         ("/metrics", _) => not_allowed("GET, HEAD"),
         ("/log-level", &Method::GET) => told_level(),
-        ("/log-level", &Method::PUT) if from.to_canonical().is_loopback() => {
+        ("/log-level", &Method::PUT) if may_change(from) => {
             set_level(request.into_body(), from).await
         }
         ("/log-level", &Method::PUT) => reply(
@@ -99,6 +99,12 @@ async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> 
             "there are /metrics and /log-level\n",
         ),
     }
+}
+
+/// Whether somebody may change anything: on this machine alone, since nobody here proves
+/// who it is.
+fn may_change(from: IpAddr) -> bool {
+    from.to_canonical().is_loopback()
 }
 
 fn told_level() -> Reply {
@@ -153,4 +159,27 @@ fn reply(status: StatusCode, format: HeaderValue, body: impl Into<Bytes>) -> Rep
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, format);
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_may_change_anything() {
+        for (from, may) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("192.168.1.1", false),
+            ("203.0.113.7", false),
+            ("::ffff:10.0.0.1", false),
+            ("fe80::1", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(may_change(from.parse().unwrap()), may, "{from}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Tests that drive the real thing. One program, so that it is linked once.
 
+mod aging;
 mod bad_codes;
 mod bad_frames;
 mod bad_input;
@@ -10,9 +11,11 @@ mod command_line;
 mod conformance;
 mod cool_down;
 mod guessing;
+mod hostile;
 mod idempotency;
 mod imports;
 mod key_rotation;
+mod kubernetes;
 mod limit_races;
 mod log_control;
 mod log_lines;
