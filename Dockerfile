@@ -23,6 +23,8 @@ FROM debian:bookworm-slim
 # Providers over HTTPS and SMTP are checked against these.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /build/otpd /usr/local/bin/otpd
+# Whose work is in it, and under which terms.
+COPY LICENSE-APACHE LICENSE-MIT THIRD-PARTY.md /usr/share/doc/otpd/
 # Where the embedded store and its keys go unless DATABASE_URL says otherwise.
 RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/otpd
 WORKDIR /var/lib/otpd

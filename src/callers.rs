@@ -51,7 +51,29 @@ pub enum Unknown {
     Certificate,
 }
 
+impl Unknown {
+    /// Its name among the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoProof => "no_proof",
+            Self::Token => "token",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
 impl Callers {
+    /// Every caller.
+    pub fn all(&self) -> Vec<&Arc<Caller>> {
+        match self {
+            Self::Anyone(caller) => vec![caller],
+            Self::Known(known) => known
+                .iter()
+                .map(|credentials| &credentials.caller)
+                .collect(),
+        }
+    }
+
     /// Callers of a development server that tells none apart.
     pub fn anyone(policies: Policies) -> Self {
         Self::Anyone(Arc::new(Caller::development(policies)))

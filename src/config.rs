@@ -27,6 +27,7 @@ use crate::{
     domain::{Purpose, Region, TestRecipient},
     outbox::OutboxOptions,
     store::StoreOptions,
+    traces::TraceSettings,
 };
 use callers::TestRecipientTable;
 use delivery::RouteTable;
@@ -56,25 +57,33 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Settings {
-    /// Where to listen.
+    /// Where to listen; other than loopback only with `development_remote`, or in
+    /// production.
+    ///
+    /// Default: `127.0.0.1:50051`.
     pub listen: SocketAddr,
     /// What mistakes are still harmless.
     pub environment: Environment,
-    /// Whether a development server may be reached from other machines.
+    /// Whether a development server may be reached from other machines, as in compose.
     pub development_remote: bool,
-    /// The store: `postgres://…` or `sqlite://…`.
+    /// The store: `postgres://…`, of several servers of one database `postgres://a,b/…`; or
+    /// `sqlite://…`.
     pub database_url: SecretString,
     /// The key ring itself; see `otpd keygen`.
+    ///
+    /// Default: the file `otpd.keys` beside the SQLite file, made at the first start.
     pub keys: Option<SecretString>,
     /// The region in which national phone numbers are read where a request names
     /// none.
     pub default_region: Option<Region>,
+    /// Where to tell what is measured; nowhere, where it is unset.
+    pub operations_listen: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Which log lines there are.
+    /// Which of otpd's own log lines there are.
     pub log_level: LogLevel,
-    /// How long after SIGTERM requests are still taken, so that load balancers
-    /// notice.
+    /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
+    /// that load balancers notice.
     #[serde(with = "humantime_serde")]
     pub shutdown_wait: Duration,
     /// How long what runs may then still take.
@@ -90,13 +99,16 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// What one client may take, and for how long.
     pub connections: ConnectionSettings,
-    /// Whether tokens may come over plain connections of other machines.
+    /// Whether tokens may come over plain connections of other machines, as where a
+    /// mesh does the TLS.
     pub allow_plaintext_tokens: bool,
     /// Recipients with a fixed code.
     pub test_recipients: Vec<TestRecipientTable>,
     /// Whether there may be test recipients in production.
     pub allow_test_recipients: bool,
     /// The language of messages where a request names none, or one without a text.
+    ///
+    /// Default: `en`.
     pub default_locale: Locale,
     /// What messages say.
     pub texts: BTreeMap<Purpose, PurposeTextSettings>,
@@ -106,6 +118,8 @@ pub struct Settings {
     pub delivery: OutboxOptions,
     /// How the store is used.
     pub store: StoreOptions,
+    /// Where spans go.
+    pub traces: TraceSettings,
 }
 
 /// What mistakes are still harmless.
@@ -152,6 +166,7 @@ impl Default for Settings {
             database_url: SecretString::from("sqlite://otpd.db"),
             keys: None,
             default_region: None,
+            operations_listen: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             shutdown_wait: Duration::from_secs(1),
@@ -168,6 +183,7 @@ impl Default for Settings {
             routes: Vec::new(),
             delivery: OutboxOptions::default(),
             store: StoreOptions::default(),
+            traces: TraceSettings::default(),
         }
     }
 }
@@ -225,6 +241,10 @@ impl Config {
 
 /// Refuses what cannot work, and what is not safe in its environment.
 fn check(settings: &Settings) -> Result<(), ConfigError> {
+    settings
+        .traces
+        .validate()
+        .map_err(|(key, problem)| ConfigError::new(&format!("traces.{key}"), problem))?;
     let development = settings.environment == Environment::Development;
     if development && !settings.listen.ip().is_loopback() && !settings.development_remote {
         return Err(ConfigError::new(

@@ -1,13 +1,14 @@
 //! The server: everything put together, from the first line of the log to the last.
 
+mod observe;
 mod parts;
 mod reload;
 mod sweeping;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
@@ -19,10 +20,13 @@ use tower::ServiceBuilder;
 use crate::{
     connection,
     grpc::{
-        ArrivalLayer, OtpGrpc, OversizeLayer,
+        ArrivalLayer, MeasureLayer, OtpGrpc, OversizeLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
+    metrics::Metrics,
+    operations,
     store::{StoreError, availability::Availability},
+    traces,
 };
 use parts::Parts;
 
@@ -33,6 +37,8 @@ pub use reload::{Again, Reload, Reread};
 const OTP_SERVICE: &str = "otp.v1.OtpService";
 /// What health checks ask for who only want to know that the process lives.
 const LIVENESS: &str = "liveness";
+/// How long the last spans may take to the collector, even after the grace.
+const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How long those who are told to go elsewhere at the very end have to hear it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -48,27 +54,39 @@ pub enum ServerError {
 }
 
 /// Serves on `listener` until `shutdown` completes, then finishes what runs. Meanwhile
-/// the configuration may be replaced.
+/// the configuration may be replaced. What is measured is told on `operations`, from the
+/// first moment to the last.
 ///
 /// # Errors
 /// What makes serving impossible. A store that does not answer does not: requests
 /// are refused until it does.
 pub async fn run(
     listener: TcpListener,
+    operations: Option<TcpListener>,
     loaded: Loaded,
     reload: Reload,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
     let settings = loaded.config.settings.clone();
-    let (parts, reloadable) = Parts::assemble(loaded)?;
+    let mut metrics = Metrics::new(&observe::known(&loaded.config));
+    let (parts, mut reloadable) = Parts::assemble(loaded, &metrics, operations.is_some())?;
+    let _operations = operations.map(|listener| {
+        observe::watch(&mut metrics, &parts);
+        let metrics = Arc::new(metrics);
+        reloadable.metrics = Some(Arc::clone(&metrics));
+        let serving = operations::serve(listener, metrics);
+        AbortOnDropHandle::new(tokio::spawn(serving))
+    });
     let (health, health_service) = new_health().await;
     let routes = routes(parts.contract, health_service, settings.reflection)?;
     let end_serving = CancellationToken::new();
+    let calls = parts.calls;
     let server = connection::serve(
         listener,
         parts.terms,
         move |terms| {
             ServiceBuilder::new()
+                .layer(MeasureLayer(calls.clone()))
                 .layer(OversizeLayer)
                 .layer(ArrivalLayer(terms.bounds.message_timeout))
                 .service(routes.clone())
@@ -107,10 +125,8 @@ pub async fn run(
         // Nothing is written any more that could have a message.
         parts.outbox.close().await;
     };
-    if tokio::time::timeout(settings.shutdown_grace, drained)
-        .await
-        .is_err()
-    {
+    let ends = Instant::now() + settings.shutdown_grace;
+    if tokio::time::timeout_at(ends, drained).await.is_err() {
         tracing::warn!(
             requests = parts.running.len(),
             messages = parts.outbox.in_hand(),
@@ -121,6 +137,8 @@ pub async fn run(
         let _ = tokio::time::timeout(FAREWELL, server).await;
     }
     parts.store.close().await;
+    let left = ends.saturating_duration_since(Instant::now());
+    traces::stop(left.max(LAST_SPANS)).await;
     tracing::info!("[OTP] Stopped");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `otpd serve` and `otpd migrate`.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -20,7 +21,7 @@ use crate::{
     server::{self, Again, Loaded, Reload, ServerError},
     shutdown::{Hangups, Signals},
     store::{SqliteStore, Store, StoreError},
-    telemetry,
+    telemetry, traces,
 };
 
 pub(super) fn serve(file: Option<&Path>) -> Outcome {
@@ -35,14 +36,17 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         let refused = |error| Failure::new(exit::SOFTWARE, error);
         let signals = Signals::catch().map_err(refused)?;
         let hangups = Hangups::catch().map_err(refused)?;
-        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
-            Failure::usage(format!(
-                "listen: cannot listen on {}: {error}",
-                settings.listen
-            ))
-        })?;
+        let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().unwrap_or(settings.listen);
+        let operations = match settings.operations_listen {
+            Some(address) => Some(bind("operations_listen", address).await?),
+            None => None,
+        };
+        let operations_address = operations
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
         telemetry::start(settings.log_format, settings.log_level);
+        traces::start(&settings.traces).map_err(Failure::usage)?;
         let environment = match (settings.environment, &config.callers) {
             (Environment::Production, _) => "Production environment",
             (Environment::Development, Callers::Known(_)) => {
@@ -54,6 +58,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         };
         tracing::info!(
             %address,
+            operations = operations_address.map(tracing::field::display),
             tls = settings.tls.is_some(),
             store = store_name(settings),
             keys = keys_origin,
@@ -66,7 +71,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             hangups,
             again: again(file),
         };
-        server::run(listener, loaded, reload, signals.stop())
+        server::run(listener, operations, loaded, reload, signals.stop())
             .await
             .map_err(|error| match error {
                 ServerError::Store(error) => Failure::usage(error),
@@ -74,6 +79,11 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             })?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| Failure::usage(format!("{key}: cannot listen on {address}: {error}")))
 }
 
 /// A configuration with what it names, and where its keys are from.

@@ -16,21 +16,36 @@ use crate::{
     },
 };
 
-/// A caller as the configuration names it.
+/// A back end that may call. Without any, a development server takes everybody's calls;
+/// with one, every call needs a proof.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct CallerTable {
+    /// SHA-256 of its bearer tokens, in hexadecimal: `printf %s TOKEN | sha256sum`.
+    /// Several, so that tokens can be exchanged.
     #[serde(deserialize_with = "list")]
     token_sha256: Vec<TokenDigest>,
+    /// Names in its client certificates (subject alternative names: DNS names and
+    /// URIs); needs `tls.client_ca`.
     #[serde(deserialize_with = "list")]
     certificate_names: Vec<String>,
+    /// What its codes may be for.
+    ///
+    /// Default: everything; production needs them named.
     #[serde(deserialize_with = "list")]
     purposes: Vec<Purpose>,
+    /// Where it may send to: regions such as `RU`, prefixes such as `+7999`, `email`, or
+    /// `*`.
+    ///
+    /// Default: everywhere; production needs them named.
     #[serde(deserialize_with = "list")]
     destinations: Vec<Destination>,
+    /// Where it may not, whatever is allowed.
     #[serde(deserialize_with = "list")]
     blocked_destinations: Vec<Destination>,
+    /// Whether it may have wrong answers forgotten, by CancelOtp.
     may_reset_failures: bool,
+    /// Whether it delivers by itself: SendOtp returns the code.
     delivers: bool,
 }
 
@@ -55,15 +70,25 @@ impl TryFrom<String> for TokenDigest {
     }
 }
 
-/// A `[[test_recipients]]` entry.
+/// A recipient with a fixed code, for reviews of apps in stores and for the tests of
+/// callers. Nothing is sent, and no limit on sends counts; attempts, waits and the lock
+/// do.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TestRecipientTable {
+    /// Whose test recipient it is; left out where there are no callers.
     caller: Option<String>,
+    /// A phone number or an e-mail address.
     recipient: String,
+    /// What its codes are for.
+    ///
+    /// Default: `default`.
     #[serde(default)]
     purpose: Purpose,
+    /// The code, 4 to 10 digits.
     code: String,
+    /// Until when: a date such as `2027-01-31`, or an instant such as
+    /// `2027-01-31T12:00:00Z`.
     expires: String,
 }
 

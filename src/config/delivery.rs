@@ -30,18 +30,36 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteTable {
+    /// By which channel.
+    ///
+    /// Default: all.
     #[serde(default)]
     channels: Vec<Channel>,
+    /// What the code is for.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     purposes: Vec<Purpose>,
+    /// Who asked.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     callers: Vec<String>,
+    /// Who gets it: regions such as `RU`, prefixes such as `+7999`, `email`, or `*`.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     destinations: Vec<Destination>,
+    /// In which language of the request: `ru` is for `ru-RU` too.
+    ///
+    /// Default: all.
     #[serde(default, deserialize_with = "list")]
     locales: Vec<String>,
+    /// Names of providers, the first one first.
     #[serde(deserialize_with = "list")]
     providers: Vec<String>,
+    /// Where the second message of a code starts: with the same provider, or with the
+    /// next one, in case the first one's did not arrive.
     #[serde(default)]
     resend: Resend,
 }

@@ -80,6 +80,16 @@ impl Breaker {
         }
     }
 
+    /// How far it is open: 0 closed, 1 one message may try or tries whether the provider is
+    /// back, 2 open.
+    pub fn level(&self) -> u8 {
+        self.with(|state| match state.open_until {
+            None => 0,
+            Some(until) if state.probing || until <= Instant::now() => 1,
+            Some(_) => 2,
+        })
+    }
+
     /// Whether a message is trying whether the provider is back.
     pub fn is_tried(&self) -> bool {
         self.with(|state| state.probing)
@@ -184,9 +194,13 @@ mod tests {
         assert_eq!(fail(&breaker), None);
         assert_eq!(fail(&breaker), None);
         assert!(breaker.admit().is_some());
+        assert_eq!(breaker.level(), 0);
         assert_eq!(fail(&breaker), Some(Change::Opened));
         assert!(breaker.admit().is_none());
         assert_eq!(breaker.wait(), PAUSE);
+        assert_eq!(breaker.level(), 2);
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(breaker.level(), 1);
     }
 
     #[tokio::test(start_paused = true)]

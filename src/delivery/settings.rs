@@ -49,7 +49,7 @@ pub enum KindSettings {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommonSettings {
-    /// How long one attempt may take.
+    /// How long one attempt may take, 100 ms to 60 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// How many attempts a replica makes at once.
@@ -59,9 +59,10 @@ pub struct CommonSettings {
     /// The channel that it really sends by, where that is one alone.
     #[serde(deserialize_with = "channel")]
     pub channel: Option<Channel>,
-    /// After how many failures in a row it is left alone.
+    /// After how many failures in a row it is left alone for a while.
     pub breaker_failures: u32,
-    /// For how long.
+    /// For how long, 10 ms to 10 min; then one message after the other tries it, until
+    /// one succeeds.
     #[serde(with = "humantime_serde")]
     pub breaker_pause: Duration,
 }

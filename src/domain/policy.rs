@@ -34,9 +34,9 @@ const SAFE_CODE_LENGTH: u8 = 6;
 pub struct Policy {
     /// Digits of a code, 4 to 10; below 6 only with `allow_short_codes`.
     pub code_length: u8,
-    /// Whether `code_length` may be below 6.
+    /// Whether `code_length` may be below 6, which is easy to guess.
     pub allow_short_codes: bool,
-    /// How long a code lives, 10 s to 10 min.
+    /// How long a code lives, 10 s to 10 min; the upper bound is that of NIST SP 800-63B.
     #[serde(with = "humantime_serde")]
     pub code_ttl: Duration,
     /// How many answers are judged per code, 1 to 100.
@@ -48,10 +48,11 @@ pub struct Policy {
     /// Whether `VerifyOtp` must name the challenge.
     pub require_challenge_id: bool,
     /// How long the next answer must wait after every `max_attempts` wrong ones in a
-    /// row; doubles each time, up to 1 h.
+    /// row, over all codes, at most 1 h; doubles each time, up to 1 h.
     #[serde(with = "humantime_serde")]
     pub failure_delay: Duration,
-    /// From how many wrong answers in a row on the record stays shut, 1 to 100.
+    /// From how many wrong answers in a row on the record stays shut, 1 to 100; the
+    /// upper bound is that of NIST SP 800-63B.
     pub failure_limit: u32,
     /// How long wrong answers count, without another one: at least 1 h.
     #[serde(with = "humantime_serde")]
@@ -60,9 +61,10 @@ pub struct Policy {
     pub sends_per_hour: u32,
     /// Sends per record and day; 0 is off.
     pub sends_per_day: u32,
-    /// Sends per client IP and hour; 0 is off.
+    /// Sends per `client_ip` (IPv6: per /64) and hour, where a request gives one; 0 is
+    /// off.
     pub ip_sends_per_hour: u32,
-    /// Wrong answers per client IP and hour; 0 is off.
+    /// Wrong answers per `client_ip` and hour; 0 is off.
     pub ip_failures_per_hour: u32,
     /// Sends per dialling prefix (the country's calling code) and day; 0 is off.
     pub prefix_sends_per_day: u32,

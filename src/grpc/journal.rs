@@ -1,49 +1,28 @@
 //! The lines that people find with `logs | grep OTP`: one for each step of a
 //! request, the recipient masked, a failure with its cause. What an auditor looks for
-//! is marked `[OTP AUDIT]`.
+//! is marked `[OTP AUDIT]`. And each answer is counted where its line is written.
 
 use std::{
-    fmt,
     net::SocketAddr,
     sync::{Arc, OnceLock},
 };
 
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::field::{DisplayValue, display};
 
 use crate::{
     callers::Unknown,
     domain::{Caller, Channel, Purpose, Recipient, Verdict},
+    metrics::{Answer, Answers, Method, Rpc, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
+    traces::Span,
 };
 
-/// The RPCs of the contract.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Rpc {
-    Send,
-    Verify,
-    Cancel,
-    Status,
-}
-
-impl Rpc {
-    /// What marks its lines.
-    const fn mark(self) -> &'static str {
-        match self {
-            Self::Verify => "[OTP VERIFY]",
-            Self::Send | Self::Cancel | Self::Status => "[OTP]",
-        }
-    }
-}
-
-impl fmt::Display for Rpc {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Send => "SendOtp",
-            Self::Verify => "VerifyOtp",
-            Self::Cancel => "CancelOtp",
-            Self::Status => "GetOtpStatus",
-        })
+/// What marks the lines of an RPC.
+const fn mark(rpc: Rpc) -> &'static str {
+    match rpc {
+        Rpc::Verify => "[OTP VERIFY]",
+        Rpc::Send | Rpc::Cancel | Rpc::Status => "[OTP]",
     }
 }
 
@@ -53,53 +32,103 @@ pub(super) struct Journal {
     /// Who makes it.
     pub caller: Arc<Caller>,
     rpc: Rpc,
-    /// Known once the request has been read; shared by all clones.
-    recipient: Arc<OnceLock<Recipient>>,
+    /// Shared by all clones.
+    known: Arc<Known>,
+    answers: Answers,
+}
+
+/// What becomes known of a request.
+#[derive(Debug, Default)]
+struct Known {
+    /// Once it has been read.
+    subject: OnceLock<(Option<Recipient>, Purpose)>,
+    /// Once it has been answered.
+    answer: OnceLock<Answer>,
 }
 
 impl Journal {
-    pub fn new(rpc: Rpc, caller: Arc<Caller>) -> Self {
+    pub fn new(rpc: Rpc, caller: Arc<Caller>, answers: Answers) -> Self {
         Self {
             caller,
             rpc,
-            recipient: Arc::default(),
+            known: Arc::default(),
+            answers,
         }
     }
 
     /// A request of nobody whom otpd knows.
-    pub fn turned_away(rpc: Rpc, from: Option<SocketAddr>, unknown: Unknown) {
-        let from = from.map(display);
+    pub fn turned_away(rpc: Rpc, from: Option<SocketAddr>, unknown: Unknown, answers: &Answers) {
+        answers.unknown(unknown.name());
+        let (rpc, from) = (rpc.name(), from.map(display));
         tracing::warn!(%rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
     }
 
     /// The masked recipient, once it is known.
     fn recipient(&self) -> Option<DisplayValue<&Recipient>> {
-        self.recipient.get().map(display)
+        let (recipient, _) = self.known.subject.get()?;
+        recipient.as_ref().map(display)
+    }
+
+    fn count(&self, answer: Answer) {
+        let purpose = self.known.subject.get().map(|(_, purpose)| purpose);
+        let caller = &self.caller.name;
+        self.answers.count(self.rpc, caller, purpose, answer);
+        // A request has one answer.
+        let _ = self.known.answer.set(answer);
+    }
+
+    /// Notes in the span of the request what came of it.
+    pub fn note(&self, span: &mut Span, code: Code) {
+        span.note("rpc.system.name", "grpc");
+        span.note("rpc.method", Method::of(self.rpc).name());
+        let code_name = code_name(i32::from(code));
+        span.note("rpc.response.status_code", code_name);
+        span.note("otpd.caller", self.caller.name.as_str().to_owned());
+        if let Some((_, purpose)) = self.known.subject.get() {
+            span.note("otpd.purpose", purpose.as_str().to_owned());
+        }
+        if let Some(answer) = self.known.answer.get() {
+            span.note("otpd.answer", answer.name());
+        }
+        // What is otpd's own failure, by OpenTelemetry's conventions for gRPC servers.
+        if matches!(
+            code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        ) {
+            span.fail(code_name);
+        }
     }
 
     pub fn received(&self, recipient: Option<&Recipient>, purpose: &Purpose) {
-        if let Some(recipient) = recipient {
-            // A request is read once.
-            let _ = self.recipient.set(recipient.clone());
-        }
-        let (mark, rpc, recipient) = (self.rpc.mark(), self.rpc, self.recipient());
+        // A request is read once.
+        let _ = self
+            .known
+            .subject
+            .set((recipient.cloned(), purpose.clone()));
+        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         tracing::info!(%rpc, %caller, recipient, %purpose, "{mark} Request received");
     }
 
     pub fn sent(&self, channel: Channel, reply: &SendReply) {
-        let step = match (&reply.code, reply.resent) {
-            (Some(_), _) => "OTP given to the caller",
-            (None, false) => "OTP queued",
-            (None, true) => "OTP queued again",
+        let (step, answer) = match (&reply.code, reply.resent) {
+            (Some(_), _) => ("OTP given to the caller", Answer::GIVEN_TO_CALLER),
+            (None, false) => ("OTP queued", Answer::SENT),
+            (None, true) => ("OTP queued again", Answer::RESENT),
         };
+        self.count(answer);
         let (mark, recipient, challenge_id) =
-            (self.rpc.mark(), self.recipient(), &reply.challenge_id);
+            (mark(self.rpc), self.recipient(), &reply.challenge_id);
         tracing::info!(recipient, %channel, %challenge_id, "{mark} {step}");
     }
 
     pub fn judged(&self, reply: &VerifyReply) {
-        let (mark, recipient) = (self.rpc.mark(), self.recipient());
+        let (mark, recipient) = (mark(self.rpc), self.recipient());
         match reply.verdict {
             Verdict::Verified { .. } => {
                 tracing::info!(recipient, "{mark} OTP verified successfully");
@@ -115,25 +144,38 @@ impl Journal {
             }
             Verdict::NotFound => tracing::info!(recipient, "{mark} no live OTP"),
         }
+        self.count(match reply.verdict {
+            Verdict::Verified { .. } => Answer::VERIFIED,
+            Verdict::WrongCode { .. } => Answer::WRONG_CODE,
+            Verdict::Expired { .. } => Answer::EXPIRED,
+            Verdict::AttemptsExhausted { .. } => Answer::ATTEMPTS_EXHAUSTED,
+            Verdict::NotFound => Answer::NOT_FOUND,
+        });
+        if let Some(block) = reply.shut {
+            self.answers.shut(block.locked, &self.caller.name);
+        }
     }
 
     pub fn cancelled(&self, reply: &CancelReply) {
-        let (mark, recipient) = (self.rpc.mark(), self.recipient());
-        let step = if reply.challenge_id.is_some() {
-            "OTP cancelled"
+        let (mark, recipient) = (mark(self.rpc), self.recipient());
+        let (step, answer) = if reply.challenge_id.is_some() {
+            ("OTP cancelled", Answer::CANCELLED)
         } else {
-            "no live OTP to cancel"
+            ("no live OTP to cancel", Answer::NOTHING_TO_CANCEL)
         };
+        self.count(answer);
         tracing::info!(recipient, "{mark} {step}");
         if reply.failures_reset {
             let caller = &self.caller.name;
+            self.answers.reset(caller);
             tracing::warn!(%caller, recipient, "[OTP AUDIT] Failures reset");
         }
     }
 
     pub fn told(&self, reply: &StatusReply) {
         let recipient = reply.recipient.as_ref().map(display);
-        let (mark, live) = (self.rpc.mark(), reply.status.live.is_some());
+        let (mark, live) = (mark(self.rpc), reply.status.live.is_some());
+        self.count(Answer::TOLD);
         tracing::info!(recipient, live, "{mark} Status told");
     }
 
@@ -143,17 +185,23 @@ impl Journal {
     }
 
     fn gone(&self) {
-        let (mark, rpc, recipient) = (self.rpc.mark(), self.rpc, self.recipient());
+        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
+        self.count(Answer::CALLER_GONE);
         tracing::info!(%rpc, %caller, recipient, "{mark} Caller gone before the answer");
     }
 
     /// A request that gets no reply, and the status that it gets. A store that does
     /// not answer has its own line, one for the cause and not one for each request.
     pub fn refused(&self, error: ServiceError) -> Status {
-        let (mark, rpc, recipient) = (self.rpc.mark(), self.rpc, self.recipient());
+        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
-        let reason = display(error.code_and_reason().1);
+        let reason = error.code_and_reason().1;
+        self.count(Answer::refused(reason));
+        if let ServiceError::SendLimit(exceeded) | ServiceError::VerifyLimit(exceeded) = &error {
+            self.answers.limited(exceeded.limit, caller);
+        }
+        let reason = display(reason);
         match &error {
             ServiceError::StoreUnavailable => {
                 tracing::debug!(%rpc, %caller, recipient, reason, "{mark} Request refused");

@@ -6,12 +6,14 @@ mod authentication;
 pub mod codec;
 mod deadline;
 mod journal;
+mod measure;
 mod otp_service;
 mod oversize;
 pub mod status;
 mod translate;
 
 pub use arrival::ArrivalLayer;
+pub use measure::MeasureLayer;
 pub use otp_service::{Current, OtpGrpc};
 pub use oversize::OversizeLayer;
 

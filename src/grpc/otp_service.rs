@@ -11,12 +11,12 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     authentication::identify,
     deadline::deadline,
-    journal::{Journal, Rpc},
+    journal::Journal,
     translate,
     v1::{self, otp_service_server::OtpService as Contract},
 };
@@ -24,7 +24,9 @@ use crate::{
     callers::Callers,
     connection::Peer,
     domain::{Channel, Region, Timestamp, Verdict},
+    metrics::{Answers, Method, Rpc},
     service::{Delivery, DeliveryState, OtpService, ServiceError},
+    traces::{self, Span, TraceContext},
 };
 
 /// What requests are answered with. It may change while otpd runs; each request keeps to
@@ -45,32 +47,58 @@ pub struct OtpGrpc {
     current: watch::Receiver<Arc<Current>>,
     running: TaskTracker,
     ending: CancellationToken,
+    answers: Answers,
+}
+
+/// A request of a caller whom otpd knows.
+#[derive(Clone)]
+struct Opened {
+    /// What it is answered with.
+    current: Arc<Current>,
+    /// Where it is told.
+    journal: Journal,
+    /// Until when an answer is of use.
+    deadline: Instant,
 }
 
 impl OtpGrpc {
-    /// The contract on top of what is `current`. What runs is counted by `running`; once
-    /// `ending` is cancelled, whoever still waits is told to go elsewhere.
+    /// The contract on top of what is `current`. What runs is counted by `running`, and
+    /// what is answered by `answers`; once `ending` is cancelled, whoever still waits is
+    /// told to go elsewhere.
     pub fn new(
         current: watch::Receiver<Arc<Current>>,
         running: TaskTracker,
         ending: CancellationToken,
+        answers: Answers,
     ) -> Self {
         Self {
             current,
             running,
             ending,
+            answers,
         }
     }
 
-    /// Starts the journal of a request, with the name of its caller, and what the request
-    /// is answered with.
-    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Arc<Current>, Journal), Status> {
+    /// Finds out who makes a request, and starts its span.
+    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Opened), Status> {
+        let place = request.metadata().get(traces::HEADER);
+        let place = place.and_then(|place| TraceContext::parse(place.to_str().ok()?));
         let current = Arc::clone(&self.current.borrow());
         match identify(&current.callers, request) {
-            Ok(caller) => Ok((current, Journal::new(rpc, caller))),
+            Ok(caller) => {
+                let opened = Opened {
+                    current,
+                    journal: Journal::new(rpc, caller, self.answers.clone()),
+                    deadline: deadline(request.metadata()),
+                };
+                Ok((Span::of_request(place, Method::of(rpc).name()), opened))
+            }
             Err(unknown) => {
                 let peer = request.extensions().get::<Peer>();
-                Journal::turned_away(rpc, peer.and_then(|peer| peer.address), unknown);
+                let from = peer.and_then(|peer| peer.address);
+                traces::enter(place, || {
+                    Journal::turned_away(rpc, from, unknown, &self.answers);
+                });
                 Err(ServiceError::from(unknown).into())
             }
         }
@@ -81,15 +109,19 @@ impl OtpGrpc {
     /// hangs up: what has been decided by then is done to its end, and nothing else.
     async fn run<T: Send + 'static>(
         &self,
-        journal: Journal,
-        deadline: Instant,
+        mut span: Span,
+        Opened {
+            journal, deadline, ..
+        }: Opened,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let gone = journal.unless_answered();
+        let call = traces::within(span.context(), call);
         let call = AbortOnDropHandle::new(self.running.spawn(call));
         let outcome = tokio::select! {
             // What has been answered is told.
             biased;
+            // Sooner than tonic's own time-out, which would say CANCELLED.
             outcome = timeout_at(deadline, call) => match outcome {
                 Ok(outcome) => outcome.unwrap_or_else(|error| Err(unfinished(&error))),
                 Err(_) => Err(ServiceError::DeadlineExceeded),
@@ -97,9 +129,13 @@ impl OtpGrpc {
             () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
         };
         gone.answered();
+        let refused = |error| traces::enter(span.context(), || journal.refused(error));
+        let outcome = outcome.map(Response::new).map_err(refused);
+        if span.is_recorded() {
+            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+            journal.note(&mut span, code);
+        }
         outcome
-            .map(Response::new)
-            .map_err(|error| journal.refused(error))
     }
 }
 
@@ -120,9 +156,13 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let (current, journal) = self.open(Rpc::Send, &request)?;
-        let deadline = deadline(request.metadata());
-        self.run(journal.clone(), deadline, async move {
+        let (span, opened) = self.open(Rpc::Send, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
             let wish = Arc::new(translate::send(request.get_ref(), current.default_region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = current
@@ -151,9 +191,13 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let (current, journal) = self.open(Rpc::Verify, &request)?;
-        let deadline = deadline(request.metadata());
-        self.run(journal.clone(), deadline, async move {
+        let (span, opened) = self.open(Rpc::Verify, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
             let typed = translate::verify(request.get_ref(), current.default_region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = current
@@ -195,9 +239,13 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let (current, journal) = self.open(Rpc::Cancel, &request)?;
-        let deadline = deadline(request.metadata());
-        self.run(journal.clone(), deadline, async move {
+        let (span, opened) = self.open(Rpc::Cancel, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
             let wish = translate::cancel(request.get_ref(), current.default_region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = current
@@ -217,9 +265,13 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let (current, journal) = self.open(Rpc::Status, &request)?;
-        let deadline = deadline(request.metadata());
-        self.run(journal.clone(), deadline, async move {
+        let (span, opened) = self.open(Rpc::Status, &request)?;
+        self.run(span, opened.clone(), async move {
+            let Opened {
+                current,
+                journal,
+                deadline,
+            } = opened;
             let subject = translate::status(request.get_ref(), current.default_region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = current

@@ -3,14 +3,17 @@
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools};
 use crate::{
     delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, text::Facts},
-    domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Then, Timestamp},
+    domain::{Attempt, ChallengeId, Channel, Country, ErrorClass, Message, Then, Timestamp},
     keys::system_random,
+    metrics::Ended,
     store::{MessageChange, Version},
+    traces::{self, Kind, Span},
 };
 
 /// Carries messages.
@@ -209,14 +212,22 @@ impl Courier {
         gateway: &Gateway,
     ) -> (Attempt, Result<Accepted, DeliveryError>) {
         let channel = gateway.options.channel.unwrap_or(in_hand.message.channel);
-        let started_at = in_hand.clock.now();
-        let result = self.hand_over(in_hand, gateway, channel, started_at).await;
+        let (started_at, start) = (in_hand.clock.now(), Instant::now());
+        let mut span = Span::inside("deliver", Kind::Client);
+        let handing_over = self.hand_over(in_hand, gateway, channel, started_at);
+        let result = traces::within(span.context(), handing_over).await;
+        let error = result.as_ref().err().map(|error| error.class);
+        if span.is_recorded() {
+            note_attempt(&mut span, &in_hand.message, gateway, channel, error);
+        }
+        let metrics = &self.tools.metrics;
+        metrics.attempted(&gateway.name, channel, start.elapsed(), error);
         let attempt = Attempt {
             provider: gateway.name.clone(),
             channel,
             started_at,
             ended_at: in_hand.clock.now(),
-            error: result.as_ref().err().map(|error| error.class),
+            error,
         };
         (attempt, result)
     }
@@ -268,9 +279,12 @@ impl Courier {
             attempts = in_hand.message.history.count + 1,
             "[OTP] Message handed over"
         );
+        self.note_sent(&in_hand.message, &attempt);
         let message = in_hand.message.clone().sent(attempt);
         // Nothing is to be done where that was lost: another replica sends it once more.
-        let _ = self.write(&mut in_hand, message).await;
+        if self.write(&mut in_hand, message).await.is_ok() {
+            self.tools.metrics.ended(Ended::Sent);
+        }
     }
 
     async fn end(&self, mut in_hand: InHand, then: Then) {
@@ -285,7 +299,22 @@ impl Courier {
         }
         let now = in_hand.clock.now();
         let message = in_hand.message.clone().then(then, now);
-        let _ = self.write(&mut in_hand, message).await;
+        let written = self.write(&mut in_hand, message).await.is_ok();
+        let metrics = &self.tools.metrics;
+        match then {
+            Then::Failed if written => metrics.ended(Ended::Failed),
+            Then::Dropped if written => metrics.ended(Ended::Dropped),
+            _ => {}
+        }
+    }
+
+    /// Counts a message that a provider has taken, by the channel that was asked for.
+    fn note_sent(&self, message: &Message, attempt: &Attempt) {
+        let recipient = message.content().map(|content| &content.recipient);
+        let country = recipient.map_or(Country::NONE, Country::of);
+        let delay = message.created_at.until(attempt.ended_at);
+        let metrics = &self.tools.metrics;
+        metrics.sent(&attempt.provider, message.channel, country, delay);
     }
 
     /// Writes what became of a message.
@@ -329,6 +358,24 @@ fn report(gateway: &Gateway, admission: Admission<'_>, result: &Result<Accepted,
             );
         }
         Some(Change::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
+    }
+}
+
+/// Notes in the span of an attempt what it was and what came of it.
+fn note_attempt(
+    span: &mut Span,
+    message: &Message,
+    gateway: &Gateway,
+    channel: Channel,
+    error: Option<ErrorClass>,
+) {
+    span.note("otpd.provider", gateway.name.clone());
+    span.note("otpd.channel", channel.name());
+    span.note("otpd.message_id", message.id.to_string());
+    span.note("otpd.attempt", i64::from(message.history.count) + 1);
+    if let Some(class) = error {
+        span.note("error.type", class.name());
+        span.fail(class.name());
     }
 }
 

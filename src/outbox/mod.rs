@@ -11,10 +11,7 @@ mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    time::timeout,
-};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -22,11 +19,14 @@ use crate::{
     delivery::{Delivery, Route, Shipment},
     domain::{CallerName, Message, Policy, Purpose, RecordKey},
     keys::KeyRing,
+    metrics::DeliveryMetrics,
     store::{
         Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
         availability::Availability,
         batcher::{BatchError, Batcher},
+        in_time,
     },
+    traces,
 };
 use courier::Courier;
 
@@ -49,7 +49,7 @@ const LEASE_RESERVE: Duration = Duration::from_secs(1);
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How the outbox works: the `[delivery]` table of the configuration.
+/// How messages are carried: the `[delivery]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxOptions {
@@ -100,6 +100,8 @@ pub struct Tools {
     pub callers: Arc<Callers>,
     /// Who takes them.
     pub delivery: Arc<Delivery>,
+    /// How they do.
+    pub metrics: DeliveryMetrics,
 }
 
 /// Room for one message.
@@ -194,10 +196,13 @@ impl Outbox {
 
     fn carry(&self, room: OwnedSemaphorePermit, in_hand: InHand) {
         let courier = Arc::clone(&self.courier);
-        self.tasks.spawn(async move {
+        let carrying = async move {
             courier.carry(in_hand).await;
             drop(room);
-        });
+        };
+        // What becomes of a message belongs to the trace in which it was asked for.
+        self.tasks
+            .spawn(traces::within(traces::current(), carrying));
     }
 
     /// Finishes the attempts that run, and gives back the leases of what has not been
@@ -238,11 +243,7 @@ impl Tools {
 
     /// Messages that somebody has to look after now, oldest first.
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        let load = self.store.due_messages(limit);
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        timeout(self.store_timeout, load)
-            .await
-            .unwrap_or_else(no_answer)
+        in_time(self.store_timeout, self.store.due_messages(limit)).await
     }
 
     /// Writes what became of a message, however long the store does not answer, and says

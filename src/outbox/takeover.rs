@@ -11,10 +11,12 @@ use super::{InHand, LEASE_MARGIN, MOST_TAKEN_OVER, Outbox, OutboxOptions, Tools}
 use crate::{
     domain::{Message, Then, Timestamp},
     keys::system_random,
+    metrics::Ended,
     store::{
         MessageChange, Version, VersionedMessage,
         batcher::{BatchError, Seen},
     },
+    traces::{self, Span},
 };
 
 /// How many messages are taken over at once: few, so that replicas which look at the
@@ -106,13 +108,20 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
         .map(|change| tools.batcher.settle(change));
     let written = try_join_all(settlements).await?;
     let all = written.iter().all(|written| *written);
+    for (in_hand, written) in taken.iter().zip(&written) {
+        if in_hand.is_none() && *written {
+            tools.metrics.ended(Ended::Dropped);
+        }
+    }
     let ours = taken
         .into_iter()
         .zip(written)
         .filter(|(_, written)| *written);
     for in_hand in ours.filter_map(|(in_hand, _)| in_hand) {
         if let Some(permit) = permits.pop() {
-            outbox.carry(permit, in_hand);
+            // Who asked for it is not known any more.
+            let span = Span::unasked("take over");
+            traces::enter(span.context(), || outbox.carry(permit, in_hand));
         }
     }
     Ok(if all { Found::All } else { Found::Part })

@@ -7,15 +7,16 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ServerError, sweeping::sweep};
+use super::{ServerError, observe, sweeping::sweep};
 use crate::{
-    config::{Config, Settings, Written},
+    config::{Config, Written},
     connection::Terms,
-    domain::TestRecipient,
+    domain::{Region, TestRecipient},
     grpc::{Current, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
+    metrics::{Calls, Metrics},
     outbox::{Outbox, Tools},
-    service::OtpService,
+    service::{Conversions, OtpService},
     store::{
         Store, StoreError,
         availability::{Availability, Monitor},
@@ -48,7 +49,13 @@ impl std::fmt::Debug for Loaded {
 pub(super) struct Parts {
     pub store: Arc<Store>,
     pub availability: Availability,
+    pub batcher: Batcher,
     pub outbox: Outbox,
+    pub calls: Calls,
+    /// How much there is in the store.
+    pub census: observe::Newest,
+    /// What requests are answered with.
+    pub current: watch::Receiver<Arc<Current>>,
     pub contract: OtpServiceServer<OtpGrpc>,
     /// The requests that run, and what is still decided for callers that have gone.
     pub running: TaskTracker,
@@ -66,22 +73,38 @@ pub(super) struct Parts {
 pub(super) struct Reloadable {
     /// What the configuration in force says.
     pub written: Written,
-    tools: Tools,
-    outbox: Outbox,
-    running: TaskTracker,
+    /// What is to know the names that the configuration has.
+    pub metrics: Option<Arc<Metrics>>,
+    use_cases: UseCases,
     current: watch::Sender<Arc<Current>>,
     terms: watch::Sender<Arc<Terms>>,
 }
 
+/// What the use cases work with.
+#[derive(Debug)]
+struct UseCases {
+    tools: Tools,
+    outbox: Outbox,
+    running: TaskTracker,
+    conversions: Conversions,
+}
+
 impl Parts {
-    pub fn assemble(loaded: Loaded) -> Result<(Self, Reloadable), ServerError> {
+    /// Makes everything, and what goes on in the background until the server ends. Where
+    /// nobody can see the metrics, what takes work to measure is left out.
+    pub fn assemble(
+        loaded: Loaded,
+        metrics: &Metrics,
+        observed: bool,
+    ) -> Result<(Self, Reloadable), ServerError> {
         let Loaded {
             config,
             keys,
             acceptor,
         } = loaded;
         let settings = config.settings;
-        let store = Arc::new(Store::open(&settings.database_url, &settings.store)?);
+        let store = Store::open(&settings.database_url, &settings.store)?;
+        let store = Arc::new(store.counted(metrics.statements.clone()));
         let (monitor, availability) = Monitor::new(
             Arc::clone(&store),
             settings.store.clone(),
@@ -91,50 +114,80 @@ impl Parts {
             Arc::clone(&store),
             availability.clone(),
             settings.store.batches(),
+            metrics.batches.clone(),
         );
         let tools = Tools {
             store: Arc::clone(&store),
             store_timeout: settings.store.timeout,
-            batcher,
+            batcher: batcher.clone(),
             availability: availability.clone(),
             keys: Arc::new(keys),
             callers: Arc::new(config.callers),
             delivery: Arc::new(config.delivery),
+            metrics: metrics.delivery.clone(),
         };
         let outbox = Outbox::new(tools.clone(), settings.delivery.clone());
         let (running, ending) = (TaskTracker::new(), CancellationToken::new());
-        let current = current(&tools, &outbox, &running, &settings, config.test_recipients);
+        let (conversions, verified) = Conversions::new(metrics.delivery.clone());
+        let conversions = if observed {
+            conversions
+        } else {
+            Conversions::unobserved()
+        };
+        let use_cases = UseCases {
+            tools,
+            outbox: outbox.clone(),
+            running: running.clone(),
+            conversions,
+        };
+        let current = use_cases.current(settings.default_region, config.test_recipients);
         let (current, currently) = watch::channel(Arc::new(current));
         let (terms, in_force) = watch::channel(Arc::new(Terms {
             acceptor,
             bounds: settings.connections.clone(),
         }));
-        let contract =
-            OtpServiceServer::new(OtpGrpc::new(currently, running.clone(), ending.clone()))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let contract = OtpServiceServer::new(OtpGrpc::new(
+            currently.clone(),
+            running.clone(),
+            ending.clone(),
+            metrics.answers.clone(),
+        ))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let interval = settings.store.sweep_interval;
         let sweeper = sweep(Arc::clone(&store), availability.clone(), interval);
+        let census = observe::Newest::default();
+        let looking = observe::run(
+            metrics.delivery.clone(),
+            Arc::clone(&store),
+            availability.clone(),
+            verified,
+            Arc::clone(&census),
+        );
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
+                () = looking, if observed => Ok(()),
             }
         });
         let parts = Self {
             store,
             availability,
-            outbox: outbox.clone(),
+            batcher,
+            outbox,
+            calls: metrics.calls.clone(),
+            census,
+            current: currently,
             contract,
-            running: running.clone(),
+            running,
             ending,
             terms: in_force,
             background,
         };
         let reloadable = Reloadable {
             written: config.written,
-            tools,
-            outbox,
-            running,
+            metrics: None,
+            use_cases,
             current,
             terms,
         };
@@ -153,24 +206,23 @@ impl Reloadable {
             keys,
             acceptor,
         } = loaded;
-        let allowed = self.tools.keys.allows(&keys);
+        let before = &self.use_cases.tools;
+        let allowed = before.keys.allows(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
-        let delivery = config.delivery.keeping(&self.tools.delivery);
-        self.tools = Tools {
+        if let Some(metrics) = &self.metrics {
+            metrics.know(&observe::known(&config));
+        }
+        let tools = Tools {
             keys: Arc::new(keys),
             callers: Arc::new(config.callers),
-            delivery: Arc::new(delivery),
-            ..self.tools.clone()
+            delivery: Arc::new(config.delivery.keeping(&before.delivery)),
+            ..before.clone()
         };
-        self.outbox = self.outbox.with(self.tools.clone());
+        let use_cases = &mut self.use_cases;
+        use_cases.outbox = use_cases.outbox.with(tools.clone());
+        use_cases.tools = tools;
         let settings = &config.settings;
-        let current = current(
-            &self.tools,
-            &self.outbox,
-            &self.running,
-            settings,
-            config.test_recipients,
-        );
+        let current = use_cases.current(settings.default_region, config.test_recipients);
         self.current.send_replace(Arc::new(current));
         self.terms.send_replace(Arc::new(Terms {
             acceptor,
@@ -181,26 +233,28 @@ impl Reloadable {
     }
 }
 
-/// What requests are answered with from now on.
-fn current(
-    tools: &Tools,
-    outbox: &Outbox,
-    running: &TaskTracker,
-    settings: &Settings,
-    test_recipients: Vec<TestRecipient>,
-) -> Current {
-    Current {
-        service: OtpService {
-            store: Arc::clone(&tools.store),
-            batcher: tools.batcher.clone(),
-            availability: tools.availability.clone(),
-            keys: Arc::clone(&tools.keys),
-            test_recipients,
-            outbox: outbox.clone(),
-            store_timeout: tools.store_timeout,
-            running: running.clone(),
-        },
-        callers: Arc::clone(&tools.callers),
-        default_region: settings.default_region,
+impl UseCases {
+    /// What requests are answered with from now on.
+    fn current(
+        &self,
+        default_region: Option<Region>,
+        test_recipients: Vec<TestRecipient>,
+    ) -> Current {
+        let tools = &self.tools;
+        Current {
+            service: OtpService {
+                store: Arc::clone(&tools.store),
+                batcher: tools.batcher.clone(),
+                availability: tools.availability.clone(),
+                keys: Arc::clone(&tools.keys),
+                test_recipients,
+                outbox: self.outbox.clone(),
+                store_timeout: tools.store_timeout,
+                running: self.running.clone(),
+                conversions: self.conversions.clone(),
+            },
+            callers: Arc::clone(&tools.callers),
+            default_region,
+        }
     }
 }

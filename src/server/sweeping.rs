@@ -27,7 +27,7 @@ async fn sweep_once(store: &Store) -> Result<u64, StoreError> {
     let mut removed = 0;
     loop {
         let now = store.load(&[], &[]).await?.clock.now();
-        let batch = store.sweep(now, SWEEP_BATCH).await?;
+        let batch = store.sweep(now, SWEEP_BATCH).await?.all();
         removed += batch;
         if batch < u64::from(SWEEP_BATCH) {
             return Ok(removed);

@@ -1,5 +1,6 @@
 //! The use cases: load, decide, write, and only then answer.
 
+mod conversion;
 mod decide;
 mod error;
 mod request;
@@ -11,12 +12,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub use conversion::{Conversions, Verified};
 pub use error::ServiceError;
 pub use request::{
     Cancel, CancelReply, Delivery, DeliveryState, Send, SendReply, StatusReply, Subject, Verify,
     VerifyReply,
 };
 
+use conversion::Judged;
 use decide::Matter;
 
 use crate::{
@@ -48,6 +51,8 @@ pub struct OtpService {
     pub store_timeout: Duration,
     /// What runs: requests, and decisions whose caller has gone.
     pub running: TaskTracker,
+    /// Where verified codes are counted.
+    pub conversions: Conversions,
 }
 
 impl OtpService {
@@ -89,16 +94,20 @@ impl OtpService {
             limits,
             deadline,
         };
-        let (caller, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
+        let (owner, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
         let rule = move |record, limits: &[_], now, _: &mut _| {
             let typed = VerifyRequest {
                 identity: &identity,
                 code: &code,
                 challenge,
             };
-            domain::verify(record, limits, &typed, caller.policies.of(&purpose), now)
+            let policy = owner.policies.of(&purpose);
+            let decision = domain::verify(record, limits, &typed, policy, now);
+            let judged = Judged::of(&decision, policy, now);
+            decision.map(|answer| (answer, judged))
         };
         let decided = self.decide(matter, rule, |_, _| {}).await?;
+        let (decided, judged) = decided;
         let verdict = decided.map_err(|refusal| match refusal {
             VerifyRefusal::Code(error) => ServiceError::Code(error),
             VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
@@ -106,9 +115,14 @@ impl OtpService {
             VerifyRefusal::Reused => ServiceError::reused(),
         })?;
         let challenge_id = verdict.challenge().map(|nonce| ChallengeId { key, nonce });
+        if let Some((challenge, channel)) = challenge_id.zip(judged.verified) {
+            self.conversions
+                .verified(caller, challenge, channel, recipient);
+        }
         Ok(VerifyReply {
             verdict,
             challenge_id,
+            shut: judged.shut,
         })
     }
 

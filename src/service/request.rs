@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::decide::Limit;
 use crate::{
     domain::{
-        self, Caller, ChallengeId, Channel, Code, ErrorClass, LimitName, Policy, Purpose,
+        self, Block, Caller, ChallengeId, Channel, Code, ErrorClass, LimitName, Policy, Purpose,
         Recipient, Timestamp, TypedCode, Verdict,
     },
     keys::KeyRing,
@@ -71,6 +71,8 @@ pub struct VerifyReply {
     pub verdict: Verdict,
     /// The challenge that it is about.
     pub challenge_id: Option<ChallengeId>,
+    /// How long answers are refused because of this one, if they are.
+    pub shut: Option<Block>,
 }
 
 /// Whose code a request is about: a recipient's, a challenge's, or both.

@@ -18,6 +18,7 @@ use crate::{
     },
     keys::{SystemRandom, system_random},
     outbox::{InHand, Outbox, Room},
+    traces::{self, TraceContext},
 };
 
 impl OtpService {
@@ -74,6 +75,7 @@ impl OtpService {
             caller: caller.name.clone(),
             purpose: purpose.clone(),
             room,
+            place: traces::current(),
         };
         let rule = move |record, limits: &[_], now, random: &mut _| {
             wish.decide(record, limits, now, random)
@@ -94,6 +96,10 @@ impl OtpService {
             SendRefusal::Reused => ServiceError::reused(),
             SendRefusal::Barred(barred) => barred.into(),
         })?;
+        let code = sent.code.filter(|_| caller.delivers);
+        if code.is_some() {
+            self.conversions.given(request.channel, recipient);
+        }
         Ok(SendReply {
             challenge_id: ChallengeId {
                 key,
@@ -103,7 +109,7 @@ impl OtpService {
             resend_at: sent.resend_at,
             resent: sent.resent,
             code_length: sent.code_length,
-            code: sent.code.filter(|_| caller.delivers),
+            code,
         })
     }
 
@@ -171,6 +177,8 @@ struct Parcel {
     caller: CallerName,
     purpose: Purpose,
     room: Option<Room>,
+    /// Where in a trace the message was asked for.
+    place: Option<TraceContext>,
 }
 
 impl Parcel {
@@ -186,7 +194,7 @@ impl Parcel {
                     message,
                     clock: done.clock,
                 };
-                self.outbox.send(room, in_hand);
+                traces::enter(self.place, || self.outbox.send(room, in_hand));
             }
             (Some(_), None) => self.outbox.notice(),
             (None, _) => {}

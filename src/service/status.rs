@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{
     Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject, decide::Matter,
@@ -13,7 +13,7 @@ use crate::{
     domain::{
         self, Caller, ChallengeId, LastSend, Message, MessageState, Record, RecordKey, Status,
     },
-    store::{RecordStore as _, Sealed, StoreError, batcher::BatchError},
+    store::{RecordStore as _, Sealed, StoreError, batcher::BatchError, in_time},
 };
 
 /// What stands for a provider where the caller delivers by itself.
@@ -78,10 +78,11 @@ impl OtpService {
         deadline: Instant,
     ) -> Result<Vec<Delivery>, ServiceError> {
         let keys = [key];
-        let deadline = deadline.min(Instant::now() + self.store_timeout);
-        let load = timeout_at(deadline, self.store.load_messages(&keys)).await;
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        let messages = load.unwrap_or_else(no_answer).map_err(|error| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // In a box: it would make the future of every request as large as it is.
+        let load = Box::pin(self.store.load_messages(&keys));
+        let messages = in_time(left.min(self.store_timeout), load).await;
+        let messages = messages.map_err(|error| {
             if let StoreError::Unavailable(cause) = &error {
                 tracing::debug!(%cause, "[OTP] Store did not answer a request");
                 self.availability.doubt();

@@ -80,35 +80,32 @@ impl Monitor {
         )
     }
 
-    /// Brings the store's schema up to date as soon as it answers, then keeps
-    /// asking. Each cause of silence is logged once, and so is its end.
+    /// Brings the store's schema up to date as soon as it answers, then keeps asking.
+    /// After each silence it may be another store: restored, or on another server. So
+    /// the schema and the index key are looked at again. Each cause of a silence is
+    /// logged once, and so is its end.
     ///
     /// # Errors
     /// [`StoreError::OtherIndexKey`]: this replica must not serve.
     pub async fn run(self) -> Result<(), StoreError> {
         let mut prepared = false;
-        let mut logged_cause = None;
+        let mut causes = Causes::default();
         loop {
-            let answer = if prepared {
-                self.store.probe().await
-            } else {
-                self.prepare().await
-            };
-            match answer {
+            match self.ask(prepared).await {
                 Ok(()) => {
                     prepared = true;
                     if !self.answers.send_replace(true) {
                         tracing::info!("[OTP] Store answers");
                     }
-                    logged_cause = None;
+                    causes = Causes::default();
                 }
                 Err(StoreError::OtherIndexKey) => return Err(StoreError::OtherIndexKey),
                 Err(error) => {
+                    prepared = false;
                     self.answers.send_replace(false);
                     let cause = error.to_string();
-                    if logged_cause.as_ref() != Some(&cause) {
+                    if causes.is_news(&cause) {
                         tracing::error!(%cause, "[OTP] Store unavailable");
-                        logged_cause = Some(cause);
                     }
                 }
             }
@@ -119,10 +116,36 @@ impl Monitor {
         }
     }
 
+    async fn ask(&self, prepared: bool) -> Result<(), StoreError> {
+        if !prepared {
+            self.prepare().await?;
+        }
+        self.store.probe().await
+    }
+
     async fn prepare(&self) -> Result<(), StoreError> {
         self.store.migrate().await?;
         self.store
             .hold_to_index_key(&self.index_key_fingerprint)
             .await
+    }
+}
+
+/// Why the store is silent, as far as it was told. A store that is about to come back
+/// may say something else each time it is asked.
+#[derive(Debug, Default)]
+struct Causes(Vec<String>);
+
+impl Causes {
+    /// More are not told: somebody knows by then, and a log that is full of one outage
+    /// hides all else.
+    const MOST: usize = 5;
+
+    fn is_news(&mut self, cause: &str) -> bool {
+        let news = self.0.len() < Self::MOST && self.0.iter().all(|known| known != cause);
+        if news {
+            self.0.push(cause.to_owned());
+        }
+        news
     }
 }

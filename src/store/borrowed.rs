@@ -15,6 +15,7 @@ use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 pub(super) struct Borrowed {
     connection: PoolConnection<Postgres>,
     timeout: Duration,
+    given_up: bool,
 }
 
 impl Borrowed {
@@ -23,7 +24,13 @@ impl Borrowed {
         Self {
             connection,
             timeout,
+            given_up: false,
         }
+    }
+
+    /// Has it closed instead of given back.
+    pub fn give_up(&mut self) {
+        self.given_up = true;
     }
 }
 
@@ -43,6 +50,11 @@ impl DerefMut for Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
+        if self.given_up {
+            // The pool does so, within a time of its own.
+            self.connection.close_on_drop();
+            return;
+        }
         // What the pool itself spawns when a connection is dropped, only not bounded.
         let back = self.connection.return_to_pool();
         tokio::spawn(tokio::time::timeout(self.timeout, back));

@@ -7,6 +7,7 @@
 pub mod availability;
 pub mod batcher;
 mod borrowed;
+mod census;
 mod change;
 mod clock;
 mod connect_parameters;
@@ -15,6 +16,7 @@ mod migration;
 mod postgres;
 mod row;
 mod sqlite;
+mod stopwatch;
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -22,8 +24,15 @@ use rand::Rng;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::error::ErrorKind;
 
-use crate::domain::{LimitKey, Message, Record, RecordKey, Timestamp};
+use crate::{
+    domain::{LimitKey, Message, Record, RecordKey, Timestamp},
+    metrics::{Statement, StatementMetrics},
+};
 use batcher::BatchOptions;
+use stopwatch::Stopwatch;
+
+pub use crate::metrics::Swept;
+pub use census::{Census, Delivered};
 pub use change::{Changes, LimitChange, MessageChange, RecordChange, Written};
 pub use clock::Clock;
 pub use postgres::{PostgresStore, SESSION_OPTIONS};
@@ -122,12 +131,12 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Removes up to `limit` records that are removable at `now`, as many limits that
     /// are full (some stores leave them for an hour), and the removable messages that are
-    /// final of as many records, and returns how many in all.
+    /// final of as many records, and returns how many.
     fn sweep(
         &self,
         now: Timestamp,
         limit: u32,
-    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Swept, StoreError>> + Send;
 }
 
 /// Why a store did not do what it was told.
@@ -189,9 +198,28 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// The store that the configuration chose.
+/// Awaits a store, but not longer than it may take.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] where it takes longer, and those of `work`.
+pub fn in_time<T>(
+    may_take: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> impl Future<Output = Result<T, StoreError>> {
+    let work = tokio::time::timeout(may_take, work);
+    let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
+    async move { work.await.unwrap_or_else(no_answer) }
+}
+
+/// The store that the configuration chose, with an account of what it does.
 #[derive(Debug)]
-pub enum Store {
+pub struct Store {
+    engine: Engine,
+    metrics: StatementMetrics,
+}
+
+#[derive(Debug)]
+enum Engine {
     /// PostgreSQL: any number of replicas.
     Postgres(PostgresStore),
     /// SQLite: one machine.
@@ -205,15 +233,25 @@ impl Store {
     /// [`StoreError::Url`] where no store is named.
     pub fn open(url: &SecretString, options: &StoreOptions) -> Result<Self, StoreError> {
         let url = url.expose_secret();
-        match url.split_once(':').map(|(scheme, _)| scheme) {
+        let engine = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => {
-                PostgresStore::open(url, options).map(Self::Postgres)
+                PostgresStore::open(url, options).map(Engine::Postgres)
             }
-            Some("sqlite") => SqliteStore::open(url, options).map(Self::Sqlite),
+            Some("sqlite") => SqliteStore::open(url, options).map(Engine::Sqlite),
             _ => Err(StoreError::Url(
                 "names no store that otpd knows; give postgres://… or sqlite://…".to_owned(),
             )),
-        }
+        };
+        Ok(Self {
+            engine: engine?,
+            metrics: StatementMetrics::default(),
+        })
+    }
+
+    /// The same store, with its account in `metrics`.
+    #[must_use]
+    pub fn counted(self, metrics: StatementMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Brings the schema up to date. Any number of replicas may do so at once.
@@ -221,9 +259,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`], with the cause.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Postgres(store) => store.migrate().await,
-            Self::Sqlite(store) => store.migrate().await,
+        match &self.engine {
+            Engine::Postgres(store) => store.migrate().await,
+            Engine::Sqlite(store) => store.migrate().await,
         }
     }
 
@@ -233,9 +271,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::OtherIndexKey`] where they have not.
     pub async fn hold_to_index_key(&self, fingerprint: &[u8; 32]) -> Result<(), StoreError> {
-        let held = match self {
-            Self::Postgres(store) => store.hold_to_index_key(fingerprint).await?,
-            Self::Sqlite(store) => store.hold_to_index_key(fingerprint).await?,
+        let held = match &self.engine {
+            Engine::Postgres(store) => store.hold_to_index_key(fingerprint).await?,
+            Engine::Sqlite(store) => store.hold_to_index_key(fingerprint).await?,
         };
         if held == fingerprint {
             Ok(())
@@ -250,18 +288,75 @@ impl Store {
     /// Why there is none; found out by a connection of its own where the pool
     /// cannot tell.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Postgres(store) => store.probe().await,
-            Self::Sqlite(store) => store.probe().await,
-        }
+        self.account(Statement::Probe, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.probe().await,
+                Engine::Sqlite(store) => store.probe().await,
+            }
+        })
+        .await
+    }
+
+    /// Counts what is there `now`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.account(Statement::Census, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.census(now).await,
+                Engine::Sqlite(store) => store.census(now).await,
+            }
+        })
+        .await
+    }
+
+    /// Loads the messages of records that providers have taken, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliveries(&self, records: &[RecordKey]) -> Result<Vec<Delivered>, StoreError> {
+        self.account(Statement::Deliveries, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.deliveries(records).await,
+                Engine::Sqlite(store) => store.deliveries(records).await,
+            }
+        })
+        .await
+    }
+
+    /// How many connections are idle, and how many in use.
+    pub fn connections(&self) -> (u32, u32) {
+        let (all, idle) = match &self.engine {
+            Engine::Postgres(store) => store.connections(),
+            Engine::Sqlite(store) => store.connections(),
+        };
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
+        (idle, all - idle)
     }
 
     /// Ends every connection, after the statements that still run.
     pub async fn close(&self) {
-        match self {
-            Self::Postgres(store) => store.close().await,
-            Self::Sqlite(store) => store.close().await,
+        match &self.engine {
+            Engine::Postgres(store) => store.close().await,
+            Engine::Sqlite(store) => store.close().await,
         }
+    }
+
+    /// Awaits the engine, and keeps account of that.
+    async fn account<T>(
+        &self,
+        statement: Statement,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let system = match &self.engine {
+            Engine::Postgres(_) => "postgresql",
+            Engine::Sqlite(_) => "sqlite",
+        };
+        let stopwatch = Stopwatch::start(&self.metrics, statement, system);
+        let result = work.await;
+        stopwatch.stop(&result);
+        result
     }
 }
 
@@ -271,41 +366,63 @@ impl RecordStore for Store {
         records: &[RecordKey],
         limits: &[LimitKey],
     ) -> Result<Snapshot, StoreError> {
-        match self {
-            Self::Postgres(store) => store.load(records, limits).await,
-            Self::Sqlite(store) => store.load(records, limits).await,
-        }
+        self.account(Statement::Load, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.load(records, limits).await,
+                Engine::Sqlite(store) => store.load(records, limits).await,
+            }
+        })
+        .await
     }
 
     async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
-        match self {
-            Self::Postgres(store) => store.write(changes).await,
-            Self::Sqlite(store) => store.write(changes).await,
-        }
+        let statement = if changes.limits.is_empty() && changes.records.is_empty() {
+            Statement::Settle
+        } else {
+            Statement::Write
+        };
+        self.account(statement, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.write(changes).await,
+                Engine::Sqlite(store) => store.write(changes).await,
+            }
+        })
+        .await
     }
 
     async fn load_messages(
         &self,
         records: &[RecordKey],
     ) -> Result<Vec<VersionedMessage>, StoreError> {
-        match self {
-            Self::Postgres(store) => store.load_messages(records).await,
-            Self::Sqlite(store) => store.load_messages(records).await,
-        }
+        self.account(Statement::Messages, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.load_messages(records).await,
+                Engine::Sqlite(store) => store.load_messages(records).await,
+            }
+        })
+        .await
     }
 
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        match self {
-            Self::Postgres(store) => store.due_messages(limit).await,
-            Self::Sqlite(store) => store.due_messages(limit).await,
-        }
+        self.account(Statement::Due, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.due_messages(limit).await,
+                Engine::Sqlite(store) => store.due_messages(limit).await,
+            }
+        })
+        .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        match self {
-            Self::Postgres(store) => store.sweep(now, limit).await,
-            Self::Sqlite(store) => store.sweep(now, limit).await,
-        }
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
+        let swept = self.account(Statement::Sweep, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.sweep(now, limit).await,
+                Engine::Sqlite(store) => store.sweep(now, limit).await,
+            }
+        });
+        let swept = swept.await?;
+        self.metrics.swept(swept);
+        Ok(swept)
     }
 }
 
@@ -313,17 +430,19 @@ impl RecordStore for Store {
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
-    /// Connections at most, per replica.
+    /// Connections to PostgreSQL at most, per replica.
     pub max_connections: u32,
-    /// Requests at most that are loaded and written together.
+    /// Requests at most that are loaded and written together, 1 to 4096.
     pub max_batch: u32,
-    /// Requests at most that wait for that; more are refused at once.
+    /// Requests at most that wait for that; more are refused at once with `OVERLOADED`.
     pub max_waiting: u32,
-    /// How long a request may wait behind others; what would wait longer is refused at
-    /// once.
+    /// How long a request may have to wait behind others, by the pace of the last batches;
+    /// what would wait longer, or longer than its caller, is refused at once with
+    /// `OVERLOADED`.
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
-    /// How many groups of requests are on their way to the store at once.
+    /// How many groups of requests are on their way to the store at once; one is
+    /// fastest where PostgreSQL is near.
     pub writers: u16,
     /// How long one statement, with the wait for a connection, may take.
     #[serde(with = "humantime_serde")]

@@ -1,53 +1,51 @@
 //! PostgreSQL: the store that any number of replicas share.
 
+mod census;
 mod columns;
 mod load;
 mod messages;
+mod schema;
+mod servers;
+mod session;
 mod write;
 
-use std::{future::Future, str::FromStr as _, time::Duration};
-
-use sqlx::{
-    Connection as _, PgConnection, PgPool,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+use std::{
+    future::Future,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
+
+use sqlx::{Connection as _, PgConnection};
 
 use super::{
-    Changes, RecordStore, Snapshot, StoreError, StoreOptions, VersionedMessage, Written,
-    borrowed::Borrowed, connect_parameters::refuse_unknown_parameters, migration::up_to_date,
+    Census, Changes, Delivered, RecordStore, Snapshot, StoreError, StoreOptions, Swept,
+    VersionedMessage, Written, borrowed::Borrowed, in_time,
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
-
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
-
-/// What every session asks for, so that a statement's plan is the right one whatever the
-/// tables held when it was made: all that requests do is to find rows by their keys, and
-/// to match them with a batch.
-pub const SESSION_OPTIONS: [(&str, &str); 5] = [
-    // A plan made for the number of keys at hand may scan the whole table once that
-    // number is large. A generic one is made once, and kept.
-    ("plan_cache_mode", "force_generic_plan"),
-    // One that was made while the table was empty would scan it, and be kept while the
-    // table grows.
-    ("enable_seqscan", "off"),
-    // One that was made while the table had one row would go through the whole batch for
-    // each. A hash table of the batch is right for every size.
-    ("enable_nestloop", "off"),
-    ("enable_mergejoin", "off"),
-    // Compiling takes longer than what is compiled.
-    ("jit", "off"),
-];
+use servers::Servers;
+pub use session::SESSION_OPTIONS;
 
 /// What the column full_hour counts in.
 const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;
 
+/// How often something is read again that the database gave up for another
+/// transaction's sake.
+const CONFLICTS: u32 = 3;
+
+/// How often a connection is asked for that the server refuses while there are others,
+/// and how long one of those is given to become free: statements take milliseconds.
+const REFUSALS: u32 = 20;
+const TURN: Duration = Duration::from_millis(10);
+
 /// Records in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
-    pool: PgPool,
-    options: PgConnectOptions,
+    servers: Servers,
     timeout: Duration,
+    max_connections: u32,
+    /// Whether the last write failed, or did not end in time, for a reason that may be
+    /// the database's.
+    cannot_write: AtomicBool,
 }
 
 impl PostgresStore {
@@ -56,78 +54,88 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Url`] where the URL cannot be read.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        refuse_unknown_parameters(url)?;
-        let connect_options = PgConnectOptions::from_str(url)
-            .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
-            .application_name("otpd")
-            .options(SESSION_OPTIONS);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.timeout)
-            // A ping before each use would double the round trips of a load; a dead
-            // connection is noticed by its statement, and a load is tried again.
-            .test_before_acquire(false)
-            .connect_lazy_with(connect_options.clone());
         Ok(Self {
-            pool,
-            options: connect_options,
+            servers: Servers::open(url, options)?,
             timeout: options.timeout,
+            max_connections: options.max_connections,
+            cannot_write: AtomicBool::new(false),
         })
     }
 
+    /// Finds the server that takes writes, and brings its schema up to date.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
-        // Of replicas that start together one does the work: sqlx takes an advisory
-        // lock.
-        let mut connection = self.connect().await?;
-        up_to_date(&MIGRATOR)
-            .run(&mut connection)
-            .await
-            .map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))?;
-        Ok(connection.close().await?)
+        let mut one = self.servers.connect().await?;
+        let mut other = self.servers.connect().await?;
+        self.in_time(session::refuse_shared_sessions(&mut one, &mut other))
+            .await?;
+        schema::bring_up_to_date(&mut one, &mut other, self.timeout).await?;
+        self.in_time(async {
+            one.close().await?;
+            Ok(other.close().await?)
+        })
+        .await
     }
 
     pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        // Not one of the pool, which may be left over from another server, or from before
+        // this one took writes.
+        let mut connection = self.servers.connect().await?;
         self.in_time(async {
-            let mut connection = self.borrow().await?;
             sqlx::query!(
                 "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
                 ours.as_slice(),
             )
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await?;
             let held = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
-            Ok(held.fetch_one(&mut *connection).await?)
+            Ok(held.fetch_one(&mut connection).await?)
         })
         .await
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = async { Ok(sign_of_life(&mut *self.borrow().await?).await?) };
+        let asked = async { self.ask(&mut *self.borrow().await?).await };
         if self.in_time(asked).await.is_ok() {
             return Ok(());
         }
         // The idle connections are of the same age as the one that failed: requests
         // need not find out one by one.
-        while let Some(idle) = self.pool.try_acquire() {
+        let pool = self.servers.pool();
+        while let Some(idle) = pool.try_acquire() {
             drop(idle.detach());
         }
         // The pool only says that it waited too long, or that a connection that had
-        // died while idle is dead; a connection of its own knows better.
-        let mut connection = self.connect().await?;
-        self.in_time(async { Ok(sign_of_life(&mut connection).await?) })
-            .await
+        // died while idle is dead; a connection of its own knows better. And it may be
+        // another server that takes writes now.
+        let mut connection = self.servers.connect().await?;
+        self.in_time(self.ask(&mut connection)).await
     }
 
-    /// A connection outside of the pool.
-    async fn connect(&self) -> Result<PgConnection, StoreError> {
-        self.in_time(async { Ok(PgConnection::connect_with(&self.options).await?) })
-            .await
+    /// Asks for a sign of life, and where the last write failed whether writes pass now.
+    async fn ask(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        session::sign_of_life(connection).await?;
+        if self.cannot_write.load(Ordering::Relaxed) {
+            session::try_to_write(connection).await?;
+            self.cannot_write.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
-    /// A connection of the pool.
+    /// A connection of the pool. Where the server refuses another one, such as after a
+    /// change of the password, one of those that there are is waited for.
     async fn borrow(&self) -> Result<Borrowed, sqlx::Error> {
-        let connection = self.pool.acquire().await?;
-        Ok(Borrowed::new(connection, self.timeout))
+        let pool = self.servers.pool();
+        let mut refusals = 0;
+        loop {
+            match pool.acquire().await {
+                Ok(connection) => return Ok(Borrowed::new(connection, self.timeout)),
+                Err(sqlx::Error::Database(_)) if pool.size() > 0 && refusals < REFUSALS => {
+                    refusals += 1;
+                    tokio::time::sleep(TURN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Awaits the database, but not longer than the configured time-out.
@@ -136,13 +144,31 @@ impl PostgresStore {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> {
         // In a box at once: what connects is large, and every caller would carry it.
-        let work = tokio::time::timeout(self.timeout, Box::pin(work));
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        async move { work.await.unwrap_or_else(no_answer) }
+        in_time(self.timeout, Box::pin(work))
+    }
+
+    pub(super) async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.in_time(async { census::take(&mut *self.borrow().await?, now).await })
+            .await
+    }
+
+    pub(super) async fn deliveries(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<Delivered>, StoreError> {
+        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
+        self.in_time(async { census::deliveries(&mut *self.borrow().await?, &records).await })
+            .await
+    }
+
+    /// All connections, and the idle ones.
+    pub(super) fn connections(&self) -> (u32, usize) {
+        let pool = self.servers.pool();
+        (pool.size(), pool.num_idle())
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        self.servers.pool().close().await;
     }
 
     async fn load_once(
@@ -163,7 +189,7 @@ impl RecordStore for PostgresStore {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
         let limits: Vec<&[u8]> = limits.iter().map(|key| key.0.as_slice()).collect();
         // After a restart of the database each idle connection fails once.
-        let tries = self.pool.options().get_max_connections() + 1;
+        let tries = self.max_connections + 1;
         let mut result = self.load_once(&records, &limits).await;
         for _ in 1..tries {
             match &result {
@@ -177,12 +203,20 @@ impl RecordStore for PostgresStore {
     }
 
     async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
-        let connection = &mut *self.borrow().await?;
-        if changes.limits.is_empty() && changes.records.is_empty() {
-            messages::replace(connection, &changes.messages).await
+        let doubt = DoubtOfWriting(&self.cannot_write);
+        let mut connection = self.borrow().await?;
+        let written = if changes.limits.is_empty() && changes.records.is_empty() {
+            messages::replace(&mut connection, &changes.messages).await
         } else {
-            write::write(connection, changes).await
+            write::write(&mut connection, changes).await
+        };
+        match written {
+            // The server may have become another one's standby. It is found out by the
+            // next sign of life; until then nobody else need meet it.
+            Err(StoreError::Unavailable(_)) => connection.give_up(),
+            _ => doubt.dispel(),
         }
+        written
     }
 
     async fn load_messages(
@@ -190,7 +224,17 @@ impl RecordStore for PostgresStore {
         records: &[RecordKey],
     ) -> Result<Vec<VersionedMessage>, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
-        messages::load(&mut *self.borrow().await?, &records).await
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let loaded = messages::load(&mut *self.borrow().await?, &records).await;
+            match loaded {
+                Err(StoreError::Conflict(_)) if tries < CONFLICTS => {}
+                // Others are faster all the time; for whoever asks it is no answer.
+                Err(StoreError::Conflict(cause)) => break Err(StoreError::Unavailable(cause)),
+                loaded => break loaded,
+            }
+        }
     }
 
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
@@ -198,7 +242,7 @@ impl RecordStore for PostgresStore {
             .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
         self.in_time(async {
             // Oldest first, which is the order of an index; and deleted in the order of the
             // keys, which is that of whoever writes. An array, because a join would be
@@ -235,28 +279,30 @@ impl RecordStore for PostgresStore {
                 i64::from(limit),
             );
             let messages = messages.execute(&mut *connection).await?;
-            Ok(records.rows_affected() + limits.rows_affected() + messages.rows_affected())
+            Ok(Swept {
+                records: records.rows_affected(),
+                limits: limits.rows_affected(),
+                messages: messages.rows_affected(),
+            })
         })
         .await
     }
 }
 
-/// Whether the database does what requests need.
-async fn sign_of_life(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    // What requests do first, about a record that is nobody's.
-    let nobody: [&[u8]; 1] = [&[0; size_of::<RecordKey>()]];
-    load::load(connection, &nobody, &[]).await?;
-    // What they then write is refused by a standby, and by a server that its
-    // operator, or a full disk, made read-only.
-    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
-        .fetch_one(connection)
-        .await?;
-    if read_only == "off" {
-        Ok(())
-    } else {
-        Err(sqlx::Error::Protocol(
-            "the database is read-only".to_owned(),
-        ))
+/// Holds a write to have failed until it is known better, also where nobody waits for
+/// its end any more.
+struct DoubtOfWriting<'a>(&'a AtomicBool);
+
+impl DoubtOfWriting<'_> {
+    fn dispel(self) {
+        self.0.store(false, Ordering::Relaxed);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for DoubtOfWriting<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

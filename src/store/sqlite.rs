@@ -1,5 +1,6 @@
 //! SQLite: the store that needs nothing else, for one machine.
 
+mod census;
 mod messages;
 
 use std::{fs::File, path::Path, path::PathBuf, str::FromStr as _};
@@ -17,8 +18,8 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Changes, Clock, LimitChange, RecordChange, RecordStore, Snapshot, StoreError, StoreOptions,
-    Version, VersionedLimit, VersionedMessage, Written,
+    Census, Changes, Clock, Delivered, LimitChange, RecordChange, RecordStore, Snapshot,
+    StoreError, StoreOptions, Swept, Version, VersionedLimit, VersionedMessage, Written,
     migration::up_to_date,
     row::{Row, count_column, memory_column, state_columns},
 };
@@ -106,6 +107,22 @@ impl SqliteStore {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    pub(super) async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        census::take(&self.pool, now).await
+    }
+
+    pub(super) async fn deliveries(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<Delivered>, StoreError> {
+        census::deliveries(&self.pool, records).await
+    }
+
+    /// All connections, and the idle ones.
+    pub(super) fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
     }
 
     pub(super) async fn close(&self) {
@@ -212,24 +229,29 @@ impl RecordStore for SqliteStore {
         messages::due(&self.pool, limit).await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let mut swept = 0;
-        for statement in [
-            "DELETE FROM otp_record WHERE record_key IN (
-                 SELECT record_key FROM otp_record WHERE removable_at <= ? LIMIT ?
-             )",
-            "DELETE FROM otp_limit WHERE limit_key IN (
-                 SELECT limit_key FROM otp_limit WHERE full_at <= ? LIMIT ?
-             )",
-            "DELETE FROM otp_message WHERE (record_key, message_id) IN (
-                 SELECT record_key, message_id FROM otp_message
-                 WHERE removable_at <= ? AND due_at IS NULL LIMIT ?
-             )",
-        ] {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
+        let run = async |statement: &'static str| {
             let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
-            swept += query.execute(&self.pool).await?.rows_affected();
-        }
-        Ok(swept)
+            query
+                .execute(&self.pool)
+                .await
+                .map(|done| done.rows_affected())
+        };
+        Ok(Swept {
+            records: run("DELETE FROM otp_record WHERE record_key IN (
+                     SELECT record_key FROM otp_record WHERE removable_at <= ? LIMIT ?
+                 )")
+            .await?,
+            limits: run("DELETE FROM otp_limit WHERE limit_key IN (
+                     SELECT limit_key FROM otp_limit WHERE full_at <= ? LIMIT ?
+                 )")
+            .await?,
+            messages: run("DELETE FROM otp_message WHERE (record_key, message_id) IN (
+                     SELECT record_key, message_id FROM otp_message
+                     WHERE removable_at <= ? AND due_at IS NULL LIMIT ?
+                 )")
+            .await?,
+        })
     }
 }
 

@@ -3,7 +3,11 @@
 //! itself as soon as the database is back.
 
 mod causes;
+mod failover;
+mod faults;
 mod network;
+mod pooler;
+mod server;
 
 use std::time::Duration;
 

@@ -102,8 +102,3 @@ impl Progress {
         }
     }
 }
-
-/// A random number, for what need not be repeatable.
-pub fn random() -> u64 {
-    otpd::keys::system_random().next_u64()
-}

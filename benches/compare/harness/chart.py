@@ -63,7 +63,7 @@ def systems_chart(results: dict) -> str:
     rows = []
     for system in all_systems():
         value = typical(results, system.name, rate)
-        paced = isinstance(system, Otpd) and system.half_load
+        paced = isinstance(system, Otpd) and (system.half_load or system.observed)
         other = paced or system.variant or system.name in ("echo", "pgbench-update-1")
         if value is not None and not other:
             rows.append((system.title, value, "ours" if isinstance(system, Otpd) else "others"))

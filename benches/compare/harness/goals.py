@@ -85,6 +85,10 @@ def hot_latency(results: dict) -> float:
     return slowest / 1000
 
 
+def cpu_beside_best(name: str) -> Callable[[dict], float]:
+    return lambda results: cpu(results, name) / cpu(results, BEST)
+
+
 def postgres_cpu(results: dict, name: str) -> float:
     return results[name]["cpu_microseconds_per_pair"]["postgres"]
 
@@ -121,6 +125,10 @@ GOALS = [
     at_most(0, "", "violations where all pairs are about 50 records, over three replicas",
             lambda results: float(results["otpd-hot"]["violations"])),
     at_most(25, " ms", "99th percentile of the slower call there", hot_latency),
+    at_most(1.05, "×", "CPU per pair, service and PostgreSQL: with metrics ÷ without",
+            cpu_beside_best("otpd-metrics")),
+    at_most(1.1, "×", "the same: with metrics and 1 % of traces ÷ without",
+            cpu_beside_best("otpd-traces")),
     at_most(1.7, "×", "CPU of PostgreSQL per pair: 5,000,000 records ÷ 10,000",
             lambda results: postgres_cpu(results, "otpd-large") / postgres_cpu(results, BEST)),
 ]

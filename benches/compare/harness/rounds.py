@@ -17,7 +17,8 @@ MODULES = (pgbench, http, echo, otpd)
 QUICK = (
     "pgbench-full-16", "pgbench-transactions-16", "pgbench-bare-16", "pgbench-update-1",
     "django-60", "better-auth", "echo", "otpd-postgres-1", "otpd-postgres-256",
-    "otpd-sqlite-256", "otpd-half-load", "otpd-replicas", "otpd-hot", "otpd-start",
+    "otpd-sqlite-256", "otpd-half-load", "otpd-replicas", "otpd-hot", "otpd-metrics",
+    "otpd-traces", "otpd-start",
 )
 
 

@@ -1,11 +1,12 @@
 //! The load generator of benches/compare for services that are not otpd, the bare gRPC
-//! server that it compares with, and the watch on how soon otpd serves. `otpd bench` is the
-//! generator for otpd itself.
+//! server that it compares with, the collector that otpd's spans go to, and the watch on how
+//! soon otpd serves. `otpd bench` is the generator for otpd itself.
 
 mod echo;
 mod http;
 mod latency;
 mod serving;
+mod sink;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Command {
     EchoServe(echo::ServeOptions),
     /// Calls that method, and prints what came of it as JSON.
     EchoLoad(echo::LoadOptions),
+    /// Takes spans over OTLP, and throws them away.
+    Sink(sink::Options),
     /// Starts a server, and prints how long it takes until its health is SERVING.
     Serving(serving::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Http(options) => runtime.block_on(http::run(&options)),
         Command::EchoServe(options) => runtime.block_on(echo::serve(&options)),
         Command::EchoLoad(options) => runtime.block_on(echo::load(&options)),
+        Command::Sink(options) => runtime.block_on(sink::serve(&options)),
         Command::Serving(options) => runtime.block_on(serving::run(&options)),
     };
     match outcome {

@@ -22,7 +22,7 @@ use super::{
     Accepted, DeliveryError, Envelope, guard::Resolver, problem::connection_problem,
     roots::client_config,
 };
-use crate::{domain::ErrorClass, tables::KeyError};
+use crate::{domain::ErrorClass, tables::KeyError, traces};
 use answer::Answer;
 use request::Request;
 use template::Values;
@@ -120,6 +120,12 @@ impl HttpProvider {
             let built = request
                 .build(&self.client, host, values)
                 .map_err(|problem| DeliveryError::new(ErrorClass::Permanent, problem))?;
+            let built = match traces::current() {
+                Some(place) if !request.sets(traces::HEADER) => {
+                    built.header(traces::HEADER, place.traceparent())
+                }
+                _ => built,
+            };
             host += 1;
             match built.send().await {
                 Ok(response) => return Ok(Answer::read(response).await),

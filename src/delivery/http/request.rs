@@ -146,6 +146,11 @@ impl Request {
         &self.urls[0].origin
     }
 
+    /// Whether it has a header of that name.
+    pub fn sets(&self, header: &str) -> bool {
+        self.headers.iter().any(|(name, _)| name.as_str() == header)
+    }
+
     /// Whether it is the same for all messages.
     pub fn is_fixed(&self) -> bool {
         let pairs = self.query.iter().map(|(_, template)| template);

@@ -43,6 +43,11 @@ impl<Item> Line<Item> {
         }
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.own.len() + self.waiting
+    }
+
     /// Adds what otpd itself has begun.
     pub fn add_own(&mut self, item: Item) {
         self.own.push_back(item);

@@ -33,7 +33,10 @@ use super::{
     Clock, LimitChange, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned,
     Written, availability::Availability,
 };
-use crate::domain::{CallerName, LimitKey, Record, RecordKey, Timestamp};
+use crate::{
+    domain::{CallerName, LimitKey, Record, RecordKey, Timestamp},
+    metrics::BatchMetrics,
+};
 
 /// One request, as batches treat it.
 pub trait Job: Send + 'static {
@@ -135,17 +138,28 @@ impl Batcher {
         store: Arc<Store>,
         availability: Availability,
         options: BatchOptions,
+        metrics: BatchMetrics,
     ) -> Self {
         let queues = (0..options.writers.max(1)).map(|_| {
             let queue = Arc::new(Queue::new(options));
-            let (store, availability) = (Arc::clone(&store), availability.clone());
-            let writer = Writer::new(store, availability, Arc::clone(&queue), options);
+            let writer = Writer {
+                store: Arc::clone(&store),
+                availability: availability.clone(),
+                queue: Arc::clone(&queue),
+                options,
+                metrics: metrics.clone(),
+            };
             tokio::spawn(writer.run());
             queue::Entrance::to(queue)
         });
         Self {
             queues: queues.collect(),
         }
+    }
+
+    /// How many wait for their batch.
+    pub fn waiting(&self) -> usize {
+        self.queues.iter().map(|queue| queue.waiting()).sum()
     }
 
     /// Takes a job, or refuses it at once where it could not be answered in time.

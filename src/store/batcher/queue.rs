@@ -117,6 +117,11 @@ impl Queue {
         }
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.state().line.len()
+    }
+
     /// The store took a batch.
     pub fn went(&self, taken: Duration) {
         self.state().pace.went(taken);

@@ -8,10 +8,7 @@ use std::{
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
@@ -20,17 +17,28 @@ use super::{
 };
 use crate::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    store::{Clock, Snapshot, availability::Availability},
+    metrics::BatchMetrics,
+    store::{Clock, Snapshot, availability::Availability, in_time},
+    traces::{self, Span, TraceContext},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
 /// success, and a code has few of those to give.
 pub(super) const MAX_TRIES: u32 = 32;
 
+/// After how many writes that the store failed a request is told so. After the first one
+/// it is to be found out what was written; a store that then fails again may go on so.
+pub(super) const MAX_DOUBTS: u32 = 3;
+
 /// What waits for its batch.
 pub(super) struct Item {
     pub task: Task,
     tries: u32,
+    doubts: u32,
+    /// Since when it waits.
+    since: Instant,
+    /// Where in a trace it was asked for.
+    place: Option<TraceContext>,
 }
 
 pub(super) enum Task {
@@ -45,7 +53,13 @@ pub(super) enum Task {
 
 impl Item {
     pub fn new(task: Task) -> Self {
-        Self { task, tries: 0 }
+        Self {
+            task,
+            tries: 0,
+            doubts: 0,
+            since: Instant::now(),
+            place: traces::current(),
+        }
     }
 
     fn job(&self) -> Option<&dyn Job> {
@@ -73,6 +87,11 @@ impl Item {
         }
     }
 
+    /// Whether to find out what became of a write that the store failed.
+    fn is_worth_another_doubt(&self) -> bool {
+        matches!(self.task, Task::Job(_)) && self.doubts < MAX_DOUBTS
+    }
+
     /// Everything of it was written that there is; or, of a message, nothing.
     fn done(self, clock: Clock, settled: bool) {
         match self.task {
@@ -98,10 +117,11 @@ fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
 
 /// Takes batches to the store, one after the other.
 pub(super) struct Writer<Store> {
-    store: Arc<Store>,
-    availability: Availability,
-    queue: Arc<Queue>,
-    options: BatchOptions,
+    pub store: Arc<Store>,
+    pub availability: Availability,
+    pub queue: Arc<Queue>,
+    pub options: BatchOptions,
+    pub metrics: BatchMetrics,
 }
 
 /// What became of a batch.
@@ -114,20 +134,6 @@ enum Outcome {
 }
 
 impl<Store: RecordStore> Writer<Store> {
-    pub fn new(
-        store: Arc<Store>,
-        availability: Availability,
-        queue: Arc<Queue>,
-        options: BatchOptions,
-    ) -> Self {
-        Self {
-            store,
-            availability,
-            queue,
-            options,
-        }
-    }
-
     /// Works until nobody can submit anything any more, and everything has ended.
     pub async fn run(self) {
         let mut batch = Vec::new();
@@ -143,7 +149,7 @@ impl<Store: RecordStore> Writer<Store> {
         let mut again = Vec::new();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.attempt(part).await {
+            match self.traced(part).await {
                 Outcome::Again(items) => again.extend(items),
                 Outcome::Refused(mut first, error) => {
                     let second = first.split_off(first.len() / 2);
@@ -155,6 +161,7 @@ impl<Store: RecordStore> Writer<Store> {
                 }
             }
         }
+        self.metrics.lost(again.len());
         let mut left = Vec::with_capacity(again.len());
         for mut item in again {
             item.tries += 1;
@@ -167,9 +174,21 @@ impl<Store: RecordStore> Writer<Store> {
         left
     }
 
+    /// Attempts a batch, as a part of the traces in which it was asked for.
+    async fn traced(&self, batch: Vec<Item>) -> Outcome {
+        let places = batch.iter().filter_map(|item| item.place);
+        let mut span = Span::together("batch", places);
+        if span.is_recorded() {
+            let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+            span.note("otpd.batch.size", size);
+        }
+        traces::within(span.context(), self.attempt(batch)).await
+    }
+
     async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
         batch.retain(Item::is_wanted);
         let since = Instant::now();
+        self.note(&batch);
         if !self.availability.answers() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
             fail_all(batch, &gone.into());
@@ -202,13 +221,12 @@ impl<Store: RecordStore> Writer<Store> {
                 again.extend(lost(waiting, Loss::Raced(&nothing)));
             }
             Err(error @ StoreError::Unavailable(_)) => {
-                let (jobs, settlements): (Vec<_>, _) = waiting
-                    .into_iter()
-                    .partition(|item| matches!(item.task, Task::Job(_)));
+                let (jobs, others): (Vec<_>, _) =
+                    waiting.into_iter().partition(Item::is_worth_another_doubt);
                 // The acknowledgement may have been lost: a job finds its own answer in
                 // the record, if it was written.
                 again.extend(lost(jobs, Loss::InDoubt));
-                fail_all(settlements, &error.into());
+                fail_all(others, &error.into());
             }
             Err(error) => {
                 again.extend(lost(waiting, Loss::Raced(&Written::default())));
@@ -216,6 +234,14 @@ impl<Store: RecordStore> Writer<Store> {
             }
         }
         Outcome::Again(again)
+    }
+
+    /// Notes a batch that begins, and what has waited for the first time.
+    fn note(&self, batch: &[Item]) {
+        let now = Instant::now();
+        let fresh = batch.iter().filter(|item| item.tries == 0);
+        let waits = fresh.map(|item| now.saturating_duration_since(item.since));
+        self.metrics.begun(batch.len(), waits);
     }
 
     async fn load(&self, about: About) -> Result<Snapshot, StoreError> {
@@ -236,9 +262,7 @@ impl<Store: RecordStore> Writer<Store> {
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
-        let done = timeout(self.options.timeout, work).await;
-        let done = done.unwrap_or_else(no_answer);
+        let done = in_time(self.options.timeout, work).await;
         if let Err(StoreError::Unavailable(cause)) = &done {
             tracing::debug!(%cause, "[OTP] Store did not answer a batch");
             self.availability.doubt();
@@ -319,6 +343,7 @@ fn settle(batch: Vec<Item>, pending: &Pending, written: &Written, clock: Clock) 
 /// Tells jobs that what they decided did not stand.
 fn lost(mut batch: Vec<Item>, loss: Loss<'_>) -> Vec<Item> {
     for item in &mut batch {
+        item.doubts += u32::from(matches!(loss, Loss::InDoubt));
         if let Task::Job(job) = &mut item.task {
             job.lost(loss);
         }

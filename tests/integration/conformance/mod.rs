@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use otpd::{
     domain::{LimitKey, RecordKey, Timestamp},
     store::{
-        Changes, MessageChange, RecordStore, Snapshot, Store, StoreError, StoreOptions,
+        Changes, MessageChange, RecordStore, Snapshot, Store, StoreError, StoreOptions, Swept,
         VersionedMessage, Written,
     },
 };
@@ -136,7 +136,7 @@ impl RecordStore for Forgetful {
         self.store.due_messages(limit).await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
         self.store.sweep(now, limit).await
     }
 }

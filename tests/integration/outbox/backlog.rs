@@ -1,6 +1,6 @@
 //! A long queue of messages whose providers are all down, and then up again.
 
-use std::{collections::HashSet, fs};
+use std::collections::HashSet;
 
 use tokio::task::JoinSet;
 
@@ -9,7 +9,7 @@ use super::{
     gateway::{Behaviour, DOWN, Gateway, State, TAKES},
     route, send, send_request,
 };
-use crate::support::{Database, Replica};
+use crate::support::{Database, Replica, wanted};
 
 /// How many messages are queued in the gate; `OTPD_TEST_BACKLOG` says otherwise.
 const MESSAGES: usize = 1_000;
@@ -20,21 +20,6 @@ const CALLERS: usize = 8;
 const IN_HAND: usize = 64;
 /// How much more memory a replica may use for a backlog of any length.
 const MOST_MEMORY_KIB: u64 = 32 * 1_024;
-
-/// How many of a test there are to be: a number of the environment.
-pub fn wanted(variable: &str, default: usize) -> usize {
-    let wanted = std::env::var(variable).ok();
-    wanted.map_or(default, |wanted| wanted.parse().expect("it is a number"))
-}
-
-/// The resident memory of a process, in KiB.
-fn memory(replica: &Replica) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", replica.id())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let mut words = line.expect("Linux says so").split_whitespace();
-    let number = words.nth(1).expect("the line has a number");
-    number.parse().expect("it is a number")
-}
 
 /// Sends to so many recipients, in their order as far as callers at once can.
 async fn fill(replica: &Replica, messages: usize) {
@@ -104,12 +89,12 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
     let replica = Replica::start_with(&database, &environment).await;
     send(&replica, messages, "").await;
     // What a replica needs for its first message is no part of a backlog.
-    let before = memory(&replica);
+    let before = replica.memory();
     fill(&replica, messages).await;
     let pending = "SELECT count(*) FROM otp_message WHERE state = 'queued'";
     let all = i64::try_from(messages).expect("a sensible number") + 1;
     database.wait_for_number(pending, all).await;
-    let queued = memory(&replica);
+    let queued = replica.memory();
     let order = database
         .texts("SELECT encode(message_id, 'hex') FROM otp_message ORDER BY created_at")
         .await;
@@ -144,7 +129,7 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
 
     let unsent = "SELECT count(*) FROM otp_message WHERE state <> 'sent'";
     database.wait_for_number(unsent, 0).await;
-    let after = memory(&replica);
+    let after = replica.memory();
     let state = gateway.state();
     let taken: HashSet<&str> = state
         .taken

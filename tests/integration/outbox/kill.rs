@@ -16,11 +16,10 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tonic::transport::Channel;
 
 use super::{
-    backlog::wanted,
     gateway::{Asked, Gateway},
     route, send_request,
 };
-use crate::support::{Database, Replica};
+use crate::support::{Database, Replica, wanted};
 
 /// How often a replica is killed in the gate; `OTPD_TEST_KILLS` says otherwise.
 const KILLS: usize = 15;

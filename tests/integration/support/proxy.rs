@@ -57,6 +57,8 @@ struct State {
     loses_reply: Option<u16>,
     /// Whether bytes trickle.
     slow: bool,
+    /// How long bytes are on their way, beyond what they are anyhow.
+    latency: Duration,
 }
 
 impl State {
@@ -111,6 +113,7 @@ impl Proxy {
             lost_below: 0,
             loses_reply: None,
             slow: false,
+            latency: Duration::ZERO,
         });
         let port = match traffic {
             Traffic::Refused => Port::Reserved(socket),
@@ -182,6 +185,11 @@ impl Proxy {
     #[allow(dead_code, reason = "the safety net uses it")]
     pub fn slow(&self, slow: bool) {
         self.state.send_modify(|state| state.slow = slow);
+    }
+
+    /// Has bytes take that much longer from now on, either way.
+    pub fn delay(&self, latency: Duration) {
+        self.state.send_modify(|state| state.latency = latency);
     }
 
     fn switch(&self, traffic: Traffic) {
@@ -308,11 +316,21 @@ async fn pump(
         if length == 0 {
             return to.shutdown().await;
         }
-        let slow = state.borrow().slow;
+        let State { slow, latency, .. } = *state.borrow();
+        if !latency.is_zero() {
+            // This is no wait of a test: it is what the network is like.
+            tokio::time::sleep(latency).await;
+            // What has come meanwhile is of the same message.
+            to.write_all(&buffer[..length]).await?;
+            while let Ok(length @ 1..) = from.try_read(&mut buffer) {
+                to.write_all(&buffer[..length]).await?;
+            }
+            continue;
+        }
         let piece = if slow { SLOW_PIECE } else { length };
         for piece in buffer[..length].chunks(piece) {
             if slow {
-                // This is no wait of a test: it is what the network is like.
+                // Likewise.
                 tokio::time::sleep(SLOW_PAUSE).await;
             }
             to.write_all(piece).await?;

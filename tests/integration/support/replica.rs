@@ -1,7 +1,7 @@
 //! The real binary, serving.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
@@ -249,6 +249,15 @@ impl Replica {
                 file.write_all(new.as_bytes()).expect("the disk has room");
             }
         });
+    }
+
+    /// The resident memory of the process, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let mut words = line.expect("Linux says so").split_whitespace();
+        let number = words.nth(1).expect("the line has a number");
+        number.parse().expect("it is a number")
     }
 
     /// Sends a signal by its name, such as TERM.

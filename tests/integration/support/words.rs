@@ -1,4 +1,6 @@
-//! Parts of requests and replies.
+//! Parts of requests and replies, and of what a test is told.
+
+use std::str::FromStr;
 
 use tonic::Status;
 use tonic_types::StatusExt as _;
@@ -44,4 +46,13 @@ pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {
         seconds: milliseconds / 1_000,
         nanos,
     }
+}
+
+/// How many of something there are to be: a number of the environment.
+pub fn wanted<Number: FromStr>(variable: &str, default: Number) -> Number {
+    let Ok(wanted) = std::env::var(variable) else {
+        return default;
+    };
+    let parsed = wanted.parse().ok();
+    parsed.unwrap_or_else(|| panic!("{variable} is no number: {wanted}"))
 }

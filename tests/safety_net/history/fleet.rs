@@ -18,12 +18,12 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{postgres::Postgres, wall_clock::WallClocks, witness};
+use super::{wall_clock::WallClocks, witness};
 use crate::{
     model::{Codes, Settings},
     server::Server,
     settings, support,
-    support::{Database, Proxy},
+    support::{Database, Postgres, Proxy},
 };
 
 /// How many replicas there are.
@@ -53,6 +53,7 @@ pub struct Mailbox(Arc<watch::Sender<HashMap<String, Vec<Message>>>>);
 pub struct Fleet {
     pub settings: Settings,
     pub mail: Mailbox,
+    pub remarks: Arc<Remarks>,
     pub clock: StoreClock,
     /// Calls that have ended, whatever their end.
     pub calls: watch::Sender<u64>,
@@ -99,6 +100,7 @@ impl Fleet {
         let fleet = Self {
             settings,
             mail: Mailbox(Arc::new(watch::Sender::new(HashMap::new()))),
+            remarks: Arc::default(),
             clock: StoreClock::default(),
             calls: watch::Sender::new(0),
             up: watch::Sender::new(true),
@@ -136,8 +138,12 @@ impl Fleet {
             .env("OTPD_STORE__SWEEP_INTERVAL", "50ms");
         self.walls.govern(number, &mut command);
         let mail = self.mail.clone();
+        let remarks = Arc::clone(&self.remarks);
         let server = tokio::task::block_in_place(|| {
-            Server::start(&mut command, move |line| mail.read(number, line))
+            Server::start(&mut command, move |line| {
+                remarks.read(line);
+                mail.read(number, line);
+            })
         });
         let front = Proxy::before(SocketAddr::from(([127, 0, 0, 1], server.port())));
         let channel = Endpoint::from_shared(format!("http://{}", front.address()))
@@ -193,12 +199,42 @@ impl Fleet {
         self.current(number).front
     }
 
+    /// Ends it as a crash does; it is up again as soon as it runs.
     pub async fn crash_postgres(self: &Arc<Self>) {
+        self.do_without_postgres(Postgres::crash).await;
+        self.up.send_replace(true);
+    }
+
+    /// Restarts it; it is up again as soon as all replicas say so.
+    pub async fn restart_postgres(self: &Arc<Self>) {
+        self.do_without_postgres(Postgres::restart).await;
+        self.all_serve().await;
+        self.up.send_replace(true);
+    }
+
+    /// Kills its first process; it is up again as soon as all replicas say so.
+    pub async fn kill_postgres(self: &Arc<Self>) {
+        let kill = |postgres: &Postgres| {
+            postgres.kill();
+            postgres.start_again();
+        };
+        self.do_without_postgres(kill).await;
+        self.all_serve().await;
+        self.up.send_replace(true);
+    }
+
+    /// Waits until every replica serves.
+    pub async fn all_serve(&self) {
+        for replica in 0..REPLICAS {
+            self.serves(replica).await;
+        }
+    }
+
+    async fn do_without_postgres(self: &Arc<Self>, what: fn(&Postgres)) {
         self.up.send_replace(false);
         let fleet = Arc::clone(self);
-        let crashed = tokio::task::spawn_blocking(move || fleet.postgres.crash());
-        crashed.await.expect("it starts again");
-        self.up.send_replace(true);
+        let done = tokio::task::spawn_blocking(move || what(&fleet.postgres));
+        done.await.expect("it starts again");
     }
 
     /// Moves the store's clock ahead.
@@ -242,6 +278,25 @@ impl Fleet {
             .running
             .lock()
             .expect("nobody panics holding it")
+    }
+}
+
+/// What the logs say beside the way of each request.
+#[derive(Default)]
+pub struct Remarks {
+    /// Lines that tell that the store is silent, or answers.
+    pub about_the_store: AtomicU64,
+    /// Errors about anything else.
+    pub other_errors: AtomicU64,
+}
+
+impl Remarks {
+    fn read(&self, line: &str) {
+        if line.contains("[OTP] Store ") {
+            self.about_the_store.fetch_add(1, Ordering::SeqCst);
+        } else if line.contains(" ERROR ") {
+            self.other_errors.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -344,6 +399,9 @@ impl StoreClock {
     async fn advance(&self, url: &str) -> Result<(), sqlx::Error> {
         let ahead = self.perhaps.load(Ordering::SeqCst);
         let mut connection = PgConnection::connect(url).await?;
+        // Time passes in a database that is read-only, too.
+        let writable = "SET default_transaction_read_only = off";
+        connection.execute(writable).await?;
         sqlx::query("UPDATE test_clock SET ahead = $1")
             .bind(ahead)
             .execute(&mut connection)

@@ -8,7 +8,7 @@ mod dice;
 mod fleet;
 mod invariants;
 mod nemesis;
-mod postgres;
+mod outages;
 mod scenario;
 mod wall_clock;
 mod witness;
@@ -18,7 +18,7 @@ use std::{
     fmt::Write as _,
     fs,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -40,6 +40,10 @@ use scenario::Scenario;
 static UNDECIDED: AtomicU64 = AtomicU64::new(0);
 const DECIDED_FOR_EACH_UNDECIDED: u64 = 500;
 
+/// How many lines each replica writes about one fault of the database at most: five
+/// causes and the end of an outage, and that several times where it strikes over and over.
+const MOST_LINES: u64 = 12;
+
 /// Recipients whose calls run at the same time.
 const AT_ONCE: usize = 24;
 
@@ -57,20 +61,68 @@ async fn some_order_of_calls_explains_every_answer() {
     tokio::select! {
         () = nemesis::rage(Arc::clone(&fleet), dice.part(1), faults_every, &faults) => {}
         () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
-        () = record(&fleet, &dice, most_calls, &mut counts) => {}
+        () = record(&fleet, &dice, most_calls, |calls| calls >= most_calls, &mut counts) => {}
     }
+    for (fault, number) in faults.into_inner().expect("nobody panics holding it") {
+        figures.count(fault.name(), number);
+    }
+    write_down(figures, &fleet, counts);
+}
+
+/// The database is killed, over and over, and fails in every other way.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_of_the_database_costs_an_answer_or_a_code() {
+    let long = figures::asked("SAFETY_NET_DATABASE_KILLS");
+    let (kills, every) = (long.unwrap_or(2), if long.is_some() { 400 } else { 100 });
+    let seed = figures::seed();
+    let mut figures = Figures::new("database", seed);
+    let fleet = Arc::new(Fleet::start().await);
+    let dice = Dice::new(seed);
+    let mut counts = BTreeMap::new();
+    let over = OnceLock::new();
+    let about = outages::calls(kills, every);
+    let befall = async {
+        let befallen = outages::befall(&fleet, dice.part(1), kills, every).await;
+        over.set(befallen).expect("it is over once");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = befall => {}
+        () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
+        () = record(&fleet, &dice, about, |_| over.get().is_some(), &mut counts) => {}
+    }
+    let mut faults = 0;
+    for (what, number) in over.into_inner().expect("the recording ended after it") {
+        figures.count(what, number);
+        faults += number;
+    }
+    let lines = fleet.remarks.about_the_store.load(Ordering::SeqCst);
+    let others = fleet.remarks.other_errors.load(Ordering::SeqCst);
+    figures.count("lines of log about the store, of three replicas", lines);
+    figures.count("lines of log with another error", others);
+    // An outage may be noticed several times, such as at each of twenty blows; but no
+    // log has a line for each request.
+    let replicas = u64::try_from(fleet::REPLICAS).expect("few");
+    let most = replicas * (1 + faults * MOST_LINES);
+    assert!(lines <= most, "{lines} lines about {faults} faults");
+    assert_eq!(
+        others, 0,
+        "an error of otpd's own is no fault of the database"
+    );
+    write_down(figures, &fleet, counts);
+}
+
+/// Writes down what was counted in every kind of run.
+fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str, u64>) {
     let of = |what: &str| counts.get(what).copied().unwrap_or_default();
     let (calls, silent) = (of("calls"), of("calls without an answer"));
     // Everything explains a history without answers.
     assert!(
-        most_calls <= 4 * (calls - silent),
+        calls <= 4 * (calls - silent),
         "{silent} of {calls} calls had no answer: that shows nothing"
     );
     for (what, number) in counts {
         figures.count(what, number);
-    }
-    for (fault, number) in faults.into_inner().expect("nobody panics holding it") {
-        figures.count(fault.name(), number);
     }
     let undecided = UNDECIDED.load(Ordering::SeqCst);
     figures.count("histories with too many orders to search", undecided);
@@ -92,20 +144,19 @@ async fn some_order_of_calls_explains_every_answer() {
     assert!(undecided <= 1 + histories / DECIDED_FOR_EACH_UNDECIDED);
 }
 
-/// Has scenarios run and judges each, until so many calls were made.
+/// Has scenarios run and judges each, until `enough` calls were made: about `most_calls`.
 async fn record(
     fleet: &Arc<Fleet>,
     dice: &Dice,
     most_calls: u64,
+    enough: impl Fn(u64) -> bool,
     counts: &mut BTreeMap<&'static str, u64>,
 ) {
     let mut running = JoinSet::new();
-    let mut progress = figures::Progress::new(
-        "history: calls".to_owned(),
-        u32::try_from(most_calls).expect("some millions"),
-    );
+    let most_calls = u32::try_from(most_calls).expect("some millions");
+    let mut progress = figures::Progress::new("history: calls".to_owned(), most_calls);
     for number in 0.. {
-        let enough = *fleet.calls.borrow() >= most_calls;
+        let enough = enough(*fleet.calls.borrow());
         while running.len() >= AT_ONCE || enough && !running.is_empty() {
             let judged: Vec<Event> = running
                 .join_next()

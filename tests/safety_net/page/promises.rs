@@ -157,6 +157,9 @@ pub const PROMISES: &[(&str, bool, bool, &[&str])] = &[
         &[
             "a_database_that_hangs_is_told_and_found_again",
             "after_a_restart_no_request_needs_more_than_one_retry",
+            "no_end_of_the_server_loses_what_was_acknowledged",
+            "a_database_that_takes_no_writes_counts_as_absent_whatever_its_reason",
+            "a_promoted_standby_takes_over_and_nothing_acknowledged_is_lost",
         ],
     ),
     (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
+import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Iterator
 from ..measurement import Bench, Load, measure
 from ..processes import ProcessFailed, wait_until
 from ..tools import COMPARE
-from .http import free_port
+from .http import free_port, listens
 
 CONNECTIONS = 8
 CLIENT_IPS = 10_000
@@ -22,6 +24,7 @@ DATABASE = "compare_otpd"
 TEMPLATE = "compare_otpd_template"
 LARGE = "compare_otpd_large"
 LARGE_RECORDS = 5_000_000
+SCRAPE_SECONDS = 5
 # What the load's own shape needs; the limit stays on, so that its row is written.
 LIMITS = {"OTPD_POLICY__IP_SENDS_PER_HOUR": "1000000"}
 # A few records that get codes all the time need room in their own limits as well.
@@ -59,13 +62,16 @@ class Otpd:
     half_load: bool = False
     # Whether the database holds LARGE_RECORDS.
     large: bool = False
+    # What looks on: nothing; "metrics", which are scraped; or "traces" as well, of one
+    # request in a hundred.
+    observed: str = ""
     variant: bool = False
 
     def run(self, bench: Bench) -> dict:
-        with self._database(bench) as url:
+        with self._database(bench) as url, observing(bench, self.observed) as observed:
             before = work_done(bench, url)
             limits = HOT_LIMITS if self.hot else LIMITS
-            with serving(bench, url, self.replicas, limits) as replicas:
+            with serving(bench, url, self.replicas, {**limits, **observed}) as replicas:
                 result, pairs = self._measure(bench, replicas)
             self._check(before, work_done(bench, url), pairs)
         if self.name == CAPACITY_OF:
@@ -150,6 +156,45 @@ class Start:
             environment=environment(bench, bench.postgres.url(DATABASE), address, LIMITS),
         )
         return json.loads(finished.output)["seconds"]
+
+
+@contextmanager
+def observing(bench: Bench, what: str) -> Iterator[dict[str, str]]:
+    """The settings of a server that is looked at, and whoever looks."""
+    if not what:
+        yield {}
+        return
+    settings = {"OTPD_OPERATIONS_LISTEN": f"127.0.0.1:{free_port()}"}
+    ended = threading.Event()
+    scraper = threading.Thread(target=scrape, args=(settings["OTPD_OPERATIONS_LISTEN"], ended))
+    scraper.start()
+    sink, log = None, bench.memory / "sink.log"
+    try:
+        if what == "traces":
+            port = free_port()
+            address = f"127.0.0.1:{port}"
+            sink = bench.fleet.start([bench.tools.load(), "sink", "--address", address], log=log)
+            wait_until(lambda: listens(port), what="the sink of spans", process=sink, log=log)
+            settings["OTPD_TRACES__ENDPOINT"] = f"http://{address}"
+            settings["OTPD_TRACES__SAMPLE"] = "0.01"
+        yield settings
+    finally:
+        ended.set()
+        scraper.join()
+        if sink:
+            bench.fleet.stop(sink)
+        log.unlink(missing_ok=True)
+
+
+def scrape(address: str, ended: threading.Event) -> None:
+    """Asks for the metrics as often as Prometheus does where it is told to hurry."""
+    while not ended.wait(SCRAPE_SECONDS):
+        try:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+                reply.read()
+        except OSError:
+            # The server has not started yet, or has ended.
+            continue
 
 
 @contextmanager
@@ -282,6 +327,9 @@ def systems() -> list[Otpd | Start]:
         Otpd("otpd-half-load", "otpd, pairs started at half its rate", 1024, half_load=True),
         Otpd("otpd-replicas", "otpd, three replicas, 256 in flight", 256, replicas=3),
         Otpd("otpd-hot", "otpd, three replicas, 50 records", 256, replicas=3, hot=50),
+        Otpd("otpd-metrics", "otpd, metrics scraped, 256 in flight", 256, observed="metrics"),
+        Otpd("otpd-traces", "otpd, metrics and 1 % of traces, 256 in flight", 256,
+             observed="traces"),
         Start("otpd-start", "otpd, from its start to SERVING"),
     ]
     return found

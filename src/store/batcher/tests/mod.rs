@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{BatchError, BatchOptions, Seen, writer::MAX_TRIES};
+use super::{
+    BatchError, BatchOptions, Seen,
+    writer::{MAX_DOUBTS, MAX_TRIES},
+};
 use crate::{
     domain::{MessageId, RecordKey},
     store::StoreError,
@@ -302,6 +305,22 @@ async fn a_store_that_fails_or_hangs_fails_those_of_one_batch() {
     world.store.instead_of_a_write(Instead::Hang);
     let counted = world.count(key(1)).end().await.unwrap();
     assert_eq!((counted.count, counted.doubts), (2, 1));
+}
+
+/// A full disk takes no write, however often it is asked.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_every_write_is_told_as_one_that_fails() {
+    let world = World::new(OPTIONS);
+    for _ in 0..=MAX_DOUBTS {
+        let full = Instead::Fail(unavailable());
+        world.store.instead_of_a_write(full);
+    }
+    let end = world.count(key(1)).end().await;
+    assert!(
+        matches!(end, Err(BatchError::Store(StoreError::Unavailable(_)))),
+        "{end:?}"
+    );
+    assert_eq!(world.count(key(1)).count().await, 1);
 }
 
 #[tokio::test(start_paused = true)]

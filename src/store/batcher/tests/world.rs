@@ -21,8 +21,10 @@ use crate::{
         LimitKey, Memory, Message, MessageId, MessageState, Purpose, Record, RecordKey, SendLimits,
         Timestamp,
     },
+    metrics::BatchMetrics,
     store::{
-        Changes, Clock, Snapshot, VersionedLimit, VersionedMessage, availability::Availability,
+        Changes, Clock, Snapshot, Swept, VersionedLimit, VersionedMessage,
+        availability::Availability,
     },
 };
 
@@ -94,7 +96,12 @@ impl World {
             loads: Semaphore::new(0),
             writes: Semaphore::new(0),
         });
-        let batcher = Batcher::new(Arc::clone(&store), Availability::fixed(true), options);
+        let batcher = Batcher::new(
+            Arc::clone(&store),
+            Availability::fixed(true),
+            options,
+            BatchMetrics::default(),
+        );
         Self { store, batcher }
     }
 
@@ -458,7 +465,7 @@ impl RecordStore for InMemory {
         unimplemented!("a batcher does not ask for messages")
     }
 
-    async fn sweep(&self, _: Timestamp, _: u32) -> Result<u64, StoreError> {
+    async fn sweep(&self, _: Timestamp, _: u32) -> Result<Swept, StoreError> {
         unimplemented!("a batcher does not sweep")
     }
 }

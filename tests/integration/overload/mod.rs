@@ -1,6 +1,8 @@
 //! More than can be answered, or can be answered in time; and callers that do not wait
 //! for their answer.
 
+mod flood;
+
 use std::time::Duration;
 
 use otpd::grpc::v1::{

@@ -1,0 +1,85 @@
+"""Processes that are started here, and ended by their ids whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+GRACE_SECONDS = 15.0
+
+
+class Failed(Exception):
+    """Something did not come up, or not as it should."""
+
+
+class Process:
+    """A server; what it says goes into a file."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=log.parent,
+                # A Ctrl-C is for who started this, and ends the rest in order.
+                start_new_session=True,
+            )
+
+    def lines(self) -> list[str]:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace").splitlines()
+
+    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+        """Wait for something that this process is to bring about."""
+
+        def holds_or_ended() -> bool:
+            if self._process.poll() is not None:
+                raise Failed(f"{self.name} ended:\n" + "\n".join(self.lines()[-20:]))
+            return holds()
+
+        wait_until(holds_or_ended, f"{self.name}: {what}", seconds)
+
+    def stop(self) -> None:
+        """End it, and wait for its end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Ask again and again until it holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise Failed(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

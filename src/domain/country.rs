@@ -1,0 +1,168 @@
+//! The country of a recipient, cheaply enough to be asked for every message.
+
+use std::{
+    fmt,
+    sync::{LazyLock, OnceLock},
+};
+
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber};
+
+use super::Recipient;
+
+/// The country that a phone number is of, as ISO 3166-1 alpha-2 names it; or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Country(Option<[u8; 2]>);
+
+impl Country {
+    /// No country: an e-mail address, or a number that is of none.
+    pub const NONE: Self = Self(None);
+    /// How many there can be, [`NONE`](Self::NONE) among them.
+    pub const COUNT: usize = 26 * 26 + 1;
+
+    /// The country of `recipient`.
+    pub fn of(recipient: &Recipient) -> Self {
+        recipient
+            .as_str()
+            .strip_prefix('+')
+            .map_or(Self::NONE, of_number)
+    }
+
+    /// A number for each, below [`COUNT`](Self::COUNT).
+    pub fn number(self) -> usize {
+        let letter = |letter: u8| usize::from(letter - b'A');
+        self.0.map_or(26 * 26, |[first, second]| {
+            letter(first) * 26 + letter(second)
+        })
+    }
+
+    /// The country of a [`number`](Self::number).
+    pub fn numbered(number: usize) -> Self {
+        let letter = |number: usize| u8::try_from(number).ok().map(|number| b'A' + number);
+        let letters = letter(number / 26).zip(letter(number % 26));
+        Self(
+            letters
+                .filter(|_| number < 26 * 26)
+                .map(|(first, second)| [first, second]),
+        )
+    }
+
+    /// The country of that name, if it is one of two letters.
+    fn named(name: &str) -> Self {
+        let letters = <[u8; 2]>::try_from(name.as_bytes()).ok();
+        Self(letters.filter(|letters| letters.iter().all(u8::is_ascii_uppercase)))
+    }
+}
+
+/// Two capitals, or `none`.
+impl fmt::Display for Country {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(letters) => letters
+                .iter()
+                .try_for_each(|letter| write!(formatter, "{}", char::from(*letter))),
+            None => formatter.write_str("none"),
+        }
+    }
+}
+
+/// How to find the country of a number that starts with a calling code.
+enum Code {
+    /// It is nobody's.
+    Nobodys,
+    /// All its numbers are of one country.
+    One(Country),
+    /// The three digits after it tell, which are an area's; found out by the first
+    /// number of each area.
+    ByArea(Box<[OnceLock<Country>]>),
+    /// The whole number has to be looked at, which costs some microseconds.
+    Several,
+}
+
+/// North America: its plan has three digits for the area, each in one country.
+const NORTH_AMERICA: usize = 1;
+/// Russia and Kazakhstan likewise, but for one area that the two share (Baikonur).
+const RUSSIA: usize = 7;
+const SHARED_AREA: &str = "336";
+
+/// By calling code; none has more than three digits (E.164).
+static CODES: LazyLock<Box<[Code]>> = LazyLock::new(|| (0..1_000).map(code).collect());
+
+fn code(calling_code: usize) -> Code {
+    let number = i32::try_from(calling_code).unwrap_or_default();
+    let regions = PHONE_NUMBER_UTIL.get_regions_for_country_calling_code(number);
+    let regions: Vec<_> = regions.into_iter().flatten().collect();
+    match (&regions[..], calling_code) {
+        ([], _) => Code::Nobodys,
+        ([one], _) => Code::One(Country::named(&one.to_string())),
+        (_, NORTH_AMERICA | RUSSIA) => Code::ByArea((0..1_000).map(|_| OnceLock::new()).collect()),
+        _ => Code::Several,
+    }
+}
+
+fn of_number(digits: &str) -> Country {
+    // No calling code is the beginning of another one (E.164, clause 6.1).
+    for length in 1..=3 {
+        let (Some(first), Some(rest)) = (digits.get(..length), digits.get(length..)) else {
+            break;
+        };
+        let calling_code = first.parse().ok();
+        match calling_code.and_then(|code: usize| CODES.get(code)) {
+            None | Some(Code::Nobodys) => {}
+            Some(Code::One(country)) => return *country,
+            Some(Code::ByArea(areas)) if !rest.starts_with(SHARED_AREA) => {
+                let area = rest.get(..3).and_then(|area| area.parse().ok());
+                let area = area.and_then(|area: usize| areas.get(area));
+                return area.map_or(Country::NONE, |area| {
+                    *area.get_or_init(|| looked_up(digits))
+                });
+            }
+            Some(Code::ByArea(_) | Code::Several) => return looked_up(digits),
+        }
+    }
+    Country::NONE
+}
+
+/// The country by the whole number.
+fn looked_up(digits: &str) -> Country {
+    let number: Option<PhoneNumber> = format!("+{digits}").parse().ok();
+    let region = number.and_then(|number| number.get_region_code());
+    region.map_or(Country::NONE, |region| Country::named(&region.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CORPUS: &str = include_str!("../../tests/corpus/phones.tsv");
+
+    #[test]
+    fn every_number_of_the_corpus_is_of_the_country_that_the_library_says() {
+        let numbers = CORPUS.lines().filter_map(|line| line.split('\t').nth(2));
+        let mut countries = std::collections::BTreeSet::new();
+        for digits in numbers.filter_map(|number| number.strip_prefix('+')) {
+            let country = of_number(digits);
+            assert_eq!(country, looked_up(digits), "+{digits}");
+            countries.insert(country.to_string());
+        }
+        assert!(countries.len() > 200, "{countries:?}");
+    }
+
+    #[test]
+    fn countries_are_named_and_numbered() {
+        for (recipient, country) in [
+            ("+79991234567", "RU"),
+            ("+77011234567", "KZ"),
+            ("+12125550123", "US"),
+            ("+14165550123", "CA"),
+            ("+4915112345678", "DE"),
+            ("name@example.com", "none"),
+            ("+999123", "none"),
+            ("+", "none"),
+        ] {
+            let found = Country::of(&Recipient::from_canonical(recipient.to_owned()));
+            assert_eq!(found.to_string(), country, "{recipient}");
+            assert!(found.number() < Country::COUNT);
+            assert_eq!(Country::numbered(found.number()), found);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! How long each call takes, and with which status it ends.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::Instant;
+use tonic::{Code, Status, codegen::http};
+use tower::{Layer, Service};
+
+use crate::metrics::{Calls, Method};
+
+/// Measures every call of the services under it.
+#[derive(Clone, Debug)]
+pub struct MeasureLayer(pub Calls);
+
+impl<S> Layer<S> for MeasureLayer {
+    type Service = Measure<S>;
+
+    fn layer(&self, inner: S) -> Measure<S> {
+        Measure {
+            inner,
+            calls: self.0.clone(),
+        }
+    }
+}
+
+/// The service that [`MeasureLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Measure<S> {
+    inner: S,
+    calls: Calls,
+}
+
+impl<S, Request, Body> Service<http::Request<Request>> for Measure<S>
+where
+    S: Service<http::Request<Request>, Response = http::Response<Body>>,
+    S::Future: Unpin,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Measured<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Request>) -> Self::Future {
+        let call = Call {
+            calls: self.calls.clone(),
+            method: Method::at(request.uri().path()),
+            since: Instant::now(),
+            code: Code::Cancelled,
+        };
+        Measured {
+            inner: self.inner.call(request),
+            call,
+        }
+    }
+}
+
+/// A call on its way.
+#[derive(Debug)]
+pub struct Measured<F> {
+    inner: F,
+    call: Call,
+}
+
+/// Counts when it is dropped: a caller who hangs up has its call dropped before the end.
+#[derive(Debug)]
+struct Call {
+    calls: Calls,
+    method: Method,
+    since: Instant,
+    code: Code,
+}
+
+impl<F, Body, Error> Future for Measured<F>
+where
+    F: Future<Output = Result<http::Response<Body>, Error>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let result = ready!(Pin::new(&mut self.inner).poll(context));
+        // A reply that is a message has its status, which is OK, behind it.
+        self.call.code = match &result {
+            Ok(response) => response
+                .headers()
+                .get(Status::GRPC_STATUS)
+                .map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())),
+            Err(_) => Code::Unknown,
+        };
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let code = self.code.into();
+        self.calls.ended(self.method, code, self.since.elapsed());
+    }
+}

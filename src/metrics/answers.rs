@@ -1,0 +1,295 @@
+//! What was answered to whom.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+
+use super::{
+    Known, Names, fixed,
+    grid::{Grid, Label},
+    known, number_of,
+};
+use crate::domain::{CallerName, LimitName, Purpose};
+
+/// The RPCs of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rpc {
+    /// `SendOtp`.
+    Send,
+    /// `VerifyOtp`.
+    Verify,
+    /// `CancelOtp`.
+    Cancel,
+    /// `GetOtpStatus`.
+    Status,
+}
+
+/// Their names, in the order of [`Rpc`].
+const RPCS: [&str; 4] = ["SendOtp", "VerifyOtp", "CancelOtp", "GetOtpStatus"];
+
+impl Rpc {
+    /// Its name in the contract.
+    pub const fn name(self) -> &'static str {
+        RPCS[self as usize]
+    }
+}
+
+/// What was answered: what became of the request, or the contract's reason why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer(usize);
+
+/// All answers, what became of requests first.
+const ANSWERS: [&str; 32] = [
+    "sent",
+    "resent",
+    "given_to_caller",
+    "verified",
+    "wrong_code",
+    "expired",
+    "attempts_exhausted",
+    "not_found",
+    "cancelled",
+    "nothing_to_cancel",
+    "told",
+    "caller_gone",
+    "RECIPIENT_INVALID",
+    "PURPOSE_INVALID",
+    "CODE_MALFORMED",
+    "REQUEST_INVALID",
+    "CALLER_UNKNOWN",
+    "PURPOSE_NOT_ALLOWED",
+    "DESTINATION_BLOCKED",
+    "RESET_NOT_ALLOWED",
+    "NO_ROUTE",
+    "RESEND_TOO_SOON",
+    "SEND_LIMIT",
+    "VERIFY_LIMIT",
+    "VERIFY_DELAYED",
+    "VERIFY_LOCKED",
+    "STORE_UNAVAILABLE",
+    "OVERLOADED",
+    "SHUTTING_DOWN",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL",
+    "other",
+];
+
+impl Answer {
+    /// A code was made, and its message written.
+    pub const SENT: Self = Self(0);
+    /// The same code once more.
+    pub const RESENT: Self = Self(1);
+    /// The code was given to a caller that delivers by itself.
+    pub const GIVEN_TO_CALLER: Self = Self(2);
+    /// The typed code was right.
+    pub const VERIFIED: Self = Self(3);
+    /// It was wrong.
+    pub const WRONG_CODE: Self = Self(4);
+    /// The code's life was over.
+    pub const EXPIRED: Self = Self(5);
+    /// As many answers as allowed had been wrong.
+    pub const ATTEMPTS_EXHAUSTED: Self = Self(6);
+    /// There was no code.
+    pub const NOT_FOUND: Self = Self(7);
+    /// A code was ended.
+    pub const CANCELLED: Self = Self(8);
+    /// There was none to end.
+    pub const NOTHING_TO_CANCEL: Self = Self(9);
+    /// A status was told.
+    pub const TOLD: Self = Self(10);
+    /// The caller hung up before there was an answer.
+    pub const CALLER_GONE: Self = Self(11);
+
+    /// The refusal for this reason of the contract.
+    pub fn refused(reason: &str) -> Self {
+        let number = ANSWERS.iter().position(|answer| *answer == reason);
+        Self(number.unwrap_or(ANSWERS.len() - 1))
+    }
+
+    /// Its name as a label.
+    pub const fn name(self) -> &'static str {
+        ANSWERS[self.0]
+    }
+}
+
+/// What a series of a purpose is called where the purpose could not be read.
+const UNREAD: &str = "other";
+
+type Counters<const LABELS: usize> = Grid<Counter, fn() -> Counter, LABELS>;
+
+/// What was answered to whom. Clones count into the same.
+#[derive(Clone, Debug)]
+pub struct Answers(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    tables: RwLock<Tables>,
+    unknown: Counters<1>,
+}
+
+/// What depends on the names that are known.
+#[derive(Debug)]
+struct Tables {
+    answers: Counters<4>,
+    limits: Counters<2>,
+    shut: Counters<2>,
+    reset: Counters<1>,
+}
+
+impl Answers {
+    pub(super) fn new(all: &Known, registry: &mut Registry) -> Self {
+        let callers = known(&all.callers);
+        let purposes = known(&all.purposes);
+        let causes = ("cause", fixed(["no_proof", "token", "certificate"]));
+        let unknown = Counters::new(
+            "otpd_callers_unknown",
+            "Requests of nobody whom otpd knows",
+            [causes],
+            Counter::default,
+            registry,
+        )
+        .with_all_series();
+        let answers = Counters::new(
+            "otpd_answers",
+            "Answers to requests: what became of them, or the reason why nothing did",
+            answers_labels(&callers, purposes),
+            Counter::default,
+            registry,
+        );
+        let limits = Counters::new(
+            "otpd_limits_hit",
+            "Requests refused by a limit",
+            limits_labels(&callers),
+            Counter::default,
+            registry,
+        )
+        .with_all_series();
+        let shut = Counters::new(
+            "otpd_records_shut",
+            "Wrong answers after which the next one must wait, or none is taken any more",
+            shut_labels(&callers),
+            Counter::default,
+            registry,
+        )
+        .with_all_series();
+        let reset = Counters::new(
+            "otpd_failures_reset",
+            "Wrong answers forgotten at a caller's wish",
+            [("caller", callers)],
+            Counter::default,
+            registry,
+        )
+        .with_all_series();
+        let tables = Tables {
+            answers,
+            limits,
+            shut,
+            reset,
+        };
+        Self(Arc::new(Shared {
+            tables: RwLock::new(tables),
+            unknown,
+        }))
+    }
+
+    pub(super) fn know(&self, all: &Known) {
+        let callers = known(&all.callers);
+        let mut tables = self
+            .0
+            .tables
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *tables = Tables {
+            answers: tables
+                .answers
+                .with(answers_labels(&callers, known(&all.purposes))),
+            limits: tables
+                .limits
+                .with(limits_labels(&callers))
+                .with_all_series(),
+            shut: tables.shut.with(shut_labels(&callers)).with_all_series(),
+            reset: tables.reset.with([("caller", callers)]).with_all_series(),
+        };
+    }
+
+    fn with(&self, count: impl FnOnce(&Tables) -> u64) {
+        // Nobody panics half-way through a new table.
+        let tables = self.0.tables.read();
+        count(&tables.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Something was answered; `purpose` is known once the request was read.
+    pub fn count(&self, rpc: Rpc, caller: &CallerName, purpose: Option<&Purpose>, answer: Answer) {
+        self.with(|tables| {
+            let answers = &tables.answers;
+            let caller = number_of(answers.names(1), caller.as_str());
+            let purpose = number_of(answers.names(2), purpose.map_or(UNREAD, Purpose::as_str));
+            answers.at([rpc as usize, caller, purpose, answer.0]).inc()
+        });
+    }
+
+    /// A request of nobody whom otpd knows; `cause` is `no_proof`, `token` or
+    /// `certificate`.
+    pub fn unknown(&self, cause: &str) {
+        let causes = self.0.unknown.names(0);
+        let number = causes.iter().position(|known| known == cause);
+        self.0.unknown.at([number.unwrap_or_default()]).inc();
+    }
+
+    /// A limit left no room.
+    pub fn limited(&self, limit: LimitName, caller: &CallerName) {
+        self.with(|tables| {
+            let limits = &tables.limits;
+            let number = limits.names(0).iter().position(|name| name == limit.key());
+            let caller = number_of(limits.names(1), caller.as_str());
+            limits.at([number.unwrap_or_default(), caller]).inc()
+        });
+    }
+
+    /// A wrong answer has shut its record: for a while, or `locked` for good.
+    pub fn shut(&self, locked: bool, caller: &CallerName) {
+        self.with(|tables| {
+            let caller = number_of(tables.shut.names(1), caller.as_str());
+            tables.shut.at([usize::from(locked), caller]).inc()
+        });
+    }
+
+    /// A caller had wrong answers forgotten.
+    pub fn reset(&self, caller: &CallerName) {
+        self.with(|tables| {
+            let caller = number_of(tables.reset.names(0), caller.as_str());
+            tables.reset.at([caller]).inc()
+        });
+    }
+}
+
+fn answers_labels(callers: &Names, purposes: Names) -> [Label; 4] {
+    [
+        ("rpc", fixed(RPCS)),
+        ("caller", Arc::clone(callers)),
+        ("purpose", purposes),
+        ("answer", fixed(ANSWERS)),
+    ]
+}
+
+fn limits_labels(callers: &Names) -> [Label; 2] {
+    let limits = [
+        LimitName::SendsPerHour,
+        LimitName::SendsPerDay,
+        LimitName::IpSendsPerHour,
+        LimitName::IpFailuresPerHour,
+        LimitName::PrefixSendsPerDay,
+        LimitName::CallerSendsPerDay,
+    ];
+    [
+        ("limit", fixed(limits.map(LimitName::key))),
+        ("caller", Arc::clone(callers)),
+    ]
+}
+
+fn shut_labels(callers: &Names) -> [Label; 2] {
+    [
+        ("kind", fixed(["delayed", "locked"])),
+        ("caller", Arc::clone(callers)),
+    ]
+}

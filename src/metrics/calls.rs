@@ -1,0 +1,100 @@
+//! Each RPC as a whole, under the names of OpenTelemetry's semantic conventions.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{metrics::histogram::Histogram, registry::Registry};
+
+use super::{Rpc, SECONDS, fixed, grid::Grid};
+
+/// gRPC's status codes, each at its number.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The methods that are told apart, and after them what stands for all others.
+const METHODS: [&str; 5] = [
+    "otp.v1.OtpService/SendOtp",
+    "otp.v1.OtpService/VerifyOtp",
+    "otp.v1.OtpService/CancelOtp",
+    "otp.v1.OtpService/GetOtpStatus",
+    "_OTHER",
+];
+
+/// A method of gRPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Method(usize);
+
+impl Method {
+    /// The method at a path, such as `/otp.v1.OtpService/SendOtp`.
+    pub fn at(path: &str) -> Self {
+        let name = path.strip_prefix('/').unwrap_or_default();
+        let known = METHODS.iter().position(|method| *method == name);
+        Self(known.unwrap_or(METHODS.len() - 1))
+    }
+
+    /// The method of an RPC of the contract.
+    pub const fn of(rpc: Rpc) -> Self {
+        Self(rpc as usize)
+    }
+
+    /// Its full name.
+    pub const fn name(self) -> &'static str {
+        METHODS[self.0]
+    }
+}
+
+/// How long calls take. Clones count into the same.
+#[derive(Clone, Debug)]
+pub struct Calls(Arc<Grid<Histogram, fn() -> Histogram, 3>>);
+
+impl Calls {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        Self(Arc::new(Grid::new(
+            "rpc_server_call_duration_seconds",
+            "From a call's headers to those of its reply",
+            [
+                ("rpc_system_name", fixed(["grpc"])),
+                ("rpc_method", fixed(METHODS)),
+                ("rpc_response_status_code", fixed(CODES)),
+            ],
+            || Histogram::new(SECONDS),
+            registry,
+        )))
+    }
+
+    /// A call has ended with a status code of gRPC.
+    pub fn ended(&self, method: Method, code: i32, took: Duration) {
+        let place = [0, method.0, number_of_code(code)];
+        self.0.at(place).observe(took.as_secs_f64());
+    }
+}
+
+fn number_of_code(code: i32) -> usize {
+    /// What any other code is.
+    const UNKNOWN: usize = 2;
+    let number = usize::try_from(code).ok();
+    number
+        .filter(|number| *number < CODES.len())
+        .unwrap_or(UNKNOWN)
+}
+
+/// The name of a status code of gRPC.
+pub fn code_name(code: i32) -> &'static str {
+    CODES[number_of_code(code)]
+}

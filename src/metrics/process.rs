@@ -1,0 +1,89 @@
+//! What the kernel says of this process, under the names that every exporter uses.
+
+use std::fs;
+
+use super::Kind;
+
+/// A second in the unit of /proc/PID/stat: USER_HZ, which is 100 on every architecture
+/// that otpd is built for (proc(5)).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+type Reader = fn() -> Option<f64>;
+
+/// Kind, name, help and how to read it.
+pub(super) const ALL: [(Kind, &str, &str, Reader); 5] = [
+    (
+        Kind::Counter,
+        "process_cpu_seconds",
+        "Time on the processors, in user and in kernel mode",
+        cpu_seconds,
+    ),
+    (
+        Kind::Gauge,
+        "process_resident_memory_bytes",
+        "Memory that is in use and not swapped out",
+        resident_bytes,
+    ),
+    (
+        Kind::Gauge,
+        "process_open_fds",
+        "Open files and connections",
+        open_files,
+    ),
+    (
+        Kind::Gauge,
+        "process_max_fds",
+        "How many there may be",
+        most_files,
+    ),
+    (
+        Kind::Gauge,
+        "process_start_time_seconds",
+        "When the process started, in seconds since the Unix epoch",
+        start_time,
+    ),
+];
+
+/// A field of /proc/self/stat by its number in proc(5), from 3 on.
+fn stat(number: usize) -> Option<f64> {
+    let text = fs::read_to_string("/proc/self/stat").ok()?;
+    // The command stands in parentheses, and may hold blanks and parentheses itself.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let field = rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?;
+    field.parse().ok()
+}
+
+fn cpu_seconds() -> Option<f64> {
+    Some((stat(14)? + stat(15)?) / TICKS_PER_SECOND)
+}
+
+fn resident_bytes() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024.0)
+}
+
+fn open_files() -> Option<f64> {
+    let count = fs::read_dir("/proc/self/fd").ok()?.count();
+    // The one by which they are counted is gone.
+    u32::try_from(count.saturating_sub(1)).ok().map(f64::from)
+}
+
+fn most_files() -> Option<f64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let name = "Max open files";
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn start_time() -> Option<f64> {
+    let kernel = fs::read_to_string("/proc/stat").ok()?;
+    let booted = kernel
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?;
+    let booted: f64 = booted.trim().parse().ok()?;
+    Some(booted + stat(22)? / TICKS_PER_SECOND)
+}

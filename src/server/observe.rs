@@ -1,0 +1,218 @@
+//! What the metrics look at, and where they are told.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use super::parts::Parts;
+use crate::{
+    callers::Callers,
+    config::Config,
+    delivery::{Delivery, Gateway},
+    domain::Purpose,
+    metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
+    service::{Conversions, Verified},
+    store::{Census, RecordStore as _, Store, StoreError, availability::Availability},
+};
+
+/// How long there is between two looks at how much there is, at least.
+const CENSUS_PAUSE: Duration = Duration::from_secs(5);
+/// How many times longer than a look: so that looking takes a hundredth of the time of
+/// one connection, however much there is.
+const CENSUS_SHARE: u32 = 100;
+
+/// What stands for a provider where a caller delivers by itself.
+const CALLER: &str = "caller";
+
+/// The names that the configuration has.
+pub(super) fn known(config: &Config) -> Known {
+    known_of(&config.callers, &config.delivery)
+}
+
+fn known_of(callers: &Callers, delivery: &Delivery) -> Known {
+    let mut purposes = BTreeSet::from([Purpose::default().as_str().to_owned()]);
+    for caller in callers.all() {
+        let own = caller.policies.purposes.keys();
+        let own = own.chain(caller.purposes.iter().flatten());
+        purposes.extend(own.map(|purpose| purpose.as_str().to_owned()));
+    }
+    let providers = delivery.gateways.iter().map(|gateway| gateway.name.clone());
+    Known {
+        callers: callers
+            .all()
+            .into_iter()
+            .map(|caller| caller.name.as_str().to_owned())
+            .collect(),
+        purposes,
+        providers: providers.chain([CALLER.to_owned()]).collect(),
+    }
+}
+
+/// What the newest census counted; nothing before the first one, and while the store does
+/// not answer.
+pub(super) type Newest = Arc<Mutex<Option<Census>>>;
+
+/// Finds out what takes work to measure, for ever.
+pub(super) async fn run(
+    metrics: DeliveryMetrics,
+    store: Arc<Store>,
+    availability: Availability,
+    verified: mpsc::Receiver<Verified>,
+    newest: Newest,
+) {
+    let counting = Conversions::count(metrics, verified, Arc::clone(&store), availability.clone());
+    tokio::join!(counting, take_censuses(store, availability, newest));
+}
+
+/// Looks how much there is, for ever.
+async fn take_censuses(store: Arc<Store>, mut availability: Availability, newest: Newest) {
+    loop {
+        let start = Instant::now();
+        let census = if availability.answers() {
+            take_census(&store).await
+        } else {
+            Err(StoreError::Unavailable("it does not answer".to_owned()))
+        };
+        if let Err(error) = &census {
+            tracing::debug!(%error, "[OTP] Census waits for its next turn");
+        }
+        // A number is written whole or not at all.
+        *newest.lock().unwrap_or_else(PoisonError::into_inner) = census.ok();
+        let pause = start.elapsed().saturating_mul(CENSUS_SHARE);
+        tokio::select! {
+            () = tokio::time::sleep(pause.max(CENSUS_PAUSE)) => {}
+            _ = availability.changed() => {}
+        }
+    }
+}
+
+async fn take_census(store: &Store) -> Result<Census, StoreError> {
+    let now = store.load(&[], &[]).await?.clock.now();
+    store.census(now).await
+}
+
+/// Has the metrics look at the parts of a server, whenever somebody scrapes.
+pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
+    let running = parts.running.clone();
+    gauge(
+        metrics,
+        "otpd_requests_running",
+        "Requests that are being worked on",
+        move || Some(count(running.len())),
+    );
+    let outbox = parts.outbox.clone();
+    gauge(
+        metrics,
+        "otpd_messages_in_hand",
+        "Messages that this replica has the lease of",
+        move || Some(count(outbox.in_hand())),
+    );
+    let batcher = parts.batcher.clone();
+    gauge(
+        metrics,
+        "otpd_batch_waiting",
+        "What waits for its batch",
+        move || Some(count(batcher.waiting())),
+    );
+    let availability = parts.availability.clone();
+    gauge(
+        metrics,
+        "otpd_store_available",
+        "Whether the store answered when last asked",
+        move || Some(f64::from(u8::from(availability.answers()))),
+    );
+    let (idle, used) = (Arc::clone(&parts.store), Arc::clone(&parts.store));
+    metrics.watch(
+        Kind::Gauge,
+        "otpd_store_connections",
+        "Connections to the store",
+        vec![
+            labelled("state", "idle", move || {
+                Some(f64::from(idle.connections().0))
+            }),
+            labelled("state", "used", move || {
+                Some(f64::from(used.connections().1))
+            }),
+        ],
+    );
+    let current = parts.current.clone();
+    metrics.watch_each(
+        "otpd_provider_breaker_state",
+        "Whether a provider is asked: 0 it is, 1 to see whether it is back, 2 it is not",
+        "provider",
+        move || {
+            let current = Arc::clone(&current.borrow());
+            let gateways = current.service.outbox.delivery().gateways.iter();
+            gateways.map(breaker).collect()
+        },
+    );
+    watch_census(metrics, &parts.census);
+}
+
+fn watch_census(metrics: &mut Metrics, newest: &Newest) {
+    let of = |number: fn(Census) -> f64| {
+        let newest = Arc::clone(newest);
+        move || {
+            let census = *newest.lock().unwrap_or_else(PoisonError::into_inner);
+            census.map(number)
+        }
+    };
+    gauge(
+        metrics,
+        "otpd_messages_queued",
+        "Messages of all replicas that wait or are being sent",
+        of(|census| number(census.messages_queued)),
+    );
+    gauge(
+        metrics,
+        "otpd_oldest_queued_message_seconds",
+        "How long the oldest of them has been there",
+        of(|census| number(census.oldest_queued) / 1_000.0),
+    );
+    metrics.watch(
+        Kind::Gauge,
+        "otpd_records",
+        "Records in the store: live ones, and those that a sweep will remove",
+        vec![
+            labelled("state", "live", of(|census| number(census.records_live))),
+            labelled("state", "dead", of(|census| number(census.records_dead))),
+        ],
+    );
+}
+
+fn gauge(
+    metrics: &mut Metrics,
+    name: &'static str,
+    help: &'static str,
+    look: impl Fn() -> Option<f64> + Send + Sync + 'static,
+) {
+    metrics.watch(Kind::Gauge, name, help, vec![series([], look)]);
+}
+
+fn labelled(
+    label: &'static str,
+    value: &str,
+    look: impl Fn() -> Option<f64> + Send + Sync + 'static,
+) -> Series {
+    series([(label, value.to_owned())], look)
+}
+
+fn breaker(gateway: &Arc<Gateway>) -> (String, f64) {
+    (gateway.name.clone(), f64::from(gateway.breaker.level()))
+}
+
+fn count(count: usize) -> f64 {
+    number(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nothing that is counted here comes near 2^52"
+)]
+fn number(number: u64) -> f64 {
+    number as f64
+}

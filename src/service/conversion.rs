@@ -1,0 +1,198 @@
+//! How many of the codes that were sent are verified, and who had delivered those.
+//!
+//! Whoever verifies a code need not have sent it, and its record does not say who did.
+//! So verified codes are gathered, and once in a while the messages of all of them are
+//! looked up by one statement, off the way of every request.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    domain::{
+        Block, Caller, ChallengeId, Channel, Country, Decision, Policy, Recipient, Timestamp,
+        Verdict, VerifyRefusal,
+    },
+    metrics::DeliveryMetrics,
+    store::{Delivered, Store, availability::Availability},
+};
+
+/// What stands for a provider where the caller delivers by itself.
+const CALLER: &str = "caller";
+/// How long codes are gathered. By then it is written down, but seldom, who had
+/// delivered them.
+const ROUND: Duration = Duration::from_secs(1);
+/// How often a code is looked up before it is taken for one that nobody delivered, as
+/// that of a test recipient.
+const LOOKS: u8 = 3;
+/// How many verified codes wait at most; of more than that in a round it is not known
+/// who delivered them.
+const MOST_WAITING: usize = 65_536;
+/// How many are looked up by one statement.
+const BATCH: usize = 1_000;
+
+/// What a verification has changed, besides its verdict. Nothing where it only repeats
+/// one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Judged {
+    /// The channel of the code, where it was right.
+    pub verified: Option<Channel>,
+    /// How long answers are refused, where it was wrong once too often.
+    pub shut: Option<Block>,
+}
+
+impl Judged {
+    pub fn of(
+        decision: &Decision<Result<Verdict, VerifyRefusal>>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Self {
+        let record = decision.write.as_ref();
+        match (&decision.answer, record) {
+            (Ok(Verdict::Verified { .. }), Some(record)) => Self {
+                verified: Some(record.challenge.channel),
+                shut: None,
+            },
+            (Ok(Verdict::WrongCode { .. }), Some(record)) => Self {
+                verified: None,
+                shut: record.failures.block(policy, now),
+            },
+            _ => Self::default(),
+        }
+    }
+}
+
+/// A verified code of which it is to be found out who delivered it.
+#[derive(Debug)]
+pub struct Verified {
+    challenge: ChallengeId,
+    country: Country,
+    looks: u8,
+}
+
+/// Counts the codes that reach people.
+#[derive(Clone, Debug)]
+pub struct Conversions {
+    metrics: DeliveryMetrics,
+    /// Nobody looks where nobody scrapes.
+    waiting: Option<mpsc::Sender<Verified>>,
+}
+
+impl Conversions {
+    /// Counts nothing.
+    pub fn unobserved() -> Self {
+        Self {
+            metrics: DeliveryMetrics::default(),
+            waiting: None,
+        }
+    }
+
+    /// Counts in `metrics`. What is verified is to be given to [`Conversions::count`].
+    pub fn new(metrics: DeliveryMetrics) -> (Self, mpsc::Receiver<Verified>) {
+        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        let conversions = Self {
+            metrics,
+            waiting: Some(sender),
+        };
+        (conversions, receiver)
+    }
+
+    /// A caller was given a code that it delivers by itself.
+    pub(super) fn given(&self, channel: Channel, recipient: &Recipient) {
+        if self.waiting.is_some() {
+            self.metrics.given(CALLER, channel, Country::of(recipient));
+        }
+    }
+
+    /// A code of `caller` was verified.
+    pub(super) fn verified(
+        &self,
+        caller: &Caller,
+        challenge: ChallengeId,
+        channel: Channel,
+        recipient: &Recipient,
+    ) {
+        let Some(waiting) = &self.waiting else {
+            return;
+        };
+        let country = Country::of(recipient);
+        if caller.delivers {
+            return self.metrics.verified(CALLER, channel, country);
+        }
+        let verified = Verified {
+            challenge,
+            country,
+            looks: 0,
+        };
+        if waiting.try_send(verified).is_err() {
+            // No provider has an empty name: it counts among the others.
+            self.metrics.verified("", channel, country);
+        }
+    }
+
+    /// Finds out who delivered what was verified, for ever.
+    pub async fn count(
+        metrics: DeliveryMetrics,
+        mut waiting: mpsc::Receiver<Verified>,
+        store: Arc<Store>,
+        availability: Availability,
+    ) {
+        let mut left = Vec::new();
+        loop {
+            tokio::time::sleep(ROUND).await;
+            while left.len() < MOST_WAITING
+                && let Ok(verified) = waiting.try_recv()
+            {
+                left.push(verified);
+            }
+            if !availability.answers() {
+                continue;
+            }
+            let mut again = Vec::new();
+            while !left.is_empty() {
+                let batch = left.split_off(left.len().saturating_sub(BATCH));
+                again.extend(look(&metrics, batch, &store).await);
+            }
+            left = again;
+        }
+    }
+}
+
+/// Counts those of a batch of whom it is known who delivered them, and returns those who
+/// are to be looked up again.
+async fn look(metrics: &DeliveryMetrics, batch: Vec<Verified>, store: &Store) -> Vec<Verified> {
+    let keys: BTreeSet<_> = batch
+        .iter()
+        .map(|verified| verified.challenge.key)
+        .collect();
+    let keys: Vec<_> = keys.into_iter().collect();
+    let delivered = match store.deliveries(&keys).await {
+        Ok(delivered) => delivered,
+        Err(error) => {
+            tracing::debug!(%error, "[OTP] Conversions wait for their next turn");
+            return batch;
+        }
+    };
+    // Of several messages of a challenge the last one counts.
+    let last: HashMap<_, &Delivered> = delivered
+        .iter()
+        .map(|message| ((message.key, message.challenge.0), message))
+        .collect();
+    let mut again = Vec::new();
+    for mut verified in batch {
+        let challenge = (verified.challenge.key, verified.challenge.nonce.0);
+        if let Some(message) = last.get(&challenge) {
+            metrics.verified(&message.provider, message.channel, verified.country);
+        } else {
+            verified.looks += 1;
+            if verified.looks < LOOKS {
+                again.push(verified);
+            }
+        }
+    }
+    again
+}

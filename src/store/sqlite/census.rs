@@ -1,0 +1,47 @@
+//! The statements that are for the metrics alone.
+
+use sqlx::SqlitePool;
+
+use super::{
+    super::{
+        StoreError,
+        census::{Census, Delivered, DeliveredRow},
+    },
+    select_by_key,
+};
+use crate::domain::{RecordKey, Timestamp};
+
+/// Counts what is there.
+pub(super) async fn take(pool: &SqlitePool, now: Timestamp) -> Result<Census, StoreError> {
+    let queue = sqlx::query_as(
+        "SELECT count(*), min(created_at) FROM otp_message WHERE due_at IS NOT NULL",
+    );
+    let queue: (i64, Option<i64>) = queue.fetch_one(pool).await?;
+    let dead: i64 = sqlx::query_scalar("SELECT count(*) FROM otp_record WHERE removable_at <= ?")
+        .bind(now.milliseconds())
+        .fetch_one(pool)
+        .await?;
+    let records: i64 = sqlx::query_scalar("SELECT count(*) FROM otp_record")
+        .fetch_one(pool)
+        .await?;
+    Ok(Census::of(now, queue, records, dead))
+}
+
+/// Loads who delivered the codes of records, oldest first.
+pub(super) async fn deliveries(
+    pool: &SqlitePool,
+    records: &[RecordKey],
+) -> Result<Vec<Delivered>, StoreError> {
+    let keys = records.iter().map(|key| key.0.as_slice());
+    let mut query = select_by_key(
+        "SELECT record_key, challenge, channel, provider FROM otp_message
+         WHERE record_key IN (",
+        keys,
+    );
+    query.push(" AND state = 'sent' ORDER BY created_at, message_id");
+    let rows: Vec<DeliveredRow> = query.build_query_as().fetch_all(pool).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(DeliveredRow::into_delivered)
+        .collect())
+}

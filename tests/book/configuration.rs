@@ -1,0 +1,347 @@
+//! docs/configuration.md: every key, made of the structures that the configuration is
+//! read into. A new field with a doc comment is all that a new key needs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use otpd::config::{Config, Variables};
+use syn::{Fields, ItemStruct};
+
+use crate::{
+    page,
+    source::{Shape, Sources, documentation, field_name, has_serde, shape},
+};
+
+const PAGE: &str = "docs/configuration.md";
+
+/// The tables that are read apart from the plain keys, and what each is read into.
+const APART: [(&str, &str); 3] = [
+    ("policy", "Policy"),
+    ("callers.NAME", "CallerTable"),
+    ("providers.NAME", "CommonSettings"),
+];
+
+/// A field whose table lies in the table of its owner: `[texts.PURPOSE.LOCALE]`.
+const LIES_IN_ITS_OWNER: (&str, &str) = ("PurposeTextSettings", "texts");
+
+/// Tables whose text in the table of keys would be that of another page.
+const ELSEWHERE: [(&str, &str); 3] = [
+    (
+        "providers.NAME",
+        "The keys of each kind of provider are told in [providers.md](providers.md).",
+    ),
+    ("routes", "[providers.md](providers.md#routes) tells more."),
+    ("texts.PURPOSE", "[texts.md](texts.md) tells more."),
+];
+
+/// A table of the configuration.
+struct Section {
+    /// `store`, `callers.NAME`; empty for the keys outside of all tables.
+    path: String,
+    /// Whether there are several: `[[routes]]`.
+    many: bool,
+    /// What it is.
+    meaning: String,
+    keys: Vec<Key>,
+}
+
+struct Key {
+    name: String,
+    kind: String,
+    /// Empty: nothing. `None`: it must be written.
+    default: Option<String>,
+    meaning: String,
+}
+
+fn sections() -> Vec<Section> {
+    let sources = Sources::read();
+    let mut found = Vec::new();
+    walk(
+        &sources,
+        "",
+        false,
+        structure(&sources, "Settings"),
+        &mut found,
+    );
+    for (path, name) in APART {
+        walk(&sources, path, false, structure(&sources, name), &mut found);
+    }
+    found
+}
+
+fn structure<'a>(sources: &'a Sources, name: &str) -> &'a ItemStruct {
+    let found = sources.structure(name);
+    found.unwrap_or_else(|| panic!("the sources have no {name}; mend tests/book"))
+}
+
+fn walk(
+    sources: &Sources,
+    path: &str,
+    many: bool,
+    structure: &ItemStruct,
+    found: &mut Vec<Section>,
+) {
+    let mut section = Section {
+        path: path.to_owned(),
+        many,
+        meaning: documentation(&structure.attrs).meaning,
+        keys: Vec::new(),
+    };
+    let mut tables = Vec::new();
+    let Fields::Named(fields) = &structure.fields else {
+        panic!("{path}: a table has named fields");
+    };
+    for field in &fields.named {
+        if has_serde(&field.attrs, "skip") {
+            continue;
+        }
+        let name = field_name(field);
+        let shape = shape(&field.ty);
+        if let Some((placeholder, many, inner)) = table_inside(sources, &shape) {
+            let owner = (structure.ident.to_string(), name.clone());
+            let lies_in_owner = (owner.0.as_str(), owner.1.as_str()) == LIES_IN_ITS_OWNER;
+            let parts = [
+                path,
+                if lies_in_owner { "" } else { &name },
+                placeholder.unwrap_or_default(),
+            ];
+            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            tables.push((parts.join("."), many, inner));
+            continue;
+        }
+        let meaning = documentation(&field.attrs).meaning;
+        let place = format!("{}.{name}", structure.ident);
+        assert!(!meaning.is_empty(), "{place}: say what it means, above it");
+        section.keys.push(Key {
+            kind: kind(sources, &shape),
+            default: sources.default_of(structure, field),
+            meaning,
+            name: name.clone(),
+        });
+        if path.is_empty() && shape.name == "SecretString" {
+            section.keys.push(Key {
+                name: format!("{name}_file"),
+                kind: "file".to_owned(),
+                default: Some(String::new()),
+                meaning: format!("A file that holds `{name}`, instead of it."),
+            });
+        }
+    }
+    found.push(section);
+    for (path, many, inner) in tables {
+        walk(sources, &path, many, inner, found);
+    }
+}
+
+/// The structure of a key that is a table of its own, the word for what names it, and
+/// whether there may be several without a name.
+fn table_inside<'a>(
+    sources: &'a Sources,
+    shape: &Shape,
+) -> Option<(Option<&'static str>, bool, &'a ItemStruct)> {
+    match (shape.name.as_str(), shape.inside.as_slice()) {
+        ("Vec", [element]) => Some((None, true, sources.structure(&element.name)?)),
+        ("BTreeMap", [key, value]) => {
+            let placeholder = match key.name.as_str() {
+                "Purpose" => "PURPOSE",
+                "Locale" => "LOCALE",
+                _ => "NAME",
+            };
+            Some((Some(placeholder), false, sources.structure(&value.name)?))
+        }
+        (name, _) => Some((None, false, sources.structure(name)?)),
+    }
+}
+
+/// What is written for a value.
+fn kind(sources: &Sources, shape: &Shape) -> String {
+    if let Some(words) = sources.words(&shape.name) {
+        let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+        return words.join(", ");
+    }
+    let words = match (shape.name.as_str(), shape.inside.as_slice()) {
+        ("bool", _) => "`true`, `false`",
+        ("u8" | "u16" | "u32" | "u64" | "usize" | "NonZeroU32" | "NonZeroUsize" | "f64", _) => {
+            "number"
+        }
+        ("Duration", _) => "duration",
+        ("String", _) => "text",
+        ("SecretString", _) => "secret text",
+        ("PathBuf", _) => "file",
+        ("SocketAddr", _) => "address and port",
+        ("Vec", [element]) => return format!("list: {}", kind(sources, element)),
+        ("BTreeMap", [_, value]) => return format!("table: {}", kind(sources, value)),
+        ("Region", _) => "region, such as `RU`",
+        ("Locale", _) => "language, such as `ru`",
+        ("Destination", _) => "region, prefix, `email` or `*`",
+        ("TokenDigest", _) => "64 hexadecimal digits",
+        (name, _) => {
+            // A type of the code's own, which its name tells: `CallerName` is a caller name.
+            let mut words = String::new();
+            for letter in name.chars() {
+                if letter.is_uppercase() && !words.is_empty() {
+                    words.push(' ');
+                }
+                words.extend(letter.to_lowercase());
+            }
+            return words;
+        }
+    };
+    words.to_owned()
+}
+
+/// The variable that stands for a key; none for what has no name to put in.
+fn variable(section: &Section, key: &str) -> String {
+    if section.many {
+        return String::new();
+    }
+    let path = [section.path.as_str(), key].join(".");
+    let path = path.trim_start_matches('.');
+    if path == "database_url" || path == "database_url_file" {
+        return format!("`{}`", path.to_uppercase());
+    }
+    format!("`OTPD_{}`", path.to_uppercase().replace('.', "__"))
+}
+
+fn heading(section: &Section) -> String {
+    match (section.path.as_str(), section.many) {
+        ("", _) => "Outside of all tables".to_owned(),
+        ("policy", _) => "`[policy]` and `[purposes.NAME]`".to_owned(),
+        (path, true) => format!("`[[{path}]]`"),
+        (path, false) => format!("`[{path}]`"),
+    }
+}
+
+fn written(section: &Section) -> String {
+    let meaning = if section.path.is_empty() {
+        "The keys at the top of the file, before any table."
+    } else {
+        &section.meaning
+    };
+    let mut text = format!("### {}\n\n{meaning}", heading(section));
+    if let Some((_, more)) = ELSEWHERE.iter().find(|(path, _)| *path == section.path) {
+        text.push(' ');
+        text.push_str(more);
+    }
+    if section.path == "policy" {
+        text.push_str(" In variables `OTPD_PURPOSES__NAME__…` stands for `[purposes.NAME]`.");
+    }
+    let rows = section.keys.iter().map(|key| {
+        let default = match &key.default {
+            None => "required".to_owned(),
+            Some(default) => default.clone(),
+        };
+        vec![
+            format!("`{}`", key.name),
+            variable(section, &key.name),
+            key.kind.clone(),
+            default,
+            key.meaning.clone(),
+        ]
+    });
+    let head = ["key", "variable", "value", "default", "meaning"];
+    format!("{text}\n\n{}", page::table(&head, rows))
+}
+
+#[test]
+fn the_page_has_the_keys_of_the_code() {
+    let written: Vec<String> = sections()
+        .iter()
+        .filter(|section| !section.keys.is_empty())
+        .map(written)
+        .collect();
+    page::hold_to(PAGE, "keys", &written.join("\n\n"));
+}
+
+/// What otpd says to a file.
+fn load(file: &str) -> Result<Config, String> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path: PathBuf = directory.path().join("otpd.toml");
+    fs::write(&path, file).expect("the file can be written");
+    let config = Config::load(Some(Path::new(&path)), &Variables::new([]));
+    config.map_err(|error| error.to_string())
+}
+
+/// The keys that otpd itself names where it is given one that it does not know.
+fn keys_told(section: &Section) -> BTreeSet<String> {
+    let path = section
+        .path
+        .replace("PURPOSE", "login")
+        .replace("LOCALE", "en")
+        .replace("NAME", "one");
+    let table = match (path.as_str(), section.many) {
+        ("", _) => String::new(),
+        (path, true) => format!("[[{path}]]\n"),
+        (path, false) => format!("[{path}]\n"),
+    };
+    // A provider is asked for its kind first.
+    let kind = if path.starts_with("providers.") {
+        "kind = \"log\"\n"
+    } else {
+        ""
+    };
+    let told = load(&format!("{table}{kind}no_such_key = 1\n"))
+        .err()
+        .unwrap_or_else(|| panic!("[{path}] takes any key"));
+    assert!(told.contains("unknown key"), "[{path}]: {told}");
+    let named = told.split('`').skip(1).step_by(2);
+    named.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_keys_are_those_that_otpd_takes() {
+    let all = sections();
+    for section in &all {
+        let mut told = keys_told(section);
+        let below = |path: &str| {
+            let prefix = if section.path.is_empty() {
+                String::new()
+            } else {
+                format!("{}.", section.path)
+            };
+            let rest = path.strip_prefix(&prefix)?;
+            let first = rest.split('.').next()?;
+            (!first.is_empty()).then(|| first.to_owned())
+        };
+        let mut written: BTreeSet<String> =
+            section.keys.iter().map(|key| key.name.clone()).collect();
+        written.extend(all.iter().filter_map(|other| below(&other.path)));
+        // Secret files are put in the place of their secrets before the keys are read.
+        written.retain(|key| !key.ends_with("_file") || told.contains(key));
+        match section.path.as_str() {
+            // Purposes have the keys of [policy].
+            "" => {
+                written.insert("purposes".to_owned());
+            }
+            "providers.NAME" => {
+                told.retain(|key| key != "kind" && key != "preset");
+            }
+            "texts.PURPOSE" => {
+                told.retain(|key| key != "a table for each locale");
+                written.retain(|key| key != "LOCALE");
+            }
+            _ => {}
+        }
+        // A caller's policy is taken out before its own keys are read.
+        assert_eq!(told, written, "{}", heading(section));
+    }
+}
+
+#[test]
+fn what_the_page_says_by_hand_is_so() {
+    let config = load("").expect("otpd needs no configuration");
+    let page = page::read(PAGE);
+    let listen = format!(
+        "| `listen` | `OTPD_LISTEN` | address and port | `{}` |",
+        config.settings.listen
+    );
+    assert!(page.contains(&listen), "{listen}");
+    let locale = format!("`{}` |", config.settings.default_locale);
+    let row = page
+        .lines()
+        .find(|line| line.starts_with("| `default_locale`"));
+    assert!(row.is_some_and(|row| row.contains(&locale)), "{row:?}");
+}

@@ -1,0 +1,9 @@
+//! The documentation is a book whose figures, keys and names are those of the code.
+//! What is made of the code is written by `UPDATE_DOCS=1 cargo test --test book`.
+
+mod api;
+mod configuration;
+mod links;
+mod page;
+mod source;
+mod versions;

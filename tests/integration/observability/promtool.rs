@@ -1,0 +1,67 @@
+//! What Prometheus's own tool says of the rules, their tests and the metrics.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use super::{live, repository, scrape::Scrape, yaml_files};
+
+fn promtool(arguments: &[&str]) -> Command {
+    let program = std::env::var("TEST_PROMTOOL")
+        .expect("TEST_PROMTOOL names Prometheus's promtool; run `./check tests`");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
+fn assert_good(done: &Output) {
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (output, errors) = (said(&done.stdout), said(&done.stderr));
+    assert!(done.status.success(), "{output}{errors}");
+}
+
+fn names(files: &[impl AsRef<Path>]) -> Vec<&Path> {
+    files.iter().map(AsRef::as_ref).collect()
+}
+
+#[test]
+fn it_takes_rules_and_configuration() {
+    let config = repository("deploy/observe/prometheus/prometheus.yml");
+    let checked = promtool(&["check", "config", "--lint-fatal"])
+        .arg(config)
+        .output();
+    assert_good(&checked.expect("promtool runs"));
+}
+
+#[test]
+fn alerts_fire_when_they_should() {
+    let tests = yaml_files("tests");
+    let done = promtool(&["test", "rules"]).args(names(&tests)).output();
+    assert_good(&done.expect("promtool runs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_finds_nothing_to_say_about_the_metrics() {
+    let running = live::Running::start().await;
+    let scrape = Scrape::of(&running.replica).await;
+    let mut checking = promtool(&["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs");
+    let mut input = checking.stdin.take().expect("it is piped");
+    input
+        .write_all(scrape.text.as_bytes())
+        .expect("promtool reads");
+    drop(input);
+    let done = checking.wait_with_output().expect("promtool ends");
+    assert_good(&done);
+    assert!(
+        done.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}

@@ -1,0 +1,90 @@
+//! Each alert leads to an entry of the runbook, and each entry to its alert.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::{read, repository, values_of};
+
+#[test]
+fn each_alert_has_an_entry_and_each_entry_an_alert() {
+    let alerts: BTreeSet<String> = values_of("alert").into_iter().collect();
+    assert_eq!(
+        alerts.len(),
+        values_of("alert").len(),
+        "no name is there twice"
+    );
+    let runbook = read(&repository("docs/runbook.md"));
+    let entries: BTreeSet<String> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("### ").map(str::to_owned))
+        .collect();
+    assert_eq!(alerts, entries);
+
+    let urls: BTreeSet<String> = values_of("runbook_url").into_iter().collect();
+    let expected = alerts.iter().map(|alert| {
+        let anchor = alert.to_lowercase();
+        format!("docs/runbook.md#{anchor}")
+    });
+    assert_eq!(urls, expected.collect());
+}
+
+#[test]
+fn each_alert_tells_how_urgent_it_is_and_what_it_is_about() {
+    let count = values_of("alert").len();
+    let severities = values_of("severity");
+    assert_eq!(severities.len(), count);
+    assert!(
+        severities
+            .iter()
+            .all(|one| ["page", "ticket"].contains(&one.as_str()))
+    );
+    assert_eq!(values_of("summary").len(), count);
+    assert_eq!(values_of("description").len(), count);
+    let runbook = read(&repository("docs/runbook.md"));
+    for (alert, severity) in values_of("alert").iter().zip(severities) {
+        let entry = format!("### {alert}\n\n`{severity}`. ");
+        assert!(runbook.contains(&entry), "{alert} is a {severity}");
+    }
+}
+
+/// Whoever greps for what otpd does not say any more finds nothing, and thinks that all
+/// is well.
+#[test]
+fn what_the_runbook_greps_for_is_what_otpd_says() {
+    let runbook = read(&repository("docs/runbook.md"));
+    let mut sources = String::new();
+    collect(&repository("src"), &mut sources);
+    let mut count = 0;
+    for command in runbook.split("grep ").skip(1) {
+        // Options, then what is looked for, in quotes.
+        let Some((options, rest)) = command.split_once('\'') else {
+            continue;
+        };
+        let is_pattern = options
+            .split_whitespace()
+            .all(|word| word.starts_with('-') || word == "5");
+        let (pattern, _) = rest.split_once('\'').expect("the quotes end");
+        if !is_pattern || pattern.contains('[') {
+            continue;
+        }
+        for words in pattern.split('|') {
+            let level = ["ERROR", "WARN"].contains(&words);
+            assert!(
+                level || sources.contains(words.trim()),
+                "otpd does not say {words:?}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count} patterns were found");
+}
+
+fn collect(folder: &Path, sources: &mut String) {
+    for entry in fs::read_dir(folder).expect("the sources are there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_dir() {
+            collect(&path, sources);
+        } else {
+            sources.push_str(&read(&path));
+        }
+    }
+}

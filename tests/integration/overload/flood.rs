@@ -1,0 +1,223 @@
+//! Four times as much as the store takes. The network to it is slow, so that the capacity
+//! is about the same on any machine: a batch each 200 milliseconds.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use otpd::grpc::v1::SendOtpRequest;
+use tokio::{task::JoinSet, time::Instant};
+use tonic::Request;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::support::{CallerClient, Database, Proxy, Refusal, Replica, token_digest, wanted};
+
+/// How long the flood lasts, in seconds; `OTPD_TEST_FLOOD` says otherwise.
+const SECONDS: u32 = 3;
+/// A batch is loaded and written, each there and back.
+const LATENCY: Duration = Duration::from_millis(50);
+const BATCHES_PER_SECOND: u32 = 5;
+/// How large batches are; `OTPD_TEST_FLOOD_BATCH` says otherwise. So few that also an
+/// unoptimized server beside much else refuses three times as many.
+const MAX_BATCH: u32 = 20;
+const CAPACITY_SECONDS: u32 = 2;
+/// Before that, connections to the database are opened and statements prepared.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// As much as is offered.
+const TIMES: u32 = 4;
+/// How long callers wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much more memory a flood of any length may take. Ten times as much would be there
+/// if what is refused stayed anywhere.
+const MOST_MEMORY_KIB: u64 = 48 * 1_024;
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// To somebody new each time.
+fn new_request() -> Request<SendOtpRequest> {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mut request = Request::new(SendOtpRequest {
+        recipient: format!("+7999{number:07}"),
+        ..Default::default()
+    });
+    request.set_timeout(PATIENCE);
+    request
+}
+
+/// What became of many requests.
+#[derive(Debug, Default)]
+struct Tally {
+    answered: Vec<Duration>,
+    refused: Vec<Duration>,
+}
+
+impl Tally {
+    async fn of(mut calls: JoinSet<(Duration, Option<String>)>) -> Self {
+        let mut tally = Self::default();
+        while let Some(call) = calls.join_next().await {
+            match call.expect("it ends") {
+                (taken, None) => tally.answered.push(taken),
+                (taken, Some(reason)) => {
+                    assert_eq!(reason, "OVERLOADED");
+                    tally.refused.push(taken);
+                }
+            }
+        }
+        tally.answered.sort_unstable();
+        tally.refused.sort_unstable();
+        tally
+    }
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> u128 {
+    let last = sorted.len().saturating_sub(1);
+    sorted
+        .get(last * percent / 100)
+        .map_or(0, Duration::as_millis)
+}
+
+/// How long a call takes, and why it is refused, if it is.
+async fn call(mut client: CallerClient) -> (Duration, Option<String>) {
+    let start = Instant::now();
+    let answer = client.send_otp(new_request()).await;
+    let refusal = answer.err().map(|status| Refusal::of(&status).reason);
+    (start.elapsed(), refusal)
+}
+
+/// How many requests a second are answered where always as many wait as the next batch
+/// takes: with one under way, and what is on its way to callers and back.
+async fn capacity(client: &CallerClient, max_batch: u32) -> u32 {
+    let start = Instant::now() + WARM_UP;
+    let end = start + Duration::from_secs(u64::from(CAPACITY_SECONDS));
+    let mut callers = JoinSet::new();
+    for _ in 0..max_batch * 5 / 2 {
+        let client = client.clone();
+        callers.spawn(async move {
+            let mut answered = 0;
+            while Instant::now() < end {
+                let (_, refusal) = call(client.clone()).await;
+                assert_eq!(refusal, None);
+                let now = Instant::now();
+                answered += u32::from(start < now && now < end);
+            }
+            answered
+        });
+    }
+    callers.join_all().await.iter().sum::<u32>() / CAPACITY_SECONDS
+}
+
+/// As many a second, whatever becomes of them.
+async fn flood(client: &CallerClient, per_second: u32, seconds: u32) -> Tally {
+    let mut arrivals = tokio::time::interval(Duration::from_secs(1) / per_second);
+    let mut calls = JoinSet::new();
+    for _ in 0..per_second * seconds {
+        arrivals.tick().await;
+        calls.spawn(call(client.clone()));
+    }
+    Tally::of(calls).await
+}
+
+/// One request after the other, until `flood` is over.
+async fn beside<T>(client: CallerClient, flood: impl Future<Output = T>) -> (T, Vec<Duration>) {
+    let mut flood = std::pin::pin!(flood);
+    let mut taken = Vec::new();
+    loop {
+        tokio::select! {
+            done = &mut flood => {
+                taken.sort_unstable();
+                return (done, taken);
+            }
+            (time, refusal) = call(client.clone()) => {
+                assert_eq!(refusal, None, "a quiet caller is served");
+                taken.push(time);
+            }
+        }
+    }
+}
+
+async fn serve(database: &Database, proxy: &Proxy, max_batch: u32) -> Replica {
+    // They deliver by themselves, so that a request is one and not two with its message.
+    let callers: String = ["loud", "quiet"]
+        .map(|name| {
+            let digest = token_digest(name);
+            format!("[callers.{name}]\ntoken_sha256 = [\"{digest}\"]\ndelivers = true\n")
+        })
+        .concat();
+    let configuration = database.configure(&callers);
+    let max_batch = max_batch.to_string();
+    let settings = [
+        ("OTPD_CONFIG", &*configuration),
+        ("OTPD_STORE__MAX_BATCH", &*max_batch),
+    ];
+    Replica::launch(proxy.url(), database, &settings).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_four_times_the_capacity_what_fits_is_answered_and_the_rest_refused() {
+    let seconds = wanted("OTPD_TEST_FLOOD", SECONDS);
+    let max_batch = wanted("OTPD_TEST_FLOOD_BATCH", MAX_BATCH);
+    let database = Database::postgres().await;
+    let proxy = Proxy::forwarding(&database);
+    let replica = serve(&database, &proxy, max_batch).await;
+    replica.wait_for_health("", ServingStatus::Serving).await;
+    proxy.delay(LATENCY);
+
+    let (loud, quiet) = (replica.client_of("loud"), replica.client_of("quiet"));
+    let offered = TIMES * max_batch * BATCHES_PER_SECOND;
+    let before = capacity(&loud, max_batch).await;
+    let memory = replica.memory();
+    let ((flooded, health), beside) = beside(quiet, async {
+        let (flooded, health) =
+            tokio::join!(flood(&loud, offered, seconds), healthy(&replica, seconds));
+        (flooded, health)
+    })
+    .await;
+    let memory_after = replica.memory();
+    let after = capacity(&loud, max_batch).await;
+
+    let answered = u32::try_from(flooded.answered.len()).unwrap();
+    println!(
+        r#"{{"capacity": {before}, "offered": {offered}, "seconds": {seconds}, "answered_per_second": {}, "answered_share_of_capacity": {:.2}, "refused": {}, "answer_milliseconds": {{"p50": {}, "p99": {}}}, "refusal_milliseconds": {{"p50": {}, "p99": {}}}, "quiet": {{"answered": {}, "p50_milliseconds": {}, "p99_milliseconds": {}}}, "health_checks": {{"answered": {}, "p99_milliseconds": {}}}, "memory_kib": {{"before": {memory}, "after": {memory_after}}}, "capacity_after": {after}}}"#,
+        answered / seconds,
+        f64::from(answered) / f64::from(before.max(after) * seconds),
+        flooded.refused.len(),
+        percentile(&flooded.answered, 50),
+        percentile(&flooded.answered, 99),
+        percentile(&flooded.refused, 50),
+        percentile(&flooded.refused, 99),
+        beside.len(),
+        percentile(&beside, 50),
+        percentile(&beside, 99),
+        health.len(),
+        percentile(&health, 99),
+    );
+    assert!(!flooded.refused.is_empty(), "it was no flood");
+    assert!(!beside.is_empty() && !health.is_empty());
+    assert!(
+        memory_after.saturating_sub(memory) < MOST_MEMORY_KIB,
+        "{memory} KiB became {memory_after} KiB"
+    );
+    // The records of all whose requests were answered, and of nobody else.
+    let records = database.number("SELECT COUNT(*) FROM otp_record").await;
+    assert!(records >= i64::from(answered));
+}
+
+/// How long health checks take, ten a second.
+async fn healthy(replica: &Replica, seconds: u32) -> Vec<Duration> {
+    let mut client = HealthClient::new(replica.channel());
+    let mut turns = tokio::time::interval(Duration::from_millis(100));
+    let mut taken = Vec::new();
+    for _ in 0..seconds * 10 {
+        turns.tick().await;
+        let start = Instant::now();
+        let request = HealthCheckRequest::default();
+        let answer = client.check(request).await.expect("health answers");
+        assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
+        taken.push(start.elapsed());
+    }
+    taken.sort_unstable();
+    taken
+}
