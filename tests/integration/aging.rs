@@ -125,7 +125,9 @@ async fn what_is_not_finished_in_the_grace_is_cut_off() {
         ("OTPD_CONNECTIONS__AGE_GRACE", "10ms"),
         ("OTPD_STORE__TIMEOUT", "1h"),
     ];
-    let replica = Replica::start_with(&database, &settings).await;
+    // A watch of health would be cut off as well.
+    let replica = Replica::launch(database.url(), &database, &settings).await;
+    replica.wait_for_line("[OTP] Store answers").await;
     let lock = database.lock_records().await;
     let request = about(1);
     let mut client = replica.client();
