@@ -16,7 +16,7 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use log::{LogFormat, LogLevel};
+pub use log::{AuditLog, LogFormat, LogLevel};
 pub use source::{Changes, ConfigError, Variables, Written};
 
 use crate::{
@@ -84,13 +84,15 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which of otpd's own log lines there are.
     pub log_level: LogLevel,
-    /// How long a warning that repeats the one before it is left out of the log; `0s`:
+    /// How long a warning that repeats the one before it is left out of the log; nothing:
     /// never.
     #[serde(with = "humantime_serde")]
     pub log_repeat_after: Duration,
-    /// A file for the lines that auditors look for, as JSON; `stdout`, or unset: among all
-    /// others.
-    pub audit_log: Option<PathBuf>,
+    /// Where the lines for auditors are: among all others, or in a file of their own, as
+    /// JSON.
+    ///
+    /// Default: `stdout`.
+    pub audit_log: AuditLog,
     /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
     /// that load balancers notice.
     #[serde(with = "humantime_serde")]
@@ -155,7 +157,7 @@ impl Default for Settings {
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
             log_repeat_after: Duration::from_secs(10),
-            audit_log: None,
+            audit_log: AuditLog::default(),
             shutdown_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             reload_interval: Duration::from_secs(5),

@@ -7,7 +7,6 @@ mod repeats;
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +18,7 @@ use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{AuditLog, LogFormat, LogLevel};
 use audit::{AuditFile, Outlet};
 use lines::Lines;
 use repeats::Repeats;
@@ -38,8 +37,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Which lines there are.
     pub level: LogLevel,
-    /// The file for the lines for auditors; `None`: they are among all others.
-    pub audit: Option<PathBuf>,
+    /// Where the lines for auditors are.
+    pub audit: AuditLog,
     /// How long a warning that repeats the one before it is left out; nothing: never.
     pub repeat_after: Duration,
 }
@@ -65,8 +64,10 @@ static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// An audit log that cannot be opened.
 pub fn start(settings: &LogSettings) -> io::Result<()> {
-    let audit = settings.audit.as_deref().map(AuditFile::open).transpose()?;
-    let audit = audit.map(Arc::new);
+    let audit = match &settings.audit {
+        AuditLog::Standard => None,
+        AuditLog::File(path) => Some(Arc::new(AuditFile::open(path)?)),
+    };
     let (filter, handle) = reload::Layer::new(filter(settings.level));
     let colours = settings.format == LogFormat::Text && io::stdout().is_terminal();
     let repeats = Repeats::new(settings.repeat_after);

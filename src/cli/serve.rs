@@ -83,11 +83,10 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
 }
 
 fn start_log(settings: &Settings) -> Result<(), Failure> {
-    let audit = settings.audit_log.clone();
     let log = LogSettings {
         format: settings.log_format,
         level: settings.log_level,
-        audit: audit.filter(|path| path.as_os_str() != "stdout"),
+        audit: settings.audit_log.clone(),
         repeat_after: settings.log_repeat_after,
     };
     telemetry::start(&log)

@@ -1,4 +1,6 @@
-//! How the log looks.
+//! How the log looks, and where it is.
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -50,5 +52,26 @@ impl LogLevel {
     /// The level of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+}
+
+/// Where the lines for auditors are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum AuditLog {
+    /// `stdout`: among all others.
+    #[default]
+    Standard,
+    /// In a file of their own, as JSON.
+    File(PathBuf),
+}
+
+impl From<String> for AuditLog {
+    fn from(text: String) -> Self {
+        if text == "stdout" {
+            Self::Standard
+        } else {
+            Self::File(text.into())
+        }
     }
 }

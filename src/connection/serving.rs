@@ -29,12 +29,9 @@ use tonic::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    Connection, ConnectionSettings, Peer,
+    AUDIT, Connection, ConnectionSettings, Peer,
     crowd::{Crowd, Full},
 };
-
-/// The target of the lines for auditors, by which the log knows them.
-const AUDIT: &str = "otpd_audit";
 
 /// How long to wait after the system refused a connection, which it does while there
 /// are no more file descriptors.

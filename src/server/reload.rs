@@ -56,6 +56,10 @@ impl Reload {
             tokio::select! {
                 () = self.hangups.next() => {
                     tracing::info!("[OTP] SIGHUP: reading the configuration again");
+                    // Whoever rotates logs says so by this signal.
+                    if let Err(error) = telemetry::reopen() {
+                        tracing::error!(%error, "[OTP] The audit log could not be opened again");
+                    }
                     self.reload(&mut running).await;
                     unsettled = None;
                 }
@@ -79,10 +83,6 @@ impl Reload {
     }
 
     async fn reload(&mut self, running: &mut Reloadable) {
-        // Whoever moved the audit log away says so by the same signal.
-        if let Err(cause) = telemetry::reopen() {
-            tracing::error!(%cause, "[OTP] The audit log cannot be opened anew, and goes on where it was");
-        }
         let (again, written) = (Arc::clone(&self.again), running.written.clone());
         let Ok((loaded, files)) = spawn_blocking(move || again(&written)).await else {
             return;

@@ -166,6 +166,38 @@ async fn the_audit_log_is_a_file_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_that_was_moved_away_is_left_alone_after_a_signal() {
+    let database = Database::new(Kind::Sqlite).await;
+    let audit = database.directory().join("audit.jsonl");
+    let rotated = database.directory().join("audit.jsonl.1");
+    let file = database.configure(&format!(
+        "[callers.crm]\ntoken_sha256 = [\"{}\"]\n",
+        token_digest("known")
+    ));
+    let path = audit.display().to_string();
+    let environment = [("OTPD_CONFIG", file.as_str()), ("OTPD_AUDIT_LOG", &path)];
+    let replica = Replica::start_with(&database, &environment).await;
+    let mut stranger = replica.client_of("unknown");
+    let mut knock = async || {
+        let refused = stranger.send_otp(send("+79991234567")).await;
+        refused.expect_err("nobody knows it");
+    };
+    knock().await;
+    fs::rename(&audit, &rotated).expect("it is there");
+    knock().await;
+    replica.signal("HUP");
+    while !audit.exists() {
+        tokio::task::yield_now().await;
+    }
+    knock().await;
+    let lines = |path| {
+        let text = fs::read_to_string(path).expect("it is there");
+        text.matches("Caller unknown").count()
+    };
+    assert_eq!((lines(&rotated), lines(&audit)), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audit_log_that_cannot_be_written_stops_the_start() {
     let database = Database::new(Kind::Sqlite).await;
     let ended = run(otpd()

@@ -24,7 +24,7 @@ pub use database::{Database, Kind};
 pub use fleet::Fleet;
 pub use operations::{OPERATIONS, Scrape};
 pub use pooler::PgBouncer;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, give_to_server_user};
 pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
