@@ -22,12 +22,16 @@ const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS
 const SECRETS: [&str; 2] = ["database_url", "keys"];
 
 /// Keys and tables that keep their value until otpd starts again.
-const FIXED: [&str; 11] = [
+const FIXED: [&str; 15] = [
     "listen",
+    "operations_listen",
     "environment",
     "development_remote",
     "database_url",
     "log_format",
+    "log_repeat_after",
+    "audit_log",
+    "traces",
     "reflection",
     "shutdown_wait",
     "shutdown_grace",

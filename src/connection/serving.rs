@@ -29,7 +29,7 @@ use tonic::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    Connection, ConnectionSettings, Peer,
+    AUDIT, Connection, ConnectionSettings, Peer,
     crowd::{Crowd, Full},
 };
 
@@ -226,11 +226,11 @@ async fn establish(
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(cause)) if tls => {
-            tracing::warn!(from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
+            tracing::warn!(target: AUDIT, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
             return None;
         }
         Err(_) if tls => {
-            tracing::warn!(from = %address, "[OTP AUDIT] TLS handshake took too long");
+            tracing::warn!(target: AUDIT, from = %address, "[OTP AUDIT] TLS handshake took too long");
             return None;
         }
         Ok(Err(_)) | Err(_) => return None,
@@ -341,6 +341,7 @@ impl Refusals {
             Full::Address => "connections.max_per_address",
         };
         tracing::warn!(
+            target: AUDIT,
             from = %address,
             bound,
             refused = self.untold,

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::Connection as _;
 
 use super::{
     Census, Changes, Delivered, RecordStore, Snapshot, StoreError, StoreOptions, Swept,
@@ -94,28 +94,26 @@ impl PostgresStore {
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = async { self.ask(&mut *self.borrow().await?).await };
-        if self.in_time(asked).await.is_ok() {
+        let asked = async { session::sign_of_life(&mut *self.borrow().await?).await };
+        let alive = self.in_time(asked).await.is_ok();
+        if alive && !self.cannot_write.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // The idle connections are of the same age as the one that failed: requests
-        // need not find out one by one.
-        let pool = self.servers.pool();
-        while let Some(idle) = pool.try_acquire() {
-            drop(idle.detach());
+        if !alive {
+            // The idle connections are of the same age as the one that failed: requests
+            // need not find out one by one.
+            let pool = self.servers.pool();
+            while let Some(idle) = pool.try_acquire() {
+                drop(idle.detach());
+            }
         }
         // The pool only says that it waited too long, or that a connection that had
         // died while idle is dead; a connection of its own knows better. And it may be
         // another server that takes writes now.
         let mut connection = self.servers.connect().await?;
-        self.in_time(self.ask(&mut connection)).await
-    }
-
-    /// Asks for a sign of life, and where the last write failed whether writes pass now.
-    async fn ask(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        session::sign_of_life(connection).await?;
+        self.in_time(session::sign_of_life(&mut connection)).await?;
         if self.cannot_write.load(Ordering::Relaxed) {
-            session::try_to_write(connection).await?;
+            self.in_time(session::try_to_write(connection)).await?;
             self.cannot_write.store(false, Ordering::Relaxed);
         }
         Ok(())

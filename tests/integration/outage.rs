@@ -7,6 +7,7 @@ mod failover;
 mod faults;
 mod network;
 mod pooler;
+mod restored;
 mod server;
 
 use std::time::Duration;

@@ -88,7 +88,11 @@ pub(super) async fn sign_of_life(connection: &mut PgConnection) -> Result<(), St
 
 /// Whether the database takes what a request writes; nothing of it stays. A full disk,
 /// a lock or a missing permission is seen by nothing less.
-pub(super) async fn try_to_write(connection: &mut PgConnection) -> Result<(), StoreError> {
+///
+/// The connection ends with it. Whoever gives up while a transaction begins leaves one
+/// open, of which sqlx does not know: a pool would take such a connection back, and what
+/// is then written by it would be acknowledged and never committed.
+pub(super) async fn try_to_write(mut connection: PgConnection) -> Result<(), StoreError> {
     let mut key = [0; size_of::<RecordKey>()];
     UnwrapErr(SysRng).fill_bytes(&mut key);
     let filling = [0; TRIAL_BYTES];

@@ -1,6 +1,9 @@
 //! The server ends in every way, is full, or is not the one that it was.
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, migrate::Migrator};
+use std::process::{Command, Stdio};
+
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinSet};
 use tonic::transport::Channel;
 use tonic_health::pb::{
@@ -12,7 +15,7 @@ use super::{
     assert_all_unavailable, assert_store_unavailable, reason, remarks, send, wait_for_health,
     with_deadline,
 };
-use crate::support::{Database, Postgres, Replica};
+use crate::support::{Database, Postgres, Replica, give_to_server_user};
 use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest, otp_service_client::OtpServiceClient};
 
 /// An outage is told by so many lines at most, and its end by one.
@@ -20,7 +23,7 @@ const MOST_LINES: usize = 5;
 /// How many codes are sent before an outage, and after it.
 const SENDS: usize = 50;
 
-fn assert_few_lines(replica: &Replica, start: usize) {
+pub(super) fn assert_few_lines(replica: &Replica, start: usize) {
     let (remarks, _) = remarks(replica, start);
     let of = |text: &str| remarks.iter().filter(|line| line.contains(text)).count();
     assert_eq!(of("Store answers"), 1, "{remarks:#?}");
@@ -222,72 +225,6 @@ async fn a_user_that_is_refused_is_told_and_used_once_it_is_admitted() {
     }
 }
 
-/// Somebody drops the database, and restores one that an older or a newer version of
-/// otpd made, or an empty one.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_dropped_and_restored_is_used_again() {
-    let database = Database::postgres().await;
-    let (server, name) = database.url().rsplit_once('/').expect("it has a name");
-    let server = format!("{server}/postgres");
-    let replica = Replica::start_with(&database, &[SHORT_STORE_TIMEOUT]).await;
-    replica.wait_for_lines("Store answers", 1).await;
-    let mut owner = PgConnection::connect(&server).await.expect("it runs");
-    let newest = migrations(&database).await;
-    for (outages, restored) in (1..).zip([0, 1, newest, newest + 1]) {
-        let (_, start) = remarks(&replica, 0);
-        let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-        owner.execute(drop).await.expect("a superuser may");
-        wait_for_health(&replica, ServingStatus::NotServing).await;
-        replica.wait_for_line("does not exist").await;
-        assert_all_unavailable(ask_many(&replica, DEADLINE)).await;
-
-        // Under another name until it is whole, as a careful person would.
-        let new = format!("{name}_restored");
-        let create = AssertSqlSafe(format!("CREATE DATABASE {new}"));
-        owner.execute(create).await.expect("a superuser may");
-        restore(&database.url().replacen(name, &new, 1), restored).await;
-        let rename = AssertSqlSafe(format!("ALTER DATABASE {new} RENAME TO {name}"));
-        owner.execute(rename).await.expect("nobody uses it");
-        wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 1 + outages).await;
-        assert_few_lines(&replica, start);
-        assert_eq!(migrations(&database).await, newest.max(restored));
-        // Codes of before are gone, and whoever asks for one gets one.
-        assert_all_are_served(&replica, &database, COOL_DOWN).await;
-    }
-}
-
-async fn migrations(database: &Database) -> i64 {
-    database
-        .number("SELECT max(version) FROM otp_migrations")
-        .await
-}
-
-/// Makes the schema as it was after `level` migrations; beyond those that there are, as
-/// it is after another one which keeps to the policy: it only adds.
-async fn restore(url: &str, level: i64) {
-    let all = Migrator::new(std::path::Path::new("migrations/postgres"))
-        .await
-        .expect("they are there");
-    let older = all.iter().filter(|migration| migration.version <= level);
-    let mut migrator = Migrator::with_migrations(older.cloned().collect());
-    migrator.dangerous_set_table_name("otp_migrations");
-    let mut connection = PgConnection::connect(url).await.expect("it was made");
-    if level == 0 {
-        return;
-    }
-    migrator.run(&mut connection).await.expect("they are good");
-    if all.iter().all(|migration| migration.version < level) {
-        let newer = format!(
-            "ALTER TABLE otp_record ADD COLUMN new text;
-             INSERT INTO otp_migrations (version, description, success, checksum, execution_time)
-             VALUES ({level}, 'of a newer version', TRUE, '', 0)"
-        );
-        let newer = AssertSqlSafe(newer);
-        connection.execute(newer).await.expect("a superuser may");
-    }
-}
-
 /// Three replicas start at once on a server that has room for none of their pools at
 /// their full size.
 #[tokio::test(flavor = "multi_thread")]
@@ -309,4 +246,116 @@ async fn replicas_share_what_connections_there_are() {
             }
         }
     }
+}
+
+/// A disk that is soon full; gone when dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None` where this process may not mount one.
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("the temporary directory takes files");
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=16m,mode=0777", "tmpfs"])
+            .arg(directory.path())
+            .stderr(Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success())
+            .then_some(Self(directory))
+    }
+
+    /// A directory in it that is the server's own.
+    fn tablespace(&self) -> std::path::PathBuf {
+        let path = self.0.path().join("space");
+        std::fs::create_dir(&path).expect("everybody may");
+        give_to_server_user(&path);
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // What is not unmounted is in the way of nobody but of its directory's end.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// The error alone is planted in another test, which needs no right to mount.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_really_full_is_told_and_used_once_it_has_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("this user may not mount a small disk");
+        return;
+    };
+    let postgres = Postgres::start();
+    let space = disk.tablespace();
+    postgres
+        .execute(&format!(
+            "CREATE TABLESPACE small LOCATION '{}';
+             ALTER SYSTEM SET default_tablespace = 'small';
+             SELECT pg_reload_conf()",
+            space.display()
+        ))
+        .await;
+    let database = Database::in_server(&postgres.url()).await;
+    let replica = Replica::start_with(&database, &[SHORT_STORE_TIMEOUT]).await;
+    replica.wait_for_lines("Store answers", 1).await;
+    let (_, start) = remarks(&replica, 0);
+    let mut connection = PgConnection::connect(database.url())
+        .await
+        .expect("it runs");
+    connection
+        .execute(
+            "CREATE TABLE filling (bytes bytea);
+             ALTER TABLE filling ALTER bytes SET STORAGE PLAIN",
+        )
+        .await
+        .expect("there is room yet");
+    let fill = "INSERT INTO filling SELECT decode(repeat('00', 7000), 'hex')";
+    let told = loop {
+        if let Err(error) = connection.execute(fill).await {
+            break error.to_string();
+        }
+    };
+    assert!(told.contains("No space left"), "{told}");
+
+    let refused = send(replica.client(), 1, DEADLINE).await;
+    assert_store_unavailable(&refused.expect_err("there is no room for it"));
+    wait_for_health(&replica, ServingStatus::NotServing).await;
+    let line = replica.wait_for_line("Store unavailable").await;
+    assert!(line.contains("No space left"), "{line}");
+    assert_all_unavailable(ask_many(&replica, DEADLINE)).await;
+
+    connection
+        .execute("DROP TABLE filling")
+        .await
+        .expect("that needs no room");
+    wait_for_health(&replica, ServingStatus::Serving).await;
+    replica.wait_for_lines("Store answers", 2).await;
+    assert_few_lines(&replica, start);
+    assert_all_are_served(&replica, &database, COOL_DOWN).await;
+}
+
+/// Another user has made the schema; the one that serves may not change it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_change_the_schema_serves() {
+    let postgres = Postgres::start();
+    let database = Database::in_server(&postgres.url()).await;
+    drop(Replica::start(&database).await);
+    let mut owner = PgConnection::connect(database.url())
+        .await
+        .expect("it runs");
+    owner
+        .execute(
+            "CREATE ROLE otpd LOGIN;
+             GRANT SELECT, INSERT, UPDATE, DELETE
+             ON otp_record, otp_limit, otp_message, otp_index_key TO otpd;
+             GRANT SELECT ON otp_clock, otp_migrations TO otpd",
+        )
+        .await
+        .expect("a superuser may");
+    let url = database.url().replacen("postgres@", "otpd@", 1);
+    let replica = Replica::launch(&url, &database, &[]).await;
+    wait_for_health(&replica, ServingStatus::Serving).await;
+    assert_all_are_served(&replica, &database, COOL_DOWN).await;
 }

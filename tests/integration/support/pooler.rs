@@ -10,7 +10,7 @@ use std::{
 use rand::Rng as _;
 use tempfile::TempDir;
 
-use super::postgres::{as_server_user, server_user};
+use super::postgres::{as_server_user, give_to_server_user};
 
 /// A PgBouncer with nothing configured but its mode; killed when dropped.
 pub struct PgBouncer {
@@ -111,10 +111,4 @@ fn settings(address: SocketAddr, url: &str, mode: &str, users: &Path) -> String 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("a new directory takes files");
     give_to_server_user(path);
-}
-
-fn give_to_server_user(path: &Path) {
-    if let Some((user, group)) = server_user() {
-        std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may");
-    }
 }

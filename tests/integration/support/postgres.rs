@@ -183,10 +183,15 @@ fn directory() -> TempDir {
         tempfile::tempdir()
     };
     let directory = directory.expect("the temporary directory takes files");
-    if let Some((user, group)) = server_user() {
-        std::os::unix::fs::chown(directory.path(), Some(user), Some(group)).expect("root may");
-    }
+    give_to_server_user(directory.path());
     directory
+}
+
+/// Makes a file or directory the server's own.
+pub fn give_to_server_user(path: &Path) {
+    if let Some((user, group)) = server_user() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may");
+    }
 }
 
 fn run(directory: &Path, program: &str, arguments: &[&str]) {
@@ -221,7 +226,7 @@ pub fn as_server_user(program: &Path) -> Command {
 }
 
 /// The user and group that it must run as, where this process is root.
-pub fn server_user() -> Option<(u32, u32)> {
+fn server_user() -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
 
     let own = fs::metadata("/proc/self").ok()?;
