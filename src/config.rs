@@ -3,6 +3,7 @@
 
 mod callers;
 mod delivery;
+mod log;
 mod source;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub use log::{AuditLog, LogFormat, LogLevel};
 pub use source::{Changes, ConfigError, Variables, Written};
 
 use crate::{
@@ -82,6 +84,15 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which of otpd's own log lines there are.
     pub log_level: LogLevel,
+    /// How long a warning that repeats the one before it is left out of the log; nothing:
+    /// never.
+    #[serde(with = "humantime_serde")]
+    pub log_repeat_after: Duration,
+    /// Where the lines for auditors are: among all others, or in a file of their own, as
+    /// JSON.
+    ///
+    /// Default: `stdout`.
+    pub audit_log: AuditLog,
     /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
     /// that load balancers notice.
     #[serde(with = "humantime_serde")]
@@ -133,30 +144,6 @@ pub enum Environment {
     Production,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// The least important log lines that are still written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the usual levels")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    #[default]
-    Info,
-    Debug,
-    Trace,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -169,6 +156,8 @@ impl Default for Settings {
             operations_listen: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
+            log_repeat_after: Duration::from_secs(10),
+            audit_log: AuditLog::default(),
             shutdown_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(10),
             reload_interval: Duration::from_secs(5),
@@ -402,6 +391,20 @@ mod tests {
             ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
             ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
             ("[store]\nwriters = 0", ("", ""), "store.writers"),
+            (
+                "operations_listen = \"9464\"",
+                ("", ""),
+                "operations_listen",
+            ),
+            ("log_repeat_after = \"soon\"", ("", ""), "log_repeat_after"),
+            (
+                "[traces]\nendpoint = \"collector:4317\"",
+                ("", ""),
+                "traces.endpoint",
+            ),
+            ("[traces]\nsample = 1.5", ("", ""), "traces.sample"),
+            ("", ("OTPD_TRACES__SAMPLE", "-1"), "traces.sample"),
+            ("[traces]\nsamples = 1", ("", ""), "traces.samples"),
             ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
             (
                 "",

@@ -7,22 +7,28 @@ mod settings;
 mod tls;
 
 use std::{
+    future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;
 pub use tls::{TlsError, TlsSettings};
+
+/// The target of the lines for auditors, by which the log knows them.
+const AUDIT: &str = "otpd_audit";
 
 /// What a client says first (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
@@ -40,6 +46,10 @@ pub struct Peer {
 #[derive(Debug)]
 struct Connection {
     stream: Transport,
+    /// How long a client may take none of what it is sent.
+    patience: Duration,
+    /// When that is over; there only while it takes nothing.
+    given_up: Option<Pin<Box<Sleep>>>,
     /// What was read to see whether the client speaks at all.
     preface: Vec<u8>,
 }
@@ -55,6 +65,7 @@ impl Connection {
     async fn establish(
         stream: TcpStream,
         acceptor: Option<TlsAcceptor>,
+        patience: Duration,
         peer: &mut Peer,
     ) -> io::Result<Self> {
         // A reply is one small packet; it must not wait for another one to join it.
@@ -71,8 +82,30 @@ impl Connection {
         };
         Ok(Self {
             stream,
+            patience,
+            given_up: None,
             preface: Vec::new(),
         })
+    }
+
+    /// What came of writing, or the end of all patience. HTTP/2 itself cannot tell: its
+    /// own signs of life wait behind what the client does not take.
+    fn taken<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.given_up = None;
+            return written;
+        }
+        let patience = self.patience;
+        let given_up = self
+            .given_up
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        std::task::ready!(given_up.as_mut().poll(context));
+        let problem = "the client takes nothing of what it is sent";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)))
     }
 
     /// Waits until the client has begun to speak HTTP/2, or something else.
@@ -109,17 +142,19 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        };
+        self.taken(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+        };
+        self.taken(context, written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -134,10 +169,11 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let written = match &mut self.stream {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
-        }
+        };
+        self.taken(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -13,7 +13,7 @@ use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use hmac::{Hmac, Mac as _};
 use rand::{Rng, rngs::SysRng};
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::domain::{
     CallerName, LimitKey, LimitName, Purpose, Recipient, RecordKey, RequestIdentity,
@@ -22,6 +22,12 @@ use crate::domain::{
 const KEY_BYTES: usize = 32;
 const INDEX_ENTRY: &str = "index";
 const SEALING_PREFIX: &str = "seal.";
+
+// Ciphers and hashes, and with these HMAC, overwrite their keys when they go only where
+// their crates are asked to. Without that this does not compile.
+const fn overwrites_itself<T: ZeroizeOnDrop>() {}
+const _: () = overwrites_itself::<XChaCha20Poly1305>();
+const _: () = overwrites_itself::<Sha256>();
 
 /// The operating system's random source, which the rules draw from.
 pub type SystemRandom = rand::rand_core::UnwrapErr<SysRng>;

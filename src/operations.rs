@@ -1,11 +1,12 @@
-//! The listener for operators: what is measured, over plain HTTP.
+//! The listener for operators: what is measured, and the level of the log, over plain
+//! HTTP.
 //!
 //! It proves nobody's identity, so nothing that it shows is secret: no recipient, no
-//! code, no token.
+//! code, no token. What can be changed by it, can be from this machine alone.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -19,7 +20,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::metrics::Metrics;
+use crate::{config::LogLevel, metrics::Metrics, telemetry};
 
 /// How many connections there are at once; more wait. Scrapers need one each.
 const MOST_CONNECTIONS: usize = 32;
@@ -30,6 +31,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait after a connection could not be accepted, as where the process has
 /// no more files.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// More than any level is long.
+const MOST_BODY_BYTES: usize = 64;
 
 /// What a scraper says that takes the newer format.
 const OPEN_METRICS: &str = "application/openmetrics-text";
@@ -48,13 +52,13 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     loop {
         let permit = Arc::clone(&room).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, from)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
-            let connection = serve_connection(stream, metrics);
+            let connection = serve_connection(stream, from.ip(), metrics);
             // How it ended is for the operator to see at the other end.
             let _ = tokio::time::timeout(LONGEST_CONNECTION, connection).await;
             drop(permit);
@@ -62,10 +66,10 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, metrics: Arc<Metrics>) {
+async fn serve_connection(stream: TcpStream, from: IpAddr, metrics: Arc<Metrics>) {
     let service = service_fn(|request| {
         let metrics = Arc::clone(&metrics);
-        async move { Ok::<_, Infallible>(answer(&request, &metrics)) }
+        async move { Ok::<_, Infallible>(answer(request, from, &metrics).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -75,12 +79,53 @@ async fn serve_connection(stream: TcpStream, metrics: Arc<Metrics>) {
     let _ = connection.await;
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Reply {
+async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> Reply {
     match (request.uri().path(), request.method()) {
-        ("/metrics", &Method::GET | &Method::HEAD) => scrape(request, metrics),
+        ("/metrics", &Method::GET | &Method::HEAD) => scrape(&request, metrics),
         ("/metrics", _) => not_allowed("GET, HEAD"),
-        _ => reply(StatusCode::NOT_FOUND, TEXT, "there is /metrics\n"),
+        ("/log-level", &Method::GET) => told_level(),
+        ("/log-level", &Method::PUT) if may_change(from) => {
+            set_level(request.into_body(), from).await
+        }
+        ("/log-level", &Method::PUT) => reply(
+            StatusCode::FORBIDDEN,
+            TEXT,
+            "the level is set from this machine alone\n",
+        ),
+        ("/log-level", _) => not_allowed("GET, PUT"),
+        _ => reply(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /metrics and /log-level\n",
+        ),
     }
+}
+
+/// Whether somebody may change anything: on this machine alone, since nobody here proves
+/// who it is.
+fn may_change(from: IpAddr) -> bool {
+    from.to_canonical().is_loopback()
+}
+
+fn told_level() -> Reply {
+    let level = telemetry::level().map_or("none", LogLevel::name);
+    reply(StatusCode::OK, TEXT, format!("{level}\n"))
+}
+
+async fn set_level(body: Incoming, from: IpAddr) -> Reply {
+    let body = Limited::new(body, MOST_BODY_BYTES).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes);
+    let name = body.as_deref().unwrap_or_default();
+    let level = std::str::from_utf8(name).ok().map(str::trim);
+    let Some(level) = level.and_then(LogLevel::from_name) else {
+        let levels = LogLevel::ALL.map(LogLevel::name).join(", ");
+        let problem = format!("no level; there are {levels}\n");
+        return reply(StatusCode::BAD_REQUEST, TEXT, problem);
+    };
+    telemetry::set_level(level);
+    let name = level.name();
+    tracing::warn!(target: telemetry::AUDIT, level = name, %from, "[OTP AUDIT] Log level set");
+    told_level()
 }
 
 /// Everything that is measured, in the format that the scraper takes.
@@ -114,4 +159,27 @@ fn reply(status: StatusCode, format: HeaderValue, body: impl Into<Bytes>) -> Rep
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, format);
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_may_change_anything() {
+        for (from, may) in [
+            ("127.0.0.1", true),
+            ("127.1.2.3", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("192.168.1.1", false),
+            ("203.0.113.7", false),
+            ("::ffff:10.0.0.1", false),
+            ("fe80::1", false),
+            ("0.0.0.0", false),
+        ] {
+            assert_eq!(may_change(from.parse().unwrap()), may, "{from}");
+        }
+    }
 }

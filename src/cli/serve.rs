@@ -21,7 +21,8 @@ use crate::{
     server::{self, Again, Loaded, Reload, ServerError},
     shutdown::{Hangups, Signals},
     store::{SqliteStore, Store, StoreError},
-    telemetry, traces,
+    telemetry::{self, LogSettings},
+    traces,
 };
 
 pub(super) fn serve(file: Option<&Path>) -> Outcome {
@@ -45,7 +46,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         let operations_address = operations
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
-        telemetry::start(settings.log_format, settings.log_level);
+        start_log(settings)?;
         traces::start(&settings.traces).map_err(Failure::usage)?;
         let environment = match (settings.environment, &config.callers) {
             (Environment::Production, _) => "Production environment",
@@ -79,6 +80,17 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             })?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn start_log(settings: &Settings) -> Result<(), Failure> {
+    let log = LogSettings {
+        format: settings.log_format,
+        level: settings.log_level,
+        audit: settings.audit_log.clone(),
+        repeat_after: settings.log_repeat_after,
+    };
+    telemetry::start(&log)
+        .map_err(|error| Failure::usage(format!("audit_log: cannot be opened: {error}")))
 }
 
 async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -7,6 +7,7 @@ use std::{
 
 use config::{File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 pub use crate::tables::{Table, list};
 
@@ -22,12 +23,16 @@ const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS
 const SECRETS: [&str; 2] = ["database_url", "keys"];
 
 /// Keys and tables that keep their value until otpd starts again.
-const FIXED: [&str; 11] = [
+const FIXED: [&str; 15] = [
     "listen",
+    "operations_listen",
     "environment",
     "development_remote",
     "database_url",
     "log_format",
+    "log_repeat_after",
+    "audit_log",
+    "traces",
     "reflection",
     "shutdown_wait",
     "shutdown_grace",
@@ -236,6 +241,8 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, Co
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let name = path.display().to_string();
     let text = files::read_text(path).map_err(|error| ConfigError::new(&name, error))?;
+    // It may hold secrets.
+    let text = Zeroizing::new(text);
     let file = File::from_str(&text, FileFormat::Toml);
     let built = config::Config::builder().add_source(file).build();
     let table = built.and_then(|config| config.cache.into_table());
@@ -259,6 +266,7 @@ fn insert_secret(
     }
     let text = files::read_text(Path::new(path))
         .map_err(|error| ConfigError::new(named_by, format!("cannot read {path}: {error}")))?;
+    let text = Zeroizing::new(text);
     let value = Value::new(Some(&named_by.to_owned()), text.trim_end().to_owned());
     root.insert(key.to_owned(), value);
     Ok(())

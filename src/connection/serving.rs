@@ -29,7 +29,7 @@ use tonic::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    Connection, ConnectionSettings, Peer,
+    AUDIT, Connection, ConnectionSettings, Peer,
     crowd::{Crowd, Full},
 };
 
@@ -49,7 +49,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// protocol: with more of them the connection ends (CVE-2023-44487, "rapid reset", and
 /// CVE-2025-8671, "made you reset").
 const MAX_RESETS: usize = 20;
-const MAX_FAULTS: usize = 128;
+const MAX_FAULTS: usize = 1_024;
 
 /// Far enough away to be never.
 const NEVER: Duration = Duration::from_hours(24 * 365);
@@ -200,7 +200,10 @@ async fn attend<S>(
                     return;
                 }
                 let now = Instant::now();
-                if now >= aged_at || now >= activity.idle_since() + max_idle {
+                let is_old = now >= aged_at;
+                if is_old || now >= activity.idle_since() + max_idle {
+                    let why = if is_old { "old" } else { "idle" };
+                    tracing::debug!(from = %address, why, "[OTP] Connection asked to end");
                     cut_off_at = Some(now + bounds.age_grace);
                     connection.as_mut().graceful_shutdown();
                 }
@@ -218,15 +221,16 @@ async fn establish(
 ) -> Option<Connection> {
     let until = Instant::now() + terms.bounds.handshake_timeout;
     let tls = terms.acceptor.is_some();
-    let established = Connection::establish(stream, terms.acceptor.clone(), peer);
+    let patience = terms.bounds.keepalive_timeout;
+    let established = Connection::establish(stream, terms.acceptor.clone(), patience, peer);
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(cause)) if tls => {
-            tracing::warn!(from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
+            tracing::warn!(target: AUDIT, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
             return None;
         }
         Err(_) if tls => {
-            tracing::warn!(from = %address, "[OTP AUDIT] TLS handshake took too long");
+            tracing::warn!(target: AUDIT, from = %address, "[OTP AUDIT] TLS handshake took too long");
             return None;
         }
         Ok(Err(_)) | Err(_) => return None,
@@ -337,6 +341,7 @@ impl Refusals {
             Full::Address => "connections.max_per_address",
         };
         tracing::warn!(
+            target: AUDIT,
             from = %address,
             bound,
             refused = self.untold,

@@ -34,7 +34,8 @@ pub struct ConnectionSettings {
     /// How often one that says nothing is asked whether anybody is still there.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
-    /// How long the answer to that may take.
+    /// How long the answer to that may take, and how long a client may take none of what
+    /// it is sent.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
 }

@@ -18,6 +18,9 @@ use crate::{
     traces::Span,
 };
 
+/// The target of the lines for auditors, by which the log knows them.
+const AUDIT: &str = "otpd_audit";
+
 /// What marks the lines of an RPC.
 const fn mark(rpc: Rpc) -> &'static str {
     match rpc {
@@ -60,7 +63,7 @@ impl Journal {
     pub fn turned_away(rpc: Rpc, from: Option<SocketAddr>, unknown: Unknown, answers: &Answers) {
         answers.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
-        tracing::warn!(%rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
+        tracing::warn!(target: AUDIT, %rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
     }
 
     /// The masked recipient, once it is known.
@@ -168,7 +171,7 @@ impl Journal {
         if reply.failures_reset {
             let caller = &self.caller.name;
             self.answers.reset(caller);
-            tracing::warn!(%caller, recipient, "[OTP AUDIT] Failures reset");
+            tracing::warn!(target: AUDIT, %caller, recipient, "[OTP AUDIT] Failures reset");
         }
     }
 
@@ -212,7 +215,7 @@ impl Journal {
             ServiceError::PurposeNotAllowed(_)
             | ServiceError::DestinationBlocked
             | ServiceError::ResetNotAllowed => {
-                tracing::warn!(%rpc, %caller, recipient, reason, "[OTP AUDIT] Request refused");
+                tracing::warn!(target: AUDIT, %rpc, %caller, recipient, reason, "[OTP AUDIT] Request refused");
             }
             cause => {
                 tracing::info!(%rpc, %caller, recipient, reason, %cause, "{mark} Request refused");

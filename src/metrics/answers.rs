@@ -293,3 +293,47 @@ fn shut_labels(callers: &Names) -> [Label; 2] {
         ("caller", Arc::clone(callers)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one table of reasons.
+    const TABLE: &str = include_str!("../grpc/status.rs");
+
+    #[test]
+    fn every_reason_of_the_contract_is_an_answer() {
+        let texts = TABLE.split('"').skip(1).step_by(2);
+        let is_reason = |text: &&str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
+        let reasons: Vec<&str> = texts.filter(is_reason).collect();
+        assert!(reasons.len() >= 17, "{reasons:?}");
+        for reason in reasons {
+            assert_eq!(Answer::refused(reason).name(), reason);
+        }
+        assert_eq!(Answer::refused("SOMETHING_NEW").name(), "other");
+    }
+
+    #[test]
+    fn answers_are_named_as_they_are_numbered() {
+        for (answer, name) in [
+            (Answer::SENT, "sent"),
+            (Answer::RESENT, "resent"),
+            (Answer::GIVEN_TO_CALLER, "given_to_caller"),
+            (Answer::VERIFIED, "verified"),
+            (Answer::WRONG_CODE, "wrong_code"),
+            (Answer::EXPIRED, "expired"),
+            (Answer::ATTEMPTS_EXHAUSTED, "attempts_exhausted"),
+            (Answer::NOT_FOUND, "not_found"),
+            (Answer::CANCELLED, "cancelled"),
+            (Answer::NOTHING_TO_CANCEL, "nothing_to_cancel"),
+            (Answer::TOLD, "told"),
+        ] {
+            assert_eq!(answer.name(), name);
+        }
+    }
+}

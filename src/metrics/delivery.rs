@@ -1,7 +1,8 @@
 //! Messages on their way, and the codes that arrived.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use super::{
     grid::{Grid, Label},
     known, number_of,
 };
-use crate::domain::{Channel, Country, ErrorClass};
+use crate::domain::{ChallengeNonce, Channel, Country, ErrorClass};
 
 /// From a tenth of a second, in which a near gateway takes a message, to the end of a
 /// code's longest life.
@@ -63,6 +64,7 @@ pub struct DeliveryMetrics {
     tables: Arc<RwLock<Tables>>,
     delays: Arc<Histograms>,
     ended: Arc<Counters<1>>,
+    recent: Arc<OnceLock<Recent>>,
 }
 
 /// What depends on the names that are known.
@@ -72,6 +74,43 @@ struct Tables {
     verified: Counters<3>,
     attempts: Counters<3>,
     durations: Histograms,
+}
+
+impl Tables {
+    fn count_sent(&self, provider: usize, channel: Channel, country: Country) {
+        let place = [channel as usize, country.number(), provider];
+        self.sent.at(place).inc();
+    }
+}
+
+/// How many codes a generation of [`Recent`] has: some megabytes at most.
+const GENERATION: usize = 32_768;
+
+/// Which provider, by its number, took the last message of a code; of the last codes
+/// that were not verified yet.
+#[derive(Debug, Default)]
+struct Recent(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<[u8; 16], (usize, Channel)>,
+    old: HashMap<[u8; 16], (usize, Channel)>,
+}
+
+impl Recent {
+    fn note(&self, challenge: ChallengeNonce, by: (usize, Channel)) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.young.len() >= GENERATION {
+            all.old = std::mem::take(&mut all.young);
+        }
+        all.young.insert(challenge.0, by);
+    }
+
+    fn take(&self, challenge: ChallengeNonce) -> Option<(usize, Channel)> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = all.old.remove(&challenge.0);
+        all.young.remove(&challenge.0).or(old)
+    }
 }
 
 impl Default for DeliveryMetrics {
@@ -137,6 +176,7 @@ impl DeliveryMetrics {
             tables: Arc::new(RwLock::new(tables)),
             delays: Arc::new(delays),
             ended: Arc::new(ended),
+            recent: Arc::default(),
         }
     }
 
@@ -174,21 +214,55 @@ impl DeliveryMetrics {
         });
     }
 
-    /// A provider has taken a message, so long after it was written.
-    pub fn sent(&self, provider: &str, channel: Channel, country: Country, delay: Duration) {
+    /// Remembers from now on what is [`sent`](Self::sent), so that who delivered a code
+    /// is known at once where the same replica verifies it.
+    pub fn remember(&self) {
+        self.recent.get_or_init(Recent::default);
+    }
+
+    /// A provider has taken a message of that challenge, so long after it was written.
+    pub fn sent(
+        &self,
+        challenge: ChallengeNonce,
+        provider: &str,
+        channel: Channel,
+        country: Country,
+        delay: Duration,
+    ) {
         self.delays
             .at([channel as usize])
             .observe(delay.as_secs_f64());
-        self.given(provider, channel, country);
+        self.with(|tables| {
+            let provider = number_of(tables.sent.names(2), provider);
+            tables.count_sent(provider, channel, country);
+            if let Some(recent) = self.recent.get() {
+                recent.note(challenge, (provider, channel));
+            }
+        });
     }
 
     /// A code is on its way by somebody who writes down no attempts.
     pub fn given(&self, provider: &str, channel: Channel, country: Country) {
         self.with(|tables| {
             let provider = number_of(tables.sent.names(2), provider);
-            let place = [channel as usize, country.number(), provider];
-            tables.sent.at(place).inc();
+            tables.count_sent(provider, channel, country);
         });
+    }
+
+    /// A code was verified. Says whether it is known, and so counted, who had delivered
+    /// it.
+    pub fn verified_here(&self, challenge: ChallengeNonce, country: Country) -> bool {
+        let recent = self.recent.get();
+        let Some((provider, channel)) = recent.and_then(|recent| recent.take(challenge)) else {
+            return false;
+        };
+        self.with(|tables| {
+            // Another configuration may have fewer.
+            let provider = provider.min(tables.verified.names(2).len() - 1);
+            let place = [channel as usize, country.number(), provider];
+            tables.verified.at(place).inc();
+        });
+        true
     }
 
     /// A code was verified that this provider had delivered.
@@ -225,4 +299,37 @@ fn attempts_labels(providers: &Names) -> [Label; 3] {
         channels(),
         ("result", fixed(RESULTS)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce(number: usize) -> ChallengeNonce {
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&number.to_be_bytes());
+        ChallengeNonce(nonce)
+    }
+
+    #[test]
+    fn the_last_provider_of_a_recent_code_is_known_once() {
+        let recent = Recent::default();
+        recent.note(nonce(1), (1, Channel::Sms));
+        recent.note(nonce(1), (2, Channel::Voice));
+        assert_eq!(recent.take(nonce(1)), Some((2, Channel::Voice)));
+        assert_eq!(recent.take(nonce(1)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let recent = Recent::default();
+        for number in 0..GENERATION * 5 {
+            recent.note(nonce(number), (0, Channel::Sms));
+        }
+        let all = recent.0.lock().unwrap();
+        assert!(all.young.len() + all.old.len() <= GENERATION * 2);
+        drop(all);
+        assert!(recent.take(nonce(GENERATION * 5 - 1)).is_some());
+        assert!(recent.take(nonce(0)).is_none());
+    }
 }

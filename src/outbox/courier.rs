@@ -314,7 +314,13 @@ impl Courier {
         let country = recipient.map_or(Country::NONE, Country::of);
         let delay = message.created_at.until(attempt.ended_at);
         let metrics = &self.tools.metrics;
-        metrics.sent(&attempt.provider, message.channel, country, delay);
+        metrics.sent(
+            message.challenge,
+            &attempt.provider,
+            message.channel,
+            country,
+            delay,
+        );
     }
 
     /// Writes what became of a message.
@@ -352,6 +358,7 @@ fn report(gateway: &Gateway, admission: Admission<'_>, result: &Result<Accepted,
         Some(Change::Opened) => {
             let pause = gateway.options.breaker.pause;
             tracing::error!(
+                target: "otpd_change",
                 provider,
                 ?pause,
                 "[OTP] Provider is down and left alone for a while"

@@ -17,6 +17,7 @@ use crate::{
     metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
     service::{Conversions, Verified},
     store::{Census, RecordStore as _, Store, StoreError, availability::Availability},
+    telemetry,
 };
 
 /// How long there is between two looks at how much there is, at least.
@@ -151,6 +152,12 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
         },
     );
     watch_census(metrics, &parts.census);
+    metrics.watch(
+        Kind::Counter,
+        "otpd_log_lines_suppressed",
+        "Repeated lines that were left out of the log",
+        vec![series([], || Some(number(telemetry::lines_left_out())))],
+    );
 }
 
 fn watch_census(metrics: &mut Metrics, newest: &Newest) {

@@ -128,11 +128,11 @@ impl Parts {
         };
         let outbox = Outbox::new(tools.clone(), settings.delivery.clone());
         let (running, ending) = (TaskTracker::new(), CancellationToken::new());
-        let (conversions, verified) = Conversions::new(metrics.delivery.clone());
-        let conversions = if observed {
-            conversions
+        let (conversions, verified) = if observed {
+            let (conversions, verified) = Conversions::new(metrics.delivery.clone());
+            (conversions, Some(verified))
         } else {
-            Conversions::unobserved()
+            (Conversions::unobserved(), None)
         };
         let use_cases = UseCases {
             tools,
@@ -156,18 +156,19 @@ impl Parts {
         let interval = settings.store.sweep_interval;
         let sweeper = sweep(Arc::clone(&store), availability.clone(), interval);
         let census = observe::Newest::default();
-        let looking = observe::run(
-            metrics.delivery.clone(),
-            Arc::clone(&store),
-            availability.clone(),
-            verified,
-            Arc::clone(&census),
-        );
+        let (delivery, looked_at) = (metrics.delivery.clone(), Arc::clone(&store));
+        let (asked, newest) = (availability.clone(), Arc::clone(&census));
+        let looking = async move {
+            match verified {
+                Some(verified) => observe::run(delivery, looked_at, asked, verified, newest).await,
+                None => std::future::pending().await,
+            }
+        };
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
-                () = looking, if observed => Ok(()),
+                () = looking => Ok(()),
             }
         });
         let parts = Self {

@@ -56,6 +56,10 @@ impl Reload {
             tokio::select! {
                 () = self.hangups.next() => {
                     tracing::info!("[OTP] SIGHUP: reading the configuration again");
+                    // Whoever rotates logs says so by this signal.
+                    if let Err(error) = telemetry::reopen() {
+                        tracing::error!(%error, "[OTP] The audit log could not be opened again");
+                    }
                     self.reload(&mut running).await;
                     unsettled = None;
                 }
@@ -93,6 +97,7 @@ impl Reload {
         });
         match outcome {
             Err(problem) => tracing::error!(
+                target: telemetry::AUDIT,
                 problem,
                 "[OTP AUDIT] Configuration refused, the one before stays in force"
             ),
@@ -118,7 +123,7 @@ fn report(changes: &Changes, files: &[PathBuf]) {
         return;
     }
     let (keys, files) = (told(&changes.keys), told(&files));
-    tracing::info!(keys, files, "[OTP AUDIT] Configuration reloaded");
+    tracing::info!(target: telemetry::AUDIT, keys, files, "[OTP AUDIT] Configuration reloaded");
 }
 
 /// Names with commas between; of very many the first.

@@ -1,8 +1,9 @@
 //! How many of the codes that were sent are verified, and who had delivered those.
 //!
-//! Whoever verifies a code need not have sent it, and its record does not say who did.
-//! So verified codes are gathered, and once in a while the messages of all of them are
-//! looked up by one statement, off the way of every request.
+//! A replica remembers for a while what it sent itself. But whoever verifies a code need
+//! not have sent it, and its record does not say who did. So the others are gathered, and
+//! once in a while the messages of all of them are looked up by one statement, off the way
+//! of every request.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -93,6 +94,7 @@ impl Conversions {
 
     /// Counts in `metrics`. What is verified is to be given to [`Conversions::count`].
     pub fn new(metrics: DeliveryMetrics) -> (Self, mpsc::Receiver<Verified>) {
+        metrics.remember();
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         let conversions = Self {
             metrics,
@@ -122,6 +124,9 @@ impl Conversions {
         let country = Country::of(recipient);
         if caller.delivers {
             return self.metrics.verified(CALLER, channel, country);
+        }
+        if self.metrics.verified_here(challenge.nonce, country) {
+            return;
         }
         let verified = Verified {
             challenge,

@@ -1,6 +1,6 @@
 //! What can go wrong with a request.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{
     callers::Unknown,
@@ -57,7 +57,7 @@ pub enum ServiceError {
     #[error("this caller may not reset failures; leave reset_failures unset")]
     ResetNotAllowed,
     /// The cool-down since the last send is not over.
-    #[error("a code was sent a moment ago; send again in {} s", wait.as_secs_f64())]
+    #[error("a code was sent a moment ago; send again in {}", Seconds(*wait))]
     ResendTooSoon {
         /// How long it still lasts.
         wait: Duration,
@@ -65,19 +65,19 @@ pub enum ServiceError {
         live: Option<(ChallengeId, Timestamp)>,
     },
     /// A limit on sends leaves no room.
-    #[error("the limit {} is reached; send again in {} s", .0.limit.key(), .0.wait.as_secs_f64())]
+    #[error("the limit {} is reached; send again in {}", .0.limit.key(), Seconds(.0.wait))]
     SendLimit(Exceeded),
     /// A limit on wrong answers leaves no room.
-    #[error("the limit {} is reached; try again in {} s", .0.limit.key(), .0.wait.as_secs_f64())]
+    #[error("the limit {} is reached; try again in {}", .0.limit.key(), Seconds(.0.wait))]
     VerifyLimit(Exceeded),
     /// Too many wrong answers: the next one has to wait.
-    #[error("too many wrong answers; try again in {} s", wait.as_secs_f64())]
+    #[error("too many wrong answers; try again in {}", Seconds(*wait))]
     VerifyDelayed {
         /// How long.
         wait: Duration,
     },
     /// Far too many wrong answers: the record is shut.
-    #[error("far too many wrong answers; shut until they are reset, or for {} s", wait.as_secs_f64())]
+    #[error("far too many wrong answers; shut until they are reset, or for {}", Seconds(*wait))]
     VerifyLocked {
         /// How long.
         wait: Duration,
@@ -139,6 +139,39 @@ impl ServiceError {
             Self::VerifyLocked { wait }
         } else {
             Self::VerifyDelayed { wait }
+        }
+    }
+}
+
+/// A wait as people read it: whole milliseconds, in seconds. A number of seconds with a
+/// fraction would be written as 1.6989999999999998 at times.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.0.as_secs(), self.0.subsec_millis());
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        write!(formatter, "{text} s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_told_in_whole_milliseconds() {
+        for (milliseconds, told) in [
+            (1_699, "1.699 s"),
+            (1_600, "1.6 s"),
+            (30_000, "30 s"),
+            (0, "0 s"),
+            (2_591_999_780, "2591999.78 s"),
+        ] {
+            let wait = Duration::from_millis(milliseconds);
+            let error = ServiceError::VerifyDelayed { wait };
+            let expected = format!("too many wrong answers; try again in {told}");
+            assert_eq!(error.to_string(), expected);
         }
     }
 }

@@ -105,7 +105,7 @@ impl Monitor {
                     self.answers.send_replace(false);
                     let cause = error.to_string();
                     if causes.is_news(&cause) {
-                        tracing::error!(%cause, "[OTP] Store unavailable");
+                        tracing::error!(target: "otpd_change", %cause, "[OTP] Store unavailable");
                     }
                 }
             }

@@ -114,6 +114,7 @@ fn resource() -> Resource {
         known.push(KeyValue::new("host.name", host.trim().to_owned()));
     }
     let named = std::env::var("OTEL_SERVICE_NAME").ok();
+    let named = named.filter(|name| !name.is_empty());
     Resource::builder()
         .with_attributes(known)
         .with_service_name(named.unwrap_or_else(|| "otpd".to_owned()))
@@ -133,7 +134,7 @@ impl SpanExporter for Outlet {
         let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(cause) if !failed_before => {
-                tracing::warn!(%cause, "[OTP] Spans are lost: the collector does not take them");
+                tracing::warn!(target: "otpd_change", %cause, "[OTP] Spans are lost: the collector does not take them");
             }
             Ok(()) if failed_before => tracing::info!("[OTP] The collector takes spans again"),
             _ => {}

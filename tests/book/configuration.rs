@@ -177,6 +177,7 @@ fn kind(sources: &Sources, shape: &Shape) -> String {
         ("Region", _) => "region, such as `RU`",
         ("Locale", _) => "language, such as `ru`",
         ("Destination", _) => "region, prefix, `email` or `*`",
+        ("AuditLog", _) => "`stdout`, or a file",
         ("TokenDigest", _) => "64 hexadecimal digits",
         (name, _) => {
             // A type of the code's own, which its name tells: `CallerName` is a caller name.

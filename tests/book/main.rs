@@ -6,4 +6,5 @@ mod configuration;
 mod links;
 mod page;
 mod source;
+mod threats;
 mod versions;

@@ -70,7 +70,12 @@ impl Sources {
                     self.structures.insert(name, item);
                 }
             }
-            Item::Enum(item) if derives(&item.attrs, "Deserialize") => {
+            // One that is made of a text by hand is not a choice of its variants' names.
+            Item::Enum(item)
+                if derives(&item.attrs, "Deserialize")
+                    && !has_serde(&item.attrs, "from")
+                    && !has_serde(&item.attrs, "try_from") =>
+            {
                 self.choices.insert(item.ident.to_string(), item);
             }
             Item::Impl(item) => {

@@ -77,7 +77,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "callers", "delivery", "domain", "keys", "metrics", "store", "traces",
         ],
     ),
-    ("operations", &["metrics"]),
+    ("operations", &["config", "metrics", "telemetry"]),
     ("metrics", &["domain"]),
     ("traces", &[]),
     ("callers", &["domain"]),
@@ -102,7 +102,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     ("store", &["domain", "metrics", "traces"]),
     ("delivery", &["domain", "files", "tables", "traces"]),
     ("tables", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "traces"]),
     ("shutdown", &[]),
 ];
 

@@ -1,5 +1,6 @@
 //! Tests that drive the real thing. One program, so that it is linked once.
 
+mod aging;
 mod bad_codes;
 mod bad_frames;
 mod bad_input;
@@ -10,12 +11,16 @@ mod command_line;
 mod conformance;
 mod cool_down;
 mod guessing;
+mod hostile;
 mod idempotency;
 mod imports;
 mod key_rotation;
+mod kubernetes;
 mod limit_races;
+mod log_control;
 mod log_lines;
 mod main_job;
+mod metrics;
 mod observability;
 mod outage;
 mod outbox;
@@ -37,3 +42,4 @@ mod secrecy;
 mod support;
 mod sweeping;
 mod test_recipients;
+mod traces;

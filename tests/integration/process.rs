@@ -9,8 +9,9 @@ use otpd::{
 use sqlx::Connection as _;
 use tokio::task::JoinSet;
 use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_types::StatusExt as _;
 
-use crate::support::{Database, Kind, Replica, otpd, run};
+use crate::support::{Database, Kind, Refusal, Replica, otpd, run};
 
 const PHONE: &str = "+79991234567";
 /// Has otpd look for its key file where it does by default: beside the SQLite file,
@@ -260,6 +261,43 @@ async fn a_second_signal_aborts_what_runs() {
     for call in calls.join_all().await {
         call.expect_err("its server is gone");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_answered_in_the_grace_is_sent_elsewhere() {
+    let database = Database::postgres().await;
+    let short = [
+        ("OTPD_SHUTDOWN_GRACE", "10ms"),
+        ("OTPD_STORE__TIMEOUT", VERY_LONG),
+    ];
+    let replica = Replica::start_with(&database, &short).await;
+    let lock = database.lock_records().await;
+    let mut client = replica.client();
+    let call = tokio::spawn(async move {
+        let request = SendOtpRequest {
+            recipient: PHONE.to_owned(),
+            ..Default::default()
+        };
+        client.send_otp(request).await
+    });
+    replica.wait_for_line("Request received rpc=SendOtp").await;
+    replica.signal("TERM");
+    let status = call
+        .await
+        .expect("it does not panic")
+        .expect_err("there was no time");
+    let refusal = Refusal::of(&status);
+    assert_eq!(
+        (refusal.code, refusal.reason.as_str()),
+        (tonic::Code::Unavailable, "SHUTTING_DOWN")
+    );
+    let details = status.get_error_details();
+    assert!(details.retry_info().is_some(), "{details:?}");
+    replica.wait_for_line("did not end in time").await;
+    lock.close().await.expect("the lock is given up");
+    let (status, log) = replica.end().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("reason=SHUTTING_DOWN"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

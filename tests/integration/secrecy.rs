@@ -1,4 +1,4 @@
-//! What a stolen database, a dump of it or a log shows: no code and no recipient,
+//! What a stolen database, a dump of it, a log or the metrics show: no code and no recipient,
 //! whatever was asked, mistyped or refused.
 
 mod planted;
@@ -17,7 +17,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Response, Status, transport::Channel};
 
-use crate::support::{Database, Kind, Replica, Secrets};
+use crate::support::{Database, Kind, OPERATIONS, Replica, Secrets};
 
 /// Ten digits, which do not turn up by chance.
 const LONG_CODES: (&str, &str) = ("OTPD_POLICY__CODE_LENGTH", "10");
@@ -295,7 +295,8 @@ pub fn search(database: &Database, secrets: &Secrets) -> Vec<(String, BTreeSet<S
 async fn nothing_is_shown(kind: Kind, log_format: &str) {
     let database = Database::new(kind).await;
     let format = ("OTPD_LOG_FORMAT", log_format);
-    let replica = Replica::start_with(&database, &[LONG_CODES, TALKATIVE, format]).await;
+    let replica =
+        Replica::start_with(&database, &[LONG_CODES, TALKATIVE, OPERATIONS, format]).await;
     let mut traffic = Traffic::default();
     let talks = tokio::join!(
         talk(&replica, 0..250),
@@ -309,6 +310,10 @@ async fn nothing_is_shown(kind: Kind, log_format: &str) {
     let records = database.number("SELECT count(*) FROM otp_record").await;
     assert_eq!(records, 1_000);
 
+    let scrape = replica.scrape().await.text;
+    assert!(scrape.contains("otpd_codes_sent_total{"));
+    let found = traffic.secrets.in_text(&scrape);
+    assert!(found.is_empty(), "the metrics show {found:?}");
     for (place, found) in search(&database, &traffic.secrets) {
         assert!(found.is_empty(), "{place} shows {found:?}");
     }

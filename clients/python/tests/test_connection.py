@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 import trustme
 
@@ -170,6 +173,37 @@ def test_a_token_never_crosses_the_network_in_plain_text(address: str | list[str
 def test_a_token_may_stay_on_this_machine(address: str | list[str]) -> None:
     Client(address, token=TOKEN)
     assert all(is_loopback(target) for target in targets(address))
+
+
+async def test_each_attempt_carries_what_the_caller_adds() -> None:
+    seen: list[dict[str, str | bytes]] = []
+
+    class Listening(grpc.ServerInterceptor):
+        def intercept_service(self, _goes_on: object, details: grpc.HandlerCallDetails) -> None:
+            # Nobody serves the method, so each call fails when it has been seen.
+            seen.append(dict(details.invocation_metadata))
+
+    server = grpc.server(ThreadPoolExecutor(1), interceptors=[Listening()])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    turns = itertools.count()
+
+    def added() -> dict[str, str]:
+        return {"traceparent": f"turn-{next(turns)}"}
+
+    once = RetryPolicy(max_attempts=1)
+    try:
+        with Client(address, token=TOKEN, metadata=added, retry=once) as client:
+            with pytest.raises(otpd.OtpError):
+                client.send(PHONE)
+        async with AsyncClient(address, token=TOKEN, metadata=added, retry=once) as other:
+            with pytest.raises(otpd.OtpError):
+                await other.send(PHONE)
+    finally:
+        server.stop(None)
+    calls = [one for one in seen if "traceparent" in one]
+    assert [one["traceparent"] for one in calls] == ["turn-0", "turn-1"]
+    assert {one["authorization"] for one in calls} == {f"Bearer {TOKEN}"}
 
 
 def test_addresses_become_targets() -> None:

@@ -561,13 +561,17 @@ PROCESS = Section(
             "Since the process started.",
             (Query(f'time() - process_start_time_seconds{{job="otpd", {HERE}}}', "{{instance}}"),),
             unit="s",
-            width=12,
         ),
         Panel(
             "Versions",
             "Replicas of each.",
             (Query(f"count by (version) (otpd_build_info{{{HERE}}})", "{{version}}"),),
-            width=12,
+        ),
+        Panel(
+            "Log lines left out",
+            "Per second: warnings that repeat themselves.",
+            (Query(rate("otpd_log_lines_suppressed_total", HERE, "instance"), "{{instance}}"),),
+            unit="ops",
         ),
     ),
 )

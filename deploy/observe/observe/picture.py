@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -13,12 +14,14 @@ from .answers import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
 
     from .answers import Line
     from .show import Event
+
+# Where the same pictures go for who cannot see an SVG.
+PICTURES = Path(__file__).resolve().parents[3] / "target/observe/pictures"
 
 # Inches, at 72 points each.
 WIDTH = 17.0
@@ -50,14 +53,16 @@ def draw(
     events: Sequence[Event],
     start: float,
     end: float,
+    *,
     file: Path,
+    title: str = "otpd",
 ) -> None:
     """All panels, each where the dashboard has it; a text is the head of a section."""
     mpl.rcParams.update(
         {
             "font.family": "DejaVu Sans",
             "font.size": 7.5,
-            "svg.fonttype": "path",
+            "svg.fonttype": "none",
             # The same ids at each run.
             "svg.hashsalt": "otpd",
             "text.color": TEXT,
@@ -71,7 +76,7 @@ def draw(
     height = HEAD + units * UNIT_HEIGHT + 0.1
     figure = Figure(figsize=(WIDTH, height), facecolor=GROUND)
     canvas = Canvas(figure, height, events, start, end)
-    canvas.head()
+    canvas.head(title)
     top = 0
     for one in shown:
         if isinstance(one, str):
@@ -80,7 +85,9 @@ def draw(
             canvas.panel(one)
             top = max(top, one.panel["gridPos"]["y"] + one.panel["gridPos"]["h"])
     figure.savefig(file, facecolor=GROUND, metadata={"Date": None})
-    figure.savefig(file.with_suffix(".png"), facecolor=GROUND, dpi=80)
+    look_at = PICTURES / file.with_suffix(".png").name
+    look_at.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(look_at, facecolor=GROUND, dpi=80)
 
 
 class Canvas:
@@ -95,9 +102,9 @@ class Canvas:
         self._start = start
         self._end = end
 
-    def head(self) -> None:
+    def head(self, title: str) -> None:
         """The title, and what happened meanwhile."""
-        self._text(0.12, 0.34, "otpd", size=17, weight="bold")
+        self._text(0.12, 0.34, title, size=17, weight="bold")
         happened = "   ".join(
             f"{clock(event.start - self._start)} {event.name}" for event in self._events
         )
@@ -176,15 +183,15 @@ class Canvas:
         [mapping] = one.panel["fieldConfig"]["defaults"]["mappings"]
         lines = sorted(one.lines, key=lambda line: line.name, reverse=True)
         for row, line in enumerate(lines):
-            for moment, value in line.values:
+            for begin, last, value in spells(line):
                 state = mapping["options"][f"{value:g}"]
                 axes.barh(
                     row,
-                    1.02,
-                    left=moment - self._start,
+                    last - begin + 1,
+                    left=begin - self._start,
                     height=0.62,
                     color=COLOURS[state["color"]],
-                    alpha=0.8,
+                    alpha=0.85,
                     lw=0,
                 )
         axes.set_yticks(range(len(lines)), [line.name for line in lines])
@@ -193,6 +200,9 @@ class Canvas:
 
     def _names(self, axes: Axes, one: Answered, width: float) -> None:
         lines = ordered(one.lines)
+        # What was nought all the time is there, but says nothing.
+        moved = [line for line in lines if any(value for _, value in line.values)]
+        lines = moved or lines
         handles = [
             mpl.lines.Line2D([], [], color=colour_of(number), lw=2.2)
             for number in range(min(len(lines), MOST_NAMES))
@@ -268,6 +278,18 @@ class Canvas:
             color=style.get("colour", TEXT),
             ha=style.get("align", "left"),
         )
+
+
+def spells(line: Line) -> list[tuple[float, float, float]]:
+    """From when to when a series had which value, at a value each second."""
+    found: list[tuple[float, float, float]] = []
+    for moment, value in line.values:
+        begin, last, held = found[-1] if found else (moment, -1.0, value)
+        if found and held == value and moment - last < 1.5:
+            found[-1] = (begin, moment, value)
+        else:
+            found.append((moment, moment, value))
+    return found
 
 
 def ordered(lines: Sequence[Line]) -> list[Line]:

@@ -39,6 +39,8 @@ def run(folder: Path) -> int:
     """Live, ask, draw; the exit code."""
     with World() as world:
         prometheus = world.watched(SHORTER)
+        # Whatever fired before the first scrape ends.
+        time.sleep(3)
         start = time.time()
         print("Two replicas serve, Prometheus watches.")
         with Load(world) as load:
@@ -62,7 +64,7 @@ def run(folder: Path) -> int:
         print(f"  no data: {query}")
     file = folder / "observability/dashboard.svg"
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.draw(shown, events, start, end, file)
+    picture.draw(shown, events, start, end, file=file)
     print(f"Drew {file}")
     return 1 if silent else 0
 

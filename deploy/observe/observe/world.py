@@ -163,6 +163,7 @@ json = {{ to = "{{to_e164}}", code = "{{code}}", challenge = "{{challenge_id}}" 
 conditions = [{{ pointer = "/ok", equals = true }}]
 allow_private_addresses = true
 timeout = "2s"
+breaker_pause = "500ms"
 """
         for name in (*SMS_PROVIDERS, MAIL_PROVIDER)
     )

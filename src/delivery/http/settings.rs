@@ -8,6 +8,7 @@ use std::{
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
 
 use super::{
     condition::{Condition, Statuses, Test},
@@ -151,6 +152,7 @@ fn secrets(
 pub(in crate::delivery) fn read_secret(key: &str, path: &str) -> Result<SecretString, KeyError> {
     let text = files::read_text(Path::new(path))
         .map_err(|error| KeyError::new(key, format!("cannot read {path}: {error}")))?;
+    let text = Zeroizing::new(text);
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
 

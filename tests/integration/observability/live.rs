@@ -8,12 +8,12 @@ use super::{
     Asked, of_dashboard, of_rules, of_runbook,
     queries::{Named, Selector, named},
     read, repository,
-    scrape::Scrape,
+    series::AllSeries,
     values_of,
 };
 use crate::{
     providers::gateway::Gateway,
-    support::{CallerClient, Database, Replica, token_digest},
+    support::{CallerClient, Database, OPERATIONS, Replica, token_digest},
 };
 
 const TOKEN: &str = "a-token-of-crm";
@@ -54,10 +54,7 @@ kind = "log"
 providers = ["north", "south"]
 "#
         ));
-        let environment = [
-            ("OTPD_CONFIG", configuration.as_str()),
-            ("OTPD_OPERATIONS_LISTEN", "127.0.0.1:0"),
-        ];
+        let environment = [("OTPD_CONFIG", configuration.as_str()), OPERATIONS];
         let replica = Replica::start_with(&database, &environment).await;
         Self {
             replica,
@@ -121,10 +118,14 @@ async fn every_metric_and_label_that_is_asked_for_is_there() {
     let running = Running::start().await;
     running.make_traffic().await;
     // What is counted or looked at beside the requests comes a little later.
-    let scrape = Scrape::once(&running.replica, |scrape| {
-        scrape.knows("otpd_codes_verified_total") && scrape.knows("otpd_records")
-    })
-    .await;
+    let later = ["otpd_codes_verified_total{", "otpd_records{"];
+    let scrape = running.replica.scrape_until(|scrape| {
+        let names = || scrape.series.keys();
+        later
+            .iter()
+            .all(|start| names().any(|name| name.starts_with(start)))
+    });
+    let all = AllSeries::of(&scrape.await);
     let recorded: BTreeSet<String> = values_of("record").into_iter().collect();
     let sources = read(&repository("src/metrics/answers.rs"))
         + &read(&repository("src/metrics/calls.rs"))
@@ -138,9 +139,9 @@ async fn every_metric_and_label_that_is_asked_for_is_there() {
     {
         let named = named(&asked.text);
         for selector in &named.selectors {
-            wrong.extend(faults(selector, &scrape, &recorded, &sources, &asked.place));
+            wrong.extend(faults(selector, &all, &recorded, &sources, &asked.place));
         }
-        wrong.extend(unknown_labels(asked, &named, &scrape, &recorded));
+        wrong.extend(unknown_labels(asked, &named, &all, &recorded));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -155,7 +156,7 @@ const ADDED: [&str; 5] = ["job", "instance", "alertname", "method", ""];
 
 fn faults(
     selector: &Selector,
-    scrape: &Scrape,
+    all: &AllSeries,
     recorded: &BTreeSet<String>,
     sources: &str,
     place: &str,
@@ -164,7 +165,7 @@ fn faults(
     if is_of_prometheus(metric) || recorded.contains(metric) {
         return Vec::new();
     }
-    if !scrape.knows(metric) {
+    if !all.knows(metric) {
         return vec![format!("{place}: there is no {metric}")];
     }
     let mut faults = Vec::new();
@@ -172,7 +173,7 @@ fn faults(
         if ADDED.contains(&label.as_str()) || value.starts_with('$') {
             continue;
         }
-        let values = scrape.values(metric, label);
+        let values = all.values(metric, label);
         if values.is_empty() {
             faults.push(format!("{place}: {metric} has no label {label}"));
         }
@@ -195,7 +196,7 @@ fn faults(
 fn unknown_labels(
     asked: &Asked,
     named: &Named,
-    scrape: &Scrape,
+    all: &AllSeries,
     recorded: &BTreeSet<String>,
 ) -> Vec<String> {
     let metrics = named.selectors.iter().map(|selector| &selector.metric);
@@ -205,7 +206,7 @@ fn unknown_labels(
     }
     let known = |label: &str| {
         ADDED.contains(&label)
-            || metrics.iter().all(|metric| !scrape.values(metric, label).is_empty())
+            || metrics.iter().all(|metric| !all.values(metric, label).is_empty())
             // A number of its own beside: `0 * …`, `vector(0)`.
             || metrics.is_empty()
     };
@@ -220,25 +221,22 @@ fn unknown_labels(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_alert_must_notice_at_its_first_count_is_there_from_the_start() {
     let running = Running::start().await;
-    let scrape = Scrape::of(&running.replica).await;
-    for (metric, labels) in [
-        ("otpd_records_shut_total", r#"kind="locked",caller="crm""#),
-        ("otpd_failures_reset_total", r#"caller="crm""#),
-        ("otpd_callers_unknown_total", r#"cause="token""#),
-        (
-            "otpd_limits_hit_total",
-            r#"limit="ip_sends_per_hour",caller="crm""#,
-        ),
-        ("otpd_messages_ended_total", r#"result="failed""#),
-        ("otpd_store_errors_total", r#"kind="timeout""#),
-        ("otpd_swept_total", r#"kind="records""#),
-        ("otpd_provider_breaker_state", r#"provider="north""#),
+    let scrape = running.replica.scrape().await;
+    let locked = r#"otpd_records_shut_total{kind="locked",caller="crm"}"#;
+    for series in [
+        locked,
+        r#"otpd_failures_reset_total{caller="crm"}"#,
+        r#"otpd_callers_unknown_total{cause="token"}"#,
+        r#"otpd_limits_hit_total{limit="ip_sends_per_hour",caller="crm"}"#,
+        r#"otpd_messages_ended_total{result="failed"}"#,
+        r#"otpd_store_errors_total{kind="timeout"}"#,
+        r#"otpd_swept_total{kind="records"}"#,
+        r#"otpd_provider_breaker_state{provider="north"}"#,
     ] {
-        assert_eq!(scrape.value(metric, labels), Some(0.0), "{metric}");
+        let value = scrape.series.get(series);
+        let value = value.and_then(|value| value.parse::<f64>().ok());
+        assert_eq!(value, Some(0.0), "{series}");
     }
     running.make_traffic().await;
-    let scrape = Scrape::of(&running.replica).await;
-    let locked = scrape.value("otpd_records_shut_total", r#"kind="locked",caller="crm""#);
-    assert_eq!(locked, Some(1.0));
-    assert!(scrape.has("otpd_answers_total", "answer", "VERIFY_LOCKED"));
+    assert_eq!(running.replica.scrape().await.value(locked), 1);
 }

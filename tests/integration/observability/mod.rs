@@ -5,7 +5,7 @@ mod live;
 mod promtool;
 mod queries;
 mod runbook;
-mod scrape;
+mod series;
 
 use std::{
     fs,

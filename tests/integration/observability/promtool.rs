@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use super::{live, repository, scrape::Scrape, yaml_files};
+use super::{live, repository, yaml_files};
 
 fn promtool(arguments: &[&str]) -> Command {
     let program = std::env::var("TEST_PROMTOOL")
@@ -45,7 +45,7 @@ fn alerts_fire_when_they_should() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_finds_nothing_to_say_about_the_metrics() {
     let running = live::Running::start().await;
-    let scrape = Scrape::of(&running.replica).await;
+    let scrape = running.replica.scrape().await;
     let mut checking = promtool(&["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

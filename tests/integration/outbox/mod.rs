@@ -20,6 +20,9 @@ use otpd::grpc::v1::{
 /// Has what is due looked for often.
 const OFTEN: (&str, &str) = ("OTPD_DELIVERY__POLL_INTERVAL", "50ms");
 
+/// Has each message have its own lines, however like another's.
+const EVERY_LINE: (&str, &str) = ("OTPD_LOG_REPEAT_AFTER", "0s");
+
 /// A recipient who has no part in any other send of a test.
 fn recipient(number: usize) -> String {
     format!("+7999{number:07}")
@@ -45,7 +48,8 @@ async fn send(replica: &Replica, number: usize, purpose: &str) -> SendOtpRespons
 async fn serve(kind: Kind, configuration: &str) -> (Database, Replica) {
     let database = Database::new(kind).await;
     let file = database.configure(configuration);
-    let replica = Replica::start_with(&database, &[("OTPD_CONFIG", &file), OFTEN]).await;
+    let environment = [("OTPD_CONFIG", file.as_str()), OFTEN, EVERY_LINE];
+    let replica = Replica::start_with(&database, &environment).await;
     (database, replica)
 }
 

@@ -43,6 +43,11 @@ impl Ended {
         self.stdout
     }
 
+    /// What it printed, however it ended.
+    pub fn printed_any(self) -> String {
+        self.stdout
+    }
+
     /// What it complained of, having failed with exit code `code`.
     #[track_caller]
     pub fn complaint(self, code: i32) -> String {

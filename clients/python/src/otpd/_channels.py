@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Token = str | Callable[[], str]
 """A bearer token, or what tells the one that is valid now."""
+
+Metadata = Callable[[], Mapping[str, str]]
+"""Tells what an attempt carries beside; called for each."""
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -39,6 +42,7 @@ class Connection:
     tls: Tls | None
     token: Token | None
     keepalive: float
+    metadata: Metadata | None = None
 
     @staticmethod
     def of(
@@ -48,6 +52,7 @@ class Connection:
         token: Token | None,
         allow_plaintext_token: bool,
         keepalive: float,
+        metadata: Metadata | None = None,
     ) -> Connection:
         """Put it together, unless it would show a token to the network."""
         # Each certificate has its own name or address, unless one name is given for all.
@@ -59,7 +64,7 @@ class Connection:
                     f"token: it would go to {far[0]} in plain text; give tls=Tls(…), or"
                     " allow_plaintext_token=True where a mesh does the TLS"
                 )
-        return Connection(reached, tls, token, keepalive)
+        return Connection(reached, tls, token, keepalive, metadata)
 
     def options(self, target: str) -> list[tuple[str, str | int]]:
         """The channel's arguments."""
@@ -97,11 +102,12 @@ class Connection:
         )
 
     def call_metadata(self) -> tuple[tuple[str, str], ...]:
-        """What proves to otpd, at each call, who calls."""
+        """What proves to otpd, at each call, who calls; and what the caller adds."""
+        added = tuple(self.metadata().items()) if self.metadata else ()
         if self.token is None:
-            return ()
+            return added
         token = self.token if isinstance(self.token, str) else self.token()
-        return (("authorization", f"Bearer {token}"),)
+        return (*added, ("authorization", f"Bearer {token}"))
 
     def _names(self, target: str) -> list[tuple[str, str | int]]:
         """What the server is called, where it is not by its address."""

@@ -11,7 +11,7 @@ import grpc.aio
 
 from otpd import _failure, _messages
 from otpd._attempts import Attempts
-from otpd._channels import Connection, Token
+from otpd._channels import Connection, Metadata, Token
 from otpd._failure import Failure
 from otpd.options import RetryPolicy, Tls
 
@@ -65,6 +65,7 @@ class AsyncClient:
         timeout: float = 5.0,
         retry: RetryPolicy | None = None,
         keepalive: float = 30.0,
+        metadata: Metadata | None = None,
     ) -> None:
         connection = Connection.of(
             address,
@@ -72,6 +73,7 @@ class AsyncClient:
             token=token,
             allow_plaintext_token=allow_plaintext_token,
             keepalive=keepalive,
+            metadata=metadata,
         )
         self._set_up(_Network(connection), timeout, retry)
 

@@ -11,7 +11,7 @@ import grpc
 
 from otpd import _failure, _messages
 from otpd._attempts import Attempts
-from otpd._channels import Connection, Token
+from otpd._channels import Connection, Metadata, Token
 from otpd._failure import Failure
 from otpd.options import RetryPolicy, Tls
 
@@ -55,8 +55,9 @@ class Client:
     `address` is `dns:///NAME:PORT`, where the name may stand for any number of replicas, or
     several addresses; calls go round all replicas that serve. `timeout` is the deadline of
     a call with its retries, in seconds. `token` goes over connections without TLS to
-    loopback only, or where `allow_plaintext_token` says so. Nothing is connected before
-    the first call, so a client that was made before a fork works after it.
+    loopback only, or where `allow_plaintext_token` says so. `metadata` is called for each
+    attempt and returns what it carries beside, such as the `traceparent` of a trace. Nothing
+    is connected before the first call, so a client that was made before a fork works after it.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Client:
         timeout: float = 5.0,
         retry: RetryPolicy | None = None,
         keepalive: float = 30.0,
+        metadata: Metadata | None = None,
     ) -> None:
         connection = Connection.of(
             address,
@@ -76,6 +78,7 @@ class Client:
             token=token,
             allow_plaintext_token=allow_plaintext_token,
             keepalive=keepalive,
+            metadata=metadata,
         )
         self._set_up(_Network(connection), timeout, retry)
 

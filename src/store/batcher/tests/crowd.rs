@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{
     super::{BatchError, BatchOptions, line::Line},
     settle,
-    world::{Count, Instead, OPTIONS, Ticket, World, key},
+    store::{Instead, key},
+    world::{Count, OPTIONS, Ticket, World},
 };
 use crate::domain::CallerName;
 

@@ -1,6 +1,7 @@
 //! Under paused time: what has to wait for the clock fails at once, or passes at once.
 
 mod crowd;
+mod store;
 mod world;
 
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::{
     domain::{MessageId, RecordKey},
     store::StoreError,
 };
-use world::{Count, Instead, OPTIONS, Ticket, World, key, limit, settlement, unavailable};
+use store::{Instead, key, limit, settlement, unavailable};
+use world::{Count, OPTIONS, Ticket, World};
 
 #[tokio::test(start_paused = true)]
 async fn a_lone_request_goes_at_once() {

@@ -1,0 +1,352 @@
+//! A store in memory that does as it is told.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::super::{MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, Written};
+use crate::{
+    domain::{
+        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, History,
+        LimitKey, Memory, Message, MessageId, MessageState, Purpose, Record, RecordKey, SendLimits,
+        Timestamp,
+    },
+    store::{Changes, Clock, Snapshot, Swept, VersionedLimit, VersionedMessage},
+};
+
+/// What the store does instead of its work, once for each.
+pub enum Instead {
+    /// Fails before anything happens.
+    Fail(StoreError),
+    /// Does it, and loses the acknowledgement.
+    DoAndFail,
+    /// Never answers.
+    Hang,
+    /// Has another replica change a record first.
+    Overtake(RecordKey),
+    /// Has another replica change a limit first.
+    OvertakeLimit(LimitKey),
+}
+
+#[derive(Default)]
+struct Contents {
+    records: HashMap<RecordKey, Versioned>,
+    limits: HashMap<LimitKey, VersionedLimit>,
+    messages: HashMap<MessageId, Version>,
+    loads: Vec<usize>,
+    writes: Vec<Changes>,
+    instead_of_loads: VecDeque<Instead>,
+    instead_of_writes: VecDeque<Instead>,
+    /// Records that the store neither loads nor writes.
+    poisoned: HashSet<RecordKey>,
+    /// How long a write takes.
+    write_time: Duration,
+    versions: i64,
+}
+
+/// The store.
+pub struct InMemory {
+    contents: Mutex<Contents>,
+    /// One permit lets one load through, one lets one write through.
+    loads: Semaphore,
+    writes: Semaphore,
+}
+
+impl Default for InMemory {
+    /// One that waits to be told that it may work.
+    fn default() -> Self {
+        Self {
+            contents: Mutex::default(),
+            loads: Semaphore::new(0),
+            writes: Semaphore::new(0),
+        }
+    }
+}
+
+impl InMemory {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents
+            .lock()
+            .expect("nobody panics while it is held")
+    }
+
+    pub fn let_loads(&self, count: usize) {
+        self.loads.add_permits(count);
+    }
+
+    pub fn let_writes(&self, count: usize) {
+        self.writes.add_permits(count);
+    }
+
+    pub fn instead_of_a_load(&self, instead: Instead) {
+        self.contents().instead_of_loads.push_back(instead);
+    }
+
+    pub fn instead_of_a_write(&self, instead: Instead) {
+        self.contents().instead_of_writes.push_back(instead);
+    }
+
+    /// Has each write take its time.
+    pub fn slow_down(&self, write_time: Duration) {
+        self.contents().write_time = write_time;
+    }
+
+    pub fn poison(&self, key: RecordKey) {
+        self.contents().poisoned.insert(key);
+    }
+
+    /// Adds a message, and returns its version.
+    pub fn add_message(&self, id: MessageId) -> Version {
+        let mut contents = self.contents();
+        let version = contents.next_version();
+        contents.messages.insert(id, version);
+        version
+    }
+
+    /// What a record has been counted to.
+    pub fn counted(&self, key: RecordKey) -> u32 {
+        let contents = self.contents();
+        let stored = contents.records.get(&key);
+        stored.map_or(0, |stored| stored.record.challenge.attempts)
+    }
+
+    /// How often a limit was charged.
+    pub fn charged(&self, key: LimitKey) -> i64 {
+        let contents = self.contents();
+        let stored = contents.limits.get(&key);
+        stored.map_or(0, |stored| stored.full_at.milliseconds() / 1_000)
+    }
+
+    /// How many records each load was about.
+    pub fn loads(&self) -> Vec<usize> {
+        self.contents().loads.clone()
+    }
+
+    /// What each write was told.
+    pub fn writes(&self) -> Vec<Changes> {
+        self.contents().writes.clone()
+    }
+}
+
+impl Contents {
+    fn next_version(&mut self) -> Version {
+        self.versions += 1;
+        Version(self.versions)
+    }
+
+    fn overtake(&mut self, key: RecordKey) {
+        let version = self.next_version();
+        let stored = self.records.get(&key);
+        let count = stored.map_or(0, |stored| stored.record.challenge.attempts) + 100;
+        let record = record(count);
+        self.records.insert(key, Versioned { version, record });
+    }
+
+    fn overtake_limit(&mut self, key: LimitKey) {
+        let version = self.next_version();
+        let full_at = self.limits.get(&key).map_or(at(0), |limit| limit.full_at);
+        let full_at = full_at.plus(Duration::from_secs(100));
+        self.limits.insert(key, VersionedLimit { version, full_at });
+    }
+
+    fn write(&mut self, changes: &Changes) -> Written {
+        let mut written = Written::default();
+        for change in &changes.limits {
+            let stored = self.limits.get(&change.key).map(|stored| stored.version);
+            if stored == change.expected {
+                let (version, full_at) = (change.version, change.full_at);
+                self.limits
+                    .insert(change.key, VersionedLimit { version, full_at });
+                assert!(written.limits.insert(change.key), "a limit is there twice");
+            }
+        }
+        let mut seen = HashSet::new();
+        for change in &changes.records {
+            assert!(seen.insert(change.key), "a record is there twice");
+            let stored = self.records.get(&change.key).map(|stored| stored.version);
+            let paid = change
+                .limits
+                .iter()
+                .all(|limit| written.limits.contains(limit));
+            if stored == change.expected && paid {
+                let (version, record) = (change.version, change.record.clone());
+                self.records
+                    .insert(change.key, Versioned { version, record });
+                written.records.insert(change.key);
+            }
+        }
+        let mut seen = HashSet::new();
+        for change in &changes.messages {
+            let id = change.message.id;
+            assert!(seen.insert(id), "a message is there twice");
+            if change.expected.is_some() && self.messages.get(&id).copied() == change.expected {
+                self.messages.insert(id, change.version);
+                written.messages.insert(id);
+            }
+        }
+        written
+    }
+
+    /// Does something else, if it was told to.
+    fn do_instead(&mut self, instead: Option<Instead>) -> Step {
+        match instead {
+            None => Step::Work,
+            Some(Instead::Fail(error)) => Step::Fail(error),
+            Some(Instead::DoAndFail) => Step::WorkAndFail,
+            Some(Instead::Hang) => Step::Hang,
+            Some(Instead::Overtake(key)) => {
+                self.overtake(key);
+                Step::Work
+            }
+            Some(Instead::OvertakeLimit(key)) => {
+                self.overtake_limit(key);
+                Step::Work
+            }
+        }
+    }
+}
+
+enum Step {
+    Work,
+    Fail(StoreError),
+    WorkAndFail,
+    Hang,
+}
+
+impl RecordStore for InMemory {
+    async fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<Snapshot, StoreError> {
+        self.loads
+            .acquire()
+            .await
+            .expect("it is never closed")
+            .forget();
+        let step = {
+            let mut contents = self.contents();
+            contents.loads.push(records.len());
+            let instead = contents.instead_of_loads.pop_front();
+            contents.do_instead(instead)
+        };
+        match step {
+            Step::Hang => std::future::pending().await,
+            Step::Fail(error) => return Err(error),
+            Step::Work | Step::WorkAndFail => {}
+        }
+        let contents = self.contents();
+        if records.iter().any(|key| contents.poisoned.contains(key)) {
+            return Err(StoreError::Corrupt("poison".to_owned()));
+        }
+        let found = |key: &RecordKey| Some((*key, contents.records.get(key)?.clone()));
+        let found_limit = |key: &LimitKey| Some((*key, *contents.limits.get(key)?));
+        Ok(Snapshot {
+            clock: Clock::read_now(at(1_000_000), Instant::now()),
+            records: records.iter().filter_map(found).collect(),
+            limits: limits.iter().filter_map(found_limit).collect(),
+        })
+    }
+
+    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+        self.writes
+            .acquire()
+            .await
+            .expect("it is never closed")
+            .forget();
+        let (step, write_time) = {
+            let mut contents = self.contents();
+            contents.writes.push(changes.clone());
+            let instead = contents.instead_of_writes.pop_front();
+            (contents.do_instead(instead), contents.write_time)
+        };
+        tokio::time::sleep(write_time).await;
+        match step {
+            Step::Hang => std::future::pending().await,
+            Step::Fail(error) => Err(error),
+            Step::Work => Ok(self.contents().write(changes)),
+            Step::WorkAndFail => {
+                self.contents().write(changes);
+                Err(unavailable())
+            }
+        }
+    }
+
+    async fn load_messages(&self, _: &[RecordKey]) -> Result<Vec<VersionedMessage>, StoreError> {
+        unimplemented!("a batcher does not ask for messages")
+    }
+
+    async fn due_messages(&self, _: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        unimplemented!("a batcher does not ask for messages")
+    }
+
+    async fn sweep(&self, _: Timestamp, _: u32) -> Result<Swept, StoreError> {
+        unimplemented!("a batcher does not sweep")
+    }
+}
+
+pub fn unavailable() -> StoreError {
+    StoreError::Unavailable("as it was told".to_owned())
+}
+
+pub const fn at(milliseconds: i64) -> Timestamp {
+    Timestamp::from_milliseconds(milliseconds)
+}
+
+pub const fn key(byte: u8) -> RecordKey {
+    RecordKey([byte; 32])
+}
+
+pub const fn limit(byte: u8) -> LimitKey {
+    LimitKey([byte; 32])
+}
+
+/// A change of a message that a store has under `expected`.
+pub fn settlement(id: MessageId, expected: Version, version: i64) -> MessageChange {
+    MessageChange {
+        key: key(0),
+        expected: Some(expected),
+        version: Version(version),
+        message: Message {
+            id,
+            challenge: ChallengeNonce([7; 16]),
+            channel: Channel::Sms,
+            predecessors: 0,
+            state: MessageState::Sent,
+            provider: String::new(),
+            history: History::default(),
+            created_at: at(0),
+            updated_at: at(0),
+            expires_at: at(0),
+            due_at: None,
+        },
+    }
+}
+
+pub fn record(count: u32) -> Record<Sealed> {
+    Record {
+        caller: CallerName::new("caller"),
+        purpose: Purpose::default(),
+        challenge: Challenge {
+            nonce: ChallengeNonce([7; 16]),
+            state: ChallengeState::Spent,
+            channel: Channel::Sms,
+            created_at: at(0),
+            expires_at: at(0),
+            attempts: count,
+            sends: 1,
+        },
+        sent_at: at(0),
+        failures: Failures {
+            count: 0,
+            last_at: at(0),
+        },
+        send_limits: SendLimits::default(),
+        memory: Memory::default(),
+        written_at: at(0),
+    }
+}

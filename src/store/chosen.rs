@@ -1,0 +1,229 @@
+//! The store that the configuration chose.
+
+use std::future::Future;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    Census, Changes, Delivered, PostgresStore, RecordStore, Snapshot, SqliteStore, StoreError,
+    StoreOptions, Swept, VersionedMessage, Written, stopwatch::Stopwatch,
+};
+use crate::{
+    domain::{LimitKey, RecordKey, Timestamp},
+    metrics::{Statement, StatementMetrics},
+};
+
+/// The store that the configuration chose, with an account of what it does.
+#[derive(Debug)]
+pub struct Store {
+    engine: Engine,
+    metrics: StatementMetrics,
+}
+
+#[derive(Debug)]
+enum Engine {
+    /// PostgreSQL: any number of replicas.
+    Postgres(PostgresStore),
+    /// SQLite: one machine.
+    Sqlite(SqliteStore),
+}
+
+impl Store {
+    /// The store at `url`. Connects only when it is used.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] where no store is named.
+    pub fn open(url: &SecretString, options: &StoreOptions) -> Result<Self, StoreError> {
+        let url = url.expose_secret();
+        let engine = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => {
+                PostgresStore::open(url, options).map(Engine::Postgres)
+            }
+            Some("sqlite") => SqliteStore::open(url, options).map(Engine::Sqlite),
+            _ => Err(StoreError::Url(
+                "names no store that otpd knows; give postgres://… or sqlite://…".to_owned(),
+            )),
+        };
+        Ok(Self {
+            engine: engine?,
+            metrics: StatementMetrics::default(),
+        })
+    }
+
+    /// The same store, with its account in `metrics`.
+    #[must_use]
+    pub fn counted(self, metrics: StatementMetrics) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Brings the schema up to date. Any number of replicas may do so at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], with the cause.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Postgres(store) => store.migrate().await,
+            Engine::Sqlite(store) => store.migrate().await,
+        }
+    }
+
+    /// Holds the store to the index key of this `fingerprint`: the first to come
+    /// writes it down, all others must have the same.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherIndexKey`] where they have not.
+    pub async fn hold_to_index_key(&self, fingerprint: &[u8; 32]) -> Result<(), StoreError> {
+        let held = match &self.engine {
+            Engine::Postgres(store) => store.hold_to_index_key(fingerprint).await?,
+            Engine::Sqlite(store) => store.hold_to_index_key(fingerprint).await?,
+        };
+        if held == fingerprint {
+            Ok(())
+        } else {
+            Err(StoreError::OtherIndexKey)
+        }
+    }
+
+    /// Asks the store for a sign of life.
+    ///
+    /// # Errors
+    /// Why there is none; found out by a connection of its own where the pool
+    /// cannot tell.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.account(Statement::Probe, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.probe().await,
+                Engine::Sqlite(store) => store.probe().await,
+            }
+        })
+        .await
+    }
+
+    /// Counts what is there `now`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+        self.account(Statement::Census, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.census(now).await,
+                Engine::Sqlite(store) => store.census(now).await,
+            }
+        })
+        .await
+    }
+
+    /// Loads the messages of records that providers have taken, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn deliveries(&self, records: &[RecordKey]) -> Result<Vec<Delivered>, StoreError> {
+        self.account(Statement::Deliveries, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.deliveries(records).await,
+                Engine::Sqlite(store) => store.deliveries(records).await,
+            }
+        })
+        .await
+    }
+
+    /// How many connections are idle, and how many in use.
+    pub fn connections(&self) -> (u32, u32) {
+        let (all, idle) = match &self.engine {
+            Engine::Postgres(store) => store.connections(),
+            Engine::Sqlite(store) => store.connections(),
+        };
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
+        (idle, all - idle)
+    }
+
+    /// Ends every connection, after the statements that still run.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Postgres(store) => store.close().await,
+            Engine::Sqlite(store) => store.close().await,
+        }
+    }
+
+    /// Awaits the engine, and keeps account of that.
+    async fn account<T>(
+        &self,
+        statement: Statement,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let system = match &self.engine {
+            Engine::Postgres(_) => "postgresql",
+            Engine::Sqlite(_) => "sqlite",
+        };
+        let stopwatch = Stopwatch::start(&self.metrics, statement, system);
+        let result = work.await;
+        stopwatch.stop(&result);
+        result
+    }
+}
+
+impl RecordStore for Store {
+    async fn load(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<Snapshot, StoreError> {
+        self.account(Statement::Load, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.load(records, limits).await,
+                Engine::Sqlite(store) => store.load(records, limits).await,
+            }
+        })
+        .await
+    }
+
+    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+        let statement = if changes.limits.is_empty() && changes.records.is_empty() {
+            Statement::Settle
+        } else {
+            Statement::Write
+        };
+        self.account(statement, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.write(changes).await,
+                Engine::Sqlite(store) => store.write(changes).await,
+            }
+        })
+        .await
+    }
+
+    async fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<VersionedMessage>, StoreError> {
+        self.account(Statement::Messages, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.load_messages(records).await,
+                Engine::Sqlite(store) => store.load_messages(records).await,
+            }
+        })
+        .await
+    }
+
+    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+        self.account(Statement::Due, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.due_messages(limit).await,
+                Engine::Sqlite(store) => store.due_messages(limit).await,
+            }
+        })
+        .await
+    }
+
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
+        let swept = self.account(Statement::Sweep, async {
+            match &self.engine {
+                Engine::Postgres(store) => store.sweep(now, limit).await,
+                Engine::Sqlite(store) => store.sweep(now, limit).await,
+            }
+        });
+        let swept = swept.await?;
+        self.metrics.swept(swept);
+        Ok(swept)
+    }
+}

@@ -1,0 +1,183 @@
+//! Connections: too many of them, and such on which nothing is said.
+
+use std::fs;
+
+use otpd::grpc::v1::{GetOtpStatusRequest, otp_service_client::OtpServiceClient};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use super::{
+    beside_good_callers,
+    frames::{Client, END_HEADERS, End, HEADERS, NO_ERROR, call, frame},
+    within_reason,
+};
+use crate::support::{Authority, Database, Kind, Replica, dns, secure_channel};
+
+/// A connection on which `first` is said and nothing else, until the server closes it.
+async fn silent(replica: &Replica, first: &[u8]) -> usize {
+    let mut stream = TcpStream::connect(replica.address())
+        .await
+        .expect("it listens");
+    stream.write_all(first).await.expect("it listens");
+    let mut said = Vec::new();
+    // It is closed, or reset where not all was read that was said.
+    let _ = stream.read_to_end(&mut said).await;
+    said.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_or_no_http_2_is_closed() {
+    let settings = [("OTPD_CONNECTIONS__HANDSHAKE_TIMEOUT", "500ms")];
+    beside_good_callers(&settings, async |replica| {
+        for first in ["", "PRI * HT", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+            silent(replica, first.as_bytes()).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_idle_connections_are_closed_in_order() {
+    const COUNT: usize = 1_000;
+    let settings = [
+        ("OTPD_CONNECTIONS__MAX_IDLE", "2s"),
+        ("OTPD_CONNECTIONS__MAX", "1200"),
+    ];
+    let ends = beside_good_callers(&settings, async |replica| {
+        let mut clients = Vec::new();
+        for _ in 0..COUNT {
+            clients.push(Client::connect(replica.address()).await);
+        }
+        // All are there at once, and each has been heard.
+        for client in &mut clients {
+            client.read_until(|end| end.acknowledged == 1).await;
+        }
+        let mut ends = JoinSet::new();
+        for client in clients {
+            ends.spawn(client.acknowledging_end());
+        }
+        ends.join_all().await
+    })
+    .await;
+    assert_eq!(ends.len(), COUNT);
+    for end in ends {
+        assert_eq!(end.goaway, Some(NO_ERROR), "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_request_does_not_hold_its_connection() {
+    let settings = [
+        ("OTPD_CONNECTIONS__KEEPALIVE_INTERVAL", "300ms"),
+        ("OTPD_CONNECTIONS__KEEPALIVE_TIMEOUT", "2s"),
+    ];
+    // Headers that never end, and a frame that never ends: neither can answer a PING.
+    let headers = frame(HEADERS, 0, 1, &call());
+    let cut_off = frame(HEADERS, END_HEADERS, 1, &call());
+    for first in [headers.as_slice(), &cut_off[..20]] {
+        let end: End = beside_good_callers(&settings, async |replica| {
+            let mut client = Client::connect(replica.address()).await;
+            assert!(client.write(first).await);
+            client.end().await
+        })
+        .await;
+        assert_eq!(end.answers, 0, "{end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_may_be_are_refused_and_told_once() {
+    const MAX: usize = 8;
+    let database = Database::new(Kind::Sqlite).await;
+    let bound = MAX.to_string();
+    let replica = Replica::start_with(&database, &[("OTPD_CONNECTIONS__MAX", &bound)]).await;
+    let good = replica.channel();
+    let ask = async || {
+        let request = GetOtpStatusRequest {
+            recipient: "+79991234567".to_owned(),
+            ..Default::default()
+        };
+        let told = OtpServiceClient::new(good.clone())
+            .get_otp_status(request)
+            .await;
+        told.expect("its connection was there before");
+    };
+    ask().await;
+    let mut inside = Vec::new();
+    within_reason(async {
+        loop {
+            let mut client = Client::connect(replica.address()).await;
+            if client
+                .read_until(|end| end.acknowledged == 1)
+                .await
+                .acknowledged
+                == 0
+            {
+                return;
+            }
+            inside.push(client);
+        }
+    })
+    .await;
+    // Those that wait for health at the start may not have left when the first came.
+    assert!(inside.len() < MAX, "{}", inside.len());
+    for _ in 0..50 {
+        assert_eq!(silent(&replica, b"").await, 0);
+        ask().await;
+    }
+    // Who leaves makes room.
+    drop(inside);
+    within_reason(async {
+        loop {
+            let mut client = Client::connect(replica.address()).await;
+            if client
+                .read_until(|end| end.acknowledged == 1)
+                .await
+                .acknowledged
+                == 1
+            {
+                return;
+            }
+        }
+    })
+    .await;
+    let log = replica.stop().await.1;
+    let told = log
+        .matches("Connections refused: there are too many")
+        .count();
+    assert_eq!(told, 1, "{log}");
+    assert!(log.contains("bound=\"connections.max\""), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tls_handshake_that_never_ends_is_ended() {
+    let database = Database::new(Kind::Sqlite).await;
+    let authority = Authority::new("ours");
+    let server = authority.certify(dns("localhost"), |_| {});
+    let place = |name: &str| database.directory().join(name);
+    fs::write(place("server.crt"), &server.certificate).expect("the directory takes files");
+    fs::write(place("server.key"), &server.key).expect("the directory takes files");
+    let directory = database.directory();
+    let directory = directory.display();
+    let file = database.configure(&format!(
+        "[tls]\ncertificate = \"{directory}/server.crt\"\nkey = \"{directory}/server.key\"\n\
+         [connections]\nhandshake_timeout = \"500ms\""
+    ));
+    let replica =
+        Replica::launch(database.url(), &database, &[("OTPD_CONFIG", file.as_str())]).await;
+    replica.wait_for_line("[OTP] Store answers").await;
+    let good = secure_channel(&replica, &authority, None);
+    let harm = async {
+        // Nothing, and the beginning of a ClientHello of 512 bytes.
+        for first in [[].as_slice(), &[22, 3, 1, 2, 0, 1]] {
+            silent(&replica, first).await;
+        }
+    };
+    within_reason(crate::support::unharmed(&replica, &good, harm)).await;
+    replica
+        .wait_for_lines("[OTP AUDIT] TLS handshake took too long", 2)
+        .await;
+}

@@ -1,0 +1,183 @@
+//! deploy/kubernetes.yaml, as far as it can be tried without Kubernetes: what it mounts
+//! and sets is a server that starts, its probes answer, and what docs/kubernetes.md has
+//! made is what it asks for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{Database, Replica, otpd, run};
+
+/// Where the manifest mounts everything.
+const MOUNTED: &str = "/etc/otpd";
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn manifest() -> String {
+    fs::read_to_string(repository("deploy/kubernetes.yaml")).expect("it is there")
+}
+
+/// The file in the ConfigMap: what is deeper than its key.
+fn configuration(manifest: &str) -> String {
+    let (_, rest) = manifest
+        .split_once("  otpd.toml: |\n")
+        .expect("it is there");
+    let lines = rest
+        .lines()
+        .take_while(|line| line.is_empty() || line.starts_with("    "));
+    let lines: Vec<&str> = lines
+        .map(|line| line.get(4..).unwrap_or_default())
+        .collect();
+    lines.join("\n")
+}
+
+/// The variables of the container.
+fn environment(manifest: &str) -> Vec<(String, String)> {
+    let mut lines = manifest.lines().map(str::trim);
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix("- name: ") else {
+            continue;
+        };
+        if name == "DATABASE_URL_FILE" || name.starts_with("OTPD_") {
+            let value = lines.next().and_then(|line| line.strip_prefix("value: "));
+            found.push((name.to_owned(), value.expect("each has a value").to_owned()));
+        }
+    }
+    found
+}
+
+/// The commands of all probes.
+fn probes(manifest: &str) -> Vec<Vec<String>> {
+    let commands = manifest.lines().filter_map(|line| {
+        let list = line.trim().strip_prefix("command: [")?.strip_suffix(']')?;
+        Some(list.split(", ").map(str::to_owned).collect())
+    });
+    commands.collect()
+}
+
+/// Makes the Secrets' files as docs/kubernetes.md tells, laid out as they are mounted.
+fn lay_out(database: &Database, manifest: &str) -> PathBuf {
+    let mounted = database.directory().join("mounted");
+    let made = database.directory().join("made");
+    let prepared = Command::new(repository("deploy/production/prepare"))
+        .arg(&made)
+        .env("OTPD", env!("CARGO_BIN_EXE_otpd"))
+        .env("SERVER_NAMES", "DNS:otpd.otpd.svc")
+        .output()
+        .expect("the script runs");
+    assert!(prepared.status.success(), "{prepared:?}");
+    for (directory, files) in [
+        (
+            "secrets",
+            [("otpd.keys", "otpd.keys"), ("sms-api-id", "sms-api-id")].as_slice(),
+        ),
+        (
+            "tls",
+            &[
+                ("otpd.crt", "tls.crt"),
+                ("otpd.key", "tls.key"),
+                ("ca.crt", "ca.crt"),
+            ],
+        ),
+    ] {
+        fs::create_dir_all(mounted.join(directory)).expect("a new directory");
+        for (from, to) in files {
+            fs::copy(made.join(from), mounted.join(directory).join(to)).expect("it was made");
+        }
+    }
+    let url = mounted.join("secrets/database-url");
+    fs::write(url, format!("{}\n", database.url())).expect("a new file");
+    fs::create_dir_all(mounted.join("config")).expect("a new directory");
+    let here = mounted.display().to_string();
+    let text = configuration(manifest).replace(MOUNTED, &here);
+    fs::write(mounted.join("config/otpd.toml"), text).expect("a new file");
+    mounted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_manifest_mounts_and_sets_serves_and_its_probes_answer() {
+    let database = Database::postgres().await;
+    let manifest = manifest();
+    let mounted = lay_out(&database, &manifest);
+    let here = mounted.display().to_string();
+    let set: Vec<(String, String)> = environment(&manifest)
+        .into_iter()
+        // Of this machine: a free port, and all that is mounted elsewhere.
+        .filter(|(name, _)| name != "OTPD_LISTEN" && name != "OTPD_ADDRESS")
+        .map(|(name, value)| (name, value.replace(MOUNTED, &here)))
+        .collect();
+    assert!(set.len() >= 7, "{set:?}");
+
+    // As the Job would that docs/kubernetes.md speaks of.
+    run(otpd().arg("migrate").envs(set.clone())).done();
+    // Nobody's gateway in the place of the real one, which is not to be asked by a test.
+    let checked = run(otpd()
+        .arg("check")
+        .envs(set.clone())
+        .env("OTPD_PROVIDERS__SMS__CHECK__URL", "http://127.0.0.1:1/")
+        .env("OTPD_PROVIDERS__SMS__ALLOW_PRIVATE_ADDRESSES", "true")
+        .current_dir(database.directory()));
+    let printed = checked.printed(69);
+    assert_eq!(printed.matches("FAILED").count(), 1, "{printed}");
+    assert!(printed.contains("FAILED  provider sms"), "{printed}");
+    assert!(
+        printed.contains("ok      configuration: production"),
+        "{printed}"
+    );
+    assert!(printed.contains("ok      tls: "), "{printed}");
+
+    let mut environment: Vec<(&str, &str)> = set
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    // The harness names both by other variables.
+    environment.extend([("DATABASE_URL", ""), ("OTPD_SHUTDOWN_WAIT", "0s")]);
+    let replica = Replica::launch("", &database, &environment).await;
+    replica.wait_for_line("Store answers").await;
+    let probes = probes(&manifest);
+    assert_eq!(probes.len(), 3, "{probes:?}");
+    for probe in probes {
+        assert_eq!(probe[0], "otpd");
+        let address = format!("https://localhost:{}", replica.address().port());
+        let mut command = otpd();
+        command
+            .args(&probe[1..])
+            .env("OTPD_ADDRESS", address)
+            .env("OTPD_CA", mounted.join("tls/ca.crt"));
+        // It serves a moment after its first line.
+        while run(&mut command).printed_any() != "SERVING\n" {}
+    }
+    let (status, log) = replica.stop().await;
+    assert!(status.success(), "{log}");
+}
+
+#[test]
+fn the_time_to_end_is_longer_than_what_it_is_made_of() {
+    let manifest = manifest();
+    let seconds = |name: &str| -> u64 {
+        let all = environment(&manifest);
+        let (_, value) = all
+            .iter()
+            .find(|(known, _)| known == name)
+            .expect("it is set");
+        humantime::parse_duration(value)
+            .expect("a duration")
+            .as_secs()
+    };
+    let (_, rest) = manifest
+        .split_once("terminationGracePeriodSeconds: ")
+        .expect("it is set");
+    let given: u64 = rest
+        .lines()
+        .next()
+        .and_then(|text| text.parse().ok())
+        .expect("a number");
+    // A second to say farewell, and store.timeout.
+    let needed = seconds("OTPD_SHUTDOWN_WAIT") + seconds("OTPD_SHUTDOWN_GRACE") + 1 + 2;
+    assert!(given > needed, "{given} {needed}");
+}
