@@ -2,7 +2,7 @@
 //! both sides of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -25,6 +25,9 @@ use crate::{
     settings, support,
     support::{Database, Postgres, Proxy},
 };
+
+/// How many remarks are kept.
+const KEPT_REMARKS: usize = 60;
 
 /// How many replicas there are.
 pub const REPLICAS: usize = 3;
@@ -141,7 +144,7 @@ impl Fleet {
         let remarks = Arc::clone(&self.remarks);
         let server = tokio::task::block_in_place(|| {
             Server::start(&mut command, move |line| {
-                remarks.read(line);
+                remarks.read(number, line);
                 mail.read(number, line);
             })
         });
@@ -267,6 +270,8 @@ impl Fleet {
             .map(|number| self.current(number).server.last_lines())
             .collect::<Vec<_>>()
             .join("\n")
+            + "\n"
+            + &self.remarks.newest()
     }
 
     fn current(&self, number: usize) -> Running {
@@ -288,15 +293,30 @@ pub struct Remarks {
     pub about_the_store: AtomicU64,
     /// Errors about anything else.
     pub other_errors: AtomicU64,
+    /// The newest of both, to be shown when a test fails.
+    newest: Mutex<VecDeque<String>>,
 }
 
 impl Remarks {
-    fn read(&self, line: &str) {
-        if line.contains("[OTP] Store ") {
-            self.about_the_store.fetch_add(1, Ordering::SeqCst);
+    fn read(&self, replica: usize, line: &str) {
+        let count = if line.contains("[OTP] Store ") {
+            &self.about_the_store
         } else if line.contains(" ERROR ") {
-            self.other_errors.fetch_add(1, Ordering::SeqCst);
+            &self.other_errors
+        } else {
+            return;
+        };
+        count.fetch_add(1, Ordering::SeqCst);
+        let mut newest = self.newest.lock().expect("nobody panics holding it");
+        if newest.len() == KEPT_REMARKS {
+            newest.pop_front();
         }
+        newest.push_back(format!("replica {replica}: {line}"));
+    }
+
+    fn newest(&self) -> String {
+        let newest = self.newest.lock().expect("nobody panics holding it");
+        newest.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -72,6 +72,7 @@ pub async fn befall(fleet: &Arc<Fleet>, mut dice: Dice, kills: usize, every: u64
             fleet.after_calls(every).await;
         }
         let outage = OUTAGES[turn % OUTAGES.len()];
+        eprintln!("next of {}", outage.name());
         befall_once(fleet, outage, &mut dice).await;
         fleet.all_serve().await;
         *counted.entry(outage.name()).or_default() += 1;

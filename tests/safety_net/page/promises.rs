@@ -185,4 +185,9 @@ pub const CAUGHT: &[(&str, &str, &str)] = &[
         "the histories, by their count of sends per client network, when time passed during a call",
         "what_was_refilled_meanwhile_is_not_given_back_as_well",
     ),
+    (
+        "A write that was tried to see whether the database takes any again could leave a transaction open, on a connection that requests then used: what they wrote was acknowledged and lost. (It was found before a release had it.)",
+        "the histories with faults of the database, by a send that was acknowledged and had no message",
+        "no_fault_of_the_database_costs_an_answer_or_a_code",
+    ),
 ];
