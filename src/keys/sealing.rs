@@ -71,16 +71,8 @@ impl KeyRing {
         content: &Content,
         random: &mut impl Rng,
     ) -> Sealed {
-        let stored: StoredContent<'_> = (
-            content.recipient.as_str(),
-            content.code.expose(),
-            &content.locale,
-            content.variables.clone(),
-            content.client_ip,
-        );
-        let plain = postcard::to_allocvec(&stored).expect("a vector takes any number of bytes");
         let place = [key.0.as_slice(), &challenge.0, &id.0].concat();
-        self.seal_bytes(&Zeroizing::new(plain), &place, random)
+        self.seal_bytes(&written(content), &place, random)
     }
 
     /// A message of the record of `key` as it is to be stored.
@@ -157,6 +149,46 @@ impl KeyRing {
     }
 }
 
+/// A content as bytes, a [`StoredContent`].
+fn written(content: &Content) -> Zeroizing<Vec<u8>> {
+    let Content {
+        recipient,
+        code,
+        locale,
+        variables,
+        client_ip,
+    } = content;
+    let stored = (
+        recipient.as_str(),
+        code.expose(),
+        locale,
+        variables,
+        client_ip,
+    );
+    // What a buffer that grows leaves behind would not be overwritten.
+    let room = Vec::with_capacity(most_bytes(content));
+    Zeroizing::new(postcard::to_extend(&stored, room).expect("a vector takes any number of bytes"))
+}
+
+/// At least as many bytes as [`written`] takes.
+fn most_bytes(content: &Content) -> usize {
+    /// A length of at most 64 bits, seven of them a byte.
+    const LENGTH: usize = 10;
+    /// Whether there is an address, of which kind, and the longer kind.
+    const ADDRESS: usize = 1 + LENGTH + 16;
+    let text = |text: &str| LENGTH + text.len();
+    let variables = content.variables.iter();
+    let variables: usize = variables
+        .map(|(name, value)| text(name) + text(value))
+        .sum();
+    text(content.recipient.as_str())
+        + text(content.code.expose())
+        + text(&content.locale)
+        + LENGTH
+        + variables
+        + ADDRESS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +258,22 @@ mod tests {
         assert!(old_removed.open(&KEY, &CHALLENGE, &after).is_some());
         assert!(old_removed.open(&KEY, &CHALLENGE, &before).is_none());
         assert_eq!(old_removed.fingerprint(), made_primary.fingerprint());
+    }
+
+    #[test]
+    fn a_content_is_written_into_room_that_is_large_enough() {
+        let variable = |index: usize| (format!("v{index}"), "\u{44f}".repeat(index));
+        for count in [0, 1, 32, 400] {
+            let content = Content {
+                recipient: Recipient::from_canonical("ann@example.com".to_owned()),
+                code: Code::from_digits("0123456789").unwrap(),
+                locale: "zh-Hant-TW".to_owned(),
+                variables: (0..count).map(variable).collect(),
+                client_ip: Some([0xffff; 8].into()),
+            };
+            let room = most_bytes(&content);
+            assert_eq!(written(&content).capacity(), room, "{count}");
+        }
     }
 
     #[test]
