@@ -1,7 +1,9 @@
 //! Connections to the servers.
 
+use std::error::Error;
+
 use tonic::{
-    Request, Status,
+    Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
@@ -36,8 +38,8 @@ impl Connection {
     /// Where the server cannot be reached.
     pub async fn open(target: &Target, authorization: Authorization) -> Result<Self, BenchError> {
         let channel = target.endpoint.connect().await.map_err(|error| {
-            let cause = std::error::Error::source(&error)
-                .map_or_else(|| error.to_string(), ToString::to_string);
+            let cause =
+                Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             BenchError::Unreachable {
                 address: target.address.clone(),
                 cause,
@@ -54,8 +56,11 @@ impl Connection {
     /// # Errors
     /// The status of a call without a reply.
     pub async fn send(&self, request: SendOtpRequest) -> Result<SendOtpResponse, Status> {
-        let reply = self.client.clone().send_otp(self.authorized(request)).await;
-        reply.map(tonic::Response::into_inner)
+        sent_once(|| {
+            let (mut client, request) = (self.client.clone(), self.authorized(request.clone()));
+            async move { client.send_otp(request).await }
+        })
+        .await
     }
 
     /// Calls `VerifyOtp`.
@@ -63,12 +68,11 @@ impl Connection {
     /// # Errors
     /// The status of a call without a reply.
     pub async fn verify(&self, request: VerifyOtpRequest) -> Result<VerifyOtpResponse, Status> {
-        let reply = self
-            .client
-            .clone()
-            .verify_otp(self.authorized(request))
-            .await;
-        reply.map(tonic::Response::into_inner)
+        sent_once(|| {
+            let (mut client, request) = (self.client.clone(), self.authorized(request.clone()));
+            async move { client.verify_otp(request).await }
+        })
+        .await
     }
 
     fn authorized<T>(&self, message: T) -> Request<T> {
@@ -80,4 +84,40 @@ impl Connection {
         }
         request
     }
+}
+
+/// How often a call is made again that was not sent: its connection may take a moment to
+/// notice that it has ended.
+const MOST_UNSENT: usize = 100;
+
+/// Calls; and again where the request was still here when its connection ended, as
+/// connections do that are old. gRPC's own clients do so by themselves (gRFC A6,
+/// transparent retries).
+async fn sent_once<Reply, Calling>(call: impl Fn() -> Calling) -> Result<Reply, Status>
+where
+    Calling: Future<Output = Result<Response<Reply>, Status>>,
+{
+    let mut reply = call().await;
+    for _ in 0..MOST_UNSENT {
+        if !reply.as_ref().is_err_and(was_not_sent) {
+            break;
+        }
+        reply = call().await;
+    }
+    reply.map(Response::into_inner)
+}
+
+fn was_not_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let waited = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        let refused = error.downcast_ref().is_some_and(|error: &h2::Error| {
+            error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+        });
+        if waited || refused {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -114,6 +114,18 @@ async fn pairs_are_counted_with_codes_from_the_log(kind: Kind, format: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_has_grown_old_costs_no_pair() {
+    let database = Database::new(Kind::Sqlite).await;
+    let aging = [("OTPD_CONNECTIONS__MAX_AGE", "200ms")];
+    let replica = [Replica::start_with(&database, &aging).await];
+    let (address, log) = addresses_and_logs(&database, &replica);
+    let arguments = ["--pairs", "2000", "--in-flight", "16", "--codes", &log];
+    let result = run_load(&database, &address, &arguments);
+    assert_eq!(count(&result, "/pairs"), 2_000);
+    assert_eq!(result["failures"], serde_json::json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pairs_are_counted_with_codes_from_a_text_log_on_postgres() {
     pairs_are_counted_with_codes_from_the_log(Kind::Postgres, "text").await;
 }
