@@ -28,6 +28,8 @@ const CAPACITY_SECONDS: u32 = 2;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// As much as is offered.
 const TIMES: u32 = 4;
+/// So many that no bound on the requests of one connection holds the flood up.
+const CONNECTIONS: usize = 16;
 /// How long callers wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much more memory a flood of any length may take. Ten times as much would be there
@@ -89,11 +91,11 @@ async fn call(mut client: CallerClient) -> (Duration, Option<String>) {
 
 /// How many requests a second are answered where always as many wait as the next batch
 /// takes: with one under way, and what is on its way to callers and back.
-async fn capacity(client: &CallerClient, max_batch: u32) -> u32 {
+async fn capacity(clients: &[CallerClient], max_batch: u32) -> u32 {
     let start = Instant::now() + WARM_UP;
     let end = start + Duration::from_secs(u64::from(CAPACITY_SECONDS));
     let mut callers = JoinSet::new();
-    for _ in 0..max_batch * 5 / 2 {
+    for (_, client) in (0..max_batch * 5 / 2).zip(clients.iter().cycle()) {
         let client = client.clone();
         callers.spawn(async move {
             let mut answered = 0;
@@ -110,10 +112,11 @@ async fn capacity(client: &CallerClient, max_batch: u32) -> u32 {
 }
 
 /// As many a second, whatever becomes of them.
-async fn flood(client: &CallerClient, per_second: u32, seconds: u32) -> Tally {
+async fn flood(clients: &[CallerClient], per_second: u32, seconds: u32) -> Tally {
     let mut arrivals = tokio::time::interval(Duration::from_secs(1) / per_second);
     let mut calls = JoinSet::new();
-    for _ in 0..per_second * seconds {
+    let clients = clients.iter().cycle();
+    for (_, client) in (0..per_second * seconds).zip(clients) {
         arrivals.tick().await;
         calls.spawn(call(client.clone()));
     }
@@ -165,7 +168,10 @@ async fn of_four_times_the_capacity_what_fits_is_answered_and_the_rest_refused()
     replica.wait_for_health("", ServingStatus::Serving).await;
     proxy.delay(LATENCY);
 
-    let (loud, quiet) = (replica.client_of("loud"), replica.client_of("quiet"));
+    let quiet = replica.client_of("quiet");
+    let loud: Vec<_> = (0..CONNECTIONS)
+        .map(|_| replica.client_of("loud"))
+        .collect();
     let offered = TIMES * max_batch * BATCHES_PER_SECOND;
     let before = capacity(&loud, max_batch).await;
     let memory = replica.memory();
