@@ -44,11 +44,12 @@ _STATUS_OF: Mapping[str, grpc.StatusCode] = {
     "VERIFY_LOCKED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "OVERLOADED": grpc.StatusCode.UNAVAILABLE,
+    "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
 # What comes from the network, without a reason.
-_STATUSES = {"UNAVAILABLE": grpc.StatusCode.UNAVAILABLE}
-_STATUSES["DEADLINE_EXCEEDED"] = grpc.StatusCode.DEADLINE_EXCEEDED
+_STATUSES: Mapping[str, grpc.StatusCode] = {"UNAVAILABLE": grpc.StatusCode.UNAVAILABLE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +132,8 @@ class FakeOtpd:
     ) -> None:
         """Let the next attempts fail, retries counted too.
 
-        With a reason of docs/errors.md; or with UNAVAILABLE or DEADLINE_EXCEEDED as where
-        otpd is not reached. With `after` the call is done first, and its reply lost.
+        With a reason of docs/errors.md, or with UNAVAILABLE as where otpd is not reached.
+        With `after` the call is done first, and its reply lost.
         """
         if reason not in _STATUS_OF and reason not in _STATUSES:
             raise ValueError(f"{reason!r} is none of {', '.join([*_STATUS_OF, *_STATUSES])}")
@@ -174,18 +175,18 @@ class FakeOtpd:
 
     def _failure(self, planned: _Planned, timeout: float) -> Failure:
         code = _STATUS_OF.get(planned.reason)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.advance(seconds=timeout)
+        told = f"the fake was told to fail with {planned.reason}"
         if code is not None:
             return Failure(
                 code,
-                f"the fake was told to fail with {planned.reason}",
+                told,
                 reason=planned.reason,
                 retry_after=planned.retry_after,
                 pushback=planned.retry_after,
             )
-        code = _STATUSES[planned.reason]
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.advance(seconds=timeout)
-        return Failure(code, f"the fake was told to fail with {planned.reason}")
+        return Failure(_STATUSES[planned.reason], told)
 
 
 class _Carrier:
