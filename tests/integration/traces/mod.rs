@@ -10,7 +10,7 @@ use tonic::Request;
 
 use crate::{
     providers::gateway::{Gateway, Nobody},
-    support::{Database, Kind, Replica, Secrets, hex_of},
+    support::{Database, Kind, OPERATIONS, Replica, Scrape, Secrets, hex_of},
 };
 use collector::Collector;
 
@@ -49,6 +49,7 @@ async fn serve(database: &Database, endpoint: &str, sample: &str, url: &str) -> 
         ("OTPD_CONFIG", file.as_str()),
         ("OTPD_TRACES__ENDPOINT", endpoint),
         ("OTPD_TRACES__SAMPLE", sample),
+        OPERATIONS,
     ];
     Replica::start_with(database, &environment).await
 }
@@ -168,7 +169,9 @@ async fn a_batch_links_to_all_whom_it_is_for() {
         request("+79990000002", TRACE, "01"),
         request("+79990000003", OTHER_TRACE, "01"),
     ];
-    replica.wait_for_lines("Request received", 3).await;
+    // Both wait for the same batch.
+    let waiting = |scrape: &Scrape| scrape.value("otpd_batch_waiting") == 2;
+    replica.scrape_until(waiting).await;
     drop(lock);
     for sent in [first].into_iter().chain(others) {
         sent.await.expect("it ends").expect("it is sent");
