@@ -126,6 +126,7 @@ that no answer depends on were swept. otpd {report['otpd']}.
 A figure is level if its mean over the last third is at most {TOLERANCE:.0%} above that over
 the middle one; dead rows, which gather until a vacuum, {TOLERANCE_OF_DEAD_ROWS:.0%}.
 
+<!-- not run: takes half an hour -->
 ```sh
 scripts/long-run soak {settings['minutes']:g}
 ```
