@@ -107,7 +107,9 @@ where
     reply.map(Response::into_inner)
 }
 
-fn was_not_sent(status: &Status) -> bool {
+/// Whether a call failed before anything of it reached the server: it waited for the
+/// connection that ended, or this client knew already that it takes no more.
+pub fn was_not_sent(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
         let waited = error.downcast_ref().is_some_and(hyper::Error::is_canceled);

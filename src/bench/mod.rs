@@ -33,7 +33,7 @@ use tokio::{
 };
 use tonic::Status;
 
-pub use connection::{Authorization, Target};
+pub use connection::{Authorization, Target, was_not_sent};
 pub use process::Process;
 pub use progress::Progress;
 pub use recipients::{MAX_CLIENT_IPS, MAX_REGIONS};

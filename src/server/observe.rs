@@ -15,7 +15,7 @@ use crate::{
     delivery::{Delivery, Gateway},
     domain::Purpose,
     metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
-    service::{Conversions, Verified},
+    service::{CALLER, Conversions, Verified},
     store::{Census, RecordStore as _, Store, StoreError, availability::Availability},
     telemetry,
 };
@@ -25,9 +25,6 @@ const CENSUS_PAUSE: Duration = Duration::from_secs(5);
 /// How many times longer than a look: so that looking takes a hundredth of the time of
 /// one connection, however much there is.
 const CENSUS_SHARE: u32 = 100;
-
-/// What stands for a provider where a caller delivers by itself.
-const CALLER: &str = "caller";
 
 /// The names that the configuration has.
 pub(super) fn known(config: &Config) -> Known {

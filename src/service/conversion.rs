@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use super::CALLER;
 use crate::{
     domain::{
         Block, Caller, ChallengeId, Channel, Country, Decision, Policy, Recipient, Timestamp,
@@ -22,8 +23,6 @@ use crate::{
     store::{Delivered, Store, availability::Availability},
 };
 
-/// What stands for a provider where the caller delivers by itself.
-const CALLER: &str = "caller";
 /// How long codes are gathered. By then it is written down, but seldom, who had
 /// delivered them.
 const ROUND: Duration = Duration::from_secs(1);

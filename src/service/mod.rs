@@ -32,6 +32,9 @@ use crate::{
     store::{Store, availability::Availability, batcher::Batcher},
 };
 
+/// What stands for a provider where the caller delivers by itself.
+pub const CALLER: &str = "caller";
+
 /// Sends codes and checks them.
 #[derive(Debug)]
 pub struct OtpService {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject, decide::Matter,
-    permit_subject, policy_of,
+    CALLER, Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject,
+    decide::Matter, permit_subject, policy_of,
 };
 use crate::{
     delivery::Shipment,
@@ -15,9 +15,6 @@ use crate::{
     },
     store::{RecordStore as _, Sealed, StoreError, batcher::BatchError, in_time},
 };
-
-/// What stands for a provider where the caller delivers by itself.
-const CALLER: &str = "caller";
 
 impl OtpService {
     /// Tells what is known of a code.

@@ -10,13 +10,13 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use otpd::grpc::v1::{GetOtpStatusRequest, SendOtpRequest, otp_service_client::OtpServiceClient};
+use otpd::{
+    bench::was_not_sent,
+    grpc::v1::{GetOtpStatusRequest, SendOtpRequest, otp_service_client::OtpServiceClient},
+};
 use sqlx::Connection as _;
 use tokio::{net::TcpStream, task::JoinSet};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{Database, Kind, Replica};
 
@@ -30,23 +30,6 @@ fn counting(replica: &Replica) -> (Channel, Arc<AtomicUsize>) {
     });
     let endpoint = Endpoint::from_static("http://localhost");
     (endpoint.connect_with_connector_lazy(connector), made)
-}
-
-/// Whether a call failed before anything of it reached the server: it waited for the
-/// connection that ended, or this client knew already that it takes no more.
-fn was_not_sent(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        let waited = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
-        let refused = error.downcast_ref().is_some_and(|error: &h2::Error| {
-            error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
-        });
-        if waited || refused {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn about(number: usize) -> GetOtpStatusRequest {
