@@ -169,12 +169,11 @@ impl KeyRing {
 
     /// New keys, as text that [`parse`](Self::parse) reads.
     pub fn generate(random: &mut impl Rng) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::from(
-            "# Keys of otpd: the same file for every replica; whoever has it and the database has the codes.\n",
-        ));
-        text.push_str(&generate_entry(INDEX_ENTRY, random));
-        text.push_str(&generate_sealing_entry(1, random));
-        text
+        let head = "# Keys of otpd: the same file for every replica; whoever has it and the database has the codes.\n";
+        let index = generate_entry(INDEX_ENTRY, random);
+        let sealing = generate_sealing_entry(1, random);
+        // In one piece: what a text that grows leaves behind would not be overwritten.
+        Zeroizing::new([head, &index, &sealing].concat())
     }
 
     /// The blind index of a record.
@@ -252,7 +251,8 @@ pub fn generate_sealing_entry(id: u8, random: &mut impl Rng) -> Zeroizing<String
 fn generate_entry(name: &str, random: &mut impl Rng) -> Zeroizing<String> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     random.fill_bytes(key.as_mut_slice());
-    Zeroizing::new(format!("{name} = {}\n", STANDARD.encode(key.as_slice())))
+    let key = Zeroizing::new(STANDARD.encode(key.as_slice()));
+    Zeroizing::new([name, " = ", &key, "\n"].concat())
 }
 
 fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
