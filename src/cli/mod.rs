@@ -188,9 +188,40 @@ fn run(command_line: CommandLine) -> Outcome {
     }
 }
 
-/// Runs `work` on a runtime of its own.
+/// Runs `work` on a runtime of its own. What blocks a thread when it is done is not waited
+/// for: the system may look for a name for half a minute.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?
-        .block_on(work)
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{channel, sync_channel},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_blocks_a_thread_does_not_hold_up_the_end() {
+        let (release, released) = channel::<()>();
+        let (tell, told) = sync_channel(1);
+        let work = async move {
+            let (busy, is_busy) = tokio::sync::oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let _ = busy.send(());
+                let _ = tell.send(released.recv_timeout(Duration::from_secs(20)));
+            });
+            is_busy.await.expect("it begins");
+            Ok(())
+        };
+        block_on(work).expect("it is done");
+        release.send(()).expect("it waits for this");
+        assert_eq!(told.recv(), Ok(Ok(())));
+    }
 }
