@@ -13,13 +13,11 @@ use tracing::field::{DisplayValue, display};
 use crate::{
     callers::Unknown,
     domain::{Caller, Channel, Purpose, Recipient, Verdict},
+    log_targets::AUDIT,
     metrics::{Answer, Answers, Method, Rpc, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::Span,
 };
-
-/// The target of the lines for auditors, by which the log knows them.
-const AUDIT: &str = "otpd_audit";
 
 /// What marks the lines of an RPC.
 const fn mark(rpc: Rpc) -> &'static str {

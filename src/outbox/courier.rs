@@ -11,6 +11,7 @@ use crate::{
     delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Route, text::Facts},
     domain::{Attempt, ChallengeId, Channel, Country, ErrorClass, Message, Then, Timestamp},
     keys::system_random,
+    log_targets::CHANGE,
     metrics::Ended,
     store::{MessageChange, Version},
     traces::{self, Kind, Span},
@@ -358,7 +359,7 @@ fn report(gateway: &Gateway, admission: Admission<'_>, result: &Result<Accepted,
         Some(Change::Opened) => {
             let pause = gateway.options.breaker.pause;
             tracing::error!(
-                target: "otpd_change",
+                target: CHANGE,
                 provider,
                 ?pause,
                 "[OTP] Provider is down and left alone for a while"
