@@ -141,6 +141,7 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("store.timeout", settings.store.timeout),
         ("store.probe_interval", settings.store.probe_interval),
         ("store.sweep_interval", settings.store.sweep_interval),
+        ("delivery.poll_interval", settings.delivery.poll_interval),
     ]) {
         if duration < Duration::from_millis(10) {
             let given = humantime::format_duration(duration);
@@ -249,6 +250,12 @@ mod tests {
             ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
             ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
             ("[store]\nwriters = 0", ("", ""), "store.writers"),
+            // The store would be asked without a pause.
+            (
+                "[delivery]\npoll_interval = \"0s\"",
+                ("", ""),
+                "delivery.poll_interval",
+            ),
             (
                 "operations_listen = \"9464\"",
                 ("", ""),
@@ -276,6 +283,26 @@ mod tests {
             let error = load(file, &[variable]).expect_err(file);
             assert!(error.contains(key), "{error:?} does not name {key}");
             assert!(!error.contains('\n'), "{error:?} is more than one line");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_of_one_caller() {
+        const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+        for (key, proof) in [
+            ("token_sha256", DIGEST),
+            ("certificate_names", "crm.internal"),
+        ] {
+            let caller = |name: &str| format!("[callers.{name}]\n{key} = \"{proof},{proof}\"\n");
+            load(&format!("{tls}{}", caller("crm")), &[]).unwrap();
+            let error =
+                load(&format!("{tls}{}{}", caller("crm"), caller("shop")), &[]).unwrap_err();
+            assert!(
+                error.starts_with(&format!("callers.shop.{key}: ")),
+                "{error}"
+            );
+            assert!(error.contains("\"crm\""), "{error}");
         }
     }
 

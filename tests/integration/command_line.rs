@@ -1,6 +1,11 @@
 //! The command line, as people and probes use it: what it prints, and how it ends.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _};
+use std::{
+    ffi::OsStr,
+    fs,
+    net::TcpListener,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+};
 
 use crate::support::{Database, Ended, Kind, Replica, otpd, run};
 
@@ -93,10 +98,6 @@ async fn a_client_finds_the_server_by_option_environment_or_its_listen_address()
         (&[("OTPD_ADDRESS", address.as_str())], &["health"]),
         (&[("OTPD_LISTEN", &address)], &["health"]),
         (&[("OTPD_LISTEN", &everywhere)], &["health"]),
-        (
-            &[("OTPD_ADDRESS", NOBODY)],
-            &["health", "--address", &address],
-        ),
     ] {
         assert_eq!(otpd_with(environment, arguments).done(), "SERVING\n");
     }
@@ -257,6 +258,17 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
         assert!(line.contains(named), "{line:?} does not name {named}");
         assert!(!line.contains("AAAA"), "{line:?} shows a key");
     }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_taken_for_one_that_is_not_there() {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    let line = run(otpd()
+        .current_dir(directory.path())
+        .env("OTPD_LOG_FORMAT", OsStr::from_bytes(b"\xff"))
+        .arg("migrate"))
+    .line(64);
+    assert!(line.contains("OTPD_LOG_FORMAT"), "{line}");
 }
 
 #[test]
