@@ -62,7 +62,13 @@ type Outcome = Result<ExitCode, Failure>;
 struct CommandLine {
     /// The configuration file (TOML); every key is also an environment variable,
     /// such as OTPD_LISTEN or OTPD_POLICY__CODE_TTL.
-    #[arg(long, value_name = "FILE", env = "OTPD_CONFIG", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OTPD_CONFIG",
+        global = true,
+        value_parser = reach::path_or_nothing()
+    )]
     config: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -162,10 +168,11 @@ pub fn main() -> ExitCode {
 
 fn run(command_line: CommandLine) -> Outcome {
     let CommandLine { config, command } = command_line;
+    let config = reach::given(config.as_deref());
     match command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(config.as_deref()),
-        Command::Migrate => serve::migrate(config.as_deref()),
-        Command::Check => check::check(config.as_deref()),
+        Command::Serve => serve::serve(config),
+        Command::Migrate => serve::migrate(config),
+        Command::Check => check::check(config),
         Command::Keygen(options) => keygen::keygen(&options),
         Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),

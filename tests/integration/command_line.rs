@@ -98,6 +98,20 @@ async fn a_client_finds_the_server_by_option_environment_or_its_listen_address()
         (&[("OTPD_ADDRESS", address.as_str())], &["health"]),
         (&[("OTPD_LISTEN", &address)], &["health"]),
         (&[("OTPD_LISTEN", &everywhere)], &["health"]),
+        // Compose files cannot leave a variable out.
+        (
+            &[
+                ("OTPD_LISTEN", &address),
+                ("OTPD_ADDRESS", ""),
+                ("OTPD_CA", ""),
+                ("OTPD_CONFIG", ""),
+            ],
+            &["health"],
+        ),
+        (
+            &[("OTPD_ADDRESS", NOBODY)],
+            &["health", "--address", &address],
+        ),
     ] {
         assert_eq!(otpd_with(environment, arguments).done(), "SERVING\n");
     }
