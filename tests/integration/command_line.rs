@@ -7,7 +7,7 @@ use std::{
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
 };
 
-use crate::support::{Database, Ended, Kind, Replica, otpd, run};
+use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
 
 /// An address where nobody listens.
 const NOBODY: &str = "127.0.0.1:1";
@@ -83,6 +83,40 @@ async fn a_code_goes_round_in_any_written_form() {
     let cancel = ["cancel", "ann@example.com", "--purpose", "login"];
     assert_eq!(replica.command(&cancel).done(), "cancelled\n");
     assert_eq!(replica.command(&cancel).done(), "no live code to cancel\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_sent_or_not_judged_is_not_hidden() {
+    let database = Database::new(Kind::Sqlite).await;
+    let courier = format!(
+        "[callers.courier]\ntoken_sha256 = \"{}\"\ndelivers = true\n",
+        token_digest("known")
+    );
+    let environment = [
+        ("OTPD_CONFIG", database.configure(&courier)),
+        ("OTPD_POLICY__FAILURE_LIMIT", "1".to_owned()),
+    ];
+    let environment = environment
+        .each_ref()
+        .map(|(name, value)| (*name, &**value));
+    let replica = Replica::start_with(&database, &environment).await;
+    let command = |arguments: &[&str]| {
+        let proof = ["--token", "known"];
+        replica.command(&[arguments, &proof].concat())
+    };
+
+    let made = command(&["send", "+79991234567"]).done();
+    assert!(
+        made.starts_with("for the caller to deliver to +79991234567\n"),
+        "{made}"
+    );
+    let code = value(&made, "code");
+    let told = command(&["status", "+79991234567"]).done();
+    assert!(!told.contains("blocked_until"), "{told}");
+    let wrong = if code == "000000" { "111111" } else { "000000" };
+    command(&["verify", "+79991234567", wrong]).said_no();
+    let told = command(&["status", "+79991234567"]).done();
+    assert!(!value(&told, "blocked_until").is_empty(), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
