@@ -6,6 +6,7 @@ use super::{InHand, courier::Courier};
 use crate::{
     delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, text::Facts},
     domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Timestamp},
+    log_targets::CHANGE,
     traces::{self, Kind, Span},
 };
 
@@ -94,7 +95,7 @@ pub(super) fn report(
         Some(Change::Opened) => {
             let pause = gateway.options.breaker.pause;
             tracing::error!(
-                target: "otpd_change",
+                target: CHANGE,
                 provider,
                 ?pause,
                 "[OTP] Provider is down and left alone for a while"
