@@ -1,6 +1,8 @@
 //! What holds of the rules together, whatever is asked in whatever order, and
 //! however the clock moves.
 
+mod sends;
+mod statuses;
 mod steps;
 mod world;
 
