@@ -4,6 +4,7 @@
 mod sends;
 mod statuses;
 mod steps;
+mod verdicts;
 mod world;
 
 use std::time::Duration;
