@@ -24,14 +24,6 @@ const DELAYS: [f64; 12] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ];
 
-/// The channels, in the order of [`Channel`].
-const CHANNELS: [Channel; 5] = [
-    Channel::Sms,
-    Channel::Email,
-    Channel::Voice,
-    Channel::WhatsApp,
-    Channel::Telegram,
-];
 /// What comes of an attempt: it was taken, or the class of the error.
 const RESULTS: [&str; 6] = [
     "accepted",
@@ -293,7 +285,7 @@ impl DeliveryMetrics {
 }
 
 fn channels() -> Label {
-    ("channel", fixed(CHANNELS.map(Channel::name)))
+    ("channel", fixed(Channel::ALL.map(Channel::name)))
 }
 
 fn codes_labels(providers: &Names) -> [Label; 3] {
