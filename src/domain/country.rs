@@ -80,9 +80,10 @@ enum Code {
 
 /// North America: its plan has three digits for the area, each in one country.
 const NORTH_AMERICA: usize = 1;
-/// Russia and Kazakhstan likewise, but for one area that the two share (Baikonur).
+/// Russia and Kazakhstan likewise.
 const RUSSIA: usize = 7;
-const SHARED_AREA: &str = "336";
+/// Not of one country: the toll-free numbers of North America.
+const SHARED_AREA: &str = "800";
 
 /// By calling code; none has more than three digits (E.164).
 static CODES: LazyLock<Box<[Code]>> = LazyLock::new(|| (0..1_000).map(code).collect());
@@ -145,6 +146,17 @@ mod tests {
             countries.insert(country.to_string());
         }
         assert!(countries.len() > 200, "{countries:?}");
+    }
+
+    #[test]
+    fn toll_free_numbers_of_north_america_are_told_apart() {
+        for (digits, country) in [
+            ("18002000457", "US"),
+            ("18001400457", "DO"),
+            ("18002000457", "US"),
+        ] {
+            assert_eq!(of_number(digits).to_string(), country, "+{digits}");
+        }
     }
 
     #[test]
