@@ -268,7 +268,7 @@ mod tests {
             "code_ttl",
             |policy, value| policy.code_ttl = value,
             [second * 10, minute * 10],
-            [second * 10 - instant, minute * 10 + instant],
+            [(second * 10).saturating_sub(instant), minute * 10 + instant],
         );
         let none = Duration::ZERO;
         check(
@@ -287,13 +287,13 @@ mod tests {
             "failure_memory",
             |policy, value| policy.failure_memory = value,
             [hour, hour * 24 * 365],
-            [hour - instant],
+            [hour.saturating_sub(instant)],
         );
         check(
             "request_memory",
             |policy, value| policy.request_memory = value,
             [minute, hour * 24],
-            [minute - instant, hour * 24 + instant],
+            [minute.saturating_sub(instant), hour * 24 + instant],
         );
     }
 

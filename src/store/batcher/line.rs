@@ -10,10 +10,6 @@ use tokio::time::Instant;
 
 use crate::domain::CallerName;
 
-/// How much of the pace is that of the newest batch: one half, so that one slow
-/// batch is forgotten after a few quick ones.
-const NEWEST: u32 = 2;
-
 /// A waiting line with a lane for each caller.
 #[derive(Debug)]
 pub(super) struct Line<Item> {
@@ -134,7 +130,9 @@ impl Pace {
 
     /// It is back, and the store took it: one that fails tells nothing of the pace.
     pub fn went(&mut self, taken: Duration) {
-        self.batch = (self.batch * (NEWEST - 1) + taken) / NEWEST;
+        // Half of it is the newest batch's, so that one slow batch is forgotten after a
+        // few quick ones.
+        self.batch = (self.batch + taken) / 2;
     }
 
     /// Nothing is on its way.

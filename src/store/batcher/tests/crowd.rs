@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    super::{BatchError, BatchOptions, line::Line},
+    super::{BatchError, BatchOptions},
     settle,
     store::{Instead, key},
     world::{Count, OPTIONS, Ticket, World},
@@ -163,49 +163,23 @@ async fn one_slow_batch_does_not_shut_everybody_out() {
     second.count().await;
 }
 
-#[test]
-fn callers_take_turns_and_what_was_promised_goes_first() {
-    let caller = |name: &str| CallerName::new(name);
-    let mut line = Line::new(100);
-    for number in 0..5 {
-        assert_eq!(line.add(&caller("a"), ("a", number)), None);
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_others_for_just_as_long_as_may_be_is_let_in() {
+    // The pace after one batch, which is half of what it was before: nothing.
+    let pace = BATCH / 2;
+    for (max_wait, is_let_in) in [(pace, true), (pace - Duration::from_millis(1), false)] {
+        let world = slow(BatchOptions {
+            max_wait,
+            ..OPTIONS
+        });
+        let patient = |number| world.submit(request(number, "loud", Duration::from_mins(1)));
+        patient(0).count().await;
+        let _under_way = patient(1);
+        settle().await;
+        let mut waiting: Vec<Ticket> = (2..=9).map(patient).collect();
+        assert!(!waiting.iter_mut().any(is_refused));
+        assert_eq!(world.batcher.waiting(), OPTIONS.max_batch);
+        let mut last = patient(10);
+        assert_eq!(!is_refused(&mut last), is_let_in, "{max_wait:?}");
     }
-    for number in 0..2 {
-        assert_eq!(line.add(&caller("b"), ("b", number)), None);
-    }
-    assert_eq!(line.ahead_of(&caller("a")), 5 + 2);
-    assert_eq!(line.ahead_of(&caller("b")), 2 + 3);
-    assert_eq!(line.ahead_of(&caller("c")), 1 + 1);
-    line.add_own(("own", 0));
-    assert_eq!(line.ahead_of(&caller("c")), 3);
-    let mut batch = Vec::new();
-    line.take(4, &mut batch);
-    assert_eq!(batch, [("own", 0), ("a", 0), ("b", 0), ("a", 1)]);
-    assert_eq!(line.add(&caller("c"), ("c", 0)), None);
-    batch.clear();
-    line.take(100, &mut batch);
-    assert_eq!(batch, [("b", 1), ("a", 2), ("c", 0), ("a", 3), ("a", 4)]);
-    batch.clear();
-    line.take(1, &mut batch);
-    assert!(batch.is_empty());
-}
-
-#[test]
-fn where_there_is_no_room_whoever_has_most_waiting_gives_way() {
-    let caller = |name: &str| CallerName::new(name);
-    let mut line = Line::new(4);
-    for number in 0..4 {
-        assert_eq!(line.add(&caller("a"), ("a", number)), None);
-    }
-    assert_eq!(line.add(&caller("a"), ("a", 4)), Some(("a", 4)));
-    assert_eq!(line.add(&caller("b"), ("b", 0)), Some(("a", 3)));
-    assert_eq!(line.add(&caller("b"), ("b", 1)), Some(("a", 2)));
-    // Now both have as many.
-    assert_eq!(line.add(&caller("b"), ("b", 2)), Some(("b", 2)));
-    assert_eq!(line.add(&caller("a"), ("a", 5)), Some(("a", 5)));
-    // What was promised has no bound of its own here.
-    line.add_own(("own", 0));
-    let mut batch = Vec::new();
-    line.take(100, &mut batch);
-    assert_eq!(batch, [("own", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]);
 }

@@ -1,6 +1,9 @@
 //! Under paused time: what has to wait for the clock fails at once, or passes at once.
 
+mod board;
 mod crowd;
+mod life;
+mod line;
 mod store;
 mod world;
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{CallerName, LimitKey, RecordKey},
-    metrics::BatchMetrics,
+    metrics::{Known, Metrics},
     store::{Clock, availability::Availability},
 };
 
@@ -26,6 +26,7 @@ pub const OPTIONS: BatchOptions = BatchOptions {
 pub struct World {
     pub store: Arc<InMemory>,
     pub batcher: Batcher,
+    pub metrics: Metrics,
 }
 
 impl World {
@@ -40,13 +41,18 @@ impl World {
     /// A world whose store waits to be told that it may work.
     pub fn held(options: BatchOptions) -> Self {
         let store = Arc::new(InMemory::default());
+        let metrics = Metrics::new(&Known::default());
         let batcher = Batcher::new(
             Arc::clone(&store),
             Availability::fixed(true),
             options,
-            BatchMetrics::default(),
+            metrics.batches.clone(),
         );
-        Self { store, batcher }
+        Self {
+            store,
+            batcher,
+            metrics,
+        }
     }
 
     /// Submits a job that counts one up.

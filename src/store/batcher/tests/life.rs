@@ -1,0 +1,85 @@
+//! From the first request to the end of the writer.
+
+use std::sync::Arc;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_counted_and_what_is_under_way_is_not() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(0));
+    settle().await;
+    let rest: Vec<Ticket> = (1..=5).map(|byte| world.count(key(byte))).collect();
+    assert_eq!(world.batcher.waiting(), 5);
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    first.count().await;
+    for ticket in rest {
+        ticket.count().await;
+    }
+    assert_eq!(world.batcher.waiting(), 0);
+    assert_eq!(format!("{:?}", world.batcher), "Batcher(1 writers)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_nobody_waits_for_is_not_taken_to_the_store() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(0));
+    settle().await;
+    let batcher = world.batcher.clone();
+    let look = tokio::spawn(async move { batcher.look(key(1)).await });
+    settle().await;
+    assert_eq!(world.batcher.waiting(), 1);
+    look.abort();
+    drop(look.await);
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    first.count().await;
+    settle().await;
+    assert_eq!(world.batcher.waiting(), 0);
+    assert_eq!(world.store.loads(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_ends_once_its_batcher_is_gone_and_everything_is_done() {
+    let world = World::held(OPTIONS);
+    let ticket = world.count(key(1));
+    settle().await;
+    let World { store, batcher, .. } = world;
+    drop(batcher);
+    settle().await;
+    store.let_loads(1);
+    store.let_writes(1);
+    ticket.count().await;
+    settle().await;
+    assert_eq!(Arc::strong_count(&store), 1, "the writer has its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_waits_and_what_is_decided_again_are_counted() {
+    let world = World::held(OPTIONS);
+    let first = world.count(key(0));
+    settle().await;
+    let rest = [world.count(key(1)), world.count(key(2))];
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.store.let_loads(10);
+    world.store.let_writes(10);
+    world.store.instead_of_a_write(Instead::Overtake(key(0)));
+    first.count().await;
+    for ticket in rest {
+        ticket.count().await;
+    }
+    let told = world.metrics.prometheus().unwrap();
+    for line in [
+        // The first alone; then the first once more, and the other two.
+        "otpd_batch_size_count 2",
+        "otpd_batch_size_sum 4.0",
+        // What is decided again has not waited again.
+        "otpd_batch_wait_seconds_count 3",
+        "otpd_batch_wait_seconds_bucket{le=\"0.0005\"} 1",
+        "otpd_batch_wait_seconds_bucket{le=\"0.025\"} 3",
+        "otpd_batch_tries_lost_total 1",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line}:\n{told}");
+    }
+}
