@@ -130,6 +130,8 @@ impl Run {
         let environment = [
             ("OTPD_CONFIG", self.configuration.as_str()),
             ("OTPD_PROVIDERS__SMS__PARAMETERS__REPLICA", name),
+            // Each answer that comes too late explains another message.
+            ("OTPD_LOG_REPEAT_AFTER", "0s"),
         ];
         Replica::start_with(&self.database, &environment).await
     }
