@@ -4,38 +4,19 @@
 mod callers;
 mod delivery;
 mod log;
+mod settings;
 mod source;
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use secrecy::SecretString;
-use serde::Deserialize;
-
 pub use log::{AuditLog, LogFormat, LogLevel};
+pub use settings::{DEFAULT_LISTEN, Environment, Settings};
 pub use source::{Changes, ConfigError, Variables, Written};
 
-use crate::{
-    callers::Callers,
-    connection::{ConnectionSettings, TlsSettings},
-    delivery::{
-        Delivery,
-        text::{Locale, PurposeTextSettings},
-    },
-    domain::{Purpose, Region, TestRecipient},
-    outbox::OutboxOptions,
-    store::StoreOptions,
-    traces::TraceSettings,
-};
-use callers::TestRecipientTable;
-use delivery::RouteTable;
-
-/// Where clients find otpd, and where it listens, unless told otherwise.
-pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+use crate::{callers::Callers, delivery::Delivery, domain::TestRecipient, store::StoreOptions};
 
 /// Everything that `otpd serve` is told.
 #[derive(Debug)]
@@ -52,129 +33,6 @@ pub struct Config {
     pub delivery: Delivery,
     /// What all of it was made of.
     pub written: Written,
-}
-
-/// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub struct Settings {
-    /// Where to listen; other than loopback only with `development_remote`, or in
-    /// production.
-    ///
-    /// Default: `127.0.0.1:50051`.
-    pub listen: SocketAddr,
-    /// What mistakes are still harmless.
-    pub environment: Environment,
-    /// Whether a development server may be reached from other machines, as in compose.
-    pub development_remote: bool,
-    /// The store: `postgres://…`, of several servers of one database `postgres://a,b/…`; or
-    /// `sqlite://…`.
-    pub database_url: SecretString,
-    /// The key ring itself; see `otpd keygen`.
-    ///
-    /// Default: the file `otpd.keys` beside the SQLite file, made at the first start.
-    pub keys: Option<SecretString>,
-    /// The region in which national phone numbers are read where a request names
-    /// none.
-    pub default_region: Option<Region>,
-    /// Where to tell what is measured; nowhere, where it is unset.
-    pub operations_listen: Option<SocketAddr>,
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Which of otpd's own log lines there are.
-    pub log_level: LogLevel,
-    /// How long a warning that repeats the one before it is left out of the log; nothing:
-    /// never.
-    #[serde(with = "humantime_serde")]
-    pub log_repeat_after: Duration,
-    /// Where the lines for auditors are: among all others, or in a file of their own, as
-    /// JSON.
-    ///
-    /// Default: `stdout`.
-    pub audit_log: AuditLog,
-    /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
-    /// that load balancers notice.
-    #[serde(with = "humantime_serde")]
-    pub shutdown_wait: Duration,
-    /// How long what runs may then still take.
-    #[serde(with = "humantime_serde")]
-    pub shutdown_grace: Duration,
-    /// How often it is looked whether a file of the configuration is another one; zero:
-    /// never.
-    #[serde(with = "humantime_serde")]
-    pub reload_interval: Duration,
-    /// Whether the services that describe otpd to clients are there.
-    pub reflection: bool,
-    /// TLS of the listener; without it connections are plain.
-    pub tls: Option<TlsSettings>,
-    /// What one client may take, and for how long.
-    pub connections: ConnectionSettings,
-    /// Whether tokens may come over plain connections of other machines, as where a
-    /// mesh does the TLS.
-    pub allow_plaintext_tokens: bool,
-    /// Recipients with a fixed code.
-    pub test_recipients: Vec<TestRecipientTable>,
-    /// Whether there may be test recipients in production.
-    pub allow_test_recipients: bool,
-    /// The language of messages where a request names none, or one without a text.
-    ///
-    /// Default: `en`.
-    pub default_locale: Locale,
-    /// What messages say.
-    pub texts: BTreeMap<Purpose, PurposeTextSettings>,
-    /// Which messages go to which providers.
-    pub routes: Vec<RouteTable>,
-    /// How messages are carried.
-    pub delivery: OutboxOptions,
-    /// How the store is used.
-    pub store: StoreOptions,
-    /// Where spans go.
-    pub traces: TraceSettings,
-}
-
-/// What mistakes are still harmless.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Environment {
-    /// One machine, no callers to tell apart, codes in the log.
-    #[default]
-    Development,
-    /// The real thing.
-    Production,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: DEFAULT_LISTEN,
-            environment: Environment::default(),
-            development_remote: false,
-            database_url: SecretString::from("sqlite://otpd.db"),
-            keys: None,
-            default_region: None,
-            operations_listen: None,
-            log_format: LogFormat::default(),
-            log_level: LogLevel::default(),
-            log_repeat_after: Duration::from_secs(10),
-            audit_log: AuditLog::default(),
-            shutdown_wait: Duration::from_secs(1),
-            shutdown_grace: Duration::from_secs(10),
-            reload_interval: Duration::from_secs(5),
-            reflection: true,
-            tls: None,
-            connections: ConnectionSettings::default(),
-            allow_plaintext_tokens: false,
-            test_recipients: Vec::new(),
-            allow_test_recipients: false,
-            default_locale: Locale::default(),
-            texts: BTreeMap::new(),
-            routes: Vec::new(),
-            delivery: OutboxOptions::default(),
-            store: StoreOptions::default(),
-            traces: TraceSettings::default(),
-        }
-    }
 }
 
 /// The largest batch that every store takes: SQLite binds 32,766 values to a statement.
@@ -283,6 +141,7 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("store.timeout", settings.store.timeout),
         ("store.probe_interval", settings.store.probe_interval),
         ("store.sweep_interval", settings.store.sweep_interval),
+        ("delivery.poll_interval", settings.delivery.poll_interval),
     ]) {
         if duration < Duration::from_millis(10) {
             let given = humantime::format_duration(duration);
@@ -391,6 +250,12 @@ mod tests {
             ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
             ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
             ("[store]\nwriters = 0", ("", ""), "store.writers"),
+            // The store would be asked without a pause.
+            (
+                "[delivery]\npoll_interval = \"0s\"",
+                ("", ""),
+                "delivery.poll_interval",
+            ),
             (
                 "operations_listen = \"9464\"",
                 ("", ""),
@@ -418,6 +283,26 @@ mod tests {
             let error = load(file, &[variable]).expect_err(file);
             assert!(error.contains(key), "{error:?} does not name {key}");
             assert!(!error.contains('\n'), "{error:?} is more than one line");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_of_one_caller() {
+        const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+        for (key, proof) in [
+            ("token_sha256", DIGEST),
+            ("certificate_names", "crm.internal"),
+        ] {
+            let caller = |name: &str| format!("[callers.{name}]\n{key} = \"{proof},{proof}\"\n");
+            load(&format!("{tls}{}", caller("crm")), &[]).unwrap();
+            let error =
+                load(&format!("{tls}{}{}", caller("crm"), caller("shop")), &[]).unwrap_err();
+            assert!(
+                error.starts_with(&format!("callers.shop.{key}: ")),
+                "{error}"
+            );
+            assert!(error.contains("\"crm\""), "{error}");
         }
     }
 

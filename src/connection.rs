@@ -27,9 +27,6 @@ pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;
 pub use tls::{TlsError, TlsSettings};
 
-/// The target of the lines for auditors, by which the log knows them.
-const AUDIT: &str = "otpd_audit";
-
 /// What a client says first (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 

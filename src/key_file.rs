@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use rand::Rng as _;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -26,8 +27,10 @@ pub fn create(path: &Path) -> io::Result<bool> {
     if path.try_exists()? {
         return Ok(false);
     }
+    // Not the id of the process, which is 1 in every container: what one that died left
+    // behind, or another one is writing, would be in the way for ever.
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}", std::process::id()));
+    unfinished.push(format!(".{:016x}", system_random().next_u64()));
     let unfinished = Path::new(&unfinished);
     let mut file = File::options()
         .write(true)
@@ -62,10 +65,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_another_process_has_not_finished_is_not_in_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("otpd.keys");
+        let unfinished = format!("otpd.keys.{}", std::process::id());
+        fs::write(directory.path().join(unfinished), "index = ").unwrap();
+        assert!(create(&path).unwrap());
+        assert!(KeyRing::parse(&read(&path).unwrap()).is_ok());
+    }
+
+    #[test]
     fn of_many_makers_one_makes_the_file_and_all_read_it() {
-        let directory = std::env::temp_dir().join(format!("otpd-keys-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let path = directory.join("otpd.keys");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("otpd.keys");
         assert!(create(&path).unwrap());
         let first = read(&path).unwrap();
         assert!(!create(&path).unwrap());
@@ -80,6 +92,5 @@ mod tests {
             1,
             "nothing unfinished is left"
         );
-        fs::remove_dir_all(&directory).unwrap();
     }
 }

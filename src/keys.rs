@@ -56,7 +56,7 @@ struct SealingKey {
 
 /// A text is no key ring. No message shows any part of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub enum KeyRingError {
     /// An entry is not `NAME = VALUE`.
     #[error("entry {0} is not \"index = KEY\" or \"seal.NUMBER = KEY\"")]
     Malformed(usize),
@@ -96,7 +96,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// The entry at fault, never its value.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
+    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut index = None;
         let mut sealing: Vec<SealingKey> = Vec::new();
         let entries = text
@@ -106,10 +106,10 @@ impl KeyRing {
             .map(str::trim)
             .filter(|entry| !entry.is_empty());
         for (position, entry) in entries.enumerate() {
-            let malformed = || KeyError::Malformed(position + 1);
+            let malformed = || KeyRingError::Malformed(position + 1);
             let (name, value) = entry.split_once('=').ok_or_else(malformed)?;
             let name = name.trim();
-            let twice = || KeyError::Twice(name.to_owned());
+            let twice = || KeyRingError::Twice(name.to_owned());
             if name == INDEX_ENTRY {
                 let key = decode(name, value)?;
                 let mac =
@@ -138,9 +138,9 @@ impl KeyRing {
                 });
             }
         }
-        let index = index.ok_or(KeyError::Missing(INDEX_ENTRY))?;
+        let index = index.ok_or(KeyRingError::Missing(INDEX_ENTRY))?;
         if sealing.is_empty() {
-            return Err(KeyError::Missing("seal.1"));
+            return Err(KeyRingError::Missing("seal.1"));
         }
         Ok(Self { index, sealing })
     }
@@ -169,12 +169,11 @@ impl KeyRing {
 
     /// New keys, as text that [`parse`](Self::parse) reads.
     pub fn generate(random: &mut impl Rng) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::from(
-            "# Keys of otpd: the same file for every replica; whoever has it and the database has the codes.\n",
-        ));
-        text.push_str(&generate_entry(INDEX_ENTRY, random));
-        text.push_str(&generate_sealing_entry(1, random));
-        text
+        let head = "# Keys of otpd: the same file for every replica; whoever has it and the database has the codes.\n";
+        let index = generate_entry(INDEX_ENTRY, random);
+        let sealing = generate_sealing_entry(1, random);
+        // In one piece: what a text that grows leaves behind would not be overwritten.
+        Zeroizing::new([head, &index, &sealing].concat())
     }
 
     /// The blind index of a record.
@@ -252,13 +251,14 @@ pub fn generate_sealing_entry(id: u8, random: &mut impl Rng) -> Zeroizing<String
 fn generate_entry(name: &str, random: &mut impl Rng) -> Zeroizing<String> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     random.fill_bytes(key.as_mut_slice());
-    Zeroizing::new(format!("{name} = {}\n", STANDARD.encode(key.as_slice())))
+    let key = Zeroizing::new(STANDARD.encode(key.as_slice()));
+    Zeroizing::new([name, " = ", &key, "\n"].concat())
 }
 
-fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
     let key = STANDARD.decode(value.trim()).map(Zeroizing::new).ok();
     key.filter(|key| key.len() == KEY_BYTES)
-        .ok_or_else(|| KeyError::NotAKey(name.to_owned()))
+        .ok_or_else(|| KeyRingError::NotAKey(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -332,30 +332,30 @@ mod tests {
     fn a_bad_key_ring_is_refused_without_showing_a_key() {
         let key = STANDARD.encode([7; 32]);
         for (text, expected) in [
-            (String::new(), KeyError::Missing("index")),
-            (format!("index={key}"), KeyError::Missing("seal.1")),
+            (String::new(), KeyRingError::Missing("index")),
+            (format!("index={key}"), KeyRingError::Missing("seal.1")),
             (
                 format!("index={key}\nseal.1={key}x"),
-                KeyError::NotAKey("seal.1".to_owned()),
+                KeyRingError::NotAKey("seal.1".to_owned()),
             ),
             (
                 "index=AAAA".to_owned(),
-                KeyError::NotAKey("index".to_owned()),
+                KeyRingError::NotAKey("index".to_owned()),
             ),
             (
                 format!("index={key},index={key}"),
-                KeyError::Twice("index".to_owned()),
+                KeyRingError::Twice("index".to_owned()),
             ),
             (
                 format!("seal.1={key},seal.1={key}"),
-                KeyError::Twice("seal.1".to_owned()),
+                KeyRingError::Twice("seal.1".to_owned()),
             ),
-            (format!("seal.0={key}"), KeyError::Malformed(1)),
+            (format!("seal.0={key}"), KeyRingError::Malformed(1)),
             (
                 format!("index={key}\nseal.256={key}"),
-                KeyError::Malformed(2),
+                KeyRingError::Malformed(2),
             ),
-            (format!("# {key}\nhello"), KeyError::Malformed(1)),
+            (format!("# {key}\nhello"), KeyRingError::Malformed(1)),
         ] {
             let error = KeyRing::parse(&text).unwrap_err();
             assert_eq!(error, expected, "{text}");

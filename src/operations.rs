@@ -20,7 +20,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{config::LogLevel, metrics::Metrics, telemetry};
+use crate::{config::LogLevel, log_targets::AUDIT, metrics::Metrics, telemetry};
 
 /// How many connections there are at once; more wait. Scrapers need one each.
 const MOST_CONNECTIONS: usize = 32;
@@ -124,7 +124,7 @@ async fn set_level(body: Incoming, from: IpAddr) -> Reply {
     };
     telemetry::set_level(level);
     let name = level.name();
-    tracing::warn!(target: telemetry::AUDIT, level = name, %from, "[OTP AUDIT] Log level set");
+    tracing::warn!(target: AUDIT, level = name, %from, "[OTP AUDIT] Log level set");
     told_level()
 }
 

@@ -7,6 +7,7 @@ mod sweeping;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures_util::future::maybe_done;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
@@ -93,7 +94,8 @@ pub async fn run(
         },
         end_serving.clone(),
     );
-    let mut server = Box::pin(server);
+    // It may be waited for again after its end.
+    let mut server = Box::pin(maybe_done(server));
 
     // The server alone outlives this: a probe or a sweep that the background is in the
     // middle of would keep its connection, and the store wait for that when it closes.

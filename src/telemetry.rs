@@ -18,17 +18,13 @@ use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use crate::config::{AuditLog, LogFormat, LogLevel};
+use crate::{
+    config::{AuditLog, LogFormat, LogLevel},
+    log_targets::AUDIT,
+};
 use audit::{AuditFile, Outlet};
 use lines::Lines;
 use repeats::Repeats;
-
-/// The target of the lines that an auditor looks for, marked `[OTP AUDIT]`. They are
-/// written whatever the level, and however many there are.
-pub const AUDIT: &str = "otpd_audit";
-/// The target of the lines that tell a change, such as that the store does not answer any
-/// more: they come once for each change, so that they need no other limit.
-pub const CHANGE: &str = "otpd_change";
 
 /// How the log is kept.
 #[derive(Clone, Debug)]

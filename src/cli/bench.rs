@@ -124,11 +124,11 @@ pub(super) fn bench(options: Options) -> Outcome {
 
 impl Options {
     fn prepare(self) -> Result<Bench, Failure> {
-        let addresses = if self.address.is_empty() {
-            vec![reach::configured_address()]
-        } else {
-            self.address
-        };
+        let mut addresses = self.address;
+        addresses.retain(|address| !address.is_empty());
+        if addresses.is_empty() {
+            addresses.push(reach::configured_address());
+        }
         if self.connections < addresses.len() {
             let count = addresses.len();
             let problem = format!("--connections: {count} servers need as many, or more");

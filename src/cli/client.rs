@@ -85,7 +85,12 @@ pub(super) fn send(about: About, recipient: String, channel: Option<ChannelName>
             .map_err(|status| failure(&status))?;
         let reply = reply.into_inner();
         let again = if reply.resent { " again" } else { "" };
-        println!("sent{again} to {}", reply.recipient);
+        if reply.code.is_empty() {
+            println!("sent{again} to {}", reply.recipient);
+        } else {
+            println!("for the caller to deliver{again} to {}", reply.recipient);
+            println!("code: {}", reply.code);
+        }
         println!("challenge_id: {}", reply.challenge_id);
         println!("expires_at: {}", instant(reply.expires_at));
         println!("resend_at: {}", instant(reply.resend_at));
@@ -162,8 +167,13 @@ pub(super) fn status(about: About, recipient: String) -> Outcome {
             println!("expires_at: {}", instant(reply.expires_at));
             println!("attempts_remaining: {}", reply.attempts_remaining);
         }
-        if reply.resend_at.is_some() {
-            println!("resend_at: {}", instant(reply.resend_at));
+        for (name, at) in [
+            ("resend_at", reply.resend_at),
+            ("blocked_until", reply.blocked_until),
+        ] {
+            if at.is_some() {
+                println!("{name}: {}", instant(at));
+            }
         }
         for delivery in &reply.deliveries {
             println!("{}", delivery_line(delivery));

@@ -62,7 +62,13 @@ type Outcome = Result<ExitCode, Failure>;
 struct CommandLine {
     /// The configuration file (TOML); every key is also an environment variable,
     /// such as OTPD_LISTEN or OTPD_POLICY__CODE_TTL.
-    #[arg(long, value_name = "FILE", env = "OTPD_CONFIG", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OTPD_CONFIG",
+        global = true,
+        value_parser = reach::path_or_nothing()
+    )]
     config: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -162,10 +168,11 @@ pub fn main() -> ExitCode {
 
 fn run(command_line: CommandLine) -> Outcome {
     let CommandLine { config, command } = command_line;
+    let config = reach::given(config.as_deref());
     match command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::serve(config.as_deref()),
-        Command::Migrate => serve::migrate(config.as_deref()),
-        Command::Check => check::check(config.as_deref()),
+        Command::Serve => serve::serve(config),
+        Command::Migrate => serve::migrate(config),
+        Command::Check => check::check(config),
         Command::Keygen(options) => keygen::keygen(&options),
         Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),
@@ -188,9 +195,40 @@ fn run(command_line: CommandLine) -> Outcome {
     }
 }
 
-/// Runs `work` on a runtime of its own.
+/// Runs `work` on a runtime of its own. What blocks a thread when it is done is not waited
+/// for: the system may look for a name for half a minute.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?
-        .block_on(work)
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{channel, sync_channel},
+        time::Duration,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_blocks_a_thread_does_not_hold_up_the_end() {
+        let (release, released) = channel::<()>();
+        let (tell, told) = sync_channel(1);
+        let work = async move {
+            let (busy, is_busy) = tokio::sync::oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let _ = busy.send(());
+                let _ = tell.send(released.recv_timeout(Duration::from_secs(20)));
+            });
+            is_busy.await.expect("it begins");
+            Ok(())
+        };
+        block_on(work).expect("it is done");
+        release.send(()).expect("it waits for this");
+        assert_eq!(told.recv(), Ok(Ok(())));
+    }
 }

@@ -4,11 +4,14 @@ use std::{
     error::Error as _,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -33,14 +36,14 @@ pub(super) struct Server {
     access: Access,
 }
 
-/// How to be let in.
+/// How to be let in. What is empty counts as not given, as all variables of otpd do.
 #[derive(Debug, Args)]
 pub(super) struct Access {
     /// The bearer token that proves who calls.
     #[arg(long, env = "OTPD_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The certificate authority (PEM) of the server's certificate; implies TLS.
-    #[arg(long, value_name = "FILE", env = "OTPD_CA")]
+    #[arg(long, value_name = "FILE", env = "OTPD_CA", value_parser = path_or_nothing())]
     ca: Option<PathBuf>,
 }
 
@@ -56,7 +59,9 @@ impl Server {
     }
 
     pub async fn connect(&self) -> Result<Channel, Failure> {
-        let address = self.address.clone().unwrap_or_else(configured_address);
+        let address = self.address.clone();
+        let address = address.filter(|address| !address.is_empty());
+        let address = address.unwrap_or_else(configured_address);
         let endpoint = self.access.endpoint(&address)?;
         endpoint.connect().await.map_err(|error| {
             let cause = error
@@ -73,7 +78,8 @@ impl Server {
 impl Access {
     /// The server of an address, HOST:PORT or a URL; opens no connection yet.
     pub fn endpoint(&self, address: &str) -> Result<Endpoint, Failure> {
-        let url = match (address.contains("://"), &self.ca) {
+        let ca = given(self.ca.as_deref());
+        let url = match (address.contains("://"), ca) {
             (true, _) => address.to_owned(),
             (false, None) => format!("http://{address}"),
             (false, Some(_)) => format!("https://{address}"),
@@ -82,7 +88,7 @@ impl Access {
             .map_err(|error| Failure::usage(format!("--address: {error}")))?
             .connect_timeout(TIMEOUT)
             .timeout(TIMEOUT);
-        let Some(file) = &self.ca else {
+        let Some(file) = ca else {
             return Ok(endpoint);
         };
         let pem = fs::read(file)
@@ -94,7 +100,8 @@ impl Access {
 
     /// What each request says as `authorization`; nothing where there is no token.
     pub fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
-        self.token.as_deref().map(bearer).transpose()
+        let token = self.token.as_deref().filter(|token| !token.is_empty());
+        token.map(bearer).transpose()
     }
 }
 
@@ -121,11 +128,25 @@ fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {
     Ok(value)
 }
 
+/// Takes a path also where it is empty, which else would be a mistake.
+pub(super) fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A path that is not empty.
+pub(super) fn given(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
 /// Where a server with this environment listens, as seen from this machine.
 pub(super) fn configured_address() -> String {
-    let Ok(listen) = std::env::var("OTPD_LISTEN") else {
+    address_of(&std::env::var("OTPD_LISTEN").unwrap_or_default())
+}
+
+fn address_of(listen: &str) -> String {
+    if listen.is_empty() {
         return DEFAULT_LISTEN.to_string();
-    };
+    }
     match listen.parse::<SocketAddr>() {
         // A server that listens everywhere is reached here at the loopback address.
         Ok(mut address) if address.ip().is_unspecified() => {
@@ -135,6 +156,38 @@ pub(super) fn configured_address() -> String {
             });
             address.to_string()
         }
-        _ => listen,
+        _ => listen.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_reached_at_the_loopback_address() {
+        for (listen, address) in [
+            ("", "127.0.0.1:50051"),
+            ("0.0.0.0:50052", "127.0.0.1:50052"),
+            ("[::]:50052", "[::1]:50052"),
+            ("192.0.2.1:50052", "192.0.2.1:50052"),
+            ("otpd:50052", "otpd:50052"),
+        ] {
+            assert_eq!(address_of(listen), address);
+        }
+    }
+
+    #[test]
+    fn what_is_empty_is_not_given() {
+        let access = |token: &str, ca: &str| Access {
+            token: Some(token.to_owned()),
+            ca: Some(ca.into()),
+        };
+        let nothing = access("", "");
+        assert!(nothing.authorization().unwrap().is_none());
+        let endpoint = nothing.endpoint("127.0.0.1:50051").unwrap();
+        assert_eq!(endpoint.uri().scheme_str(), Some("http"));
+        assert!(access("known", "").authorization().unwrap().is_some());
+        assert!(access("", "/nowhere").endpoint("127.0.0.1:50051").is_err());
     }
 }

@@ -1,6 +1,10 @@
 //! `[callers.NAME]` and `[[test_recipients]]`: who may call, and what for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
@@ -129,7 +133,33 @@ pub fn callers(
         let table: CallerTable = source::deserialize(&key, table)?;
         known.push(credentials(settings, &name, table, policies)?);
     }
+    of_one_each(&known, "token_sha256", |caller| &caller.tokens)?;
+    of_one_each(&known, "certificate_names", |caller| {
+        &caller.certificate_names
+    })?;
     Ok(Callers::Known(known))
+}
+
+/// Refuses a proof that two callers have: one of them could never prove who it is.
+fn of_one_each<Proof: Eq + Hash>(
+    known: &[Credentials],
+    key: &str,
+    proofs: impl Fn(&Credentials) -> &[Proof],
+) -> Result<(), ConfigError> {
+    let mut owners = HashMap::new();
+    for credentials in known {
+        let name = credentials.caller.name.as_str();
+        for proof in proofs(credentials) {
+            let owner = *owners.entry(proof).or_insert(name);
+            if owner != name {
+                return Err(ConfigError::new(
+                    &format!("callers.{name}.{key}"),
+                    format!("one is that of {owner:?} too; give each caller its own"),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What proves a caller, and what it may do.

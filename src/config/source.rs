@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ffi::OsString,
     path::Path,
 };
 
@@ -86,10 +87,11 @@ impl Variables {
         )
     }
 
-    /// Those of this process.
+    /// Those of this process. A value that is no text is not left out, but refused by
+    /// whatever it is for.
     pub fn of_process() -> Self {
-        let text = |value: std::ffi::OsString| value.into_string().ok();
-        Self::new(std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))))
+        let text = |value: OsString| value.to_string_lossy().into_owned();
+        Self::new(std::env::vars_os().map(|(name, value)| (text(name), text(value))))
     }
 }
 
@@ -277,6 +279,10 @@ fn insert(root: &mut Table, path: &[&str], name: &str, value: &str) -> Result<()
         .split_last()
         .expect("splitting yields at least one part");
     let leaf = Value::new(Some(&name.to_owned()), value.to_owned());
+    let no_table = || {
+        let problem = "is a key of a table, and a value stands in its place; leave one out";
+        ConfigError::new(name, problem)
+    };
     let Some((first, rest)) = tables.split_first() else {
         root.insert((*last).to_owned(), leaf);
         return Ok(());
@@ -285,18 +291,12 @@ fn insert(root: &mut Table, path: &[&str], name: &str, value: &str) -> Result<()
     let mut node = root.entry((*first).to_owned()).or_insert_with(empty);
     for part in rest {
         let ValueKind::Table(table) = &mut node.kind else {
-            return Err(ConfigError::new(
-                name,
-                "names a table, and the file has a value there",
-            ));
+            return Err(no_table());
         };
         node = table.entry((*part).to_owned()).or_insert_with(empty);
     }
     let ValueKind::Table(table) = &mut node.kind else {
-        return Err(ConfigError::new(
-            name,
-            "names a table, and the file has a value there",
-        ));
+        return Err(no_table());
     };
     table.insert((*last).to_owned(), leaf);
     Ok(())

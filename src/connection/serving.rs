@@ -29,9 +29,10 @@ use tonic::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    AUDIT, Connection, ConnectionSettings, Peer,
+    Connection, ConnectionSettings, Peer,
     crowd::{Crowd, Full},
 };
+use crate::log_targets::AUDIT;
 
 /// How long to wait after the system refused a connection, which it does while there
 /// are no more file descriptors.

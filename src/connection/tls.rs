@@ -54,6 +54,10 @@ impl TlsSettings {
             .with_safe_default_protocol_versions()
             .map_err(failed("certificate"))?;
         let builder = match &self.client_ca {
+            None if self.client_crl.is_some() => {
+                let problem = "needs tls.client_ca, the authority whose list it is";
+                return Err(failed("client_crl")(problem));
+            }
             None => builder.with_no_client_auth(),
             Some(authorities) => {
                 let mut roots = RootCertStore::empty();
@@ -66,6 +70,9 @@ impl TlsSettings {
                     lists = CertificateRevocationListDer::pem_slice_iter(&text)
                         .collect::<Result<_, _>>()
                         .map_err(failed("client_crl"))?;
+                    if lists.is_empty() {
+                        return Err(failed("client_crl")("holds no revocation list in PEM"));
+                    }
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
                     .with_crls(lists)
@@ -101,7 +108,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
         .collect::<Result<_, _>>()
         .map_err(failed(key))?;
     if found.is_empty() {
-        return Err(failed(key)("holds no certificate"));
+        return Err(failed(key)("holds no certificate in PEM"));
     }
     Ok(found)
 }
@@ -131,4 +138,39 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
         .iter()
         .filter_map(name)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_list_that_would_revoke_nothing_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = file("certificate", &own.cert.pem());
+        let settings = TlsSettings {
+            certificate: certificate.clone(),
+            key: file("key", &own.signing_key.serialize_pem()),
+            client_ca: Some(certificate),
+            client_crl: Some(file("list", "no list at all")),
+        };
+        let fault = |settings: &TlsSettings| settings.acceptor().err().map(|error| error.key);
+        assert_eq!(fault(&settings), Some("client_crl"));
+        let of_nobody = TlsSettings {
+            client_ca: None,
+            ..settings.clone()
+        };
+        assert_eq!(fault(&of_nobody), Some("client_crl"));
+        let without = TlsSettings {
+            client_crl: None,
+            ..settings
+        };
+        assert_eq!(fault(&without), None);
+    }
 }

@@ -56,7 +56,8 @@ impl Gateway {
             name: name.to_owned(),
             origin: [0; 32],
             breaker: Breaker::new(options.breaker),
-            slots: Semaphore::new(options.concurrency),
+            // More than a semaphore takes is any number.
+            slots: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
             pace: Pace::new(options.rate_per_second),
             provider,
             options,
@@ -102,5 +103,20 @@ impl Gateway {
             Ok(result) => result,
             Err(_) => Err(format!("no answer within {:?}", self.options.timeout)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_attempts_at_once_is_too_large() {
+        let options = GatewayOptions {
+            concurrency: usize::MAX,
+            ..GatewayOptions::default()
+        };
+        let gateway = Gateway::new("log", Provider::Log, options);
+        assert_eq!(gateway.slots.available_permits(), Semaphore::MAX_PERMITS);
     }
 }

@@ -24,14 +24,12 @@ use std::sync::Arc;
 
 use text::Texts;
 
-pub use breaker::{Admission, Breaker, BreakerOptions, Change};
+pub use breaker::{Admission, Change};
 pub use envelope::{Accepted, DeliveryError, Envelope, Text};
 pub use gateway::{Gateway, GatewayOptions};
-pub use http::{HttpProvider, HttpSettings};
 pub use preset::preset_names;
 pub use provider::Provider;
 pub use route::{Conditions, Resend, Route, Shipment};
-pub use smtp::{SmtpProvider, SmtpSettings};
 
 /// Every provider, and the way of each message.
 #[derive(Debug)]

@@ -18,6 +18,10 @@ pub fn connection_problem(error: &(dyn Error + 'static)) -> String {
     found.unwrap_or_else(|| "the connection broke".to_owned())
 }
 
+/// What the standard library says, with the resolver's reason, of a name that leads
+/// nowhere: the most frequent mistake, and one that has no kind of its own.
+const NO_SUCH_NAME: &str = "failed to lookup address information";
+
 fn shown(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(refused) = error.downcast_ref::<super::guard::PrivateAddress>() {
         return Some(refused.to_string());
@@ -33,6 +37,27 @@ fn shown(error: &(dyn Error + 'static)) -> Option<String> {
         });
     }
     let io = error.downcast_ref::<io::Error>()?;
+    let text = io.to_string();
+    if text.starts_with(NO_SUCH_NAME) {
+        return Some(text);
+    }
     // A kind is a text of the standard library.
     (io.kind() != io::ErrorKind::Other).then(|| io.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::ToSocketAddrs as _;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_nowhere_is_told_from_a_connection_that_broke() {
+        // Longer than a name can be, so that no server is asked for it.
+        let name = "a".repeat(300);
+        let error = (name.as_str(), 443).to_socket_addrs().unwrap_err();
+        let problem = connection_problem(&error);
+        assert!(problem.starts_with(NO_SUCH_NAME), "{problem}");
+        assert!(!problem.contains(&name), "{problem}");
+    }
 }

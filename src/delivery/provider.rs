@@ -26,17 +26,15 @@ impl Provider {
     /// # Errors
     /// The key at fault, with the provider's table.
     pub fn new(name: &str, settings: ProviderSettings) -> Result<Self, KeyError> {
-        let table = format!("providers.{name}");
-        match settings.kind {
-            KindSettings::Log => Ok(Self::Log),
-            KindSettings::Smtp(settings) => {
-                SmtpProvider::new(*settings).map(|smtp| Self::Smtp(Box::new(smtp)))
-            }
+        Ok(match settings.kind {
+            KindSettings::Log => Self::Log,
+            KindSettings::Smtp(settings) => Self::Smtp(Box::new(SmtpProvider::new(*settings))),
             KindSettings::Http(settings) => {
-                HttpProvider::new(name, *settings).map(|http| Self::Http(Box::new(http)))
+                let http = HttpProvider::new(name, *settings);
+                let http = http.map_err(|fault| fault.inside(&format!("providers.{name}")))?;
+                Self::Http(Box::new(http))
             }
-        }
-        .map_err(|fault| fault.inside(&table))
+        })
     }
 
     /// Hands a message over. Whoever calls this sets it a time, and may drop it at any

@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    BreakerOptions, GatewayOptions,
+    GatewayOptions,
+    breaker::BreakerOptions,
     http::{HttpSettings, HttpTable},
     preset,
     smtp::{SmtpSettings, SmtpTable},

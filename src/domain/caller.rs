@@ -63,3 +63,28 @@ impl Caller {
             .is_none_or(|purposes| purposes.contains(purpose))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_shown_by_its_name() {
+        let name = CallerName::new("crm");
+        assert_eq!(name.as_str(), "crm");
+        assert_eq!(name.to_string(), "crm");
+    }
+
+    #[test]
+    fn codes_are_for_the_purposes_of_their_caller() {
+        let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
+        let anything = Caller::development(Policies::default());
+        assert!(anything.permits(&login));
+        let restricted = Caller {
+            purposes: Some(BTreeSet::from([login.clone()])),
+            ..anything
+        };
+        assert!(restricted.permits(&login));
+        assert!(!restricted.permits(&payment));
+    }
+}

@@ -23,6 +23,15 @@ pub enum Channel {
 }
 
 impl Channel {
+    /// Every channel.
+    pub const ALL: [Self; 5] = [
+        Self::Sms,
+        Self::Email,
+        Self::Voice,
+        Self::WhatsApp,
+        Self::Telegram,
+    ];
+
     /// The channel for a recipient for whom none was asked: e-mail for an e-mail
     /// address, else SMS.
     pub fn default_for(recipient: &Recipient) -> Self {
@@ -51,20 +60,43 @@ impl Channel {
 
     /// The channel of that [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
-        [
-            Self::Sms,
-            Self::Email,
-            Self::Voice,
-            Self::WhatsApp,
-            Self::Telegram,
-        ]
-        .into_iter()
-        .find(|channel| channel.name() == name)
+        Self::ALL.into_iter().find(|channel| channel.name() == name)
     }
 }
 
 impl fmt::Display for Channel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_goes_to_addresses_and_all_else_to_numbers() {
+        let number = Recipient::from_canonical("+79991234567".to_owned());
+        let address = Recipient::from_canonical("anna@example.com".to_owned());
+        assert_eq!(Channel::default_for(&number), Channel::Sms);
+        assert_eq!(Channel::default_for(&address), Channel::Email);
+        for channel in Channel::ALL {
+            let is_mail = channel == Channel::Email;
+            assert_eq!(channel.reaches(&address), is_mail, "{channel}");
+            assert_eq!(channel.reaches(&number), !is_mail, "{channel}");
+        }
+    }
+
+    #[test]
+    fn a_channel_has_one_name_everywhere() {
+        let names = Channel::ALL.map(Channel::name);
+        assert_eq!(names, ["sms", "email", "voice", "whatsapp", "telegram"]);
+        for channel in Channel::ALL {
+            assert_eq!(channel.to_string(), channel.name());
+            assert_eq!(Channel::from_name(channel.name()), Some(channel));
+            let stored = serde_json::to_value(channel).unwrap();
+            assert_eq!(stored, channel.name());
+        }
+        assert_eq!(Channel::from_name("SMS"), None);
     }
 }

@@ -297,6 +297,26 @@ mod tests {
             }
         }
         assert!(ZEROS.is_sorted());
+        // Each run has ten digits, and what follows it is none.
+        for end in ZEROS.map(|zero| zero + 10) {
+            let after = char::from_u32(end).unwrap();
+            assert!(
+                ZEROS.contains(&end) || decimal_value(after).is_none(),
+                "{after:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_has_four_to_ten_digits() {
+        for digits in ["0000", "481516", "9999999999"] {
+            let code = Code::from_digits(digits).unwrap();
+            assert_eq!(code.expose(), digits);
+            assert_eq!(usize::try_from(code.length()), Ok(digits.len()));
+        }
+        for text in ["", "000", "00000000000", "48151a", "4815 16", "٤٨١٥"] {
+            assert!(Code::from_digits(text).is_none(), "{text}");
+        }
     }
 
     #[test]
@@ -306,12 +326,19 @@ mod tests {
         for other in ["012346", "12345", "0123456", "112345"] {
             assert!(!code.matches(&TypedCode::parse(other).unwrap()), "{other}");
         }
+        assert!(code.same_as(&Code::from_digits("012345").unwrap()));
+        assert!(!code.same_as(&Code::from_digits("012346").unwrap()));
     }
 
     #[test]
     fn a_code_never_shows_itself() {
         let code = Code::from_digits("481516").unwrap();
         let typed = TypedCode::parse("481516").unwrap();
-        assert!(!format!("{code:?} {typed:?}").contains("481516"));
+        assert_eq!(typed.expose(), "481516");
+        assert_eq!(typed.length(), 6);
+        assert_eq!(
+            format!("{code:?} {typed:?}"),
+            "Code(6 digits) TypedCode(6 digits)"
+        );
     }
 }

@@ -129,6 +129,8 @@ mod tests {
         assert!(but_one.permit(&to("+79161234567")));
         assert!(!but_one.permit(&to("ann@example.com")));
         assert!(!Destinations::default().permit(&to("+79991234567")));
+        assert!(Destinations::everybody().permit(&to("+79991234567")));
+        assert!(Destinations::everybody().permit(&to("ann@example.com")));
     }
 
     #[test]

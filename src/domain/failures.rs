@@ -144,6 +144,8 @@ mod tests {
         }
         assert_eq!(failed(99).and_one(&policy, at(1)).count, 100);
         assert_eq!(failed(99).and_one(&policy, at(days)).count, 1);
+        assert_eq!(failed(1).forgotten_at(&policy), at(days));
+        assert_eq!(failed(0).forgotten_at(&policy), at(0));
     }
 
     #[test]

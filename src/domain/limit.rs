@@ -167,6 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::Policy;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -217,6 +218,39 @@ mod tests {
         // A part of it that is not yet refilled can be given back.
         let given_back = rate.give_back(first, unused, at(1_000_000));
         assert_eq!(given_back, at(first.milliseconds() - 800_000));
+    }
+
+    #[test]
+    fn a_limit_that_the_clock_left_behind_is_put_a_burst_ahead() {
+        let rate = Rate::new(3, HOUR).unwrap();
+        let full = at(3_600_000);
+        assert_eq!(rate.settled(full, at(0)), None);
+        assert_eq!(rate.settled(full, at(-1)), Some(at(3_599_999)));
+        let limit = |full_at| SharedLimit {
+            name: LimitName::IpSendsPerHour,
+            rate,
+            full_at,
+            paid: false,
+        };
+        let limits = [limit(None), limit(Some(full))];
+        assert_eq!(settle_all(&limits, at(0)), [None, None]);
+        assert_eq!(settle_all(&limits, at(-1)), [None, Some(at(3_599_999))]);
+    }
+
+    #[test]
+    fn a_limit_is_named_as_its_key() {
+        let policy = format!("{:?}", Policy::default());
+        for (name, key) in [
+            (LimitName::SendsPerHour, "sends_per_hour"),
+            (LimitName::SendsPerDay, "sends_per_day"),
+            (LimitName::IpSendsPerHour, "ip_sends_per_hour"),
+            (LimitName::IpFailuresPerHour, "ip_failures_per_hour"),
+            (LimitName::PrefixSendsPerDay, "prefix_sends_per_day"),
+            (LimitName::CallerSendsPerDay, "caller_sends_per_day"),
+        ] {
+            assert_eq!(name.key(), key);
+            assert!(policy.contains(&format!(" {key}: ")), "{key}");
+        }
     }
 
     proptest! {

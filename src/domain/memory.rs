@@ -197,6 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn a_step_back_of_the_clock_makes_no_memory_longer() {
+        let policy = Policy::default();
+        let memory = Memory::default().and(&request(1, 1, 7, true), ANSWER, &policy, at(0));
+        let later = memory.clone().stepped_back_to(at(1), &policy);
+        assert_eq!(later.forgotten_at(), Some(at(600)));
+        let earlier = memory.stepped_back_to(at(-900), &policy);
+        assert_eq!(earlier.forgotten_at(), Some(at(-300)));
+        assert!(earlier.recall(&request(1, 1, 7, true), at(-301)).is_some());
+    }
+
+    #[test]
     fn memory_is_bounded_and_forgets_what_is_past() {
         let policy = Policy::default();
         let mut memory = Memory::default();

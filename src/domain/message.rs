@@ -289,8 +289,9 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use rand::{rand_core::UnwrapErr, rngs::SysRng};
+
     use super::*;
-    use crate::keys::system_random;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_milliseconds(seconds * 1_000)
@@ -337,9 +338,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_final_keeps_its_content_and_is_due() {
+        let leased = message().then(Then::Leased(at(9)), at(4));
+        assert!(matches!(leased.state, MessageState::Sending(())));
+        let queued = message().then(Then::Queued(at(9)), at(4));
+        assert!(matches!(queued.state, MessageState::Queued(())));
+        for message in [leased, queued] {
+            assert!(message.content().is_some());
+            assert_eq!(message.due_at, Some(at(9)));
+            assert_eq!(message.updated_at, at(4));
+        }
+    }
+
+    #[test]
+    fn ids_and_errors_are_written_in_one_way() {
+        let mut id = [0; 16];
+        id[0] = 0xA0;
+        id[15] = 0x0F;
+        assert_eq!(
+            MessageId(id).to_string(),
+            "a000000000000000000000000000000f"
+        );
+        for (class, name) in [
+            (ErrorClass::Transient, "transient"),
+            (ErrorClass::Timeout, "timeout"),
+            (ErrorClass::Permanent, "permanent"),
+            (ErrorClass::BadDestination, "bad_destination"),
+            (ErrorClass::NoBalance, "no_balance"),
+        ] {
+            assert_eq!(class.name(), name);
+            assert_eq!(class.to_string(), name);
+            assert_eq!(serde_json::to_value(class).unwrap(), name);
+        }
+    }
+
+    #[test]
     fn a_message_is_not_kept_for_longer_where_the_clock_stepped_back() {
         let told = Policy::EXPIRED_TOLD_FOR;
         let dropped = message().then(Then::Dropped, at(3));
+        assert_eq!(dropped.removable_at(), at(300).plus(told));
+        let dropped = message().then(Then::Dropped, at(0));
         assert_eq!(dropped.removable_at(), at(300).plus(told));
         let dropped = message().then(Then::Dropped, at(-3));
         assert_eq!(dropped.removable_at(), at(-3).plus(told));
@@ -368,7 +406,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_bound_and_differ() {
-        let mut random = system_random();
+        let mut random = UnwrapErr(SysRng);
         for (count, providers, seconds) in [
             (0, 1, 1),
             (1, 1, 1),

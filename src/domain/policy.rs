@@ -217,42 +217,98 @@ mod tests {
         policy.validate().err().map(|error| error.key)
     }
 
+    /// Checks that `set` makes a sound policy of `sound` values, and names `key` at others.
+    fn check<Value: std::fmt::Debug>(
+        key: &str,
+        set: impl Fn(&mut Policy, Value),
+        sound: [Value; 2],
+        unsound: impl IntoIterator<Item = Value>,
+    ) {
+        for value in sound {
+            let shown = format!("{key} = {value:?}");
+            assert_eq!(key_at_fault(|policy| set(policy, value)), None, "{shown}");
+        }
+        for value in unsound {
+            let shown = format!("{key} = {value:?}");
+            let at_fault = key_at_fault(|policy| set(policy, value));
+            assert_eq!(at_fault, Some(key), "{shown}");
+        }
+    }
+
     #[test]
     fn the_bounds_are_those_of_the_documentation() {
         assert_eq!(key_at_fault(|_| ()), None);
-        assert_eq!(key_at_fault(|policy| policy.code_length = 10), None);
-        assert_eq!(
-            key_at_fault(|policy| policy.code_length = 11),
-            Some("code_length")
+        check(
+            "code_length",
+            |policy, value| policy.code_length = value,
+            [6, 10],
+            [3, 5, 11],
         );
-        assert_eq!(
-            key_at_fault(|policy| policy.code_length = 5),
-            Some("code_length")
-        );
-        let short = |length| {
-            move |policy: &mut Policy| {
-                policy.allow_short_codes = true;
-                policy.code_length = length;
-            }
+        let short = |policy: &mut Policy, length| {
+            policy.allow_short_codes = true;
+            policy.code_length = length;
         };
-        assert_eq!(key_at_fault(short(4)), None);
-        assert_eq!(key_at_fault(short(3)), Some("code_length"));
-        let ttl =
-            |seconds| move |policy: &mut Policy| policy.code_ttl = Duration::from_secs(seconds);
-        assert_eq!(key_at_fault(ttl(600)), None);
-        assert_eq!(key_at_fault(ttl(601)), Some("code_ttl"));
-        assert_eq!(key_at_fault(ttl(9)), Some("code_ttl"));
-        assert_eq!(
-            key_at_fault(|policy| policy.max_attempts = 0),
-            Some("max_attempts")
+        check("code_length", short, [4, 10], [3, 11]);
+        check(
+            "max_attempts",
+            |policy, value| policy.max_attempts = value,
+            [1, 100],
+            [0, 101],
         );
-        assert_eq!(
-            key_at_fault(|policy| policy.max_attempts = 101),
-            Some("max_attempts")
+        check(
+            "failure_limit",
+            |policy, value| policy.failure_limit = value,
+            [1, 100],
+            [0, 101],
         );
-        assert_eq!(
-            key_at_fault(|policy| policy.resend_after = Duration::from_secs(3601)),
-            Some("resend_after")
+
+        let [second, minute, hour] = [1, 60, 3_600].map(Duration::from_secs);
+        let instant = Duration::from_millis(1);
+        check(
+            "code_ttl",
+            |policy, value| policy.code_ttl = value,
+            [second * 10, minute * 10],
+            [second * 10 - instant, minute * 10 + instant],
         );
+        let none = Duration::ZERO;
+        check(
+            "resend_after",
+            |policy, value| policy.resend_after = value,
+            [none, hour],
+            [hour + instant],
+        );
+        check(
+            "failure_delay",
+            |policy, value| policy.failure_delay = value,
+            [none, hour],
+            [hour + instant],
+        );
+        check(
+            "failure_memory",
+            |policy, value| policy.failure_memory = value,
+            [hour, hour * 24 * 365],
+            [hour - instant],
+        );
+        check(
+            "request_memory",
+            |policy, value| policy.request_memory = value,
+            [minute, hour * 24],
+            [minute - instant, hour * 24 + instant],
+        );
+    }
+
+    #[test]
+    fn a_purpose_has_its_own_policy_or_the_general_one() {
+        let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
+        let with = |max_attempts| Policy {
+            max_attempts,
+            ..Policy::default()
+        };
+        let policies = Policies {
+            general: with(3),
+            purposes: BTreeMap::from([(payment.clone(), with(1))]),
+        };
+        assert_eq!(policies.of(&login).max_attempts, 3);
+        assert_eq!(policies.of(&payment).max_attempts, 1);
     }
 }

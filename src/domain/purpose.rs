@@ -86,6 +86,8 @@ impl fmt::Display for Purpose {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -95,6 +97,7 @@ mod tests {
             assert_eq!(Purpose::parse(good).unwrap().as_str(), good);
         }
         assert_eq!(Purpose::parse("").unwrap(), Purpose::default());
+        assert_eq!(Purpose::default().as_str(), "default");
         let too_long = "a".repeat(33);
         for bad in [
             "Login",
@@ -109,5 +112,16 @@ mod tests {
         ] {
             assert_eq!(Purpose::parse(bad), Err(PurposeError), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_purpose_is_read_and_shown_by_its_name() {
+        let login = Purpose::parse("login").unwrap();
+        assert_eq!("login".parse(), Ok(login.clone()));
+        assert_eq!("Login".parse::<Purpose>(), Err(PurposeError));
+        assert_eq!(Purpose::try_from("login".to_owned()), Ok(login.clone()));
+        assert_eq!(Purpose::try_from("Login".to_owned()), Err(PurposeError));
+        assert_eq!(login.to_string(), "login");
+        assert!(BTreeSet::from([login]).contains("login"));
     }
 }

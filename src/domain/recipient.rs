@@ -231,7 +231,7 @@ impl FromStr for Region {
     type Err = RegionError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        if name.len() != 2 || !name.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        if name.len() != 2 {
             return Err(RegionError);
         }
         let region = name.to_ascii_uppercase().parse().map_err(|_| RegionError)?;
@@ -261,6 +261,12 @@ mod tests {
         Recipient::parse(written, region).map(|recipient| recipient.as_str().to_owned())
     }
 
+    /// A number with so many blanks in it that it is so many characters long.
+    fn stretched(characters: usize) -> String {
+        let blanks = " ".repeat(characters - "+79991234567".len());
+        format!("+7{blanks}9991234567")
+    }
+
     #[test]
     fn one_phone_written_in_many_ways_is_one_recipient() {
         for written in [
@@ -268,6 +274,8 @@ mod tests {
             "+7 999 123 45 67",
             "9991234567",
             "８９９９１２３４５６７",
+            "8\u{202f}999\u{2007}123\u{3000}4567",
+            &stretched(MAX_PHONE_CHARACTERS),
         ] {
             assert_eq!(
                 canonical(written, "RU").as_deref(),
@@ -284,6 +292,8 @@ mod tests {
             ("  ", "RU", RecipientError::Empty),
             ("9991234567", "", RecipientError::RegionMissing),
             ("+7999123456", "RU", RecipientError::PhoneInvalid),
+            ("+0123456789", "", RecipientError::PhoneInvalid),
+            ("＋0123456789", "", RecipientError::PhoneInvalid),
             ("hello", "RU", RecipientError::PhoneInvalid),
             (
                 "+7 999 123-45-67 ext. 5",
@@ -293,6 +303,17 @@ mod tests {
             ("+7999\u{0}1234567", "RU", RecipientError::ControlCharacter),
             ("+79991234567\n", "RU", RecipientError::ControlCharacter),
             (&"9".repeat(321), "RU", RecipientError::TooLong),
+            (&"9".repeat(320), "RU", RecipientError::PhoneInvalid),
+            (
+                &stretched(MAX_PHONE_CHARACTERS + 1),
+                "RU",
+                RecipientError::PhoneInvalid,
+            ),
+            (
+                "9991234567;phone-context=+7 tel:",
+                "RU",
+                RecipientError::PhoneInvalid,
+            ),
         ] {
             assert_eq!(canonical(written, region), Err(expected), "{written:?}");
         }
@@ -330,6 +351,12 @@ mod tests {
                 "{written}"
             );
         }
+        // 254 bytes are the longest address.
+        let domain = format!("{}example.com", "abcdefgh.".repeat(26));
+        let local_part = "a".repeat(254 - 1 - domain.len());
+        let longest = format!("{local_part}@{domain}");
+        assert_eq!(canonical(&longest, "").as_deref(), Ok(longest.as_str()));
+        let too_long = format!("a{longest}");
         let long_domain = format!("a@{}example.com", "abcdefgh.".repeat(29));
         for written in [
             "a@",
@@ -342,6 +369,7 @@ mod tests {
             "a@[127.0.0.1]",
             "a@exa mple.com",
             &long_domain,
+            &too_long,
         ] {
             assert_eq!(
                 canonical(written, ""),

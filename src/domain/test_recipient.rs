@@ -36,11 +36,10 @@ impl TestRecipient {
 mod tests {
     use std::time::Duration;
 
+    use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
+
     use super::*;
-    use crate::{
-        domain::{Channel, Policy, Record, RequestIdentity, SendRequest, Sent, send},
-        keys::system_random,
-    };
+    use crate::domain::{Channel, Policy, Record, RequestIdentity, SendRequest, Sent, send};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_milliseconds(seconds * 1_000)
@@ -58,8 +57,9 @@ mod tests {
 
     fn sent(record: Option<Record>, seconds: i64, configured: bool) -> (Sent, Record) {
         let test = recipient();
+        let mut random = UnwrapErr(SysRng);
         let mut id = [0; 16];
-        rand::Rng::fill_bytes(&mut system_random(), &mut id);
+        random.fill_bytes(&mut id);
         let request = SendRequest {
             identity: &RequestIdentity {
                 id,
@@ -76,15 +76,20 @@ mod tests {
             barred: None,
         };
         let policy = Policy::default();
-        let decision = send(
-            record,
-            &[],
-            &request,
-            &policy,
-            at(seconds),
-            &mut system_random(),
-        );
+        let decision = send(record, &[], &request, &policy, at(seconds), &mut random);
         (decision.answer.unwrap(), decision.write.unwrap())
+    }
+
+    #[test]
+    fn a_request_is_about_a_test_recipient_only_if_all_of_it_is() {
+        let test = recipient();
+        let (caller, recipient, purpose) = (&test.caller, &test.recipient, &test.purpose);
+        assert!(test.is(caller, recipient, purpose));
+        let other_recipient = Recipient::from_canonical("+79991234568".to_owned());
+        let other_purpose = Purpose::parse("payment").unwrap();
+        assert!(!test.is(&CallerName::new("shop"), recipient, purpose));
+        assert!(!test.is(caller, &other_recipient, purpose));
+        assert!(!test.is(caller, recipient, &other_purpose));
     }
 
     #[test]

@@ -45,12 +45,9 @@ impl Timestamp {
 
 impl From<Timestamp> for SystemTime {
     fn from(timestamp: Timestamp) -> Self {
-        let distance = Duration::from_millis(timestamp.0.unsigned_abs());
-        if timestamp.0 < 0 {
-            Self::UNIX_EPOCH - distance
-        } else {
-            Self::UNIX_EPOCH + distance
-        }
+        let after = Duration::from_millis(timestamp.0.max(0).unsigned_abs());
+        let before = Duration::from_millis(timestamp.0.min(0).unsigned_abs());
+        Self::UNIX_EPOCH + after - before
     }
 }
 
@@ -73,6 +70,10 @@ mod tests {
         assert_eq!(
             SystemTime::from(later),
             SystemTime::UNIX_EPOCH + Duration::from_millis(2_500)
+        );
+        assert_eq!(
+            SystemTime::from(Timestamp::from_milliseconds(-7)),
+            SystemTime::UNIX_EPOCH - Duration::from_millis(7)
         );
     }
 }

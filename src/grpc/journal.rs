@@ -13,13 +13,11 @@ use tracing::field::{DisplayValue, display};
 use crate::{
     callers::Unknown,
     domain::{Caller, Channel, Purpose, Recipient, Verdict},
+    log_targets::AUDIT,
     metrics::{Answer, Answers, Method, Rpc, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::Span,
 };
-
-/// The target of the lines for auditors, by which the log knows them.
-const AUDIT: &str = "otpd_audit";
 
 /// What marks the lines of an RPC.
 const fn mark(rpc: Rpc) -> &'static str {
@@ -72,12 +70,15 @@ impl Journal {
         recipient.as_ref().map(display)
     }
 
+    /// Counts the answer of a request, which has one: who hangs up, or runs out of time,
+    /// may do so at the very moment at which there is another.
     fn count(&self, answer: Answer) {
+        if self.known.answer.set(answer).is_err() {
+            return;
+        }
         let purpose = self.known.subject.get().map(|(_, purpose)| purpose);
         let caller = &self.caller.name;
         self.answers.count(self.rpc, caller, purpose, answer);
-        // A request has one answer.
-        let _ = self.known.answer.set(answer);
     }
 
     /// Notes in the span of the request what came of it.
@@ -240,5 +241,33 @@ impl Drop for UnlessAnswered<'_> {
         if let Some(journal) = self.0 {
             journal.gone();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::Policies,
+        metrics::{Known as Names, Metrics},
+    };
+
+    #[test]
+    fn a_caller_that_hangs_up_while_it_is_answered_is_counted_once() {
+        let metrics = Metrics::new(&Names::default());
+        let caller = Arc::new(Caller::development(Policies::default()));
+        let journal = Journal::new(Rpc::Cancel, caller, metrics.answers.clone());
+        journal.cancelled(&CancelReply {
+            challenge_id: None,
+            failures_reset: false,
+        });
+        drop(journal.unless_answered());
+        let told = metrics.prometheus().expect("a text takes it");
+        let counted: Vec<&str> = told
+            .lines()
+            .filter(|line| line.starts_with("otpd_answers_total{"))
+            .collect();
+        assert_eq!(counted.len(), 1, "{counted:?}");
+        assert!(counted[0].contains("nothing_to_cancel"), "{counted:?}");
     }
 }

@@ -121,7 +121,7 @@ impl OtpGrpc {
         let outcome = tokio::select! {
             // What has been answered is told.
             biased;
-            // Sooner than tonic's own time-out, which would say CANCELLED.
+            // Sooner than the caller's own time-out, which tells it nothing.
             outcome = timeout_at(deadline, call) => match outcome {
                 Ok(outcome) => outcome.unwrap_or_else(|error| Err(unfinished(&error))),
                 Err(_) => Err(ServiceError::DeadlineExceeded),

@@ -35,11 +35,9 @@ impl KeyRing {
         secret: &Secret,
         random: &mut impl Rng,
     ) -> Sealed {
-        let plain = Zeroizing::new(format!(
-            "{} {}",
-            secret.code.expose(),
-            secret.recipient.as_str()
-        ));
+        // In one piece: what a text that grows leaves behind would not be overwritten.
+        let plain = [secret.code.expose(), " ", secret.recipient.as_str()].concat();
+        let plain = Zeroizing::new(plain);
         let place = [key.0.as_slice(), &challenge.0].concat();
         self.seal_bytes(plain.as_bytes(), &place, random)
     }

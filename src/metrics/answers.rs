@@ -332,6 +332,7 @@ mod tests {
             (Answer::CANCELLED, "cancelled"),
             (Answer::NOTHING_TO_CANCEL, "nothing_to_cancel"),
             (Answer::TOLD, "told"),
+            (Answer::CALLER_GONE, "caller_gone"),
         ] {
             assert_eq!(answer.name(), name);
         }

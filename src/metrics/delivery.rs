@@ -24,14 +24,6 @@ const DELAYS: [f64; 12] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ];
 
-/// The channels, in the order of [`Channel`].
-const CHANNELS: [Channel; 5] = [
-    Channel::Sms,
-    Channel::Email,
-    Channel::Voice,
-    Channel::WhatsApp,
-    Channel::Telegram,
-];
 /// What comes of an attempt: it was taken, or the class of the error.
 const RESULTS: [&str; 6] = [
     "accepted",
@@ -81,6 +73,11 @@ impl Tables {
         let place = [channel as usize, country.number(), provider];
         self.sent.at(place).inc();
     }
+
+    fn count_verified(&self, provider: usize, channel: Channel, country: Country) {
+        let place = [channel as usize, country.number(), provider];
+        self.verified.at(place).inc();
+    }
 }
 
 /// How many codes a generation of [`Recent`] has: some megabytes at most.
@@ -110,6 +107,10 @@ impl Recent {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let old = all.old.remove(&challenge.0);
         all.young.remove(&challenge.0).or(old)
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Generations::default();
     }
 }
 
@@ -189,11 +190,15 @@ impl DeliveryMetrics {
             attempts: tables.attempts.with(attempts_labels(&providers)),
             durations: tables.durations.with([("provider", providers)]),
         };
+        // The numbers of providers are others now; the store knows who delivered a code.
+        if let Some(recent) = self.recent.get() {
+            recent.forget();
+        }
     }
 
-    fn with(&self, count: impl FnOnce(&Tables)) {
+    fn with<T>(&self, count: impl FnOnce(&Tables) -> T) -> T {
         // Nobody panics half-way through a new table.
-        count(&self.tables.read().unwrap_or_else(PoisonError::into_inner));
+        count(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A provider was asked, and took the message or failed.
@@ -252,25 +257,24 @@ impl DeliveryMetrics {
     /// A code was verified. Says whether it is known, and so counted, who had delivered
     /// it.
     pub fn verified_here(&self, challenge: ChallengeNonce, country: Country) -> bool {
-        let recent = self.recent.get();
-        let Some((provider, channel)) = recent.and_then(|recent| recent.take(challenge)) else {
+        let Some(recent) = self.recent.get() else {
             return false;
         };
+        // Both under one lock, for a number is that of these tables.
         self.with(|tables| {
-            // Another configuration may have fewer.
-            let provider = provider.min(tables.verified.names(2).len() - 1);
-            let place = [channel as usize, country.number(), provider];
-            tables.verified.at(place).inc();
-        });
-        true
+            let Some((provider, channel)) = recent.take(challenge) else {
+                return false;
+            };
+            tables.count_verified(provider, channel, country);
+            true
+        })
     }
 
     /// A code was verified that this provider had delivered.
     pub fn verified(&self, provider: &str, channel: Channel, country: Country) {
         self.with(|tables| {
             let provider = number_of(tables.verified.names(2), provider);
-            let place = [channel as usize, country.number(), provider];
-            tables.verified.at(place).inc();
+            tables.count_verified(provider, channel, country);
         });
     }
 
@@ -281,7 +285,7 @@ impl DeliveryMetrics {
 }
 
 fn channels() -> Label {
-    ("channel", fixed(CHANNELS.map(Channel::name)))
+    ("channel", fixed(Channel::ALL.map(Channel::name)))
 }
 
 fn codes_labels(providers: &Names) -> [Label; 3] {
@@ -318,6 +322,32 @@ mod tests {
         recent.note(nonce(1), (2, Channel::Voice));
         assert_eq!(recent.take(nonce(1)), Some((2, Channel::Voice)));
         assert_eq!(recent.take(nonce(1)), None);
+    }
+
+    #[test]
+    fn another_configuration_takes_no_code_for_another_providers() {
+        let known = |providers: &[&str]| Known {
+            providers: providers.iter().map(ToString::to_string).collect(),
+            ..Known::default()
+        };
+        let metrics = DeliveryMetrics::new(&known(&["smtp"]), &mut Registry::default());
+        metrics.remember();
+        let country = Country::numbered(0);
+        let send = |number| {
+            metrics.sent(
+                nonce(number),
+                "smtp",
+                Channel::Email,
+                country,
+                Duration::ZERO,
+            );
+        };
+        send(1);
+        assert!(metrics.verified_here(nonce(1), country));
+        send(2);
+        // Now "smtp" has another number.
+        metrics.know(&known(&["gateway", "smtp"]));
+        assert!(!metrics.verified_here(nonce(2), country), "the store knows");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! lease of another had ended, is the only one to try it until then. Leases are taken
 //! by compare-and-set, like everything else.
 
+mod attempt;
 mod courier;
 mod takeover;
 

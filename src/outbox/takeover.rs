@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
@@ -13,7 +13,7 @@ use crate::{
     keys::system_random,
     metrics::Ended,
     store::{
-        MessageChange, Version, VersionedMessage,
+        MessageChange, StoreError, Version, VersionedMessage,
         batcher::{BatchError, Seen},
     },
     traces::{self, Span},
@@ -46,7 +46,7 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
             Ok(Found::Part) => STEP_ASIDE.mul_f64(system_random().random_range(0.0..1.0)),
             Ok(Found::Nothing) => options.poll_interval,
             Err(error) => {
-                tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
+                tell(&error);
                 options.poll_interval
             }
         };
@@ -54,6 +54,21 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
             () = tokio::time::sleep(pause) => {}
             () = outbox.unheld.notified() => {}
             () = outbox.stopping.cancelled() => {}
+        }
+    }
+}
+
+/// Tells the log why something is left until the next round. Of an outage it has been
+/// told.
+fn tell(error: &BatchError) {
+    match error {
+        BatchError::Store(StoreError::Unavailable(_))
+        | BatchError::Outraced
+        | BatchError::Full { .. } => {
+            tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
+        }
+        BatchError::Panicked | BatchError::Store(_) => {
+            tracing::error!(%error, "[OTP] A message cannot be taken over");
         }
     }
 }
@@ -81,11 +96,20 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
         return Ok(Found::Nothing);
     }
     let looks = due.iter().map(|due| tools.batcher.look(due.key));
-    let seen = try_join_all(looks).await?;
+    let seen = join_all(looks).await;
 
+    // What is wrong with one message keeps no other from being taken over.
+    let mut found = Ok(Found::All);
     let mut changes = Vec::new();
     let mut taken = Vec::new();
     for (due, seen) in due.into_iter().zip(seen) {
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                found = Err(error);
+                continue;
+            }
+        };
         let (then, in_hand) = match take(tools, &due, &seen) {
             Some((in_hand, until)) => (Then::Leased(until), Some(in_hand)),
             None => (Then::Dropped, None),
@@ -106,25 +130,22 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
     let settlements = changes
         .into_iter()
         .map(|change| tools.batcher.settle(change));
-    let written = try_join_all(settlements).await?;
-    let all = written.iter().all(|written| *written);
-    for (in_hand, written) in taken.iter().zip(&written) {
-        if in_hand.is_none() && *written {
-            tools.metrics.ended(Ended::Dropped);
+    let written = join_all(settlements).await;
+    for (in_hand, written) in taken.into_iter().zip(written) {
+        match (written, in_hand) {
+            (Ok(true), Some(in_hand)) => {
+                if let Some(permit) = permits.pop() {
+                    // Who asked for it is not known any more.
+                    let span = Span::unasked("take over");
+                    traces::enter(span.context(), || outbox.carry(permit, in_hand));
+                }
+            }
+            (Ok(true), None) => tools.metrics.ended(Ended::Dropped),
+            (Ok(false), _) => found = found.and(Ok(Found::Part)),
+            (Err(error), _) => found = Err(error),
         }
     }
-    let ours = taken
-        .into_iter()
-        .zip(written)
-        .filter(|(_, written)| *written);
-    for in_hand in ours.filter_map(|(in_hand, _)| in_hand) {
-        if let Some(permit) = permits.pop() {
-            // Who asked for it is not known any more.
-            let span = Span::unasked("take over");
-            traces::enter(span.context(), || outbox.carry(permit, in_hand));
-        }
-    }
-    Ok(if all { Found::All } else { Found::Part })
+    found
 }
 
 /// The message in hand, and until when it is to be leased; `None` where its code is

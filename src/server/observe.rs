@@ -10,9 +10,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::parts::Parts;
 use crate::{
-    callers::Callers,
     config::Config,
-    delivery::{Delivery, Gateway},
+    delivery::Gateway,
     domain::Purpose,
     metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
     service::{CALLER, Conversions, Verified},
@@ -28,20 +27,17 @@ const CENSUS_SHARE: u32 = 100;
 
 /// The names that the configuration has.
 pub(super) fn known(config: &Config) -> Known {
-    known_of(&config.callers, &config.delivery)
-}
-
-fn known_of(callers: &Callers, delivery: &Delivery) -> Known {
+    let callers = config.callers.all();
     let mut purposes = BTreeSet::from([Purpose::default().as_str().to_owned()]);
-    for caller in callers.all() {
+    for caller in &callers {
         let own = caller.policies.purposes.keys();
         let own = own.chain(caller.purposes.iter().flatten());
         purposes.extend(own.map(|purpose| purpose.as_str().to_owned()));
     }
-    let providers = delivery.gateways.iter().map(|gateway| gateway.name.clone());
+    let gateways = config.delivery.gateways.iter();
+    let providers = gateways.map(|gateway| gateway.name.clone());
     Known {
         callers: callers
-            .all()
             .into_iter()
             .map(|caller| caller.name.as_str().to_owned())
             .collect(),

@@ -9,6 +9,7 @@ use super::{Loaded, parts::Reloadable};
 use crate::{
     config::{Changes, LogLevel, Written},
     files::Files,
+    log_targets::AUDIT,
     shutdown::Hangups,
     telemetry,
 };
@@ -97,7 +98,7 @@ impl Reload {
         });
         match outcome {
             Err(problem) => tracing::error!(
-                target: telemetry::AUDIT,
+                target: AUDIT,
                 problem,
                 "[OTP AUDIT] Configuration refused, the one before stays in force"
             ),
@@ -123,7 +124,7 @@ fn report(changes: &Changes, files: &[PathBuf]) {
         return;
     }
     let (keys, files) = (told(&changes.keys), told(&files));
-    tracing::info!(target: telemetry::AUDIT, keys, files, "[OTP AUDIT] Configuration reloaded");
+    tracing::info!(target: AUDIT, keys, files, "[OTP AUDIT] Configuration reloaded");
 }
 
 /// Names with commas between; of very many the first.

@@ -9,13 +9,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{OtpService, ServiceError};
 use crate::{
     domain::{
-        Caller, CallerName, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record,
-        RecordKey, SharedLimit, Timestamp,
+        Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record, RecordKey,
+        SharedLimit, Timestamp,
     },
     keys::{KeyRing, SystemRandom, system_random},
     store::{
         Clock, MessageChange, Sealed, Version,
-        batcher::{BatchError, Batcher, Change, Job, Loss, View},
+        batcher::{Asked, BatchError, Batcher, Change, Job, Loss, View},
     },
 };
 
@@ -124,13 +124,12 @@ where
         &self.limits
     }
 
-    fn caller(&self) -> Option<&CallerName> {
+    fn asked(&self) -> Option<Asked<'_>> {
         // What it only gives back, it must.
-        self.given_up.is_none().then_some(&self.caller.name)
-    }
-
-    fn deadline(&self) -> Instant {
-        self.deadline
+        self.given_up.is_none().then_some(Asked {
+            caller: &self.caller.name,
+            deadline: self.deadline,
+        })
     }
 
     fn is_wanted(&self) -> bool {

@@ -86,7 +86,7 @@ pub enum ServiceError {
     #[error("the store does not answer")]
     StoreUnavailable,
     /// More requests wait, or race for one record, than can be answered in time.
-    #[error("too many requests at once; try again in {} s", wait.as_secs_f64())]
+    #[error("too many requests at once; try again in {}", Seconds(*wait))]
     Overloaded {
         /// When what waits now will have been answered.
         wait: Duration,
@@ -168,10 +168,18 @@ mod tests {
             (0, "0 s"),
             (2_591_999_780, "2591999.78 s"),
         ] {
-            let wait = Duration::from_millis(milliseconds);
-            let error = ServiceError::VerifyDelayed { wait };
-            let expected = format!("too many wrong answers; try again in {told}");
-            assert_eq!(error.to_string(), expected);
+            // What is less is left out.
+            let wait = Duration::from_millis(milliseconds) + Duration::from_nanos(987);
+            for error in [
+                ServiceError::VerifyDelayed { wait },
+                ServiceError::Overloaded { wait },
+            ] {
+                let error = error.to_string();
+                assert!(
+                    error.ends_with(&format!("; try again in {told}")),
+                    "{error}"
+                );
+            }
         }
     }
 }

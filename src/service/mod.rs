@@ -177,10 +177,9 @@ impl OtpService {
         })
     }
 
-    fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[String]) -> RequestIdentity {
-        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[&str]) -> RequestIdentity {
         self.keys
-            .request_identity(rpc, request_id, &fields, &mut system_random())
+            .request_identity(rpc, request_id, fields, &mut system_random())
     }
 
     /// The record that a subject names, and which of its challenges; `None` where it

@@ -157,7 +157,7 @@ pub enum DeliveryState {
 impl Send {
     /// What the answer depends on. Not the client's address: a retry may come by
     /// another way.
-    pub(super) fn fields(&self) -> Vec<String> {
+    pub(super) fn fields(&self) -> Vec<&str> {
         let Self {
             recipient,
             purpose,
@@ -170,11 +170,7 @@ impl Send {
         let variables = variables
             .iter()
             .flat_map(|(name, value)| [name.as_str(), value]);
-        fields
-            .into_iter()
-            .chain(variables)
-            .map(str::to_owned)
-            .collect()
+        fields.into_iter().chain(variables).collect()
     }
 
     /// The limits on sends that are not the record's own.
@@ -196,7 +192,7 @@ impl Send {
 
 impl Verify {
     /// What the answer depends on.
-    pub(super) fn fields(&self) -> Vec<String> {
+    pub(super) fn fields(&self) -> [&str; 4] {
         let Self {
             recipient,
             purpose,
@@ -211,26 +207,21 @@ impl Verify {
             code.expose(),
             challenge_id,
         ]
-        .map(str::to_owned)
-        .into()
     }
 
     /// The limit on wrong answers that is not the record's own.
     pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
-        let by_ip = self.client_ip.map(network);
-        let by_ip = by_ip
-            .as_deref()
-            .map(|network| (LimitName::IpFailuresPerHour, network));
-        by_ip
-            .and_then(|(name, whom)| limit(keys, caller, policy, name, whom))
-            .into_iter()
-            .collect()
+        let by_ip = self.client_ip.map(network).and_then(|network| {
+            let name = LimitName::IpFailuresPerHour;
+            limit(keys, caller, policy, name, &network)
+        });
+        by_ip.into_iter().collect()
     }
 }
 
 impl Cancel {
     /// What the answer depends on.
-    pub(super) fn fields(&self) -> Vec<String> {
+    pub(super) fn fields(&self) -> [&str; 4] {
         let Subject {
             recipient,
             purpose,
@@ -243,8 +234,6 @@ impl Cancel {
         let challenge_id = challenge_id.as_deref().unwrap_or_default();
         let reset = if self.reset_failures { "reset" } else { "" };
         [recipient, purpose.as_str(), challenge_id, reset]
-            .map(str::to_owned)
-            .into()
     }
 }
 

@@ -52,7 +52,7 @@ impl OtpService {
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
             Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
-            Some(last) => self.deliveries(caller, key, last, deadline).await?,
+            Some(last) => self.deliveries(caller, key, last).await?,
         };
         let live = status.live.as_ref();
         Ok(StatusReply {
@@ -72,13 +72,11 @@ impl OtpService {
         caller: &Caller,
         key: RecordKey,
         last: LastSend,
-        deadline: Instant,
     ) -> Result<Vec<Delivery>, ServiceError> {
         let keys = [key];
-        let left = deadline.saturating_duration_since(Instant::now());
         // In a box: it would make the future of every request as large as it is.
         let load = Box::pin(self.store.load_messages(&keys));
-        let messages = in_time(left.min(self.store_timeout), load).await;
+        let messages = in_time(self.store_timeout, load).await;
         let messages = messages.map_err(|error| {
             if let StoreError::Unavailable(cause) = &error {
                 tracing::debug!(%cause, "[OTP] Store did not answer a request");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::{Store, StoreError, StoreOptions};
+use crate::log_targets::CHANGE;
 
 /// Whether the store answers. While it does not, requests are refused at once
 /// instead of each waiting for its own time-out.
@@ -105,7 +106,7 @@ impl Monitor {
                     self.answers.send_replace(false);
                     let cause = error.to_string();
                     if causes.is_news(&cause) {
-                        tracing::error!(target: "otpd_change", %cause, "[OTP] Store unavailable");
+                        tracing::error!(target: CHANGE, %cause, "[OTP] Store unavailable");
                     }
                 }
             }

@@ -6,16 +6,14 @@
 
 pub mod availability;
 pub mod batcher;
-mod borrowed;
 mod census;
 mod change;
 mod chosen;
 mod clock;
-mod connect_parameters;
 mod message_row;
 mod migration;
 mod postgres;
-mod row;
+mod record_row;
 mod sqlite;
 mod stopwatch;
 
@@ -26,13 +24,14 @@ use sqlx::error::ErrorKind;
 
 use crate::domain::{LimitKey, Message, Record, RecordKey, Timestamp};
 use batcher::BatchOptions;
+use postgres::PostgresStore;
 
 pub use crate::metrics::Swept;
 pub use census::{Census, Delivered};
 pub use change::{Changes, LimitChange, MessageChange, RecordChange, Written};
 pub use chosen::Store;
 pub use clock::Clock;
-pub use postgres::{PostgresStore, SESSION_OPTIONS};
+pub use postgres::SESSION_OPTIONS;
 pub use sqlite::SqliteStore;
 
 /// What is secret, as a store sees it: encrypted and authenticated.

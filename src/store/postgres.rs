@@ -1,7 +1,9 @@
 //! PostgreSQL: the store that any number of replicas share.
 
+mod borrowed;
 mod census;
 mod columns;
+mod connect_parameters;
 mod load;
 mod messages;
 mod schema;
@@ -19,9 +21,10 @@ use sqlx::Connection as _;
 
 use super::{
     Census, Changes, Delivered, RecordStore, Snapshot, StoreError, StoreOptions, Swept,
-    VersionedMessage, Written, borrowed::Borrowed, in_time,
+    VersionedMessage, Written, in_time,
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
+use borrowed::Borrowed;
 use servers::Servers;
 pub use session::SESSION_OPTIONS;
 

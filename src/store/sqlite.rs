@@ -21,7 +21,7 @@ use super::{
     Census, Changes, Clock, Delivered, LimitChange, RecordChange, RecordStore, Snapshot,
     StoreError, StoreOptions, Swept, Version, VersionedLimit, VersionedMessage, Written,
     migration::up_to_date,
-    row::{Row, count_column, memory_column, state_columns},
+    record_row::{RecordRow, count_column, memory_column, record_state_columns},
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
 
@@ -139,7 +139,7 @@ impl RecordStore for SqliteStore {
         let asked_at = Instant::now();
         let mut transaction = self.pool.begin().await?;
         let record_keys = records.iter().map(|key| key.0.as_slice());
-        let rows: Vec<Row> = select_by_key(
+        let rows: Vec<RecordRow> = select_by_key(
             "SELECT * FROM otp_record WHERE record_key IN (",
             record_keys,
         )
@@ -148,7 +148,7 @@ impl RecordStore for SqliteStore {
         .await?;
         let records = rows
             .into_iter()
-            .map(Row::into_record)
+            .map(RecordRow::into_record)
             .collect::<Result<_, _>>()?;
         let limit_keys = limits.iter().map(|key| key.0.as_slice());
         let rows: Vec<(Vec<u8>, i64, i64)> = select_by_key(
@@ -292,7 +292,7 @@ async fn write_record(
     change: &RecordChange,
 ) -> Result<bool, sqlx::Error> {
     let record = &change.record;
-    let (state, sealed) = state_columns(&record.challenge.state);
+    let (state, sealed) = record_state_columns(&record.challenge.state);
     let statement = match change.expected {
         None => {
             "INSERT INTO otp_record (

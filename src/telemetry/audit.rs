@@ -11,7 +11,7 @@ use std::{
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::AUDIT;
+use crate::log_targets::AUDIT;
 
 /// For its owner to write, and for whoever collects logs to read.
 const MODE: u32 = 0o640;

@@ -12,8 +12,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{AUDIT, repeats::Repeats};
-use crate::{config::LogFormat, traces};
+use super::repeats::Repeats;
+use crate::{config::LogFormat, log_targets::AUDIT, traces};
 
 /// Writes lines.
 #[derive(Debug)]

@@ -16,7 +16,8 @@ use tracing::{
     field::{Field, Visit},
 };
 
-use super::{AUDIT, CHANGE, LEFT_OUT};
+use super::LEFT_OUT;
+use crate::log_targets::{AUDIT, CHANGE};
 
 /// What tells the causes of lines of one place apart. All else, such as a message's id,
 /// is of the single case.

@@ -23,6 +23,7 @@ use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tonic::transport::ClientTlsConfig;
 
 use super::{GATHER, TraceSettings};
+use crate::log_targets::CHANGE;
 
 /// How many spans wait for the collector at most; more are dropped. About a megabyte.
 const MOST_WAITING: usize = 2_048;
@@ -134,7 +135,7 @@ impl SpanExporter for Outlet {
         let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(cause) if !failed_before => {
-                tracing::warn!(target: "otpd_change", %cause, "[OTP] Spans are lost: the collector does not take them");
+                tracing::warn!(target: CHANGE, %cause, "[OTP] Spans are lost: the collector does not take them");
             }
             Ok(()) if failed_before => tracing::info!("[OTP] The collector takes spans again"),
             _ => {}

@@ -1,8 +1,13 @@
 //! The command line, as people and probes use it: what it prints, and how it ends.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _};
+use std::{
+    ffi::OsStr,
+    fs,
+    net::TcpListener,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+};
 
-use crate::support::{Database, Ended, Kind, Replica, otpd, run};
+use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
 
 /// An address where nobody listens.
 const NOBODY: &str = "127.0.0.1:1";
@@ -81,6 +86,40 @@ async fn a_code_goes_round_in_any_written_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_sent_or_not_judged_is_not_hidden() {
+    let database = Database::new(Kind::Sqlite).await;
+    let courier = format!(
+        "[callers.courier]\ntoken_sha256 = \"{}\"\ndelivers = true\n",
+        token_digest("known")
+    );
+    let environment = [
+        ("OTPD_CONFIG", database.configure(&courier)),
+        ("OTPD_POLICY__FAILURE_LIMIT", "1".to_owned()),
+    ];
+    let environment = environment
+        .each_ref()
+        .map(|(name, value)| (*name, &**value));
+    let replica = Replica::start_with(&database, &environment).await;
+    let command = |arguments: &[&str]| {
+        let proof = ["--token", "known"];
+        replica.command(&[arguments, &proof].concat())
+    };
+
+    let made = command(&["send", "+79991234567"]).done();
+    assert!(
+        made.starts_with("for the caller to deliver to +79991234567\n"),
+        "{made}"
+    );
+    let code = value(&made, "code");
+    let told = command(&["status", "+79991234567"]).done();
+    assert!(!told.contains("blocked_until"), "{told}");
+    let wrong = if code == "000000" { "111111" } else { "000000" };
+    command(&["verify", "+79991234567", wrong]).said_no();
+    let told = command(&["status", "+79991234567"]).done();
+    assert!(!value(&told, "blocked_until").is_empty(), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_finds_the_server_by_option_environment_or_its_listen_address() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
@@ -93,6 +132,16 @@ async fn a_client_finds_the_server_by_option_environment_or_its_listen_address()
         (&[("OTPD_ADDRESS", address.as_str())], &["health"]),
         (&[("OTPD_LISTEN", &address)], &["health"]),
         (&[("OTPD_LISTEN", &everywhere)], &["health"]),
+        // Compose files cannot leave a variable out.
+        (
+            &[
+                ("OTPD_LISTEN", &address),
+                ("OTPD_ADDRESS", ""),
+                ("OTPD_CA", ""),
+                ("OTPD_CONFIG", ""),
+            ],
+            &["health"],
+        ),
         (
             &[("OTPD_ADDRESS", NOBODY)],
             &["health", "--address", &address],
@@ -257,6 +306,17 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
         assert!(line.contains(named), "{line:?} does not name {named}");
         assert!(!line.contains("AAAA"), "{line:?} shows a key");
     }
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_taken_for_one_that_is_not_there() {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    let line = run(otpd()
+        .current_dir(directory.path())
+        .env("OTPD_LOG_FORMAT", OsStr::from_bytes(b"\xff"))
+        .arg("migrate"))
+    .line(64);
+    assert!(line.contains("OTPD_LOG_FORMAT"), "{line}");
 }
 
 #[test]

@@ -18,9 +18,6 @@ use super::{
 };
 use crate::{domain::ErrorClass, files, tables::KeyError};
 
-/// The longest life that a code can have (`code_ttl`), and so no bound.
-const LONGEST_LIFE: u64 = 24 * 60 * 60;
-
 /// How a gateway is spoken to.
 pub struct HttpSettings {
     pub(super) send: Request,
@@ -94,11 +91,11 @@ impl HttpSettings {
             pointer(&text, &names).map_err(|problem| KeyError::new(key, problem))
         };
         let error_pointers = table.error_pointer.unwrap_or_default().0.into_iter();
-        let (shortest, longest) = (
-            table.ttl_seconds_min.unwrap_or(0),
-            table.ttl_seconds_max.unwrap_or(LONGEST_LIFE),
-        );
-        if shortest > longest {
+        let shortest_life = Duration::from_secs(table.ttl_seconds_min.unwrap_or(0));
+        let longest_life = table
+            .ttl_seconds_max
+            .map_or(Duration::MAX, Duration::from_secs);
+        if shortest_life > longest_life {
             return Err(KeyError::new(
                 "ttl_seconds_min",
                 "is greater than ttl_seconds_max",
@@ -114,8 +111,8 @@ impl HttpSettings {
                 .map(|text| pointer("error_pointer", text))
                 .collect::<Result<_, _>>()?,
             errors: error_rules(table.errors, &names)?,
-            shortest_life: Duration::from_secs(shortest),
-            longest_life: Duration::from_secs(longest),
+            shortest_life,
+            longest_life,
             secrets: names.secrets.into_values().collect(),
             ca: table.ca,
             allow_private_addresses: table.allow_private_addresses,

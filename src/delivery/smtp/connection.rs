@@ -6,7 +6,7 @@
 //! the last reply was read; one that is dropped is closed.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ const MAX_IDLE: Duration = Duration::from_secs(30);
 /// As many are kept for later; more are opened while they are needed.
 const MAX_KEPT: usize = 16;
 
-/// This part of an attempt's time a kept connection has to show that it still lives: one
+/// This part of an attempt's time one kept connection has to show that it still lives: one
 /// that a firewall has forgotten would be silent until the attempt is given up.
 const PART_FOR_KEPT: u32 = 5;
 
@@ -41,9 +41,12 @@ impl Connections {
     ) -> Result<AsyncSmtpConnection, DeliveryError> {
         while let Some(mut connection) = self.newest() {
             let patience = settings.connect_timeout / PART_FOR_KEPT;
-            let alive = tokio::time::timeout(patience, connection.test_connected()).await;
-            if alive == Ok(true) {
-                return Ok(connection);
+            match tokio::time::timeout(patience, connection.test_connected()).await {
+                Ok(true) => return Ok(connection),
+                // The server has closed it.
+                Ok(false) => {}
+                // The others are older, and there is no time to find that out one by one.
+                Err(_) => self.kept().clear(),
             }
         }
         connect(settings).await
@@ -51,7 +54,7 @@ impl Connections {
 
     /// Keeps a connection whose last reply has been read.
     pub fn give_back(&self, connection: AsyncSmtpConnection) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         kept.retain(|(_, since)| since.elapsed() < MAX_IDLE);
         if kept.len() < MAX_KEPT {
             kept.push((connection, Instant::now()));
@@ -59,9 +62,12 @@ impl Connections {
     }
 
     fn newest(&self) -> Option<AsyncSmtpConnection> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (connection, since) = kept.pop()?;
+        let (connection, since) = self.kept().pop()?;
         (since.elapsed() < MAX_IDLE).then_some(connection)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(AsyncSmtpConnection, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,4 +198,64 @@ fn enhanced_code(reply: &str) -> Option<(u16, u16)> {
     let (class, subject, detail): (u16, _, _) =
         (numbers.next()??, numbers.next()??, numbers.next()??);
     (matches!(class, 2 | 4 | 5) && numbers.next().is_none()).then_some((subject, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use lettre::{Address, message::Mailbox, transport::smtp::extension::ClientId};
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// Greets, and then says nothing more; counts what it is asked in vain.
+    async fn fall_silent(stream: TcpStream, in_vain: Arc<AtomicUsize>) {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        for reply in ["220 mail.example\r\n", "250 mail.example\r\n"] {
+            stream.write_all(reply.as_bytes()).await.unwrap();
+            stream.read_line(&mut line).await.unwrap();
+        }
+        if line.ends_with("NOOP\r\n") {
+            in_vain.fetch_add(1, Ordering::Relaxed);
+        }
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn of_connections_that_a_firewall_has_forgotten_one_is_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = SmtpSettings {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+            mode: TlsMode::None,
+            tls: None,
+            login: None,
+            from: Mailbox::new(None, Address::new("otpd", "example.com").unwrap()),
+            reply_to: None,
+            hello_name: ClientId::Domain("example.com".to_owned()),
+            connect_timeout: Duration::from_secs(1),
+        };
+        let in_vain = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&in_vain);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(fall_silent(stream, Arc::clone(&counted)));
+            }
+        });
+        let connections = Connections::default();
+        for _ in 0..3 {
+            connections.give_back(connect(&settings).await.unwrap());
+        }
+        connections.take(&settings).await.unwrap();
+        assert_eq!(in_vain.load(Ordering::Relaxed), 1);
+        assert!(connections.kept().is_empty());
+    }
 }

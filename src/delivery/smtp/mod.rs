@@ -9,7 +9,6 @@ use std::fmt;
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 
 use super::{Accepted, DeliveryError, Envelope};
-use crate::tables::KeyError;
 use connection::{Connections, Step, refusal};
 pub use settings::{SmtpSettings, SmtpTable};
 
@@ -32,14 +31,11 @@ impl fmt::Debug for SmtpProvider {
 
 impl SmtpProvider {
     /// A provider; opens no connection yet.
-    ///
-    /// # Errors
-    /// The key at fault.
-    pub fn new(settings: SmtpSettings) -> Result<Self, KeyError> {
-        Ok(Self {
+    pub fn new(settings: SmtpSettings) -> Self {
+        Self {
             settings,
             connections: Connections::default(),
-        })
+        }
     }
 
     /// Hands a message over. Whoever calls this sets it a time, and may drop it at any

@@ -1,26 +1,12 @@
-//! From settings to texts: every template is compiled and tried out at the start, so
-//! that no mistake waits for a customer.
+//! From settings to texts: every template is compiled at the start.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Autofill, Context, Engine, Facts, Field, Locale, PurposeTextSettings, PurposeTexts, Table,
-    TextError, TextSettings, Texts, Variables, autofill, context, lookup,
-    segments::{Encoding, segments},
-    shipped, shows_code,
-    template::problem,
+    Autofill, Engine, Field, Locale, PurposeTextSettings, PurposeTexts, Table, TextError,
+    TextSettings, Texts, Variables, autofill, lookup, shipped,
 };
-use crate::domain::{Channel, Code, Policies, Purpose};
-
-/// The most bytes of an SMS in which Android looks for a hash.
-pub(super) const ANDROID_BYTES: usize = 140;
-/// The longest life of a code, for samples: the upper bound of `code_ttl`.
-const LONGEST_LIFE: Duration = Duration::from_mins(10);
-/// What HTML must not repeat as it is.
-const MARKUP: &str = "<&>";
+use crate::domain::{Policies, Purpose};
 
 impl Texts {
     /// Compiles the texts of `settings` on top of those that are shipped, and tries
@@ -72,137 +58,6 @@ impl Texts {
         };
         texts.try_out()?;
         Ok(texts)
-    }
-
-    /// Renders samples of everything.
-    fn try_out(&self) -> Result<(), TextError> {
-        let default = Purpose::default();
-        let all = self.purposes.iter().chain([(&default, &self.general)]);
-        for (purpose, texts) in all {
-            for table in texts.tables.values() {
-                for &field in table.templates.keys() {
-                    self.try_field(texts, table, field)?;
-                }
-            }
-            for table in self.reachable(texts) {
-                self.try_android(purpose, texts, table)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills one template with the least and the most that it may be given, and one of
-    /// HTML with markup.
-    fn try_field(
-        &self,
-        texts: &PurposeTexts,
-        table: &Table,
-        field: Field,
-    ) -> Result<(), TextError> {
-        let key = &table.templates[&field];
-        let fault = |problem: String| Err(TextError::new(key, problem));
-        let channel = match field {
-            Field::Voice => Channel::Voice,
-            _ => Channel::Sms,
-        };
-        for (variables, life_left) in [
-            (least(&texts.variables), Duration::from_secs(1)),
-            (most(&texts.variables, 'x'), LONGEST_LIFE),
-            (markup(&texts.variables), LONGEST_LIFE),
-        ] {
-            let code = sample_code(texts.code_length);
-            let facts = Facts {
-                code: &code,
-                life_left,
-                variables: &variables,
-            };
-            let context: Context<'_> = context(&texts.variables, channel, &facts);
-            let text = match self.engine.render(key, &context) {
-                Ok(text) => text,
-                Err(error) => return fault(problem(&error)),
-            };
-            if text.trim().is_empty() {
-                return fault("the text is empty".to_owned());
-            }
-            if field != Field::Subject && !shows_code(field, &text, code.expose()) {
-                return fault(
-                    "the text does not always contain the code; write {{ code }} outside of every condition"
-                        .to_owned(),
-                );
-            }
-            if field == Field::Html && text.contains(MARKUP) {
-                return fault(
-                    "lets callers write HTML of their own into the e-mail; leave out `safe` and `autoescape`"
-                        .to_owned(),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether an SMS is short enough for Android with the most that it may be given.
-    fn try_android(
-        &self,
-        purpose: &Purpose,
-        texts: &PurposeTexts,
-        table: &Table,
-    ) -> Result<(), TextError> {
-        if texts.autofill.android_hash.is_none() {
-            return Ok(());
-        }
-        let text = self.sample_sms(texts, table, 'x');
-        let bytes = android_bytes(&text);
-        if bytes <= ANDROID_BYTES {
-            return Ok(());
-        }
-        let locale = &table.locale;
-        let (key, problem) = if table.shipped {
-            let key = format!("texts.{purpose}.android_hash");
-            let remedy = format!("write a shorter one in [texts.{purpose}.{locale}]");
-            (
-                key,
-                format!(
-                    "the shipped text in {locale}, with all lines after it, has up to {bytes} bytes, and Android looks at {ANDROID_BYTES}; {remedy}"
-                ),
-            )
-        } else {
-            let key = table.templates[&Field::Sms].clone();
-            (
-                key,
-                format!(
-                    "with android_hash an SMS of {purpose} has up to {bytes} bytes, and Android looks at {ANDROID_BYTES}; shorten the text or the max_length of its variables"
-                ),
-            )
-        };
-        Err(TextError::new(&key, problem))
-    }
-
-    /// The longest SMS of a table: a sample code, and the most `letter`s that callers
-    /// may give.
-    pub(super) fn sample_sms(&self, texts: &PurposeTexts, table: &Table, letter: char) -> String {
-        let facts = Facts {
-            code: &sample_code(texts.code_length),
-            life_left: LONGEST_LIFE,
-            variables: &most(&texts.variables, letter),
-        };
-        // What cannot be rendered has been refused by then.
-        self.fill(texts, table, Channel::Sms, &facts)
-            .map_or(String::new(), |text| text.plain)
-    }
-
-    /// The tables that messages of a purpose can come from: its own, and the general
-    /// ones where it has none in the default locale.
-    pub(super) fn reachable<'a>(
-        &'a self,
-        texts: &'a PurposeTexts,
-    ) -> impl Iterator<Item = &'a Table> {
-        let own = &texts.tables;
-        let alone = lookup(own, self.default_locale.as_str()).is_some();
-        let general = &self.general.tables;
-        let others = general
-            .iter()
-            .filter(move |(locale, _)| !alone && lookup(own, locale.as_str()).is_none());
-        own.values().chain(others.map(|(_, table)| table))
     }
 }
 
@@ -330,47 +185,4 @@ impl Compiler {
             }
         }
     }
-}
-
-/// How long an SMS is to Android. The documentation speaks of bytes without saying of
-/// which encoding, so the longer one counts: UTF-8, or what travels.
-pub(super) fn android_bytes(text: &str) -> usize {
-    let counted = segments(text);
-    match counted.encoding {
-        Encoding::Gsm7 => text.len(),
-        Encoding::Ucs2 => text.len().max(counted.units * 2),
-    }
-}
-
-fn sample_code(length: u8) -> Code {
-    let digits = &"1234567890"[..usize::from(length).clamp(4, 10)];
-    Code::from_digits(digits).expect("these are 4 to 10 digits")
-}
-
-fn values(
-    declared: &Variables,
-    value: impl Fn(&super::VariableSettings) -> String,
-) -> BTreeMap<String, String> {
-    declared
-        .iter()
-        .map(|(name, settings)| (name.to_owned(), value(settings)))
-        .collect()
-}
-
-/// Nothing but what must be given.
-fn least(declared: &Variables) -> BTreeMap<String, String> {
-    values(declared, |settings| {
-        "x".repeat(usize::from(settings.required))
-    })
-}
-
-/// As much as may be given.
-fn most(declared: &Variables, letter: char) -> BTreeMap<String, String> {
-    values(declared, |settings| {
-        letter.to_string().repeat(settings.max_length)
-    })
-}
-
-fn markup(declared: &Variables) -> BTreeMap<String, String> {
-    values(declared, |_| MARKUP.to_owned())
 }

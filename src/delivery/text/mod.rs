@@ -12,24 +12,23 @@ mod shipped;
 mod template;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod variables;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use minijinja::Value;
 
-pub use locale::{Locale, LocaleError};
-pub use report::ReportLine;
-pub use segments::{Encoding, Segments, is_gsm, segments};
-pub use settings::{PurposeTextSettings, TextSettings, VariableSettings};
-pub use variables::VariableError;
+pub use locale::Locale;
+pub use settings::PurposeTextSettings;
 
 use super::Text;
 use crate::domain::{Channel, Code, Purpose};
 use autofill::Autofill;
 use locale::lookup;
+use settings::{TextSettings, VariableSettings};
 use template::{Context, Engine, Field, public_problem, shows_code};
-use variables::Variables;
+use variables::{VariableError, Variables};
 
 /// The texts of all purposes in all languages, compiled and tried out.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::{
     Locale, PurposeTexts, Table, Texts,
-    compile::{ANDROID_BYTES, android_bytes},
     segments::{Encoding, Segments, is_gsm, segments},
+    trial::{ANDROID_BYTES, android_bytes},
 };
 use crate::domain::Purpose;
 
@@ -58,10 +58,10 @@ impl Texts {
         let text = self.sample_sms(texts, table, 'x');
         let counted = segments(&text);
         let mut warnings = Vec::new();
-        if counted.segments > 1 {
+        if counted.count > 1 {
             warnings.push(format!(
                 "costs as much as {} messages; shorten it by {} to fit one",
-                counted.segments,
+                counted.count,
                 counted.units - counted.encoding.alone(),
             ));
         }
@@ -69,7 +69,7 @@ impl Texts {
         // Whether callers give anything in other letters is not known here.
         let foreign = self.sample_sms(texts, table, 'я');
         let costs = segments(&foreign);
-        if costs.segments > counted.segments {
+        if costs.count > counted.count {
             warnings.push(format!(
                 "with values in other letters than those of GSM-7 it takes {costs}"
             ));

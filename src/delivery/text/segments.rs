@@ -56,7 +56,7 @@ pub struct Segments {
     /// UTF-16 code units of UCS-2, in which an emoji counts two.
     pub units: usize,
     /// How many segments it takes, each charged as a message; at least 1.
-    pub segments: usize,
+    pub count: usize,
 }
 
 impl fmt::Display for Segments {
@@ -64,12 +64,12 @@ impl fmt::Display for Segments {
         let Self {
             encoding,
             units,
-            segments,
+            count,
         } = self;
-        let plural = if *segments == 1 { "" } else { "s" };
+        let plural = if *count == 1 { "" } else { "s" };
         write!(
             formatter,
-            "{units} characters of {encoding}, {segments} segment{plural}"
+            "{units} characters of {encoding}, {count} segment{plural}"
         )
     }
 }
@@ -84,7 +84,7 @@ pub fn segments(text: &str) -> Segments {
     };
     let widths = text.chars().map(|character| width(character, encoding));
     let units = widths.clone().sum();
-    let segments = if units <= encoding.alone() {
+    let count = if units <= encoding.alone() {
         1
     } else {
         let (full, _) = widths.fold((0, encoding.split()), |(full, used), width| {
@@ -99,7 +99,7 @@ pub fn segments(text: &str) -> Segments {
     Segments {
         encoding,
         units,
-        segments,
+        count,
     }
 }
 
@@ -125,9 +125,9 @@ mod tests {
         let Segments {
             encoding,
             units,
-            segments,
+            count,
         } = segments(text);
-        (encoding, units, segments)
+        (encoding, units, count)
     }
 
     #[test]

@@ -145,10 +145,10 @@ impl Rules {
                 let limit = self.limit(name);
                 let limits = limit.as_slice();
                 let decision = send(record, limits, &request, &policy, now, &mut self.random);
-                let first = decision
-                    .answer
-                    .as_ref()
-                    .is_ok_and(|sent| sent.message.is_some());
+                let first = decision.message.is_some();
+                let told = decision.answer.as_ref().ok();
+                let told = told.is_some_and(|sent| sent.message.is_some());
+                assert_eq!(told, first, "what is told to go out is written");
                 let decision = decision.map(|answer| match answer {
                     Ok(sent) => Reply::Sent {
                         challenge: sent.challenge,

@@ -1,7 +1,10 @@
 //! What holds of the rules together, whatever is asked in whatever order, and
 //! however the clock moves.
 
+mod sends;
+mod statuses;
 mod steps;
+mod verdicts;
 mod world;
 
 use std::time::Duration;

@@ -46,12 +46,9 @@ pub trait Job: Send + 'static {
     /// The limits that it is under.
     fn limits(&self) -> &[LimitKey];
 
-    /// Who asks, in whose lane it waits; `None` for what otpd itself has begun, which
-    /// goes before all others and is never refused.
-    fn caller(&self) -> Option<&CallerName>;
-
-    /// Until when an answer is of use.
-    fn deadline(&self) -> Instant;
+    /// Who waits for it; `None` for what otpd itself has begun, which goes before all
+    /// others and is never refused.
+    fn asked(&self) -> Option<Asked<'_>>;
 
     /// Whether anybody still waits for its end. It is asked before it is decided about:
     /// then nothing of it has happened.
@@ -67,6 +64,15 @@ pub trait Job: Send + 'static {
     /// Ends it: everything that it decided last, and rested on, has been written, by
     /// the store's clock at that load; or why there is no decision.
     fn end(self: Box<Self>, end: Result<Clock, BatchError>);
+}
+
+/// By whom a job was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// In whose lane it waits.
+    pub caller: &'a CallerName,
+    /// Until when an answer is of use.
+    pub deadline: Instant,
 }
 
 /// What a job wants to have written.
@@ -247,13 +253,8 @@ impl Job for Look {
         &[]
     }
 
-    fn caller(&self) -> Option<&CallerName> {
+    fn asked(&self) -> Option<Asked<'_>> {
         None
-    }
-
-    fn deadline(&self) -> Instant {
-        // It waits as long as it takes.
-        Instant::now()
     }
 
     fn is_wanted(&self) -> bool {

@@ -9,7 +9,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BatchOptions,
+    Asked, BatchOptions,
     line::{Line, Pace},
     writer::Item,
 };
@@ -70,7 +70,7 @@ impl Queue {
     /// Lets a request in. Returns what is refused for lack of room or time, this one or
     /// another's, and how long what waits now will take.
     pub fn admit(&self, item: Item) -> Option<(Item, Duration)> {
-        let Some(caller) = item.caller() else {
+        let Some(Asked { caller, deadline }) = item.asked() else {
             self.add_own(item);
             return None;
         };
@@ -78,7 +78,7 @@ impl Queue {
         let mut state = self.state();
         let ahead = state.line.ahead_of(caller);
         let outlook = state.pace.outlook(ahead, self.max_batch(), now);
-        let time_left = item.deadline().saturating_duration_since(now);
+        let time_left = deadline.saturating_duration_since(now);
         if outlook.behind_others > self.options.max_wait || outlook.answer > time_left {
             return Some((item, outlook.answer));
         }

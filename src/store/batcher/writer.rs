@@ -11,12 +11,13 @@ use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version, Written,
+    Asked, BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version,
+    Written,
     board::{Board, Pending},
     queue::Queue,
 };
 use crate::{
-    domain::{CallerName, LimitKey, RecordKey, Timestamp},
+    domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
     store::{Clock, Snapshot, availability::Availability, in_time},
     traces::{self, Span, TraceContext},
@@ -69,14 +70,9 @@ impl Item {
         }
     }
 
-    /// In whose lane it waits.
-    pub fn caller(&self) -> Option<&CallerName> {
-        self.job()?.caller()
-    }
-
-    /// Until when an answer is of use.
-    pub fn deadline(&self) -> Instant {
-        self.job().map_or_else(Instant::now, Job::deadline)
+    /// Who waits for it, if it is a request.
+    pub fn asked(&self) -> Option<Asked<'_>> {
+        self.job()?.asked()
     }
 
     fn is_wanted(&self) -> bool {

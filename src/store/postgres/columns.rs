@@ -3,7 +3,7 @@
 use super::super::{
     LimitChange, MessageChange, RecordChange,
     message_row::{history_column, message_state_columns},
-    row::{count_column, memory_column, state_columns},
+    record_row::{count_column, memory_column, record_state_columns},
 };
 use crate::domain::Timestamp;
 
@@ -87,7 +87,7 @@ impl<'a> RecordColumns<'a> {
         let mut columns = Self::default();
         for change in records {
             let record = &change.record;
-            let (state, sealed) = state_columns(&record.challenge.state);
+            let (state, sealed) = record_state_columns(&record.challenge.state);
             columns.record_key.push(&change.key.0);
             columns
                 .expected

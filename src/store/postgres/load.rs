@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::{
-    super::{Clock, Snapshot, Version, VersionedLimit, row::Row},
+    super::{Clock, Snapshot, Version, VersionedLimit, record_row::RecordRow},
     fixed,
 };
 use crate::domain::{LimitKey, Timestamp};
@@ -63,7 +63,7 @@ pub(super) async fn load(
         }
         // Without a record the join yields the clock alone.
         let columns = || {
-            Some(Row {
+            Some(RecordRow {
                 record_key: row.record_key?,
                 version: row.version?,
                 caller: row.caller?,

@@ -13,8 +13,8 @@ use sqlx::{
 };
 
 use super::{
-    super::{StoreError, StoreOptions, connect_parameters, in_time},
-    session,
+    super::{StoreError, StoreOptions, in_time},
+    connect_parameters, session,
 };
 
 /// The servers of one database, of which one at a time takes writes.

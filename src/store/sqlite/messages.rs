@@ -6,7 +6,7 @@ use super::{
     super::{
         MessageChange, StoreError, VersionedMessage,
         message_row::{MessageRow, history_column, message_state_columns},
-        row::count_column,
+        record_row::count_column,
     },
     select_by_key,
 };

@@ -1,13 +1,15 @@
 //! A long queue of messages whose providers are all down, and then up again.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
+use otpd::grpc::v1::DeliveryState::{Dropped, Failed, Queued, Sent};
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
 use tokio::task::JoinSet;
 
 use super::{
-    OFTEN,
+    OFTEN, deliveries_in,
     gateway::{Behaviour, DOWN, Gateway, State, TAKES},
-    route, send, send_request,
+    route, send, send_request, told,
 };
 use crate::support::{Database, Figures, Replica, asked};
 
@@ -166,4 +168,52 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
         figures.count(what, kib);
     }
     figures.write();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_taken_over_keeps_no_other_from_it() {
+    // Its lease cannot be written; its record cannot be read.
+    for jam in [
+        "CREATE TRIGGER jam BEFORE UPDATE ON otp_message
+         WHEN OLD.created_at = (SELECT min(created_at) FROM otp_message)
+         BEGIN SELECT RAISE(ABORT, 'jammed'); END",
+        "UPDATE otp_record SET memory = x'ff'
+         WHERE created_at = (SELECT min(created_at) FROM otp_record)",
+    ] {
+        let gateway = Gateway::start().await;
+        gateway.will("only", DOWN);
+        let database = Database::sqlite();
+        let routed = gateway.provider("only", "") + &route("default", &["only"]);
+        let file = database.configure(&routed);
+        let configuration = ("OTPD_CONFIG", file.as_str());
+        let leaves_them = ("OTPD_DELIVERY__POLL_INTERVAL", "1h");
+        let first = Replica::start_with(&database, &[configuration, leaves_them]).await;
+        for number in 0..2 {
+            send(&first, number, "").await;
+            deliveries_in(&first, (number, ""), &[Queued]).await;
+        }
+        first.stop().await;
+        let mut connection = SqliteConnection::connect(database.url())
+            .await
+            .expect("the file is there");
+        connection
+            .execute(jam)
+            .await
+            .expect("the schema is up to date");
+
+        // Both are due by now, and found together; each is leased by a write of its own.
+        database.advance_clock(Duration::from_mins(1)).await;
+        gateway.will("only", TAKES);
+        let alone = ("OTPD_STORE__MAX_BATCH", "1");
+        let second = Replica::start_with(&database, &[configuration, OFTEN, alone]).await;
+        let done = deliveries_in(&second, (1, ""), &[Sent, Dropped]).await;
+        let expected = [("only", Failed, 1, "transient"), ("only", Sent, 2, "")];
+        assert_eq!(told(&done), expected);
+        if jam.contains("otp_record") {
+            let line = second
+                .wait_for_line("[OTP] A message cannot be taken over")
+                .await;
+            assert!(line.contains("otp_record.memory"), "{line}");
+        }
+    }
 }

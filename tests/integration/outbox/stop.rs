@@ -59,6 +59,27 @@ async fn at_sigterm_attempts_end_and_the_rest_is_given_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_outlasts_the_grace_is_left_and_all_else_ended_well() {
+    let gateway = Gateway::start().await;
+    gateway.will("endless", Behaviour::Holds);
+    let endless = gateway.provider("endless", "timeout = \"60s\"");
+    let routed = format!(
+        "shutdown_wait = \"0s\"\nshutdown_grace = \"10ms\"\n{endless}{}",
+        route("default", &["endless"])
+    );
+    let (_database, replica) = serve(Kind::Sqlite, &routed).await;
+    send(&replica, 0, "").await;
+    gateway.wait_for(|state| state.open("endless") == 1).await;
+    // Nobody is connected any more: the message alone is waited for.
+    replica.signal("TERM");
+    let (status, log) = replica.end().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("did not end in time"), "{log}");
+    assert!(log.contains("messages=1"), "{log}");
+    assert!(log.contains("[OTP] Stopped"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_being_taken_over_at_sigterm_is_given_back_too() {
     let gateway = Gateway::start().await;
     gateway.will("only", DOWN);

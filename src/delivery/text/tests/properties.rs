@@ -4,14 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CHANNELS: [Channel; 5] = [
-    Channel::Sms,
-    Channel::Email,
-    Channel::Voice,
-    Channel::WhatsApp,
-    Channel::Telegram,
-];
-
 proptest! {
     #[test]
     fn every_message_shows_its_code(
@@ -21,7 +13,7 @@ proptest! {
         name in any::<String>(),
         stray in any::<String>(),
         seconds in any::<u64>(),
-        channel in proptest::sample::select(&CHANNELS[..]),
+        channel in proptest::sample::select(&Channel::ALL[..]),
     ) {
         let texts = load(
             "[texts.login]\norigin = 'example.com'\n[texts.login.variables]\nname = {}\n[texts.login.de]\nplain = '{{ name }}: {{ code }}, {{ minutes }}'\nsubject = '{{ name }}!'\nhtml = '<i>{{ name }}</i> {{ code }}'",

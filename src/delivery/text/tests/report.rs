@@ -1,7 +1,7 @@
 //! What `otpd check` tells of texts.
 
 use super::*;
-use crate::domain::Policy;
+use crate::{delivery::text::report::ReportLine, domain::Policy};
 
 #[test]
 fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
@@ -9,7 +9,7 @@ fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
     let report = texts.report();
     assert_eq!(report.len(), 2);
     for line in report {
-        assert_eq!(line.segments.segments, 1, "{line}");
+        assert_eq!(line.segments.count, 1, "{line}");
         assert!(line.warnings.is_empty(), "{:?}", line.warnings);
         assert!(
             line.text.ends_with("\n@example.com #123456"),

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    super::{BatchError, BatchOptions, Batcher, Change, Job, Loss, View},
+    super::{Asked, BatchError, BatchOptions, Batcher, Change, Job, Loss, View},
     store::{InMemory, at, record},
 };
 use crate::{
@@ -139,12 +139,11 @@ impl Job for Count {
         &self.limits
     }
 
-    fn caller(&self) -> Option<&CallerName> {
-        Some(&self.caller)
-    }
-
-    fn deadline(&self) -> Instant {
-        self.submitted + self.patience
+    fn asked(&self) -> Option<Asked<'_>> {
+        Some(Asked {
+            caller: &self.caller,
+            deadline: self.submitted + self.patience,
+        })
     }
 
     fn is_wanted(&self) -> bool {

@@ -1,6 +1,6 @@
 //! What a PostgreSQL URL may say.
 
-use super::StoreError;
+use super::super::StoreError;
 
 /// The URL of each server that `url` names: `postgres://user@a:5432,b:5432/otpd`, as
 /// libpq reads it, is two servers that have all else in common.

@@ -8,7 +8,7 @@ use crate::domain::{
 
 /// The columns of a record.
 #[derive(Debug, sqlx::FromRow)]
-pub(super) struct Row {
+pub(super) struct RecordRow {
     pub record_key: Vec<u8>,
     pub version: i64,
     pub caller: String,
@@ -30,7 +30,7 @@ pub(super) struct Row {
     pub written_at: i64,
 }
 
-impl Row {
+impl RecordRow {
     /// The record that the row holds.
     ///
     /// # Errors
@@ -87,7 +87,9 @@ impl Row {
 }
 
 /// The name of a state, and what it keeps sealed.
-pub(super) fn state_columns(state: &ChallengeState<Sealed>) -> (&'static str, Option<&[u8]>) {
+pub(super) fn record_state_columns(
+    state: &ChallengeState<Sealed>,
+) -> (&'static str, Option<&[u8]>) {
     match state {
         ChallengeState::Live(sealed) => ("live", Some(&sealed.0)),
         ChallengeState::Spent => ("spent", None),

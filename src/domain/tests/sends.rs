@@ -1,0 +1,204 @@
+//! What a send gives, writes and refuses, case by case.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// A send of one test, with what matters to it.
+struct Case<'a> {
+    id: u8,
+    writer: u64,
+    channel: Channel,
+    limits: &'a [SharedLimit],
+}
+
+const FIRST: Case<'_> = Case {
+    id: 1,
+    writer: 1,
+    channel: Channel::Sms,
+    limits: &[],
+};
+
+fn ask(
+    case: &Case<'_>,
+    record: Option<&Record>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Decision<Result<Sent, SendRefusal>> {
+    let request = SendRequest {
+        identity: &RequestIdentity {
+            id: [case.id; 16],
+            fields: [0; 16],
+            writer: case.writer,
+            named: true,
+        },
+        test: None,
+        barred: None,
+        caller: &CallerName::new("crm"),
+        recipient: &Recipient::from_canonical("+79991234567".to_owned()),
+        purpose: &Purpose::default(),
+        channel: case.channel,
+        message: Some(&MessageRequest {
+            id: MessageId([case.id; 16]),
+            lease: Some(Duration::from_secs(10)),
+            locale: "ru",
+            variables: &BTreeMap::new(),
+            client_ip: None,
+        }),
+    };
+    let random = &mut SplitMix(u64::from(case.id));
+    send(record.cloned(), case.limits, &request, policy, now, random)
+}
+
+fn sent(
+    case: &Case<'_>,
+    record: Option<&Record>,
+    policy: &Policy,
+    now: Timestamp,
+) -> (Sent, Option<Record>) {
+    let decision = ask(case, record, policy, now);
+    (decision.answer.unwrap(), decision.write)
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_milliseconds(1_000_000_000_000 + seconds * 1_000)
+}
+
+#[test]
+fn a_repeated_request_is_never_given_the_code_of_a_later_one() {
+    let policy = Policy::default();
+    let (first, record) = sent(&FIRST, None, &policy, at(0));
+    let (again, written) = sent(&FIRST, record.as_ref(), &policy, at(1));
+    assert!(written.is_none());
+    assert_eq!(again.challenge, first.challenge);
+    let [code, code_again] = [&first, &again].map(|sent| sent.code.as_ref().unwrap());
+    assert!(code_again.same_as(code));
+    // The first code is nearly dead, so the second request makes another one.
+    let second = Case { id: 2, ..FIRST };
+    let (second, record) = sent(&second, record.as_ref(), &policy, at(250));
+    assert!(!second.resent);
+    let (again, _) = sent(&FIRST, record.as_ref(), &policy, at(251));
+    assert_eq!(again.challenge, first.challenge);
+    assert!(again.code.is_none() && again.message.is_none());
+}
+
+#[test]
+fn a_writer_that_missed_its_acknowledgement_is_given_its_message_as_it_wrote_it() {
+    let policy = Policy::default();
+    let (first, record) = sent(&FIRST, None, &policy, at(0));
+    let written = first.message.unwrap();
+    let (own, _) = sent(&FIRST, record.as_ref(), &policy, at(1));
+    let given = own.message.unwrap();
+    assert_eq!(given.id, written.id);
+    assert_eq!(given.created_at, written.created_at);
+    assert_eq!(given.due_at, Some(at(10)));
+    assert_eq!(given.expires_at, written.expires_at);
+    let other = Case { writer: 2, ..FIRST };
+    let (others, _) = sent(&other, record.as_ref(), &policy, at(1));
+    assert!(others.code.is_some() && others.message.is_none());
+}
+
+#[test]
+fn a_resend_goes_by_the_channel_that_is_asked_for_and_after_what_went_before() {
+    let policy = Policy::default();
+    let (first, record) = sent(&FIRST, None, &policy, at(0));
+    assert_eq!(first.message.unwrap().predecessors, 0);
+    let by_voice = Case {
+        id: 2,
+        channel: Channel::Voice,
+        ..FIRST
+    };
+    let (resent, record) = sent(&by_voice, record.as_ref(), &policy, at(60));
+    assert!(resent.resent);
+    let message = resent.message.unwrap();
+    assert_eq!((message.channel, message.predecessors), (Channel::Voice, 1));
+    let challenge = record.unwrap().challenge;
+    assert_eq!((challenge.channel, challenge.sends), (Channel::Voice, 2));
+}
+
+#[test]
+fn of_several_limits_the_longest_wait_is_told() {
+    let hourly = Policy {
+        sends_per_hour: 1,
+        sends_per_day: 0,
+        ..Policy::default()
+    };
+    let (_, record) = sent(&FIRST, None, &hourly, at(0));
+    let shared = |full_at| SharedLimit {
+        name: LimitName::IpSendsPerHour,
+        rate: Rate::new(1, Duration::from_hours(2)).unwrap(),
+        full_at: Some(full_at),
+        paid: false,
+    };
+    let minutes = |count: i64| count * 60;
+    // The record's own limit is full after an hour.
+    for (shared_full_at, limit, wait) in [
+        (minutes(50), LimitName::SendsPerHour, 58),
+        (minutes(60), LimitName::SendsPerHour, 58),
+        (minutes(70), LimitName::IpSendsPerHour, 68),
+    ] {
+        let second = Case {
+            id: 2,
+            limits: &[shared(at(shared_full_at))],
+            ..FIRST
+        };
+        let refused = ask(&second, record.as_ref(), &hourly, at(minutes(2)));
+        let exceeded = Exceeded {
+            limit,
+            wait: Duration::from_mins(wait),
+        };
+        assert_eq!(refused.answer.unwrap_err(), SendRefusal::Limit(exceeded));
+        assert!(refused.write.is_none());
+    }
+}
+
+#[test]
+fn after_a_step_back_of_the_clock_own_limits_are_full_after_their_own_time() {
+    let policy = Policy {
+        sends_per_hour: 1,
+        sends_per_day: 2,
+        ..Policy::default()
+    };
+    let (_, record) = sent(&FIRST, None, &policy, at(0));
+    // A whole day earlier: further ahead than any limit reaches.
+    let earlier = at(-24 * 3_600);
+    let second = Case { id: 2, ..FIRST };
+    let refused = ask(&second, record.as_ref(), &policy, earlier);
+    assert!(refused.answer.is_err());
+    let limits = refused.write.unwrap().send_limits;
+    assert_eq!(limits.hour_full_at, earlier.plus(Duration::from_hours(1)));
+    assert_eq!(limits.day_full_at, earlier.plus(Duration::from_hours(24)));
+}
+
+#[test]
+fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
+    let policy = Policy::default();
+    let (first, record) = sent(&FIRST, None, &policy, at(0));
+    let mut record = record.unwrap();
+    let live =
+        |record: &Record, policy: &Policy, now| record.has_live(first.challenge, policy, now);
+    assert!(live(&record, &policy, at(0)));
+    assert!(live(&record, &policy, at(299)));
+    assert!(!live(&record, &policy, at(300)));
+    assert!(!live(&record, &policy, at(-1)), "the clock stepped back");
+    let other = ChallengeNonce([9; 16]);
+    assert!(!record.has_live(other, &policy, at(0)));
+    // A policy may be made stricter while codes live.
+    record.challenge.attempts = 3;
+    for (max_attempts, is_live) in [(2, false), (3, false), (4, true)] {
+        let stricter = Policy {
+            max_attempts,
+            ..Policy::default()
+        };
+        assert_eq!(live(&record, &stricter, at(0)), is_live, "{max_attempts}");
+    }
+}
+
+#[test]
+fn a_request_is_about_the_challenge_that_it_names() {
+    let [nonce, other] = [[1; 16], [2; 16]].map(ChallengeNonce);
+    assert!(ChallengeFilter::Newest.admits(nonce));
+    assert!(ChallengeFilter::Only(nonce).admits(nonce));
+    assert!(!ChallengeFilter::Only(other).admits(nonce));
+    assert!(!ChallengeFilter::Foreign.admits(nonce));
+}

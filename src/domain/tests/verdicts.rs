@@ -1,0 +1,38 @@
+//! What a typed code is told, case by case.
+
+use super::*;
+
+#[test]
+fn a_verdict_names_the_challenge_that_it_is_about() {
+    let challenge = ChallengeNonce([7; 16]);
+    let at = Timestamp::from_milliseconds(0);
+    for verdict in [
+        Verdict::Verified { challenge, at },
+        Verdict::WrongCode {
+            challenge,
+            attempts_remaining: 1,
+        },
+        Verdict::Expired { challenge },
+        Verdict::AttemptsExhausted { challenge },
+    ] {
+        assert_eq!(verdict.challenge(), Some(challenge));
+    }
+    assert_eq!(Verdict::NotFound.challenge(), None);
+}
+
+#[test]
+fn a_policy_that_was_made_stricter_holds_for_codes_that_live() {
+    let mut world = world_with_a_code();
+    let challenge = world.newest.unwrap();
+    if let Some(record) = &mut world.record {
+        record.challenge.attempts = 3;
+    }
+    let exhausted = Ok(Verdict::AttemptsExhausted { challenge });
+    for max_attempts in [2, 3] {
+        world.policy.max_attempts = max_attempts;
+        assert_eq!(verdict(&world, Typed::Right, Duration::ZERO), exhausted);
+    }
+    world.policy.max_attempts = 4;
+    let verified = verdict(&world, Typed::Right, Duration::ZERO);
+    assert!(matches!(verified, Ok(Verdict::Verified { .. })));
+}

@@ -1,0 +1,138 @@
+//! One attempt to hand a message to a provider, and what is told of it.
+
+use tokio::time::Instant;
+
+use super::{InHand, courier::Courier};
+use crate::{
+    delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, text::Facts},
+    domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Timestamp},
+    log_targets::CHANGE,
+    traces::{self, Kind, Span},
+};
+
+impl Courier {
+    /// Makes one attempt, and tells its span and the metrics how it went.
+    pub(super) async fn attempt(
+        &self,
+        in_hand: &InHand,
+        gateway: &Gateway,
+    ) -> (Attempt, Result<Accepted, DeliveryError>) {
+        let channel = gateway.options.channel.unwrap_or(in_hand.message.channel);
+        let (started_at, start) = (in_hand.clock.now(), Instant::now());
+        let mut span = Span::inside("deliver", Kind::Client);
+        let handing_over = self.hand_over(in_hand, gateway, channel, started_at);
+        let result = traces::within(span.context(), handing_over).await;
+        let error = result.as_ref().err().map(|error| error.class);
+        if span.is_recorded() {
+            note_attempt(&mut span, &in_hand.message, gateway, channel, error);
+        }
+        let metrics = &self.tools.metrics;
+        metrics.attempted(&gateway.name, channel, start.elapsed(), error);
+        let attempt = Attempt {
+            provider: gateway.name.clone(),
+            channel,
+            started_at,
+            ended_at: in_hand.clock.now(),
+            error,
+        };
+        (attempt, result)
+    }
+
+    /// Renders the text, and hands it over.
+    async fn hand_over(
+        &self,
+        in_hand: &InHand,
+        gateway: &Gateway,
+        channel: Channel,
+        now: Timestamp,
+    ) -> Result<Accepted, DeliveryError> {
+        let message = &in_hand.message;
+        let content = message
+            .content()
+            .ok_or_else(|| DeliveryError::new(ErrorClass::Permanent, "the message is final"))?;
+        let facts = Facts {
+            code: &content.code,
+            life_left: now.until(message.expires_at),
+            variables: &content.variables,
+        };
+        let texts = &self.tools.delivery.texts;
+        let text = texts
+            .render(&in_hand.purpose, &content.locale, channel, &facts)
+            .map_err(|error| DeliveryError::new(ErrorClass::Permanent, error))?;
+        let envelope = Envelope {
+            id: message.id,
+            challenge_id: ChallengeId {
+                key: in_hand.key,
+                nonce: message.challenge,
+            },
+            recipient: &content.recipient,
+            channel,
+            code: &content.code,
+            text: &text,
+            life_left: facts.life_left,
+            locale: &content.locale,
+            client_ip: content.client_ip,
+        };
+        gateway.deliver(&envelope).await
+    }
+}
+
+/// Tells the breaker how an attempt went, and the log what follows.
+pub(super) fn report(
+    gateway: &Gateway,
+    admission: Admission<'_>,
+    result: &Result<Accepted, DeliveryError>,
+) {
+    let change = match result.as_ref().map_err(|error| error.class) {
+        // A provider that refuses a message does its work.
+        Ok(_) | Err(ErrorClass::Permanent | ErrorClass::BadDestination) => admission.succeeded(),
+        Err(ErrorClass::Transient | ErrorClass::Timeout) => admission.failed(false),
+        Err(ErrorClass::NoBalance) => admission.failed(true),
+    };
+    let provider = &gateway.name;
+    match change {
+        None => {}
+        Some(Change::Opened) => {
+            let pause = gateway.options.breaker.pause;
+            tracing::error!(
+                target: CHANGE,
+                provider,
+                ?pause,
+                "[OTP] Provider is down and left alone for a while"
+            );
+        }
+        Some(Change::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
+    }
+}
+
+/// Notes in the span of an attempt what it was and what came of it.
+fn note_attempt(
+    span: &mut Span,
+    message: &Message,
+    gateway: &Gateway,
+    channel: Channel,
+    error: Option<ErrorClass>,
+) {
+    span.note("otpd.provider", gateway.name.clone());
+    span.note("otpd.channel", channel.name());
+    span.note("otpd.message_id", message.id.to_string());
+    span.note("otpd.attempt", i64::from(message.history.count) + 1);
+    if let Some(class) = error {
+        span.note("error.type", class.name());
+        span.fail(class.name());
+    }
+}
+
+/// Tells the log of an attempt that failed.
+pub(super) fn note_failure(message: &Message, gateway: &Gateway, error: &DeliveryError) {
+    let recipient = message.content().map(|content| &content.recipient);
+    tracing::warn!(
+        message_id = %message.id,
+        recipient = recipient.map(tracing::field::display),
+        provider = gateway.name,
+        class = %error.class,
+        cause = error.cause,
+        attempt = message.history.count + 1,
+        "[OTP] Delivery attempt failed"
+    );
+}
