@@ -5,6 +5,12 @@ mod api;
 mod configuration;
 mod links;
 mod page;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../integration/support/pages.rs"]
+mod pages;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../integration/support/repository.rs"]
+mod repository;
 mod source;
 mod threats;
 mod versions;

@@ -1,18 +1,14 @@
 //! What the sources say of themselves: structures, what they default to, and the words
 //! beside their fields. So a key is explained where it is declared, and nowhere else.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use syn::{
     Attribute, BinOp, Expr, ExprLit, Field, Fields, GenericArgument, ImplItem, Item, ItemEnum,
     ItemStruct, Lit, Member, Meta, PathArguments, Stmt, Type,
 };
 
-use crate::page;
+use crate::repository;
 
 /// The types that configuration is read into.
 pub struct Sources {
@@ -40,7 +36,7 @@ impl Sources {
             choices: BTreeMap::new(),
             defaults: BTreeMap::new(),
         };
-        for file in rust_files(&page::path("src")) {
+        for file in repository::files_below("src", "rs") {
             let text = fs::read_to_string(&file).expect("a source can be read");
             let parsed = syn::parse_file(&text)
                 .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -401,19 +397,4 @@ fn duration(count: u64, constructor: &str) -> Option<String> {
         .find(|(_, length)| milliseconds > 0 && milliseconds.is_multiple_of(*length))
         .unwrap_or(("s", 1));
     Some(format!("{}{unit}", milliseconds / length))
-}
-
-/// Every source below a directory, in order.
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).expect("the directory is there") {
-        let path = entry.expect("it can be listed").path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
 }

@@ -8,7 +8,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Code, transport::Channel};
 
-use crate::support::{Database, Kind, Refusal, Replica};
+use crate::support::{Database, Kind, Refusal, Replica, Typed};
 
 const PHONE: &str = "+79991234567";
 /// Digits enough for a code, and of no code of the default length.
@@ -47,11 +47,6 @@ async fn attempts_remaining(client: &mut Client) -> u32 {
     };
     let status = client.get_otp_status(request).await.expect("it is told");
     status.into_inner().attempts_remaining
-}
-
-/// A code of as many digits, and another one.
-fn wrong(code: &str) -> &'static str {
-    if code == "000000" { "111111" } else { "000000" }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +96,7 @@ async fn a_wrong_length_is_told_last_and_costs_no_attempt(kind: Kind) {
     let code = replica.code(&challenge_id).await;
     for _ in 0..5 {
         assert_eq!(
-            outcome(client, verify(wrong(&code))).await,
+            outcome(client, verify(&Typed::Mistyped.text(&code))).await,
             VerifyOutcome::WrongCode
         );
     }

@@ -18,7 +18,7 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::support::{Database, Kind, Refusal, Replica, unharmed};
+use crate::support::{Database, Kind, Refusal, Replica, framed, unharmed};
 
 /// The longest message that is read.
 const LIMIT: usize = 64 * 1024;
@@ -118,12 +118,6 @@ impl Call {
             .and_then(Status::from_header_map)
             .expect("a reply ends with a status")
     }
-}
-
-/// A message behind its flag (not compressed) and length.
-fn framed(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).expect("a test's message is short");
-    [&[0], length.to_be_bytes().as_slice(), message].concat()
 }
 
 /// The byte that leads a field.

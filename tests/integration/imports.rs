@@ -3,8 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+use crate::support::repository;
 
 /// Which modules each may import; itself goes without saying. A module that is not
 /// here fails the test, so that whoever adds one decides where it belongs.
@@ -125,24 +127,11 @@ const IMPURE_CRATES: [&str; 7] = [
     "tokio", "sqlx", "tonic", "tracing", "std::fs", "std::net", "std::env",
 ];
 
-fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("the sources are there") {
-        let path = entry.expect("the sources are there").path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 /// The text of each module, tests and comments aside.
 fn modules() -> BTreeMap<String, String> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&sources, &mut files);
+    let sources = repository::path("src");
     let mut modules = BTreeMap::<String, String>::new();
-    for file in files {
+    for file in repository::files_below("src", "rs") {
         let inside = file.strip_prefix(&sources).expect("it was found there");
         // What tests a module may name it from outside.
         if inside.components().any(|part| part.as_os_str() == "tests") {

@@ -2,23 +2,15 @@
 //! and sets is a server that starts, its probes answer, and what docs/kubernetes.md has
 //! made is what it asks for.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
-use crate::support::{Database, Replica, otpd, run};
+use crate::support::{Database, Replica, otpd, repository, run};
 
 /// Where the manifest mounts everything.
 const MOUNTED: &str = "/etc/otpd";
 
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
 fn manifest() -> String {
-    fs::read_to_string(repository("deploy/kubernetes.yaml")).expect("it is there")
+    repository::read("deploy/kubernetes.yaml")
 }
 
 /// The file in the ConfigMap: what is deeper than its key.
@@ -64,7 +56,7 @@ fn probes(manifest: &str) -> Vec<Vec<String>> {
 fn lay_out(database: &Database, manifest: &str) -> PathBuf {
     let mounted = database.directory().join("mounted");
     let made = database.directory().join("made");
-    let prepared = Command::new(repository("deploy/production/prepare"))
+    let prepared = Command::new(repository::path("deploy/production/prepare"))
         .arg(&made)
         .env("OTPD", env!("CARGO_BIN_EXE_otpd"))
         .env("SERVER_NAMES", "DNS:otpd.otpd.svc")

@@ -8,7 +8,7 @@ use otpd::grpc::v1::{SendOtpRequest, SendOtpResponse};
 use tonic::{Response, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Database, Fleet, Kind, milliseconds, reason};
+use crate::support::{Database, Fleet, Kind, Refusal, milliseconds, on_each_store, reason};
 
 const BURST: usize = 5;
 const SENDS: usize = 200;
@@ -85,13 +85,8 @@ fn wait(refused: &Status, limit: &str) -> i64 {
     let details = refused.get_error_details();
     let info = details.error_info().expect("it has a reason");
     assert_eq!(info.metadata["limit"], limit);
-    let wait = details.retry_info().and_then(|info| info.retry_delay);
+    let wait = Refusal::of(refused).wait;
     let wait = wait.expect("it tells when to come back").as_millis();
-    let pushback = refused.metadata().get("grpc-retry-pushback-ms");
-    assert_eq!(
-        pushback.expect("it is told").to_str().expect("digits"),
-        wait.to_string()
-    );
     i64::try_from(wait).expect("a sensible wait")
 }
 
@@ -290,26 +285,6 @@ async fn who_gives_up_gets_back_what_was_paid(kind: Kind) {
         (left..=left + refilled).contains(&sent),
         "{sent}, not {left}"
     );
-}
-
-/// Each limit as two tests.
-macro_rules! on_each_store {
-    ($($limit:ident)*) => {
-        mod postgres {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $limit() {
-                super::$limit(Kind::Postgres).await;
-            })*
-        }
-        mod sqlite {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $limit() {
-                super::$limit(Kind::Sqlite).await;
-            })*
-        }
-    };
 }
 
 on_each_store! {

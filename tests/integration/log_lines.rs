@@ -9,7 +9,7 @@ use std::{
 use otpd::grpc::v1::{CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest};
 use serde_json::Value;
 
-use crate::support::{Database, Kind, Replica, otpd};
+use crate::support::{Database, Kind, Replica, Typed, otpd};
 
 const PHONE: &str = "+79991234567";
 const MASKED: &str = "+7999***4567";
@@ -36,11 +36,6 @@ async fn verify(replica: &Replica, code: &str) {
     };
     // A refusal has its line in the log, too.
     let _ = replica.client().verify_otp(request).await;
-}
-
-/// A wrong code of as many digits.
-fn wrong(code: &str) -> &'static str {
-    if code == "000000" { "111111" } else { "000000" }
 }
 
 /// The log's lines from "[OTP" on, which follows the time and the level; those that
@@ -145,7 +140,7 @@ async fn each_step_of_each_outcome_has_its_line() {
     verify(&replica, "12345").await;
     verify(&replica, "12345x").await;
     for _ in 0..5 {
-        verify(&replica, wrong(&first_code)).await;
+        verify(&replica, &Typed::Mistyped.text(&first_code)).await;
     }
     verify(&replica, &first_code).await;
     database.advance_clock(Duration::from_mins(6)).await;

@@ -1,13 +1,13 @@
 //! The plans of PostgreSQL for every statement, on tables of any size: rows are found by
 //! indexes, and a batch is gone through once.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
 use otpd::store::SESSION_OPTIONS;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
-use crate::support::{Database, Kind, Replica};
+use crate::support::{Database, Kind, Replica, repository};
 
 /// How many rows each table is filled up to.
 const SIZES: [i64; 4] = [1, 100, 10_000, 100_000];
@@ -138,7 +138,7 @@ fn visit(plan: &Value, see: &mut impl FnMut(&Value)) {
 
 /// The statements about the tables that grow.
 fn statements() -> Vec<Statement> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+    let cache = repository::path(".sqlx");
     let files = fs::read_dir(cache).expect("the cache is committed");
     let mut statements = BTreeMap::new();
     for file in files {

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::{
     providers::gateway::Gateway,
-    support::{Database, Ended, Replica, otpd, run},
+    support::{Database, Ended, Replica, otpd, repository, run},
 };
 
 /// Where compose mounts the files that `prepare` makes.
@@ -13,7 +13,7 @@ const MOUNTED: &str = "/run/secrets";
 /// Runs `deploy/production/prepare`, and puts the configuration's paths right for this
 /// machine.
 fn prepare(directory: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/production/prepare");
+    let script = repository::path("deploy/production/prepare");
     let prepared = Command::new(script)
         .arg(directory)
         .env("OTPD", env!("CARGO_BIN_EXE_otpd"))

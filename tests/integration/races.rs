@@ -7,7 +7,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Status, transport::Channel};
 
-use crate::support::{Database, Fleet, Kind, Typed, reason};
+use crate::support::{Database, Fleet, Kind, Typed, on_each_store, reason};
 
 const MAX_ATTEMPTS: u32 = 5;
 /// A code that was sent.
@@ -234,26 +234,6 @@ async fn a_code_is_either_verified_or_cancelled(kind: Kind) {
         let done = done.await.into_iter().filter(|&done| done).count();
         assert_eq!(done, 1, "verified or cancelled, exactly once");
     }
-}
-
-/// Each race as two tests.
-macro_rules! on_each_store {
-    ($($race:ident)*) => {
-        mod postgres {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $race() {
-                super::$race(Kind::Postgres).await;
-            })*
-        }
-        mod sqlite {
-            use super::*;
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $race() {
-                super::$race(Kind::Sqlite).await;
-            })*
-        }
-    };
 }
 
 on_each_store! {

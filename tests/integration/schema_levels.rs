@@ -4,12 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::support::{Database, Replica};
+use crate::support::{Database, Replica, repository};
 
 /// The statements of a version by the migration that it ends with.
 fn levels() -> BTreeMap<i64, Vec<String>> {
@@ -25,12 +25,12 @@ fn levels() -> BTreeMap<i64, Vec<String>> {
 }
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/fixtures/statements")
+    repository::path("tests/integration/fixtures/statements")
 }
 
 /// What this version says, from the cache that its build makes.
 fn statements_of_this_version() -> Vec<String> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+    let cache = repository::path(".sqlx");
     let mut statements = Vec::new();
     for entry in fs::read_dir(cache).expect("the cache is committed") {
         let path = entry.expect("it can be read").path();

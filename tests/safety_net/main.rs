@@ -2,8 +2,8 @@
 //! it, and by planted bugs that the model must find. docs/reliability.md tells what it
 //! found.
 
-mod figures;
 mod history;
+mod long_run;
 mod model;
 mod page;
 mod server;
@@ -12,6 +12,7 @@ mod stateful;
 #[allow(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "each test program uses a part of it"
 )]
 #[path = "../integration/support/mod.rs"]

@@ -1,10 +1,11 @@
 //! Who calls, what for, and how otpd is told.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::model::{Caller, Policy, Settings};
+use crate::{
+    model::{Caller, Policy, Settings},
+    support::token_digest,
+};
 
 /// The caller whose codes are most asked for; it may do everything.
 pub const CRM: usize = 0;
@@ -49,12 +50,6 @@ pub fn token(caller: &Caller) -> String {
 
 /// Writes the configuration of otpd into `file`.
 pub fn write(settings: &Settings, file: &Path) {
-    let digest = |caller: &Caller| {
-        let digest = Sha256::digest(token(caller));
-        digest.iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("a string takes all");
-            hex
-        })
-    };
+    let digest = |caller: &Caller| token_digest(&token(caller));
     std::fs::write(file, settings.toml(digest)).expect("a new directory takes files");
 }

@@ -1,16 +1,22 @@
 //! Calls of the model as calls of the contract, and replies back.
 
 use otpd::grpc::v1::{
-    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest, VerifyOutcome,
+    CancelOtpRequest, CancelOtpResponse, GetOtpStatusRequest, GetOtpStatusResponse, SendOtpRequest,
+    SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
     otp_service_client::OtpServiceClient,
 };
 use prost_types::Timestamp;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataMap, MetadataValue},
+    transport::Channel,
+};
 use tonic_types::StatusExt as _;
 
 use crate::{
     model::{Ask, Call, Outcome, Settings, Told},
     settings::token,
+    support::{AnyRequest, Refusal, milliseconds},
 };
 
 /// Makes `call` and takes its reply apart. `spelling` chooses among the ways in which
@@ -23,75 +29,53 @@ pub async fn make(
     settings: &Settings,
     call: &Call,
     spelling: usize,
-    metadata: impl Fn(&mut tonic::metadata::MetadataMap),
+    metadata: impl Fn(&mut MetadataMap),
 ) -> Result<Told, Status> {
     let caller = &settings.callers[call.name.caller];
-    let authorization = format!("Bearer {}", token(caller));
-    let authorization: tonic::metadata::MetadataValue<_> =
-        authorization.parse().expect("tokens are ASCII");
-    let mut client = OtpServiceClient::new(channel);
-    let reply = match ask(settings, call, spelling) {
-        Wire::Send(message) => {
-            let request = with(message, &authorization, metadata);
-            client
-                .send_otp(request)
-                .await
-                .map(|reply| sent(reply.into_inner(), call))
+    let authorization: MetadataValue<Ascii> = format!("Bearer {}", token(caller))
+        .parse()
+        .expect("tokens are ASCII");
+    let prove = |mut request: Request<()>| {
+        request
+            .metadata_mut()
+            .insert("authorization", authorization.clone());
+        metadata(request.metadata_mut());
+        Ok(request)
+    };
+    let mut client = OtpServiceClient::with_interceptor(channel, prove);
+    let told = match request(settings, call, spelling) {
+        AnyRequest::Send(message) => {
+            let reply = client.send_otp(message).await;
+            reply.map(|reply| sent(reply.into_inner(), call))
         }
-        Wire::Verify(message) => {
-            let request = with(message, &authorization, metadata);
-            client
-                .verify_otp(request)
-                .await
-                .map(|reply| verdict(reply.into_inner(), call))
+        AnyRequest::Verify(message) => {
+            let reply = client.verify_otp(message).await;
+            reply.map(|reply| verdict(reply.into_inner(), call))
         }
-        Wire::Cancel(message) => {
-            let request = with(message, &authorization, metadata);
-            client.cancel_otp(request).await.map(|reply| {
-                let reply = reply.into_inner();
-                Told::Cancelled {
-                    cancelled: reply.cancelled,
-                    reset: reply.failures_reset,
-                }
-            })
+        AnyRequest::Cancel(message) => {
+            let reply = client.cancel_otp(message).await;
+            reply.map(|reply| cancelled(reply.into_inner()))
         }
-        Wire::Status(message) => {
-            let request = with(message, &authorization, metadata);
-            client
-                .get_otp_status(request)
-                .await
-                .map(|reply| status(reply.into_inner(), call))
+        AnyRequest::Status(message) => {
+            let reply = client.get_otp_status(message).await;
+            reply.map(|reply| status(reply.into_inner(), call))
         }
     };
-    reply.or_else(refused)
+    told.or_else(refused)
 }
 
-fn with<T>(
-    message: T,
-    authorization: &tonic::metadata::MetadataValue<tonic::metadata::Ascii>,
-    metadata: impl Fn(&mut tonic::metadata::MetadataMap),
-) -> Request<T> {
-    let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("authorization", authorization.clone());
-    metadata(request.metadata_mut());
-    request
-}
-
-enum Wire {
-    Send(SendOtpRequest),
-    Verify(VerifyOtpRequest),
-    Cancel(CancelOtpRequest),
-    Status(GetOtpStatusRequest),
-}
-
-fn ask(settings: &Settings, call: &Call, spelling: usize) -> Wire {
-    let recipient = spelled(&call.name.recipient, spelling);
+/// The request that `call` is.
+fn request(settings: &Settings, call: &Call, spelling: usize) -> AnyRequest {
     let purpose = match settings.policies[call.name.purpose].name {
         // An empty purpose is the default one.
         "default" if spelling.is_multiple_of(2) => String::new(),
         name => name.to_owned(),
+    };
+    let (recipient, purpose) = match call.ask {
+        Ask::Cancel { by_challenge, .. } | Ask::Status { by_challenge, .. } if by_challenge => {
+            (String::new(), String::new())
+        }
+        _ => (spelled(&call.name.recipient, spelling), purpose),
     };
     let request_id = call.id.clone().unwrap_or_default();
     let address = |network: &Option<String>| {
@@ -99,10 +83,9 @@ fn ask(settings: &Settings, call: &Call, spelling: usize) -> Wire {
         network.as_ref().map(host).unwrap_or_default()
     };
     match call.ask.clone() {
-        Ask::Send { wording, network } => Wire::Send(SendOtpRequest {
+        Ask::Send { wording, network } => AnyRequest::Send(SendOtpRequest {
             recipient,
             purpose,
-            channel: 0,
             locale: ["", "ru", "en-GB"][usize::from(wording) % 3].to_owned(),
             client_ip: address(&network),
             request_id,
@@ -112,7 +95,7 @@ fn ask(settings: &Settings, call: &Call, spelling: usize) -> Wire {
             typed,
             challenge,
             network,
-        } => Wire::Verify(VerifyOtpRequest {
+        } => AnyRequest::Verify(VerifyOtpRequest {
             recipient,
             purpose,
             code: typed_as_people_do(&typed, spelling),
@@ -122,31 +105,18 @@ fn ask(settings: &Settings, call: &Call, spelling: usize) -> Wire {
             ..Default::default()
         }),
         Ask::Cancel {
-            challenge,
-            reset,
-            by_challenge,
-        } => Wire::Cancel(CancelOtpRequest {
-            recipient: if by_challenge {
-                String::new()
-            } else {
-                recipient
-            },
-            purpose: if by_challenge { String::new() } else { purpose },
+            challenge, reset, ..
+        } => AnyRequest::Cancel(CancelOtpRequest {
+            recipient,
+            purpose,
             challenge_id: challenge.unwrap_or_default(),
             reset_failures: reset,
             request_id,
             ..Default::default()
         }),
-        Ask::Status {
-            challenge,
-            by_challenge,
-        } => Wire::Status(GetOtpStatusRequest {
-            recipient: if by_challenge {
-                String::new()
-            } else {
-                recipient
-            },
-            purpose: if by_challenge { String::new() } else { purpose },
+        Ask::Status { challenge, .. } => AnyRequest::Status(GetOtpStatusRequest {
+            recipient,
+            purpose,
             challenge_id: challenge.unwrap_or_default(),
             ..Default::default()
         }),
@@ -189,7 +159,7 @@ fn typed_as_people_do(typed: &str, spelling: usize) -> String {
     }
 }
 
-fn sent(reply: otpd::grpc::v1::SendOtpResponse, call: &Call) -> Told {
+fn sent(reply: SendOtpResponse, call: &Call) -> Told {
     assert_eq!(reply.recipient, call.name.recipient);
     assert!(
         reply.code.is_empty()
@@ -204,7 +174,7 @@ fn sent(reply: otpd::grpc::v1::SendOtpResponse, call: &Call) -> Told {
     }
 }
 
-fn verdict(reply: otpd::grpc::v1::VerifyOtpResponse, call: &Call) -> Told {
+fn verdict(reply: VerifyOtpResponse, call: &Call) -> Told {
     assert_eq!(reply.recipient, call.name.recipient);
     let outcome = match reply.outcome() {
         VerifyOutcome::Verified => Outcome::Verified,
@@ -223,7 +193,14 @@ fn verdict(reply: otpd::grpc::v1::VerifyOtpResponse, call: &Call) -> Told {
     }
 }
 
-fn status(reply: otpd::grpc::v1::GetOtpStatusResponse, call: &Call) -> Told {
+fn cancelled(reply: CancelOtpResponse) -> Told {
+    Told::Cancelled {
+        cancelled: reply.cancelled,
+        reset: reply.failures_reset,
+    }
+}
+
+fn status(reply: GetOtpStatusResponse, call: &Call) -> Told {
     assert!(reply.recipient.is_empty() || reply.recipient == call.name.recipient);
     let optional = |at: Option<Timestamp>| at.map(|at| milliseconds(Some(at)));
     assert_eq!(reply.live, !reply.challenge_id.is_empty());
@@ -255,7 +232,7 @@ fn refused(status: Status) -> Result<Told, Status> {
         return Err(status);
     };
     let told = |key: &str| info.metadata.get(key).cloned();
-    let wait = details.retry_info().and_then(|info| info.retry_delay);
+    let wait = Refusal::of(&status).wait;
     let live = told("challenge_id").map(|name| {
         let at = told("expires_at").expect("it stands beside challenge_id");
         let at = humantime::parse_rfc3339(&at).expect("RFC 3339");
@@ -270,10 +247,4 @@ fn refused(status: Status) -> Result<Told, Status> {
         wait: wait.map(|wait| i64::try_from(wait.as_millis()).expect("a short wait")),
         live,
     })
-}
-
-/// An instant of a reply, which is always set where this is called.
-pub fn milliseconds(at: Option<Timestamp>) -> i64 {
-    let at = at.expect("the instant is set");
-    at.seconds * 1_000 + i64::from(at.nanos / 1_000_000)
 }

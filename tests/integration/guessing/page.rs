@@ -1,7 +1,11 @@
 //! docs/guessing.md: its tables are what the simulation found.
 
-use std::{env, fmt::Write as _, fs, path::Path, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
+pub use crate::support::pages::number;
+use crate::support::{pages, repository};
+
+const PAGE: &str = "docs/guessing.md";
 const COMMAND: &str = "UPDATE_DOCS=1 cargo test --test integration guessing";
 
 /// A Markdown table.
@@ -29,41 +33,11 @@ impl Table {
 /// Holds the tables of the page to these, or writes them there where `UPDATE_DOCS` is
 /// set.
 pub fn hold_to(tables: &[(&str, Table)]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guessing.md");
-    let committed = fs::read_to_string(&path).expect("docs/guessing.md is there");
-    let mut page = committed.clone();
+    let mut page = repository::read(PAGE);
     for (name, Table(table)) in tables {
-        let begin = format!("<!-- {name}: written by {COMMAND} -->\n");
-        let end = format!("<!-- {name}: end -->");
-        let (before, rest) = page
-            .split_once(&begin)
-            .unwrap_or_else(|| panic!("docs/guessing.md lacks {begin}"));
-        let (_, after) = rest
-            .split_once(&end)
-            .unwrap_or_else(|| panic!("docs/guessing.md lacks {end}"));
-        page = format!("{before}{begin}\n{table}\n{end}{after}");
+        page = pages::with_part(&page, COMMAND, name, table);
     }
-    if env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, page).expect("docs/guessing.md can be written");
-        return;
-    }
-    assert!(
-        page == committed,
-        "docs/guessing.md is not what the simulation finds; to rewrite it: {COMMAND}\n\n{page}"
-    );
-}
-
-/// A whole number as people read it.
-pub fn number(number: usize) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    pages::hold_to(PAGE, COMMAND, &page);
 }
 
 /// A chance as a percentage with two significant digits, and as one in so many.
@@ -77,7 +51,6 @@ pub fn chance(chance: f64) -> String {
     let one_in = (1.0 / chance).round();
     let scale = 10_f64.powf((one_in.log10() - 1.0).floor().max(0.0));
     let one_in = format!("{:.0}", (one_in / scale).round() * scale);
-    let one_in = one_in.parse().expect("it is a whole number");
     format!("{percent:.decimals$} % (1 in {})", number(one_in))
 }
 

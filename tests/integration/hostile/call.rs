@@ -17,12 +17,6 @@ pub struct Call {
     body: SendStream<Bytes>,
 }
 
-/// A message behind its flag (not compressed) and length.
-pub fn framed(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).expect("a test's message is short");
-    [&[0], length.to_be_bytes().as_slice(), message].concat()
-}
-
 impl Call {
     /// A call with more metadata, on a connection of its own.
     pub async fn open(replica: &Replica, metadata: &[(&str, &str)]) -> Self {

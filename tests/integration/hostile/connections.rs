@@ -28,6 +28,13 @@ async fn silent(replica: &Replica, first: &[u8]) -> usize {
     said.len()
 }
 
+/// A client that the server has answered; none, if it closed the connection instead.
+async fn admitted(replica: &Replica) -> Option<Client> {
+    let mut client = Client::connect(replica.address()).await;
+    let seen = client.read_until(|end| end.acknowledged == 1).await;
+    (seen.acknowledged == 1).then_some(client)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_or_no_http_2_is_closed() {
     let settings = [("OTPD_CONNECTIONS__HANDSHAKE_TIMEOUT", "500ms")];
@@ -108,16 +115,7 @@ async fn more_connections_than_may_be_are_refused_and_told_once() {
     ask().await;
     let mut inside = Vec::new();
     within_reason(async {
-        loop {
-            let mut client = Client::connect(replica.address()).await;
-            if client
-                .read_until(|end| end.acknowledged == 1)
-                .await
-                .acknowledged
-                == 0
-            {
-                return;
-            }
+        while let Some(client) = admitted(&replica).await {
             inside.push(client);
         }
     })
@@ -130,20 +128,7 @@ async fn more_connections_than_may_be_are_refused_and_told_once() {
     }
     // Who leaves makes room.
     drop(inside);
-    within_reason(async {
-        loop {
-            let mut client = Client::connect(replica.address()).await;
-            if client
-                .read_until(|end| end.acknowledged == 1)
-                .await
-                .acknowledged
-                == 1
-            {
-                return;
-            }
-        }
-    })
-    .await;
+    within_reason(async { while admitted(&replica).await.is_none() {} }).await;
     let log = replica.stop().await.1;
     let told = log
         .matches("Connections refused: there are too many")

@@ -6,11 +6,8 @@ use otpd::grpc::v1::{GetOtpStatusRequest, SendOtpRequest};
 use prost::Message as _;
 use tonic::Code;
 
-use super::{
-    beside_good_callers,
-    call::{Call, framed},
-};
-use crate::support::Refusal;
+use super::{beside_good_callers, call::Call};
+use crate::support::{Refusal, framed};
 
 const SLOW: [(&str, &str); 1] = [("OTPD_CONNECTIONS__MESSAGE_TIMEOUT", "700ms")];
 

@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 
 use crate::{
     outbox::gateway::{DOWN, Gateway},
-    support::{Database, Kind, OPERATIONS, Replica, token_digest},
+    support::{Database, Kind, OPERATIONS, Replica, Typed, token_digest},
 };
 
 /// A person whom a client speaks of.
@@ -60,11 +60,6 @@ impl<'a> Person<'a> {
     }
 }
 
-/// A wrong code of as many digits.
-fn wrong(code: &str) -> &'static str {
-    if code == "000000" { "111111" } else { "000000" }
-}
-
 /// Gets nearly every answer there is.
 async fn get_every_answer(database: &Database, replica: &Replica) {
     let mut person = Person::new(replica, "+79991234567");
@@ -72,13 +67,13 @@ async fn get_every_answer(database: &Database, replica: &Replica) {
     let code = person.send().await.expect("it is sent");
     assert!(person.send().await.is_none(), "it is too soon");
     person.verify("12345x").await;
-    person.verify(wrong(&code)).await;
+    person.verify(&Typed::Mistyped.text(&code)).await;
     person.verify(&code).await;
 
     let mut other = Person::new(replica, "+77011234567");
     let code = other.send().await.expect("it is sent");
     for _ in 0..5 {
-        other.verify(wrong(&code)).await;
+        other.verify(&Typed::Mistyped.text(&code)).await;
     }
     other.verify(&code).await;
     database.advance_clock(Duration::from_mins(2)).await;
@@ -210,7 +205,9 @@ async fn callers_limits_and_resets_are_counted_by_their_names_alone() {
         code: code.to_owned(),
         ..Default::default()
     };
-    let judged = crm.verify_otp(verify(wrong(&code.code))).await;
+    let judged = crm
+        .verify_otp(verify(&Typed::Mistyped.text(&code.code)))
+        .await;
     assert!(!judged.expect("it is judged").into_inner().verified);
     let reset = CancelOtpRequest {
         recipient: "+79991234567".to_owned(),

@@ -7,13 +7,12 @@ use otpd::grpc::v1::{CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, Veri
 use super::{
     Asked, of_dashboard, of_rules, of_runbook,
     queries::{Named, Selector, named},
-    read, repository,
     series::AllSeries,
     values_of,
 };
 use crate::{
     providers::gateway::Gateway,
-    support::{CallerClient, Database, OPERATIONS, Replica, token_digest},
+    support::{CallerClient, Database, OPERATIONS, Replica, Typed, repository, token_digest},
 };
 
 const TOKEN: &str = "a-token-of-crm";
@@ -86,12 +85,15 @@ providers = ["north", "south"]
         let verified = client.verify_otp(typed(&code)).await.expect("it is judged");
         assert!(verified.into_inner().verified);
         let code = self.send().await.expect("it is sent");
-        let wrong = if code == "000000" { "111111" } else { "000000" };
+        let wrong = Typed::Mistyped.text(&code);
         for _ in 0..5 {
-            client.verify_otp(typed(wrong)).await.expect("it is judged");
+            client
+                .verify_otp(typed(&wrong))
+                .await
+                .expect("it is judged");
         }
         client
-            .verify_otp(typed(wrong))
+            .verify_otp(typed(&wrong))
             .await
             .expect_err("it is shut");
         let reset = CancelOtpRequest {
@@ -127,10 +129,10 @@ async fn every_metric_and_label_that_is_asked_for_is_there() {
     });
     let all = AllSeries::of(&scrape.await);
     let recorded: BTreeSet<String> = values_of("record").into_iter().collect();
-    let sources = read(&repository("src/metrics/answers.rs"))
-        + &read(&repository("src/metrics/calls.rs"))
-        + &read(&repository("src/metrics/delivery.rs"))
-        + &read(&repository("src/domain/message.rs"));
+    let sources = repository::read("src/metrics/answers.rs")
+        + &repository::read("src/metrics/calls.rs")
+        + &repository::read("src/metrics/delivery.rs")
+        + &repository::read("src/domain/message.rs");
     let mut wrong = Vec::new();
     for asked in of_rules()
         .iter()

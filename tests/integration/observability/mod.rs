@@ -14,6 +14,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::support::repository;
+
 /// A PromQL expression, and where it stands.
 struct Asked {
     place: String,
@@ -22,23 +24,13 @@ struct Asked {
     legend: Vec<String>,
 }
 
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The files of Prometheus's configuration in that folder.
 fn yaml_files(folder: &str) -> Vec<PathBuf> {
-    let folder = repository("deploy/observe/prometheus").join(folder);
-    let entries = fs::read_dir(folder).expect("the folder is there");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("it can be read").path())
-        .filter(|path| path.extension().is_some_and(|end| end == "yml"))
-        .collect();
-    files.sort();
+    let files = repository::files_below(&format!("deploy/observe/prometheus/{folder}"), "yml");
     assert!(!files.is_empty());
     files
 }
@@ -91,7 +83,7 @@ fn of_rules() -> Vec<Asked> {
 
 /// The expressions of the dashboard, its choices among labels included.
 fn of_dashboard() -> Vec<Asked> {
-    let text = read(&repository("deploy/observe/grafana/dashboards/otpd.json"));
+    let text = repository::read("deploy/observe/grafana/dashboards/otpd.json");
     let dashboard: Value = serde_json::from_str(&text).expect("it is JSON");
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -130,7 +122,7 @@ fn of_dashboard() -> Vec<Asked> {
 
 /// The expressions of the runbook: what stands in code and names a metric.
 fn of_runbook() -> Vec<Asked> {
-    let text = read(&repository("docs/runbook.md"));
+    let text = repository::read("docs/runbook.md");
     let code = text.split('`').skip(1).step_by(2);
     let asked: Vec<Asked> = code
         .filter(|code| {

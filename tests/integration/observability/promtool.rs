@@ -6,7 +6,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use super::{live, repository, yaml_files};
+use super::{live, yaml_files};
+use crate::support::repository;
 
 fn promtool(arguments: &[&str]) -> Command {
     let program = std::env::var("TEST_PROMTOOL")
@@ -28,7 +29,7 @@ fn names(files: &[impl AsRef<Path>]) -> Vec<&Path> {
 
 #[test]
 fn it_takes_rules_and_configuration() {
-    let config = repository("deploy/observe/prometheus/prometheus.yml");
+    let config = repository::path("deploy/observe/prometheus/prometheus.yml");
     let checked = promtool(&["check", "config", "--lint-fatal"])
         .arg(config)
         .output();

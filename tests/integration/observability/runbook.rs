@@ -1,8 +1,9 @@
 //! Each alert leads to an entry of the runbook, and each entry to its alert.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
-use super::{read, repository, values_of};
+use super::values_of;
+use crate::support::repository;
 
 #[test]
 fn each_alert_has_an_entry_and_each_entry_an_alert() {
@@ -12,7 +13,7 @@ fn each_alert_has_an_entry_and_each_entry_an_alert() {
         values_of("alert").len(),
         "no name is there twice"
     );
-    let runbook = read(&repository("docs/runbook.md"));
+    let runbook = repository::read("docs/runbook.md");
     let entries: BTreeSet<String> = runbook
         .lines()
         .filter_map(|line| line.strip_prefix("### ").map(str::to_owned))
@@ -39,7 +40,7 @@ fn each_alert_tells_how_urgent_it_is_and_what_it_is_about() {
     );
     assert_eq!(values_of("summary").len(), count);
     assert_eq!(values_of("description").len(), count);
-    let runbook = read(&repository("docs/runbook.md"));
+    let runbook = repository::read("docs/runbook.md");
     for (alert, severity) in values_of("alert").iter().zip(severities) {
         let entry = format!("### {alert}\n\n`{severity}`. ");
         assert!(runbook.contains(&entry), "{alert} is a {severity}");
@@ -50,9 +51,8 @@ fn each_alert_tells_how_urgent_it_is_and_what_it_is_about() {
 /// is well.
 #[test]
 fn what_the_runbook_greps_for_is_what_otpd_says() {
-    let runbook = read(&repository("docs/runbook.md"));
-    let mut sources = String::new();
-    collect(&repository("src"), &mut sources);
+    let runbook = repository::read("docs/runbook.md");
+    let sources = repository::read_below("src", "rs");
     let mut count = 0;
     for command in runbook.split("grep ").skip(1) {
         // Options, then what is looked for, in quotes.
@@ -76,15 +76,4 @@ fn what_the_runbook_greps_for_is_what_otpd_says() {
         }
     }
     assert!(count > 15, "{count} patterns were found");
-}
-
-fn collect(folder: &Path, sources: &mut String) {
-    for entry in fs::read_dir(folder).expect("the sources are there") {
-        let path = entry.expect("it can be read").path();
-        if path.is_dir() {
-            collect(&path, sources);
-        } else {
-            sources.push_str(&read(&path));
-        }
-    }
 }

@@ -5,14 +5,13 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_types::StatusExt as _;
 
 use super::{
     COOL_DOWN, DEADLINE, REQUESTS, SHORT_STORE_TIMEOUT, ask_many, assert_all_are_served,
     assert_all_unavailable, assert_one_line_each, assert_store_unavailable, reason, remarks, send,
     wait_for_health,
 };
-use crate::support::{Database, Replica};
+use crate::support::{Database, Refusal, Replica};
 
 /// So that an outage is over soon after it was mended.
 const OFTEN: (&str, &str) = ("OTPD_STORE__PROBE_INTERVAL", "100ms");
@@ -194,10 +193,12 @@ async fn a_clock_that_jumps_costs_the_codes_and_nothing_else() {
     // What was written in the future is dead; nobody waits for a year.
     for number in 0..REQUESTS {
         if let Err(status) = send(replica.client(), number, DEADLINE).await {
-            assert_eq!(reason(&status), "RESEND_TOO_SOON", "{status:?}");
-            let details = status.get_error_details();
-            let wait = details.retry_info().and_then(|info| info.retry_delay);
-            assert!(wait.expect("it says when") <= COOL_DOWN, "{status:?}");
+            let refusal = Refusal::of(&status);
+            assert_eq!(refusal.reason, "RESEND_TOO_SOON", "{status:?}");
+            assert!(
+                refusal.wait.expect("it says when") <= COOL_DOWN,
+                "{status:?}"
+            );
         }
     }
     // The limits on sends are full again after their own length.

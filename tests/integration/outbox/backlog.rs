@@ -11,7 +11,7 @@ use super::{
     gateway::{Behaviour, DOWN, Gateway, State, TAKES},
     route, send, send_request, told,
 };
-use crate::support::{Database, Replica, wanted};
+use crate::support::{Database, Figures, Replica, asked};
 
 /// How many messages are queued in the gate; `OTPD_TEST_BACKLOG` says otherwise.
 const MESSAGES: usize = 1_000;
@@ -77,7 +77,8 @@ fn most_overtaken(state: &State, order: &[String]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
-    let messages = wanted("OTPD_TEST_BACKLOG", MESSAGES);
+    let messages = asked("OTPD_TEST_BACKLOG").unwrap_or(MESSAGES);
+    let mut figures = Figures::new("backlog", None);
     let gateway = Gateway::start().await;
     let mut configuration = String::from("[policy]\ncode_ttl = \"10m\"\n");
     for provider in ["first", "second"] {
@@ -141,10 +142,6 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
     assert_eq!(taken.len(), messages + 2, "all of them were sent");
     assert_eq!(state.taken.len(), messages + 2, "and none of them twice");
     let overtaken = most_overtaken(&state, &order);
-    println!(
-        r#"{{"messages": {messages}, "memory_before_kib": {before}, "memory_queued_kib": {queued}, "memory_after_kib": {after}, "most_overtaken": {overtaken}, "before_a_new_message": {waited_for}, "asked": {}}}"#,
-        state.asked.len()
-    );
     assert!(
         overtaken <= IN_HAND + CALLERS,
         "{overtaken} overtook an older message"
@@ -155,6 +152,22 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
             "{before} KiB became {later} KiB"
         );
     }
+    for (what, number) in [
+        ("messages queued while no provider took any", messages),
+        ("requests to the providers", state.asked.len()),
+        ("messages that overtook an older one, at most", overtaken),
+        ("messages before one that came last", waited_for),
+    ] {
+        figures.count(what, number);
+    }
+    for (what, kib) in [
+        ("KiB of memory before", before),
+        ("KiB of memory with the backlog", queued),
+        ("KiB of memory after it", after),
+    ] {
+        figures.count(what, kib);
+    }
+    figures.write();
 }
 
 #[tokio::test(flavor = "multi_thread")]

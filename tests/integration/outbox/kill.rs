@@ -19,7 +19,7 @@ use super::{
     gateway::{Asked, Gateway},
     route, send_request,
 };
-use crate::support::{Database, Replica, wanted};
+use crate::support::{Database, Figures, Replica, asked};
 
 /// How often a replica is killed in the gate; `OTPD_TEST_KILLS` says otherwise.
 const KILLS: usize = 15;
@@ -130,6 +130,8 @@ impl Run {
         let environment = [
             ("OTPD_CONFIG", self.configuration.as_str()),
             ("OTPD_PROVIDERS__SMS__PARAMETERS__REPLICA", name),
+            // Each answer that comes too late explains another message.
+            ("OTPD_LOG_REPEAT_AFTER", "0s"),
         ];
         Replica::start_with(&self.database, &environment).await
     }
@@ -162,83 +164,69 @@ impl Run {
     }
 }
 
-/// What is told of a run.
-#[derive(Debug, Default, serde::Serialize)]
-struct Figures {
-    kills: usize,
-    seconds: u64,
+/// What became of the messages of a run.
+#[derive(Debug, Default)]
+struct Tally {
     acknowledged: usize,
-    unacknowledged: usize,
     cancelled: usize,
     cancelled_and_never_sent: usize,
     sent_once: usize,
     sent_twice: usize,
     sent_more_often: usize,
-    percent_sent_twice: f64,
     /// Requests after one whose replica died before it could write of it.
     after_a_death: usize,
     /// Requests after one that was not answered in time, on a machine that is too busy.
     after_a_timeout: usize,
     lost: usize,
     /// From the acknowledgement to the gateway.
-    longest_way_milliseconds: u128,
-    /// From the first request of a message that was sent twice to the death of the
-    /// replica that made it.
-    longest_before_death_milliseconds: u128,
+    longest_way: Duration,
     /// From the cancellation's reply to the latest request after it.
-    latest_after_cancellation_milliseconds: u128,
+    latest_after_cancellation: Duration,
 }
 
 impl Run {
-    fn figures(&self, load: &Load, steady: &str, seconds: u64) -> Figures {
+    fn tally(&self, load: &Load, steady: &str) -> Tally {
         let state = self.gateway.state();
         let mut requests: HashMap<&str, Vec<&Asked>> = HashMap::new();
         for asked in &state.asked {
             requests.entry(&asked.challenge_id).or_default().push(asked);
         }
-        let mut figures = Figures {
-            kills: self.killed.len(),
-            seconds,
-            unacknowledged: load.unacknowledged.load(Ordering::SeqCst),
-            ..Figures::default()
-        };
+        let mut tally = Tally::default();
         for sent in load.acknowledged.lock().expect("nobody panics").iter() {
-            figures.acknowledged += 1;
+            tally.acknowledged += 1;
             let requests = requests
                 .get(sent.challenge_id.as_str())
                 .map_or(&[][..], Vec::as_slice);
-            figures.cancelled += usize::from(sent.cancelled_at.is_some());
+            tally.cancelled += usize::from(sent.cancelled_at.is_some());
             match requests {
-                [] if sent.cancelling => figures.cancelled_and_never_sent += 1,
-                [] => figures.lost += 1,
-                [_] => figures.sent_once += 1,
-                [_, _] => figures.sent_twice += 1,
-                _ => figures.sent_more_often += 1,
+                [] if sent.cancelling => tally.cancelled_and_never_sent += 1,
+                [] => tally.lost += 1,
+                [_] => tally.sent_once += 1,
+                [_, _] => tally.sent_twice += 1,
+                _ => tally.sent_more_often += 1,
             }
             if let [first, ..] = requests {
-                let way = first.at.saturating_duration_since(sent.at).as_millis();
-                figures.longest_way_milliseconds = figures.longest_way_milliseconds.max(way);
+                let way = first.at.saturating_duration_since(sent.at);
+                tally.longest_way = tally.longest_way.max(way);
             }
             for request in requests {
                 let late = sent
                     .cancelled_at
                     .map(|at| request.at.saturating_duration_since(at));
-                let late = late.unwrap_or_default().as_millis();
-                figures.latest_after_cancellation_milliseconds =
-                    figures.latest_after_cancellation_milliseconds.max(late);
+                tally.latest_after_cancellation = tally
+                    .latest_after_cancellation
+                    .max(late.unwrap_or_default());
             }
             for pair in requests.windows(2) {
-                self.explain(pair[0], pair[1], steady, &mut figures);
+                self.explain(pair[0], pair[1], steady, &mut tally);
             }
         }
-        let many = |count: usize| f64::from(u32::try_from(count).expect("not so many"));
-        figures.percent_sent_twice = 100.0 * many(figures.sent_twice) / many(figures.acknowledged);
-        figures
+        tally
     }
 
     /// A message that was sent twice was sent first by a replica that died before it
     /// could write that down, or that was not answered in time.
-    fn explain(&self, first: &Asked, second: &Asked, steady: &str, figures: &mut Figures) {
+    fn explain(&self, first: &Asked, second: &Asked, steady: &str, tally: &mut Tally) {
         assert_eq!(first.message_id, second.message_id);
         assert_eq!(first.code, second.code);
         let killed = self.killed.get(&first.replica);
@@ -249,7 +237,7 @@ impl Run {
                 && line.contains("class=timeout")
         };
         if log.lines().any(timed_out) {
-            figures.after_a_timeout += 1;
+            tally.after_a_timeout += 1;
             return;
         }
         let Some((died_at, _)) = killed else {
@@ -259,16 +247,14 @@ impl Run {
             second.at > *died_at,
             "both were alive: {first:?} {second:?}"
         );
-        figures.after_a_death += 1;
-        let before = died_at.saturating_duration_since(first.at).as_millis();
-        let longest = &mut figures.longest_before_death_milliseconds;
-        *longest = before.max(*longest);
+        tally.after_a_death += 1;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_sent_whatever_is_killed() {
-    let kills = wanted("OTPD_TEST_KILLS", KILLS);
+    let kills = asked("OTPD_TEST_KILLS").unwrap_or(KILLS);
+    let mut figures = Figures::new("kills", None);
     let mut run = Run::start().await;
     let steady = run.replica("steady").await;
     let mut victim = run.replica("victim-0").await;
@@ -282,7 +268,6 @@ async fn what_was_acknowledged_is_sent_whatever_is_killed() {
         next: AtomicUsize::new(0),
         over: AtomicBool::new(false),
     });
-    let started_at = Instant::now();
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         callers.spawn(Arc::clone(&load).call());
@@ -301,28 +286,55 @@ async fn what_was_acknowledged_is_sent_whatever_is_killed() {
     let pending = "SELECT count(*) FROM otp_message WHERE due_at IS NOT NULL";
     run.database.wait_for_number(pending, 0).await;
 
-    let figures = run.figures(&load, &steady.log(), started_at.elapsed().as_secs());
-    println!("{}", serde_json::to_string(&figures).expect("numbers"));
-    println!(
-        "{} kills; {} acknowledged sends, of which {} were lost. {:.2} % reached the gateway twice: \
-         {} times a replica was killed between the gateway's answer and the write that settles \
-         the message, and {} times the gateway's answer came too late.",
-        figures.kills,
-        figures.acknowledged,
-        figures.lost,
-        figures.percent_sent_twice,
-        figures.after_a_death,
-        figures.after_a_timeout,
-    );
-    assert_eq!(figures.lost, 0);
-    assert!(figures.cancelled > 0 && figures.acknowledged > kills * 10);
+    let tally = run.tally(&load, &steady.log());
+    assert_eq!(tally.lost, 0);
+    assert!(tally.cancelled > 0 && tally.acknowledged > kills * 10);
     // The request of an attempt is at the gateway before the attempt ends.
-    let latest = (FRESHNESS + TIMEOUT).as_millis();
     assert!(
-        figures.latest_after_cancellation_milliseconds <= latest,
-        "{figures:?}"
+        tally.latest_after_cancellation <= FRESHNESS + TIMEOUT,
+        "{tally:?}"
     );
     for replica in [&steady, &victim] {
         assert!(!replica.log().contains("Panic"), "{}", replica.log());
     }
+    for (what, number) in [
+        ("replicas killed", run.killed.len()),
+        ("sends acknowledged", tally.acknowledged),
+        (
+            "sends without an answer",
+            load.unacknowledged.load(Ordering::SeqCst),
+        ),
+        ("codes cancelled", tally.cancelled),
+        (
+            "messages never sent, because their code was cancelled first",
+            tally.cancelled_and_never_sent,
+        ),
+        ("messages sent once", tally.sent_once),
+        ("messages sent twice", tally.sent_twice),
+        ("messages sent more often", tally.sent_more_often),
+        (
+            "repetitions after a death between attempt and note",
+            tally.after_a_death,
+        ),
+        (
+            "repetitions after an answer that came too late",
+            tally.after_a_timeout,
+        ),
+        ("messages lost", tally.lost),
+    ] {
+        figures.count(what, number);
+    }
+    for (what, time) in [
+        (
+            "milliseconds from acknowledgement to provider, at most",
+            tally.longest_way,
+        ),
+        (
+            "milliseconds from a cancellation to a later attempt, at most",
+            tally.latest_after_cancellation,
+        ),
+    ] {
+        figures.count(what, time.as_millis());
+    }
+    figures.write();
 }

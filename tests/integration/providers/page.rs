@@ -1,6 +1,6 @@
 //! docs/providers.md: what it says to write works.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
 use otpd::{delivery::preset_names, domain::ErrorClass};
 
@@ -9,10 +9,10 @@ use super::{
     letter::Letter,
     provider, table,
 };
+use crate::support::repository;
 
 fn page() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/providers.md");
-    fs::read_to_string(path).expect("the page is there")
+    repository::read("docs/providers.md")
 }
 
 /// The TOML blocks of the page below `heading`.

@@ -1,6 +1,6 @@
 //! Each preset against a gateway that answers as that gateway's documentation says.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use config::Value;
@@ -12,6 +12,7 @@ use super::{
     letter::Letter,
     provider, table,
 };
+use crate::support::repository;
 
 /// What a gateway is asked and answers: a file of `fixtures/gateways`.
 #[derive(Deserialize)]
@@ -86,10 +87,6 @@ impl Request {
     }
 }
 
-fn directory(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
 /// The part of a URL after its host.
 fn after_host(url: &str) -> &str {
     let host = url.find("://").expect("a URL") + 3;
@@ -98,7 +95,7 @@ fn after_host(url: &str) -> &str {
 
 /// The table of a provider that is `preset`, and whose hosts are all `gateway`.
 fn own_table(preset: &str, own: &BTreeMap<String, Value>, gateway: &Gateway) -> Table {
-    let file = directory("presets").join(format!("{preset}.toml"));
+    let file = repository::path("presets").join(format!("{preset}.toml"));
     let known = table(&fs::read_to_string(file).expect("the preset has a file"));
     let moved = |url: &Value| {
         let url = url.clone().into_string().expect("a text");
@@ -119,7 +116,8 @@ fn own_table(preset: &str, own: &BTreeMap<String, Value>, gateway: &Gateway) -> 
 }
 
 async fn run(preset: &str) {
-    let file = directory("tests/integration/fixtures/gateways").join(format!("{preset}.toml"));
+    let file =
+        repository::path("tests/integration/fixtures/gateways").join(format!("{preset}.toml"));
     let text = fs::read_to_string(file).expect("each preset has its fixture");
     let source = config::File::from_str(&text, config::FileFormat::Toml);
     let fixture: Fixture = config::Config::builder()
@@ -201,7 +199,7 @@ async fn messagebird() {
 #[test]
 fn each_preset_has_a_fixture_and_the_other_way_round() {
     let names = |path: &str| {
-        let entries = fs::read_dir(directory(path)).expect("the directory is there");
+        let entries = fs::read_dir(repository::path(path)).expect("the directory is there");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         names.collect::<std::collections::BTreeSet<_>>()
     };

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -10,6 +10,8 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+
+use crate::support::repository;
 
 pub struct Sink {
     program: Child,
@@ -30,9 +32,8 @@ impl Sink {
         let at = |file: &str| directory.path().join(file);
         std::fs::write(at("ca.pem"), cert.pem()).expect("a new directory takes files");
         std::fs::write(at("key.pem"), signing_key.serialize_pem()).expect("the same");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut program = Command::new(python)
-            .arg(script.join("tests/integration/providers/smtp_sink.py"))
+            .arg(repository::path("tests/integration/providers/smtp_sink.py"))
             .args([at("ca.pem"), at("key.pem")])
             .arg(mode)
             .stdin(Stdio::piped())

@@ -4,13 +4,16 @@ mod authority;
 mod caller;
 mod command;
 mod database;
+mod figures;
 mod fleet;
 mod operations;
+pub mod pages;
 mod pooler;
 mod postgres;
 mod proxy;
 mod refusal;
 mod replica;
+pub mod repository;
 mod request;
 mod script;
 mod secrets;
@@ -21,6 +24,7 @@ pub use authority::{Authority, Proof, dns, secure_channel};
 pub use caller::{Authorization, CallerClient, token_digest};
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
+pub use figures::Figures;
 pub use fleet::Fleet;
 pub use operations::{OPERATIONS, Scrape};
 pub use pooler::PgBouncer;
@@ -28,8 +32,27 @@ pub use postgres::{Postgres, give_to_server_user};
 pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
-pub use request::AnyRequest;
+pub use request::{AnyRequest, framed};
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
-pub use words::{Typed, milliseconds, reason, wanted};
+pub use words::{Typed, asked, milliseconds, reason};
+
+/// Each of these tests, which take a [`Kind`], on each store.
+macro_rules! on_each_store {
+    ($($test:ident)*) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::support::Kind::Postgres).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::support::Kind::Sqlite).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_each_store;

@@ -1,5 +1,7 @@
 //! What a refused caller gets to read.
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -13,6 +15,9 @@ pub struct Refusal {
     pub field: String,
     /// What is wrong with it, and what to do.
     pub remedy: String,
+    /// When to come back, where that helps; the trailer that retry policies obey was found
+    /// to say the same.
+    pub wait: Option<Duration>,
 }
 
 impl Refusal {
@@ -23,6 +28,16 @@ impl Refusal {
             panic!("no ErrorInfo in {status:?}");
         };
         assert_eq!(info.domain, "otp.v1");
+        let wait = status
+            .get_details_retry_info()
+            .and_then(|info| info.retry_delay);
+        let pushback = status.metadata().get("grpc-retry-pushback-ms");
+        let pushback = pushback.map(|value| value.to_str().expect("digits").to_owned());
+        assert_eq!(
+            pushback,
+            wait.map(|wait| wait.as_millis().to_string()),
+            "{status:?}"
+        );
         let violations = status
             .get_details_bad_request()
             .map(|details| details.field_violations)
@@ -39,6 +54,7 @@ impl Refusal {
             remedy: violation
                 .map(|violation| violation.description)
                 .unwrap_or_default(),
+            wait,
         }
     }
 }

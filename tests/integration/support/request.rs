@@ -26,3 +26,9 @@ impl AnyRequest {
         }
     }
 }
+
+/// A message behind its flag (not compressed) and length.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a test's message is short");
+    [&[0], length.to_be_bytes().as_slice(), message].concat()
+}

@@ -48,11 +48,9 @@ pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {
     }
 }
 
-/// How many of something there are to be: a number of the environment.
-pub fn wanted<Number: FromStr>(variable: &str, default: Number) -> Number {
-    let Ok(wanted) = std::env::var(variable) else {
-        return default;
-    };
-    let parsed = wanted.parse().ok();
-    parsed.unwrap_or_else(|| panic!("{variable} is no number: {wanted}"))
+/// A number that the environment asks for.
+pub fn asked<Number: FromStr>(variable: &str) -> Option<Number> {
+    let asked = std::env::var(variable).ok()?;
+    let number = asked.parse().ok();
+    Some(number.unwrap_or_else(|| panic!("{variable} is no number: {asked}")))
 }

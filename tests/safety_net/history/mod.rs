@@ -26,8 +26,9 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    figures::{self, Figures},
+    long_run,
     model::{Name, Told},
+    support::{Figures, asked},
 };
 use checker::{Event, Verdict};
 use dice::Dice;
@@ -49,11 +50,11 @@ const AT_ONCE: usize = 24;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn some_order_of_calls_explains_every_answer() {
-    let long = figures::asked("SAFETY_NET_CALLS");
+    let long = asked("SAFETY_NET_CALLS");
     let most_calls: u64 = long.unwrap_or(5_000);
     let faults_every = if long.is_some() { 400 } else { 100 };
-    let seed = figures::seed();
-    let mut figures = Figures::new("history", seed);
+    let seed = long_run::seed();
+    let mut figures = Figures::new("history", Some(seed));
     let fleet = Arc::new(Fleet::start().await);
     let dice = Dice::new(seed);
     let faults = Mutex::new(Faults::new());
@@ -72,10 +73,10 @@ async fn some_order_of_calls_explains_every_answer() {
 /// The database is killed, over and over, and fails in every other way.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_fault_of_the_database_costs_an_answer_or_a_code() {
-    let long = figures::asked("SAFETY_NET_DATABASE_KILLS");
+    let long = asked("SAFETY_NET_DATABASE_KILLS");
     let (kills, every) = (long.unwrap_or(2), if long.is_some() { 400 } else { 100 });
-    let seed = figures::seed();
-    let mut figures = Figures::new("database", seed);
+    let seed = long_run::seed();
+    let mut figures = Figures::new("database", Some(seed));
     let fleet = Arc::new(Fleet::start().await);
     let dice = Dice::new(seed);
     let mut counts = BTreeMap::new();
@@ -116,6 +117,7 @@ async fn no_fault_of_the_database_costs_an_answer_or_a_code() {
 fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str, u64>) {
     let of = |what: &str| counts.get(what).copied().unwrap_or_default();
     let (calls, silent) = (of("calls"), of("calls without an answer"));
+    let histories = of("histories");
     // Everything explains a history without answers.
     assert!(
         calls <= 4 * (calls - silent),
@@ -139,9 +141,8 @@ fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str
         figures.count(what, number.load(Ordering::SeqCst));
     }
     figures.count("jumps of the store's clock", jumps);
-    let histories = figures.counted("histories");
-    figures.write();
     assert!(undecided <= 1 + histories / DECIDED_FOR_EACH_UNDECIDED);
+    figures.write();
 }
 
 /// Has scenarios run and judges each, until `enough` calls were made: about `most_calls`.
@@ -154,7 +155,7 @@ async fn record(
 ) {
     let mut running = JoinSet::new();
     let most_calls = u32::try_from(most_calls).expect("some millions");
-    let mut progress = figures::Progress::new("history: calls".to_owned(), most_calls);
+    let mut progress = long_run::Progress::new("history: calls".to_owned(), most_calls);
     for number in 0.. {
         let enough = enough(*fleet.calls.borrow());
         while running.len() >= AT_ONCE || enough && !running.is_empty() {

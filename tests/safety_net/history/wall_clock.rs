@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use crate::support::repository;
+
 /// The library that moves a process's wall clock, built by the C compiler that the build
 /// of otpd needs as well.
 pub struct WallClocks {
@@ -16,8 +18,7 @@ pub struct WallClocks {
 impl WallClocks {
     pub fn new(directory: &Path) -> Self {
         let library = directory.join("wall_clock.so");
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/safety_net/history/wall_clock.c");
+        let source = repository::path("tests/safety_net/history/wall_clock.c");
         let compiled = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
             .arg(&library)

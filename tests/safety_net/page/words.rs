@@ -3,8 +3,9 @@
 pub const HEAD: &str = "\
 # What is promised, and what tries to break it
 
-<!-- Written by UPDATE_DOCS=1 cargo test --test safety_net page, from the figures in
-tests/safety_net/figures_of_last_run, which scripts/safety-net --long writes. -->
+<!-- Written by UPDATE_DOCS=1 cargo test --test safety_net page, from the promises in
+tests/safety_net/page/promises.rs and the figures in tests/safety_net/figures_of_last_run,
+which scripts/safety-net --long and scripts/long-run keep. -->
 
 Two things stand behind most promises of otpd, and both know the rules from a **model**
 (`tests/safety_net/model`), written apart from the code that serves, from the design
@@ -35,20 +36,65 @@ alone, and half as long:
 A short form of both is part of the gate. The long form is one command, which takes the
 seed of a run to be repeated from `SAFETY_NET_SEED`, and writes this page:
 
-<!-- not run: takes three quarters of an hour; the step tests runs the short form -->
+<!-- not run: takes an hour; the step tests runs the short form -->
 ```sh
 scripts/safety-net --long
 ```
 
+## The promises
+
+Each beside the tests that would fail if it were not kept, and the figures of the last long
+run where there is one. The gate runs every test, and the net in short.
+";
+
+pub const PROMISES_HEAD: &str = "\
 | promise | what tries to break it | last long run |
 |---|---|---|
 ";
+
+/// The runs of the net itself, by the names of what they keep.
+pub const RUNS_OF_THE_NET: [&str; 4] = [
+    "stateful_postgres",
+    "stateful_sqlite",
+    "history",
+    "database",
+];
 
 pub const RUNS: &str = "
 ## The last long run
 
 | | model, PostgreSQL | model, SQLite | histories | histories, faults of the database |
-|---|--:|--:|--:|--:|";
+|---|--:|--:|--:|--:|
+";
+
+/// Other tests that run for long on demand, with the names of what they keep.
+pub const LONG_RUNS: [(&str, &str); 3] = [
+    (
+        "\
+### Replicas killed under load
+
+`scripts/long-run kills` kills a replica with SIGKILL at random moments, between a provider's
+answer and the note of it as well, while callers send and cancel through it and its neighbour.
+A gateway counts what reaches it.",
+        "kills",
+    ),
+    (
+        "\
+### A backlog
+
+`scripts/long-run backlog` queues messages while every provider is down, and lets the providers
+come back. Memory, order and what a new message has to wait for are bounded.",
+        "backlog",
+    ),
+    (
+        "\
+### A flood
+
+`scripts/long-run flood` offers four times what the store takes, over a slow network to it, with
+a quiet caller and health checks beside the flood.",
+        "flood",
+    ),
+];
 
 pub const PLANTED: &str = "
 ## The net is checked as well
@@ -58,7 +104,8 @@ A net that finds nothing may have holes. So bugs are planted: each is a patch in
 it. `scripts/planted-bugs` does that for all of them, or for those that it is given.
 
 | planted bug | found by | after |
-|---|---|--:|";
+|---|---|--:|
+";
 
 pub const CAUGHT_HEAD: &str = "
 ## What the net caught
@@ -66,7 +113,8 @@ pub const CAUGHT_HEAD: &str = "
 Faults that were in otpd, found by the net, and mended; each has a test of its own now.
 
 | fault | found by | held off by |
-|---|---|---|";
+|---|---|---|
+";
 
 pub const TAIL: &str = "
 ## What it does not show
@@ -83,4 +131,7 @@ pub const TAIL: &str = "
 - A message may go out twice: a replica that dies, or loses the database, after it handed
   one over cannot say so, and another one sends it again.
 - What is judged of messages ends at the provider, which in the histories is the log.
+- That a comparison takes the same time whatever is compared is not measured: codes and
+  tokens are compared by the crate `subtle`, which is made for that.
+- Nothing here was run on several machines, on Kubernetes or for days.
 ";

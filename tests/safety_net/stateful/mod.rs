@@ -18,8 +18,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use tokio::runtime::Runtime;
 
 use crate::{
-    figures::{self, Figures},
-    support::Kind,
+    long_run,
+    support::{Figures, Kind, asked, repository},
 };
 use command::{Command, sequences};
 use run::{Counts, Run};
@@ -40,12 +40,11 @@ struct Plan {
 impl Plan {
     /// As large as the environment asks for; else as the gate has time for.
     fn from_environment(sequences: u32) -> Self {
-        let asked = figures::asked("SAFETY_NET_SEQUENCES");
-        let long = asked.is_some();
+        let long = asked("SAFETY_NET_SEQUENCES");
         Self {
-            sequences: asked.unwrap_or(sequences),
-            worlds: figures::asked("SAFETY_NET_WORLDS").unwrap_or(2),
-            rotate_one_in: if long { 5_000 } else { 1_000 },
+            sequences: long.unwrap_or(sequences),
+            worlds: asked("SAFETY_NET_WORLDS").unwrap_or(2),
+            rotate_one_in: if long.is_some() { 5_000 } else { 1_000 },
         }
     }
 }
@@ -62,8 +61,8 @@ fn every_answer_on_sqlite_is_the_models() {
 
 /// Drives several worlds at the same time.
 fn drive(kind: Kind, plan: Plan) {
-    let seed = figures::seed();
-    let mut figures = Figures::new(&format!("stateful_{kind:?}").to_lowercase(), seed);
+    let seed = long_run::seed();
+    let mut figures = Figures::new(&format!("stateful_{kind:?}").to_lowercase(), Some(seed));
     let workers: Vec<_> = (0..plan.worlds)
         .map(|worker| thread::spawn(move || work(kind, plan, seed, worker)))
         .collect();
@@ -107,7 +106,7 @@ fn work(kind: Kind, plan: Plan, seed: u64, worker: u32) -> (Counts, u64) {
         run(&commands).unwrap_or_else(|difference| panic!("{name}: {difference}"));
     }
     let mut progress =
-        figures::Progress::new(format!("{kind:?} {worker}"), plan.sequences / plan.worlds);
+        long_run::Progress::new(format!("{kind:?} {worker}"), plan.sequences / plan.worlds);
     let progress = RefCell::new(&mut progress);
     let outcome =
         runner(plan, seed, worker).run(&sequences(LONGEST, plan.rotate_one_in), |commands| {
@@ -147,7 +146,7 @@ fn runner(plan: Plan, seed: u64, worker: u32) -> TestRunner {
 }
 
 fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/safety_net/regressions")
+    repository::path("tests/safety_net/regressions")
 }
 
 /// Sequences that once showed a difference, of otpd or of the net itself.
