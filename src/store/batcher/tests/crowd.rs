@@ -167,7 +167,8 @@ async fn one_slow_batch_does_not_shut_everybody_out() {
 async fn who_waits_behind_others_for_just_as_long_as_may_be_is_let_in() {
     // The pace after one batch, which is half of what it was before: nothing.
     let pace = BATCH / 2;
-    for (max_wait, is_let_in) in [(pace, true), (pace - Duration::from_millis(1), false)] {
+    let shorter = pace.saturating_sub(Duration::from_millis(1));
+    for (max_wait, is_let_in) in [(pace, true), (shorter, false)] {
         let world = slow(BatchOptions {
             max_wait,
             ..OPTIONS
