@@ -31,6 +31,10 @@ const MOST_LOST: usize = 4;
 /// without.
 const MAIL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a caller holds back after a call without an answer, as callers do: else they
+/// spend a whole run's calls on one outage, and keep the processor from ending it.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
 /// Of a call that nobody heard of any more: it may be decided at any time to come.
 const UNDECIDED: i64 = i64::MAX;
 
@@ -233,6 +237,7 @@ impl Scenario {
             let mut up = fleet.up.subscribe();
             // The sender is a field of the fleet, which lives as long as this.
             let _ = up.wait_for(|up| *up).await;
+            tokio::time::sleep(BACK_OFF).await;
         }
         settled
     }
