@@ -307,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_shows_no_secret() {
+        let url = "postgres://otpd:hush-1111@127.0.0.1/otpd";
+        let config = load(
+            &format!("database_url = \"{url}\"\n"),
+            &[("OTPD_KEYS", "hush-2222")],
+        );
+        let shown = format!("{:?}", config.unwrap());
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
     fn a_secret_is_given_once() {
         let error = load("", &[("OTPD_KEYS", "a"), ("OTPD_KEYS_FILE", "b")]).unwrap_err();
         assert!(error.contains("OTPD_KEYS_FILE"), "{error}");

@@ -109,13 +109,12 @@ impl KeyRing {
             let malformed = || KeyRingError::Malformed(position + 1);
             let (name, value) = entry.split_once('=').ok_or_else(malformed)?;
             let name = name.trim();
-            let twice = || KeyRingError::Twice(name.to_owned());
             if name == INDEX_ENTRY {
                 let key = decode(name, value)?;
                 let mac =
                     Hmac::new_from_slice(key.as_slice()).expect("HMAC takes keys of any length");
                 if index.replace(mac).is_some() {
-                    return Err(twice());
+                    return Err(KeyRingError::Twice(name.to_owned()));
                 }
             } else {
                 let number = name.strip_prefix(SEALING_PREFIX).ok_or_else(malformed)?;
@@ -124,10 +123,12 @@ impl KeyRing {
                     .ok()
                     .filter(|&id| id > 0)
                     .ok_or_else(malformed)?;
+                // Named by its number, which can be written with any zeros before it.
+                let name = format!("{SEALING_PREFIX}{id}");
                 if sealing.iter().any(|key| key.id == id) {
-                    return Err(twice());
+                    return Err(KeyRingError::Twice(name));
                 }
-                let key = decode(name, value)?;
+                let key = decode(&name, value)?;
                 let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice())
                     .expect("a sealing key was checked to have 32 bytes");
                 let print = Sha256::new_with_prefix([id]).chain_update(&key).finalize();
@@ -349,6 +350,10 @@ mod tests {
             (
                 format!("seal.1={key},seal.1={key}"),
                 KeyRingError::Twice("seal.1".to_owned()),
+            ),
+            (
+                format!("index={key},seal.0001=AAAA"),
+                KeyRingError::NotAKey("seal.1".to_owned()),
             ),
             (format!("seal.0={key}"), KeyRingError::Malformed(1)),
             (

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsString,
+    fmt,
     path::Path,
 };
 
@@ -110,7 +111,7 @@ pub struct Tables {
 
 /// What a configuration says, key by key, without saying it: to see what another one says
 /// differently.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Written {
     keys: BTreeMap<String, [u8; 32]>,
     /// The values that stay as they are until otpd starts again.
@@ -124,6 +125,14 @@ pub struct Changes {
     pub keys: Vec<String>,
     /// Keys that cannot, and keep their value.
     pub fixed: Vec<String>,
+}
+
+/// Shows keys alone: the values that stay are as they were written, secrets too.
+impl fmt::Debug for Written {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&String> = self.keys.keys().collect();
+        formatter.debug_tuple("Written").field(&keys).finish()
+    }
 }
 
 impl Written {

@@ -27,6 +27,7 @@ use text::Texts;
 pub use breaker::{Admission, Change};
 pub use envelope::{Accepted, DeliveryError, Envelope, Text};
 pub use gateway::{Gateway, GatewayOptions};
+pub use http::{Answer, HttpProvider, HttpSettings, Request, Values};
 pub use preset::preset_names;
 pub use provider::Provider;
 pub use route::{Conditions, Resend, Route, Shipment};

@@ -10,6 +10,9 @@ use serde::Deserialize;
 const MAX_WRITTEN_BYTES: usize = 320;
 /// What Google's library reads of a phone number (`MAX_INPUT_STRING_LENGTH`).
 const MAX_PHONE_CHARACTERS: usize = 250;
+/// E.164, clause 6.2: the digits of an international number, its country's code among
+/// them.
+const MAX_PHONE_DIGITS: usize = 15;
 /// RFC 5321, section 4.5.3.1.3: a path of 256 octets less its angle brackets.
 const MAX_ADDRESS_BYTES: usize = 254;
 /// RFC 5321, section 4.5.3.1.1.
@@ -179,9 +182,12 @@ fn phone(written: &str, region: Option<Region>) -> Result<Recipient, RecipientEr
     if !number.is_valid() {
         return Err(RecipientError::PhoneInvalid);
     }
-    Ok(Recipient(
-        number.format_as(PhoneNumberFormat::E164).into_owned(),
-    ))
+    let canonical = number.format_as(PhoneNumberFormat::E164);
+    // Google's patterns are wider than E.164 where a country's own plan is open.
+    if canonical.len() > "+".len() + MAX_PHONE_DIGITS {
+        return Err(RecipientError::PhoneInvalid);
+    }
+    Ok(Recipient(canonical.into_owned()))
 }
 
 fn email(local_part: &str, domain: &str) -> Result<Recipient, RecipientError> {
@@ -295,6 +301,8 @@ mod tests {
             ("+0123456789", "", RecipientError::PhoneInvalid),
             ("＋0123456789", "", RecipientError::PhoneInvalid),
             ("hello", "RU", RecipientError::PhoneInvalid),
+            // Germany's plan is open, but no international number is so long.
+            ("+4999123778687778", "", RecipientError::PhoneInvalid),
             (
                 "+7 999 123-45-67 ext. 5",
                 "RU",

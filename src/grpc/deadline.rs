@@ -22,7 +22,7 @@ pub fn deadline(metadata: &MetadataMap) -> Instant {
 }
 
 /// How long the caller waits, where it says so.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     parse_timeout(value)
 }

@@ -4,13 +4,13 @@
 mod arrival;
 mod authentication;
 pub mod codec;
-mod deadline;
+pub mod deadline;
 mod journal;
 mod measure;
 mod otp_service;
 mod oversize;
 pub mod status;
-mod translate;
+pub mod translate;
 
 pub use arrival::ArrivalLayer;
 pub use measure::MeasureLayer;

@@ -18,7 +18,11 @@ const MAX_VARIABLE_VALUE_BYTES: usize = 256;
 
 type Result<T> = std::result::Result<T, ServiceError>;
 
-pub(super) fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send> {
+/// What `SendOtp` is asked; national numbers are read in `region` where it names none.
+///
+/// # Errors
+/// The first field at fault. What it says is not told.
+pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
     let channel = channel(request.channel, &recipient)?;
@@ -35,7 +39,11 @@ pub(super) fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Resu
     })
 }
 
-pub(super) fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<Verify> {
+/// What `VerifyOtp` is asked.
+///
+/// # Errors
+/// The first field at fault. What it says is not told.
+pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<Verify> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
     let code = TypedCode::parse(&request.code)?;
@@ -52,7 +60,11 @@ pub(super) fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> 
     })
 }
 
-pub(super) fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<Cancel> {
+/// What `CancelOtp` is asked.
+///
+/// # Errors
+/// The first field at fault. What it says is not told.
+pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<Cancel> {
     let subject = subject(
         &request.recipient,
         &request.purpose,
@@ -68,7 +80,11 @@ pub(super) fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> 
     })
 }
 
-pub(super) fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<Subject> {
+/// Whom `GetOtpStatus` is about.
+///
+/// # Errors
+/// The first field at fault. What it says is not told.
+pub fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<Subject> {
     let v1::GetOtpStatusRequest {
         recipient,
         purpose,

@@ -26,29 +26,32 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The reply of that status whose whole body is `body`.
+    pub fn new(status: u16, body: &[u8]) -> Self {
+        let body = serde_json::from_slice(body).map_err(|_| "the body is not JSON".to_owned());
+        Self { status, body }
+    }
+
     /// Reads a reply to its end, or as far as is sensible.
     pub async fn read(mut response: Response) -> Self {
         let status = response.status().as_u16();
         let mut bytes = Vec::new();
-        let body = loop {
+        let problem = loop {
             match response.chunk().await {
-                Ok(None) => {
-                    break serde_json::from_slice(&bytes)
-                        .map_err(|_| "the body is not JSON".to_owned());
-                }
+                Ok(None) => return Self::new(status, &bytes),
                 Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_BODY_BYTES => {
-                    break Err("the body is over 64 KiB".to_owned());
+                    break "the body is over 64 KiB".to_owned();
                 }
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Err(error) => {
-                    break Err(format!(
-                        "the body broke off: {}",
-                        connection_problem(&error)
-                    ));
+                    break format!("the body broke off: {}", connection_problem(&error));
                 }
             }
         };
-        Self { status, body }
+        Self {
+            status,
+            body: Err(problem),
+        }
     }
 
     /// Why this is no good reply to `request`; nothing where it is one.

@@ -14,18 +14,18 @@ use std::fmt;
 use reqwest::{Client, redirect::Policy};
 use secrecy::ExposeSecret as _;
 
+pub use answer::Answer;
+pub use request::Request;
 pub use settings::HttpSettings;
 pub(super) use settings::read_secret;
 pub use table::HttpTable;
+pub use template::Values;
 
 use super::{
     Accepted, DeliveryError, Envelope, guard::Resolver, problem::connection_problem,
     roots::client_config,
 };
 use crate::{domain::ErrorClass, tables::KeyError, traces};
-use answer::Answer;
-use request::Request;
-use template::Values;
 
 /// Hands messages to a gateway over HTTP.
 pub struct HttpProvider {
@@ -79,14 +79,9 @@ impl HttpProvider {
     /// Why the gateway has not taken it, and what can be done about it.
     pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
         let settings = &self.settings;
-        let values = Values::new(envelope, settings.shortest_life, settings.longest_life);
+        let values = settings.values(envelope);
         let answer = self.ask(&settings.send, &values).await?;
-        match answer.fault(&settings.send, &values) {
-            None => Ok(Accepted {
-                provider_id: answer.provider_id(settings, &values),
-            }),
-            Some(fault) => Err(self.refused(&answer, fault, &values)),
-        }
+        settings.verdict(&answer, &values)
     }
 
     /// Whether the gateway would take messages, as far as that can be known without
@@ -107,7 +102,7 @@ impl HttpProvider {
             .map_err(|error| error.cause)?;
         match answer.fault(request, &values) {
             None => Ok(format!("{} knows the account", request.host())),
-            Some(fault) => Err(self.refused(&answer, fault, &values).cause),
+            Some(fault) => Err(self.settings.refused(&answer, fault, &values).cause),
         }
     }
 
@@ -156,9 +151,31 @@ impl HttpProvider {
         sent.map(|_| ())
             .map_err(|error| format!("no connection: {}", connection_problem(&error)))
     }
+}
+
+impl HttpSettings {
+    /// What the templates stand for in the message of `envelope`.
+    pub fn values<'a>(&self, envelope: &'a Envelope<'a>) -> Values<'a> {
+        Values::new(envelope, self.shortest_life, self.longest_life)
+    }
+
+    /// What a reply says of the message of `values`.
+    ///
+    /// # Errors
+    /// Why the gateway has not taken it, and what can be done about it.
+    pub fn verdict(&self, answer: &Answer, values: &Values<'_>) -> Result<Accepted, DeliveryError> {
+        match answer.fault(&self.send, values) {
+            None => Ok(Accepted {
+                provider_id: answer
+                    .provider_id(self, values)
+                    .filter(|id| !self.shown_by(id, values)),
+            }),
+            Some(fault) => Err(self.refused(answer, fault, values)),
+        }
+    }
 
     fn refused(&self, answer: &Answer, fault: String, values: &Values<'_>) -> DeliveryError {
-        let (class, matched) = answer.class(&self.settings, values);
+        let (class, matched) = answer.class(self, values);
         let mut cause = fault;
         if let Some(code) = self.error_code(answer, values) {
             cause = format!("{cause}, the gateway's error is {code}");
@@ -171,12 +188,17 @@ impl HttpProvider {
 
     /// The gateway's own code of an error, if it is one and holds nothing else.
     fn error_code(&self, answer: &Answer, values: &Values<'_>) -> Option<String> {
-        let mut pointers = self.settings.error_pointers.iter();
+        let mut pointers = self.error_pointers.iter();
         let code = pointers.find_map(|pointer| answer.visible(pointer, values))?;
-        let lower = code.to_lowercase();
+        (!self.shown_by(&code, values)).then_some(code)
+    }
+
+    /// Whether a text of the gateway, which is for the log, repeats something of the
+    /// message or a secret.
+    fn shown_by(&self, text: &str, values: &Values<'_>) -> bool {
+        let lower = text.to_lowercase();
         let secret =
             |secret: &secrecy::SecretString| lower.contains(&secret.expose_secret().to_lowercase());
-        let shows = values.appear_in(&code) || self.settings.secrets.iter().any(secret);
-        (!shows).then_some(code)
+        values.appear_in(text) || self.secrets.iter().any(secret)
     }
 }

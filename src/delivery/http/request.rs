@@ -1,6 +1,6 @@
 //! The request that a gateway is sent, as templates.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use reqwest::{
     Client, Method, RequestBuilder, Url,
@@ -49,6 +49,16 @@ pub struct Request {
     pub conditions: Vec<Condition>,
 }
 
+/// Shows nothing that could be secret.
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Request")
+            .field("host", &self.host())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where a request goes; only what follows the host may differ from message to message.
 struct Address {
     origin: Url,
@@ -75,7 +85,7 @@ impl Request {
     ///
     /// # Errors
     /// The first key at fault.
-    pub fn new(
+    pub(super) fn new(
         table: RequestTable,
         names: &Names,
         allow_plaintext: bool,

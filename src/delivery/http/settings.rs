@@ -20,7 +20,8 @@ use crate::{domain::ErrorClass, files, tables::KeyError};
 
 /// How a gateway is spoken to.
 pub struct HttpSettings {
-    pub(super) send: Request,
+    /// The request that hands a message over.
+    pub send: Request,
     pub(super) id_pointer: Option<Template>,
     pub(super) error_pointers: Vec<Template>,
     pub(super) errors: Vec<ErrorRule>,

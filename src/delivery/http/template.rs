@@ -224,6 +224,13 @@ pub struct Values<'a> {
     challenge_id: String,
 }
 
+/// Shows nothing of the message.
+impl fmt::Debug for Values<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Values(…)")
+    }
+}
+
 impl<'a> Values<'a> {
     /// The values of `envelope`, its life put between `shortest` and `longest`.
     pub fn new(envelope: &'a Envelope<'a>, shortest: Duration, longest: Duration) -> Self {

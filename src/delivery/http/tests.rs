@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
+    Answer, HttpSettings, HttpTable,
     condition::{Condition, Statuses, Test},
     template::{Names, Template, Values},
 };
@@ -261,4 +262,29 @@ fn a_gateways_text_that_repeats_something_of_the_message_is_known() {
         assert!(values.appear_in("no ANN@example.com here"));
         assert!(!values.appear_in("21211"));
     });
+}
+
+#[test]
+fn an_id_that_repeats_something_of_the_message_is_left_out() {
+    let table = HttpTable {
+        url: Some("https://gateway.example/".to_owned()),
+        id_pointer: Some("/id".to_owned()),
+        secrets: [("key".to_owned(), "s3cret".into())].into(),
+        ..HttpTable::default()
+    };
+    let settings = HttpSettings::new(table, Duration::from_secs(5)).expect("it is sound");
+    for (id, kept) in [
+        ("aaaa-0042", true),
+        ("to-79991234567", false),
+        ("481516", false),
+        ("key:S3CRET", false),
+        ("2001:db8::1", false),
+    ] {
+        let answer = Answer::new(200, json!({ "id": id }).to_string().as_bytes());
+        let accepted = with_values("+79991234567", "", |values| {
+            settings.verdict(&answer, values)
+        });
+        let told = accepted.expect("it is a good reply").provider_id;
+        assert_eq!(told.as_deref(), kept.then_some(id));
+    }
 }
