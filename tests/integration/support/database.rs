@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
 use otpd::key_file;
 use rand::Rng as _;
-use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
+use sqlx::{Connection as _, Error, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 /// An empty database of its own for one test, with keys for its replicas.
@@ -200,9 +200,17 @@ impl Database {
     }
 
     async fn postgres_connection(&self) -> PgConnection {
-        PgConnection::connect(&self.url)
-            .await
-            .expect("the database was made")
+        const TOO_MANY_CONNECTIONS: &str = "53300";
+
+        loop {
+            match PgConnection::connect(&self.url).await {
+                Ok(connection) => return connection,
+                // otpd may have them all for a moment, where there are few.
+                Err(Error::Database(error))
+                    if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS) => {}
+                Err(error) => panic!("the database was made: {error}"),
+            }
+        }
     }
 
     async fn sqlite_connection(&self) -> SqliteConnection {
