@@ -22,8 +22,8 @@ impl Country {
     /// The country of `recipient`.
     pub fn of(recipient: &Recipient) -> Self {
         recipient
-            .as_str()
-            .strip_prefix('+')
+            .phone_number()
+            .and_then(|number| number.strip_prefix('+'))
             .map_or(Self::NONE, of_number)
     }
 

@@ -62,14 +62,16 @@ impl Destination {
             Self::Everybody => true,
             Self::Email => recipient.is_email(),
             Self::Region(region) => region_of(recipient) == Some(*region),
-            Self::Prefix(prefix) => recipient.as_str().starts_with(prefix),
+            Self::Prefix(prefix) => recipient
+                .phone_number()
+                .is_some_and(|number| number.starts_with(prefix)),
         }
     }
 }
 
 /// The region that a phone number is of.
 fn region_of(recipient: &Recipient) -> Option<Region> {
-    let number: PhoneNumber = recipient.as_str().parse().ok()?;
+    let number: PhoneNumber = recipient.phone_number()?.parse().ok()?;
     number.get_region_code().map(Region::from)
 }
 
@@ -120,6 +122,18 @@ mod tests {
         assert!(russia.permit(&to("+79991234567")));
         assert!(!russia.permit(&to("+77011234567")));
         assert!(!russia.permit(&to("ann@example.com")));
+    }
+
+    #[test]
+    fn an_address_that_begins_like_a_number_is_none() {
+        let address = to("+79991234567@example.com");
+        for phones in ["+7999", "RU"] {
+            assert!(!destinations(&[phones], &[]).permit(&address), "{phones}");
+            assert!(
+                destinations(&["email"], &[phones]).permit(&address),
+                "{phones}"
+            );
+        }
     }
 
     #[test]

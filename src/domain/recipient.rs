@@ -92,9 +92,16 @@ impl Recipient {
         &self.0
     }
 
+    /// The phone number in E.164, with its "+"; an e-mail address is none, though it may
+    /// begin like one.
+    pub fn phone_number(&self) -> Option<&str> {
+        (!self.is_email()).then_some(&self.0)
+    }
+
     /// The calling code of a phone number's country, with its "+".
     pub fn dialling_prefix(&self) -> Option<&str> {
-        let prefixes = (2..=4).filter_map(|end| self.0.get(..end));
+        let number = self.phone_number()?;
+        let prefixes = (2..=4).filter_map(|end| number.get(..end));
         prefixes.into_iter().find(|prefix| {
             let code = prefix
                 .strip_prefix('+')
@@ -409,6 +416,7 @@ mod tests {
             ("+37322123456", Some("+373")),
             ("+4915112345678", Some("+49")),
             ("ann@example.com", None),
+            ("+79991234567@example.com", None),
         ] {
             let recipient = Recipient::from_canonical(written.to_owned());
             assert_eq!(recipient.dialling_prefix(), prefix, "{written}");

@@ -234,10 +234,10 @@ impl fmt::Debug for Values<'_> {
 impl<'a> Values<'a> {
     /// The values of `envelope`, its life put between `shortest` and `longest`.
     pub fn new(envelope: &'a Envelope<'a>, shortest: Duration, longest: Duration) -> Self {
-        let to = envelope.recipient.as_str();
+        let number = envelope.recipient.phone_number().unwrap_or_default();
         Self {
-            to,
-            to_digits: to.strip_prefix('+').unwrap_or_default().to_owned(),
+            to: envelope.recipient.as_str(),
+            to_digits: number.trim_start_matches('+').to_owned(),
             text: &envelope.text.plain,
             code: envelope.code.expose(),
             ttl_seconds: envelope.life_left.min(longest).max(shortest).as_secs(),
