@@ -12,6 +12,7 @@ COPY proto ./proto
 COPY src ./src
 # Not built here, but Cargo.toml names them.
 COPY benches ./benches
+COPY fuzz/Cargo.toml ./fuzz/Cargo.toml
 # The caches keep dependencies compiled between builds. They are no part of the
 # image, so the binary is copied out of them at once.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \

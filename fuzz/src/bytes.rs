@@ -1,0 +1,39 @@
+//! Taking an input apart. Where it ends, zeros and empty texts follow, so that every
+//! input is a whole one.
+
+/// What is left of an input.
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl<'a> Bytes<'a> {
+    /// The next byte.
+    pub fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        *first
+    }
+
+    /// The next so many bytes.
+    pub fn array<const LENGTH: usize>(&mut self) -> [u8; LENGTH] {
+        std::array::from_fn(|_| self.byte())
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        u64::from_le_bytes(self.array())
+    }
+
+    /// The bytes up to the next zero, or all that are left.
+    pub fn part(&mut self) -> &'a [u8] {
+        let end = self.0.iter().position(|&byte| byte == 0);
+        let (part, rest) = self.0.split_at(end.unwrap_or(self.0.len()));
+        self.0 = rest.get(1..).unwrap_or_default();
+        part
+    }
+
+    /// The same as text; what is no UTF-8 is replaced.
+    pub fn text(&mut self) -> String {
+        String::from_utf8_lossy(self.part()).into_owned()
+    }
+}

@@ -1,0 +1,53 @@
+//! Codes as people type them.
+
+use otpd::domain::{Code, CodeError, TypedCode};
+
+/// The most bytes that are looked at.
+const MOST_BYTES: usize = 128;
+/// What may stand between digits.
+const SEPARATORS: [&str; 6] = ["", " ", "-", "\u{a0}", "\u{2011}", "\u{200b}"];
+
+/// A code is its digits, in whatever script and with whatever blanks and hyphens they
+/// were typed.
+pub fn code(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let typed = match TypedCode::parse(text) {
+        Ok(typed) => typed,
+        Err(error) => {
+            let is_long = text.len() > MOST_BYTES;
+            assert_eq!(error == CodeError::TooLong, is_long, "{error:?}");
+            return;
+        }
+    };
+    let digits = typed.expose();
+    assert!(digits.bytes().all(|byte| byte.is_ascii_digit()));
+    // Whatever is no separator is a digit, and every digit counts.
+    let numeric = text.chars().filter(|character| character.is_numeric());
+    assert_eq!(digits.len(), numeric.count());
+    assert_eq!(usize::try_from(typed.length()), Ok(digits.len()));
+
+    let separator = SEPARATORS[text.len() % SEPARATORS.len()];
+    let mut apart = String::from(separator);
+    for digit in digits.chars() {
+        apart.push(digit);
+        apart.push_str(separator);
+    }
+    if apart.len() <= MOST_BYTES {
+        let again = TypedCode::parse(&apart).expect("digits with separators are a code");
+        assert_eq!(again.expose(), digits);
+    }
+
+    let code = Code::from_digits(digits);
+    assert_eq!(code.is_some(), (4..=10).contains(&digits.len()));
+    if let Some(code) = code {
+        assert!(code.matches(&typed), "a code is what is typed of it");
+        let shown = format!("{code:?} {typed:?}");
+        assert!(!shown.contains(digits), "{shown} shows the code");
+        let (first, rest) = digits.split_at(1);
+        let other = if first == "0" { "1" } else { "0" };
+        let wrong = TypedCode::parse(&format!("{other}{rest}")).expect("these are digits");
+        assert!(!code.matches(&wrong), "another code is none");
+    }
+}

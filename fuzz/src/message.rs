@@ -1,0 +1,56 @@
+//! A message for targets that hand one over.
+
+use std::{sync::LazyLock, time::Duration};
+
+use otpd::{
+    delivery::{Envelope, Text},
+    domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
+};
+
+/// The code that it carries.
+pub const CODE: &str = "481516";
+/// The digits of the number that it goes to.
+pub const DIGITS: &str = "79255070602";
+
+/// What a message is made of.
+pub struct Message {
+    recipient: Recipient,
+    code: Code,
+    text: Text,
+}
+
+/// A message as a provider would be given it.
+pub static MESSAGE: LazyLock<Message> = LazyLock::new(|| Message {
+    recipient: Recipient::from_canonical(format!("+{DIGITS}")),
+    code: Code::from_digits(CODE).expect("these are digits"),
+    text: Text {
+        plain: format!("Код {CODE} & \"more\" ~1/0"),
+        subject: None,
+        html: None,
+    },
+});
+
+impl Message {
+    /// The message, ready to be handed over.
+    pub fn envelope(&self) -> Envelope<'_> {
+        Envelope {
+            id: MessageId([7; 16]),
+            challenge_id: ChallengeId {
+                key: RecordKey([8; 32]),
+                nonce: ChallengeNonce([9; 16]),
+            },
+            recipient: &self.recipient,
+            channel: Channel::Sms,
+            code: &self.code,
+            text: &self.text,
+            life_left: Duration::from_secs(299),
+            locale: "ru",
+            client_ip: Some([192, 0, 2, 77].into()),
+        }
+    }
+
+    /// What it says.
+    pub fn text(&self) -> &str {
+        &self.text.plain
+    }
+}

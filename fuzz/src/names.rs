@@ -1,0 +1,44 @@
+//! The short names of the configuration and of requests.
+
+use otpd::{
+    delivery::text::Locale,
+    domain::{CallerName, Channel, Destination, Purpose, Recipient, Region},
+};
+
+/// A name that is read is written as it was, but for capitals, and stands for one thing.
+pub fn names(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(purpose) = Purpose::parse(text) {
+        assert_eq!(
+            purpose.as_str(),
+            if text.is_empty() { "default" } else { text }
+        );
+        assert!(purpose.as_str().len() <= 32 && purpose.as_str().is_ascii());
+    }
+    if let Ok(locale) = Locale::parse(text) {
+        assert_eq!(locale.as_str(), text.to_ascii_lowercase());
+        assert_eq!(Locale::parse(locale.as_str()), Ok(locale));
+    }
+    if let Some(channel) = Channel::from_name(text) {
+        assert_eq!(channel.to_string(), text);
+    }
+    if let Ok(region) = text.parse::<Region>() {
+        assert_eq!(text.to_ascii_lowercase().parse(), Ok(region));
+        assert_eq!(text.parse(), Ok(Destination::Region(region)));
+    }
+    if let Ok(destination) = text.parse::<Destination>() {
+        let written = match &destination {
+            Destination::Everybody => "*",
+            Destination::Email => "email",
+            Destination::Prefix(prefix) => prefix,
+            Destination::Region(_) => text,
+        };
+        assert_eq!(written, text);
+        let address = Recipient::from_canonical("ann@example.com".to_owned());
+        let is_of_addresses = matches!(destination, Destination::Everybody | Destination::Email);
+        assert_eq!(destination.holds(&address), is_of_addresses);
+    }
+    assert_eq!(CallerName::new(text).as_str(), text);
+}

@@ -1,0 +1,228 @@
+//! Gateways over HTTP: how they are described, what they are sent, and what their replies
+//! mean.
+
+use std::sync::{Arc, LazyLock};
+
+use config::{Config, ConfigError, File, FileFormat, Map, Value, ValueKind};
+use otpd::{
+    delivery::{
+        Answer, DeliveryError, Envelope, HttpSettings,
+        settings::{KindSettings, ProviderSettings},
+    },
+    domain::ErrorClass,
+    tables::{self, KeyError, Table},
+};
+use reqwest::Client;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use serde_json::json;
+
+use crate::{
+    bytes::Bytes,
+    message::{CODE, DIGITS, MESSAGE},
+};
+
+macro_rules! gateway {
+    ($preset:literal) => {
+        (
+            $preset,
+            include_str!(concat!(
+                "../../tests/integration/fixtures/gateways/",
+                $preset,
+                ".toml"
+            )),
+        )
+    };
+}
+
+/// Each preset, and what is known of its gateway.
+const GATEWAYS: [(&str, &str); 7] = [
+    gateway!("messagebird"),
+    gateway!("sms_aero"),
+    gateway!("sms_ru"),
+    gateway!("smsc_ru"),
+    gateway!("telegram_gateway"),
+    gateway!("twilio"),
+    gateway!("vonage"),
+];
+
+/// A secret of every provider here; nothing that is told may show it.
+const SECRET: &str = "Zq7secretZq7";
+
+/// The presets, each as it is tried with its gateway, and one for what they leave out.
+static PROVIDERS: LazyLock<Vec<HttpSettings>> = LazyLock::new(|| {
+    let presets = GATEWAYS.map(|(preset, fixture)| {
+        let mut fixture = table(fixture).expect("a fixture is TOML");
+        let own = fixture.remove("own").expect("a fixture has own keys");
+        let mut own = tables::table("own", own).expect("its own keys are a table");
+        own.insert("preset".to_owned(), preset.into());
+        own
+    });
+    let own = table(include_str!("provider/everything.toml")).expect("it is TOML");
+    let all = presets.into_iter().chain([own]);
+    all.map(|table| settings(table).expect("a good description"))
+        .collect()
+});
+
+/// Makes requests; none is sent.
+static CLIENT: LazyLock<Client> = LazyLock::new(|| {
+    let provider = Arc::new(ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let client = Client::builder().tls_backend_preconfigured(tls).no_proxy();
+    client.build().expect("nothing of it can fail")
+});
+
+fn table(toml: &str) -> Result<Table, ConfigError> {
+    let file = File::from_str(toml, FileFormat::Toml);
+    let built = Config::builder().add_source(file).build()?;
+    Ok(built.cache.into_table()?.into_iter().collect())
+}
+
+/// The settings of a provider over HTTP, with the secret; the error is `None` where it is
+/// of another kind.
+fn settings(mut provider: Table) -> Result<HttpSettings, Option<KeyError>> {
+    let secret = || Value::from(SECRET);
+    let secrets = provider
+        .entry("secrets".to_owned())
+        .or_insert_with(|| ValueKind::Table(Map::new()).into());
+    if let ValueKind::Table(secrets) = &mut secrets.kind {
+        secrets.insert("key".to_owned(), secret());
+    }
+    match ProviderSettings::parse("a", provider).map_err(Some)?.kind {
+        KindSettings::Http(settings) => Ok(*settings),
+        KindSettings::Log | KindSettings::Smtp(_) => Err(None),
+    }
+}
+
+/// What a reply means, is told briefly and shows nothing of the message or the account.
+///
+/// The input is the provider, the status (two bytes), and the body.
+pub fn reply(data: &[u8]) {
+    let mut input = Bytes(data);
+    let settings = &PROVIDERS[usize::from(input.byte()) % PROVIDERS.len()];
+    let status = u16::from_le_bytes(input.array());
+    judge(settings, &Answer::new(status % 1000, input.0));
+}
+
+/// A description is refused with the key at fault, or makes requests that go where it
+/// says.
+///
+/// The input is the description in TOML, and a reply after a zero.
+pub fn provider(data: &[u8]) {
+    let mut input = Bytes(data);
+    let Ok(table) = table(&input.text()) else {
+        return;
+    };
+    let settings = match settings(table) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let Some(error) = error else { return };
+            let told = error.to_string();
+            assert!(told.starts_with("providers.a"), "{told} names no key");
+            assert!(!told.contains(SECRET), "{told} shows a secret");
+            return;
+        }
+    };
+    assert!(!format!("{settings:?}").contains(SECRET));
+    let envelope = MESSAGE.envelope();
+    let values = settings.values(&envelope);
+    for host in 0..settings.send.hosts() {
+        match settings.send.build(&CLIENT, host, &values) {
+            Ok(request) => {
+                // What headers cannot hold is told when the request is sent.
+                let Ok(request) = request.build() else {
+                    continue;
+                };
+                assert!(["http", "https"].contains(&request.url().scheme()));
+                if host == 0 {
+                    assert_eq!(request.url().origin(), settings.send.origin().origin());
+                }
+            }
+            Err(told) => {
+                assert!(!told.contains(SECRET) && !told.contains(CODE), "{told}");
+            }
+        }
+    }
+    judge(&settings, &Answer::new(200, input.0));
+}
+
+/// What a JSON pointer with a value in it finds is what stands under that value, whatever
+/// it is.
+pub fn pointer(data: &[u8]) {
+    let mut input = Bytes(data);
+    let before = input.text();
+    let key = input.text();
+    let texts = [
+        ("kind", "http"),
+        ("url", "https://gateway.example/"),
+        ("id_pointer", "/x/{locale}/y"),
+    ];
+    let table = texts.map(|(name, text)| (name.to_owned(), text.into()));
+    let settings = settings(table.into()).expect("a good description");
+    let envelope = Envelope {
+        locale: &key,
+        ..MESSAGE.envelope()
+    };
+    let values = settings.values(&envelope);
+    let id = |body: serde_json::Value| {
+        let answer = Answer::new(200, body.to_string().as_bytes());
+        let accepted = settings.verdict(&answer, &values);
+        accepted.expect("there are no conditions").provider_id
+    };
+    let found = id(json!({ "x": { key.clone(): { "y": "found" } } }));
+    assert_eq!(found.as_deref(), Some("found"), "{key:?}");
+    if before != key {
+        assert_eq!(
+            id(json!({ "x": { before: { "y": "found" } } })),
+            None,
+            "{key:?}"
+        );
+    }
+}
+
+fn judge(settings: &HttpSettings, answer: &Answer) {
+    let envelope = MESSAGE.envelope();
+    let values = settings.values(&envelope);
+    let verdict = settings.verdict(answer, &values);
+    assert_eq!(
+        verdict,
+        settings.verdict(answer, &values),
+        "a verdict stands"
+    );
+    match verdict {
+        Ok(accepted) => {
+            if let Some(id) = accepted.provider_id {
+                assert!((1..=128).contains(&id.len()));
+                assert!(
+                    id.bytes()
+                        .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+                );
+                shows_nothing_private(&id);
+            }
+        }
+        Err(error) => is_discreet(&error),
+    }
+}
+
+fn is_discreet(error: &DeliveryError) {
+    let DeliveryError { class, cause } = error;
+    // Whoever answers has answered in time.
+    assert_ne!(*class, ErrorClass::Timeout);
+    assert!(cause.starts_with("HTTP status "), "{cause}");
+    assert!(
+        cause.len() <= 256 && !cause.contains(['\r', '\n']),
+        "{cause}"
+    );
+    shows_nothing_private(cause);
+}
+
+/// What goes to the log says nothing of the message or the account.
+fn shows_nothing_private(told: &str) {
+    let tail = &DIGITS[DIGITS.len() - 6..];
+    for private in [CODE, tail, SECRET, MESSAGE.text(), "192.0.2.77"] {
+        assert!(!told.contains(private), "{told} shows something private");
+    }
+}

@@ -1,0 +1,157 @@
+//! The messages of the contract, from bytes to what the service takes.
+
+use std::{fmt::Debug, sync::LazyLock};
+
+use otpd::{
+    domain::{ChallengeId, Recipient, Region},
+    grpc::{translate, v1},
+    service::ServiceError,
+};
+use prost::Message;
+use tonic::Status;
+
+use crate::bytes::Bytes;
+
+/// As many digits in a row may be of a code or a number.
+const RUN: usize = 6;
+/// Where a national number is read.
+static REGION: LazyLock<Region> = LazyLock::new(|| "RU".parse().expect("it has numbers"));
+
+/// A request that is taken holds canonical values alone; one that is not is told why,
+/// briefly and without what it says of anybody.
+pub fn request(data: &[u8]) {
+    let mut input = Bytes(data);
+    let choice = input.byte();
+    let region = (choice & 4 == 0).then_some(*REGION);
+    match choice & 3 {
+        0 => send(input.0, region),
+        1 => verify(input.0, region),
+        2 => cancel(input.0, region),
+        _ => status(input.0, region),
+    }
+}
+
+/// The message, if it is one; what is written of it is read again as the same.
+fn decoded<T: Message + Default + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
+    let message = T::decode(bytes).ok()?;
+    let again = T::decode(message.encode_to_vec().as_slice());
+    assert_eq!(again.as_ref(), Ok(&message));
+    Some(message)
+}
+
+fn send(bytes: &[u8], region: Option<Region>) {
+    let Some(request) = decoded::<v1::SendOtpRequest>(bytes) else {
+        return;
+    };
+    match translate::send(&request, region) {
+        Ok(send) => {
+            is_canonical(&send.recipient);
+            assert!(send.channel.reaches(&send.recipient));
+            assert!(send.locale.len() <= 35 && send.locale.is_ascii());
+            assert!(send.variables.len() <= 32);
+            for (name, value) in &send.variables {
+                assert!((1..=32).contains(&name.len()) && name.is_ascii());
+                assert!(value.len() <= 256 && !value.chars().any(char::is_control));
+            }
+            is_visible(send.request_id.as_deref());
+        }
+        Err(error) => {
+            let values = request.variables.values().map(String::as_str);
+            let mut private: Vec<&str> = values.collect();
+            private.extend([request.recipient.as_str(), &request.client_ip]);
+            // That of a channel tells its number, which may be any.
+            let is_of_channel = matches!(
+                &error,
+                ServiceError::Request {
+                    field: "channel",
+                    ..
+                }
+            );
+            let private = if is_of_channel { Vec::new() } else { private };
+            is_discreet(error, &private);
+        }
+    }
+}
+
+fn verify(bytes: &[u8], region: Option<Region>) {
+    let Some(request) = decoded::<v1::VerifyOtpRequest>(bytes) else {
+        return;
+    };
+    match translate::verify(&request, region) {
+        Ok(verify) => {
+            is_canonical(&verify.recipient);
+            is_visible(verify.challenge_id.as_deref());
+            is_visible(verify.request_id.as_deref());
+            let id = verify.challenge_id.as_deref().and_then(ChallengeId::parse);
+            if let Some(id) = id {
+                assert_eq!(id.to_string(), request.challenge_id);
+            }
+            let shown = format!("{verify:?}");
+            let digits = verify.code.expose();
+            assert!(digits.len() < RUN || !shows(&shown, verify.recipient.as_str()));
+        }
+        Err(error) => is_discreet(error, &[&request.recipient, &request.code]),
+    }
+}
+
+fn cancel(bytes: &[u8], region: Option<Region>) {
+    let Some(request) = decoded::<v1::CancelOtpRequest>(bytes) else {
+        return;
+    };
+    match translate::cancel(&request, region) {
+        Ok(cancel) => {
+            cancel.subject.recipient.iter().for_each(is_canonical);
+            is_visible(cancel.request_id.as_deref());
+            assert_eq!(cancel.reset_failures, request.reset_failures);
+        }
+        Err(error) => is_discreet(error, &[&request.recipient]),
+    }
+}
+
+fn status(bytes: &[u8], region: Option<Region>) {
+    let Some(request) = decoded::<v1::GetOtpStatusRequest>(bytes) else {
+        return;
+    };
+    match translate::status(&request, region) {
+        Ok(subject) => {
+            subject.recipient.iter().for_each(is_canonical);
+            assert!(subject.recipient.is_some() || subject.challenge_id.is_some());
+        }
+        Err(error) => is_discreet(error, &[&request.recipient]),
+    }
+}
+
+fn is_canonical(recipient: &Recipient) {
+    let again = Recipient::parse(recipient.as_str(), None);
+    assert_eq!(again.as_ref(), Ok(recipient));
+}
+
+fn is_visible(text: Option<&str>) {
+    if let Some(text) = text {
+        assert!((1..=256).contains(&text.len()));
+        assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
+}
+
+/// Whether a refusal is the caller's mistake, told in a few words that show nothing
+/// `private`.
+fn is_discreet(error: ServiceError, private: &[&str]) {
+    let shown = format!("{error:?}");
+    let status = Status::from(error);
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    let told = status.message();
+    assert!(told.len() < 512 && !told.contains('\n'), "{told:?}");
+    let details = String::from_utf8_lossy(status.details());
+    for text in private {
+        for place in [told, &shown, &details] {
+            assert!(!shows(place, text), "{place:?} shows a value");
+        }
+    }
+}
+
+/// Whether `place` holds `text`, of texts that otpd has no reason to write by itself.
+fn shows(place: &str, text: &str) -> bool {
+    let is_run = |run: &str| run.len() >= RUN;
+    let telling = !text.is_ascii() || text.split(|c: char| !c.is_ascii_digit()).any(is_run);
+    telling && place.contains(text)
+}

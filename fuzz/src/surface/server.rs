@@ -1,0 +1,116 @@
+//! The server under test: the whole of it, in this process, so that its code is seen.
+
+use std::{cell::Cell, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use otpd::{
+    config::{Config, LogLevel, Variables},
+    files::Files,
+    keys::KeyRing,
+    server::{self, Loaded, Reload},
+    shutdown::Hangups,
+};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    task::LocalSet,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use super::client::{CODE, RECIPIENT, wait};
+use crate::{random::Draws, scratch::scratch};
+
+/// How long one input may take altogether. Nothing that is asked for here waits for
+/// anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server on a store of its own.
+pub struct Server {
+    pub address: SocketAddr,
+    /// A connection that outlives every input.
+    pub channel: Channel,
+    runtime: Runtime,
+    tasks: LocalSet,
+    inputs: Cell<u64>,
+}
+
+impl Server {
+    /// Starts one, which takes requests when this returns.
+    pub fn start() -> Self {
+        let loaded = loaded(&scratch());
+        // One thread for the server and its clients: the same input does the same.
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime can be made");
+        let tasks = LocalSet::new();
+        let (address, channel) = tasks.block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await;
+            let listener = listener.expect("there is a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let reload = Reload {
+                files: Files::default(),
+                interval: Duration::ZERO,
+                log_level: LogLevel::default(),
+                hangups: Hangups::catch().expect("signals can be caught"),
+                again: Arc::new(|_| unreachable!("nobody asks for another configuration")),
+            };
+            tokio::task::spawn_local(async move {
+                let ended = server::run(listener, None, loaded, reload, std::future::pending());
+                panic!("the server ended: {:?}", ended.await);
+            });
+            let endpoint = Endpoint::from_shared(format!("http://{address}"));
+            (address, endpoint.expect("it is a URL").connect_lazy())
+        });
+        let server = Self {
+            address,
+            channel,
+            runtime,
+            tasks,
+            inputs: Cell::new(0),
+        };
+        server.run(wait(server.channel.clone()));
+        server
+    }
+
+    /// Does `work` while the server does its own.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        let done = self.tasks.block_on(&self.runtime, async {
+            tokio::time::timeout(PATIENCE, work).await
+        });
+        done.expect("the server answers, and lets go of who says no more")
+    }
+
+    /// How many inputs there were before this one.
+    pub fn count(&self) -> u64 {
+        self.inputs.replace(self.inputs.get() + 1)
+    }
+}
+
+fn loaded(directory: &Path) -> Loaded {
+    let keys = KeyRing::generate(&mut Draws(1));
+    let store = directory.join("otpd.db");
+    let file = directory.join("otpd.toml");
+    let text = format!(
+        r#"
+        default_region = "RU"
+        test_recipients = [{{ recipient = "{RECIPIENT}", code = "{CODE}", expires = "2099-01-31" }}]
+
+        [policy]
+        resend_after = "0s"
+        sends_per_hour = 0
+        sends_per_day = 0
+        ip_sends_per_hour = 0
+        ip_failures_per_hour = 0
+        "#
+    );
+    std::fs::write(&file, text).expect("temporary files can be written");
+    let variables = [
+        ("DATABASE_URL", format!("sqlite://{}", store.display())),
+        ("OTPD_KEYS", keys.to_string()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let config = Config::load(Some(&file), &Variables::new(variables));
+    Loaded {
+        config: config.expect("a good configuration"),
+        keys: KeyRing::parse(&keys).expect("a new key ring is one"),
+        acceptor: None,
+    }
+}

@@ -1,0 +1,125 @@
+//! Texts of messages, as people who run otpd write them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use config::{Map, Value, ValueKind};
+use otpd::{
+    delivery::text::{Facts, Locale, PurposeTextSettings, Texts},
+    domain::{Channel, Code, Policies, Purpose},
+};
+
+use crate::bytes::Bytes;
+
+/// No text that is rendered is longer.
+const MOST_BYTES: usize = 2_000_000;
+const CHANNELS: [Channel; 5] = [
+    Channel::Sms,
+    Channel::Email,
+    Channel::Voice,
+    Channel::WhatsApp,
+    Channel::Telegram,
+];
+
+/// A text that is taken at the start shows the code in every message, the same one each
+/// time, and is not endless; one that is not is told why, on one line with its key.
+///
+/// The input is a choice, and then the plain text, that of an SMS, the subject, the HTML
+/// and the value of a variable, with zeros between.
+pub fn template(data: &[u8]) {
+    let mut input = Bytes(data);
+    let choice = input.byte();
+    let variable = table([
+        ("required", (choice & 1 == 1).into()),
+        ("max_length", u64::from(input.byte()).into()),
+        ("allow_links", (choice & 2 == 2).into()),
+    ]);
+    let written = [("plain", 0), ("sms", 4), ("subject", 8), ("html", 16)];
+    let written: BTreeMap<&str, String> = written
+        .into_iter()
+        .map(|(field, bit)| (field, bit, input.text()))
+        .filter(|(_, bit, _)| choice & bit == *bit)
+        .map(|(field, _, text)| (field, text))
+        .collect();
+    let value = input.text();
+    let html_source = written.get("html").cloned().unwrap_or_default();
+    let written = written
+        .into_iter()
+        .map(|(field, text)| (field, text.into()));
+    let given = |bit: u8, text: &str| Value::from(if choice & bit == bit { text } else { "" });
+    let settings = table([
+        ("origin", given(32, "example.com")),
+        ("android_hash", given(64, "FA+9qCX9VSu")),
+        ("variables", table([("name", variable)])),
+        ("en", table(written)),
+    ]);
+    let settings: PurposeTextSettings = settings.try_deserialize().expect("all keys are known");
+    let purpose = Purpose::default();
+    let settings = BTreeMap::from([(purpose.clone(), settings)]);
+    let texts = match Texts::new(&Locale::default(), &settings, &Policies::default()) {
+        Ok(texts) => texts,
+        Err(error) => {
+            let told = error.to_string();
+            assert!(told.starts_with("texts.default."), "{told} names no key");
+            return;
+        }
+    };
+    let code = Code::from_digits("481516").expect("these are digits");
+    let variables = BTreeMap::from([("name".to_owned(), value)]);
+    for channel in CHANNELS {
+        for seconds in [1, 299] {
+            let facts = Facts {
+                code: &code,
+                life_left: Duration::from_secs(seconds),
+                variables: &variables,
+            };
+            let text = texts.render(&purpose, "en", channel, &facts);
+            assert_eq!(text, texts.render(&purpose, "en", channel, &facts));
+            let text = match text {
+                Ok(text) => text,
+                Err(error) => {
+                    let told = error.to_string();
+                    assert!(!told.contains("481516"), "{told} shows the code");
+                    continue;
+                }
+            };
+            let shown: String = text.plain.chars().filter(char::is_ascii_digit).collect();
+            assert!(shown.contains("481516"), "no code in {:?}", text.plain);
+            assert_eq!(text.subject.is_some(), channel == Channel::Email);
+            let html = text.html.as_deref().unwrap_or_default();
+            let subject = text.subject.as_deref().unwrap_or_default();
+            assert!(!subject.contains(['\r', '\n']), "a subject is one line");
+            for part in [&text.plain, html, subject] {
+                assert!(part.len() <= MOST_BYTES, "{} bytes", part.len());
+            }
+            is_escaped(&html_source, html);
+            if channel == Channel::Sms {
+                is_sms(&text.plain, choice);
+            }
+        }
+    }
+}
+
+/// What browsers and phones look for in an SMS is where they look.
+fn is_sms(text: &str, choice: u8) {
+    if choice & 32 == 32 {
+        assert!(text.ends_with("\n@example.com #481516"), "{text:?}");
+    }
+    if choice & 64 == 64 {
+        assert!(text.contains("\nFA+9qCX9VSu"), "{text:?}");
+    }
+}
+
+/// A table of the configuration.
+fn table<'k>(keys: impl IntoIterator<Item = (&'k str, Value)>) -> Value {
+    let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
+    ValueKind::Table(keys.collect::<Map<_, _>>()).into()
+}
+
+/// Values bring no tags into HTML that only shows them.
+fn is_escaped(source: &str, html: &str) {
+    let tags = |text: &str| text.matches('<').count();
+    assert!(
+        source.contains('|') || source.contains("{%") || tags(html) <= tags(source),
+        "{html:?} is not escaped"
+    );
+}
