@@ -299,6 +299,13 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_number_of_e_164_is_taken() {
+        let longest = "+499912377868777";
+        assert_eq!(longest.len(), "+".len() + MAX_PHONE_DIGITS);
+        assert_eq!(canonical(longest, "").as_deref(), Ok(longest));
+    }
+
+    #[test]
     fn what_is_no_phone_is_named() {
         for (written, region, expected) in [
             ("", "RU", RecipientError::Empty),

@@ -1,6 +1,7 @@
 //! docs/reliability.md: every promise beside what tries to break it, and the figures that
 //! the runs themselves wrote.
 
+mod mutants;
 mod promises;
 mod sources;
 mod words;
@@ -16,7 +17,9 @@ use crate::support::{
 };
 use promises::{Caught, Promise, Promises};
 use sources::kept;
-use words::{CAUGHT_HEAD, HEAD, LONG_RUNS, PLANTED, PROMISES_HEAD, RUNS, RUNS_OF_THE_NET, TAIL};
+use words::{
+    CAUGHT_HEAD, HEAD, LONG_RUNS, MUTANTS, PLANTED, PROMISES_HEAD, RUNS, RUNS_OF_THE_NET, TAIL,
+};
 
 const PAGE: &str = "docs/reliability.md";
 const COMMAND: &str = "UPDATE_DOCS=1 cargo test --test safety_net page";
@@ -104,6 +107,8 @@ fn page() -> String {
             });
         format!("| {what} | {by} | {seconds} |\n")
     }));
+    page += MUTANTS;
+    page += &mutants::section();
     page += CAUGHT_HEAD;
     page.extend(promises.caught.into_iter().map(|caught| {
         let Caught {

@@ -22,6 +22,7 @@ pub enum Source {
     Flood,
     Soak,
     Load,
+    Fuzzing,
 }
 
 /// The figures of a run by its name, if one was kept.
@@ -44,6 +45,7 @@ impl Source {
             Self::Flood => "[a flood](#a-flood)",
             Self::Soak => "[hours of load](soak/README.md)",
             Self::Load => "[the comparison](performance.md)",
+            Self::Fuzzing => "[any bytes at all](fuzzing.md)",
         }
     }
 
@@ -82,6 +84,7 @@ impl Source {
                 let (pairs, violations) = loaded(&run);
                 format!("{} pairs, {} violations", number(pairs), number(violations))
             }),
+            Self::Fuzzing => read("fuzz/figures_of_last_run.json").map(|run| fuzzing(&run)),
         };
         said.unwrap_or_else(|| "no long run kept".to_owned())
     }
@@ -99,6 +102,19 @@ fn of<const RUNS: usize>(
 fn sum(runs: &[Figures], what: &str) -> String {
     let counts = runs.iter().filter_map(|run| run.counts.get(what));
     number(counts.sum::<u64>())
+}
+
+fn fuzzing(run: &Value) -> String {
+    let targets = run.as_object().expect("each target has its figures");
+    let all = |what: &str| {
+        let of_target = |target: &Value| target[what].as_u64().expect("each target counts it");
+        number(targets.values().map(of_target).sum::<u64>())
+    };
+    format!(
+        "{} inputs, {} faults left",
+        all("executions"),
+        all("crashes")
+    )
 }
 
 fn soak(run: &Value) -> String {
