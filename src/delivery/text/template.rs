@@ -6,7 +6,8 @@ use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, syntax
 
 use crate::domain::Channel;
 
-/// How much a template may do: about 20,000 steps, or 1.2 MB of text. An e-mail of a
+/// How much a template may do: about 20,000 steps, or 1.2 MB of its own text (one that
+/// doubles a value over and over can make more). An e-mail of a
 /// hundred kilobytes takes a tenth of that.
 const FUEL: u64 = 20_000;
 /// How deep loops and conditions may be nested.
