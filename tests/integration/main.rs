@@ -39,6 +39,7 @@ mod reflection;
 mod reload;
 mod schema_levels;
 mod secrecy;
+mod stored_databases;
 mod support;
 mod sweeping;
 mod test_recipients;
