@@ -23,6 +23,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+pub use crowd::network;
 pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;
 pub use tls::{TlsError, TlsSettings};

@@ -1,9 +1,14 @@
-//! Marks by which the log knows lines that are not like others, whichever module writes
-//! them.
+//! Targets of log lines that need special treatment, whichever module writes them.
 
-/// The target of the lines that an auditor looks for, marked `[OTP AUDIT]`. They are
-/// written whatever the level, and however many there are.
+/// Target of audit lines, marked `[OTP AUDIT]`. They are written at every level and never
+/// left out.
 pub const AUDIT: &str = "otpd_audit";
-/// The target of the lines that tell a change, such as that the store does not answer any
-/// more: they come once for each change, so that they need no other limit.
+/// Target of audit lines that a client without a proof of its identity can cause. They are
+/// aggregated by the field `from`, an address, and the field `cause`, because strangers
+/// must not be able to flood the log. Message: `[OTP AUDIT] …`.
+pub const STRANGER: &str = "otpd_stranger";
+/// Target of lines about a change of state, such as an outage of the store. They are
+/// written once per change, so they need no other limit.
 pub const CHANGE: &str = "otpd_change";
+/// Target of the lines with which the development provider delivers codes.
+pub const CODE: &str = "otpd_code";

@@ -4,6 +4,8 @@ use std::io::IsTerminal as _;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::telemetry;
+
 /// The signals that stop otpd.
 #[derive(Debug)]
 pub struct Signals {
@@ -30,6 +32,7 @@ impl Signals {
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("[OTP] Aborted by a second signal");
+            telemetry::flush();
             // 128 + SIGTERM, as a shell tells it.
             std::process::exit(143);
         });

@@ -2,29 +2,41 @@
 //! so configured, a file of its own for what auditors look for.
 
 mod audit;
+mod line_queue;
 mod lines;
 mod repeats;
+mod strangers;
 
 use std::{
-    io::{self, IsTerminal as _},
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    os::fd::AsFd as _,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
+    thread,
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 use crate::{
     config::{AuditLog, LogFormat, LogLevel},
-    log_targets::AUDIT,
+    log_targets::{AUDIT, STRANGER},
 };
 use audit::{AuditFile, Outlet};
+use line_queue::LineQueue;
 use lines::Lines;
 use repeats::Repeats;
+use strangers::Strangers;
+
+/// Time that the last lines have at the end of the process.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -44,7 +56,8 @@ pub struct LogSettings {
 struct Controls {
     filter: reload::Handle<EnvFilter, Registry>,
     level: AtomicU64,
-    audit: Option<Arc<AuditFile>>,
+    outlet: Outlet,
+    strangers: Arc<Strangers>,
 }
 
 /// One for the process, like the log.
@@ -52,30 +65,42 @@ static CONTROLS: OnceLock<Controls> = OnceLock::new();
 /// How many lines were left out.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-/// Starts the log. Only otpd's own lines follow the level: what libraries say below a
-/// warning may show what they carry. sqlx says nothing at all: the store tells what
-/// ails the database, once and not for each connection, and sqlx's warnings show
-/// parts of the database's URL.
+/// Starts the log. Only otpd's own lines follow the level, because lines of libraries
+/// below a warning may show what they carry. sqlx is silent: the store reports the state of
+/// the database once and not for each connection, and sqlx's warnings show parts of the
+/// database's URL.
 ///
 /// # Errors
-/// An audit log that cannot be opened.
+/// The error of an audit log that cannot be opened, or of a system without threads.
 pub fn start(settings: &LogSettings) -> io::Result<()> {
+    // A descriptor without a lock, which a blocked write would keep from the end of the
+    // process.
+    let standard = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let standard = LineQueue::start("stdout", standard, None)?;
     let audit = match &settings.audit {
         AuditLog::Standard => None,
-        AuditLog::File(path) => Some(Arc::new(AuditFile::open(path)?)),
+        AuditLog::File(path) => Some(Arc::new(AuditFile::open(path, Arc::clone(&standard))?)),
     };
+    let outlet = Outlet { standard, audit };
+    let strangers = Arc::new(Strangers::default());
+    let summaries = Arc::clone(&strangers);
+    thread::Builder::new()
+        .name("log-strangers".to_owned())
+        .spawn(move || summaries.run())?;
     let (filter, handle) = reload::Layer::new(filter(settings.level));
     let colours = settings.format == LogFormat::Text && io::stdout().is_terminal();
-    let repeats = Repeats::new(settings.repeat_after);
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(colours)
+        // They would go to standard error, which may block.
+        .log_internal_errors(false)
         .event_format(Lines::new(
             settings.format,
             colours,
-            audit.is_some(),
-            repeats,
+            outlet.audit.is_some(),
+            Repeats::new(settings.repeat_after),
+            Arc::clone(&strangers),
         ))
-        .with_writer(Outlet(audit.clone()));
+        .with_writer(outlet.clone());
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
@@ -84,7 +109,8 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
     let _ = CONTROLS.set(Controls {
         filter: handle,
         level: AtomicU64::new(settings.level as u64),
-        audit,
+        outlet,
+        strangers,
     });
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -94,9 +120,38 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes the lines that still wait, for a second at most; to be called at the end of the
+/// process.
+pub fn flush() {
+    let Some(controls) = CONTROLS.get() else {
+        return;
+    };
+    controls.strangers.flush();
+    let deadline = Instant::now() + LAST_LINES;
+    // The audit log first, because its lines may still go to standard output.
+    let audit = controls.outlet.audit.as_ref().map(|audit| audit.queue());
+    for queue in audit.into_iter().chain([&*controls.outlet.standard]) {
+        queue.wait_until_drained(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Prints a line on standard error, and waits for that for a second at most, because an
+/// unread pipe must not keep the process alive.
+pub fn complain(line: String) {
+    let (sender, printed) = mpsc::channel();
+    thread::spawn(move || {
+        // A closed standard error takes no line, and there is no other place for it.
+        let _ = writeln!(io::stderr(), "{line}");
+        let _ = sender.send(());
+    });
+    let _ = printed.recv_timeout(LAST_LINES);
+}
+
 fn filter(level: LogLevel) -> EnvFilter {
     let level = level.name();
-    EnvFilter::new(format!("warn,sqlx=off,otpd={level},{AUDIT}=info"))
+    EnvFilter::new(format!(
+        "warn,sqlx=off,otpd={level},{AUDIT}=info,{STRANGER}=info"
+    ))
 }
 
 /// Which lines there are from now on. Before the log has started nothing happens.
@@ -121,7 +176,10 @@ pub fn level() -> Option<LogLevel> {
 /// # Errors
 /// Why it cannot be opened; then the old one is written on.
 pub fn reopen() -> io::Result<()> {
-    match CONTROLS.get().and_then(|controls| controls.audit.as_ref()) {
+    match CONTROLS
+        .get()
+        .and_then(|controls| controls.outlet.audit.as_ref())
+    {
         Some(audit) => audit.reopen(),
         None => Ok(()),
     }
@@ -130,4 +188,14 @@ pub fn reopen() -> io::Result<()> {
 /// How many lines were left out, since they repeated others.
 pub fn lines_left_out() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
+}
+
+/// Number of lines that were dropped because nobody took them: those for standard output,
+/// and those for the audit log.
+pub fn lines_dropped() -> (u64, u64) {
+    let Some(Controls { outlet, .. }) = CONTROLS.get() else {
+        return (0, 0);
+    };
+    let audit = outlet.audit.as_ref().map(|audit| audit.queue().dropped());
+    (outlet.standard.dropped(), audit.unwrap_or_default())
 }

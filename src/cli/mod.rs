@@ -11,6 +11,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::telemetry;
+
 /// How a command ends, after sysexits(3) where that has a word for it.
 mod exit {
     /// Not verified, or not serving.
@@ -160,8 +162,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    run(command_line).unwrap_or_else(|failure| {
-        eprintln!("otpd: {}", failure.message);
+    let outcome = run(command_line);
+    telemetry::flush();
+    outcome.unwrap_or_else(|failure| {
+        telemetry::complain(format!("otpd: {}", failure.message));
         ExitCode::from(failure.code)
     })
 }

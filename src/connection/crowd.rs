@@ -75,8 +75,9 @@ impl Drop for Place {
     }
 }
 
-/// Whom an address counts for: who has one of IPv6 has its /64.
-fn network(address: IpAddr) -> IpAddr {
+/// Returns the network that an address counts for: a client with an address of IPv6 has
+/// its /64.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let [a, b, c, d, ..] = address.segments();

@@ -32,7 +32,7 @@ use super::{
     Connection, ConnectionSettings, Peer,
     crowd::{Crowd, Full},
 };
-use crate::log_targets::AUDIT;
+use crate::log_targets::{AUDIT, STRANGER};
 
 /// How long to wait after the system refused a connection, which it does while there
 /// are no more file descriptors.
@@ -227,11 +227,11 @@ async fn establish(
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(cause)) if tls => {
-            tracing::warn!(target: AUDIT, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
+            tracing::warn!(target: STRANGER, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
             return None;
         }
         Err(_) if tls => {
-            tracing::warn!(target: AUDIT, from = %address, "[OTP AUDIT] TLS handshake took too long");
+            tracing::warn!(target: STRANGER, from = %address, "[OTP AUDIT] TLS handshake took too long");
             return None;
         }
         Ok(Err(_)) | Err(_) => return None,

@@ -13,7 +13,7 @@ use tracing::field::{DisplayValue, display};
 use crate::{
     callers::Unknown,
     domain::{Caller, Channel, Purpose, Recipient, Verdict},
-    log_targets::AUDIT,
+    log_targets::{AUDIT, STRANGER},
     metrics::{Answer, Answers, Method, Rpc, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::Span,
@@ -61,7 +61,7 @@ impl Journal {
     pub fn turned_away(rpc: Rpc, from: Option<SocketAddr>, unknown: Unknown, answers: &Answers) {
         answers.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
-        tracing::warn!(target: AUDIT, %rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
+        tracing::warn!(target: STRANGER, %rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
     }
 
     /// The masked recipient, once it is known.

@@ -151,6 +151,19 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
         "Repeated lines that were left out of the log",
         vec![series([], || Some(number(telemetry::lines_left_out())))],
     );
+    metrics.watch(
+        Kind::Counter,
+        "otpd_log_lines_dropped",
+        "Log lines that were dropped because the sink did not take them in time",
+        vec![
+            labelled("sink", "stdout", || {
+                Some(number(telemetry::lines_dropped().0))
+            }),
+            labelled("sink", "audit", || {
+                Some(number(telemetry::lines_dropped().1))
+            }),
+        ],
+    );
 }
 
 fn watch_census(metrics: &mut Metrics, newest: &Newest) {

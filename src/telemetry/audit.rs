@@ -1,48 +1,52 @@
-//! Where lines go: to standard output, or to the audit log.
+//! Choice of the queue of a line: that of standard output, or that of the audit log.
 
 use std::{
     fs::File,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
-use tracing::Metadata;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::log_targets::AUDIT;
+use super::line_queue::LineQueue;
+use crate::log_targets::{AUDIT, CHANGE, CODE, STRANGER};
 
-/// For its owner to write, and for whoever collects logs to read.
-const MODE: u32 = 0o640;
+/// Readable and writable by the owner alone.
+const MODE: u32 = 0o600;
 
-/// The audit log. Each line is appended at once, so that it may be moved away at any
-/// moment and is whole.
+/// Whether lines of this target belong to the audit log.
+pub(super) fn is_audit(target: &str) -> bool {
+    [AUDIT, STRANGER].contains(&target)
+}
+
+/// The audit log. Lines are only appended, so that it may be moved away at any moment.
 #[derive(Debug)]
 pub(super) struct AuditFile {
     path: PathBuf,
-    file: Mutex<File>,
+    queue: Arc<LineQueue>,
 }
 
 impl AuditFile {
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the file. Lines that it does not take, such as on a full disk, go to
+    /// `fallback`.
+    pub fn open(path: &Path, fallback: Arc<LineQueue>) -> io::Result<Self> {
         Ok(Self {
-            file: Mutex::new(append_to(path)?),
+            queue: LineQueue::start("audit", append_to(path)?, Some(fallback))?,
             path: path.to_owned(),
         })
     }
 
-    /// Goes on in the file that has the path now.
+    /// Continues in the file that has the path now.
     pub fn reopen(&self) -> io::Result<()> {
-        let file = append_to(&self.path)?;
-        // A file is replaced whole or not at all.
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        self.queue.replace_file(append_to(&self.path)?);
         Ok(())
     }
 
-    fn append(&self, line: &[u8]) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(line)
+    pub fn queue(&self) -> &LineQueue {
+        &self.queue
     }
 }
 
@@ -54,79 +58,87 @@ fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Where each line goes.
-#[derive(Debug)]
-pub(super) struct Outlet(pub Option<Arc<AuditFile>>);
+/// Puts each line into its queue.
+#[derive(Clone, Debug)]
+pub(super) struct Outlet {
+    pub standard: Arc<LineQueue>,
+    pub audit: Option<Arc<AuditFile>>,
+}
 
 impl<'a> MakeWriter<'a> for Outlet {
-    type Writer = Out<'a>;
+    type Writer = QueueWriter<'a>;
 
-    fn make_writer(&'a self) -> Out<'a> {
-        Out::Standard(io::stdout())
+    fn make_writer(&'a self) -> QueueWriter<'a> {
+        QueueWriter {
+            queue: &self.standard,
+            is_important: false,
+        }
     }
 
-    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Out<'a> {
-        match &self.0 {
-            Some(file) if metadata.target() == AUDIT => Out::Audit(file),
-            _ => self.make_writer(),
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> QueueWriter<'a> {
+        let target = metadata.target();
+        let queue = match &self.audit {
+            Some(file) if is_audit(target) => &file.queue,
+            _ => &self.standard,
+        };
+        let is_important = *metadata.level() <= Level::WARN
+            || is_audit(target)
+            || [CHANGE, CODE].contains(&target);
+        QueueWriter {
+            queue,
+            is_important,
         }
     }
 }
 
-/// Where a line goes.
+/// Writer of one line.
 #[derive(Debug)]
-pub(super) enum Out<'a> {
-    Standard(io::Stdout),
-    Audit(&'a AuditFile),
+pub(super) struct QueueWriter<'a> {
+    queue: &'a LineQueue,
+    is_important: bool,
 }
 
-impl Write for Out<'_> {
+impl Write for QueueWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Standard(output) => output.write(line),
-            Self::Audit(file) => {
-                if file.append(line).is_err() {
-                    // As where the disk is full: better there than nowhere.
-                    io::stdout().write_all(line)?;
-                }
-                Ok(line.len())
-            }
-        }
+        self.queue.push(line, self.is_important);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Standard(output) => output.flush(),
-            Self::Audit(_) => Ok(()),
-        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
     use super::*;
 
     #[test]
-    fn what_was_moved_away_is_left_alone_once_it_is_opened_anew() {
+    fn reopened_file_takes_later_lines_and_the_moved_one_keeps_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("audit"), directory.path().join("old"));
         fs::write(&path, "before\n").unwrap();
-        let audit = AuditFile::open(&path).unwrap();
-        audit.append(b"one\n").unwrap();
+        let standard = LineQueue::start("test", File::open("/dev/null").unwrap(), None).unwrap();
+        let audit = AuditFile::open(&path, Arc::clone(&standard)).unwrap();
+        let append = |line: &[u8]| {
+            audit.queue.push(line, true);
+            audit.queue.wait_until_drained(Duration::from_mins(1));
+        };
+        append(b"one\n");
         fs::rename(&path, &old).unwrap();
-        audit.append(b"two\n").unwrap();
+        append(b"two\n");
         audit.reopen().unwrap();
-        audit.append(b"three\n").unwrap();
+        append(b"three\n");
         assert_eq!(fs::read_to_string(&old).unwrap(), "before\none\ntwo\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o137, 0, "{mode:o}");
-        // A directory that is gone takes no new file, and the old one goes on.
-        let audit = AuditFile::open(&path).unwrap();
+        assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+        // A directory that is gone takes no new file, and the old one stays in use.
         drop(directory);
         assert!(audit.reopen().is_err());
-        audit.append(b"four\n").unwrap();
+        append(b"four\n");
+        assert_eq!(standard.dropped(), 0);
     }
 }

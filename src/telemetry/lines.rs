@@ -1,7 +1,10 @@
 //! How a line looks: as its format has it, and at its end where in a trace it was
 //! written, and how many like it were left out.
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    sync::{Arc, atomic::Ordering},
+};
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
@@ -12,8 +15,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::repeats::Repeats;
-use crate::{config::LogFormat, log_targets::AUDIT, traces};
+use super::{LEFT_OUT, audit::is_audit, repeats::Repeats, strangers::Strangers};
+use crate::{config::LogFormat, log_targets::STRANGER, traces};
 
 /// Writes lines.
 #[derive(Debug)]
@@ -24,10 +27,17 @@ pub(super) struct Lines {
     /// Whether the audit log is a file of its own; then its lines are JSON.
     audit_apart: bool,
     repeats: Repeats,
+    strangers: Arc<Strangers>,
 }
 
 impl Lines {
-    pub fn new(format: LogFormat, colours: bool, audit_apart: bool, repeats: Repeats) -> Self {
+    pub fn new(
+        format: LogFormat,
+        colours: bool,
+        audit_apart: bool,
+        repeats: Repeats,
+        strangers: Arc<Strangers>,
+    ) -> Self {
         let plain = Format::default().with_target(false);
         Self {
             format,
@@ -35,6 +45,7 @@ impl Lines {
             json: plain.json().flatten_event(true),
             audit_apart,
             repeats,
+            strangers,
         }
     }
 }
@@ -50,11 +61,16 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let target = event.metadata().target();
+        if target == STRANGER && !self.strangers.admit(event) {
+            LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         let Some(left_out) = self.repeats.admit(event) else {
             return Ok(());
         };
         let place = traces::current();
-        let apart = self.audit_apart && event.metadata().target() == AUDIT;
+        let apart = self.audit_apart && is_audit(target);
         let json = apart || self.format == LogFormat::Json;
         let mut line = String::new();
         let bare = left_out == 0 && place.is_none();

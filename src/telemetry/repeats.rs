@@ -17,7 +17,7 @@ use tracing::{
 };
 
 use super::LEFT_OUT;
-use crate::log_targets::{AUDIT, CHANGE};
+use crate::log_targets::{AUDIT, CHANGE, STRANGER};
 
 /// What tells the causes of lines of one place apart. All else, such as a message's id,
 /// is of the single case.
@@ -59,7 +59,7 @@ impl Repeats {
         let metadata = event.metadata();
         let unlimited = *metadata.level() > Level::WARN
             || self.after.is_zero()
-            || [AUDIT, CHANGE].contains(&metadata.target());
+            || [AUDIT, CHANGE, STRANGER].contains(&metadata.target());
         if unlimited {
             return Some(0);
         }

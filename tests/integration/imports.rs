@@ -114,11 +114,17 @@ const ALLOWED: [(&str, &[&str]); 23] = [
         ],
     ),
     ("store", &["domain", "log_targets", "metrics", "traces"]),
-    ("delivery", &["domain", "files", "tables", "traces"]),
+    (
+        "delivery",
+        &["domain", "files", "log_targets", "tables", "traces"],
+    ),
     ("tables", &[]),
-    ("telemetry", &["config", "log_targets", "traces"]),
+    (
+        "telemetry",
+        &["config", "connection", "log_targets", "traces"],
+    ),
     ("log_targets", &[]),
-    ("shutdown", &[]),
+    ("shutdown", &["telemetry"]),
 ];
 
 /// The rules import nothing at all of the crate, nor anything that does I/O.

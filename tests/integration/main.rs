@@ -17,6 +17,7 @@ mod imports;
 mod key_rotation;
 mod kubernetes;
 mod limit_races;
+mod log_backlog;
 mod log_control;
 mod log_lines;
 mod main_job;

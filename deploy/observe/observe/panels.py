@@ -573,6 +573,17 @@ PROCESS = Section(
             (Query(rate("otpd_log_lines_suppressed_total", HERE, "instance"), "{{instance}}"),),
             unit="ops",
         ),
+        Panel(
+            "Log lines dropped",
+            "Per second: the log did not take them in time.",
+            (
+                Query(
+                    rate("otpd_log_lines_dropped_total", HERE, "instance, sink"),
+                    "{{instance}} {{sink}}",
+                ),
+            ),
+            unit="ops",
+        ),
     ),
 )
 

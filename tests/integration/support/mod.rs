@@ -36,7 +36,7 @@ pub use request::{AnyRequest, framed};
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use strangers::unharmed;
-pub use words::{Typed, asked, milliseconds, reason};
+pub use words::{Typed, asked, audited, milliseconds, reason};
 
 /// Each of these tests, which take a [`Kind`], on each store.
 macro_rules! on_each_store {

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
     thread,
 };
 
@@ -37,6 +38,8 @@ pub struct Replica {
     child: Child,
     address: SocketAddr,
     log: watch::Receiver<Vec<String>>,
+    /// Holds up the reader of the log until it is dropped.
+    gate: Option<mpsc::Sender<()>>,
 }
 
 impl Replica {
@@ -94,19 +97,45 @@ impl Replica {
             .expect("the binary was built")
     }
 
-    async fn attach(mut child: Child) -> Self {
+    /// Like [`start_with`](Self::start_with), but of the log nothing is read beyond the
+    /// address, until [`read_log`](Self::read_log).
+    pub async fn start_unread(database: &Database, environment: &[(&str, &str)]) -> Self {
+        let child = Self::spawn(database.url(), database, environment);
+        let (gate, opened) = mpsc::channel();
+        let mut replica = Self::attach_gated(child, Some(opened)).await;
+        replica.gate = Some(gate);
+        replica.wait_for_health("", ServingStatus::Serving).await;
+        replica
+    }
+
+    /// Reads the rest of the log.
+    pub fn read_log(&mut self) {
+        self.gate = None;
+    }
+
+    async fn attach(child: Child) -> Self {
+        Self::attach_gated(child, None).await
+    }
+
+    async fn attach_gated(mut child: Child, gate: Option<mpsc::Receiver<()>>) -> Self {
         let (sender, log) = watch::channel(Vec::new());
         let stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
         thread::spawn(move || {
             for line in stdout.lines() {
                 let Ok(line) = line else { return };
+                let is_address = line.contains("address");
                 sender.send_modify(|lines| lines.push(line));
+                if let Some(gate) = gate.as_ref().filter(|_| is_address) {
+                    // An error: the gate is open.
+                    let _ = gate.recv();
+                }
             }
         });
         let mut replica = Self {
             child,
             address: SocketAddr::from(([0; 4], 0)),
             log,
+            gate: None,
         };
         let first = replica.wait_for_line("address").await;
         // Everywhere is on loopback, too.
@@ -281,6 +310,14 @@ impl Replica {
     pub async fn stop(self) -> (ExitStatus, String) {
         self.signal("TERM");
         self.end().await
+    }
+
+    /// Sends SIGTERM and waits for the end, without reading the log.
+    pub async fn stop_unread(mut self) -> ExitStatus {
+        self.signal("TERM");
+        tokio::task::spawn_blocking(move || self.child.wait().expect("it is our child"))
+            .await
+            .expect("it does not panic")
     }
 
     /// Waits for the end and returns it with the whole log.

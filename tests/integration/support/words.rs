@@ -54,3 +54,19 @@ pub fn asked<Number: FromStr>(variable: &str) -> Option<Number> {
     let number = asked.parse().ok();
     Some(number.unwrap_or_else(|| panic!("{variable} is no number: {asked}")))
 }
+
+/// Number of audit lines of an event with a cause that were written, or aggregated into a
+/// summary.
+pub fn audited(log: &str, event: &str, cause: &str) -> u64 {
+    let lines = log.lines().filter(|line| {
+        line.contains("[OTP AUDIT]") && line.contains(event) && line.contains(cause)
+    });
+    let count = |line: &str| {
+        let (_, rest) = line
+            .split_once("repeats=")
+            .or_else(|| line.split_once("\"repeats\":"))?;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    lines.map(|line| count(line).unwrap_or(1)).sum()
+}

@@ -1,0 +1,297 @@
+//! Bounded queue of log lines, with a thread that writes them: no request waits for the
+//! file, pipe or terminal at the other end.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Write as _},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::log_targets::CHANGE;
+
+/// Maximum size of the lines that wait: about a second of a busy server.
+const CAPACITY: usize = 4 * 1024 * 1024;
+/// Part of it that ordinary lines may fill. The rest is for the important ones.
+const ORDINARY_CAPACITY: usize = CAPACITY / 4 * 3;
+/// Size of the lines that are written at once; a pipe of Linux holds as much.
+const CHUNK: usize = 64 * 1024;
+/// Pause before a descriptor is tried again that is non-blocking and full.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
+
+/// Lines that wait for one file.
+#[derive(Debug)]
+pub(super) struct LineQueue {
+    /// Name of the file in metrics and reports.
+    sink: &'static str,
+    state: Mutex<State>,
+    /// Signals that the idle writer has something to do.
+    filled: Condvar,
+    /// Signals that everything has been written.
+    drained: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    /// Size of the lines among `entries`.
+    bytes: usize,
+    /// Whether the writer has written everything and waits.
+    is_idle: bool,
+    /// Lines dropped since that was last reported.
+    unreported: u64,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Vec<u8>),
+    /// The file of all later lines.
+    File(File),
+}
+
+/// The next work of the writer.
+enum Work {
+    /// Whole lines, with their number.
+    Lines(Vec<u8>, u64),
+    File(File),
+}
+
+impl LineQueue {
+    /// Starts a queue whose lines are written to `file`, or to `fallback` if `file` does
+    /// not take them.
+    ///
+    /// # Errors
+    /// The error of the system if it has no thread for it.
+    pub fn start(
+        sink: &'static str,
+        mut file: File,
+        fallback: Option<Arc<Self>>,
+    ) -> io::Result<Arc<Self>> {
+        let queue = Arc::new(Self {
+            sink,
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            dropped: AtomicU64::new(0),
+        });
+        let writer = Arc::clone(&queue);
+        // One line at a time if a part of them may have to go elsewhere.
+        let chunk = if fallback.is_some() { 1 } else { CHUNK };
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || {
+                loop {
+                    match writer.next(chunk) {
+                        Work::File(other) => file = other,
+                        Work::Lines(lines, count) => match (write(&mut file, &lines), &fallback) {
+                            (Ok(()), _) => writer.report_dropped(),
+                            (Err(_), Some(fallback)) => fallback.push(&lines, true),
+                            (Err(_), None) => writer.note_dropped(&mut writer.lock(), count),
+                        },
+                    }
+                }
+            })?;
+        Ok(queue)
+    }
+
+    /// Appends a line; drops it if there is no room.
+    pub fn push(&self, line: &[u8], is_important: bool) {
+        let capacity = if is_important {
+            CAPACITY
+        } else {
+            ORDINARY_CAPACITY
+        };
+        let mut state = self.lock();
+        if state.bytes + line.len() > capacity {
+            self.note_dropped(&mut state, 1);
+            return;
+        }
+        state.bytes += line.len();
+        self.append(state, Entry::Line(line.to_vec()));
+    }
+
+    /// Has all later lines written to `file`.
+    pub fn replace_file(&self, file: File) {
+        self.append(self.lock(), Entry::File(file));
+    }
+
+    /// Number of lines that were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every line is written, for `limit` at most.
+    pub fn wait_until_drained(&self, limit: Duration) {
+        let is_busy = |state: &mut State| !(state.is_idle && state.entries.is_empty());
+        // What is not written by then is lost, and the process ends all the same.
+        drop(self.drained.wait_timeout_while(self.lock(), limit, is_busy));
+    }
+
+    fn append(&self, mut state: MutexGuard<'_, State>, entry: Entry) {
+        state.entries.push_back(entry);
+        if std::mem::take(&mut state.is_idle) {
+            self.filled.notify_one();
+        }
+    }
+
+    fn note_dropped(&self, state: &mut State, count: u64) {
+        state.unreported += count;
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Waits for something to do, and takes about `chunk` bytes of it.
+    fn next(&self, chunk: usize) -> Work {
+        let mut state = self.lock();
+        while state.entries.is_empty() {
+            state.is_idle = true;
+            self.drained.notify_all();
+            let woken = self.filled.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_idle = false;
+        let (mut lines, mut count) = (Vec::new(), 0);
+        while lines.len() < chunk {
+            match state.entries.pop_front() {
+                Some(Entry::Line(line)) => {
+                    state.bytes -= line.len();
+                    lines.extend_from_slice(&line);
+                    count += 1;
+                }
+                Some(Entry::File(file)) if count == 0 => return Work::File(file),
+                Some(file) => {
+                    state.entries.push_front(file);
+                    break;
+                }
+                None => break,
+            }
+        }
+        Work::Lines(lines, count)
+    }
+
+    /// Writes one line for all that were dropped, once there is room again.
+    fn report_dropped(&self) {
+        let mut state = self.lock();
+        if state.unreported == 0 || state.bytes > CAPACITY / 2 {
+            return;
+        }
+        let dropped = std::mem::take(&mut state.unreported);
+        // The line comes back as one of this queue.
+        drop(state);
+        tracing::warn!(target: CHANGE, sink = self.sink, dropped, "[OTP] Log lines dropped");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No step of a change panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes all of `lines`.
+fn write(file: &mut File, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        match file.write(lines) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => lines = &lines[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Whoever shares the descriptor may have made it non-blocking.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_DELAY),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::{BufRead as _, BufReader, Read as _},
+        os::fd::OwnedFd,
+    };
+
+    use super::*;
+
+    const LINE: &[u8] = &[b'x'; 1_024];
+    const NO_LIMIT: Duration = Duration::from_mins(1);
+
+    fn pipe() -> (io::PipeReader, File) {
+        let (reader, writer) = io::pipe().unwrap();
+        (reader, File::from(OwnedFd::from(writer)))
+    }
+
+    #[test]
+    fn unread_pipe_bounds_memory_and_drops_ordinary_lines_first() {
+        let (mut reader, writer) = pipe();
+        let queue = LineQueue::start("test", writer, None).unwrap();
+        let count = 2 * CAPACITY / LINE.len();
+        for _ in 0..count {
+            queue.push(LINE, false);
+        }
+        assert!(queue.lock().bytes <= ORDINARY_CAPACITY);
+        let dropped = queue.dropped();
+        assert!(dropped > 0);
+        // There is still room for important lines, though not without bound.
+        queue.push(LINE, true);
+        assert_eq!(queue.dropped(), dropped);
+        for _ in 0..count {
+            queue.push(LINE, true);
+        }
+        assert!(queue.lock().bytes <= CAPACITY);
+        let dropped = queue.dropped();
+        queue.wait_until_drained(Duration::ZERO);
+
+        // A reader that comes back gets every line that was kept.
+        let kept = (2 * count + 1) * LINE.len() - usize::try_from(dropped).unwrap() * LINE.len();
+        reader.read_exact(&mut vec![0; kept]).unwrap();
+        queue.wait_until_drained(NO_LIMIT);
+        let state = queue.lock();
+        assert_eq!((state.bytes, state.unreported), (0, 0));
+    }
+
+    #[test]
+    fn lines_before_a_replacement_go_to_the_old_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let create = |name: &str| File::create(directory.path().join(name)).unwrap();
+        let (old, new) = (create("old"), create("new"));
+        let queue = LineQueue::start("test", old, None).unwrap();
+        queue.push(b"one\n", false);
+        queue.push(b"two\n", false);
+        queue.replace_file(new);
+        queue.push(b"three\n", false);
+        queue.wait_until_drained(NO_LIMIT);
+        let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!((&*read("old"), &*read("new")), ("one\ntwo\n", "three\n"));
+    }
+
+    #[test]
+    fn lines_that_a_file_refuses_go_to_the_fallback() {
+        let (reader, writer) = pipe();
+        let fallback = LineQueue::start("test", writer, None).unwrap();
+        // Opened for reading alone.
+        let refusing = File::open("/dev/null").unwrap();
+        let queue = LineQueue::start("test", refusing, Some(Arc::clone(&fallback))).unwrap();
+        queue.push(b"one\n", true);
+        queue.push(b"two\n", true);
+        let mut lines = BufReader::new(reader).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "one");
+        assert_eq!(lines.next().unwrap().unwrap(), "two");
+        assert_eq!((queue.dropped(), fallback.dropped()), (0, 0));
+    }
+
+    #[test]
+    fn lines_that_no_file_takes_are_counted_and_hold_up_nothing() {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let queue = LineQueue::start("test", writer, None).unwrap();
+        queue.push(b"one\n", true);
+        queue.push(b"two\n", true);
+        queue.wait_until_drained(NO_LIMIT);
+        assert_eq!(queue.dropped(), 2);
+    }
+}

@@ -1,0 +1,229 @@
+//! Aggregation of the audit lines that strangers cause: the first of an address and cause
+//! is written at once, and a summary of the others at the end of its window.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{
+    Event,
+    field::{Field, Visit},
+};
+
+use crate::{connection::network, log_targets::AUDIT};
+
+/// Time in which lines of one address and cause are aggregated.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Maximum number of addresses and causes that are told apart in a window. All others of
+/// an event count as one.
+const MAX_ENTRIES: usize = 128;
+/// Maximum length of a cause; a part of it may be the stranger's words.
+const MAX_CAUSE: usize = 200;
+/// Stands for the addresses beyond [`MAX_ENTRIES`].
+const OTHERS: &str = "other addresses";
+
+/// Marker of audit lines, which a summary repeats in its own message alone.
+const MARK: &str = "[OTP AUDIT] ";
+
+/// Recent lines of strangers.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    entries: Mutex<HashMap<Subject, Window>>,
+    /// Signals that there is a first entry.
+    filled: Condvar,
+}
+
+/// Lines that are aggregated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Subject {
+    event: String,
+    /// Network of the stranger.
+    from: String,
+    /// The cause without its numbers, such as the time at which a certificate expired.
+    cause: String,
+}
+
+#[derive(Clone, Debug)]
+struct Window {
+    ends_at: Instant,
+    /// The cause of the first line.
+    cause: String,
+    /// Lines that were left out.
+    repeats: u64,
+}
+
+impl Strangers {
+    /// Returns whether a line is to be written; counts it otherwise.
+    pub fn admit(&self, event: &Event<'_>) -> bool {
+        let mut subject = Subject::default();
+        event.record(&mut subject);
+        self.admit_at(subject, Instant::now())
+    }
+
+    fn admit_at(&self, mut subject: Subject, now: Instant) -> bool {
+        let mut entries = self.lock();
+        let mut cause = subject.cause.clone();
+        subject
+            .cause
+            .retain(|character| !character.is_ascii_digit());
+        if entries.len() >= MAX_ENTRIES && !entries.contains_key(&subject) {
+            OTHERS.clone_into(&mut subject.from);
+            subject.cause.clear();
+            cause.clear();
+        }
+        if let Some(window) = entries.get_mut(&subject) {
+            window.repeats += 1;
+            return false;
+        }
+        let window = Window {
+            ends_at: now + WINDOW,
+            cause,
+            repeats: 0,
+        };
+        entries.insert(subject, window);
+        if entries.len() == 1 {
+            self.filled.notify_one();
+        }
+        true
+    }
+
+    /// Writes the summaries of windows as they end, for ever.
+    pub fn run(&self) {
+        loop {
+            let mut entries = self.lock();
+            let now = Instant::now();
+            let next = entries.values().map(|window| window.ends_at).min();
+            match next.map(|at| at.saturating_duration_since(now)) {
+                None => drop(self.filled.wait(entries)),
+                Some(Duration::ZERO) => {
+                    let ended = take(&mut entries, |window| window.ends_at <= now);
+                    drop(entries);
+                    summarize(ended);
+                }
+                Some(pause) => drop(self.filled.wait_timeout(entries, pause)),
+            }
+        }
+    }
+
+    /// Writes the summaries of all windows.
+    pub fn flush(&self) {
+        let all = take(&mut self.lock(), |_| true);
+        summarize(all);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Window>> {
+        // No step of a change panics.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes the windows that are `wanted`, and returns those with repeats.
+fn take(
+    entries: &mut HashMap<Subject, Window>,
+    wanted: impl Fn(&Window) -> bool,
+) -> Vec<(Subject, Window)> {
+    entries
+        .extract_if(|_, window| wanted(window))
+        .filter(|(_, window)| window.repeats > 0)
+        .collect()
+}
+
+fn summarize(windows: Vec<(Subject, Window)>) {
+    for (Subject { event, from, .. }, Window { cause, repeats, .. }) in windows {
+        tracing::warn!(target: AUDIT, %event, %from, %cause, repeats, "[OTP AUDIT] Repeated");
+    }
+}
+
+impl Visit for Subject {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = || format!("{value:?}");
+        match field.name() {
+            "message" => self.event = text().replacen(MARK, "", 1),
+            "from" => self.from = network_of(text()),
+            "cause" => self.cause = text().chars().take(MAX_CAUSE).collect(),
+            _ => {}
+        }
+    }
+}
+
+/// The network of an address, with or without a port.
+fn network_of(from: String) -> String {
+    let address = from
+        .parse()
+        .map(|address: SocketAddr| address.ip())
+        .or_else(|_| from.parse::<IpAddr>());
+    address.map_or(from, |address| network(address).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(from: &str) -> Subject {
+        Subject {
+            event: "Caller unknown".to_owned(),
+            from: network_of(from.to_owned()),
+            cause: "the bearer token is nobody's".to_owned(),
+        }
+    }
+
+    #[test]
+    fn lines_of_one_network_are_aggregated_until_their_window_ends() {
+        let strangers = Strangers::default();
+        let start = Instant::now();
+        let admit = |from: &str| strangers.admit_at(subject(from), start);
+        assert!(admit("192.0.2.1:1000"));
+        assert!(!admit("192.0.2.1:1001"));
+        assert!(!admit("192.0.2.1"));
+        assert!(admit("192.0.2.2:1000"));
+        assert!(admit("[2001:db8::1]:1000"));
+        assert!(!admit("[2001:db8::ffff:2]:1000"));
+        let because = |cause: &str| Subject {
+            cause: cause.to_owned(),
+            ..subject("192.0.2.1")
+        };
+        assert!(strangers.admit_at(because("expired at 1796000000"), start));
+        assert!(!strangers.admit_at(because("expired at 1796000001"), start));
+
+        let ended = |at| {
+            let mut ended = take(&mut strangers.lock(), |window| window.ends_at <= at);
+            ended.sort_by_key(|(subject, window)| (subject.from.clone(), window.repeats));
+            let ended = ended.into_iter();
+            ended
+                .map(|(subject, window)| (subject.from, window.repeats))
+                .collect::<Vec<_>>()
+        };
+        assert!(ended(start).is_empty());
+        let expected = [("192.0.2.1", 1), ("192.0.2.1", 2), ("2001:db8::", 1)];
+        let expected = expected.map(|(from, repeats)| (from.to_owned(), repeats));
+        assert_eq!(ended(start + WINDOW), expected);
+        assert!(strangers.lock().is_empty());
+        assert!(admit("192.0.2.1:1000"));
+    }
+
+    #[test]
+    fn any_number_of_addresses_is_bounded() {
+        let strangers = Strangers::default();
+        let start = Instant::now();
+        let count = 10_000;
+        let admitted = (0..count)
+            .filter(|number| {
+                let from = format!("10.0.{}.{}:1", number / 256, number % 256);
+                strangers.admit_at(subject(&from), start)
+            })
+            .count();
+        assert_eq!(admitted, MAX_ENTRIES + 1);
+        let windows = take(&mut strangers.lock(), |_| true);
+        let left_out = u64::try_from(count - admitted).unwrap();
+        let others: Vec<_> = windows
+            .iter()
+            .map(|(subject, window)| (&*subject.from, window.repeats))
+            .collect();
+        assert_eq!(others, [(OTHERS, left_out)]);
+    }
+}
