@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, hint::black_box, net::IpAddr, time::Duration};
 use criterion::{BatchSize, Criterion, Throughput};
 use otpd::{
     domain::{
-        Answer, CallerName, ChallengeFilter, ChallengeNonce, Channel, Code, Content, History,
-        LimitName, Memory, Message, MessageId, MessageRequest, MessageState, Policy, Purpose, Rate,
-        Recipient, Record, RecordKey, Region, RequestIdentity, Secret, SendRequest, SharedLimit,
-        Timestamp, TypedCode, VerifyRequest, send, verify,
+        Answer, CallerName, ChallengeFilter, ChallengeNonce, ChallengeState, Channel, Code,
+        Content, History, LimitName, Memory, Message, MessageId, MessageRequest, MessageState,
+        Policy, Purpose, Rate, Recipient, Record, RecordKey, Region, RequestIdentity, Secret,
+        SendRequest, SharedLimit, Timestamp, TypedCode, VerifyRequest, send, verify,
     },
     keys::{KeyRing, SystemRandom, system_random},
 };
@@ -205,39 +205,44 @@ fn codes(criterion: &mut Criterion) {
 fn keys(criterion: &mut Criterion) {
     let mut random = system_random();
     let ring = KeyRing::parse(&KeyRing::generate(&mut random)).expect("a new key ring is whole");
-    let world = World::new();
+    let mut world = World::new();
+    let (record, code) = world.send();
     criterion.bench_function("key of a record", |bencher| {
         bencher
             .iter(|| ring.record_key(&world.caller, black_box(&world.recipient), &world.purpose));
     });
     let key = ring.record_key(&world.caller, &world.recipient, &world.purpose);
-    let nonce = ChallengeNonce([5; 16]);
+    let nonce = record.challenge.nonce;
     let secret = Secret {
-        code: Code::from_digits("123456").expect("six digits are a code"),
+        code,
         recipient: world.recipient.clone(),
     };
     criterion.bench_function("seal a secret", |bencher| {
         bencher.iter(|| ring.seal(&key, &nonce, &secret, &mut random));
     });
-    let sealed = ring.seal(&key, &nonce, &secret, &mut random);
-    criterion.bench_function("open a secret", |bencher| {
-        bencher.iter(|| ring.open(&key, &nonce, black_box(&sealed)));
+    let sealed = record
+        .map_secret(|secret| ChallengeState::Live(ring.seal(&key, &nonce, &secret, &mut random)));
+    criterion.bench_function("open a record", |bencher| {
+        bencher.iter_batched(
+            || sealed.clone(),
+            |record| ring.open_record(&key, record),
+            BatchSize::SmallInput,
+        );
     });
-    contents(criterion, &ring, key, nonce, &secret);
+    contents(criterion, &ring, &world, key, &secret);
 }
 
 fn contents(
     criterion: &mut Criterion,
     ring: &KeyRing,
+    world: &World,
     key: RecordKey,
-    nonce: ChallengeNonce,
     secret: &Secret,
 ) {
-    let id = MessageId([7; 16]);
     let mut random = system_random();
     let message = Message {
-        id,
-        challenge: nonce,
+        id: MessageId([7; 16]),
+        challenge: ChallengeNonce([5; 16]),
         channel: Channel::Sms,
         predecessors: 0,
         state: MessageState::Sending(Content {
@@ -261,10 +266,13 @@ fn contents(
             BatchSize::SmallInput,
         );
     });
-    let sealed = ring.seal_message(&key, message.clone(), &mut random);
-    let sealed = sealed.content().expect("the message is not final");
-    criterion.bench_function("open a content", |bencher| {
-        bencher.iter(|| ring.open_content(&key, &nonce, &id, black_box(sealed)));
+    let sealed = ring.seal_message(&key, message, &mut random);
+    criterion.bench_function("open a message", |bencher| {
+        bencher.iter_batched(
+            || sealed.clone(),
+            |message| ring.open_message(&key, &world.caller, &world.purpose, message),
+            BatchSize::SmallInput,
+        );
     });
 }
 

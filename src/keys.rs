@@ -4,6 +4,7 @@
 //! shows none of them. *Sealing keys* encrypt what a live challenge keeps; the first
 //! one seals, all of them open, so that they can be rotated.
 
+mod content;
 mod sealing;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use hmac::{Hmac, Mac as _};
 use rand::{Rng, rngs::SysRng};
 use sha2::{Digest as _, Sha256};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+pub use sealing::OpenError;
 
 use crate::domain::{
     CallerName, LimitKey, LimitName, Purpose, Recipient, RecordKey, RequestIdentity,

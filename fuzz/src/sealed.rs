@@ -7,10 +7,11 @@ use std::{
 
 use otpd::{
     domain::{
-        ChallengeNonce, Channel, Code, Content, History, Message, MessageId, MessageState,
-        Recipient, RecordKey, Secret, Timestamp,
+        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Content, Failures,
+        History, Memory, Message, MessageId, MessageState, Purpose, Recipient, Record, RecordKey,
+        Secret, SendLimits, Timestamp,
     },
-    keys::KeyRing,
+    keys::{KeyRing, OpenError},
     store::Sealed,
 };
 
@@ -24,59 +25,128 @@ static RINGS: LazyLock<[KeyRing; 2]> = LazyLock::new(|| {
     })
 });
 
-/// What otpd sealed opens to the same, in its place alone; whatever else there is, changed
-/// bytes of it too, does not open.
+/// What otpd sealed opens to the same, in its place alone and for its owner alone;
+/// whatever else there is, changed bytes of it too, does not open.
 pub fn sealed(data: &[u8]) {
     let [ring, other_ring] = &*RINGS;
     let mut input = Bytes(data);
-    let key = RecordKey(input.array());
     let challenge = ChallengeNonce(input.array());
     let id = MessageId(input.array());
+    let channel = Channel::ALL[usize::from(input.byte()) % Channel::ALL.len()];
     let change = (input.number(), input.byte());
-
+    let owner = Owner {
+        caller: CallerName::new(input.text()),
+        purpose: Purpose::parse(&input.text()).unwrap_or_default(),
+    };
     let made_up = Sealed(input.0.to_vec());
-    assert!(ring.open(&key, &challenge, &made_up).is_none());
-    assert!(ring.open_content(&key, &challenge, &id, &made_up).is_none());
-
     let (secret, content) = contents(&mut input);
+    let key = ring.record_key(&owner.caller, &content.recipient, &owner.purpose);
+
     let mut draws = Draws(change.0);
     let sealed = ring.seal(&key, &challenge, &secret, &mut draws);
-    let opened = ring
-        .open(&key, &challenge, &sealed)
-        .expect("it was just sealed");
+    let opened = open_record(ring, &key, &owner, challenge, sealed.clone());
+    let ChallengeState::Live(opened) = opened.expect("it was just sealed").challenge.state else {
+        unreachable!("a live record stays one")
+    };
     assert!(opened.code.same_as(&secret.code));
     assert_eq!(opened.recipient, secret.recipient);
-    let message = ring.seal_message(&key, message(id, challenge, content.clone()), &mut draws);
-    let MessageState::Queued(sealed_content) = message.state else {
-        unreachable!("sealing leaves the state as it is")
+    let plain = message(id, challenge, channel, content.clone());
+    let stored = ring.seal_message(&key, plain, &mut draws);
+    let sealed_content = stored.content().expect("it waits").clone();
+    let open = |ring: &KeyRing, key, owner: &Owner, message| {
+        ring.open_message(key, &owner.caller, &owner.purpose, message)
     };
-    let opened = ring.open_content(&key, &challenge, &id, &sealed_content);
-    is_same(&opened.expect("it was just sealed"), &content);
+    let opened = open(ring, &key, &owner, stored.clone()).expect("it was just sealed");
+    is_same(opened.content().expect("it waits"), &content);
 
-    // Another key, another place, and the place of the other kind of thing.
-    let (foreign_key, foreign_challenge) = (changed(&key.0, change), changed(&challenge.0, change));
-    let foreign_key = RecordKey(foreign_key.try_into().expect("it has the same length"));
-    let foreign_challenge = ChallengeNonce(foreign_challenge.try_into().expect("and this"));
-    let foreign_id = MessageId(changed(&id.0, change).try_into().expect("and this"));
-    assert!(other_ring.open(&key, &challenge, &sealed).is_none());
-    assert!(ring.open(&foreign_key, &challenge, &sealed).is_none());
-    assert!(ring.open(&key, &foreign_challenge, &sealed).is_none());
-    assert!(ring.open(&key, &challenge, &sealed_content).is_none());
-    let opens =
-        |key, challenge, id, content| ring.open_content(key, challenge, id, content).is_some();
-    assert!(!opens(&foreign_key, &challenge, &id, &sealed_content));
-    assert!(!opens(&key, &foreign_challenge, &id, &sealed_content));
-    assert!(!opens(&key, &challenge, &foreign_id, &sealed_content));
-    assert!(!opens(&key, &challenge, &id, &sealed));
+    // Another ring, another place, another owner, and the place of the other kind of thing.
+    let foreign_key = RecordKey(changed_array(key.0, change));
+    let foreign_challenge = ChallengeNonce(changed_array(challenge.0, change));
+    let foreign_owner = Owner {
+        caller: CallerName::new(format!("{}2", owner.caller.as_str())),
+        ..owner.clone()
+    };
+    for (ring, key, owner, challenge, sealed) in [
+        (other_ring, &key, &owner, challenge, &sealed),
+        (ring, &foreign_key, &owner, challenge, &sealed),
+        (ring, &key, &foreign_owner, challenge, &sealed),
+        (ring, &key, &owner, foreign_challenge, &sealed),
+        (ring, &key, &owner, challenge, &sealed_content),
+        (ring, &key, &owner, challenge, &made_up),
+    ] {
+        let opened = open_record(ring, key, owner, challenge, sealed.clone());
+        assert!(opened.is_err(), "{opened:?}");
+    }
+    let with = |sealed| Message {
+        state: MessageState::Queued(sealed),
+        ..stored.clone()
+    };
+    let foreign_channel = Channel::ALL[(channel as usize + 1) % Channel::ALL.len()];
+    let moved = |challenge, id, channel| Message {
+        challenge,
+        id,
+        channel,
+        ..stored.clone()
+    };
+    let foreign_id = MessageId(changed_array(id.0, change));
+    for (ring, key, owner, message) in [
+        (other_ring, &key, &owner, stored.clone()),
+        (ring, &foreign_key, &owner, stored.clone()),
+        (ring, &key, &foreign_owner, stored.clone()),
+        (ring, &key, &owner, moved(foreign_challenge, id, channel)),
+        (ring, &key, &owner, moved(challenge, foreign_id, channel)),
+        (ring, &key, &owner, moved(challenge, id, foreign_channel)),
+        (ring, &key, &owner, with(sealed.clone())),
+        (ring, &key, &owner, with(made_up.clone())),
+    ] {
+        assert!(open(ring, key, owner, message).is_err());
+    }
 
     // Other bytes, and fewer.
     let bad = Sealed(changed(&sealed.0, change));
-    assert!(ring.open(&key, &challenge, &bad).is_none());
+    assert!(open_record(ring, &key, &owner, challenge, bad).is_err());
     let bad = Sealed(changed(&sealed_content.0, change));
-    assert!(!opens(&key, &challenge, &id, &bad));
+    assert!(open(ring, &key, &owner, with(bad)).is_err());
     let shorter = position(change.0, sealed_content.0.len());
     let bad = Sealed(sealed_content.0[..shorter].to_vec());
-    assert!(!opens(&key, &challenge, &id, &bad));
+    assert!(open(ring, &key, &owner, with(bad)).is_err());
+}
+
+/// Caller and purpose of a record.
+#[derive(Clone)]
+struct Owner {
+    caller: CallerName,
+    purpose: Purpose,
+}
+
+/// Opens a live record that holds these bytes.
+fn open_record(
+    ring: &KeyRing,
+    key: &RecordKey,
+    owner: &Owner,
+    nonce: ChallengeNonce,
+    sealed: Sealed,
+) -> Result<Record, OpenError> {
+    let now = Timestamp::from_milliseconds(0);
+    let record = Record {
+        caller: owner.caller.clone(),
+        purpose: owner.purpose.clone(),
+        challenge: Challenge {
+            nonce,
+            state: ChallengeState::Live(sealed),
+            channel: Channel::Sms,
+            created_at: now,
+            expires_at: now,
+            attempts: 0,
+            sends: 0,
+        },
+        sent_at: now,
+        failures: Failures::NONE,
+        send_limits: SendLimits::default(),
+        memory: Memory::default(),
+        written_at: now,
+    };
+    ring.open_record(key, record)
 }
 
 /// A secret and a content, of any texts.
@@ -108,12 +178,17 @@ fn contents(input: &mut Bytes<'_>) -> (Secret, Content) {
     (secret, content)
 }
 
-fn message(id: MessageId, challenge: ChallengeNonce, content: Content) -> Message {
+fn message(
+    id: MessageId,
+    challenge: ChallengeNonce,
+    channel: Channel,
+    content: Content,
+) -> Message {
     let now = Timestamp::from_milliseconds(0);
     Message {
         id,
         challenge,
-        channel: Channel::Sms,
+        channel,
         predecessors: 0,
         state: MessageState::Queued(content),
         provider: String::new(),
@@ -139,6 +214,12 @@ fn changed(bytes: &[u8], (place, bits): (u64, u8)) -> Vec<u8> {
     let place = position(place, bytes.len());
     bytes[place] ^= bits.max(1);
     bytes
+}
+
+/// The bytes with one of them changed.
+fn changed_array<const LENGTH: usize>(bytes: [u8; LENGTH], change: (u64, u8)) -> [u8; LENGTH] {
+    let changed = changed(&bytes, change);
+    changed.try_into().expect("it has the same length")
 }
 
 /// A place below `length`, which is not 0.

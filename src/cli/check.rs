@@ -9,7 +9,7 @@ use crate::{
     delivery::Delivery,
     domain::{
         CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Failures, Memory,
-        Purpose, Recipient, Record, RecordKey, Secret, SendLimits, Timestamp,
+        MessageId, Purpose, Recipient, Record, Secret, SendLimits, Timestamp,
     },
     keys::{KeyRing, system_random},
     store::{Changes, RecordChange, RecordStore as _, Store, StoreError, Version},
@@ -97,12 +97,8 @@ async fn try_store(store: &Store, keys: &KeyRing) -> Result<(), StoreError> {
     store.write(&changes).await?;
     let snapshot = store.load(&[trial.key], &[]).await?;
     let read = snapshot.records.get(&trial.key);
-    let opens = read.is_some_and(|read| match &read.record.challenge.state {
-        ChallengeState::Live(sealed) => keys
-            .open(&trial.key, &read.record.challenge.nonce, sealed)
-            .is_some(),
-        _ => false,
-    });
+    let opened = read.map(|read| keys.open_record(&trial.key, read.record.clone()));
+    let opens = matches!(opened, Some(Ok(_)));
     if !opens {
         let problem = "a record that was written could not be read";
         return Err(StoreError::Corrupt(problem.to_owned()));
@@ -117,16 +113,19 @@ async fn try_store(store: &Store, keys: &KeyRing) -> Result<(), StoreError> {
     Err(StoreError::Corrupt(problem.to_owned()))
 }
 
-/// A record that no request can be about, and that may be swept at once.
+/// A record that no request can be about, and that may be swept at once. Its recipient
+/// is random, so that no two checks share a record.
 fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
     let random = &mut system_random();
-    let mut key = RecordKey([0; 32]);
+    let (caller, purpose) = (CallerName::new("otpd-check"), Purpose::default());
+    let mailbox = MessageId::generate(random);
+    let recipient = Recipient::from_canonical(format!("{mailbox}@check.invalid"));
+    let key = keys.record_key(&caller, &recipient, &purpose);
     let mut nonce = ChallengeNonce([0; 16]);
-    rand::Rng::fill_bytes(random, &mut key.0);
     rand::Rng::fill_bytes(random, &mut nonce.0);
     let secret = Secret {
         code: Code::generate(6, random),
-        recipient: Recipient::from_canonical("nobody@check.invalid".to_owned()),
+        recipient,
     };
     RecordChange {
         key,
@@ -135,8 +134,8 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
         removable_at: now,
         limits: Vec::new(),
         record: Record {
-            caller: CallerName::new("otpd-check"),
-            purpose: Purpose::default(),
+            caller,
+            purpose,
             challenge: Challenge {
                 nonce,
                 state: ChallengeState::Live(keys.seal(&key, &nonce, &secret, random)),

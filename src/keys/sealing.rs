@@ -1,7 +1,5 @@
 //! Sealing: what is kept secret is encrypted, and bound to its place.
 
-use std::{collections::BTreeMap, convert::Infallible, net::IpAddr};
-
 use chacha20poly1305::{
     XNonce,
     aead::{Aead as _, Payload},
@@ -11,20 +9,26 @@ use zeroize::Zeroizing;
 
 use super::KeyRing;
 use crate::{
-    domain::{ChallengeNonce, Code, Content, Message, MessageId, Recipient, RecordKey, Secret},
+    domain::{
+        CallerName, ChallengeNonce, ChallengeState, Code, Purpose, Recipient, Record, RecordKey,
+        Secret,
+    },
     store::Sealed,
 };
 
 const NONCE_BYTES: usize = 24;
 
-/// What a message's content is as bytes. The order of the fields is what a store holds.
-type StoredContent<'a> = (
-    &'a str,
-    &'a str,
-    &'a str,
-    BTreeMap<String, String>,
-    Option<IpAddr>,
-);
+/// Reason why a stored secret is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No key of the ring opens it: its key is missing, or the bytes were changed.
+    #[error("no sealing key of the key ring opens it")]
+    Unreadable,
+    /// It opens, and its row's caller, purpose or channel is not the one it was sealed
+    /// for. Only a writer other than otpd can cause this.
+    #[error("its row was changed by a writer other than otpd")]
+    Altered,
+}
 
 impl KeyRing {
     /// Seals a secret into its place: it opens for this record and challenge alone.
@@ -42,9 +46,56 @@ impl KeyRing {
         self.seal_bytes(plain.as_bytes(), &place, random)
     }
 
+    /// Opens the secret of a loaded record. The caller and the purpose of the row are
+    /// checked against the record's key, which is a MAC of both and the recipient.
+    ///
+    /// # Errors
+    /// Reason why the secret must not be used.
+    pub fn open_record(
+        &self,
+        key: &RecordKey,
+        record: Record<Sealed>,
+    ) -> Result<Record, OpenError> {
+        let (caller, purpose) = (record.caller.clone(), record.purpose.clone());
+        let nonce = record.challenge.nonce;
+        let mut result = Ok(());
+        let record = record.map_secret(|sealed| {
+            let opened = self
+                .open(key, &nonce, &sealed)
+                .ok_or(OpenError::Unreadable)
+                .and_then(|secret| {
+                    self.check_owner(key, &caller, &secret.recipient, &purpose)?;
+                    Ok(secret)
+                });
+            match opened {
+                Ok(secret) => ChallengeState::Live(secret),
+                Err(error) => {
+                    result = Err(error);
+                    ChallengeState::Cancelled
+                }
+            }
+        });
+        result.map(|()| record)
+    }
+
+    /// Compares `key` with the blind index of (caller, recipient, purpose).
+    pub(super) fn check_owner(
+        &self,
+        key: &RecordKey,
+        caller: &CallerName,
+        recipient: &Recipient,
+        purpose: &Purpose,
+    ) -> Result<(), OpenError> {
+        if self.record_key(caller, recipient, purpose) == *key {
+            Ok(())
+        } else {
+            Err(OpenError::Altered)
+        }
+    }
+
     /// Opens what [`seal`](Self::seal) made for this record and challenge; `None`
     /// where its key is gone, or it was made for another place or tampered with.
-    pub fn open(
+    pub(super) fn open(
         &self,
         key: &RecordKey,
         challenge: &ChallengeNonce,
@@ -59,57 +110,7 @@ impl KeyRing {
         })
     }
 
-    /// Seals what a message is made of: it opens for this message of this challenge
-    /// alone.
-    fn seal_content(
-        &self,
-        key: &RecordKey,
-        challenge: &ChallengeNonce,
-        id: &MessageId,
-        content: &Content,
-        random: &mut impl Rng,
-    ) -> Sealed {
-        let place = [key.0.as_slice(), &challenge.0, &id.0].concat();
-        self.seal_bytes(&written(content), &place, random)
-    }
-
-    /// A message of the record of `key` as it is to be stored.
-    pub fn seal_message(
-        &self,
-        key: &RecordKey,
-        message: Message,
-        random: &mut impl Rng,
-    ) -> Message<Sealed> {
-        let (challenge, id) = (message.challenge, message.id);
-        let Ok(sealed) = message.try_map(|content| {
-            Ok::<_, Infallible>(self.seal_content(key, &challenge, &id, &content, random))
-        });
-        sealed
-    }
-
-    /// Opens what [`seal_message`](Self::seal_message) made of this message; `None`
-    /// where its key is gone, or it was made for another place or tampered with.
-    pub fn open_content(
-        &self,
-        key: &RecordKey,
-        challenge: &ChallengeNonce,
-        id: &MessageId,
-        sealed: &Sealed,
-    ) -> Option<Content> {
-        let place = [key.0.as_slice(), &challenge.0, &id.0].concat();
-        let plain = self.open_bytes(sealed, &place)?;
-        let (recipient, code, locale, variables, client_ip): StoredContent<'_> =
-            postcard::from_bytes(&plain).ok()?;
-        Some(Content {
-            recipient: Recipient::from_canonical(recipient.to_owned()),
-            code: Code::from_digits(code)?,
-            locale: locale.to_owned(),
-            variables,
-            client_ip,
-        })
-    }
-
-    fn seal_bytes(&self, plain: &[u8], place: &[u8], random: &mut impl Rng) -> Sealed {
+    pub(super) fn seal_bytes(&self, plain: &[u8], place: &[u8], random: &mut impl Rng) -> Sealed {
         let primary = self
             .sealing
             .first()
@@ -131,7 +132,7 @@ impl KeyRing {
         Sealed(sealed)
     }
 
-    fn open_bytes(&self, sealed: &Sealed, place: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn open_bytes(&self, sealed: &Sealed, place: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (&id, rest) = sealed.0.split_first()?;
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
         let sealing = self.sealing.iter().find(|sealing| sealing.id == id)?;
@@ -145,46 +146,6 @@ impl KeyRing {
             .ok()?;
         Some(Zeroizing::new(plain))
     }
-}
-
-/// A content as bytes, a [`StoredContent`].
-fn written(content: &Content) -> Zeroizing<Vec<u8>> {
-    let Content {
-        recipient,
-        code,
-        locale,
-        variables,
-        client_ip,
-    } = content;
-    let stored = (
-        recipient.as_str(),
-        code.expose(),
-        locale,
-        variables,
-        client_ip,
-    );
-    // What a buffer that grows leaves behind would not be overwritten.
-    let room = Vec::with_capacity(most_bytes(content));
-    Zeroizing::new(postcard::to_extend(&stored, room).expect("a vector takes any number of bytes"))
-}
-
-/// At least as many bytes as [`written`] takes.
-fn most_bytes(content: &Content) -> usize {
-    /// A length of at most 64 bits, seven of them a byte.
-    const LENGTH: usize = 10;
-    /// Whether there is an address, of which kind, and the longer kind.
-    const ADDRESS: usize = 1 + LENGTH + 16;
-    let text = |text: &str| LENGTH + text.len();
-    let variables = content.variables.iter();
-    let variables: usize = variables
-        .map(|(name, value)| text(name) + text(value))
-        .sum();
-    text(content.recipient.as_str())
-        + text(content.code.expose())
-        + text(&content.locale)
-        + LENGTH
-        + variables
-        + ADDRESS
 }
 
 #[cfg(test)]
@@ -256,49 +217,5 @@ mod tests {
         assert!(old_removed.open(&KEY, &CHALLENGE, &after).is_some());
         assert!(old_removed.open(&KEY, &CHALLENGE, &before).is_none());
         assert_eq!(old_removed.fingerprint(), made_primary.fingerprint());
-    }
-
-    #[test]
-    fn a_content_is_written_into_room_that_is_large_enough() {
-        let variable = |index: usize| (format!("v{index}"), "\u{44f}".repeat(index));
-        for count in [0, 1, 32, 400] {
-            let content = Content {
-                recipient: Recipient::from_canonical("ann@example.com".to_owned()),
-                code: Code::from_digits("0123456789").unwrap(),
-                locale: "zh-Hant-TW".to_owned(),
-                variables: (0..count).map(variable).collect(),
-                client_ip: Some([0xffff; 8].into()),
-            };
-            let room = most_bytes(&content);
-            assert_eq!(written(&content).capacity(), room, "{count}");
-        }
-    }
-
-    #[test]
-    fn a_content_opens_for_its_own_message_only() {
-        let ring = ring();
-        let id = MessageId([3; 16]);
-        let content = Content {
-            recipient: Recipient::from_canonical("ann@example.com".to_owned()),
-            code: Code::from_digits("0123").unwrap(),
-            locale: "ru".to_owned(),
-            variables: BTreeMap::from([("name".to_owned(), "Анна".to_owned())]),
-            client_ip: Some([203, 0, 113, 7].into()),
-        };
-        let sealed = ring.seal_content(&KEY, &CHALLENGE, &id, &content, &mut system_random());
-        let opened = ring.open_content(&KEY, &CHALLENGE, &id, &sealed).unwrap();
-        assert_eq!(opened.recipient, content.recipient);
-        assert_eq!(opened.code.expose(), "0123");
-        assert_eq!(opened.locale, "ru");
-        assert_eq!(opened.variables, content.variables);
-        assert_eq!(opened.client_ip, content.client_ip);
-
-        let other = MessageId([4; 16]);
-        assert!(
-            ring.open_content(&KEY, &CHALLENGE, &other, &sealed)
-                .is_none()
-        );
-        // Nor does a record's secret open as a message's content, or the other way.
-        assert!(ring.open(&KEY, &CHALLENGE, &sealed).is_none());
     }
 }

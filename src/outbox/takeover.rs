@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 
 use super::{InHand, LEASE_MARGIN, MOST_TAKEN_OVER, Outbox, OutboxOptions, Tools};
 use crate::{
-    domain::{Message, Then, Timestamp},
-    keys::system_random,
+    domain::{Then, Timestamp},
+    keys::{OpenError, system_random},
+    log_targets::AUDIT,
     metrics::Ended,
     store::{
         MessageChange, StoreError, Version, VersionedMessage,
@@ -157,14 +158,21 @@ fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<(InHand, T
     if !record.has_live(due.message.challenge, policy, now) {
         return None;
     }
-    let message = due.message.clone().try_map(|sealed| {
-        let Message { challenge, id, .. } = &due.message;
-        tools
-            .keys
-            .open_content(&due.key, challenge, id, &sealed)
-            .ok_or(())
-    });
-    let message = message.ok()?;
+    let message = due.message.clone();
+    let opened = tools
+        .keys
+        .open_message(&due.key, &record.caller, &record.purpose, message);
+    if opened.as_ref().err() == Some(&OpenError::Altered) {
+        tracing::error!(
+            target: AUDIT,
+            message_id = %due.message.id,
+            caller = %record.caller,
+            purpose = %record.purpose,
+            channel = %due.message.channel,
+            "[OTP AUDIT] Message dropped: it was altered in the database"
+        );
+    }
+    let message = opened.ok()?;
     let mut in_hand = InHand {
         key: due.key,
         caller: record.caller.clone(),

@@ -9,10 +9,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{OtpService, ServiceError};
 use crate::{
     domain::{
-        Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Rate, Record, RecordKey,
-        SharedLimit, Timestamp,
+        Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Purpose, Rate, Record,
+        RecordKey, SharedLimit, Timestamp,
     },
-    keys::{KeyRing, SystemRandom, system_random},
+    keys::{KeyRing, OpenError, SystemRandom, system_random},
+    log_targets::AUDIT,
     store::{
         Clock, MessageChange, Sealed, Version,
         batcher::{Asked, BatchError, Batcher, Change, Job, Loss, View},
@@ -33,6 +34,8 @@ pub(super) struct Matter {
     pub caller: Arc<Caller>,
     /// Which.
     pub key: RecordKey,
+    /// Purpose that `key` was computed for; `None` if a challenge id gave the key.
+    pub purpose: Option<Purpose>,
     /// What it is under.
     pub limits: Vec<Limit>,
     /// Until when an answer is of use.
@@ -70,6 +73,7 @@ impl OtpService {
             keys: Arc::clone(&self.keys),
             _running: self.running.token(),
             caller: matter.caller,
+            purpose: matter.purpose,
             deadline: matter.deadline,
             records: [matter.key],
             limits,
@@ -93,6 +97,7 @@ struct Case<Rule, Then, Answer> {
     /// It runs until it has ended, whether or not its caller is still there.
     _running: TaskTrackerToken,
     caller: Arc<Caller>,
+    purpose: Option<Purpose>,
     deadline: Instant,
     records: [RecordKey; 1],
     limits: Vec<LimitKey>,
@@ -147,9 +152,7 @@ where
             };
         }
         let [key] = self.records;
-        let record = view.record(&key);
-        let record = record.filter(|record| record.caller == self.caller.name);
-        let record = record.map(|record| open(&self.keys, key, record.clone()));
+        let record = view.record(&key).and_then(|record| self.open(key, record));
         let decision = (self.rule)(record, &shared, now, random);
         // A refusal wants none of the limits, and neither does a right answer.
         let pays = decision.write.is_some() && !decision.charges.is_empty();
@@ -197,6 +200,20 @@ where
 }
 
 impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
+    /// The record, if it is this caller's.
+    fn open(&self, key: RecordKey, record: &Record<Sealed>) -> Option<Record> {
+        let opened = open(&self.keys, key, record)?;
+        let Some(purpose) = &self.purpose else {
+            return Some(opened).filter(|record| record.caller == self.caller.name);
+        };
+        // The key was computed for this caller and purpose, so its record has both.
+        if record.caller != self.caller.name || record.purpose != *purpose {
+            note_altered_record(record);
+            return None;
+        }
+        Some(opened)
+    }
+
     /// A record as it is to be stored, and from when on it may be swept.
     fn seal(
         &self,
@@ -230,21 +247,32 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
     }
 }
 
-/// A loaded record with its secret opened. One that does not open was sealed under a key
-/// that is gone, or is not otpd's work: its code is dead.
-fn open(keys: &KeyRing, key: RecordKey, record: Record<Sealed>) -> Record {
-    let nonce = record.challenge.nonce;
-    record.map_secret(|sealed| {
-        keys.open(&key, &nonce, &sealed).map_or_else(
-            || {
-                tracing::error!(
-                    "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
-                );
-                ChallengeState::Cancelled
-            },
-            ChallengeState::Live,
-        )
-    })
+/// A loaded record with its secret opened. A code that does not open is dead. A record
+/// that was altered counts as absent, so that nothing of it is shown or judged.
+fn open(keys: &KeyRing, key: RecordKey, record: &Record<Sealed>) -> Option<Record> {
+    match keys.open_record(&key, record.clone()) {
+        Ok(record) => Some(record),
+        Err(OpenError::Unreadable) => {
+            tracing::error!(
+                "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
+            );
+            Some(record.clone().map_secret(|_| ChallengeState::Cancelled))
+        }
+        Err(OpenError::Altered) => {
+            note_altered_record(record);
+            None
+        }
+    }
+}
+
+/// Logs a record whose caller or purpose was changed in the database.
+fn note_altered_record(record: &Record<Sealed>) {
+    tracing::error!(
+        target: AUDIT,
+        caller = %record.caller,
+        purpose = %record.purpose,
+        "[OTP AUDIT] Record ignored: it was altered in the database"
+    );
 }
 
 /// The limits that a request is under, and which of them it has paid.

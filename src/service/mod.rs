@@ -94,6 +94,7 @@ impl OtpService {
         let matter = Matter {
             caller: Arc::clone(caller),
             key,
+            purpose: Some(purpose.clone()),
             limits,
             deadline,
         };
@@ -156,6 +157,7 @@ impl OtpService {
         let matter = Matter {
             caller: Arc::clone(caller),
             key,
+            purpose: subject.named_purpose(),
             limits: Vec::new(),
             deadline,
         };

@@ -86,6 +86,13 @@ pub struct Subject {
     pub challenge_id: Option<String>,
 }
 
+impl Subject {
+    /// The purpose, if the recipient is named with it; a challenge id has its own.
+    pub(super) fn named_purpose(&self) -> Option<Purpose> {
+        self.recipient.as_ref().map(|_| self.purpose.clone())
+    }
+}
+
 /// A code to be ended.
 #[derive(Debug)]
 pub struct Cancel {

@@ -66,6 +66,7 @@ impl OtpService {
         let matter = Matter {
             caller: Arc::clone(caller),
             key,
+            purpose: Some(purpose.clone()),
             limits: request.limits(&self.keys, caller, caller.policies.of(purpose)),
             deadline,
         };

@@ -13,6 +13,8 @@ use crate::{
     domain::{
         self, Caller, ChallengeId, LastSend, Message, MessageState, Record, RecordKey, Status,
     },
+    keys::OpenError,
+    log_targets::AUDIT,
     store::{RecordStore as _, Sealed, StoreError, batcher::BatchError, in_time},
 };
 
@@ -40,6 +42,7 @@ impl OtpService {
         let matter = Matter {
             caller: Arc::clone(caller),
             key,
+            purpose: subject.named_purpose(),
             limits: Vec::new(),
             deadline,
         };
@@ -88,44 +91,63 @@ impl OtpService {
             .into_iter()
             .map(|versioned| versioned.message)
             .filter(|message| message.challenge == last.challenge)
-            .map(|message| Message {
-                provider: self.provider(caller, key, &last, &message),
-                ..message
-            })
+            .filter_map(|message| self.shown(caller, key, &last, message))
             .flat_map(Delivery::all_of)
             .collect())
     }
 
-    /// The provider that has a message: the first one of its route, where the replica
-    /// that wrote it has not had to write another down yet.
-    fn provider(
+    /// The message as a status shows it; `None` if it was altered in the database.
+    fn shown(
         &self,
         caller: &Caller,
         key: RecordKey,
         last: &LastSend,
-        message: &Message<Sealed>,
-    ) -> String {
-        let MessageState::Sending(sealed) = &message.state else {
-            return message.provider.clone();
+        message: Message<Sealed>,
+    ) -> Option<Message<Sealed>> {
+        let keys = &self.keys;
+        let opened = keys.open_message(&key, &caller.name, &last.purpose, message.clone());
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(OpenError::Unreadable) => return Some(message),
+            Err(OpenError::Altered) => {
+                tracing::error!(
+                    target: AUDIT,
+                    message_id = %message.id,
+                    caller = %caller.name,
+                    purpose = %last.purpose,
+                    channel = %message.channel,
+                    "[OTP AUDIT] Message not shown: it was altered in the database"
+                );
+                return None;
+            }
+        };
+        Some(Message {
+            provider: self.provider(caller, last, opened),
+            ..message
+        })
+    }
+
+    /// The provider that has a message: the first one of its route, where the replica
+    /// that wrote it has not had to write another down yet.
+    fn provider(&self, caller: &Caller, last: &LastSend, message: Message) -> String {
+        let MessageState::Sending(content) = &message.state else {
+            return message.provider;
         };
         if !message.provider.is_empty() {
-            return message.provider.clone();
+            return message.provider;
         }
-        let keys = &self.keys;
-        let content = keys.open_content(&key, &message.challenge, &message.id, sealed);
-        let first = content.and_then(|content| {
-            let shipment = Shipment {
-                channel: message.channel,
-                purpose: &last.purpose,
-                caller: &caller.name,
-                recipient: &content.recipient,
-                locale: &content.locale,
-            };
-            let route = self.outbox.delivery().route(&shipment)?;
-            let mut order = route.order(message.predecessors);
-            order.next().map(|gateway| gateway.name.clone())
-        });
-        first.unwrap_or_default()
+        let shipment = Shipment {
+            channel: message.channel,
+            purpose: &last.purpose,
+            caller: &caller.name,
+            recipient: &content.recipient,
+            locale: &content.locale,
+        };
+        let route = self.outbox.delivery().route(&shipment);
+        let first = route.and_then(|route| route.order(message.predecessors).next());
+        first
+            .map(|gateway| gateway.name.clone())
+            .unwrap_or_default()
     }
 }
 

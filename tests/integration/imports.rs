@@ -72,7 +72,15 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     (
         "service",
         &[
-            "callers", "delivery", "domain", "keys", "metrics", "outbox", "store", "traces",
+            "callers",
+            "delivery",
+            "domain",
+            "keys",
+            "log_targets",
+            "metrics",
+            "outbox",
+            "store",
+            "traces",
         ],
     ),
     (

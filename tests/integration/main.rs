@@ -1,6 +1,7 @@
 //! Tests that drive the real thing. One program, so that it is linked once.
 
 mod aging;
+mod altered_rows;
 mod bad_codes;
 mod bad_frames;
 mod bad_input;

@@ -147,6 +147,23 @@ impl Database {
         }
     }
 
+    /// Executes a statement, as a writer other than otpd would.
+    pub async fn execute(&self, statement: &'static str) {
+        if self.url.starts_with("sqlite") {
+            let mut connection = self.sqlite_connection().await;
+            connection
+                .execute(statement)
+                .await
+                .expect("the statement is right");
+        } else {
+            let mut connection = self.postgres_connection().await;
+            connection
+                .execute(statement)
+                .await
+                .expect("the statement is right");
+        }
+    }
+
     /// What a column of the database is, row by row; PostgreSQL only.
     pub async fn texts(&self, query: &'static str) -> Vec<String> {
         let mut connection = self.postgres_connection().await;

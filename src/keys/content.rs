@@ -1,0 +1,301 @@
+//! Sealing of messages: their content is bound to record, challenge, message and channel.
+
+use std::{collections::BTreeMap, convert::Infallible, net::IpAddr};
+
+use rand::Rng;
+use zeroize::Zeroizing;
+
+use super::{KeyRing, OpenError};
+use crate::{
+    domain::{
+        CallerName, ChallengeNonce, Channel, Code, Content, Message, MessageId, Purpose, Recipient,
+        RecordKey,
+    },
+    store::Sealed,
+};
+
+/// Plain form of a message's content. The order of the fields is what a store holds.
+/// The name of the message's channel follows it; content that was sealed before the
+/// channel was added ends here, and readers of that time ignore what follows.
+type StoredContent<'a> = (
+    &'a str,
+    &'a str,
+    &'a str,
+    BTreeMap<String, String>,
+    Option<IpAddr>,
+);
+
+impl KeyRing {
+    /// Seals what a message is made of: it opens for this message of this challenge
+    /// and channel alone.
+    fn seal_content(
+        &self,
+        key: &RecordKey,
+        place: MessagePlace,
+        content: &Content,
+        random: &mut impl Rng,
+    ) -> Sealed {
+        let plain = written(content, place.channel);
+        self.seal_bytes(&plain, &place.bytes(key), random)
+    }
+
+    /// A message of the record of `key` as it is to be stored.
+    pub fn seal_message(
+        &self,
+        key: &RecordKey,
+        message: Message,
+        random: &mut impl Rng,
+    ) -> Message<Sealed> {
+        let place = MessagePlace::of(&message);
+        let Ok(sealed) = message.try_map(|content| {
+            Ok::<_, Infallible>(self.seal_content(key, place, &content, random))
+        });
+        sealed
+    }
+
+    /// Opens a loaded message, whose record has this caller and purpose. Both and the
+    /// message's channel are checked against what was sealed.
+    ///
+    /// # Errors
+    /// Reason why the message must neither be sent nor shown.
+    pub fn open_message(
+        &self,
+        key: &RecordKey,
+        caller: &CallerName,
+        purpose: &Purpose,
+        message: Message<Sealed>,
+    ) -> Result<Message, OpenError> {
+        let place = MessagePlace::of(&message);
+        message.try_map(|sealed| {
+            let (content, channel) = self
+                .open_content(key, place, &sealed)
+                .ok_or(OpenError::Unreadable)?;
+            self.check_owner(key, caller, &content.recipient, purpose)?;
+            match channel {
+                Some(channel) if channel != place.channel => Err(OpenError::Altered),
+                _ => Ok(content),
+            }
+        })
+    }
+
+    /// Opens the content of a message, and its channel if that was sealed with it.
+    fn open_content(
+        &self,
+        key: &RecordKey,
+        place: MessagePlace,
+        sealed: &Sealed,
+    ) -> Option<(Content, Option<Channel>)> {
+        let plain = self.open_bytes(sealed, &place.bytes(key))?;
+        let ((recipient, code, locale, variables, client_ip), rest): (StoredContent<'_>, _) =
+            postcard::take_from_bytes(&plain).ok()?;
+        let channel = match rest {
+            [] => None,
+            rest => Some(Channel::from_name(postcard::from_bytes(rest).ok()?)?),
+        };
+        let content = Content {
+            recipient: Recipient::from_canonical(recipient.to_owned()),
+            code: Code::from_digits(code)?,
+            locale: locale.to_owned(),
+            variables,
+            client_ip,
+        };
+        Some((content, channel))
+    }
+}
+
+/// Identity of a message within its record.
+#[derive(Clone, Copy)]
+struct MessagePlace {
+    challenge: ChallengeNonce,
+    id: MessageId,
+    channel: Channel,
+}
+
+impl MessagePlace {
+    fn of<S>(message: &Message<S>) -> Self {
+        Self {
+            challenge: message.challenge,
+            id: message.id,
+            channel: message.channel,
+        }
+    }
+
+    /// Associated data of the message's seal. The channel is sealed with the content
+    /// instead, so that replicas of the previous version open it as well.
+    fn bytes(&self, key: &RecordKey) -> Vec<u8> {
+        [key.0.as_slice(), &self.challenge.0, &self.id.0].concat()
+    }
+}
+
+/// A content as bytes: a [`StoredContent`] and the name of its channel.
+fn written(content: &Content, channel: Channel) -> Zeroizing<Vec<u8>> {
+    let Content {
+        recipient,
+        code,
+        locale,
+        variables,
+        client_ip,
+    } = content;
+    let stored = (
+        (
+            recipient.as_str(),
+            code.expose(),
+            locale,
+            variables,
+            client_ip,
+        ),
+        channel.name(),
+    );
+    // What a buffer that grows leaves behind would not be overwritten.
+    let room = Vec::with_capacity(most_bytes(content, channel));
+    Zeroizing::new(postcard::to_extend(&stored, room).expect("a vector takes any number of bytes"))
+}
+
+/// At least as many bytes as [`written`] takes.
+fn most_bytes(content: &Content, channel: Channel) -> usize {
+    /// A length of at most 64 bits, seven of them a byte.
+    const LENGTH: usize = 10;
+    /// Whether there is an address, of which kind, and the longer kind.
+    const ADDRESS: usize = 1 + LENGTH + 16;
+    let text = |text: &str| LENGTH + text.len();
+    let variables = content.variables.iter();
+    let variables: usize = variables
+        .map(|(name, value)| text(name) + text(value))
+        .sum();
+    text(content.recipient.as_str())
+        + text(content.code.expose())
+        + text(&content.locale)
+        + LENGTH
+        + variables
+        + ADDRESS
+        + text(channel.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{History, MessageState, Timestamp},
+        keys::system_random,
+    };
+
+    const KEY: RecordKey = RecordKey([1; 32]);
+    const CHALLENGE: ChallengeNonce = ChallengeNonce([2; 16]);
+
+    fn ring() -> KeyRing {
+        KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
+    }
+
+    #[test]
+    fn a_content_is_written_into_room_that_is_large_enough() {
+        let variable = |index: usize| (format!("v{index}"), "\u{44f}".repeat(index));
+        for count in [0, 1, 32, 400] {
+            let content = Content {
+                recipient: Recipient::from_canonical("ann@example.com".to_owned()),
+                code: Code::from_digits("0123456789").unwrap(),
+                locale: "zh-Hant-TW".to_owned(),
+                variables: (0..count).map(variable).collect(),
+                client_ip: Some([0xffff; 8].into()),
+            };
+            let room = most_bytes(&content, Channel::Telegram);
+            let written = written(&content, Channel::Telegram);
+            assert_eq!(written.capacity(), room, "{count}");
+        }
+    }
+
+    const PLACE: MessagePlace = MessagePlace {
+        challenge: CHALLENGE,
+        id: MessageId([3; 16]),
+        channel: Channel::Email,
+    };
+
+    fn content() -> Content {
+        Content {
+            recipient: Recipient::from_canonical("ann@example.com".to_owned()),
+            code: Code::from_digits("0123").unwrap(),
+            locale: "ru".to_owned(),
+            variables: BTreeMap::from([("name".to_owned(), "Анна".to_owned())]),
+            client_ip: Some([203, 0, 113, 7].into()),
+        }
+    }
+
+    #[test]
+    fn a_content_opens_for_its_own_message_only() {
+        let (ring, content) = (ring(), content());
+        let sealed = ring.seal_content(&KEY, PLACE, &content, &mut system_random());
+        let (opened, channel) = ring.open_content(&KEY, PLACE, &sealed).unwrap();
+        assert_eq!(opened.recipient, content.recipient);
+        assert_eq!(opened.code.expose(), "0123");
+        assert_eq!(opened.locale, "ru");
+        assert_eq!(opened.variables, content.variables);
+        assert_eq!(opened.client_ip, content.client_ip);
+        assert_eq!(channel, Some(Channel::Email));
+
+        let other = MessagePlace {
+            id: MessageId([4; 16]),
+            ..PLACE
+        };
+        assert!(ring.open_content(&KEY, other, &sealed).is_none());
+        // Nor does a record's secret open as a message's content, or the other way.
+        assert!(ring.open(&KEY, &CHALLENGE, &sealed).is_none());
+    }
+
+    #[test]
+    fn content_is_read_by_the_version_without_a_channel_and_read_from_it() {
+        let (ring, content) = (ring(), content());
+        let plain = written(&content, Channel::Email);
+        let (recipient, ..): StoredContent<'_> = postcard::from_bytes(&plain).unwrap();
+        assert_eq!(recipient, "ann@example.com");
+
+        let (_, channel): (StoredContent<'_>, _) = postcard::take_from_bytes(&plain).unwrap();
+        let old = &plain[..plain.len() - channel.len()];
+        let sealed = ring.seal_bytes(old, &PLACE.bytes(&KEY), &mut system_random());
+        let (opened, channel) = ring.open_content(&KEY, PLACE, &sealed).unwrap();
+        assert_eq!(opened.recipient, content.recipient);
+        assert_eq!(opened.client_ip, content.client_ip);
+        assert_eq!(channel, None);
+    }
+
+    #[test]
+    fn a_row_of_another_caller_purpose_or_channel_is_altered() {
+        let (ring, content, random) = (ring(), content(), &mut system_random());
+        let [crm, evil] = ["crm", "evil"].map(CallerName::new);
+        let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
+        let key = ring.record_key(&crm, &content.recipient, &login);
+        let now = Timestamp::from_milliseconds(0);
+        let sealed = ring.seal_message(
+            &key,
+            Message {
+                id: PLACE.id,
+                challenge: CHALLENGE,
+                channel: Channel::Email,
+                predecessors: 0,
+                state: MessageState::Queued(content),
+                provider: String::new(),
+                history: History::default(),
+                created_at: now,
+                updated_at: now,
+                expires_at: now,
+                due_at: None,
+            },
+            random,
+        );
+        let open = |caller, purpose, message: &Message<Sealed>| {
+            let opened = ring.open_message(&key, caller, purpose, message.clone());
+            opened.map(|message| message.content().is_some())
+        };
+        assert_eq!(open(&crm, &login, &sealed), Ok(true));
+        assert_eq!(open(&evil, &login, &sealed), Err(OpenError::Altered));
+        assert_eq!(open(&crm, &payment, &sealed), Err(OpenError::Altered));
+        let moved = Message {
+            channel: Channel::Sms,
+            ..sealed.clone()
+        };
+        assert_eq!(open(&crm, &login, &moved), Err(OpenError::Altered));
+        let moved = Message {
+            challenge: ChallengeNonce([9; 16]),
+            ..sealed
+        };
+        assert_eq!(open(&crm, &login, &moved), Err(OpenError::Unreadable));
+    }
+}
