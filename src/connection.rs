@@ -1,6 +1,7 @@
 //! Connections as the server takes them: plain or TLS, with what the client's
 //! certificate says, under bounds that no client can break.
 
+mod closing;
 mod crowd;
 mod serving;
 mod settings;
@@ -23,6 +24,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+pub use closing::close;
 pub use crowd::network;
 pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;
@@ -52,6 +54,13 @@ struct Connection {
     preface: Vec<u8>,
 }
 
+/// A TLS handshake that failed, with its socket, on which the alert has been sent.
+#[derive(Debug)]
+struct Unestablished {
+    error: io::Error,
+    stream: TcpStream,
+}
+
 #[derive(Debug)]
 enum Transport {
     Plain(TcpStream),
@@ -65,13 +74,19 @@ impl Connection {
         acceptor: Option<TlsAcceptor>,
         patience: Duration,
         peer: &mut Peer,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, Unestablished> {
         // A reply is one small packet; it must not wait for another one to join it.
         let _ = stream.set_nodelay(true);
         let stream = match acceptor {
             None => Transport::Plain(stream),
             Some(acceptor) => {
-                let stream = acceptor.accept(stream).await?;
+                let accepted = acceptor.accept(stream).into_fallible().await;
+                let stream = match accepted {
+                    Ok(stream) => stream,
+                    Err((error, stream)) => {
+                        return Err(Unestablished { error, stream });
+                    }
+                };
                 let certificates = stream.get_ref().1.peer_certificates();
                 let own = certificates.and_then(<[_]>::first);
                 peer.certificate_names = own.map(tls::names).unwrap_or_default().into();

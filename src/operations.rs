@@ -20,7 +20,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{config::LogLevel, log_targets::AUDIT, metrics::Metrics, telemetry};
+use crate::{config::LogLevel, connection, log_targets::AUDIT, metrics::Metrics, telemetry};
 
 /// How many connections there are at once; more wait. Scrapers need one each.
 const MOST_CONNECTIONS: usize = 32;
@@ -52,21 +52,22 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     loop {
         let permit = Arc::clone(&room).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let Ok((stream, from)) = listener.accept().await else {
+        let Ok((mut stream, from)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
-            let connection = serve_connection(stream, from.ip(), metrics);
+            let connection = serve_connection(&mut stream, from.ip(), metrics);
             // How it ended is for the operator to see at the other end.
             let _ = tokio::time::timeout(LONGEST_CONNECTION, connection).await;
+            connection::close(stream).await;
             drop(permit);
         });
     }
 }
 
-async fn serve_connection(stream: TcpStream, from: IpAddr, metrics: Arc<Metrics>) {
+async fn serve_connection(stream: &mut TcpStream, from: IpAddr, metrics: Arc<Metrics>) {
     let service = service_fn(|request| {
         let metrics = Arc::clone(&metrics);
         async move { Ok::<_, Infallible>(answer(request, from, &metrics).await) }

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::{RngExt as _, rngs::SysRng};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
@@ -29,7 +29,7 @@ use tonic::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    Connection, ConnectionSettings, Peer,
+    Connection, ConnectionSettings, Peer, Unestablished, close,
     crowd::{Crowd, Full},
 };
 use crate::log_targets::{AUDIT, STRANGER};
@@ -37,6 +37,9 @@ use crate::log_targets::{AUDIT, STRANGER};
 /// How long to wait after the system refused a connection, which it does while there
 /// are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Maximum number of refused connections that are closed without a reset at the same
+/// time; more of them are reset.
+const MAX_REFUSED_LINGERING: usize = 64;
 /// How often it is told that connections are refused.
 const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
@@ -93,6 +96,7 @@ pub async fn serve<S>(
     let connections = TaskTracker::new();
     let crowd = Crowd::default();
     let mut refusals = Refusals::default();
+    let lingering = Arc::new(Semaphore::new(MAX_REFUSED_LINGERING));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -116,7 +120,15 @@ pub async fn serve<S>(
                     drop(place);
                 });
             }
-            Err(full) => refusals.tell(address, full),
+            Err(full) => {
+                refusals.tell(address, full);
+                if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
+                    connections.spawn(async move {
+                        close(stream).await;
+                        drop(permit);
+                    });
+                }
+            }
         }
     }
     drop(listener);
@@ -147,8 +159,29 @@ async fn attend<S>(
         connection = established => connection,
         () = end.cancelled() => None,
     };
-    let Some(connection) = connection else { return };
+    let Some(mut connection) = connection else {
+        return;
+    };
+    serve_requests(&mut connection, address, peer, terms, service, end).await;
+    connection.close().await;
+}
 
+/// Serves the requests of a connection until both sides are done, or until it has to be
+/// cut off.
+async fn serve_requests<S>(
+    connection: &mut Connection,
+    address: SocketAddr,
+    peer: Peer,
+    terms: &Terms,
+    service: S,
+    end: CancellationToken,
+) where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
     let activity = Activity::default();
     let answer = {
         let activity = activity.clone();
@@ -226,21 +259,26 @@ async fn establish(
     let established = Connection::establish(stream, terms.acceptor.clone(), patience, peer);
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(cause)) if tls => {
-            tracing::warn!(target: STRANGER, from = %address, %cause, "[OTP AUDIT] TLS handshake refused");
+        Ok(Err(Unestablished { error, stream })) => {
+            tracing::warn!(target: STRANGER, from = %address, cause = %error, "[OTP AUDIT] TLS handshake refused");
+            close(stream).await;
             return None;
         }
         Err(_) if tls => {
             tracing::warn!(target: STRANGER, from = %address, "[OTP AUDIT] TLS handshake took too long");
             return None;
         }
-        Ok(Err(_)) | Err(_) => return None,
+        Err(_) => return None,
     };
-    // A probe that looks only whether somebody listens says nothing, and is no event.
-    if let Ok(heard) = timeout_at(until, connection.hear()).await {
-        return heard.ok().map(|()| connection);
+    match timeout_at(until, connection.hear()).await {
+        Ok(Ok(())) => return Some(connection),
+        // A probe that looks only whether somebody listens says nothing, and is no event.
+        Ok(Err(_)) => {}
+        Err(_) => {
+            tracing::debug!(from = %address, "[OTP] Connection closed: nothing was said on it");
+        }
     }
-    tracing::debug!(from = %address, "[OTP] Connection closed: nothing was said on it");
+    connection.close().await;
     None
 }
 

@@ -8,6 +8,7 @@ mod bad_input;
 mod bench;
 mod callers;
 mod check;
+mod closing;
 mod command_line;
 mod conformance;
 mod cool_down;

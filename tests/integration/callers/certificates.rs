@@ -8,7 +8,10 @@ use rustls::{
     AlertDescription, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_rustls::TlsConnector;
 use tonic::Code;
 
@@ -83,7 +86,16 @@ async fn alert(replica: &Replica, authority: &Authority, proof: &Proof) -> Alert
         .await;
     // In TLS 1.3 the client is done before the server has looked at its certificate.
     let error = match connected {
-        Ok(mut stream) => stream.read_u8().await.expect_err("the server says no"),
+        Ok(mut stream) => {
+            let error = stream.read_u8().await.expect_err("the server says no");
+            // A client that still sends must be able to read the alert, so nothing that it
+            // sends is answered with a reset.
+            let (mut socket, _) = stream.into_inner();
+            for _ in 0..64 {
+                socket.write_all(&[0; 64]).await.expect("no reset");
+            }
+            error
+        }
         Err(error) => error,
     };
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());

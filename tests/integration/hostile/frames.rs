@@ -133,6 +133,11 @@ impl Client {
 
     /// The same, acknowledging PING frames as a decent client does.
     pub async fn acknowledging_end(mut self) -> End {
+        self.acknowledge_until_end().await
+    }
+
+    /// The same, and keeps the client's side of the connection open.
+    pub async fn acknowledge_until_end(&mut self) -> End {
         let mut end = End::default();
         while read_one(&mut self.reader, &mut end).await {
             if let Some(ping) = end.asked.take() {

@@ -4,7 +4,7 @@
 mod call;
 mod connections;
 mod floods;
-mod frames;
+pub mod frames;
 mod messages;
 
 use std::future::Future;
