@@ -1,5 +1,3 @@
-# syntax=docker/dockerfile:1
-
 # Builder and runtime are the same Debian release, so that the binary finds the
 # C library that it was linked with.
 FROM rust:1.95-bookworm AS builder

@@ -33,6 +33,7 @@ mod plans;
 mod process;
 mod production;
 mod production_files;
+mod production_setup;
 mod providers;
 mod purposes;
 mod races;

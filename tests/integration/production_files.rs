@@ -1,30 +1,41 @@
 //! The production files of the repository, and the README's commands for them.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
 use crate::{
     providers::gateway::Gateway,
     support::{Database, Ended, Replica, otpd, repository, run},
 };
 
-/// Where compose mounts the files that `prepare` makes.
+/// Directory in which compose mounts the files that `hand-over` copied.
 const MOUNTED: &str = "/run/secrets";
 
-/// Runs `deploy/production/prepare`, and puts the configuration's paths right for this
-/// machine.
-fn prepare(directory: &Path) -> String {
+/// Runs `deploy/production/prepare`.
+fn prepare(directory: &Path) {
     let script = repository::path("deploy/production/prepare");
-    let prepared = Command::new(script)
+    let mut command = Command::new(script);
+    command
         .arg(directory)
         .env("OTPD", env!("CARGO_BIN_EXE_otpd"))
-        .env("SMS_API_ID", "the-account's-key")
-        .output()
-        .expect("the script runs");
-    assert!(prepared.status.success(), "{prepared:?}");
-    let configuration = directory.join("otpd.toml");
+        .env("SMS_API_ID", "the-account's-key");
+    run(&mut command).done();
+}
+
+/// Gives the replica what compose gives it, with the configuration's paths put right for
+/// this machine. Returns the path of the configuration.
+fn hand_over(prepared: &Path, destination: &Path) -> String {
+    fs::create_dir(destination).expect("a new directory");
+    let owner = fs::metadata(destination).expect("it was made");
+    let mut command = Command::new(repository::path("deploy/production/hand-over"));
+    command
+        .args([prepared, destination])
+        .arg(format!("{}:{}", owner.uid(), owner.gid()));
+    run(&mut command).done();
+    let configuration = destination.join("otpd.toml");
     let text = fs::read_to_string(&configuration).expect("the script made it");
-    let here = directory.display().to_string();
-    fs::write(&configuration, text.replace(MOUNTED, &here)).expect("the file can be written");
+    let here = destination.display().to_string();
+    fs::remove_file(&configuration).expect("it is in a directory of ours");
+    fs::write(&configuration, text.replace(MOUNTED, &here)).expect("a new file");
     configuration.display().to_string()
 }
 
@@ -51,14 +62,19 @@ async fn the_prepared_files_serve_by_token_and_by_certificate() {
         r#"{"status_code":100,"sms":{"79991234567":{"status_code":100,"sms_id":"1"}}}"#,
     );
     let directory = database.directory().join("secrets");
-    let configuration = prepare(&directory);
-    let again = prepare(&directory);
-    assert_eq!(again, configuration, "what is there is left alone");
+    prepare(&directory);
+    let token = fs::read_to_string(directory.join("crm.token")).expect("the script made it");
+    prepare(&directory);
+    let again = fs::read_to_string(directory.join("crm.token")).expect("it was made before");
+    assert_eq!(again, token, "what is there is left alone");
+    let served = database.directory().join("served");
+    let configuration = hand_over(&directory, &served);
     let at = |name: &str| directory.join(name).display().to_string();
+    let keys = served.join("otpd.keys").display().to_string();
     let environment = [
         ("OTPD_ENVIRONMENT", "production"),
         ("OTPD_CONFIG", configuration.as_str()),
-        ("OTPD_KEYS_FILE", &at("otpd.keys")),
+        ("OTPD_KEYS_FILE", keys.as_str()),
         // The gateway of this test in the place of the real one.
         ("OTPD_PROVIDERS__SMS__URL", &gateway.url("/sms/send")),
         ("OTPD_PROVIDERS__SMS__ALLOW_PRIVATE_ADDRESSES", "true"),
@@ -68,7 +84,6 @@ async fn the_prepared_files_serve_by_token_and_by_certificate() {
     let port = replica.address().port();
 
     let body = r#"{"recipient":"8 (999) 123-45-67","purpose":"login"}"#;
-    let token = fs::read_to_string(at("crm.token")).expect("the script made it");
     let by_token = [
         "-H".to_owned(),
         format!("authorization: Bearer {}", token.trim()),
