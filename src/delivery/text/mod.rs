@@ -208,6 +208,15 @@ impl Texts {
     }
 }
 
+/// Time that a message may take to its provider without a shorter life in its text.
+const EN_ROUTE: Duration = Duration::from_secs(10);
+
+/// Whole minutes that a code still lives, at least one. A code of five minutes says five
+/// in its first message, not four.
+fn whole_minutes(life_left: Duration) -> u64 {
+    (life_left.saturating_add(EN_ROUTE).as_secs() / 60).max(1)
+}
+
 /// What a template is filled with. A voice spells the digits, since it would read
 /// "123456" as a number.
 fn context<'a>(declared: &'a Variables, channel: Channel, facts: &Facts<'_>) -> Context<'a> {
@@ -221,7 +230,7 @@ fn context<'a>(declared: &'a Variables, channel: Channel, facts: &Facts<'_>) -> 
     let seconds = facts.life_left.as_secs().max(1);
     let given = [
         ("code", Value::from(code)),
-        ("minutes", Value::from((seconds / 60).max(1))),
+        ("minutes", Value::from(whole_minutes(facts.life_left))),
         ("ttl_seconds", Value::from(seconds)),
     ];
     let variables = declared.iter().map(|(name, _)| {

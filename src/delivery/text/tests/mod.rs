@@ -63,8 +63,8 @@ fn sms(texts: &Texts, purpose: &str, locale: &str) -> String {
 #[test]
 fn the_shipped_texts_speak_english_and_russian() {
     let texts = load("").unwrap();
-    let english = "012345 is your code, valid for 4 min. Do not share it with anyone.";
-    let russian = "Код 012345 действует 4 мин. Никому не сообщайте.";
+    let english = "012345 is your code, valid for 5 min. Do not share it with anyone.";
+    let russian = "Код 012345 действует 5 мин. Никому не сообщайте.";
     assert_eq!(sms(&texts, "login", ""), english);
     assert_eq!(sms(&texts, "", "en-GB"), english);
     assert_eq!(sms(&texts, "", "fr"), english);
@@ -109,7 +109,7 @@ fn the_purpose_goes_before_the_language() {
         (
             "login",
             "ru",
-            "Код 012345 действует 4 мин. Никому не сообщайте.",
+            "Код 012345 действует 5 мин. Никому не сообщайте.",
         ),
         ("login", "fr", "allgemein 012345"),
         // It has none at all.
@@ -197,7 +197,7 @@ fn variables_are_filled_in_and_escaped_in_html_alone() {
 }
 
 #[test]
-fn minutes_are_rounded_down_and_never_none() {
+fn minutes_are_rounded_down_but_for_the_way_to_the_provider_and_never_none() {
     let texts =
         load("[texts.default.en]\nplain = \"{{ code }} {{ minutes }} {{ ttl_seconds }}\"").unwrap();
     for (milliseconds, expected) in [
@@ -205,8 +205,11 @@ fn minutes_are_rounded_down_and_never_none() {
         (999, "1 1"),
         (59_999, "1 59"),
         (60_000, "1 60"),
-        (119_999, "1 119"),
-        (120_000, "2 120"),
+        (109_999, "1 109"),
+        (110_000, "2 110"),
+        (289_999, "4 289"),
+        (299_990, "5 299"),
+        (300_000, "5 300"),
         (600_000, "10 600"),
     ] {
         let facts = Facts {
