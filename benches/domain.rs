@@ -216,6 +216,7 @@ fn keys(criterion: &mut Criterion) {
     let secret = Secret {
         code,
         recipient: world.recipient.clone(),
+        is_test: false,
     };
     criterion.bench_function("seal a secret", |bencher| {
         bencher.iter(|| ring.seal(&key, &nonce, &secret, &mut random));

@@ -167,6 +167,7 @@ fn contents(input: &mut Bytes<'_>) -> (Secret, Content) {
     let secret = Secret {
         code: code.clone(),
         recipient: recipient.clone(),
+        is_test: locale.len() % 2 == 1,
     };
     let content = Content {
         recipient,

@@ -127,6 +127,7 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
         code: Code::generate(6, random),
         recipient,
     };
+        is_test: false,
     RecordChange {
         key,
         expected: None,

@@ -167,6 +167,8 @@ pub struct Secret {
     pub code: Code,
     /// Whom it was sent to, so that a challenge id alone can tell.
     pub recipient: Recipient,
+    /// Whether it is the fixed code of a test recipient, which no message carries.
+    pub is_test: bool,
 }
 
 impl<S> Record<S> {

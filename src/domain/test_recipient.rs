@@ -34,12 +34,15 @@ impl TestRecipient {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, time::Duration};
 
     use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 
     use super::*;
-    use crate::domain::{Channel, Policy, Record, RequestIdentity, SendRequest, Sent, send};
+    use crate::domain::{
+        Channel, MessageId, MessageRequest, Policy, Record, RequestIdentity, SendRequest, Sent,
+        send,
+    };
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_milliseconds(seconds * 1_000)
@@ -50,7 +53,7 @@ mod tests {
             caller: CallerName::new("crm"),
             recipient: Recipient::from_canonical("+79991234567".to_owned()),
             purpose: Purpose::default(),
-            code: Code::from_digits("000000").unwrap(),
+            code: Code::from_digits("00000000").unwrap(),
             expires_at: at(1_000),
         }
     }
@@ -72,7 +75,13 @@ mod tests {
             purpose: &test.purpose,
             channel: Channel::Sms,
             test: test.at(at(seconds)).filter(|_| configured),
-            message: None,
+            message: Some(&MessageRequest {
+                id: MessageId([1; 16]),
+                lease: None,
+                locale: "",
+                variables: &BTreeMap::new(),
+                client_ip: None,
+            }),
             barred: None,
         };
         let policy = Policy::default();
@@ -95,11 +104,27 @@ mod tests {
     #[test]
     fn a_fixed_code_ends_with_its_entry_and_is_never_sent_to_a_real_recipient() {
         let (first, record) = sent(None, 900, true);
-        assert_eq!(first.code.unwrap().expose(), "000000");
+        assert_eq!(first.code.unwrap().expose(), "00000000");
         assert_eq!(first.expires_at, at(1_000));
         let (second, _) = sent(Some(record), 1_000, true);
         assert!(!second.resent);
         assert_eq!(second.expires_at, at(1_000).plus(Duration::from_mins(5)));
+    }
+
+    #[test]
+    fn a_fixed_code_is_never_repeated_once_its_entry_is_gone() {
+        let (first, record) = sent(None, 100, true);
+        // The entry was removed, or another replica never had it.
+        let (second, record) = sent(Some(record), 200, false);
+        assert!(!second.resent);
+        assert_ne!(first.challenge, second.challenge);
+        let message = second.message.unwrap();
+        assert!(!message.content().unwrap().code.same_as(&recipient().code));
+        let (third, record) = sent(Some(record), 300, false);
+        assert!(third.resent, "a random code is repeated");
+        let (fourth, _) = sent(Some(record), 400, true);
+        assert_eq!(fourth.code.unwrap().expose(), "00000000");
+        assert!(fourth.message.is_none());
     }
 
     #[test]
@@ -108,6 +133,6 @@ mod tests {
         let (second, _) = sent(Some(record), 200, true);
         assert!(!second.resent);
         assert_ne!(first.challenge, second.challenge);
-        assert_eq!(second.code.unwrap().expose(), "000000");
+        assert_eq!(second.code.unwrap().expose(), "00000000");
     }
 }

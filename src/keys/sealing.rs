@@ -18,6 +18,10 @@ use crate::{
 
 const NONCE_BYTES: usize = 24;
 
+/// First byte of the secret of a test recipient. A version that does not know it cannot
+/// open the secret, and so cannot send the code to anybody.
+const TEST_MARK: &str = "=";
+
 /// Reason why a stored secret is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -40,7 +44,9 @@ impl KeyRing {
         random: &mut impl Rng,
     ) -> Sealed {
         // In one piece: what a text that grows leaves behind would not be overwritten.
-        let plain = [secret.code.expose(), " ", secret.recipient.as_str()].concat();
+        let mark = if secret.is_test { TEST_MARK } else { "" };
+        let recipient = secret.recipient.as_str();
+        let plain = [mark, secret.code.expose(), " ", recipient].concat();
         let plain = Zeroizing::new(plain);
         let place = [key.0.as_slice(), &challenge.0].concat();
         self.seal_bytes(plain.as_bytes(), &place, random)
@@ -103,10 +109,16 @@ impl KeyRing {
     ) -> Option<Secret> {
         let place = [key.0.as_slice(), &challenge.0].concat();
         let plain = self.open_bytes(sealed, &place)?;
-        let (code, recipient) = std::str::from_utf8(&plain).ok()?.split_once(' ')?;
+        let plain = std::str::from_utf8(&plain).ok()?;
+        let (is_test, plain) = match plain.strip_prefix(TEST_MARK) {
+            Some(plain) => (true, plain),
+            None => (false, plain),
+        };
+        let (code, recipient) = plain.split_once(' ')?;
         Some(Secret {
             code: Code::from_digits(code)?,
             recipient: Recipient::from_canonical(recipient.to_owned()),
+            is_test,
         })
     }
 
@@ -161,6 +173,7 @@ mod tests {
         Secret {
             code: Code::from_digits("012345").unwrap(),
             recipient: Recipient::from_canonical("+79991234567".to_owned()),
+            is_test: false,
         }
     }
 

@@ -141,6 +141,42 @@ async fn a_test_recipient_has_a_fixed_code_on_sqlite() {
     a_test_recipient_has_a_fixed_code(Kind::Sqlite).await;
 }
 
+/// A fixed code that no random one of six digits can be.
+const LONG: &str = "42424242";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_code_is_not_sent_by_a_replica_that_does_not_know_it() {
+    for kind in [Kind::Postgres, Kind::Sqlite] {
+        let database = Database::new(kind).await;
+        let entry = format!(
+            "[[test_recipients]]\nrecipient = \"{TESTER}\"\npurpose = \"login\"\ncode = \"{LONG}\"\nexpires = \"2999-01-01\"\n"
+        );
+        let with_it = database.configure(&entry);
+        let replica = Replica::start_with(&database, &[("OTPD_CONFIG", &with_it)]).await;
+        let first = replica
+            .client()
+            .send_otp(send_request(TESTER, "login"))
+            .await;
+        let first = first.expect("it is sent").into_inner();
+        assert_eq!(first.code_length, 8);
+        replica.stop().await;
+        // Its entry is removed while the code lives.
+        let replica = Replica::start_with(&database, &[]).await;
+        database.advance_clock(Duration::from_mins(2)).await;
+        let second = replica
+            .client()
+            .send_otp(send_request(TESTER, "login"))
+            .await;
+        let second = second.expect("it is sent").into_inner();
+        assert!(!second.resent);
+        assert_ne!(second.challenge_id, first.challenge_id);
+        let code = replica.code(&second.challenge_id).await;
+        assert_eq!(code.len(), 6);
+        let log = replica.stop().await.1;
+        assert!(!log.contains(LONG), "{log}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_one_for_its_caller_and_purpose_until_it_expires() {
     let database = Database::new(Kind::Sqlite).await;
