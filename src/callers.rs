@@ -6,7 +6,10 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::domain::{Caller, CallerName, Policies};
+use crate::{
+    domain::{Caller, CallerName, Policies},
+    environment::Development,
+};
 
 /// All callers, and their proofs.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Callers {
     }
 
     /// Callers of a development server that tells none apart.
-    pub fn anyone(policies: Policies) -> Self {
+    pub fn anyone(policies: Policies, _: Development) -> Self {
         Self::Anyone(Arc::new(Caller::development(policies)))
     }
 

@@ -13,10 +13,13 @@ use std::{
 };
 
 pub use log::{AuditLog, LogFormat, LogLevel};
-pub use settings::{DEFAULT_LISTEN, Environment, Settings};
+pub use settings::{DEFAULT_LISTEN, Settings};
 pub use source::{Changes, ConfigError, Variables, Written};
 
-use crate::{callers::Callers, delivery::Delivery, domain::TestRecipient, store::StoreOptions};
+use crate::{
+    callers::Callers, delivery::Delivery, domain::TestRecipient, environment::Environment,
+    store::StoreOptions,
+};
 
 /// Everything that `otpd serve` is told.
 #[derive(Debug)]
@@ -103,10 +106,7 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
         ));
     }
     if !development && settings.keys.is_none() {
-        return Err(ConfigError::new(
-            "keys",
-            "production needs keys of its own; make them by `otpd keygen --output FILE`, and set OTPD_KEYS_FILE=FILE",
-        ));
+        return Err(missing_keys());
     }
     let StoreOptions {
         max_connections,
@@ -154,11 +154,25 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn missing_keys() -> ConfigError {
+    ConfigError::new(
+        "keys",
+        "production needs keys of its own; make them by `otpd keygen --output FILE`, and set OTPD_KEYS_FILE=FILE",
+    )
+}
+
 /// The file that development keys are kept in: beside the SQLite file, else in the
 /// working directory.
-pub fn development_keys_file(database: Option<&Path>) -> PathBuf {
+///
+/// # Errors
+/// The environment is production.
+pub fn development_keys_file(
+    environment: Environment,
+    database: Option<&Path>,
+) -> Result<PathBuf, ConfigError> {
+    environment.development().ok_or_else(missing_keys)?;
     let directory = database.and_then(Path::parent).unwrap_or(Path::new(""));
-    directory.join("otpd.keys")
+    Ok(directory.join("otpd.keys"))
 }
 
 #[cfg(test)]

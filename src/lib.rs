@@ -8,6 +8,7 @@ pub mod config;
 pub mod connection;
 pub mod delivery;
 pub mod domain;
+pub mod environment;
 pub mod files;
 pub mod grpc;
 pub mod key_file;

@@ -5,12 +5,13 @@ use std::{fmt::Display, path::Path, process::ExitCode};
 
 use super::{Failure, Outcome, block_on, exit, serve};
 use crate::{
-    config::{Config, Environment},
+    config::Config,
     delivery::Delivery,
     domain::{
         CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Failures, Memory,
         MessageId, Purpose, Recipient, Record, Secret, SendLimits, Timestamp,
     },
+    environment::Environment,
     keys::{KeyRing, system_random},
     store::{Changes, RecordChange, RecordStore as _, Store, StoreError, Version},
 };
@@ -126,8 +127,8 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
     let secret = Secret {
         code: Code::generate(6, random),
         recipient,
-    };
         is_test: false,
+    };
     RecordChange {
         key,
         expected: None,

@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use super::{Failure, Outcome, block_on, exit};
 use crate::{
     callers::Callers,
-    config::{self, Config, Environment, Settings, Variables},
+    config::{self, Config, Settings, Variables},
     connection::TlsSettings,
+    environment::Environment,
     files, key_file,
     keys::KeyRing,
     server::{self, Again, Loaded, Reload, ServerError},
@@ -150,7 +151,9 @@ pub(super) fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
             "keys".to_owned(),
         )
     } else {
-        let path = config::development_keys_file(sqlite_file(settings).as_deref());
+        let database = sqlite_file(settings);
+        let path = config::development_keys_file(settings.environment, database.as_deref());
+        let path = path.map_err(Failure::usage)?;
         let name = path.display().to_string();
         let text = key_file::create(&path).and_then(|_| key_file::read(&path));
         (

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    ConfigError, Environment, Settings,
+    ConfigError, Settings,
     source::{self, Table, Tables, list},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         Caller, CallerName, Code, Destination, Destinations, Policies, Policy, Purpose, Recipient,
         TestRecipient, Timestamp,
     },
+    environment::Environment,
 };
 
 /// A back end that may call. Without any, a development server takes everybody's calls;
@@ -109,13 +110,13 @@ pub fn callers(
         ..
     } = tables;
     if callers.is_empty() {
-        return match settings.environment {
-            Environment::Development => Ok(Callers::anyone(general.clone())),
-            Environment::Production => Err(ConfigError::new(
+        let development = settings.environment.development().ok_or_else(|| {
+            ConfigError::new(
                 "callers",
                 "production needs callers; add a table [callers.NAME] for each, with token_sha256 or certificate_names",
-            )),
-        };
+            )
+        })?;
+        return Ok(Callers::anyone(general.clone(), development));
     }
     let mut known = Vec::new();
     for (name, mut table) in callers.clone() {

@@ -10,17 +10,17 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ConfigError, Environment, Settings,
+    ConfigError, Settings,
     source::{Table, list},
 };
 use crate::{
     callers::Callers,
     delivery::{
-        Conditions, Delivery, Gateway, Provider, Resend, Route,
-        settings::{KindSettings, ProviderSettings},
+        Conditions, Delivery, Gateway, Provider, Resend, Route, settings::ProviderSettings,
         text::Texts,
     },
     domain::{CallerName, Channel, Destination, Policies, Purpose},
+    environment::Environment,
     files,
     tables::{self, KeyError},
 };
@@ -75,12 +75,13 @@ pub fn delivery(
     let texts = Texts::new(&settings.default_locale, &settings.texts, policies)
         .map_err(|error| ConfigError::new(&error.key, error.problem))?;
     if providers.is_empty() && settings.routes.is_empty() {
-        return match settings.environment {
-            Environment::Production if !all_deliver(callers) => Err(ConfigError::new(
+        return match settings.environment.development() {
+            Some(development) => Ok(Delivery::development(texts, development)),
+            None if all_deliver(callers) => Ok(Delivery::none(texts)),
+            None => Err(ConfigError::new(
                 "providers",
                 "production needs a provider that reaches people; add a table [providers.NAME] and a [[routes]] entry that names it, or set delivers = true for every caller",
             )),
-            _ => Ok(Delivery::development(texts)),
         };
     }
     let gateways = gateways(settings, providers)?;
@@ -130,15 +131,8 @@ fn gateways(
 fn gateway(name: &str, table: Table, environment: Environment) -> Result<Gateway, ConfigError> {
     let fault = |error: KeyError| ConfigError::new(&error.key, error.problem);
     let provider = ProviderSettings::parse(name, table).map_err(fault)?;
-    let is_log = matches!(provider.kind, KindSettings::Log);
-    if is_log && environment == Environment::Production {
-        return Err(ConfigError::new(
-            &format!("providers.{name}.kind"),
-            "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
-        ));
-    }
     let options = provider.common.options();
-    let provider = Provider::new(name, provider).map_err(fault)?;
+    let provider = Provider::new(name, provider, environment).map_err(fault)?;
     Ok(Gateway::new(name, provider, options))
 }
 

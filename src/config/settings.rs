@@ -18,6 +18,7 @@ use crate::{
     connection::{ConnectionSettings, TlsSettings},
     delivery::text::{Locale, PurposeTextSettings},
     domain::{Purpose, Region},
+    environment::Environment,
     outbox::OutboxOptions,
     store::StoreOptions,
     traces::TraceSettings,
@@ -103,17 +104,6 @@ pub struct Settings {
     pub store: StoreOptions,
     /// Where spans go.
     pub traces: TraceSettings,
-}
-
-/// What mistakes are still harmless.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Environment {
-    /// One machine, no callers to tell apart, codes in the log.
-    #[default]
-    Development,
-    /// The real thing.
-    Production,
 }
 
 impl Default for Settings {

@@ -109,6 +109,12 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Environment;
+
+    fn log() -> Provider {
+        let development = Environment::Development.development();
+        Provider::Log(development.expect("it is"))
+    }
 
     #[test]
     fn no_number_of_attempts_at_once_is_too_large() {
@@ -116,7 +122,7 @@ mod tests {
             concurrency: usize::MAX,
             ..GatewayOptions::default()
         };
-        let gateway = Gateway::new("log", Provider::Log, options);
+        let gateway = Gateway::new("log", log(), options);
         assert_eq!(gateway.slots.available_permits(), Semaphore::MAX_PERMITS);
     }
 }

@@ -22,6 +22,7 @@ pub mod text;
 
 use std::sync::Arc;
 
+use crate::environment::Development;
 use text::Texts;
 
 pub use breaker::{Admission, Change};
@@ -44,11 +45,20 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Nothing is delivered: there is no provider.
+    pub fn none(texts: Texts) -> Self {
+        Self {
+            gateways: Vec::new(),
+            routes: Vec::new(),
+            texts,
+        }
+    }
+
     /// Everything goes to the development log.
-    pub fn development(texts: Texts) -> Self {
+    pub fn development(texts: Texts, development: Development) -> Self {
         let log = Arc::new(Gateway::new(
             "log",
-            Provider::Log,
+            Provider::Log(development),
             GatewayOptions::default(),
         ));
         Self {

@@ -7,13 +7,16 @@ use super::{
     settings::{KindSettings, ProviderSettings},
     smtp::SmtpProvider,
 };
-use crate::tables::KeyError;
+use crate::{
+    environment::{Development, Environment},
+    tables::KeyError,
+};
 
 /// What takes messages.
 #[derive(Debug)]
 pub enum Provider {
     /// The development log: whoever can read it has the code.
-    Log,
+    Log(Development),
     /// An SMTP server.
     Smtp(Box<SmtpProvider>),
     /// A gateway over HTTP.
@@ -21,13 +24,25 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// The provider `name`; opens no connection yet.
+    /// The provider `name` in that environment; opens no connection yet.
     ///
     /// # Errors
     /// The key at fault, with the provider's table.
-    pub fn new(name: &str, settings: ProviderSettings) -> Result<Self, KeyError> {
+    pub fn new(
+        name: &str,
+        settings: ProviderSettings,
+        environment: Environment,
+    ) -> Result<Self, KeyError> {
         Ok(match settings.kind {
-            KindSettings::Log => Self::Log,
+            KindSettings::Log => {
+                let development = environment.development().ok_or_else(|| {
+                    KeyError::new(
+                        format!("providers.{name}.kind"),
+                        "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
+                    )
+                })?;
+                Self::Log(development)
+            }
             KindSettings::Smtp(settings) => Self::Smtp(Box::new(SmtpProvider::new(*settings))),
             KindSettings::Http(settings) => {
                 let http = HttpProvider::new(name, *settings);
@@ -44,7 +59,7 @@ impl Provider {
     /// Why the provider has not taken it, and what can be done about it.
     pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
         match self {
-            Self::Log => {
+            Self::Log(_) => {
                 log::deliver(envelope);
                 Ok(Accepted::default())
             }
@@ -60,7 +75,7 @@ impl Provider {
     /// What is wrong.
     pub async fn check(&self) -> Result<String, String> {
         match self {
-            Self::Log => Ok("codes go to the log".to_owned()),
+            Self::Log(_) => Ok("codes go to the log".to_owned()),
             Self::Smtp(smtp) => smtp.check().await,
             Self::Http(http) => http.check().await,
         }

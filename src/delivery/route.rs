@@ -111,11 +111,17 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{GatewayOptions, Provider};
+    use crate::{
+        delivery::{GatewayOptions, Provider},
+        environment::Environment,
+    };
 
     fn route(conditions: Conditions, names: &[&str], resend: Resend) -> Route {
-        let gateway =
-            |name: &&str| Arc::new(Gateway::new(name, Provider::Log, GatewayOptions::default()));
+        let development = Environment::Development.development().unwrap();
+        let gateway = |name: &&str| {
+            let log = Provider::Log(development);
+            Arc::new(Gateway::new(name, log, GatewayOptions::default()))
+        };
         Route {
             conditions,
             gateways: names.iter().map(gateway).collect(),

@@ -3,6 +3,9 @@
 
 use std::fs;
 
+use otpd::grpc::v1::{CancelOtpRequest, SendOtpRequest};
+
+use crate::outbox::gateway::{DOWN, Gateway};
 use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
 
 /// One key of a sound configuration put wrong, and the line that refuses it: the key
@@ -180,6 +183,59 @@ async fn what_is_unsafe_in_production_is_refused_by_one_line() {
         let left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
         assert!(!left.contains(&"otpd.db".into()), "{left:?}");
     }
+}
+
+/// Two messages wait when production takes over a database whose callers all deliver by
+/// themselves. One of a dead code shows that both had their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_development_log_delivers_nothing_in_production() {
+    let database = Database::new(Kind::Sqlite).await;
+    let gateway = Gateway::start().await;
+    gateway.will("down", DOWN);
+    let caller = format!(
+        "[callers.crm]\ntoken_sha256 = [\"{}\"]\n",
+        token_digest("known")
+    );
+    let routed = gateway.provider("down", "") + "[[routes]]\nproviders = [\"down\"]\n";
+    let file = database.configure(&format!("{caller}{routed}"));
+    let before = Replica::start_with(&database, &[("OTPD_CONFIG", &file)]).await;
+    let mut sent = Vec::new();
+    for recipient in ["+79991234567", "+79991234568"] {
+        let request = SendOtpRequest {
+            recipient: recipient.to_owned(),
+            purpose: "login".to_owned(),
+            ..Default::default()
+        };
+        let client = &mut before.client_of("known");
+        let reply = client.send_otp(request).await.expect("it is sent");
+        sent.push(reply.into_inner().challenge_id);
+    }
+    let waiting = "SELECT count(*) FROM otp_message WHERE state = 'queued'";
+    database.wait_for_number(waiting, 2).await;
+    let request = CancelOtpRequest {
+        challenge_id: sent[1].clone(),
+        ..Default::default()
+    };
+    let client = &mut before.client_of("known");
+    client.cancel_otp(request).await.expect("it is cancelled");
+    before.stop().await;
+
+    let file = SOUND.file(&database);
+    let environment = [
+        ("OTPD_CONFIG", file.as_str()),
+        ("OTPD_DELIVERY__POLL_INTERVAL", "50ms"),
+    ];
+    let replica = Replica::start_with(&database, &environment).await;
+    replica.wait_for_line("[OTP] Message dropped").await;
+    let (_, log) = replica.stop().await;
+    assert!(!log.contains("Generated OTP"), "{log}");
+    let checked = run(otpd()
+        .arg("check")
+        .current_dir(database.directory())
+        .env("DATABASE_URL", database.url())
+        .env("OTPD_CONFIG", file));
+    let told = checked.done();
+    assert!(!told.contains("provider"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use super::{
     provider::Provider,
     settings::{KindSettings, ProviderSettings},
 };
-use crate::{domain::Channel, tables::Table};
+use crate::{domain::Channel, environment::Environment, tables::Table};
 
 /// A marker that must be shown nowhere.
 const SECRET: &str = "hush-hush-4711";
@@ -80,7 +80,7 @@ fn each_preset_is_whole_and_asks_for_what_it_needs() {
         assert!(matches!(settings.kind, KindSettings::Http(_)), "{name}");
         let shown = format!("{settings:?}");
         assert!(!shown.contains(SECRET), "{shown}");
-        let provider = Provider::new("x", settings).expect(name);
+        let provider = Provider::new("x", settings, Environment::Development).expect(name);
         let shown = format!("{provider:?}");
         assert!(!shown.contains(SECRET), "{shown}");
     }
@@ -118,7 +118,7 @@ fn what_is_written_into_a_provider_is_not_shown() {
     ] {
         let settings = parse(&text).expect(&text);
         let mut shown = format!("{settings:?}");
-        let provider = Provider::new("x", settings).expect(&text);
+        let provider = Provider::new("x", settings, Environment::Development).expect(&text);
         write!(shown, "{provider:?}").expect("a string takes all");
         assert!(
             shown.contains("a.example") && !shown.contains(SECRET),

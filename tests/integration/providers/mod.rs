@@ -13,6 +13,7 @@ mod smtp;
 use config::{File, FileFormat};
 use otpd::{
     delivery::{Provider, settings::ProviderSettings},
+    environment::Environment,
     tables::Table,
 };
 
@@ -28,5 +29,5 @@ fn table(text: &str) -> Table {
 #[track_caller]
 fn provider(table: Table) -> Provider {
     let settings = ProviderSettings::parse("x", table).expect("the settings are right");
-    Provider::new("x", settings).expect("the settings are right")
+    Provider::new("x", settings, Environment::Development).expect("the settings are right")
 }
