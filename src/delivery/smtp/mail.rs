@@ -3,7 +3,7 @@
 use lettre::{
     Message,
     message::{
-        Mailbox, MultiPart,
+        Mailbox, MultiPart, SinglePart,
         header::{HeaderName, HeaderValue},
     },
 };
@@ -50,9 +50,9 @@ pub fn compose(settings: &SmtpSettings, envelope: &Envelope<'_>) -> Result<Messa
         builder = builder.reply_to(reply_to.clone());
     }
     let built = match &text.html {
-        None => builder
-            .header(lettre::message::header::ContentType::TEXT_PLAIN)
-            .body(text.plain.clone()),
+        // Not as a body of its own: without MIME-Version its encoding means nothing
+        // (RFC 2045, section 4).
+        None => builder.singlepart(SinglePart::plain(text.plain.clone())),
         Some(html) => builder.multipart(MultiPart::alternative_plain_html(
             text.plain.clone(),
             html.clone(),

@@ -64,7 +64,7 @@ async fn a_mail_arrives_whole_over_starttls() {
     assert_eq!(mail["mail_from"], "no-reply@xn--80a1acny.xn--p1ai");
     assert_eq!(mail["rcpt_to"][0], "ann@xn--80a1acny.xn--p1ai");
     assert_eq!(mail["type"], "multipart/alternative");
-    assert_eq!(mail["defects"], Value::Array(Vec::new()));
+    assert_eq!(mail["faults"], Value::Array(Vec::new()));
     let headers = &mail["headers"];
     assert_eq!(
         headers["subject"],
@@ -96,7 +96,51 @@ async fn a_message_without_html_is_text_alone() {
     assert_eq!(mail["hello"], "otpd.example");
     assert_eq!(mail["html"], Value::Null);
     assert_eq!(lines(&mail["text"]), "Код 481516 & \"more\"");
-    assert_eq!(mail["defects"], Value::Array(Vec::new()));
+    assert_eq!(mail["faults"], Value::Array(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_strict_reader_finds_no_fault_with_any_combination_of_parts() {
+    let mut sink = Sink::start("starttls", "localhost").await;
+    let reply_to = format!("{ACCOUNT}reply_to = \"Помощь <help@shop.example>\"\n");
+    let providers = [to(&sink, ACCOUNT), to(&sink, &reply_to)];
+    let long = "ж".repeat(2_000);
+    let unbroken = "a".repeat(2_000);
+    let texts = [
+        "Code 481516",
+        "Код 481516\n\n@example.com #481516",
+        ".\n..\nFrom: nobody\n\n\n",
+        &long,
+        &unbroken,
+        "",
+    ];
+    let subjects = [None, Some("Code"), Some("Ваш код, «Магазин»"), Some(&*long)];
+    let pages = [
+        None,
+        Some("<p>Code</p>"),
+        Some("<p>Код</p>"),
+        Some(&*unbroken),
+    ];
+    for provider in &providers {
+        for plain in texts {
+            for subject in subjects {
+                for html in pages {
+                    let mut letter = Letter::to("ann@example.com");
+                    plain.clone_into(&mut letter.text.plain);
+                    letter.text.subject = subject.map(str::to_owned);
+                    letter.text.html = html.map(str::to_owned);
+                    provider.deliver(&letter.envelope()).await.expect("taken");
+                    let mail = sink.event().await;
+                    let case = format!("{plain:?} {subject:?} {html:?}");
+                    assert_eq!(mail["faults"], Value::Array(Vec::new()), "{case}");
+                    assert_eq!(mail["ascii"], true, "{case}");
+                    assert_eq!(lines(&mail["text"]), plain.trim_end(), "{case}");
+                    let read = mail["html"].as_str().map(str::trim_end);
+                    assert_eq!(read, html, "{case}");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ import asyncio
 import json
 import ssl
 import sys
-from email import message_from_bytes, policy
+from email import errors, message_from_bytes, policy
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
@@ -26,6 +26,40 @@ AT_DATA = {
     "spam": "554 5.7.1 {} wants no spam",
     "full": "452 4.2.2 mailbox of {} is full",
 }
+
+
+# Headers that a mail must have exactly once (RFC 5322, section 3.6; RFC 2045, section 3).
+REQUIRED = ["From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"]
+
+
+def faults(content):
+    """Everything that a strict reader would hold against a mail."""
+    found = []
+    if b"\r" in content.replace(b"\r\n", b"") or b"\n" in content.replace(b"\r\n", b""):
+        found.append("a line ends without CRLF")
+    if any(len(line) > 998 for line in content.split(b"\r\n")):
+        found.append("a line is over 998 bytes")
+    try:
+        mail = message_from_bytes(content, policy=policy.strict)
+        for part in mail.walk():
+            for name in part.keys():
+                found += [f"{name}: {defect}" for defect in part[name].defects]
+            found += [str(defect) for defect in part.defects]
+            if part.is_multipart():
+                continue
+            encoding = str(part["Content-Transfer-Encoding"])
+            if encoding not in ("7bit", "quoted-printable", "base64"):
+                found.append(f"Content-Transfer-Encoding: {encoding}")
+            part.get_content().encode()
+            part.get_payload(decode=True).decode(part.get_content_charset(), "strict")
+    except (errors.MessageError, errors.MessageDefect, LookupError, UnicodeError) as error:
+        return [*found, f"{type(error).__name__}: {error}"]
+    for name in REQUIRED:
+        if len(mail.get_all(name, [])) != 1:
+            found.append(f"{name} is there {len(mail.get_all(name, []))} times")
+    if str(mail["MIME-Version"]) != "1.0":
+        found.append(f"MIME-Version: {mail['MIME-Version']}")
+    return found
 
 
 def tell(**what):
@@ -66,7 +100,7 @@ class Sink:
             headers={name.lower(): str(value) for name, value in mail.items()},
             text=text and text.get_content(),
             html=html and html.get_content(),
-            defects=[str(defect) for part in mail.walk() for defect in part.defects],
+            faults=faults(envelope.content),
         )
         return "250 2.0.0 taken"
 
