@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use otpd::{
-    delivery::{Envelope, Text},
+    delivery::{Envelope, Progress, Text},
     domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
 };
 
@@ -46,6 +46,7 @@ impl Message {
             life_left: Duration::from_secs(299),
             locale: "ru",
             client_ip: Some([192, 0, 2, 77].into()),
+            progress: Progress::default(),
         }
     }
 

@@ -1,6 +1,10 @@
 //! A message as providers take it, and what they say to it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use crate::domain::{ChallengeId, Channel, Code, ErrorClass, MessageId, Recipient};
 
@@ -25,6 +29,24 @@ pub struct Envelope<'a> {
     pub locale: &'a str,
     /// Where the end user is, for providers that look for fraud.
     pub client_ip: Option<IpAddr>,
+    /// How far the attempt has come.
+    pub progress: Progress,
+}
+
+/// How far an attempt has come, for the caller that gives it up.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicBool);
+
+impl Progress {
+    /// Notes that the provider is given the message from here on.
+    pub fn hand_over(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the provider may have the message.
+    pub fn is_handed_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What a message says; it holds the code.

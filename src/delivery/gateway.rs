@@ -87,11 +87,28 @@ impl Gateway {
         let attempt = self.provider.deliver(envelope);
         match tokio::time::timeout(self.options.timeout, attempt).await {
             Ok(result) => result,
-            Err(_) => Err(DeliveryError::new(
+            Err(_) if envelope.progress.is_handed_over() => Err(DeliveryError::new(
                 ErrorClass::Timeout,
                 format!("no answer within {:?}", self.options.timeout),
             )),
+            Err(_) => Err(DeliveryError::new(
+                ErrorClass::Transient,
+                format!(
+                    "not ready for the message within {:?}",
+                    self.options.timeout
+                ),
+            )),
         }
+    }
+
+    /// Whether equal attempts make one message.
+    pub fn is_idempotent(&self) -> bool {
+        self.provider.is_idempotent()
+    }
+
+    /// Channel that a message asked for by `channel` travels by.
+    pub fn channel(&self, channel: Channel) -> Channel {
+        self.options.channel.unwrap_or(channel)
     }
 
     /// Finds out whether the provider can be reached, without a message.

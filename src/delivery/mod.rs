@@ -26,7 +26,7 @@ use crate::environment::Development;
 use text::Texts;
 
 pub use breaker::{Admission, Change};
-pub use envelope::{Accepted, DeliveryError, Envelope, Text};
+pub use envelope::{Accepted, DeliveryError, Envelope, Progress, Text};
 pub use gateway::{Gateway, GatewayOptions};
 pub use http::{Answer, HttpProvider, HttpSettings, Request, Values};
 pub use preset::preset_names;

@@ -68,6 +68,16 @@ impl Provider {
         }
     }
 
+    /// Whether equal attempts make one message: the gateway takes an idempotency key. A
+    /// line of the development log costs nothing, and is no message.
+    pub fn is_idempotent(&self) -> bool {
+        match self {
+            Self::Log(_) => true,
+            Self::Smtp(_) => false,
+            Self::Http(http) => http.is_idempotent(),
+        }
+    }
+
     /// Whether it would take messages, as far as that can be known without sending one;
     /// says what was seen. Whoever calls this sets it a time.
     ///

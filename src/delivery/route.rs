@@ -101,6 +101,12 @@ impl Route {
         later.iter().chain(earlier)
     }
 
+    /// Name of the provider that such a message tries first.
+    pub fn first(&self, predecessors: u32) -> &str {
+        let mut order = self.order(predecessors);
+        order.next().map_or("", |gateway| &gateway.name)
+    }
+
     /// The longest that an attempt with any of its providers takes.
     pub fn longest_attempt(&self) -> Duration {
         let timeouts = self.gateways.iter().map(|gateway| gateway.options.timeout);

@@ -1,22 +1,13 @@
 //! A code on its way to its recipient: what is known of one message, and what becomes
 //! of it.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use rand::{Rng, RngExt as _};
-use serde::{Deserialize, Serialize};
+use rand::Rng;
 
-use super::{ChallengeNonce, Channel, Code, Policy, Recipient, Timestamp};
-
-/// How many attempts a message remembers; older ones only count. Enough for every
-/// attempt of a code of five minutes with two providers.
-const MOST_REMEMBERED: usize = 32;
-
-/// How long a message first waits after every provider failed; doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest that it waits. A code lives for minutes: a message that waits longer
-/// would miss the moment at which a provider is back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+use super::{
+    Attempt, ChallengeNonce, Channel, Code, ErrorClass, History, Policy, Recipient, Timestamp,
+};
 
 /// Tells one message from every other; random. Providers that take an idempotency key
 /// are given it, so that a message that is handed over twice arrives once.
@@ -38,42 +29,6 @@ impl fmt::Display for MessageId {
         self.0
             .iter()
             .try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-/// Why an attempt to hand a message over failed, by what can be done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
-    /// The provider cannot take it now: another provider, or a later attempt, may.
-    Transient,
-    /// The provider did not answer in time. It may have taken the message all the same.
-    Timeout,
-    /// The provider will never take this message; another provider may.
-    Permanent,
-    /// There is nobody at this destination: no provider can deliver.
-    BadDestination,
-    /// The account with the provider is empty or shut: it takes no message of anybody,
-    /// until somebody pays or repairs it. Another provider may.
-    NoBalance,
-}
-
-impl ErrorClass {
-    /// The name in configuration, logs and the status of a delivery.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Transient => "transient",
-            Self::Timeout => "timeout",
-            Self::Permanent => "permanent",
-            Self::BadDestination => "bad_destination",
-            Self::NoBalance => "no_balance",
-        }
-    }
-}
-
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
     }
 }
 
@@ -136,30 +91,6 @@ pub enum MessageState<S = Content> {
     Dropped,
 }
 
-/// The attempts to hand a message over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// How many there were in all.
-    pub count: u32,
-    /// The newest ones, oldest first.
-    pub newest: Vec<Attempt>,
-}
-
-/// One attempt to hand a message over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// The provider's configured name.
-    pub provider: String,
-    /// The channel that the provider sends by, by its name.
-    pub channel: Channel,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// When its end was known.
-    pub ended_at: Timestamp,
-    /// Why it failed; `None` where it did not.
-    pub error: Option<ErrorClass>,
-}
-
 /// What becomes of a message that was not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
@@ -214,18 +145,61 @@ impl<S> Message<S> {
     pub fn sent(mut self, attempt: Attempt) -> Self {
         self.updated_at = attempt.ended_at;
         self.provider.clone_from(&attempt.provider);
-        self.history.add(attempt);
+        // A copy that is acknowledged is none of unknown outcome.
+        self.history.add(attempt, false);
         self.state = MessageState::Sent;
         self.due_at = None;
         self
     }
 
-    /// The message after an attempt that failed.
+    /// The message after an attempt that failed. `is_idempotent`: its provider takes an
+    /// idempotency key.
     #[must_use]
-    pub fn failed(mut self, attempt: Attempt) -> Self {
+    pub fn failed(mut self, attempt: Attempt, is_idempotent: bool) -> Self {
         self.provider.clone_from(&attempt.provider);
-        self.history.add(attempt);
+        self.history.add(attempt, is_idempotent);
         self
+    }
+
+    /// The message as the replica that holds it until then is about to give it to
+    /// `provider`.
+    #[must_use]
+    pub fn attempting(self, provider: &str, until: Timestamp, now: Timestamp) -> Self {
+        let mut message = self.then(Then::Leased(until), now);
+        message.history.attempt_open = true;
+        provider.clone_into(&mut message.provider);
+        message
+    }
+
+    /// Provider that may have been given the message by the replica that holds it, if
+    /// `first` is the first one of its route.
+    pub fn open_attempt<'a>(&'a self, first: &'a str) -> Option<&'a str> {
+        let provider = if self.provider.is_empty() {
+            first
+        } else {
+            &self.provider
+        };
+        let is_held = matches!(self.state, MessageState::Sending(_));
+        (is_held && self.history.attempt_open).then_some(provider)
+    }
+
+    /// The message after the replica that held it was lost, `now` that it is found: what
+    /// it may have given to `provider` may have arrived.
+    #[must_use]
+    pub fn interrupted(
+        self,
+        provider: &str,
+        (channel, is_idempotent): (Channel, bool),
+        now: Timestamp,
+    ) -> Self {
+        let attempt = Attempt {
+            provider: provider.to_owned(),
+            channel,
+            started_at: self.updated_at.min(now),
+            ended_at: now,
+            error: Some(ErrorClass::UnknownOutcome),
+        };
+        self.failed(attempt, is_idempotent)
     }
 
     /// The message as it becomes `now`. What is final stays as it is.
@@ -250,6 +224,7 @@ impl<S> Message<S> {
             self.expires_at = self.expires_at.min(now);
         }
         self.updated_at = now;
+        self.history.attempt_open = false;
         self
     }
 
@@ -260,37 +235,8 @@ impl<S> Message<S> {
     }
 }
 
-impl History {
-    fn add(&mut self, attempt: Attempt) {
-        self.count = self.count.saturating_add(1);
-        if self.newest.len() >= MOST_REMEMBERED {
-            self.newest.remove(0);
-        }
-        self.newest.push(attempt);
-    }
-
-    /// Whether `provider` said that it will never take the message.
-    pub fn refused_by(&self, provider: &str) -> bool {
-        self.newest.iter().any(|attempt| {
-            attempt.provider == provider && attempt.error == Some(ErrorClass::Permanent)
-        })
-    }
-
-    /// How long to wait before the providers are tried once more, where `providers` of
-    /// them are left: twice as long after each round, less up to a half by chance, so
-    /// that messages which failed together do not come back together.
-    pub fn pause(&self, providers: usize, random: &mut impl Rng) -> Duration {
-        let providers = u32::try_from(providers).unwrap_or(u32::MAX).max(1);
-        let rounds = (self.count / providers).saturating_sub(1).min(16);
-        let longest = FIRST_PAUSE.saturating_mul(1 << rounds).min(LONGEST_PAUSE);
-        longest.mul_f64(random.random_range(0.5..=1.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use rand::{rand_core::UnwrapErr, rngs::SysRng};
-
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -351,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_errors_are_written_in_one_way() {
+    fn ids_are_written_in_one_way() {
         let mut id = [0; 16];
         id[0] = 0xA0;
         id[15] = 0x0F;
@@ -359,17 +305,6 @@ mod tests {
             MessageId(id).to_string(),
             "a000000000000000000000000000000f"
         );
-        for (class, name) in [
-            (ErrorClass::Transient, "transient"),
-            (ErrorClass::Timeout, "timeout"),
-            (ErrorClass::Permanent, "permanent"),
-            (ErrorClass::BadDestination, "bad_destination"),
-            (ErrorClass::NoBalance, "no_balance"),
-        ] {
-            assert_eq!(class.name(), name);
-            assert_eq!(class.to_string(), name);
-            assert_eq!(serde_json::to_value(class).unwrap(), name);
-        }
     }
 
     #[test]
@@ -384,55 +319,41 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_counted_beyond_those_remembered() {
-        let mut message = message();
-        for number in 0..40 {
-            message = message.failed(attempt(&number.to_string(), Some(ErrorClass::Transient)));
-        }
-        assert_eq!(message.history.count, 40);
-        assert_eq!(message.history.newest.len(), MOST_REMEMBERED);
-        assert_eq!(message.history.newest[0].provider, "8");
-        assert_eq!(message.provider, "39");
-    }
-
-    #[test]
-    fn only_a_permanent_refusal_rules_a_provider_out() {
-        let mut history = History::default();
-        history.add(attempt("one", Some(ErrorClass::Transient)));
-        history.add(attempt("two", Some(ErrorClass::Permanent)));
-        assert!(!history.refused_by("one"));
-        assert!(history.refused_by("two"));
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_differ() {
-        let mut random = UnwrapErr(SysRng);
-        for (count, providers, seconds) in [
-            (0, 1, 1),
-            (1, 1, 1),
-            (2, 1, 2),
-            (4, 2, 2),
-            (3, 1, 4),
-            (5, 1, 16),
-            (6, 1, 20),
-            (u32::MAX, 1, 20),
-            (3, 0, 4),
+    fn an_attempt_is_open_from_its_note_to_its_end() {
+        let held = |message: &Message<()>| message.open_attempt("first").map(str::to_owned);
+        assert_eq!(held(&message()), None);
+        let one = message().attempting("one", at(9), at(4));
+        assert_eq!(held(&one).as_deref(), Some("one"));
+        assert_eq!((one.due_at, one.updated_at), (Some(at(9)), at(4)));
+        let failed = one
+            .clone()
+            .failed(attempt("one", Some(ErrorClass::Timeout)), false);
+        for ended in [
+            failed,
+            one.clone().sent(attempt("one", None)),
+            one.clone().then(Then::Queued(at(9)), at(5)),
+            one.then(Then::Leased(at(9)), at(5)),
         ] {
-            let history = History {
-                count,
-                newest: Vec::new(),
-            };
-            let longest = Duration::from_secs(seconds);
-            let pauses: Vec<Duration> = (0..100)
-                .map(|_| history.pause(providers, &mut random))
-                .collect();
-            assert!(
-                pauses
-                    .iter()
-                    .all(|pause| (longest / 2..=longest).contains(pause)),
-                "{count} {providers}: {pauses:?}"
-            );
-            assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+            assert_eq!(held(&ended), None, "{ended:?}");
         }
+        // The replica that writes a message may try it before it writes anything else.
+        let mut fresh = message();
+        fresh.history.attempt_open = true;
+        assert_eq!(held(&fresh).as_deref(), Some("first"));
+        fresh.state = MessageState::Queued(());
+        assert_eq!(held(&fresh), None);
+    }
+
+    #[test]
+    fn an_attempt_of_a_lost_replica_is_one_of_unknown_outcome() {
+        let found = message().attempting("one", at(9), at(4)).interrupted(
+            "one",
+            (Channel::Sms, false),
+            at(10),
+        );
+        assert_eq!(found.history.copies_with("one"), 1);
+        let newest = found.history.newest.last().unwrap();
+        assert_eq!((newest.started_at, newest.ended_at), (at(4), at(10)));
+        assert_eq!(newest.error, Some(ErrorClass::UnknownOutcome));
     }
 }

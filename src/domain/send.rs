@@ -361,7 +361,11 @@ impl SendRequest<'_> {
             predecessors,
             state,
             provider: String::new(),
-            history: History::default(),
+            // Who writes it with a lease sends it without a further note.
+            history: History {
+                attempt_open: request.lease.is_some(),
+                ..History::default()
+            },
             created_at: now,
             updated_at: now,
             expires_at: challenge.expires_at,

@@ -25,16 +25,17 @@ const DELAYS: [f64; 12] = [
 ];
 
 /// What comes of an attempt: it was taken, or the class of the error.
-const RESULTS: [&str; 6] = [
+const RESULTS: [&str; 7] = [
     "accepted",
     ErrorClass::Transient.name(),
     ErrorClass::Timeout.name(),
     ErrorClass::Permanent.name(),
     ErrorClass::BadDestination.name(),
     ErrorClass::NoBalance.name(),
+    ErrorClass::UnknownOutcome.name(),
 ];
 /// How messages end, in the order of [`Ended`].
-const ENDS: [&str; 3] = ["sent", "failed", "dropped"];
+const ENDS: [&str; 4] = ["sent", "failed", "dropped", "undecided"];
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Ended {
     Failed,
     /// Its code died first.
     Dropped,
+    /// It may have arrived, and a further attempt would exceed the bound on copies.
+    Undecided,
 }
 
 type Counters<const LABELS: usize> = Grid<Counter, fn() -> Counter, LABELS>;
@@ -72,6 +75,16 @@ impl Tables {
     fn count_sent(&self, provider: usize, channel: Channel, country: Country) {
         let place = [channel as usize, country.number(), provider];
         self.sent.at(place).inc();
+    }
+
+    /// Returns the number of the provider.
+    fn count_attempt(&self, provider: &str, channel: Channel, error: Option<ErrorClass>) -> usize {
+        let number = number_of(self.attempts.names(0), provider);
+        let result = error.map_or("accepted", ErrorClass::name);
+        let result = RESULTS.iter().position(|name| *name == result);
+        let place = [number, channel as usize, result.unwrap_or_default()];
+        self.attempts.at(place).inc();
+        number
     }
 
     fn count_verified(&self, provider: usize, channel: Channel, country: Country) {
@@ -210,12 +223,16 @@ impl DeliveryMetrics {
         error: Option<ErrorClass>,
     ) {
         self.with(|tables| {
-            let number = number_of(tables.attempts.names(0), provider);
-            let result = error.map_or("accepted", ErrorClass::name);
-            let result = RESULTS.iter().position(|name| *name == result);
-            let place = [number, channel as usize, result.unwrap_or_default()];
-            tables.attempts.at(place).inc();
+            let number = tables.count_attempt(provider, channel, error);
             tables.durations.at([number]).observe(took.as_secs_f64());
+        });
+    }
+
+    /// Counts an attempt of a replica that was lost before it knew the outcome.
+    pub fn interrupted(&self, provider: &str, channel: Channel) {
+        let error = Some(ErrorClass::UnknownOutcome);
+        self.with(|tables| {
+            tables.count_attempt(provider, channel, error);
         });
     }
 

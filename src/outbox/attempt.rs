@@ -4,7 +4,9 @@ use tokio::time::Instant;
 
 use super::{InHand, courier::Courier};
 use crate::{
-    delivery::{Accepted, Admission, Change, DeliveryError, Envelope, Gateway, text::Facts},
+    delivery::{
+        Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Progress, text::Facts,
+    },
     domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Timestamp},
     log_targets::CHANGE,
     traces::{self, Kind, Span},
@@ -17,7 +19,7 @@ impl Courier {
         in_hand: &InHand,
         gateway: &Gateway,
     ) -> (Attempt, Result<Accepted, DeliveryError>) {
-        let channel = gateway.options.channel.unwrap_or(in_hand.message.channel);
+        let channel = gateway.channel(in_hand.message.channel);
         let (started_at, start) = (in_hand.clock.now(), Instant::now());
         let mut span = Span::inside("deliver", Kind::Client);
         let handing_over = self.hand_over(in_hand, gateway, channel, started_at);
@@ -72,6 +74,7 @@ impl Courier {
             life_left: facts.life_left,
             locale: &content.locale,
             client_ip: content.client_ip,
+            progress: Progress::default(),
         };
         gateway.deliver(&envelope).await
     }
@@ -86,7 +89,9 @@ pub(super) fn report(
     let change = match result.as_ref().map_err(|error| error.class) {
         // A provider that refuses a message does its work.
         Ok(_) | Err(ErrorClass::Permanent | ErrorClass::BadDestination) => admission.succeeded(),
-        Err(ErrorClass::Transient | ErrorClass::Timeout) => admission.failed(false),
+        Err(ErrorClass::Transient | ErrorClass::Timeout | ErrorClass::UnknownOutcome) => {
+            admission.failed(false)
+        }
         Err(ErrorClass::NoBalance) => admission.failed(true),
     };
     let provider = &gateway.name;

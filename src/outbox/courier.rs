@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     delivery::{Accepted, Gateway, Route},
-    domain::{Attempt, Country, ErrorClass, Message, Then, Timestamp},
+    domain::{Attempt, Country, Message, Then, Timestamp},
     keys::system_random,
     metrics::Ended,
     store::{MessageChange, Version},
@@ -32,6 +32,8 @@ enum Next<'a> {
     Await(&'a Gateway),
     /// Not now.
     End(Then),
+    /// Never: it may have arrived as often as it is allowed to.
+    GiveUp,
 }
 
 /// The message is out of this replica's hands.
@@ -53,8 +55,6 @@ impl Courier {
         };
         let mut tried = HashSet::new();
         let mut has_waited = false;
-        // Whether the store does not know all of the history yet.
-        let mut unwritten = false;
         loop {
             let now = in_hand.clock.now();
             let gateway = match self.choose(&in_hand.message, route, &tried, now) {
@@ -69,6 +69,7 @@ impl Courier {
                     return self.end(in_hand, then).await;
                 }
                 Next::End(then) => return self.end(in_hand, then).await,
+                Next::GiveUp => return self.give_up(in_hand).await,
             };
             // Where it stops, the choice is to give the message back.
             let Some(turn) = self.unless_stopping(gateway.turn()).await else {
@@ -78,7 +79,7 @@ impl Courier {
                 // While the message waited, the provider proved to be down.
                 continue;
             }
-            match self.make_fit(&mut in_hand, gateway, &mut unwritten).await {
+            match self.make_fit(&mut in_hand, gateway, route).await {
                 Ok(true) => {}
                 Ok(false) => {
                     tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
@@ -98,11 +99,7 @@ impl Courier {
                 Ok(accepted) => return self.handed_over(in_hand, attempt, &accepted).await,
                 Err(error) => {
                     note_failure(&in_hand.message, gateway, &error);
-                    in_hand.message = in_hand.message.failed(attempt);
-                    unwritten = true;
-                    if error.class == ErrorClass::BadDestination {
-                        return self.end(in_hand, Then::Failed).await;
-                    }
+                    in_hand.message = in_hand.message.failed(attempt, gateway.is_idempotent());
                 }
             }
         }
@@ -117,7 +114,8 @@ impl Courier {
     }
 
     /// The provider to try now: the first in order that was not tried in this round, has
-    /// not refused the message for good, and is not known to be down.
+    /// not refused the message for good, and is not known to be down. Providers that may
+    /// have the message already come after the others.
     fn choose<'a>(
         &self,
         message: &Message,
@@ -128,14 +126,23 @@ impl Courier {
         if self.stopping.is_cancelled() {
             return Next::End(Then::Queued(now));
         }
-        let left: Vec<&Gateway> = route
+        let history = &message.history;
+        let mut left: Vec<&Gateway> = route
             .order(message.predecessors)
             .map(|gateway| &**gateway)
-            .filter(|gateway| !message.history.refused_by(&gateway.name))
+            .filter(|gateway| !history.refused_by(&gateway.name))
             .collect();
         if left.is_empty() {
             return Next::End(Then::Failed);
         }
+        left.retain(|gateway| history.permits_copy_with(&gateway.name, gateway.is_idempotent()));
+        if left.is_empty() {
+            return Next::GiveUp;
+        }
+        left.sort_by_key(|gateway| {
+            let copies = history.copies_with(&gateway.name);
+            if gateway.is_idempotent() { 0 } else { copies }
+        });
         let untried = left.iter().filter(|gateway| !tried.contains(&gateway.name));
         let waits: Vec<(&Gateway, Duration)> = untried
             .map(|gateway| (*gateway, gateway.breaker.wait()))
@@ -156,7 +163,7 @@ impl Courier {
                 .min()
                 .unwrap_or_default()
         } else {
-            message.history.pause(left.len(), &mut system_random())
+            history.pause(left.len(), &mut system_random())
         };
         // Whoever finds it when its code has died drops it.
         Next::End(Then::Queued(
@@ -164,15 +171,18 @@ impl Courier {
         ))
     }
 
-    /// Makes sure that the code was alive a moment ago and that the lease lasts for an
-    /// attempt; says whether the code lives.
+    /// Makes sure that the code was alive a moment ago, that the lease lasts for an
+    /// attempt, and that the store shows which provider is tried; says whether the code
+    /// lives.
     async fn make_fit(
         &self,
         in_hand: &mut InHand,
         gateway: &Gateway,
-        unwritten: &mut bool,
+        route: &Route,
     ) -> Result<bool, Lost> {
         let needed = gateway.options.timeout + LEASE_RESERVE;
+        let first = route.first(in_hand.message.predecessors);
+        let is_noted = |message: &Message| message.open_attempt(first) == Some(&gateway.name);
         // Each of the two takes time, and so may undo the other.
         loop {
             let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
@@ -182,13 +192,12 @@ impl Courier {
                 if !self.sees_alive(in_hand).await? {
                     return Ok(false);
                 }
-            } else if *unwritten || in_hand.clock.now().until(due_at) < needed {
+            } else if !is_noted(&in_hand.message) || in_hand.clock.now().until(due_at) < needed {
                 let now = in_hand.clock.now();
                 let until = now.plus(gateway.options.timeout + LEASE_MARGIN);
-                let mut message = in_hand.message.clone().then(Then::Leased(until), now);
-                message.provider.clone_from(&gateway.name);
+                let message = in_hand.message.clone();
+                let message = message.attempting(&gateway.name, until, now);
                 self.write(in_hand, message).await?;
-                *unwritten = false;
             } else {
                 return Ok(true);
             }
@@ -235,14 +244,33 @@ impl Courier {
                 "[OTP] Message failed for good"
             );
         }
+        let how = match then {
+            Then::Failed => Some(Ended::Failed),
+            Then::Dropped => Some(Ended::Dropped),
+            Then::Leased(_) | Then::Queued(_) => None,
+        };
+        self.put_down(&mut in_hand, then, how).await;
+    }
+
+    /// Ends a message that may have arrived as often as it is allowed to.
+    async fn give_up(&self, mut in_hand: InHand) {
+        let recipient = in_hand.message.content().map(|content| &content.recipient);
+        tracing::error!(
+            message_id = %in_hand.message.id,
+            recipient = recipient.map(tracing::field::display),
+            attempts = in_hand.message.history.count,
+            "[OTP] Message given up: it may have arrived, and no provider confirmed it"
+        );
+        self.put_down(&mut in_hand, Then::Failed, Some(Ended::Undecided))
+            .await;
+    }
+
+    async fn put_down(&self, in_hand: &mut InHand, then: Then, how: Option<Ended>) {
         let now = in_hand.clock.now();
         let message = in_hand.message.clone().then(then, now);
-        let written = self.write(&mut in_hand, message).await.is_ok();
-        let metrics = &self.tools.metrics;
-        match then {
-            Then::Failed if written => metrics.ended(Ended::Failed),
-            Then::Dropped if written => metrics.ended(Ended::Dropped),
-            _ => {}
+        let written = self.write(in_hand, message).await.is_ok();
+        if let Some(how) = how.filter(|_| written) {
+            self.tools.metrics.ended(how);
         }
     }
 

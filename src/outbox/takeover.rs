@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{InHand, LEASE_MARGIN, MOST_TAKEN_OVER, Outbox, OutboxOptions, Tools};
 use crate::{
-    domain::{Then, Timestamp},
+    domain::{Message, Then, Timestamp},
     keys::{OpenError, system_random},
     log_targets::AUDIT,
     metrics::Ended,
@@ -111,34 +111,44 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
                 continue;
             }
         };
-        let (then, in_hand) = match take(tools, &due, &seen) {
-            Some((in_hand, until)) => (Then::Leased(until), Some(in_hand)),
-            None => (Then::Dropped, None),
+        let held = take(tools, &due, &seen);
+        let mut message = due.message;
+        let then = if let Some(Taken { in_hand, until, .. }) = &held {
+            message.history.clone_from(&in_hand.message.history);
+            message.provider.clone_from(&in_hand.message.provider);
+            Then::Leased(*until)
+        } else {
+            tracing::warn!(message_id = %message.id, "[OTP] Message dropped: its code is dead");
+            Then::Dropped
         };
-        if in_hand.is_none() {
-            tracing::warn!(message_id = %due.message.id, "[OTP] Message dropped: its code is dead");
-        }
         let change = MessageChange {
             key: due.key,
             expected: Some(due.version),
             version: Version::random(&mut system_random()),
-            message: due.message.then(then, seen.clock.now()),
+            message: message.then(then, seen.clock.now()),
         };
         let version = change.version;
-        taken.push(in_hand.map(|in_hand| InHand { version, ..in_hand }));
+        taken.push(held.map(|held| Taken {
+            in_hand: InHand {
+                version,
+                ..held.in_hand
+            },
+            ..held
+        }));
         changes.push(change);
     }
     let settlements = changes
         .into_iter()
         .map(|change| tools.batcher.settle(change));
     let written = join_all(settlements).await;
-    for (in_hand, written) in taken.into_iter().zip(written) {
-        match (written, in_hand) {
-            (Ok(true), Some(in_hand)) => {
+    for (held, written) in taken.into_iter().zip(written) {
+        match (written, held) {
+            (Ok(true), Some(held)) => {
+                held.note_interruption(tools);
                 if let Some(permit) = permits.pop() {
                     // Who asked for it is not known any more.
                     let span = Span::unasked("take over");
-                    traces::enter(span.context(), || outbox.carry(permit, in_hand));
+                    traces::enter(span.context(), || outbox.carry(permit, held.in_hand));
                 }
             }
             (Ok(true), None) => tools.metrics.ended(Ended::Dropped),
@@ -149,9 +159,40 @@ async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchErr
     found
 }
 
-/// The message in hand, and until when it is to be leased; `None` where its code is
-/// dead, or can be opened no more.
-fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<(InHand, Timestamp)> {
+/// A message that is taken over.
+struct Taken {
+    in_hand: InHand,
+    /// End of its lease.
+    until: Timestamp,
+    /// Whether the replica that held it before may have been trying it.
+    was_interrupted: bool,
+}
+
+impl Taken {
+    /// Counts the attempt that the lost replica may have made.
+    fn note_interruption(&self, tools: &Tools) {
+        let message = &self.in_hand.message;
+        let Some(attempt) = message
+            .history
+            .newest
+            .last()
+            .filter(|_| self.was_interrupted)
+        else {
+            return;
+        };
+        tools
+            .metrics
+            .interrupted(&attempt.provider, attempt.channel);
+        tracing::warn!(
+            message_id = %message.id,
+            provider = attempt.provider,
+            "[OTP] Delivery attempt interrupted: the replica that held the message was lost"
+        );
+    }
+}
+
+/// Takes a message over; `None` where its code is dead, or can be opened no more.
+fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<Taken> {
     let now = seen.clock.now();
     let record = seen.record.as_ref()?;
     let policy = tools.policy(&record.caller, &record.purpose)?;
@@ -181,8 +222,28 @@ fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<(InHand, T
         message,
         clock: seen.clock,
     };
-    let lease = tools.route(&in_hand).map_or(LEASE_MARGIN, Outbox::lease);
+    let route = tools.route(&in_hand);
+    let lease = route.map_or(LEASE_MARGIN, Outbox::lease);
+    let first = route.map_or("", |route| route.first(in_hand.message.predecessors));
+    let open = in_hand.message.open_attempt(first).map(str::to_owned);
+    if let Some(provider) = &open {
+        in_hand.message = interrupted(tools, in_hand.message, provider, now);
+    }
     let until = now.plus(lease);
     in_hand.message = in_hand.message.then(Then::Leased(until), now);
-    Some((in_hand, until))
+    Some(Taken {
+        in_hand,
+        until,
+        was_interrupted: open.is_some(),
+    })
+}
+
+/// The message after the replica that held it was lost while it may have been trying
+/// `provider`.
+fn interrupted(tools: &Tools, message: Message, provider: &str, now: Timestamp) -> Message {
+    let gateways = &tools.delivery.gateways;
+    let gateway = gateways.iter().find(|gateway| gateway.name == provider);
+    let channel = gateway.map_or(message.channel, |gateway| gateway.channel(message.channel));
+    let is_idempotent = gateway.is_some_and(|gateway| gateway.is_idempotent());
+    message.interrupted(provider, (channel, is_idempotent), now)
 }

@@ -144,10 +144,8 @@ impl OtpService {
             locale: &content.locale,
         };
         let route = self.outbox.delivery().route(&shipment);
-        let first = route.and_then(|route| route.order(message.predecessors).next());
-        first
-            .map(|gateway| gateway.name.clone())
-            .unwrap_or_default()
+        let first = route.map(|route| route.first(message.predecessors).to_owned());
+        first.unwrap_or_default()
     }
 }
 

@@ -1,8 +1,11 @@
 //! A message as a row, the same in every SQL store.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Sealed, StoreError, Version, VersionedMessage};
 use crate::domain::{
-    ChallengeNonce, Channel, History, Message, MessageId, MessageState, RecordKey, Timestamp,
+    Attempt, ChallengeNonce, Channel, ErrorClass, History, MAX_LOGGED_ATTEMPTS, Message, MessageId,
+    MessageState, PossibleCopies, RecordKey, Timestamp,
 };
 
 /// The columns of a message.
@@ -62,7 +65,7 @@ impl MessageRow {
                     .map_err(|_| corrupt("predecessors"))?,
                 state,
                 provider: self.provider,
-                history: postcard::from_bytes(&self.history).map_err(|_| corrupt("history"))?,
+                history: read_history(&self.history).ok_or_else(|| corrupt("history"))?,
                 created_at: Timestamp::from_milliseconds(self.created_at),
                 updated_at: Timestamp::from_milliseconds(self.updated_at),
                 expires_at: Timestamp::from_milliseconds(self.expires_at),
@@ -83,7 +86,168 @@ pub(super) fn message_state_columns(state: &MessageState<Sealed>) -> (&'static s
     }
 }
 
-/// The attempts as a column holds them.
+/// Attempts as every version of otpd stores them. A version that knows no
+/// [`StoredOutcomes`] reads these alone, and stores them without it.
+#[derive(Serialize, Deserialize)]
+struct StoredAttempts {
+    count: u32,
+    newest: Vec<Attempt>,
+}
+
+/// Part of a history that follows the attempts.
+#[derive(Serialize, Deserialize)]
+struct StoredOutcomes {
+    possible_copies: Vec<PossibleCopies>,
+    attempt_open: bool,
+    /// Bit n: the error of `newest[n]` is [`ErrorClass::UnknownOutcome`]. It is stored as a
+    /// time-out there, because earlier versions cannot read a class that they do not know.
+    unknown_outcomes: u32,
+}
+
+const _: () = assert!(
+    MAX_LOGGED_ATTEMPTS <= u32::BITS as usize,
+    "each attempt that is kept has a bit"
+);
+
+/// History as a column holds it.
 pub(super) fn history_column(history: &History) -> Vec<u8> {
-    postcard::to_allocvec(history).expect("a vector takes any number of bytes")
+    let mut newest = history.newest.clone();
+    let mut unknown_outcomes = 0;
+    for (index, attempt) in newest.iter_mut().enumerate() {
+        if attempt.error == Some(ErrorClass::UnknownOutcome) {
+            attempt.error = Some(ErrorClass::Timeout);
+            unknown_outcomes |= 1 << index;
+        }
+    }
+    let attempts = StoredAttempts {
+        count: history.count,
+        newest,
+    };
+    let outcomes = StoredOutcomes {
+        possible_copies: history.possible_copies.clone(),
+        attempt_open: history.attempt_open,
+        unknown_outcomes,
+    };
+    postcard::to_allocvec(&(attempts, outcomes)).expect("a vector takes any number of bytes")
+}
+
+/// History that [`history_column`] wrote, in this version or an earlier one.
+fn read_history(column: &[u8]) -> Option<History> {
+    let (StoredAttempts { count, mut newest }, rest) = postcard::take_from_bytes(column).ok()?;
+    if rest.is_empty() {
+        return Some(from_earlier_version(count, newest));
+    }
+    let outcomes: StoredOutcomes = postcard::from_bytes(rest).ok()?;
+    for (index, attempt) in newest.iter_mut().enumerate() {
+        if outcomes
+            .unknown_outcomes
+            .checked_shr(u32::try_from(index).ok()?)?
+            & 1
+            == 1
+        {
+            attempt.error = Some(ErrorClass::UnknownOutcome);
+        }
+    }
+    Some(History {
+        count,
+        newest,
+        possible_copies: outcomes.possible_copies,
+        attempt_open: outcomes.attempt_open,
+    })
+}
+
+/// History without [`StoredOutcomes`]: each time-out may be a copy, and the replica that
+/// holds the message may be trying it.
+fn from_earlier_version(count: u32, newest: Vec<Attempt>) -> History {
+    let mut history = History::default();
+    for attempt in newest {
+        history.add(attempt, false);
+    }
+    History {
+        count,
+        attempt_open: true,
+        ..history
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(provider: &str, error: Option<ErrorClass>) -> Attempt {
+        Attempt {
+            provider: provider.to_owned(),
+            channel: Channel::Sms,
+            started_at: Timestamp::from_milliseconds(1_000),
+            ended_at: Timestamp::from_milliseconds(2_000),
+            error,
+        }
+    }
+
+    fn history() -> History {
+        let mut history = History::default();
+        for (provider, error) in [
+            ("a", Some(ErrorClass::UnknownOutcome)),
+            ("b", Some(ErrorClass::Timeout)),
+            ("b", Some(ErrorClass::UnknownOutcome)),
+            ("c", Some(ErrorClass::NoBalance)),
+        ] {
+            history.add(attempt(provider, error), false);
+        }
+        history
+    }
+
+    #[test]
+    fn a_history_is_read_as_it_was_written() {
+        let open = History {
+            attempt_open: true,
+            ..history()
+        };
+        let mut full = History::default();
+        for _ in 0..40 {
+            full.add(attempt("a", Some(ErrorClass::UnknownOutcome)), false);
+        }
+        for history in [History::default(), history(), open, full] {
+            assert_eq!(read_history(&history_column(&history)), Some(history));
+        }
+        assert_eq!(read_history(&[1]), None);
+        assert_eq!(read_history(&[0, 0, 1]), None);
+    }
+
+    #[test]
+    fn an_earlier_version_reads_every_history() {
+        let column = history_column(&history());
+        // This is how it reads: what follows is ignored.
+        let read: StoredAttempts = postcard::from_bytes(&column).unwrap();
+        let classes: Vec<u8> = read
+            .newest
+            .iter()
+            .map(|attempt| postcard::to_allocvec(&attempt.error).unwrap()[1])
+            .collect();
+        assert!(classes.iter().all(|class| *class < 5), "{classes:?}");
+        assert_eq!((read.count, read.newest.len()), (4, 4));
+    }
+
+    #[test]
+    fn a_history_of_an_earlier_version_counts_its_time_outs() {
+        let column = [
+            5, 2, // five attempts, of which two are kept
+            1, b'a', 0, 208, 15, 160, 31, 1, 1, // a time-out of "a"
+            1, b'b', 0, 208, 15, 160, 31, 1, 0, // a transient error of "b"
+        ];
+        let read = read_history(&column).unwrap();
+        let expected = History {
+            count: 5,
+            newest: vec![
+                attempt("a", Some(ErrorClass::Timeout)),
+                attempt("b", Some(ErrorClass::Transient)),
+            ],
+            possible_copies: vec![PossibleCopies {
+                provider: "a".to_owned(),
+                count: 1,
+            }],
+            attempt_open: true,
+        };
+        assert_eq!(read, expected);
+    }
 }

@@ -4,7 +4,7 @@ use reqwest::Response;
 use serde_json::Value;
 
 use super::{
-    condition::as_written,
+    condition::{Holds, as_written, places},
     request::Request,
     settings::HttpSettings,
     template::{Template, Values},
@@ -68,11 +68,27 @@ impl Answer {
             Err(problem) => return Some(format!("HTTP status {status}, and {problem}")),
         };
         let mut conditions = request.conditions.iter().enumerate();
-        let (index, failed) = conditions.find(|(_, condition)| !condition.holds(body, values))?;
-        Some(format!(
-            "HTTP status {status}, and conditions[{index}] ({}) does not hold",
-            failed.test
-        ))
+        conditions.find_map(|(index, condition)| {
+            let extent = match condition.holds(body, values) {
+                Holds::Everywhere => return None,
+                Holds::Partly => "holds of a part alone",
+                Holds::Nowhere => "does not hold",
+            };
+            let test = &condition.test;
+            Some(format!(
+                "HTTP status {status}, and conditions[{index}] ({test}) {extent}"
+            ))
+        })
+    }
+
+    /// Whether the gateway took one part of the message and refused another.
+    fn is_partly_good(&self, request: &Request, values: &Values<'_>) -> bool {
+        let Ok(body) = &self.body else {
+            return false;
+        };
+        let is_good_status = request.success.iter().any(|good| good.contain(self.status));
+        let mut conditions = request.conditions.iter();
+        is_good_status && conditions.any(|condition| condition.holds(body, values) == Holds::Partly)
     }
 
     /// The class of a reply that is not good, and the rule that says so.
@@ -81,12 +97,16 @@ impl Answer {
         settings: &HttpSettings,
         values: &Values<'_>,
     ) -> (ErrorClass, Option<usize>) {
+        if self.is_partly_good(&settings.send, values) {
+            // To send it again repeats, and costs, the part that was taken.
+            return (ErrorClass::UnknownOutcome, None);
+        }
         let matching = settings.errors.iter().position(|rule| {
             let of_status = rule.statuses.is_empty()
                 || rule.statuses.iter().any(|some| some.contain(self.status));
             let of_body = rule.condition.as_ref().is_none_or(|condition| {
                 let body = self.body.as_ref();
-                body.is_ok_and(|body| condition.holds(body, values))
+                body.is_ok_and(|body| condition.holds(body, values) != Holds::Nowhere)
             });
             of_status && of_body
         });
@@ -94,9 +114,11 @@ impl Answer {
             return (settings.errors[rule].class, Some(rule));
         }
         let class = match self.status {
+            // What is behind the gateway was given the message, and did not answer.
+            504 => ErrorClass::UnknownOutcome,
             // Too early, too many, or the gateway's own fault.
             408 | 425 | 429 | 500..=599 => ErrorClass::Transient,
-            200..=299 if self.body.is_err() => ErrorClass::Transient,
+            200..=299 if self.body.is_err() => ErrorClass::UnknownOutcome,
             _ => ErrorClass::Permanent,
         };
         (class, None)
@@ -104,20 +126,28 @@ impl Answer {
 
     /// The gateway's own name of the message.
     pub fn provider_id(&self, settings: &HttpSettings, values: &Values<'_>) -> Option<String> {
-        let id = self.text(settings.id_pointer.as_ref()?, values)?;
+        let ids = self.texts(settings.id_pointer.as_ref()?, values);
+        let id = ids.into_iter().next()?;
         is_visible(&id, MAX_ID_CHARACTERS).then_some(id)
     }
 
-    /// The value at `pointer`, if it can be an error code. A longer one is left out and
-    /// not cut, because half a secret would not be known for one.
+    /// The value at `pointer`, or its values, if they can be error codes. A longer one is
+    /// left out and not cut, because half a secret would not be known for one.
     pub fn visible(&self, pointer: &Template, values: &Values<'_>) -> Option<String> {
-        let code = self.text(pointer, values)?;
+        let code = self.texts(pointer, values).join(", ");
         is_visible(&code, MAX_CODE_CHARACTERS).then_some(code)
     }
 
-    fn text(&self, pointer: &Template, values: &Values<'_>) -> Option<String> {
-        let body = self.body.as_ref().ok()?;
-        as_written(body.pointer(&pointer.render_in_pointer(values))?)
+    fn texts(&self, pointer: &Template, values: &Values<'_>) -> Vec<String> {
+        let Ok(body) = &self.body else {
+            return Vec::new();
+        };
+        let places = places(body, &pointer.render_in_pointer(values));
+        places
+            .into_iter()
+            .flatten()
+            .filter_map(as_written)
+            .collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::template::{Template, Values};
+use super::template::{ASTERISK, Template, Values};
 
 /// Statuses from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +34,10 @@ impl TryFrom<String> for Statuses {
     }
 }
 
-/// Something that is said of one place in a reply.
+/// Something that is said of one place in a reply, or of several of one kind.
 #[derive(Clone, Debug)]
 pub struct Condition {
-    /// The place (RFC 6901).
+    /// The place (RFC 6901); a step `*` stands for every element or member.
     pub pointer: Template,
     /// What is said of it.
     pub test: Test,
@@ -60,23 +60,76 @@ pub enum Test {
     GreaterThan(f64),
 }
 
+/// Number of places of a reply for which a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// All of them.
+    Everywhere,
+    /// Some of several.
+    Partly,
+    /// None.
+    Nowhere,
+}
+
 impl Condition {
-    /// Whether it holds of `reply`.
-    pub fn holds(&self, reply: &Value, values: &Values<'_>) -> bool {
-        let value = reply.pointer(&self.pointer.render_in_pointer(values));
+    /// For which of its places in `reply` the condition holds.
+    pub fn holds(&self, reply: &Value, values: &Values<'_>) -> Holds {
+        let places = places(reply, &self.pointer.render_in_pointer(values));
+        let held = places.iter().filter(|value| self.test.holds(**value));
+        match held.count() {
+            0 => Holds::Nowhere,
+            all if all == places.len() => Holds::Everywhere,
+            _ => Holds::Partly,
+        }
+    }
+}
+
+impl Test {
+    fn holds(&self, value: Option<&Value>) -> bool {
         let value = value.filter(|value| !value.is_null());
         let written = value.and_then(as_written);
-        match &self.test {
-            Test::Equals(expected) => written.as_ref() == Some(expected),
-            Test::OneOf(expected) => written.is_some_and(|written| expected.contains(&written)),
-            Test::NotOneOf(others) => written.is_some_and(|written| !others.contains(&written)),
-            Test::Present => value.is_some(),
-            Test::Absent => value.is_none(),
-            Test::GreaterThan(bound) => written
+        match self {
+            Self::Equals(expected) => written.as_ref() == Some(expected),
+            Self::OneOf(expected) => written.is_some_and(|written| expected.contains(&written)),
+            Self::NotOneOf(others) => written.is_some_and(|written| !others.contains(&written)),
+            Self::Present => value.is_some(),
+            Self::Absent => value.is_none(),
+            Self::GreaterThan(bound) => written
                 .and_then(|written| written.parse::<f64>().ok())
                 .is_some_and(|number| number > *bound),
         }
     }
+}
+
+/// Step of a pointer that stands for every element of a list, or every member of an
+/// object.
+const EVERY: &str = "*";
+
+/// Places in `reply` that a pointer leads to, at least one. A place that is not there, or
+/// whose list is empty, is `None`.
+pub fn places<'r>(reply: &'r Value, pointer: &str) -> Vec<Option<&'r Value>> {
+    let mut places = vec![Some(reply)];
+    for step in pointer.split('/').skip(1) {
+        places = places
+            .into_iter()
+            .flat_map(|place| below(place, step))
+            .collect();
+    }
+    places
+}
+
+fn below<'r>(place: Option<&'r Value>, step: &str) -> Vec<Option<&'r Value>> {
+    let all: Vec<_> = match place {
+        Some(Value::Array(elements)) if step == EVERY => elements.iter().map(Some).collect(),
+        Some(Value::Object(members)) if step == EVERY => members.values().map(Some).collect(),
+        Some(_) if step == EVERY => Vec::new(),
+        Some(value) => {
+            let step = step.replace(ASTERISK, EVERY);
+            vec![value.pointer(&format!("/{step}"))]
+        }
+        None => Vec::new(),
+    };
+    if all.is_empty() { vec![None] } else { all }
 }
 
 /// A value as it is compared: gateways write the same code once as a number and once

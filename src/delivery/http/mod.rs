@@ -80,8 +80,16 @@ impl HttpProvider {
     pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
         let settings = &self.settings;
         let values = settings.values(envelope);
+        // The time to connect ends before that of the attempt, so that whoever gives it up
+        // does so after the request was written.
+        envelope.progress.hand_over();
         let answer = self.ask(&settings.send, &values).await?;
         settings.verdict(&answer, &values)
+    }
+
+    /// Whether the gateway is given an idempotency key.
+    pub fn is_idempotent(&self) -> bool {
+        self.settings.send.has_idempotency_key()
     }
 
     /// Whether the gateway would take messages, as far as that can be known without
@@ -136,8 +144,12 @@ impl HttpProvider {
                     return Err(transient(format!("no connection: {problem}")));
                 }
                 Err(error) => {
+                    // The connection stood, so that the request may have been read.
                     let problem = connection_problem(&error);
-                    return Err(transient(format!("no answer: {problem}")));
+                    return Err(DeliveryError::new(
+                        ErrorClass::UnknownOutcome,
+                        format!("no answer: {problem}"),
+                    ));
                 }
             }
         }

@@ -163,6 +163,17 @@ impl Request {
 
     /// Whether it is the same for all messages.
     pub fn is_fixed(&self) -> bool {
+        let mut pointers = self.conditions.iter().map(|condition| &condition.pointer);
+        self.all_parts(Template::is_fixed) && pointers.all(Template::is_fixed)
+    }
+
+    /// Whether the gateway is given an idempotency key.
+    pub fn has_idempotency_key(&self) -> bool {
+        !self.all_parts(|template| !template.has_idempotency_key())
+    }
+
+    /// Whether something holds of every template of what is sent.
+    fn all_parts(&self, holds: impl Fn(&Template) -> bool) -> bool {
         let pairs = self.query.iter().map(|(_, template)| template);
         let headers = self.headers.iter().map(|(_, template)| template);
         let basic = self
@@ -170,18 +181,13 @@ impl Request {
             .iter()
             .flat_map(|(user, password)| [user, password]);
         let urls = self.urls.iter().map(|address| &address.rest);
-        let pointers = self.conditions.iter().map(|condition| &condition.pointer);
         let body = match &self.body {
             Body::Empty => true,
-            Body::Form(pairs) => pairs.iter().all(|(_, template)| template.is_fixed()),
-            Body::Json(tree) => tree.is_fixed(),
+            Body::Form(pairs) => pairs.iter().all(|(_, template)| holds(template)),
+            Body::Json(tree) => tree.all_texts(&holds),
         };
-        body && pairs
-            .chain(headers)
-            .chain(basic)
-            .chain(urls)
-            .chain(pointers)
-            .all(Template::is_fixed)
+        let mut others = pairs.chain(headers).chain(basic).chain(urls);
+        body && others.all(holds)
     }
 
     /// The request to the host number `host`, with the values of a message.
@@ -310,12 +316,12 @@ impl Tree {
         })
     }
 
-    fn is_fixed(&self) -> bool {
+    fn all_texts(&self, holds: &impl Fn(&Template) -> bool) -> bool {
         match self {
             Self::Fixed(_) => true,
-            Self::Text(template) => template.is_fixed(),
-            Self::List(elements) => elements.iter().all(Self::is_fixed),
-            Self::Object(members) => members.iter().all(|(_, tree)| tree.is_fixed()),
+            Self::Text(template) => holds(template),
+            Self::List(elements) => elements.iter().all(|element| element.all_texts(holds)),
+            Self::Object(members) => members.iter().all(|(_, tree)| tree.all_texts(holds)),
         }
     }
 

@@ -237,6 +237,7 @@ fn error_rules(tables: Vec<ErrorTable>, names: &Names) -> Result<Vec<ErrorRule>,
 
 fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
     let classes = [
+        ErrorClass::UnknownOutcome,
         ErrorClass::Transient,
         ErrorClass::Permanent,
         ErrorClass::BadDestination,

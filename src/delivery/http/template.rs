@@ -18,6 +18,9 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// An asterisk within a value of a pointer, where it is no step of its own.
+pub const ASTERISK: &str = "~2";
+
 /// A value that differs from message to message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variable {
@@ -35,6 +38,8 @@ pub enum Variable {
     ClientIp,
     /// The id of the message, the same at each attempt.
     MessageId,
+    /// The same, for a gateway that makes one message of all requests with one key.
+    IdempotencyKey,
     /// The language that was asked for; empty where none was.
     Locale,
     /// The id of the challenge.
@@ -42,7 +47,7 @@ pub enum Variable {
 }
 
 impl Variable {
-    const ALL: [(&'static str, Self); 9] = [
+    const ALL: [(&'static str, Self); 10] = [
         ("to_e164", Self::ToE164),
         ("to_digits", Self::ToDigits),
         ("text", Self::Text),
@@ -50,6 +55,7 @@ impl Variable {
         ("ttl_seconds", Self::TtlSeconds),
         ("client_ip", Self::ClientIp),
         ("message_id", Self::MessageId),
+        ("idempotency_key", Self::IdempotencyKey),
         ("locale", Self::Locale),
         ("challenge_id", Self::ChallengeId),
     ];
@@ -132,7 +138,8 @@ impl Template {
     /// The text as a JSON pointer, where a value is one step or a part of it.
     pub fn render_in_pointer(&self, values: &Values<'_>) -> String {
         self.render_with(values, |value| {
-            value.replace('~', "~0").replace('/', "~1").into()
+            let value = value.replace('~', "~0").replace('/', "~1");
+            value.replace('*', ASTERISK).into()
         })
     }
 
@@ -160,6 +167,12 @@ impl Template {
     /// Whether the text is the same for all messages.
     pub fn is_fixed(&self) -> bool {
         !self.0.iter().any(|part| matches!(part, Part::Variable(_)))
+    }
+
+    /// Whether an idempotency key stands in the text.
+    pub fn has_idempotency_key(&self) -> bool {
+        let is_key = |part: &Part| matches!(part, Part::Variable(Variable::IdempotencyKey));
+        self.0.iter().any(is_key)
     }
 
     /// The text before the first value that is not written in it.
@@ -261,7 +274,7 @@ impl<'a> Values<'a> {
             Variable::Code => self.code.into(),
             Variable::TtlSeconds => self.ttl_seconds.to_string().into(),
             Variable::ClientIp => self.client_ip.map_or("".into(), |ip| ip.to_string().into()),
-            Variable::MessageId => self.message_id.as_str().into(),
+            Variable::MessageId | Variable::IdempotencyKey => self.message_id.as_str().into(),
             Variable::Locale => self.locale.into(),
             Variable::ChallengeId => self.challenge_id.as_str().into(),
         }

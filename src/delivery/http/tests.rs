@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::{
     Answer, HttpSettings, HttpTable,
-    condition::{Condition, Statuses, Test},
+    condition::{Condition, Holds, Statuses, Test},
     template::{Names, Template, Values},
 };
 use crate::delivery::guard::is_public;
 use crate::{
-    delivery::{Envelope, Text},
+    delivery::{Envelope, Progress, Text},
     domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
 };
 
@@ -37,6 +37,7 @@ fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&Values<'_>) -> T) -
         life_left: Duration::from_millis(90_900),
         locale: "ru",
         client_ip: "2001:db8::1".parse().ok(),
+        progress: Progress::default(),
     };
     let no_bounds = (Duration::ZERO, Duration::MAX);
     use_it(&Values::new(&envelope, no_bounds.0, no_bounds.1))
@@ -146,11 +147,62 @@ fn conditions_compare_values_as_they_are_written() {
             test,
         };
         let holds = with_values("+79991234567", "", |values| condition.holds(&reply, values));
+        let expected = if expected {
+            Holds::Everywhere
+        } else {
+            Holds::Nowhere
+        };
         assert_eq!(holds, expected, "{pointer} {:?}", condition.test);
     }
     let pointer = parse("/x").expect("no names");
     let test = Test::Present;
-    assert!(!Condition { pointer, test }.holds(&Value::Null, &Values::default()));
+    let holds = Condition { pointer, test }.holds(&Value::Null, &Values::default());
+    assert_eq!(holds, Holds::Nowhere);
+}
+
+#[test]
+fn a_step_for_every_element_holds_of_all_or_of_a_part_or_of_none() {
+    let reply = json!({
+        "all": [{ "status": "0" }, { "status": 0 }],
+        "part": [{ "status": "0" }, { "status": "1" }],
+        "gap": [{ "status": "0" }, {}],
+        "none": [{ "status": "2" }],
+        "empty": [],
+        "text": "0",
+        "members": { "a": { "status": 0 }, "b": { "status": 0 } },
+        "nested": [{ "parts": [0, 0] }, { "parts": [0, 1] }],
+        "hollow": [{ "parts": [0] }, { "parts": [] }],
+        "*": { "status": 0 },
+    });
+    let zero = || Test::Equals("0".to_owned());
+    for (pointer, test, expected) in [
+        ("/all/*/status", zero(), Holds::Everywhere),
+        ("/part/*/status", zero(), Holds::Partly),
+        ("/gap/*/status", zero(), Holds::Partly),
+        ("/none/*/status", zero(), Holds::Nowhere),
+        ("/empty/*/status", zero(), Holds::Nowhere),
+        ("/empty/*", Test::Absent, Holds::Everywhere),
+        ("/absent/*/status", zero(), Holds::Nowhere),
+        ("/absent/*/status", Test::Absent, Holds::Everywhere),
+        ("/text/*", zero(), Holds::Nowhere),
+        ("/members/*/status", zero(), Holds::Everywhere),
+        ("/nested/*/parts/*", zero(), Holds::Partly),
+        ("/hollow/*/parts/*", zero(), Holds::Partly),
+        ("/all/*/status", Test::Present, Holds::Everywhere),
+        ("/gap/*/status", Test::Absent, Holds::Partly),
+        // A value is a step as it is written.
+        ("/{text}/status", zero(), Holds::Everywhere),
+        ("/members/{text}/status", zero(), Holds::Nowhere),
+    ] {
+        let condition = Condition {
+            pointer: parse(pointer).expect("known names"),
+            test,
+        };
+        let holds = with_values("+79991234567", "*", |values| {
+            condition.holds(&reply, values)
+        });
+        assert_eq!(holds, expected, "{pointer} {:?}", condition.test);
+    }
 }
 
 #[test]

@@ -118,7 +118,9 @@ pub enum Step {
     Sender,
     /// RCPT TO.
     Recipient,
-    /// DATA and what follows it.
+    /// DATA.
+    Data,
+    /// The mail itself: without a reply to its end it may have been taken.
     Content,
 }
 
@@ -129,7 +131,7 @@ impl Step {
             Self::Authentication => "AUTH",
             Self::Sender => "MAIL FROM",
             Self::Recipient => "RCPT TO",
-            Self::Content => "DATA",
+            Self::Data | Self::Content => "DATA",
         }
     }
 }
@@ -149,10 +151,10 @@ pub fn refusal(step: Step, error: &Error) -> DeliveryError {
                 "AUTH: the server offers neither PLAIN nor LOGIN",
             );
         }
-        let class = if error.is_timeout() && step != Step::Connection {
-            ErrorClass::Timeout
-        } else {
-            ErrorClass::Transient
+        let class = match step {
+            Step::Content if error.is_timeout() => ErrorClass::Timeout,
+            Step::Content => ErrorClass::UnknownOutcome,
+            _ => ErrorClass::Transient,
         };
         let problem = connection_problem(error);
         let at = step.name();

@@ -56,10 +56,8 @@ impl SmtpProvider {
             let taken = connection.command(recipient).await;
             taken.map_err(step(Step::Recipient))?;
         }
-        connection
-            .command(Data)
-            .await
-            .map_err(step(Step::Content))?;
+        connection.command(Data).await.map_err(step(Step::Data))?;
+        envelope.progress.hand_over();
         let sent = connection.message(&mail.formatted()).await;
         sent.map_err(step(Step::Content))?;
         self.connections.give_back(connection);

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use otpd::{
     domain::{
         Attempt, ChallengeNonce, Channel, ErrorClass, History, Message, MessageId, MessageState,
-        Policy, RecordKey, Then, Timestamp,
+        Policy, PossibleCopies, RecordKey, Then, Timestamp,
     },
     keys::system_random,
     store::{
@@ -109,6 +109,11 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
         change.message.due_at = due_at;
         "смс".clone_into(&mut change.message.provider);
         change.message.history = History {
+            possible_copies: vec![PossibleCopies {
+                provider: "sms_ru".to_owned(),
+                count: 1,
+            }],
+            attempt_open: true,
             count: u32::MAX,
             newest: vec![
                 attempt(None),

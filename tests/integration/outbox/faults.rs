@@ -59,8 +59,12 @@ async fn another_provider_takes_what_one_fails_with_in_any_way() {
             Behaviour::Answers(200, r#"{"ok": false}"#),
             "permanent",
         ),
-        ("babbles", Behaviour::Answers(200, "<html>"), "transient"),
-        ("closes", Behaviour::Closes, "transient"),
+        (
+            "babbles",
+            Behaviour::Answers(200, "<html>"),
+            "unknown_outcome",
+        ),
+        ("closes", Behaviour::Closes, "unknown_outcome"),
     ];
     let mut configuration = gateway.provider("second", "");
     for (name, behaviour, _) in ways {

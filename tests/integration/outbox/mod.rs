@@ -2,6 +2,7 @@
 //! die, and queues that grow.
 
 mod backlog;
+mod copies;
 mod faults;
 pub mod gateway;
 mod kill;

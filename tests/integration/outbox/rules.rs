@@ -33,7 +33,8 @@ async fn only_what_may_pass_is_tried_again() {
     }
     configuration += &route("alone", &["refuses"]);
     configuration += &route("passed-on", &["refuses", "takes"]);
-    configuration += &route("ended", &["down", "knows-nobody", "takes"]);
+    configuration += &route("known-elsewhere", &["down", "knows-nobody", "takes"]);
+    configuration += &route("unknown", &["knows-nobody", "refuses"]);
     configuration += &route("in-turn", &["refuses", "down"]);
     let (database, replica) = serve(Kind::Postgres, &configuration).await;
 
@@ -47,17 +48,23 @@ async fn only_what_may_pass_is_tried_again() {
     let expected = [("refuses", Failed, 1, "permanent"), ("takes", Sent, 2, "")];
     assert_eq!(told(&done), expected);
 
-    // Where nobody is at the destination, nobody else is asked.
-    let sent = send(&replica, 1, "ended").await;
-    replica
-        .wait_for_lines("[OTP] Message failed for good", 2)
-        .await;
-    let ended = ["down", "knows-nobody"];
-    assert_eq!(gateway.state().providers_of(&sent.challenge_id), ended);
-    let done = deliveries_in(&replica, (1, "ended"), &FINAL).await;
+    // One provider that knows no such destination does not speak for the others.
+    send(&replica, 1, "known-elsewhere").await;
+    let done = deliveries_in(&replica, (1, "known-elsewhere"), &FINAL).await;
     let expected = [
         ("down", Failed, 1, "transient"),
         ("knows-nobody", Failed, 2, "bad_destination"),
+        ("takes", Sent, 3, ""),
+    ];
+    assert_eq!(told(&done), expected);
+    send(&replica, 1, "unknown").await;
+    replica
+        .wait_for_lines("[OTP] Message failed for good", 2)
+        .await;
+    let done = deliveries_in(&replica, (1, "unknown"), &FINAL).await;
+    let expected = [
+        ("knows-nobody", Failed, 1, "bad_destination"),
+        ("refuses", Failed, 2, "permanent"),
     ];
     assert_eq!(told(&done), expected);
 

@@ -76,9 +76,9 @@ async fn each_answer_has_its_class() {
             ErrorClass::Transient,
             "error is later (errors[2])",
         ),
-        (200, "", ErrorClass::Transient, "not JSON"),
-        (200, "<html>", ErrorClass::Transient, "not JSON"),
-        (200, &oversized, ErrorClass::Transient, "over 64 KiB"),
+        (200, "", ErrorClass::UnknownOutcome, "not JSON"),
+        (200, "<html>", ErrorClass::UnknownOutcome, "not JSON"),
+        (200, &oversized, ErrorClass::UnknownOutcome, "over 64 KiB"),
         (
             400,
             r#"{"code": 7}"#,
@@ -108,6 +108,7 @@ async fn each_answer_has_its_class() {
             "HTTP status 500",
         ),
         (503, "", ErrorClass::Transient, "HTTP status 503"),
+        (504, "", ErrorClass::UnknownOutcome, "HTTP status 504"),
         (304, "", ErrorClass::Permanent, "HTTP status 304"),
         (404, &long_code, ErrorClass::Permanent, "HTTP status 404"),
     ] {
@@ -120,13 +121,17 @@ async fn each_answer_has_its_class() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_transient_and_the_next_message_goes() {
+async fn a_connection_that_breaks_leaves_the_outcome_open_and_the_next_message_goes() {
     let mut gateway = Gateway::start().await;
     let provider = spoken(&gateway.url("/"));
     for reply in [Reply::Close, Reply::CloseInBody] {
         gateway.will(reply.clone());
         let error = send(&provider).await.expect_err("broken");
-        assert_eq!(error.class, ErrorClass::Transient, "{reply:?}: {error}");
+        assert_eq!(
+            error.class,
+            ErrorClass::UnknownOutcome,
+            "{reply:?}: {error}"
+        );
         gateway.request().await;
         gateway.will_answer(200, r#"{"ok": true}"#);
         send(&provider).await.expect("the gateway is back");
@@ -187,7 +192,7 @@ async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then
     // It may have taken the message, so nobody else is given it in the same attempt.
     first.will(Reply::Close);
     let error = send(&live).await.expect_err("broken");
-    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(error.class, ErrorClass::UnknownOutcome);
     first.request().await;
     assert!(second.is_idle());
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otpd::{
-    delivery::{Envelope, Text},
+    delivery::{Envelope, Progress, Text},
     domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
 };
 
@@ -50,6 +50,7 @@ impl Letter {
             life_left: self.life_left,
             locale: "ru",
             client_ip: "192.0.2.77".parse().ok(),
+            progress: Progress::default(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! E-mail to a real SMTP server, read by Python's parser.
 
+use std::time::Duration;
+
 use otpd::{
-    delivery::{DeliveryError, Provider},
+    delivery::{DeliveryError, Gateway, GatewayOptions, Provider},
     domain::ErrorClass,
 };
 use serde_json::Value;
@@ -182,6 +184,29 @@ async fn an_attempt_that_is_given_up_leaves_no_reply_to_the_next() {
     let next = sink.event().await;
     assert_eq!(next["event"], "mail");
     assert_ne!(next["peer"], first["peer"]);
+}
+
+#[tokio::test]
+async fn after_the_whole_mail_a_lost_reply_leaves_the_outcome_open() {
+    let sink = Sink::start("starttls", "localhost").await;
+    // Whoever logs in has a second for it on a busy machine.
+    let options = GatewayOptions {
+        timeout: Duration::from_secs(3),
+        ..GatewayOptions::default()
+    };
+    let gateway = Gateway::new("mail", to(&sink, ACCOUNT), options);
+    for (local_part, class, told) in [
+        // Before DATA the server has nothing that it could deliver.
+        ("late", ErrorClass::Transient, "not ready for the message"),
+        ("silent", ErrorClass::Timeout, "no answer within 3s"),
+        ("lost", ErrorClass::UnknownOutcome, "no answer (DATA): "),
+    ] {
+        let letter = Letter::to(&format!("{local_part}@example.com"));
+        let error = gateway.deliver(&letter.envelope()).await;
+        let error = error.expect_err(local_part);
+        assert_eq!(error.class, class, "{local_part}: {error}");
+        assert!(error.cause.starts_with(told), "{local_part}: {error}");
+    }
 }
 
 #[tokio::test]

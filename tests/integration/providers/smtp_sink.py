@@ -1,7 +1,8 @@
 """An SMTP server for one test: prints what it took as lines of JSON.
 
 The local part of a recipient says how it is answered; "late" is answered once there is
-a line on the standard input.
+a line on the standard input. Of "silent" and "lost" the whole mail is read, and nothing is
+answered.
 """
 
 import asyncio
@@ -85,6 +86,11 @@ class Sink:
         local_part = to.partition("@")[0]
         if local_part in AT_DATA:
             return AT_DATA[local_part].format(to)
+        if local_part == "silent":
+            await asyncio.Event().wait()
+        if local_part == "lost":
+            server.transport.abort()
+            return "250 2.0.0 taken"
         mail = message_from_bytes(envelope.content, policy=policy.default)
         text = mail.get_body(("plain",))
         html = mail.get_body(("html",))

@@ -139,8 +139,8 @@ pub const TAIL: &str = "
   bears with such refusals, and counts that enough calls came before.
 - A call that was never answered may have happened or not. The checker tries both, and so
   holds less against such a call than against others.
-- A message may go out twice: a replica that dies, or loses the database, after it handed
-  one over cannot say so, and another one sends it again.
+- A message may go out twice: if a replica dies or loses the database during an attempt, or
+  the provider's answer is lost, it is sent again, up to the bound on copies.
 - What is judged of messages ends at the provider, which in the histories is the log.
 - That a comparison takes the same time whatever is compared is not measured: codes and
   tokens are compared by the crate `subtle`, which is made for that.

@@ -128,7 +128,8 @@ class Delivery:
     attempts: int
     """Which attempt of its message it was, from 1; how many a message that waits had."""
     error: str
-    """transient, timeout, permanent, bad_destination or no_balance; empty: none."""
+    """transient, timeout, permanent, bad_destination, no_balance or unknown_outcome; empty:
+    none. After timeout and unknown_outcome the message may have arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,352 @@
+//! Attempts to hand a message over, and the bound on how often it may arrive.
+//!
+//! A message is handed over at least once, so an attempt of unknown outcome is repeated.
+//! Each repetition costs money and confuses its recipient, so there is a bound: of each
+//! message a provider may hold [`MAX_COPIES_PER_PROVIDER`] copies of unknown outcome, and
+//! all providers together [`MAX_COPIES`].
+
+use std::{fmt, time::Duration};
+
+use rand::{Rng, RngExt as _};
+use serde::{Deserialize, Serialize};
+
+use super::{Channel, Timestamp};
+
+/// Number of attempts that are kept; older ones only count. Enough for every attempt of a
+/// code of five minutes with two providers.
+pub const MAX_LOGGED_ATTEMPTS: usize = 32;
+
+/// Maximum number of copies of unknown outcome that one provider is given: a repetition
+/// covers a single lost answer; a provider that loses two loses the third as well.
+pub const MAX_COPIES_PER_PROVIDER: u32 = 2;
+/// Maximum number of copies of unknown outcome over all providers.
+pub const MAX_COPIES: u32 = 4;
+
+/// Pause after the first round in which every provider failed; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause. A code lives for minutes: a message that waits longer would miss the
+/// moment at which a provider is back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+/// Why an attempt to hand a message over failed, by what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// The provider cannot take it now: another provider, or a later attempt, may.
+    Transient,
+    /// The provider was given the message and did not answer in time. It may have taken
+    /// it.
+    Timeout,
+    /// The provider will never take this message; another provider may.
+    Permanent,
+    /// The provider knows no such destination; another provider may.
+    BadDestination,
+    /// The account with the provider is empty or shut: it takes no message of anybody,
+    /// until somebody pays or repairs it. Another provider may.
+    NoBalance,
+    /// The provider was given the message, and its answer was lost or cannot be read. It
+    /// may have taken it.
+    UnknownOutcome,
+}
+
+impl ErrorClass {
+    /// Name in configuration, logs and the status of a delivery.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Timeout => "timeout",
+            Self::Permanent => "permanent",
+            Self::BadDestination => "bad_destination",
+            Self::NoBalance => "no_balance",
+            Self::UnknownOutcome => "unknown_outcome",
+        }
+    }
+
+    /// Whether the provider may have taken the message all the same.
+    pub const fn may_have_arrived(self) -> bool {
+        matches!(self, Self::Timeout | Self::UnknownOutcome)
+    }
+
+    /// Whether the provider will refuse the message at every later attempt.
+    const fn is_refusal(self) -> bool {
+        matches!(self, Self::Permanent | Self::BadDestination)
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// One attempt to hand a message over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Configured name of the provider.
+    pub provider: String,
+    /// Channel that the provider sends by.
+    pub channel: Channel,
+    /// Start of the attempt.
+    pub started_at: Timestamp,
+    /// Time at which its end was known.
+    pub ended_at: Timestamp,
+    /// Why it failed; `None` if it did not.
+    pub error: Option<ErrorClass>,
+}
+
+/// Attempts to hand a message over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Number of attempts.
+    pub count: u32,
+    /// The newest attempts, oldest first.
+    pub newest: Vec<Attempt>,
+    /// Copies that may have arrived although no provider acknowledged them. Unlike
+    /// `newest` it forgets none.
+    pub possible_copies: Vec<PossibleCopies>,
+    /// Whether the replica that holds the message may have given it to a provider: to the
+    /// message's `provider`, or to the first one of its route if that is empty. If the
+    /// lease of that replica ends, the attempt counts as one of unknown outcome.
+    pub attempt_open: bool,
+}
+
+/// Copies of a message that one provider may have taken without an acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PossibleCopies {
+    /// Configured name of the provider.
+    pub provider: String,
+    /// Number of copies. A provider that takes an idempotency key has at most one.
+    pub count: u32,
+}
+
+impl History {
+    /// Adds an attempt. `is_idempotent`: the provider takes an idempotency key, so that
+    /// it makes one message of several equal requests.
+    pub fn add(&mut self, attempt: Attempt, is_idempotent: bool) {
+        self.attempt_open = false;
+        self.count = self.count.saturating_add(1);
+        if attempt.error.is_some_and(ErrorClass::may_have_arrived) {
+            self.add_copy(&attempt.provider, is_idempotent);
+        }
+        if self.newest.len() >= MAX_LOGGED_ATTEMPTS {
+            self.newest.remove(0);
+        }
+        self.newest.push(attempt);
+    }
+
+    fn add_copy(&mut self, provider: &str, is_idempotent: bool) {
+        let known = self.possible_copies.iter_mut();
+        match known.into_iter().find(|copies| copies.provider == provider) {
+            Some(_) if is_idempotent => {}
+            Some(copies) => copies.count = copies.count.saturating_add(1),
+            None => self.possible_copies.push(PossibleCopies {
+                provider: provider.to_owned(),
+                count: 1,
+            }),
+        }
+    }
+
+    /// Number of copies that `provider` may have taken without an acknowledgement.
+    pub fn copies_with(&self, provider: &str) -> u32 {
+        let mut known = self.possible_copies.iter();
+        known
+            .find(|copies| copies.provider == provider)
+            .map_or(0, |copies| copies.count)
+    }
+
+    /// Whether a further attempt with `provider` keeps the bound on copies.
+    pub fn permits_copy_with(&self, provider: &str, is_idempotent: bool) -> bool {
+        let own = self.copies_with(provider);
+        if is_idempotent && own > 0 {
+            // It arrives there once, however often it is given.
+            return true;
+        }
+        let counts = self.possible_copies.iter().map(|copies| copies.count);
+        let all = counts.fold(0, u32::saturating_add);
+        own < MAX_COPIES_PER_PROVIDER && all < MAX_COPIES
+    }
+
+    /// Whether `provider` refused the message for good.
+    pub fn refused_by(&self, provider: &str) -> bool {
+        self.newest.iter().any(|attempt| {
+            attempt.provider == provider && attempt.error.is_some_and(ErrorClass::is_refusal)
+        })
+    }
+
+    /// Pause before the providers are tried once more, if `providers` of them are left:
+    /// twice as long after each round, less up to a half by chance, so that messages which
+    /// failed together do not come back together.
+    pub fn pause(&self, providers: usize, random: &mut impl Rng) -> Duration {
+        let providers = u32::try_from(providers).unwrap_or(u32::MAX).max(1);
+        let rounds = (self.count / providers).saturating_sub(1).min(16);
+        let longest = FIRST_PAUSE.saturating_mul(1 << rounds).min(LONGEST_PAUSE);
+        longest.mul_f64(random.random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{rand_core::UnwrapErr, rngs::SysRng};
+
+    use super::*;
+
+    fn attempt(provider: &str, error: Option<ErrorClass>) -> Attempt {
+        let at = Timestamp::from_milliseconds;
+        Attempt {
+            provider: provider.to_owned(),
+            channel: Channel::Sms,
+            started_at: at(1_000),
+            ended_at: at(2_000),
+            error,
+        }
+    }
+
+    const CLASSES: [(ErrorClass, &str); 6] = [
+        (ErrorClass::Transient, "transient"),
+        (ErrorClass::Timeout, "timeout"),
+        (ErrorClass::Permanent, "permanent"),
+        (ErrorClass::BadDestination, "bad_destination"),
+        (ErrorClass::NoBalance, "no_balance"),
+        (ErrorClass::UnknownOutcome, "unknown_outcome"),
+    ];
+
+    #[test]
+    fn error_classes_have_one_name_everywhere() {
+        for (class, name) in CLASSES {
+            assert_eq!(class.name(), name);
+            assert_eq!(class.to_string(), name);
+            assert_eq!(serde_json::to_value(class).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn attempts_are_counted_beyond_those_that_are_kept() {
+        let mut history = History::default();
+        for number in 0..40 {
+            let failed = attempt(&number.to_string(), Some(ErrorClass::Transient));
+            history.add(failed, false);
+        }
+        assert_eq!(history.count, 40);
+        assert_eq!(history.newest.len(), MAX_LOGGED_ATTEMPTS);
+        assert_eq!(history.newest[0].provider, "8");
+    }
+
+    #[test]
+    fn only_a_refusal_rules_a_provider_out_and_no_other_provider() {
+        let mut history = History::default();
+        history.add(attempt("one", Some(ErrorClass::Transient)), false);
+        history.add(attempt("two", Some(ErrorClass::Permanent)), false);
+        history.add(attempt("three", Some(ErrorClass::BadDestination)), false);
+        history.add(attempt("four", Some(ErrorClass::UnknownOutcome)), false);
+        for (provider, refused) in [
+            ("one", false),
+            ("two", true),
+            ("three", true),
+            ("four", false),
+        ] {
+            assert_eq!(history.refused_by(provider), refused, "{provider}");
+        }
+    }
+
+    #[test]
+    fn copies_are_bounded_for_one_provider_and_for_all() {
+        let mut history = History::default();
+        let mut permitted = |provider: &str, class| {
+            let permits = history.permits_copy_with(provider, false);
+            if permits {
+                history.add(attempt(provider, Some(class)), false);
+            }
+            permits
+        };
+        assert!(permitted("one", ErrorClass::Timeout));
+        assert!(permitted("one", ErrorClass::UnknownOutcome));
+        assert!(!permitted("one", ErrorClass::Timeout));
+        for class in [
+            ErrorClass::Transient,
+            ErrorClass::NoBalance,
+            ErrorClass::Permanent,
+        ] {
+            for _ in 0..10 {
+                assert!(permitted("two", class), "{class} is no copy");
+            }
+        }
+        assert!(permitted("two", ErrorClass::Timeout));
+        assert!(permitted("three", ErrorClass::Timeout));
+        for provider in ["one", "two", "three", "four"] {
+            assert!(!permitted(provider, ErrorClass::Timeout), "{provider}");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_makes_one_copy_of_all_attempts() {
+        let mut history = History::default();
+        for _ in 0..10 {
+            assert!(history.permits_copy_with("key", true));
+            history.add(attempt("key", Some(ErrorClass::Timeout)), true);
+        }
+        assert_eq!(history.copies_with("key"), 1);
+        for provider in ["a", "b", "c"] {
+            history.add(attempt(provider, Some(ErrorClass::Timeout)), false);
+        }
+        assert!(history.permits_copy_with("key", true));
+        // Its first copy would be the fifth of all.
+        assert!(!history.permits_copy_with("other", true));
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_attempts_exceeds_the_bound(
+            attempts in prop::collection::vec((0..4_usize, 0..6_usize), 0..80),
+        ) {
+            let mut history = History::default();
+            let mut copies = [0_u32; 4];
+            for (provider, class) in attempts {
+                // The last one takes an idempotency key.
+                let (name, is_idempotent) = (provider.to_string(), provider == 3);
+                if !history.permits_copy_with(&name, is_idempotent) {
+                    continue;
+                }
+                let class = CLASSES[class].0;
+                history.add(attempt(&name, Some(class)), is_idempotent);
+                if class.may_have_arrived() && !(is_idempotent && copies[provider] > 0) {
+                    copies[provider] += 1;
+                }
+            }
+            prop_assert!(copies.iter().all(|copies| *copies <= MAX_COPIES_PER_PROVIDER));
+            prop_assert!(copies.iter().sum::<u32>() <= MAX_COPIES);
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_differ() {
+        let mut random = UnwrapErr(SysRng);
+        for (count, providers, seconds) in [
+            (0, 1, 1),
+            (1, 1, 1),
+            (2, 1, 2),
+            (4, 2, 2),
+            (3, 1, 4),
+            (5, 1, 16),
+            (6, 1, 20),
+            (u32::MAX, 1, 20),
+            (3, 0, 4),
+        ] {
+            let history = History {
+                count,
+                ..History::default()
+            };
+            let longest = Duration::from_secs(seconds);
+            let pauses: Vec<Duration> = (0..100)
+                .map(|_| history.pause(providers, &mut random))
+                .collect();
+            assert!(
+                pauses
+                    .iter()
+                    .all(|pause| (longest / 2..=longest).contains(pause)),
+                "{count} {providers}: {pauses:?}"
+            );
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+        }
+    }
+}

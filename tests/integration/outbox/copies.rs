@@ -1,0 +1,139 @@
+//! Attempts of unknown outcome: the message may have arrived, so that there is a bound on
+//! how often it is handed over again.
+
+use std::time::Duration;
+
+use otpd::grpc::v1::DeliveryState::{Failed, Sent};
+
+use super::{
+    OFTEN, deliveries, deliveries_in,
+    gateway::{Behaviour, DOWN, Gateway, State, TAKES},
+    route, send, serve, told,
+};
+use crate::support::{Database, Kind, Replica};
+
+/// A message whose every attempt is of unknown outcome ends as soon as the bound is
+/// reached, long before its code dies.
+const GIVEN_UP: &str = "[OTP] Message given up";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_unknown_outcome_is_handed_over_four_times_at_most() {
+    for kind in [Kind::Postgres, Kind::Sqlite] {
+        let gateway = Gateway::start().await;
+        let mut configuration = String::new();
+        for (name, behaviour) in [
+            ("hangs", Behaviour::Holds),
+            ("babbles", Behaviour::Answers(200, "<html>")),
+            ("closes", Behaviour::Closes),
+            ("late", Behaviour::Answers(504, "")),
+        ] {
+            gateway.will(name, behaviour);
+            let keys = "timeout = \"200ms\"\nbreaker_failures = 1000";
+            configuration += &gateway.provider(name, keys);
+        }
+        configuration += &route("one", &["hangs"]);
+        configuration += &route("two", &["babbles", "closes"]);
+        configuration += &route("three", &["late", "babbles", "closes"]);
+        let (_database, replica) = serve(kind, &configuration).await;
+        for (number, (purpose, class, expected)) in [
+            ("one", "timeout", &["hangs", "hangs"][..]),
+            (
+                "two",
+                "unknown_outcome",
+                &["babbles", "closes", "babbles", "closes"],
+            ),
+            (
+                "three",
+                "unknown_outcome",
+                &["late", "babbles", "closes", "late"],
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let sent = send(&replica, number, purpose).await;
+            replica.wait_for_lines(GIVEN_UP, number + 1).await;
+            let providers = gateway.state().providers_of(&sent.challenge_id);
+            assert_eq!(providers, expected, "{kind:?}");
+            let done = deliveries_in(&replica, (number, purpose), &[Failed]).await;
+            let attempts: Vec<_> = (1..)
+                .zip(expected)
+                .map(|(attempt, provider)| (*provider, Failed, attempt, class))
+                .collect();
+            assert_eq!(told(&done), attempts);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_arrived_goes_to_another_provider_first() {
+    let gateway = Gateway::start().await;
+    gateway.will("hangs", Behaviour::Holds);
+    gateway.will("down", DOWN);
+    let configuration = gateway.provider("hangs", "timeout = \"200ms\"\nbreaker_failures = 1000")
+        + &gateway.provider("down", "breaker_failures = 1000")
+        + &route("default", &["hangs", "down"]);
+    let (_database, replica) = serve(Kind::Postgres, &configuration).await;
+    let sent = send(&replica, 1, "").await;
+    let asked = |state: &State| state.providers_of(&sent.challenge_id).len() >= 4;
+    gateway.wait_for(asked).await;
+    let providers = gateway.state().providers_of(&sent.challenge_id);
+    // In the second round the one that is only down comes first.
+    assert_eq!(providers[..4], ["hangs", "down", "down", "hangs"]);
+    gateway.will("down", TAKES);
+    deliveries_in(&replica, (1, ""), &[Sent]).await;
+    assert_eq!(gateway.state().count("hangs"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_with_an_idempotency_key_is_asked_until_it_answers() {
+    let gateway = Gateway::start().await;
+    gateway.will("keyed", Behaviour::Closes);
+    let key = "headers = { Idempotency-Key = \"{idempotency_key}\" }\nbreaker_failures = 1000";
+    let keyed = gateway.provider("keyed", key);
+    let (_database, replica) = serve(
+        Kind::Postgres,
+        &format!("{keyed}{}", route("default", &["keyed"])),
+    )
+    .await;
+    send(&replica, 1, "").await;
+    gateway.wait_for(|state| state.count("keyed") >= 5).await;
+    gateway.will("keyed", TAKES);
+    let done = deliveries_in(&replica, (1, ""), &[Sent]).await;
+    assert!(done.len() > 4, "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bound_outlives_the_replicas_that_kept_it() {
+    for kind in [Kind::Postgres, Kind::Sqlite] {
+        let gateway = Gateway::start().await;
+        gateway.will("only", Behaviour::Holds);
+        let database = Database::new(kind).await;
+        let routed = gateway.provider("only", "timeout = \"60s\"") + &route("default", &["only"]);
+        let file = database.configure(&routed);
+        let environment = [("OTPD_CONFIG", file.as_str()), OFTEN];
+        let mut replica = Replica::start_with(&database, &environment).await;
+        send(&replica, 1, "").await;
+        // Two replicas die while the gateway has not answered yet.
+        for (attempt, past_the_lease) in [(1, 70), (2, 140)] {
+            gateway
+                .wait_for(|state| state.count("only") == attempt)
+                .await;
+            replica.signal("KILL");
+            replica.end().await;
+            let past_the_lease = Duration::from_secs(past_the_lease);
+            database.advance_clock(past_the_lease).await;
+            replica = Replica::start_with(&database, &environment).await;
+        }
+        replica.wait_for_line(GIVEN_UP).await;
+        assert_eq!(gateway.state().count("only"), 2, "{kind:?}");
+        let done = deliveries(&replica, 1, "").await;
+        let expected = [
+            ("only", Failed, 1, "unknown_outcome"),
+            ("only", Failed, 2, "unknown_outcome"),
+        ];
+        assert_eq!(told(&done), expected);
+        let interrupted = "[OTP] Delivery attempt interrupted";
+        replica.wait_for_line(interrupted).await;
+    }
+}
