@@ -27,8 +27,56 @@ pub struct Credentials {
     pub caller: Arc<Caller>,
     /// SHA-256 of its bearer tokens; several, so that they can be exchanged.
     pub tokens: Vec<[u8; 32]>,
-    /// Names in its certificates (subject alternative names: DNS names and URIs).
-    pub certificate_names: Vec<String>,
+    /// Names in its certificates.
+    pub certificate_names: Vec<CertificateName>,
+}
+
+/// Subject alternative name of a certificate (RFC 5280, section 4.2.1.6). A name of one
+/// kind never matches one of the other, whatever they say: an authority that issues URIs
+/// to anybody may still guard its DNS names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateName {
+    /// DNS name, in small letters.
+    Dns(String),
+    /// URI.
+    Uri(String),
+}
+
+impl CertificateName {
+    /// DNS names are the same in small letters and capitals (RFC 4343).
+    pub fn dns(name: &str) -> Self {
+        Self::Dns(name.to_ascii_lowercase())
+    }
+
+    /// Parses a name as it stands in the configuration: with a colon it is a URI, because
+    /// a URI has a scheme and a DNS name no colon.
+    ///
+    /// # Errors
+    /// The remedy, if it is neither.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const PROBLEM: &str = "neither a DNS name nor a URI; write a subject alternative name of the certificate, such as crm.internal or spiffe://example/crm";
+        let is_dns = |byte: u8| byte.is_ascii_alphanumeric() || b".-_*".contains(&byte);
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        match text.split_once(':') {
+            Some((scheme, rest)) => {
+                let is_uri = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+                    && scheme.bytes().all(is_scheme)
+                    && !rest.is_empty()
+                    && rest.bytes().all(|byte| byte.is_ascii_graphic());
+                is_uri.then(|| Self::Uri(text.to_owned()))
+            }
+            None => (!text.is_empty() && text.bytes().all(is_dns)).then(|| Self::dns(text)),
+        }
+        .ok_or(PROBLEM)
+    }
+}
+
+impl TryFrom<String> for CertificateName {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
 }
 
 /// What somebody brought along to prove who it is.
@@ -37,7 +85,7 @@ pub struct Proof<'a> {
     /// The bearer token of the request.
     pub token: Option<&'a str>,
     /// The names in the certificate of the connection, which TLS has verified.
-    pub certificate_names: &'a [String],
+    pub certificate_names: &'a [CertificateName],
 }
 
 /// Why somebody is no caller.
@@ -149,19 +197,29 @@ mod tests {
                 .iter()
                 .map(|token| Sha256::digest(token.as_bytes()).into())
                 .collect(),
-            certificate_names: certificate_names.iter().map(ToString::to_string).collect(),
+            certificate_names: certificate_names
+                .iter()
+                .map(|name| CertificateName::parse(name).unwrap())
+                .collect(),
         }
     }
 
     fn identify(token: Option<&str>, names: &[&str]) -> Result<String, Unknown> {
+        let names: Vec<_> = names
+            .iter()
+            .map(|name| CertificateName::parse(name).unwrap())
+            .collect();
+        identify_named(token, &names)
+    }
+
+    fn identify_named(token: Option<&str>, names: &[CertificateName]) -> Result<String, Unknown> {
         let callers = Callers::Known(vec![
             credentials("crm", &["old", "new"], &["crm.internal"]),
             credentials("shop", &["other"], &["spiffe://example/shop"]),
         ]);
-        let certificate_names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let proof = Proof {
             token,
-            certificate_names: &certificate_names,
+            certificate_names: names,
         };
         callers
             .identify(&proof)
@@ -180,6 +238,44 @@ mod tests {
             identify(None, &["x", "spiffe://example/shop"]).as_deref(),
             Ok("shop")
         );
+    }
+
+    #[test]
+    fn a_dns_name_and_a_uri_of_the_same_text_are_two_names() {
+        let uri = CertificateName::Uri("crm.internal".to_owned());
+        assert_eq!(identify_named(None, &[uri]), Err(Unknown::Certificate));
+        let dns = CertificateName::dns("spiffe://example/shop");
+        assert_eq!(identify_named(None, &[dns]), Err(Unknown::Certificate));
+        let capitals = CertificateName::dns("CRM.Internal");
+        assert_eq!(identify_named(None, &[capitals]).as_deref(), Ok("crm"));
+    }
+
+    #[test]
+    fn a_name_in_the_configuration_is_a_dns_name_or_a_uri() {
+        let parse = CertificateName::parse;
+        assert_eq!(
+            parse("Crm.Internal"),
+            Ok(CertificateName::dns("crm.internal"))
+        );
+        for uri in [
+            "spiffe://example/crm",
+            "urn:example:crm",
+            "https://crm.internal",
+        ] {
+            assert_eq!(parse(uri), Ok(CertificateName::Uri(uri.to_owned())));
+        }
+        for neither in [
+            "",
+            "CN=crm",
+            "crm internal",
+            "//example/crm",
+            ":crm",
+            "1a:b",
+            "crm:",
+            "a:b c",
+        ] {
+            parse(neither).unwrap_err();
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod closing;
 mod crowd;
+mod revocation;
 mod serving;
 mod settings;
 mod tls;
@@ -22,13 +23,16 @@ use tokio::{
     net::TcpStream,
     time::{Sleep, sleep},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsStream};
+
+use crate::callers::CertificateName;
 
 pub use closing::close;
 pub use crowd::network;
+pub use revocation::report_outdated;
 pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;
-pub use tls::{TlsError, TlsSettings};
+pub use tls::{ServerTls, TlsError, TlsSettings};
 
 /// What a client says first (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
@@ -39,7 +43,7 @@ pub struct Peer {
     /// Its address.
     pub address: Option<SocketAddr>,
     /// The names in its certificate, which has been verified: DNS names and URIs.
-    pub certificate_names: Arc<[String]>,
+    pub certificate_names: Arc<[CertificateName]>,
 }
 
 /// A connection, ready for HTTP/2.
@@ -127,6 +131,19 @@ impl Connection {
         self.read_exact(&mut preface).await?;
         self.preface = preface;
         Ok(())
+    }
+}
+
+impl Connection {
+    /// Certificates that the client has shown, its own first; none without TLS.
+    fn client_certificates(&self) -> Vec<CertificateDer<'static>> {
+        match &self.stream {
+            Transport::Plain(_) => Vec::new(),
+            Transport::Tls(stream) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                certificates.map(<[_]>::to_vec).unwrap_or_default()
+            }
+        }
     }
 }
 

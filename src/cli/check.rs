@@ -47,12 +47,19 @@ pub(super) fn check(file: Option<&Path>) -> Outcome {
     };
     Findings::good("configuration", format!("{environment} environment"));
     Findings::good("keys", keys_origin);
+    let mut findings = Findings::default();
     if let Some(tls) = &config.settings.tls {
-        tls.acceptor().map_err(Failure::usage)?;
+        let tls = tls.read().map_err(Failure::usage)?;
         Findings::good("tls", "the certificate and its key are read");
+        for list in tls.outdated_lists() {
+            findings.bad(
+                "tls.client_crl",
+                list,
+                "is outdated; fetch the next list of that authority",
+            );
+        }
     }
     block_on(async {
-        let mut findings = Findings::default();
         let url = &config.settings.database_url;
         let store = Store::open(url, &config.settings.store).map_err(Failure::usage)?;
         let what = format!("database, {}", serve::store_name(&config.settings));

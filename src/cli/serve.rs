@@ -103,9 +103,9 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
 fn complete(config: Config) -> Result<(Loaded, String), Failure> {
     let (keys, origin) = keys(&config.settings)?;
     let tls = config.settings.tls.as_ref();
-    let acceptor = tls.map(TlsSettings::acceptor).transpose();
+    let tls = tls.map(TlsSettings::read).transpose();
     let loaded = Loaded {
-        acceptor: acceptor.map_err(Failure::usage)?,
+        tls: tls.map_err(Failure::usage)?,
         config,
         keys,
     };

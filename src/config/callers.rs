@@ -13,7 +13,7 @@ use super::{
     source::{self, Table, Tables, list},
 };
 use crate::{
-    callers::{Callers, Credentials},
+    callers::{Callers, CertificateName, Credentials},
     domain::{
         Caller, CallerName, Code, Destination, Destinations, Policies, Policy, Purpose, Recipient,
         TestRecipient, Timestamp,
@@ -30,10 +30,11 @@ struct CallerTable {
     /// Several, so that tokens can be exchanged.
     #[serde(deserialize_with = "list")]
     token_sha256: Vec<TokenDigest>,
-    /// Names in its client certificates (subject alternative names: DNS names and
-    /// URIs); needs `tls.client_ca`.
+    /// Subject alternative names of its client certificates; needs `tls.client_ca`. A text
+    /// with a colon, such as `spiffe://example/crm`, matches URIs alone, any other DNS names
+    /// alone.
     #[serde(deserialize_with = "list")]
-    certificate_names: Vec<String>,
+    certificate_names: Vec<CertificateName>,
     /// What its codes may be for.
     ///
     /// Default: everything; production needs them named.

@@ -6,7 +6,10 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,7 +23,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, sleep_until, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     body::Body,
@@ -29,7 +32,7 @@ use tonic::{
 use tower::{Service, ServiceExt as _};
 
 use super::{
-    Connection, ConnectionSettings, Peer, Unestablished, close,
+    Connection, ConnectionSettings, Peer, ServerTls, Unestablished, close,
     crowd::{Crowd, Full},
 };
 use crate::log_targets::{AUDIT, STRANGER};
@@ -58,23 +61,23 @@ const MAX_FAULTS: usize = 1_024;
 /// Far enough away to be never.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
-/// Under which terms a connection is taken; it keeps them.
-#[derive(Clone)]
+/// Terms of a connection. It keeps them, except that newer ones verify its client
+/// certificate again.
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// TLS; without it the connection is plain.
-    pub acceptor: Option<TlsAcceptor>,
+    pub tls: Option<ServerTls>,
     /// The bounds.
     pub bounds: ConnectionSettings,
 }
 
-impl std::fmt::Debug for Terms {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { acceptor, bounds } = self;
-        formatter
-            .debug_struct("Terms")
-            .field("tls", &acceptor.is_some())
-            .field("bounds", bounds)
-            .finish()
+impl Terms {
+    /// Verifies the certificates of a client that was accepted under earlier terms.
+    fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let unverifiable = Err(rustls::Error::NoCertificatesPresented);
+        self.tls
+            .as_ref()
+            .map_or(unverifiable, |tls| tls.verify(certificates))
     }
 }
 
@@ -110,13 +113,14 @@ pub async fn serve<S>(
                 continue;
             }
         };
-        let terms = Arc::clone(&terms.borrow());
+        let mut newest = terms.clone();
+        let terms = Arc::clone(&newest.borrow_and_update());
         match crowd.enter(address.ip(), &terms.bounds) {
             Ok(place) => {
                 let service = service(&terms);
                 let end = end.clone();
                 connections.spawn(async move {
-                    attend(stream, address, &terms, service, end).await;
+                    attend(stream, address, &terms, newest, service, end).await;
                     drop(place);
                 });
             }
@@ -141,6 +145,7 @@ async fn attend<S>(
     stream: TcpStream,
     address: SocketAddr,
     terms: &Terms,
+    newest: watch::Receiver<Arc<Terms>>,
     service: S,
     end: CancellationToken,
 ) where
@@ -162,7 +167,7 @@ async fn attend<S>(
     let Some(mut connection) = connection else {
         return;
     };
-    serve_requests(&mut connection, address, peer, terms, service, end).await;
+    serve_requests(&mut connection, peer, &terms.bounds, newest, service, end).await;
     connection.close().await;
 }
 
@@ -170,9 +175,9 @@ async fn attend<S>(
 /// cut off.
 async fn serve_requests<S>(
     connection: &mut Connection,
-    address: SocketAddr,
     peer: Peer,
-    terms: &Terms,
+    bounds: &ConnectionSettings,
+    mut newest: watch::Receiver<Arc<Terms>>,
     service: S,
     end: CancellationToken,
 ) where
@@ -182,13 +187,20 @@ async fn serve_requests<S>(
         + 'static,
     S::Future: Send,
 {
+    let address = peer.address.map(tracing::field::display);
+    let certificates = connection.client_certificates();
+    let is_accepted = Arc::new(AtomicBool::new(true));
     let activity = Activity::default();
     let answer = {
-        let activity = activity.clone();
+        let (activity, is_accepted) = (activity.clone(), Arc::clone(&is_accepted));
         service_fn(move |request: http::Request<Incoming>| {
             let busy = activity.begin();
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer.clone());
+            let mut peer = peer.clone();
+            if !is_accepted.load(Ordering::Relaxed) {
+                peer.certificate_names = Arc::default();
+            }
+            request.extensions_mut().insert(peer);
             let answer = service.clone().oneshot(request);
             async move {
                 let response = answer.await?;
@@ -196,7 +208,6 @@ async fn serve_requests<S>(
             }
         })
     };
-    let bounds = &terms.bounds;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -217,9 +228,21 @@ async fn serve_requests<S>(
     loop {
         let next = cut_off_at.unwrap_or_else(|| aged_at.min(activity.idle_since() + max_idle));
         tokio::select! {
+            // A request that comes after a reload is not looked at before the certificate.
+            biased;
+            Ok(()) = newest.changed(), if !certificates.is_empty() => {
+                let terms = Arc::clone(&newest.borrow_and_update());
+                let Err(cause) = terms.verify(&certificates) else { continue };
+                tracing::warn!(target: STRANGER, from = address, %cause, "[OTP AUDIT] Client certificate no longer accepted");
+                is_accepted.store(false, Ordering::Relaxed);
+                if cut_off_at.is_none() {
+                    cut_off_at = Some(Instant::now() + bounds.age_grace);
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
             ended = &mut connection => {
                 if let Err(error) = ended {
-                    tracing::debug!(from = %address, %error, "[OTP] Connection failed");
+                    tracing::debug!(from = address, %error, "[OTP] Connection failed");
                 }
                 return;
             }
@@ -230,14 +253,14 @@ async fn serve_requests<S>(
             }
             () = sleep_until(next) => {
                 if cut_off_at.is_some() {
-                    tracing::debug!(from = %address, "[OTP] Connection cut off after its grace");
+                    tracing::debug!(from = address, "[OTP] Connection cut off after its grace");
                     return;
                 }
                 let now = Instant::now();
                 let is_old = now >= aged_at;
                 if is_old || now >= activity.idle_since() + max_idle {
                     let why = if is_old { "old" } else { "idle" };
-                    tracing::debug!(from = %address, why, "[OTP] Connection asked to end");
+                    tracing::debug!(from = address, why, "[OTP] Connection asked to end");
                     cut_off_at = Some(now + bounds.age_grace);
                     connection.as_mut().graceful_shutdown();
                 }
@@ -254,9 +277,10 @@ async fn establish(
     peer: &mut Peer,
 ) -> Option<Connection> {
     let until = Instant::now() + terms.bounds.handshake_timeout;
-    let tls = terms.acceptor.is_some();
+    let tls = terms.tls.is_some();
     let patience = terms.bounds.keepalive_timeout;
-    let established = Connection::establish(stream, terms.acceptor.clone(), patience, peer);
+    let acceptor = terms.tls.as_ref().map(|tls| tls.acceptor.clone());
+    let established = Connection::establish(stream, acceptor, patience, peer);
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(Unestablished { error, stream })) => {

@@ -1,5 +1,5 @@
-//! TLS as the server speaks it. tonic's own knows no revocation lists, and tells nobody
-//! why it turned a client away.
+//! TLS as the server speaks it. tonic's own knows no revocation lists, and does not say
+//! why it refused a client.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,15 +9,18 @@ use std::{
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem::PemObject as _,
+    },
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 use zeroize::Zeroizing;
 
-use crate::files;
+use super::revocation::RevocationList;
+use crate::{callers::CertificateName, files};
 
 /// The `[tls]` table of the configuration; every value names a PEM file.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +34,47 @@ pub struct TlsSettings {
     pub client_ca: Option<PathBuf>,
     /// The revocation lists of these authorities.
     pub client_crl: Option<PathBuf>,
+}
+
+/// Everything that the files of [`TlsSettings`] say.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// Accepts new connections.
+    pub(super) acceptor: TlsAcceptor,
+    /// Verifies client certificates; none if clients are not asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Revocation lists of the authorities of client certificates.
+    pub(super) lists: Vec<RevocationList>,
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("ServerTls");
+        shown.field("lists", &self.lists).finish_non_exhaustive()
+    }
+}
+
+impl ServerTls {
+    /// Verifies the certificates that a client has shown, its own first.
+    ///
+    /// # Errors
+    /// The cause why the client certificate is not accepted.
+    pub(super) fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (Some(verifier), Some((own, between))) = (&self.verifier, certificates.split_first())
+        else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        verifier
+            .verify_client_cert(own, between, UnixTime::now())
+            .map(|_| ())
+    }
+
+    /// Revocation lists whose next update is overdue, in words.
+    pub fn outdated_lists(&self) -> Vec<String> {
+        let now = UnixTime::now().as_secs();
+        let outdated = self.lists.iter().filter(|list| list.is_outdated(now));
+        outdated.map(ToString::to_string).collect()
+    }
 }
 
 /// The TLS settings cannot be used.
@@ -48,11 +92,13 @@ impl TlsSettings {
     ///
     /// # Errors
     /// The key whose file cannot be used.
-    pub fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
+    pub fn read(&self) -> Result<ServerTls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(failed("certificate"))?;
+        let mut verifier = None;
+        let mut parsed_lists = Vec::new();
         let builder = match &self.client_ca {
             None if self.client_crl.is_some() => {
                 let problem = "needs tls.client_ca, the authority whose list it is";
@@ -74,7 +120,12 @@ impl TlsSettings {
                         return Err(failed("client_crl")("holds no revocation list in PEM"));
                     }
                 }
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+                parsed_lists = lists
+                    .iter()
+                    .map(|list| RevocationList::parse(list))
+                    .collect::<Result<_, _>>()
+                    .map_err(failed("client_crl"))?;
+                let built = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
                     .with_crls(lists)
                     .only_check_end_entity_revocation()
                     // Probes have no certificate. Who makes a call needs a proof all the
@@ -82,7 +133,8 @@ impl TlsSettings {
                     .allow_unauthenticated()
                     .build()
                     .map_err(failed("client_crl"))?;
-                builder.with_client_cert_verifier(verifier)
+                verifier = Some(Arc::clone(&built));
+                builder.with_client_cert_verifier(built)
             }
         };
         let key = Zeroizing::new(read("key", &self.key)?);
@@ -91,7 +143,11 @@ impl TlsSettings {
             .with_single_cert(certificates("certificate", &self.certificate)?, key)
             .map_err(failed("key"))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(ServerTls {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            verifier,
+            lists: parsed_lists,
+        })
     }
 }
 
@@ -121,7 +177,7 @@ fn failed<Problem: ToString>(key: &'static str) -> impl FnOnce(Problem) -> TlsEr
 }
 
 /// The DNS names and URIs among the subject alternative names of a certificate.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<CertificateName> {
     let Ok((_, parsed)) = x509_parser::certificate::X509Certificate::from_der(certificate) else {
         return Vec::new();
     };
@@ -129,7 +185,8 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
         return Vec::new();
     };
     let name = |general: &GeneralName<'_>| match general {
-        GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) => Some(CertificateName::dns(name)),
+        GeneralName::URI(name) => Some(CertificateName::Uri((*name).to_owned())),
         _ => None,
     };
     extension
@@ -160,7 +217,7 @@ mod tests {
             client_ca: Some(certificate),
             client_crl: Some(file("list", "no list at all")),
         };
-        let fault = |settings: &TlsSettings| settings.acceptor().err().map(|error| error.key);
+        let fault = |settings: &TlsSettings| settings.read().err().map(|error| error.key);
         assert_eq!(fault(&settings), Some("client_crl"));
         let of_nobody = TlsSettings {
             client_ca: None,

@@ -4,13 +4,12 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ServerError, observe, sweeping::sweep};
 use crate::{
     config::{Config, Written},
-    connection::Terms,
+    connection::{self, ServerTls, Terms},
     domain::{Region, TestRecipient},
     grpc::{Current, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
@@ -33,7 +32,7 @@ pub struct Loaded {
     /// Its key ring.
     pub keys: KeyRing,
     /// Its certificates; none where connections are plain.
-    pub acceptor: Option<TlsAcceptor>,
+    pub tls: Option<ServerTls>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -97,11 +96,7 @@ impl Parts {
         metrics: &Metrics,
         observed: bool,
     ) -> Result<(Self, Reloadable), ServerError> {
-        let Loaded {
-            config,
-            keys,
-            acceptor,
-        } = loaded;
+        let Loaded { config, keys, tls } = loaded;
         let settings = config.settings;
         let store = Store::open(&settings.database_url, &settings.store)?;
         let store = Arc::new(store.counted(metrics.statements.clone()));
@@ -143,7 +138,7 @@ impl Parts {
         let current = use_cases.current(settings.default_region, config.test_recipients);
         let (current, currently) = watch::channel(Arc::new(current));
         let (terms, in_force) = watch::channel(Arc::new(Terms {
-            acceptor,
+            tls,
             bounds: settings.connections.clone(),
         }));
         let contract = OtpServiceServer::new(OtpGrpc::new(
@@ -164,11 +159,13 @@ impl Parts {
                 None => std::future::pending().await,
             }
         };
+        let lists = connection::report_outdated(in_force.clone());
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
                 () = looking => Ok(()),
+                () = lists => Ok(()),
             }
         });
         let parts = Self {
@@ -202,11 +199,7 @@ impl Reloadable {
     /// # Errors
     /// Why it cannot be while otpd runs; then nothing changes.
     pub fn replace(&mut self, loaded: Loaded) -> Result<(), String> {
-        let Loaded {
-            config,
-            keys,
-            acceptor,
-        } = loaded;
+        let Loaded { config, keys, tls } = loaded;
         let before = &self.use_cases.tools;
         let allowed = before.keys.allows(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
@@ -226,7 +219,7 @@ impl Reloadable {
         let current = use_cases.current(settings.default_region, config.test_recipients);
         self.current.send_replace(Arc::new(current));
         self.terms.send_replace(Arc::new(Terms {
-            acceptor,
+            tls,
             bounds: settings.connections.clone(),
         }));
         self.written = config.written;

@@ -21,8 +21,16 @@ use crate::log_targets::{AUDIT, CHANGE, STRANGER};
 
 /// What tells the causes of lines of one place apart. All else, such as a message's id,
 /// is of the single case.
-const CAUSES: [&str; 7] = [
-    "cause", "class", "error", "place", "provider", "reason", "rpc",
+const CAUSES: [&str; 9] = [
+    "cause",
+    "class",
+    "error",
+    "issuer",
+    "next_update",
+    "place",
+    "provider",
+    "reason",
+    "rpc",
 ];
 /// How many causes are told apart at most; those that come after them are told apart by
 /// their place alone, until some are old.

@@ -179,6 +179,7 @@ fn kind(sources: &Sources, shape: &Shape) -> String {
         ("Destination", _) => "region, prefix, `email` or `*`",
         ("AuditLog", _) => "`stdout`, or a file",
         ("TokenDigest", _) => "64 hexadecimal digits",
+        ("CertificateName", _) => "DNS name or URI",
         (name, _) => {
             // A type of the code's own, which its name tells: `CallerName` is a caller name.
             let mut words = String::new();

@@ -111,8 +111,8 @@ async fn a_certificate_proves_the_caller_that_it_names() {
     let authority = Authority::new("ours");
     let replica = serve(&database, &authority).await;
     let crm = authority.certify(dns("crm.internal"), |_| {});
-    let uri = SanType::URI("spiffe://example/shop".try_into().expect("it is ASCII"));
-    let shop = authority.certify(uri, |_| {});
+    let uri = |name: &str| SanType::URI(name.try_into().expect("it is ASCII"));
+    let shop = authority.certify(uri("spiffe://example/shop"), |_| {});
     let client =
         |proof: Option<&Proof>| OtpServiceClient::new(secure_channel(&replica, &authority, proof));
 
@@ -128,9 +128,15 @@ async fn a_certificate_proves_the_caller_that_it_names() {
         assert_eq!(told.expect("it is a caller").into_inner().live, live);
     }
 
-    // A name that is nobody's, and the name of a caller that has none.
-    for name in ["unknown.internal", "proxied"] {
-        let stranger = authority.certify(dns(name), |_| {});
+    // A name that is nobody's, the name of a caller that has none, and names of callers in
+    // the other form.
+    for name in [
+        dns("unknown.internal"),
+        dns("proxied"),
+        uri("crm.internal"),
+        dns("spiffe://example/shop"),
+    ] {
+        let stranger = authority.certify(name, |_| {});
         let refused = client(Some(&stranger))
             .get_otp_status(status_request(RECIPIENT))
             .await;
@@ -162,8 +168,8 @@ async fn a_certificate_proves_the_caller_that_it_names() {
     }
     let log = replica.stop().await.1;
     let of_nobody = "the client certificate is nobody's";
-    assert_eq!(audited(&log, "Caller unknown", of_nobody), 2, "{log}");
-    assert_eq!(audited(&log, "Caller unknown", ""), 4, "{log}");
+    assert_eq!(audited(&log, "Caller unknown", of_nobody), 4, "{log}");
+    assert_eq!(audited(&log, "Caller unknown", ""), 6, "{log}");
     assert_eq!(lines(&log, REFUSED).len(), 0, "{log}");
 }
 

@@ -1,12 +1,14 @@
-//! Certificates: new connections see the new ones, and those that are there go on.
+//! Certificates: new connections use the new ones, and those that are there go on if their
+//! client certificate is still accepted.
 
-use std::fs;
+use std::{fs, path::Path, time::Duration};
 
 use otpd::grpc::v1::{
     GetOtpStatusRequest, GetOtpStatusResponse, otp_service_client::OtpServiceClient,
 };
 use rcgen::ExtendedKeyUsagePurpose;
 use tonic::{Status, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::Reloading;
 use crate::support::{Authority, Proof, dns, secure_channel};
@@ -95,4 +97,85 @@ async fn certificates_authorities_and_revocations_are_exchanged() {
     ask(&connect(&new, &crm, &otpd))
         .await
         .expect_err("nobody knows its authority");
+}
+
+/// Files of a server whose callers prove themselves by certificates of `authority`, and the
+/// configuration that names them.
+fn configure(directory: &Path, authority: &Authority, list: &str) -> String {
+    let server = authority.certify(dns("localhost"), |_| {});
+    for (name, text) in [
+        ("server.crt", server.certificate.as_str()),
+        ("server.key", &server.key),
+        ("ca.crt", &authority.certificate),
+        ("ca.crl", list),
+    ] {
+        fs::write(directory.join(name), text).expect("the directory takes files");
+    }
+    let directory = directory.display();
+    format!(
+        "[tls]\ncertificate = \"{directory}/server.crt\"\nkey = \"{directory}/server.key\"\n\
+         client_ca = \"{directory}/ca.crt\"\nclient_crl = \"{directory}/ca.crl\"\n\
+         [callers.crm]\ncertificate_names = [\"crm.internal\"]\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_ends_the_connections_that_it_has() {
+    let authority = Authority::new("ours");
+    let files = tempfile::tempdir().expect("the temporary directory takes files");
+    let mut otpd =
+        Reloading::start(&configure(files.path(), &authority, &authority.revoke(1))).await;
+    let certify = |serial: u64| {
+        authority.certify(dns("crm.internal"), |parameters| {
+            parameters.serial_number = Some(serial.into());
+        })
+    };
+    let revoked = certify(REVOKED);
+    let (revoked, revoked_health, good) = (
+        secure_channel(&otpd.replica, &authority, Some(&revoked)),
+        secure_channel(&otpd.replica, &authority, Some(&revoked)),
+        secure_channel(&otpd.replica, &authority, Some(&certify(2))),
+    );
+    ask(&revoked).await.expect("it is a caller");
+    ask(&good).await.expect("it is a caller");
+    // Something that runs without an end keeps its connection.
+    let watched = HealthClient::new(revoked_health.clone())
+        .watch(HealthCheckRequest::default())
+        .await;
+    let mut watched = watched.expect("health answers").into_inner();
+    watched.message().await.expect("health answers");
+
+    fs::write(files.path().join("ca.crl"), authority.revoke(REVOKED)).expect("it takes files");
+    otpd.hang_up().await;
+    for channel in [&revoked, &revoked_health] {
+        ask(channel).await.expect_err("it is revoked");
+    }
+    ask(&good).await.expect("it is a caller");
+    let line = otpd
+        .replica
+        .wait_for_line("[OTP AUDIT] Client certificate no longer accepted")
+        .await;
+    assert!(line.contains("Revoked"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outdated_revocation_list_is_reported_when_it_is_read_and_later() {
+    const OUTDATED: &str = "[OTP] Revocation list is outdated";
+    let authority = Authority::new("ours");
+    let files = tempfile::tempdir().expect("the temporary directory takes files");
+    let beginning_of_2021 = Duration::from_hours(24 * 18_628);
+    let list = authority.revoke_until(1, beginning_of_2021);
+    let mut otpd = Reloading::start(&configure(files.path(), &authority, &list)).await;
+    let line = otpd.replica.wait_for_line(OUTDATED).await;
+    assert!(
+        line.contains("CN=ours") && line.contains("next_update=2021-01-01"),
+        "{line}"
+    );
+
+    // One that becomes outdated while otpd runs.
+    let now = Duration::from_secs(rustls::pki_types::UnixTime::now().as_secs());
+    let list = authority.revoke_until(1, now + Duration::from_secs(3));
+    fs::write(files.path().join("ca.crl"), list).expect("it takes files");
+    otpd.hang_up().await;
+    otpd.replica.wait_for_lines(OUTDATED, 2).await;
 }

@@ -1,5 +1,7 @@
 //! Certificates, and connections that prove themselves by one.
 
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
@@ -54,6 +56,12 @@ impl Authority {
 
     /// A list that revokes the certificate of that serial number.
     pub fn revoke(&self, serial: u64) -> String {
+        const FAR_AHEAD: Duration = Duration::from_hours(24 * 365 * 1_000);
+        self.revoke_until(serial, FAR_AHEAD)
+    }
+
+    /// The same, outdated from that time after 1970 on.
+    pub fn revoke_until(&self, serial: u64, next_update: Duration) -> String {
         let revoked = RevokedCertParams {
             serial_number: serial.into(),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -62,7 +70,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(4000, 1, 1),
+            next_update: date_time_ymd(1970, 1, 1) + next_update,
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
