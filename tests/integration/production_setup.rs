@@ -196,6 +196,29 @@ fn hand_over_of_incomplete_files_names_the_missing_one_and_copies_nothing() {
 }
 
 #[test]
+fn hand_over_of_unreadable_files_asks_for_the_right_to_read() {
+    let checkout = Checkout::new();
+    let own = fs::metadata(checkout.root.path())
+        .expect("it was made")
+        .uid();
+    let prepared = checkout.directory("prepared", own);
+    fs::write(prepared.join("otpd.toml"), "").expect("a new file");
+    fs::set_permissions(&prepared, fs::Permissions::from_mode(0o000)).expect("it is ours");
+    let script = checkout.root.path().join("hand-over");
+    fs::copy(repository::path("deploy/production/hand-over"), &script).expect("it is there");
+    let mut command = Command::new(script);
+    command
+        .args([&prepared, checkout.root.path()])
+        .arg(format!("{own}:{own}"))
+        .current_dir(checkout.root.path());
+    if own == 0 {
+        command.uid(SOMEONE).gid(SOMEONE);
+    }
+    let complaint = run(&mut command).line(66);
+    assert!(complaint.contains("cannot be read"), "{complaint}");
+}
+
+#[test]
 fn prepare_without_otpd_names_the_commands_that_build_it() {
     let checkout = Checkout::new();
     let mut command = Command::new(checkout.root.path().join("deploy/production/prepare"));
