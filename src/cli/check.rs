@@ -81,7 +81,9 @@ pub(super) fn check(file: Option<&Path>) -> Outcome {
 /// What to do about a store that fails.
 fn remedy(problem: &StoreError) -> &'static str {
     match problem {
-        StoreError::Unavailable(cause) if cause.contains("otp_") => {
+        StoreError::Unavailable(cause)
+            if cause.contains("otp_") || cause.starts_with("there is no file") =>
+        {
             "its schema is not that of this version: run `otpd migrate`, or start `otpd serve`, which does so too"
         }
         StoreError::Unavailable(_) => {

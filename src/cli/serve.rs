@@ -151,7 +151,7 @@ pub(super) fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
             "keys".to_owned(),
         )
     } else {
-        let database = sqlite_file(settings);
+        let database = sqlite_file(settings).map_err(Failure::usage)?;
         let path = config::development_keys_file(settings.environment, database.as_deref());
         let path = path.map_err(Failure::usage)?;
         let name = path.display().to_string();
@@ -169,17 +169,16 @@ pub(super) fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
     Ok((keys, origin))
 }
 
-fn sqlite_file(settings: &Settings) -> Option<PathBuf> {
+fn sqlite_file(settings: &Settings) -> Result<Option<PathBuf>, StoreError> {
     let url = settings.database_url.expose_secret();
-    url.starts_with("sqlite:")
-        .then(|| SqliteStore::path(url))
-        .flatten()
+    let is_sqlite = url.starts_with("sqlite:");
+    is_sqlite.then(|| SqliteStore::path(url)).transpose()
 }
 
 /// The store without the password that its URL may hold.
 pub(super) fn store_name(settings: &Settings) -> String {
-    sqlite_file(settings).map_or_else(
-        || "PostgreSQL".to_owned(),
-        |file| format!("SQLite file {}", file.display()),
-    )
+    match sqlite_file(settings) {
+        Ok(Some(file)) => format!("SQLite file {}", file.display()),
+        _ => "PostgreSQL".to_owned(),
+    }
 }

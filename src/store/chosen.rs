@@ -14,6 +14,9 @@ use crate::{
 };
 
 /// The store that the configuration chose, with an account of what it does.
+///
+/// The engine's futures are boxed here. They take up to 50 KiB, and without optimization
+/// each future around them would put copies of that on the stack.
 #[derive(Debug)]
 pub struct Store {
     engine: Engine,
@@ -62,8 +65,8 @@ impl Store {
     /// [`StoreError::Unavailable`], with the cause.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Postgres(store) => store.migrate().await,
-            Engine::Sqlite(store) => store.migrate().await,
+            Engine::Postgres(store) => Box::pin(store.migrate()).await,
+            Engine::Sqlite(store) => Box::pin(store.migrate()).await,
         }
     }
 
@@ -92,8 +95,8 @@ impl Store {
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.account(Statement::Probe, async {
             match &self.engine {
-                Engine::Postgres(store) => store.probe().await,
-                Engine::Sqlite(store) => store.probe().await,
+                Engine::Postgres(store) => Box::pin(store.probe()).await,
+                Engine::Sqlite(store) => Box::pin(store.probe()).await,
             }
         })
         .await
@@ -106,8 +109,8 @@ impl Store {
     pub async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
         self.account(Statement::Census, async {
             match &self.engine {
-                Engine::Postgres(store) => store.census(now).await,
-                Engine::Sqlite(store) => store.census(now).await,
+                Engine::Postgres(store) => Box::pin(store.census(now)).await,
+                Engine::Sqlite(store) => Box::pin(store.census(now)).await,
             }
         })
         .await
@@ -120,8 +123,8 @@ impl Store {
     pub async fn deliveries(&self, records: &[RecordKey]) -> Result<Vec<Delivered>, StoreError> {
         self.account(Statement::Deliveries, async {
             match &self.engine {
-                Engine::Postgres(store) => store.deliveries(records).await,
-                Engine::Sqlite(store) => store.deliveries(records).await,
+                Engine::Postgres(store) => Box::pin(store.deliveries(records)).await,
+                Engine::Sqlite(store) => Box::pin(store.deliveries(records)).await,
             }
         })
         .await
@@ -170,8 +173,8 @@ impl RecordStore for Store {
     ) -> Result<Snapshot, StoreError> {
         self.account(Statement::Load, async {
             match &self.engine {
-                Engine::Postgres(store) => store.load(records, limits).await,
-                Engine::Sqlite(store) => store.load(records, limits).await,
+                Engine::Postgres(store) => Box::pin(store.load(records, limits)).await,
+                Engine::Sqlite(store) => Box::pin(store.load(records, limits)).await,
             }
         })
         .await
@@ -185,8 +188,8 @@ impl RecordStore for Store {
         };
         self.account(statement, async {
             match &self.engine {
-                Engine::Postgres(store) => store.write(changes).await,
-                Engine::Sqlite(store) => store.write(changes).await,
+                Engine::Postgres(store) => Box::pin(store.write(changes)).await,
+                Engine::Sqlite(store) => Box::pin(store.write(changes)).await,
             }
         })
         .await
@@ -198,8 +201,8 @@ impl RecordStore for Store {
     ) -> Result<Vec<VersionedMessage>, StoreError> {
         self.account(Statement::Messages, async {
             match &self.engine {
-                Engine::Postgres(store) => store.load_messages(records).await,
-                Engine::Sqlite(store) => store.load_messages(records).await,
+                Engine::Postgres(store) => Box::pin(store.load_messages(records)).await,
+                Engine::Sqlite(store) => Box::pin(store.load_messages(records)).await,
             }
         })
         .await
@@ -208,8 +211,8 @@ impl RecordStore for Store {
     async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
         self.account(Statement::Due, async {
             match &self.engine {
-                Engine::Postgres(store) => store.due_messages(limit).await,
-                Engine::Sqlite(store) => store.due_messages(limit).await,
+                Engine::Postgres(store) => Box::pin(store.due_messages(limit)).await,
+                Engine::Sqlite(store) => Box::pin(store.due_messages(limit)).await,
             }
         })
         .await
@@ -218,8 +221,8 @@ impl RecordStore for Store {
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
         let swept = self.account(Statement::Sweep, async {
             match &self.engine {
-                Engine::Postgres(store) => store.sweep(now, limit).await,
-                Engine::Sqlite(store) => store.sweep(now, limit).await,
+                Engine::Postgres(store) => Box::pin(store.sweep(now, limit)).await,
+                Engine::Sqlite(store) => Box::pin(store.sweep(now, limit)).await,
             }
         });
         let swept = swept.await?;

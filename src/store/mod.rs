@@ -16,6 +16,7 @@ mod postgres;
 mod record_row;
 mod sqlite;
 mod stopwatch;
+mod waiting;
 
 use std::{collections::HashMap, future::Future, time::Duration};
 

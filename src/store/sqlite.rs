@@ -2,8 +2,14 @@
 
 mod census;
 mod messages;
+mod url;
 
-use std::{fs::File, path::Path, path::PathBuf, str::FromStr as _};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
 
 use sqlx::{
     Connection as _, QueryBuilder, Sqlite, SqliteConnection, SqlitePool,
@@ -22,19 +28,32 @@ use super::{
     StoreError, StoreOptions, Swept, Version, VersionedLimit, VersionedMessage, Written,
     migration::up_to_date,
     record_row::{RecordRow, count_column, memory_column, record_state_columns},
+    waiting::with_notice,
 };
-use crate::domain::{LimitKey, RecordKey, Timestamp};
+use url::DatabaseFile;
+
+use crate::{
+    domain::{LimitKey, RecordKey, Timestamp},
+    log_targets::CHANGE,
+};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 4;
 
+/// Mode of the files: readable and writable by the owner alone. SQLite gives its journals
+/// the mode of the database.
+const MODE: u32 = 0o600;
+/// Bits of a mode that let other users in.
+const OTHER_USERS: u32 = 0o007;
+
 /// Records in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
     options: SqliteConnectOptions,
+    file: DatabaseFile,
 }
 
 impl SqliteStore {
@@ -43,15 +62,11 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Url`] where the URL cannot be read or names no file.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        if url.contains(":memory:") || url.contains("mode=memory") {
-            return Err(StoreError::Url(
-                "a database in memory would be another one for each connection; name a file"
-                    .to_owned(),
-            ));
-        }
-        let connect_options = SqliteConnectOptions::from_str(url)
-            .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
-            .create_if_missing(true)
+        let file = url::parse(url)?;
+        let connect_options = SqliteConnectOptions::new()
+            .filename(&file.path)
+            // The migration creates the file, with the right mode.
+            .create_if_missing(false)
             .busy_timeout(options.timeout)
             // A commit is on the disk before it is acknowledged.
             .synchronous(SqliteSynchronous::Full);
@@ -63,27 +78,52 @@ impl SqliteStore {
         Ok(Self {
             pool,
             options: connect_options,
+            file,
         })
     }
 
-    /// The database's file.
-    pub fn path(url: &str) -> Option<PathBuf> {
-        let options = SqliteConnectOptions::from_str(url).ok()?;
-        Some(options.get_filename().to_owned())
+    /// Returns the path of the database's file.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] if the URL cannot be read or names no file.
+    pub fn path(url: &str) -> Result<PathBuf, StoreError> {
+        Ok(url::parse(url)?.path)
     }
 
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+        let path = &self.file.path;
         // SQLite has no advisory lock, and two connections that create one file, or
         // change its journal, at once fail: a lock on a file beside it keeps the
         // processes apart.
-        let lock = lock_beside(self.options.get_filename()).await?;
-        let options = self.options.clone().journal_mode(SqliteJournalMode::Wal);
-        let mut connection = SqliteConnection::connect_with(&options).await?;
-        up_to_date(&MIGRATOR)
-            .run(&mut connection)
-            .await
-            .map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))?;
-        connection.close().await?;
+        let waits = || {
+            tracing::warn!(
+                target: CHANGE,
+                file = %path.display(),
+                "[OTP] Waiting for another process that migrates the SQLite file"
+            );
+        };
+        let lock = with_notice(waits, lock_beside(path)).await?;
+        if !self.file.must_exist {
+            create(path)?;
+        }
+        let waits = || {
+            tracing::warn!(
+                target: CHANGE,
+                file = %path.display(),
+                "[OTP] Migration waits for a lock of the SQLite file"
+            );
+        };
+        with_notice(waits, async {
+            let options = self.options.clone().journal_mode(SqliteJournalMode::Wal);
+            let mut connection = SqliteConnection::connect_with(&options).await?;
+            up_to_date(&MIGRATOR)
+                .run(&mut connection)
+                .await
+                .map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))?;
+            Ok::<_, StoreError>(connection.close().await?)
+        })
+        .await?;
+        warn_of_other_users(path);
         drop(lock);
         Ok(())
     }
@@ -103,10 +143,19 @@ impl SqliteStore {
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT now FROM otp_clock")
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let asked = sqlx::query("SELECT now FROM otp_clock").execute(&self.pool);
+        match asked.await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let path = &self.file.path;
+                Err(match path.try_exists() {
+                    Ok(false) => {
+                        StoreError::Unavailable(format!("there is no file {}", path.display()))
+                    }
+                    _ => error.into(),
+                })
+            }
+        }
     }
 
     pub(super) async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
@@ -191,7 +240,9 @@ impl RecordStore for SqliteStore {
         let mut written = Written::default();
         // IMMEDIATE: a transaction that starts as a reader may fail to become the
         // writer, without waiting for its turn.
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut connection = self.pool.acquire().await?;
+        let waits = || tracing::warn!("[OTP] Waiting for a lock of the SQLite file");
+        let mut transaction = with_notice(waits, connection.begin_with("BEGIN IMMEDIATE")).await?;
         for limit in &changes.limits {
             if write_limit(&mut transaction, limit).await? {
                 written.limits.insert(limit.key);
@@ -348,19 +399,47 @@ async fn execute_if(
     Ok(query.execute(connection).await?.rows_affected() == 1)
 }
 
+/// Creates the file unless it exists.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let created = owned().create(true).open(path);
+    created.map(drop).map_err(|error| {
+        StoreError::Unavailable(format!("cannot create {}: {error}", path.display()))
+    })
+}
+
+fn owned() -> std::fs::OpenOptions {
+    let mut options = File::options();
+    options.write(true).truncate(false).mode(MODE);
+    options
+}
+
+/// Warns of a file, such as one of an older version, that other users may read.
+fn warn_of_other_users(path: &Path) {
+    let Ok(metadata) = path.metadata() else {
+        return;
+    };
+    let mode = metadata.permissions().mode();
+    if mode & OTHER_USERS != 0 {
+        tracing::warn!(
+            file = %path.display(),
+            mode = format!("{:o}", mode & 0o777),
+            "[OTP] Other users can open the SQLite file; run chmod 600 on it"
+        );
+    }
+}
+
 /// An exclusive lock, held until the file is dropped.
 async fn lock_beside(database: &Path) -> Result<File, StoreError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
     let locked = tokio::task::spawn_blocking(move || {
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|error| format!("cannot lock {}: {error}", path.display()))
+        let lock = || -> io::Result<File> {
+            let file = owned().create(true).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        };
+        lock().map_err(|error| format!("cannot lock {}: {error}", path.display()))
     });
     locked
         .await

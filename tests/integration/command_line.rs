@@ -284,6 +284,12 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
         ("", ("OTPD_LISTEN", &taken), "listen"),
         ("", ("OTPD_ENVIRONMENT", "production"), "keys"),
         ("", ("DATABASE_URL", "sqlite::memory:"), "database_url"),
+        ("", ("DATABASE_URL", "sqlite://"), "names no file"),
+        ("", ("DATABASE_URL", "sqlite://?mode=rwc"), "names no file"),
+        ("", ("DATABASE_URL", "sqlite://%3Amemory%3A"), "in memory"),
+        ("", ("DATABASE_URL", "sqlite:file:a.db"), "file:"),
+        ("", ("DATABASE_URL", "sqlite://."), "is a directory"),
+        ("", ("DATABASE_URL", "sqlite://a.db?vfs=memdb"), "vfs"),
         (
             "",
             ("DATABASE_URL", "mysql://localhost/otpd"),
@@ -298,6 +304,7 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
         ("", ("OTPD_KEYS_FILE", "/nowhere"), "OTPD_KEYS_FILE"),
     ] {
         fs::write(&file, toml).expect("the directory takes files");
+        let before = fs::read_dir(directory.path()).expect("it is there").count();
         let ended = run(otpd()
             .current_dir(directory.path())
             .envs([("OTPD_LISTEN", "127.0.0.1:0"), ("OTPD_CONFIG", "otpd.toml")])
@@ -305,6 +312,10 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
         let line = ended.line(64);
         assert!(line.contains(named), "{line:?} does not name {named}");
         assert!(!line.contains("AAAA"), "{line:?} shows a key");
+        // Whoever starts with a mistake finds no database and no keys afterwards.
+        let is_of_sqlite = variable.1.starts_with("sqlite");
+        let count = fs::read_dir(directory.path()).expect("it is there").count();
+        assert!(!is_of_sqlite || count == before, "{variable:?} left files");
     }
 }
 

@@ -12,6 +12,7 @@ mod closing;
 mod command_line;
 mod conformance;
 mod cool_down;
+mod first_start;
 mod guessing;
 mod hostile;
 mod idempotency;

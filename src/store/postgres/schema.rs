@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, migrate::Migrator};
 
 use super::super::{StoreError, in_time, migration::up_to_date};
+use crate::log_targets::CHANGE;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -37,41 +38,63 @@ pub(super) async fn bring_up_to_date(
 }
 
 async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    let applied: Result<Vec<(i64, Vec<u8>)>, _> =
+    // Asked beforehand, because a query of a missing table is an error in the server's log.
+    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('otp_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        return Ok(false);
+    }
+    let applied: Vec<(i64, Vec<u8>)> =
         sqlx::query_as("SELECT version, checksum FROM otp_migrations WHERE success")
             .fetch_all(connection)
-            .await;
-    match applied {
-        Ok(applied) => Ok(MIGRATOR.iter().all(|migration| {
-            applied.iter().any(|(version, checksum)| {
-                *version == migration.version && checksum[..] == migration.checksum[..]
-            })
-        })),
-        // There is no such table yet.
-        Err(sqlx::Error::Database(_)) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+            .await?;
+    Ok(MIGRATOR.iter().all(|migration| {
+        applied.iter().any(|(version, checksum)| {
+            *version == migration.version && checksum[..] == migration.checksum[..]
+        })
+    }))
 }
 
-/// Waits until a session is gone, or nobody can tell.
+/// Waits until the session that migrates is gone, or cannot be seen. Meanwhile it logs that
+/// the migration takes time, and which sessions block it.
 async fn end_of_session(
     session: i32,
     witness: &mut PgConnection,
     patience: Duration,
 ) -> StoreError {
+    let mut reported = None;
     loop {
         tokio::time::sleep(patience).await;
         let asked = async {
-            let seen =
-                sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)");
-            Ok(seen.bind(session).fetch_one(&mut *witness).await?)
+            let seen = sqlx::query_scalar(
+                "SELECT pg_blocking_pids(pid) FROM pg_stat_activity WHERE pid = $1",
+            );
+            Ok(seen.bind(session).fetch_optional(&mut *witness).await?)
         };
-        match in_time(patience, asked).await {
-            Ok(true) => {}
-            Ok(false) => {
+        let blocked_by: Vec<i32> = match in_time(patience, asked).await {
+            Ok(Some(sessions)) => sessions,
+            Ok(None) => {
                 return StoreError::Unavailable("the session that migrated is gone".to_owned());
             }
             Err(error) => return error,
+        };
+        if reported.as_ref() != Some(&blocked_by) {
+            report(&blocked_by);
+            reported = Some(blocked_by);
         }
+    }
+}
+
+/// Logs why a migration is not done yet.
+fn report(blocked_by: &[i32]) {
+    if blocked_by.is_empty() {
+        tracing::info!(target: CHANGE, "[OTP] Migration is running");
+    } else {
+        tracing::warn!(
+            target: CHANGE,
+            ?blocked_by,
+            "[OTP] Migration waits for a lock of other sessions"
+        );
     }
 }

@@ -230,6 +230,13 @@ impl Database {
         }
     }
 
+    /// Holds up whoever wants to write to the SQLite file, until the connection is closed.
+    pub async fn lock_sqlite(&self) -> SqliteConnection {
+        let mut connection = self.sqlite_connection().await;
+        connection.execute("BEGIN IMMEDIATE").await.expect("a turn");
+        connection
+    }
+
     async fn sqlite_connection(&self) -> SqliteConnection {
         let options = sqlx::sqlite::SqliteConnectOptions::from_str(&self.url)
             .expect("the URL is ours")

@@ -103,6 +103,11 @@ impl Postgres {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("server.log")).expect("it runs")
+    }
+
     /// Has a superuser do something.
     pub async fn execute(&self, statements: &str) {
         let mut connection = PgConnection::connect(&self.url()).await.expect("it runs");
