@@ -132,7 +132,7 @@ async fn every_metric_and_label_that_is_asked_for_is_there() {
     let sources = repository::read("src/metrics/answers.rs")
         + &repository::read("src/metrics/calls.rs")
         + &repository::read("src/metrics/delivery.rs")
-        + &repository::read("src/domain/message.rs");
+        + &repository::read("src/domain/history.rs");
     let mut wrong = Vec::new();
     for asked in of_rules()
         .iter()
