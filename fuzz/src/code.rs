@@ -5,10 +5,12 @@ use otpd::domain::{Code, CodeError, TypedCode};
 /// The most bytes that are looked at.
 const MOST_BYTES: usize = 128;
 /// What may stand between digits.
-const SEPARATORS: [&str; 6] = ["", " ", "-", "\u{a0}", "\u{2011}", "\u{200b}"];
+const SEPARATORS: [&str; 10] = [
+    "", " ", "-", "\u{a0}", "\u{2011}", "\u{200b}", "\u{61c}", "\u{feff}", "\u{fe0f}", "\r\n",
+];
 
-/// A code is its digits, in whatever script and with whatever blanks and hyphens they
-/// were typed.
+/// A code is its digits, in whatever script and with whatever blanks, hyphens and
+/// invisible marks they were typed.
 pub fn code(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

@@ -6,6 +6,8 @@ use rand::Rng;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::is_ignorable;
+
 /// The most bytes of a typed code that are looked at.
 const MAX_TYPED_BYTES: usize = 128;
 
@@ -76,10 +78,10 @@ pub struct TypedCode(Zeroizing<String>);
 /// What was typed cannot be a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
-    /// Nothing was typed but blanks and hyphens.
+    /// Nothing was typed but blanks, hyphens and invisible marks.
     #[error("empty; give the digits of the code")]
     Empty,
-    /// Something other than digits, blanks and hyphens was typed.
+    /// Something other than digits, blanks, hyphens and invisible marks was typed.
     #[error("a code has only digits; blanks and hyphens between them are ignored")]
     NotDigits,
     /// More was typed than any code is long.
@@ -94,8 +96,8 @@ pub enum CodeError {
 }
 
 impl TypedCode {
-    /// Reads what a person typed: blanks and hyphens of every kind are ignored,
-    /// and every Unicode decimal digit counts as its value.
+    /// Reads what a person typed or pasted: blanks, line ends, hyphens and invisible
+    /// marks are ignored, and every Unicode decimal digit counts as its value.
     ///
     /// # Errors
     /// Anything else, and more than 128 bytes.
@@ -132,23 +134,15 @@ impl fmt::Debug for TypedCode {
     }
 }
 
-/// Blanks and hyphens, as keyboards, messengers and copying produce them.
+/// Blanks, line ends, hyphens and invisible marks, as keyboards, messengers and copying
+/// produce them.
 fn is_separator(character: char) -> bool {
-    let zero_width = matches!(
-        character,
-        '\u{200B}' | '\u{200C}' | '\u{200D}' | '\u{2060}' | '\u{FEFF}'
-    );
-    let direction = matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     let hyphen = matches!(
         character,
-        '-' | '\u{00AD}' | '\u{058A}' | '\u{2010}'
+        '-' | '\u{058A}' | '\u{2010}'
             ..='\u{2015}' | '\u{2212}' | '\u{FE58}' | '\u{FE63}' | '\u{FF0D}'
     );
-    (character.is_whitespace() && !character.is_control())
-        || character == '\t'
-        || zero_width
-        || direction
-        || hyphen
+    character.is_whitespace() || is_ignorable(character) || hyphen
 }
 
 /// The value of a decimal digit (Unicode general category Nd) of any script.
@@ -255,6 +249,10 @@ mod tests {
             "𝟏𝟐𝟑𝟒𝟓𝟔",
             "𝟙2𝟛٤５6",
             "\u{200e}123456\u{200f}",
+            "\u{61c}123\u{2064}456\u{fe0f}",
+            "\u{feff}12\u{200d}34\u{ad}56\r\n",
+            "123\n456\n",
+            "123\u{2028}456\u{85}",
         ] {
             assert_eq!(typed(text).as_deref(), Ok("123456"), "{text:?}");
         }
@@ -274,7 +272,7 @@ mod tests {
             "½",
             "Ⅷ",
             "²",
-            "12\n34",
+            "12\u{7}34",
             "一二三四",
         ] {
             assert_eq!(typed(text), Err(CodeError::NotDigits), "{text:?}");

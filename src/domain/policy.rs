@@ -45,7 +45,9 @@ pub struct Policy {
     /// less than this to live is replaced, not sent again.
     #[serde(with = "humantime_serde")]
     pub resend_after: Duration,
-    /// Whether `VerifyOtp` must name the challenge.
+    /// Whether `VerifyOtp` must name the challenge. Every `SendOtp` of the caller for the
+    /// recipient tells its id, a resend too; keeping it with the session that asked is the
+    /// caller's part.
     pub require_challenge_id: bool,
     /// How long the next answer must wait after every `max_attempts` wrong ones in a
     /// row, over all codes, at most 1 h; doubles each time, up to 1 h.

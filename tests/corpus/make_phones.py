@@ -11,8 +11,10 @@ rlibphonenumber 2.2.15 (both are Google's v9.0.42); the script refuses any other
 The oracle is a second, independent port of libphonenumber: the PyPI package
 `phonenumbers`. The rules of otpd on top of it: an extension makes the number
 invalid, and so does a control character (Unicode category Cc) anywhere; every
-blank (Unicode category Z) counts as a plain one, and none at the ends. A form with
-an "@" is read as an e-mail address, and has no place here.
+blank (Unicode category Z) counts as a plain one, and none at the ends. Code points with
+the property Default_Ignorable_Code_Point are left out, and a Mexican number may have the
+"1" that led mobile numbers until 2019. A form with an "@" is read as an e-mail address,
+and has no place here.
 
 phones.tsv: UTF-8, lines ended by LF, tab separated, one header line, four columns:
 
@@ -52,14 +54,37 @@ if pn.__version__ != VERSION:
 rows = {}  # (region, written) -> (expected, note)
 
 
+# Unicode 17.0, DerivedCoreProperties.txt: Default_Ignorable_Code_Point.
+IGNORABLE = [
+    (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5),
+    (0x180B, 0x180F), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164),
+    (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+]
+
+
+def is_ignorable(character):
+    return any(first <= ord(character) <= last for first, last in IGNORABLE)
+
+
+def without_mexican_prefix(number):
+    digits = number.national_number
+    if not number.extension and number.country_code == 52 and 10**10 <= digits < 2 * 10**10:
+        return pn.parse(f"+52{digits - 10**10:010}")
+    return number
+
+
 def expected(region, written):
     if any(unicodedata.category(c) == "Cc" for c in written):
         return "invalid"
-    plain = "".join(" " if unicodedata.category(c)[0] == "Z" else c for c in written).strip()
+    visible = (c for c in written if not is_ignorable(c))
+    plain = "".join(" " if unicodedata.category(c)[0] == "Z" else c for c in visible).strip()
     try:
         number = pn.parse(plain, region or None)
     except pn.NumberParseException:
         return "invalid"
+    if not pn.is_valid_number(number):
+        number = without_mexican_prefix(number)
     if number.extension or not pn.is_valid_number(number):
         return "invalid"
     return pn.format_number(number, F.E164)

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{TextError, links::looks_like_link, settings::VariableSettings};
+use crate::domain::is_ignorable;
 
 /// What otpd gives to every text.
 pub(super) const GIVEN: [&str; 3] = ["code", "minutes", "ttl_seconds"];
@@ -178,24 +179,16 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Control characters, line and paragraph separators, what turns the direction of
-/// writing, and what takes no room at all. The joiners are not among them: names in
-/// Persian and several emoji need one.
+/// writing, and what takes no room at all. Joiners and variation selectors are not among
+/// them: names in Persian or Mongolian and several emoji need them.
 fn is_invisible(character: char) -> bool {
+    let is_needed = matches!(
+        character,
+        '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}'
+    );
     character.is_control()
-        || matches!(
-            character,
-            '\u{00AD}'
-                | '\u{061C}'
-                | '\u{180E}'
-                | '\u{200B}'
-                | '\u{200E}'
-                | '\u{200F}'
-                | '\u{2028}'..='\u{202E}'
-                | '\u{2060}'..='\u{206F}'
-                | '\u{FEFF}'
-                | '\u{FFF9}'..='\u{FFFB}'
-                | '\u{E0000}'..='\u{E0FFF}'
-        )
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{FFF9}'..='\u{FFFB}')
+        || (is_ignorable(character) && !is_needed)
 }
 
 #[cfg(test)]

@@ -20,9 +20,12 @@ try:
 except ImportError as error:
     raise ImportError("otpd.testing needs phonenumbers: pip install 'otpd[testing]'") from error
 
-_SEPARATORS = re.compile(
-    "[-\t\u00ad\u058a\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
-    "\u200b-\u200f\u2060\ufeff\u202a-\u202e\u2066-\u2069]"
+_HYPHENS = re.compile("[-\u058a\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
+# Unicode's Default_Ignorable_Code_Point.
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
 _PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -50,10 +53,11 @@ def recipient(written: str, region: str) -> str:
         raise _no_recipient("too long; at most 320 bytes are read")
     if any(unicodedata.category(character) == "Cc" for character in written):
         raise _no_recipient("holds a control character; remove it")
-    local_part, at, domain = written.strip().rpartition("@")
+    visible_text = _IGNORABLE.sub("", written).strip()
+    local_part, at, domain = visible_text.rpartition("@")
     if at:
         return _email(local_part, domain)
-    return _phone(written.strip(), region.upper())
+    return _phone(visible_text, region.upper())
 
 
 def _phone(written: str, region: str) -> str:
@@ -62,6 +66,10 @@ def _phone(written: str, region: str) -> str:
         number = phonenumbers.parse(plain, region or None)
     except phonenumbers.NumberParseException:
         raise _no_recipient("not a phone number that exists, nor an e-mail address") from None
+    digits = number.national_number
+    is_prefixed = number.country_code == 52 and 10**10 <= digits < 2 * 10**10
+    if is_prefixed and not number.extension and not phonenumbers.is_valid_number(number):
+        number = phonenumbers.parse(f"+52{digits - 10**10:010}")
     if number.extension:
         raise _no_recipient("a number with an extension cannot receive messages")
     if not phonenumbers.is_valid_number(number):
@@ -99,10 +107,11 @@ def code(typed: str) -> str:
     """Read what a person typed."""
     if len(typed.encode()) > 128:
         raise malformed("far too long; a code has at most 10 digits")
+    # The information separators are blanks to Python alone.
     digits = "".join(
         character
-        for character in _SEPARATORS.sub("", typed)
-        if not character.isspace() or unicodedata.category(character) == "Cc"
+        for character in _HYPHENS.sub("", _IGNORABLE.sub("", typed))
+        if not character.isspace() or "\x1c" <= character <= "\x1f"
     )
     if not digits:
         raise malformed("empty; give the digits of the code")
