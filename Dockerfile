@@ -7,6 +7,7 @@ COPY .sqlx ./.sqlx
 COPY migrations ./migrations
 COPY presets ./presets
 COPY proto ./proto
+COPY crates ./crates
 COPY src ./src
 # Not built here, but Cargo.toml names them.
 COPY benches ./benches

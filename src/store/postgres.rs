@@ -4,6 +4,7 @@ mod borrowed;
 mod census;
 mod columns;
 mod connect_parameters;
+mod connect_tls;
 mod load;
 mod messages;
 mod schema;

@@ -9,6 +9,7 @@ mod network;
 mod pooler;
 mod restored;
 mod server;
+mod tls;
 
 use std::{collections::HashSet, time::Duration};
 

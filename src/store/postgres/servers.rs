@@ -1,7 +1,6 @@
 //! The servers that the URL names, and the connections to the one that is in use.
 
 use std::{
-    str::FromStr as _,
     sync::{PoisonError, RwLock},
     time::Duration,
 };
@@ -14,13 +13,16 @@ use sqlx::{
 
 use super::{
     super::{StoreError, StoreOptions, in_time},
-    connect_parameters, session,
+    connect_parameters::{self, Parsed},
+    connect_tls::Tls,
+    session,
 };
 
 /// The servers of one database, of which one at a time takes writes.
 #[derive(Debug)]
 pub(super) struct Servers {
     all: Vec<PgConnectOptions>,
+    tls: Tls,
     pool_options: PgPoolOptions,
     timeout: Duration,
     in_use: RwLock<InUse>,
@@ -39,11 +41,9 @@ impl Servers {
     /// Those that `url` names; the first is in use until another one is found to be the
     /// one that takes writes.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let all = connect_parameters::of_each_server(url)?
-            .iter()
-            .map(|url| Ok(PgConnectOptions::from_str(url)?.application_name("otpd")))
-            .collect::<Result<Vec<_>, sqlx::Error>>()
-            .map_err(|error| StoreError::Url(format!("cannot be read: {error}")))?
+        let variable = |name: &str| std::env::var(name).ok();
+        let Parsed { servers, tls } = connect_parameters::parse(url, variable)?;
+        let all = servers
             .into_iter()
             // Nothing here is a fraction, and poolers refuse what they do not know.
             .map(|options| options.extra_float_digits(None))
@@ -58,6 +58,7 @@ impl Servers {
         let first = pool_options.clone().connect_lazy_with(all[0].clone());
         Ok(Self {
             all,
+            tls,
             pool_options,
             timeout: options.timeout,
             in_use: RwLock::new(InUse {
@@ -103,7 +104,9 @@ impl Servers {
     }
 
     async fn ask(&self, options: &PgConnectOptions) -> Result<Writable, StoreError> {
-        let mut connection = PgConnection::connect_with(options).await?;
+        let mut connection = PgConnection::connect_with(options)
+            .await
+            .map_err(|error| self.explain(error))?;
         session::refuse_read_only(&mut connection).await?;
         let timeline = match self.all[..] {
             // There is no choice.
@@ -114,6 +117,15 @@ impl Servers {
             connection,
             timeline,
         })
+    }
+
+    /// The cause of a connection that failed. sqlx does not name a file that it cannot
+    /// read.
+    fn explain(&self, error: sqlx::Error) -> StoreError {
+        match self.tls.unreadable() {
+            Some(cause) if matches!(error, sqlx::Error::Io(_)) => StoreError::Unavailable(cause),
+            _ => error.into(),
+        }
     }
 
     fn use_server(&self, server: usize) {

@@ -74,6 +74,16 @@ impl Postgres {
         writeln!(file, "{lines}").expect("the directory is ours");
     }
 
+    /// Adds a file of its own to its directory, which nobody else may read.
+    pub fn add_file(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let path = self.directory.path().join("data").join(name);
+        fs::write(&path, text).expect("the directory is ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        give_to_server_user(&path);
+    }
+
     /// Who may connect, and how, from the next start or reload on.
     pub fn admit(&self, lines: &str) {
         let path = self.directory.path().join("data/pg_hba.conf");

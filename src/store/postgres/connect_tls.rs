@@ -1,0 +1,241 @@
+//! TLS of connections to PostgreSQL, as libpq's parameters ask for it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use super::super::StoreError;
+
+/// Value of `sslrootcert` for the machine's authorities.
+const SYSTEM: &str = "system";
+
+/// Values of the parameters that are about TLS, by their names in libpq.
+#[derive(Debug, Default)]
+pub(super) struct TlsParameters {
+    sslmode: Option<String>,
+    sslrootcert: Option<String>,
+    sslcert: Option<String>,
+    sslkey: Option<String>,
+    channel_binding: Option<String>,
+    /// Of Java's driver; libpq takes `ssl=true`.
+    ssl: Option<String>,
+}
+
+impl TlsParameters {
+    /// Sets a parameter; the last one counts, and an empty one is none.
+    pub fn set(&mut self, name: &str, value: String) {
+        let place = match name {
+            "sslmode" => &mut self.sslmode,
+            "sslrootcert" => &mut self.sslrootcert,
+            "sslcert" => &mut self.sslcert,
+            "sslkey" => &mut self.sslkey,
+            "channel_binding" => &mut self.channel_binding,
+            _ => &mut self.ssl,
+        };
+        *place = Some(value).filter(|value| !value.is_empty());
+    }
+}
+
+/// TLS of the connections to one database.
+#[derive(Clone, Debug)]
+pub(super) struct Tls {
+    mode: PgSslMode,
+    roots: Roots,
+    /// Certificate and key of otpd.
+    client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Authorities that the server's certificate is checked against. sqlx is built without
+/// authorities of its own (`crates/webpki-roots`), so it trusts these alone.
+#[derive(Clone, Debug)]
+enum Roots {
+    /// None: the certificate is not checked.
+    Unchecked,
+    /// The machine's, as PEM.
+    System(String),
+    /// Those in a file, which sqlx reads for each connection.
+    File(PathBuf),
+}
+
+impl Tls {
+    /// Decides on TLS as libpq does, apart from what is refused because it would have no
+    /// effect. A parameter that the URL does not set is a variable of the environment.
+    ///
+    /// # Errors
+    /// The parameter at fault, and the file that it names.
+    pub fn resolve(
+        parameters: &TlsParameters,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, StoreError> {
+        let value = |given: &Option<String>, name| {
+            let from_environment = || variable(name).filter(|value| !value.is_empty());
+            given.clone().or_else(from_environment)
+        };
+        let root = value(&parameters.sslrootcert, "PGSSLROOTCERT");
+        let mode = match (value(&parameters.sslmode, "PGSSLMODE"), &parameters.ssl) {
+            (Some(mode), _) => mode_named(&mode)?,
+            (None, Some(ssl)) if ssl == "true" => PgSslMode::Require,
+            (None, Some(_)) => return refuse("ssl: give sslmode instead"),
+            (None, None) if root.as_deref() == Some(SYSTEM) => PgSslMode::VerifyFull,
+            (None, None) => PgSslMode::Prefer,
+        };
+        let (mode, roots) = match (mode, root.as_deref()) {
+            (PgSslMode::VerifyFull, None | Some(SYSTEM)) => (mode, Roots::System(system()?)),
+            (_, Some(SYSTEM)) => {
+                return refuse(
+                    "sslrootcert=system: anybody can get a certificate of these authorities, so the name must be checked as well; give sslmode=verify-full",
+                );
+            }
+            (PgSslMode::VerifyFull | PgSslMode::VerifyCa, Some(file)) => {
+                (mode, Roots::File(certificates("sslrootcert", file)?))
+            }
+            (PgSslMode::Require, Some(file)) => (
+                PgSslMode::VerifyCa,
+                Roots::File(certificates("sslrootcert", file)?),
+            ),
+            (PgSslMode::VerifyCa, None) => {
+                return refuse(
+                    "sslmode=verify-ca: needs the authority's certificate; give sslrootcert=FILE, or sslmode=verify-full",
+                );
+            }
+            (_, Some(_)) => {
+                return refuse(
+                    "sslrootcert: has no effect with this sslmode; give sslmode=verify-full",
+                );
+            }
+            (_, None) => (mode, Roots::Unchecked),
+        };
+        match value(&parameters.channel_binding, "PGCHANNELBINDING").as_deref() {
+            None | Some("disable" | "prefer") => {}
+            Some("require") if matches!(mode, PgSslMode::VerifyFull) => {}
+            Some("require") => {
+                return refuse(
+                    "channel_binding=require: otpd proves the server by its certificate instead; give sslmode=verify-full",
+                );
+            }
+            Some(_) => return refuse("channel_binding: give disable, prefer or require"),
+        }
+        let (certificate, key) = (
+            value(&parameters.sslcert, "PGSSLCERT"),
+            value(&parameters.sslkey, "PGSSLKEY"),
+        );
+        let client = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(client(&certificate, &key)?),
+            _ => return refuse("sslcert and sslkey: give both, or neither"),
+        };
+        Ok(Self {
+            mode,
+            roots,
+            client,
+        })
+    }
+
+    /// The same options with this TLS.
+    pub fn apply(&self, options: PgConnectOptions) -> PgConnectOptions {
+        let options = options.ssl_mode(self.mode);
+        let options = match &self.roots {
+            Roots::Unchecked => options,
+            Roots::System(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
+            Roots::File(path) => options.ssl_root_cert(path),
+        };
+        match &self.client {
+            None => options,
+            Some((certificate, key)) => options.ssl_client_cert(certificate).ssl_client_key(key),
+        }
+    }
+
+    /// Whether the server's name must be that of its certificate.
+    pub fn checks_name(&self) -> bool {
+        matches!(self.mode, PgSslMode::VerifyFull)
+    }
+
+    /// The first of its files that cannot be read now, and the cause.
+    pub fn unreadable(&self) -> Option<String> {
+        let root = match &self.roots {
+            Roots::File(path) => Some(("sslrootcert", path)),
+            Roots::Unchecked | Roots::System(_) => None,
+        };
+        let client = self.client.iter();
+        let client =
+            client.flat_map(|(certificate, key)| [("sslcert", certificate), ("sslkey", key)]);
+        root.into_iter().chain(client).find_map(|(name, path)| {
+            let error = fs::read(path).err()?;
+            Some(format!("{name}: {}: {error}", path.display()))
+        })
+    }
+}
+
+fn mode_named(name: &str) -> Result<PgSslMode, StoreError> {
+    match name.to_ascii_lowercase().as_str() {
+        "disable" => Ok(PgSslMode::Disable),
+        "prefer" => Ok(PgSslMode::Prefer),
+        "require" => Ok(PgSslMode::Require),
+        "verify-ca" => Ok(PgSslMode::VerifyCa),
+        "verify-full" => Ok(PgSslMode::VerifyFull),
+        "allow" => refuse("sslmode=allow: not supported; give disable, prefer or verify-full"),
+        _ => refuse("sslmode: give disable, prefer, require, verify-ca or verify-full"),
+    }
+}
+
+/// The machine's authorities as PEM. Those that cannot be used are left out, since sqlx
+/// would refuse all of them for one.
+fn system() -> Result<String, StoreError> {
+    let usable =
+        |certificate: &CertificateDer<'_>| RootCertStore::empty().add(certificate.clone()).is_ok();
+    let found = rustls_native_certs::load_native_certs().certs;
+    let pem: String = found
+        .iter()
+        .filter(|certificate| usable(certificate))
+        .map(pem_of)
+        .collect();
+    if pem.is_empty() {
+        return refuse(
+            "sslmode=verify-full: this machine has no certificate authorities; install them (on Debian: ca-certificates), or give sslrootcert=FILE",
+        );
+    }
+    Ok(pem)
+}
+
+fn pem_of(certificate: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
+/// Certificate and key of otpd, which both must be there.
+fn client(certificate: &str, key: &str) -> Result<(PathBuf, PathBuf), StoreError> {
+    let certificate = certificates("sslcert", certificate)?;
+    let path = Path::new(key);
+    let fault = |problem: String| StoreError::Url(format!("sslkey: {key}: {problem}"));
+    let text = fs::read(path).map_err(|error| fault(error.to_string()))?;
+    PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| fault("holds no key in PEM without a password".to_owned()))?;
+    Ok((certificate, path.to_owned()))
+}
+
+/// A file that holds certificates, and nothing that is none.
+fn certificates(name: &str, file: &str) -> Result<PathBuf, StoreError> {
+    let fault = |problem: String| StoreError::Url(format!("{name}: {file}: {problem}"));
+    let text = fs::read(file).map_err(|error| fault(error.to_string()))?;
+    let mut found = 0;
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        certificate.map_err(|error| fault(error.to_string()))?;
+        found += 1;
+    }
+    if found == 0 {
+        return Err(fault("holds no certificate in PEM".to_owned()));
+    }
+    Ok(PathBuf::from(file))
+}
+
+fn refuse<T>(problem: &str) -> Result<T, StoreError> {
+    Err(StoreError::Url(problem.to_owned()))
+}
