@@ -42,6 +42,7 @@ mod random_input;
 mod randomness;
 mod reflection;
 mod reload;
+mod required_challenges;
 mod schema_levels;
 mod secrecy;
 mod stored_databases;
