@@ -4,6 +4,7 @@
 mod callers;
 mod delivery;
 mod log;
+mod service_links;
 mod settings;
 mod source;
 
@@ -40,6 +41,11 @@ pub struct Config {
 
 /// The largest batch that every store takes: SQLite binds 32,766 values to a statement.
 const MAX_BATCH: u32 = 4_096;
+
+/// Maximum of every duration. Sums of longer ones leave the calendar.
+const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
+/// Minimum of an interval or a time-out; nothing is done without a pause.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Config {
     /// Reads the file, then the environment on top of it.
@@ -135,19 +141,48 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
     if let Some((key, problem)) = settings.connections.fault() {
         return Err(ConfigError::new(&format!("connections.{key}"), problem));
     }
+    check_durations(settings)
+}
+
+/// Refuses durations that cannot work: intervals without a pause, and any that is so long
+/// that sums with it overflow.
+fn check_durations(settings: &Settings) -> Result<(), ConfigError> {
+    let none = Duration::ZERO;
     let interval = settings.reload_interval;
-    let interval = (!interval.is_zero()).then_some(("reload_interval", interval));
-    for (key, duration) in interval.into_iter().chain([
-        ("store.timeout", settings.store.timeout),
-        ("store.probe_interval", settings.store.probe_interval),
-        ("store.sweep_interval", settings.store.sweep_interval),
-        ("delivery.poll_interval", settings.delivery.poll_interval),
-    ]) {
-        if duration < Duration::from_millis(10) {
+    let least_interval = if interval.is_zero() {
+        none
+    } else {
+        MIN_INTERVAL
+    };
+    for (key, duration, least) in [
+        ("reload_interval", interval, least_interval),
+        ("store.timeout", settings.store.timeout, MIN_INTERVAL),
+        (
+            "store.probe_interval",
+            settings.store.probe_interval,
+            MIN_INTERVAL,
+        ),
+        (
+            "store.sweep_interval",
+            settings.store.sweep_interval,
+            MIN_INTERVAL,
+        ),
+        ("store.max_wait", settings.store.max_wait, none),
+        (
+            "delivery.poll_interval",
+            settings.delivery.poll_interval,
+            MIN_INTERVAL,
+        ),
+        ("log_repeat_after", settings.log_repeat_after, none),
+        ("shutdown_wait", settings.shutdown_wait, none),
+        ("shutdown_grace", settings.shutdown_grace, none),
+    ] {
+        if !(least..=MAX_DURATION).contains(&duration) {
             let given = humantime::format_duration(duration);
+            let least = humantime::format_duration(least);
             return Err(ConfigError::new(
                 key,
-                format!("{given} is out of bounds; allowed: 10ms and more"),
+                format!("{given} is out of bounds; allowed: {least} to 365d"),
             ));
         }
     }
@@ -276,6 +311,26 @@ mod tests {
                 "operations_listen",
             ),
             ("log_repeat_after = \"soon\"", ("", ""), "log_repeat_after"),
+            ("log_repeat_after = \"366d\"", ("", ""), "log_repeat_after"),
+            ("shutdown_wait = \"1000y\"", ("", ""), "shutdown_wait"),
+            (
+                "shutdown_grace = \"584542046090y\"",
+                ("", ""),
+                "shutdown_grace",
+            ),
+            ("reload_interval = \"366d\"", ("", ""), "reload_interval"),
+            ("[store]\ntimeout = \"366d\"", ("", ""), "store.timeout"),
+            ("[store]\nmax_wait = \"366d\"", ("", ""), "store.max_wait"),
+            (
+                "[connections]\nhandshake_timeout = \"1000y\"",
+                ("", ""),
+                "connections.handshake_timeout",
+            ),
+            (
+                "[policy]\nfailure_memory = \"584542046090y\"",
+                ("", ""),
+                "policy.failure_memory",
+            ),
             (
                 "[traces]\nendpoint = \"collector:4317\"",
                 ("", ""),
@@ -298,6 +353,86 @@ mod tests {
             assert!(error.contains(key), "{error:?} does not name {key}");
             assert!(!error.contains('\n'), "{error:?} is more than one line");
         }
+    }
+
+    #[test]
+    fn enum_values_are_read_in_any_case_and_listed_in_errors() {
+        let config = load(
+            "environment = \"Development\"\nlog_format = \"JSON\"\naudit_log = \"STDOUT\"\n",
+            &[("OTPD_LOG_LEVEL", "Warn")],
+        )
+        .unwrap();
+        assert_eq!(config.settings.log_format, LogFormat::Json);
+        assert_eq!(config.settings.log_level, LogLevel::Warn);
+        assert_eq!(config.settings.audit_log, AuditLog::Standard);
+        let provider =
+            "[providers.mail]\nkind = \"SMTP\"\nhost = \"localhost\"\nfrom = \"a@b.c\"\n";
+        let route = "[[routes]]\nproviders = \"mail\"\n";
+        load(
+            &format!("{provider}tls = \"None\"\nchannel = \"Email\"\n{route}channels = [\"EMAIL\"]\nresend = \"Next\"\n"),
+            &[],
+        )
+        .unwrap();
+        for (file, variable, message) in [
+            (
+                String::new(),
+                ("OTPD_ENVIRONMENT", "staging"),
+                "OTPD_ENVIRONMENT: unknown value \"staging\"; use one of: development, production",
+            ),
+            (
+                "log_level = \"loud\"".to_owned(),
+                ("", ""),
+                "log_level: unknown value \"loud\"; use one of: error, warn, info, debug, trace",
+            ),
+            (
+                format!("{provider}tls = \"ssl\"\n"),
+                ("", ""),
+                "providers.mail.tls: unknown value \"ssl\"; use one of: starttls, implicit, none",
+            ),
+            (
+                format!("{provider}{route}channels = [\"pigeon\"]\n"),
+                ("", ""),
+                "routes[0].channels: unknown value \"pigeon\"; use one of: sms, email, voice, whatsapp, telegram",
+            ),
+            (
+                format!("{provider}{route}resend = \"never\"\n"),
+                ("", ""),
+                "routes[0].resend: unknown value \"never\"; use one of: same, next",
+            ),
+        ] {
+            assert_eq!(load(&file, &[variable]).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn service_links_of_kubernetes_are_ignored_and_others_explained() {
+        load(
+            "",
+            &[
+                ("OTPD_SERVICE_HOST", "10.0.0.7"),
+                ("OTPD_SERVICE_PORT", "50051"),
+                ("OTPD_SERVICE_PORT_GRPC", "50051"),
+                ("OTPD_PORT", "tcp://10.0.0.7:50051"),
+                ("OTPD_PORT_50051_TCP", "tcp://10.0.0.7:50051"),
+                ("OTPD_PORT_50051_TCP_PROTO", "tcp"),
+                ("OTPD_PORT_50051_TCP_PORT", "50051"),
+                ("OTPD_PORT_50051_TCP_ADDR", "fd00::7"),
+                ("OTPD_METRICS_SERVICE_HOST", "10.0.0.8"),
+                ("OTPD_METRICS_PORT", "udp://[fd00::8]:53"),
+            ],
+        )
+        .unwrap();
+        for (name, value) in [
+            ("OTPD_PORT", "50051"),
+            ("OTPD_SERVICE_HOST", "otpd.example"),
+            ("OTPD_PORT_50051_TCP_ADDR", "none"),
+        ] {
+            let error = load("", &[(name, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("{name}: ")), "{error}");
+            assert!(error.contains("enableServiceLinks"), "{error}");
+        }
+        let error = load("", &[("OTPD_LISTNE", "x")]).unwrap_err();
+        assert!(!error.contains("enableServiceLinks"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use config::{Value, ValueKind};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IntoDeserializer as _, value::StringDeserializer};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -151,6 +151,47 @@ where
                 .map_err(|error| serde::de::Error::custom(format!("{named:?}: {error}")))
         })
         .collect()
+}
+
+/// Reads the name of an enum's value in any case.
+///
+/// # Errors
+/// A name that is none, with those that there are.
+pub fn name<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let text: String = serde::Deserialize::deserialize(deserializer)?;
+    value_of_name(&text).map_err(serde::de::Error::custom)
+}
+
+/// Reads a list of names as [`name`] does, or a text of them with commas between.
+///
+/// # Errors
+/// The first name that is none, with those that there are.
+pub fn names<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let names: Vec<String> = list(deserializer)?;
+    names
+        .iter()
+        .map(|text| value_of_name(text).map_err(serde::de::Error::custom))
+        .collect()
+}
+
+fn value_of_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let lower = text.to_lowercase();
+    let deserializer: StringDeserializer<serde::de::value::Error> = lower.into_deserializer();
+    T::deserialize(deserializer).map_err(|error| {
+        // serde lists them as "expected one of `a`, `b`" or "expected `a` or `b`".
+        let error = error.to_string();
+        let (_, known) = error.split_once("expected ").unwrap_or_default();
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        format!("unknown value {text:?}; use one of: {}", known.join(", "))
+    })
 }
 
 /// The variables that keys came from.

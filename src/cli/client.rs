@@ -254,8 +254,39 @@ fn delivery_line(delivery: &v1::Delivery) -> String {
     line.trim_end().to_owned()
 }
 
+/// Seconds of the last second of the year 9999, after which no text of an instant is valid.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// Returns the text of an instant; nothing if it has none, whatever a server sends.
 fn instant(at: Option<prost_types::Timestamp>) -> String {
-    at.and_then(|at| SystemTime::try_from(at).ok())
+    at.filter(|at| (0..=LAST_SECOND).contains(&at.seconds) && at.nanos >= 0)
+        .and_then(|at| SystemTime::try_from(at).ok())
+        .filter(|at| {
+            at.duration_since(SystemTime::UNIX_EPOCH)
+                .is_ok_and(|since| since.as_secs() <= LAST_SECOND.unsigned_abs())
+        })
         .map(|at| humantime::format_rfc3339_millis(at).to_string())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_instant_of_a_server_ends_in_a_panic() {
+        let text = |seconds, nanos| instant(Some(prost_types::Timestamp { seconds, nanos }));
+        assert_eq!(text(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(LAST_SECOND, 0), "9999-12-31T23:59:59.000Z");
+        for (seconds, nanos) in [
+            (-1, 0),
+            (0, -1),
+            (LAST_SECOND, 1_000_000_000),
+            (LAST_SECOND + 1, 0),
+            (i64::MAX, 0),
+            (i64::MIN, 0),
+        ] {
+            assert_eq!(text(seconds, nanos), "");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     ConfigError, Settings,
-    source::{Table, list},
+    source::{Table, list, name, names},
 };
 use crate::{
     callers::Callers,
@@ -33,7 +33,7 @@ pub struct RouteTable {
     /// By which channel.
     ///
     /// Default: all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "names")]
     channels: Vec<Channel>,
     /// What the code is for.
     ///
@@ -60,7 +60,7 @@ pub struct RouteTable {
     providers: Vec<String>,
     /// Where the second message of a code starts: with the same provider, or with the
     /// next one, in case the first one's did not arrive.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "name")]
     resend: Resend,
 }
 

@@ -68,7 +68,7 @@ pub enum AuditLog {
 
 impl From<String> for AuditLog {
     fn from(text: String) -> Self {
-        if text == "stdout" {
+        if text.eq_ignore_ascii_case("stdout") {
             Self::Standard
         } else {
             Self::File(text.into())

@@ -13,6 +13,7 @@ use super::{
     callers::TestRecipientTable,
     delivery::RouteTable,
     log::{AuditLog, LogFormat, LogLevel},
+    source::name,
 };
 use crate::{
     connection::{ConnectionSettings, TlsSettings},
@@ -38,6 +39,7 @@ pub struct Settings {
     /// Default: `127.0.0.1:50051`.
     pub listen: SocketAddr,
     /// What mistakes are still harmless.
+    #[serde(deserialize_with = "name")]
     pub environment: Environment,
     /// Whether a development server may be reached from other machines, as in compose.
     pub development_remote: bool,
@@ -54,8 +56,10 @@ pub struct Settings {
     /// Where to tell what is measured; nowhere, where it is unset.
     pub operations_listen: Option<SocketAddr>,
     /// How log lines look.
+    #[serde(deserialize_with = "name")]
     pub log_format: LogFormat,
     /// Which of otpd's own log lines there are.
+    #[serde(deserialize_with = "name")]
     pub log_level: LogLevel,
     /// How long a warning that repeats the one before it is left out of the log; nothing:
     /// never.

@@ -11,9 +11,9 @@ use config::{File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-pub use crate::tables::{Table, list};
+pub use crate::tables::{Table, list, name, names};
 
-use super::Settings;
+use super::{Settings, service_links};
 use crate::{files, tables};
 
 const PREFIX: &str = "OTPD_";
@@ -73,19 +73,18 @@ pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
     /// Those of `variables` that concern otpd. An empty one counts as unset, since
-    /// compose files cannot leave one out.
+    /// compose files cannot leave one out. Links that Kubernetes sets for services whose
+    /// names begin with otpd are ignored.
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let concerns = |name: &str| {
             name.starts_with(PREFIX) && !COMMAND_LINE_ONLY.contains(&name)
                 || name == "DATABASE_URL"
                 || name == "DATABASE_URL_FILE"
         };
-        Self(
-            variables
-                .into_iter()
-                .filter(|(name, value)| concerns(name) && !value.is_empty())
-                .collect(),
-        )
+        let is_given = |(name, value): &(String, String)| {
+            concerns(name) && !value.is_empty() && !service_links::is_link(name, value)
+        };
+        Self(variables.into_iter().filter(is_given).collect())
     }
 
     /// Those of this process. A value that is no text is not left out, but refused by
@@ -244,6 +243,9 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, Co
         let mut problem = fault.problem;
         if name.is_empty() && fault.unknown && !fault.key.contains('.') {
             problem.push_str(", `policy`, `purposes`, `callers`, `providers`");
+            if service_links::is_name(&fault.key) {
+                problem.push_str(service_links::HINT);
+            }
         }
         ConfigError::new(&fault.key, problem)
     })

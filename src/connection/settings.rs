@@ -61,6 +61,7 @@ impl ConnectionSettings {
     /// The first key that cannot work, and why.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         const SHORTEST: Duration = Duration::from_millis(10);
+        const LONGEST: Duration = Duration::from_hours(365 * 24);
         let none = "0 is out of bounds; allowed: 1 and more".to_owned();
         if self.max == 0 {
             return Some(("max", none));
@@ -68,11 +69,12 @@ impl ConnectionSettings {
         if self.max_streams == 0 {
             return Some(("max_streams", none));
         }
-        let short = |duration: Duration, off: bool| {
-            (duration < SHORTEST && !(off && duration.is_zero())).then(|| {
+        let wrong = |duration: Duration, off: bool| {
+            let is_fine = (SHORTEST..=LONGEST).contains(&duration) || off && duration.is_zero();
+            (!is_fine).then(|| {
                 let given = humantime::format_duration(duration);
                 let or_off = if off { ", or 0s for never" } else { "" };
-                format!("{given} is out of bounds; allowed: 10ms and more{or_off}")
+                format!("{given} is out of bounds; allowed: 10ms to 365d{or_off}")
             })
         };
         [
@@ -85,6 +87,6 @@ impl ConnectionSettings {
             ("keepalive_timeout", self.keepalive_timeout, false),
         ]
         .into_iter()
-        .find_map(|(key, duration, off)| Some((key, short(duration, off)?)))
+        .find_map(|(key, duration, off)| Some((key, wrong(duration, off)?)))
     }
 }

@@ -97,7 +97,7 @@ impl ProviderSettings {
                     "is missing; write \"smtp\", \"http\" or \"log\", or name a preset",
                 ));
             }
-            Some(kind) => kind.into_string().unwrap_or_default(),
+            Some(kind) => kind.into_string().unwrap_or_default().to_lowercase(),
         };
         let (common, own): (Table, Table) = table
             .into_iter()
@@ -123,7 +123,7 @@ impl ProviderSettings {
             }
             _ => Err(KeyError::new(
                 "kind",
-                "no kind of provider; there are smtp, http and log",
+                "no kind of provider; use one of: smtp, http, log",
             )),
         };
         Ok(Self {
@@ -204,14 +204,16 @@ impl CommonSettings {
 
 fn channel<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Channel>, D::Error> {
     let name = Option::<String>::deserialize(deserializer)?;
-    name.map(|name| Channel::from_name(&name).ok_or_else(|| serde::de::Error::custom(NoChannel)))
-        .transpose()
+    name.map(|name| {
+        Channel::from_name(&name.to_lowercase()).ok_or_else(|| serde::de::Error::custom(NoChannel))
+    })
+    .transpose()
 }
 
 struct NoChannel;
 
 impl fmt::Display for NoChannel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("no channel; there are sms, email, voice, whatsapp and telegram")
+        formatter.write_str("no channel; use one of: sms, email, voice, whatsapp, telegram")
     }
 }

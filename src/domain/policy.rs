@@ -20,6 +20,8 @@ const MAX_FAILURES: u32 = 100;
 pub(super) const MAX_FAILURE_DELAY: Duration = Duration::from_hours(1);
 /// Shorter, and the longest wait would clear the count.
 const MIN_FAILURE_MEMORY: Duration = Duration::from_hours(1);
+/// Longer, and nothing changes for an attacker, but instants leave the calendar.
+const MAX_FAILURE_MEMORY: Duration = Duration::from_hours(365 * 24);
 /// Shorter, and a caller's retries could outlast it.
 const MIN_REQUEST_MEMORY: Duration = Duration::from_mins(1);
 /// Longer, and records grow for nothing.
@@ -56,7 +58,7 @@ pub struct Policy {
     /// From how many wrong answers in a row on the record stays shut, 1 to 100; the
     /// upper bound is that of NIST SP 800-63B.
     pub failure_limit: u32,
-    /// How long wrong answers count, without another one: at least 1 h.
+    /// How long wrong answers count, without another one, 1 h to 365 d.
     #[serde(with = "humantime_serde")]
     pub failure_memory: Duration,
     /// Sends per record and hour; 0 is off.
@@ -186,9 +188,9 @@ impl Policy {
                 "1 to 100",
             ));
         }
-        if self.failure_memory < MIN_FAILURE_MEMORY {
+        if !(MIN_FAILURE_MEMORY..=MAX_FAILURE_MEMORY).contains(&self.failure_memory) {
             let memory = humantime::format_duration(self.failure_memory);
-            return Err(out_of_bounds("failure_memory", memory, "1h and more"));
+            return Err(out_of_bounds("failure_memory", memory, "1h to 365d"));
         }
         if !(MIN_REQUEST_MEMORY..=MAX_REQUEST_MEMORY).contains(&self.request_memory) {
             let memory = humantime::format_duration(self.request_memory);
@@ -289,7 +291,7 @@ mod tests {
             "failure_memory",
             |policy, value| policy.failure_memory = value,
             [hour, hour * 24 * 365],
-            [hour.saturating_sub(instant)],
+            [hour.saturating_sub(instant), hour * 24 * 365 + instant],
         );
         check(
             "request_memory",

@@ -333,8 +333,11 @@ fn channel(channel: Channel) -> v1::Channel {
     }
 }
 
+/// Last millisecond of the year 9999: later instants are no valid Timestamp of protobuf.
+const LAST_INSTANT: Timestamp = Timestamp::from_milliseconds(253_402_300_799_999);
+
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
-    SystemTime::from(at).into()
+    SystemTime::from(at.min(LAST_INSTANT)).into()
 }
 
 #[cfg(test)]

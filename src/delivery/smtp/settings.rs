@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     delivery::{http::read_secret, roots},
-    tables::KeyError,
+    tables::{self, KeyError},
 };
 
 /// RFC 8314: submission over STARTTLS, and with TLS from the first byte.
@@ -34,6 +34,7 @@ pub struct SmtpTable {
     /// Its port.
     pub port: Option<u16>,
     /// How the connection is kept from strangers' eyes.
+    #[serde(deserialize_with = "tables::name")]
     pub tls: TlsMode,
     /// Whether `tls = "none"` may go to another machine.
     pub allow_plaintext: bool,

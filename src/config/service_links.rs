@@ -1,0 +1,62 @@
+//! Service links of Kubernetes: variables that it sets in every container of a namespace,
+//! such as `OTPD_PORT=tcp://10.0.0.7:50051` for a service with the name otpd.
+
+use std::net::IpAddr;
+
+/// Remedy for a variable with the name of a link and another value.
+pub(super) const HINT: &str = "; if Kubernetes set this variable for a service, set enableServiceLinks: false in the pod, or rename the service";
+
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+
+/// Value of a kind of link.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    Address,
+    Port,
+    Protocol,
+    Url,
+}
+
+/// Returns whether a variable has the name and the value of a link.
+pub(super) fn is_link(name: &str, value: &str) -> bool {
+    kind(name).is_some_and(|kind| match kind {
+        Value::Address => value.parse::<IpAddr>().is_ok(),
+        Value::Port => value.parse::<u16>().is_ok(),
+        Value::Protocol => PROTOCOLS.contains(&value),
+        Value::Url => value
+            .split_once("://")
+            .is_some_and(|(scheme, _)| PROTOCOLS.contains(&scheme)),
+    })
+}
+
+/// Returns whether a variable has the name of a link.
+pub(super) fn is_name(name: &str) -> bool {
+    kind(name).is_some()
+}
+
+/// The kind of the link of that name: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
+/// `…_SERVICE_PORT_NAME`, `…_PORT`, or `…_PORT_50051_TCP` and that with `_PROTO`, `_PORT`
+/// or `_ADDR`.
+fn kind(name: &str) -> Option<Value> {
+    if name.ends_with("_SERVICE_HOST") {
+        return Some(Value::Address);
+    }
+    if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
+        return Some(Value::Port);
+    }
+    if let Some((_, rest)) = name.split_once("_PORT_") {
+        let mut parts = rest.split('_');
+        let port = parts.next()?.parse::<u16>();
+        let protocol = parts.next()?.to_lowercase();
+        if port.is_ok() && PROTOCOLS.contains(&&*protocol) {
+            return match parts.next() {
+                None => Some(Value::Url),
+                Some("PROTO") => Some(Value::Protocol),
+                Some("PORT") => Some(Value::Port),
+                Some("ADDR") => Some(Value::Address),
+                Some(_) => None,
+            };
+        }
+    }
+    name.ends_with("_PORT").then_some(Value::Url)
+}
