@@ -191,9 +191,8 @@ async fn the_audit_log_that_was_moved_away_is_left_alone_after_a_signal() {
     fs::rename(&audit, &rotated).expect("it is there");
     set_level().await;
     replica.signal("HUP");
-    while !audit.exists() {
-        tokio::task::yield_now().await;
-    }
+    // The configuration is read after the file has been opened again.
+    replica.wait_for_line("Configuration reloaded").await;
     set_level().await;
     let (status, _) = replica.stop().await;
     assert!(status.success());
