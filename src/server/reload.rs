@@ -14,6 +14,12 @@ use crate::{
     telemetry,
 };
 
+/// Time for which no file may change after it was read at SIGHUP. A file that is just being
+/// written could be a sound configuration with half of its callers.
+const SETTLING: Duration = Duration::from_millis(100);
+/// Maximum number of times that the files are read at one SIGHUP.
+const MAX_READS: u32 = 50;
+
 /// How many names one line tells at most.
 const NAMES_TOLD: usize = 20;
 
@@ -61,7 +67,8 @@ impl Reload {
                     if let Err(error) = telemetry::reopen() {
                         tracing::error!(%error, "[OTP] The audit log could not be opened again");
                     }
-                    self.reload(&mut running).await;
+                    let settled = self.read_settled(&running.written).await;
+                    self.put_in_force(settled, &mut running);
                     unsettled = None;
                 }
                 () = sleep(self.interval), if !self.interval.is_zero() => {
@@ -73,7 +80,8 @@ impl Reload {
                         self.files = now;
                         unsettled = None;
                     } else if unsettled.as_ref() == Some(&now) {
-                        self.reload(&mut running).await;
+                        let read = self.read(&running.written).await;
+                        self.put_in_force(read, &mut running);
                         unsettled = None;
                     } else {
                         unsettled = Some(now);
@@ -83,11 +91,28 @@ impl Reload {
         }
     }
 
-    async fn reload(&mut self, running: &mut Reloadable) {
-        let (again, written) = (Arc::clone(&self.again), running.written.clone());
-        let Ok((loaded, files)) = spawn_blocking(move || again(&written)).await else {
-            return;
-        };
+    async fn read(&self, written: &Written) -> Option<Reread> {
+        let (again, written) = (Arc::clone(&self.again), written.clone());
+        spawn_blocking(move || again(&written)).await.ok()
+    }
+
+    /// Reads the configuration until its files stay as they were read.
+    async fn read_settled(&self, written: &Written) -> Option<Reread> {
+        for _ in 0..MAX_READS {
+            let (loaded, files) = self.read(written).await?;
+            sleep(SETTLING).await;
+            let read = files.clone();
+            let now = spawn_blocking(move || read.now()).await.ok()?;
+            if now == files {
+                return Some((loaded, files));
+            }
+        }
+        let problem = "its files keep changing while they are read; send SIGHUP again afterwards";
+        Some((Err(problem.to_owned()), self.files.clone()))
+    }
+
+    fn put_in_force(&mut self, read: Option<Reread>, running: &mut Reloadable) {
+        let Some((loaded, files)) = read else { return };
         let changed_files = files.changed(&self.files);
         // Also of a bad one: it is looked at again when it has changed.
         self.files = files;
@@ -138,5 +163,60 @@ fn told(names: &[impl Display]) -> String {
     match names.len().saturating_sub(NAMES_TOLD) {
         0 => text,
         more => format!("{text} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::files;
+
+    /// A reload of one file, after whose reading `writer` comes to write it.
+    fn reload(path: &Path, writer: impl Fn(&Path, &str) + Send + Sync + 'static) -> Reload {
+        let path = path.to_owned();
+        Reload {
+            files: Files::default(),
+            interval: Duration::ZERO,
+            log_level: LogLevel::Info,
+            hangups: Hangups::catch().unwrap(),
+            again: Arc::new(move |_| {
+                files::recorded(|| {
+                    let text = files::read_text(&path).unwrap();
+                    writer(&path, &text);
+                    Err(text)
+                })
+            }),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_being_written_at_sighup_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("otpd.toml");
+        fs::write(&path, "half").unwrap();
+        let reload = reload(&path, |path, text| {
+            if text == "half" {
+                fs::write(path, "half and the rest").unwrap();
+            }
+        });
+        let (read, files) = reload.read_settled(&Written::default()).await.unwrap();
+        assert_eq!(read.unwrap_err(), "half and the rest");
+        assert_eq!(files, files.now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_never_settle_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("otpd.toml");
+        fs::write(&path, "").unwrap();
+        let reload = reload(&path, |path, text| {
+            fs::write(path, format!("{text}.")).unwrap();
+        });
+        let (read, _) = reload.read_settled(&Written::default()).await.unwrap();
+        assert!(read.unwrap_err().contains("keep changing"));
+        let length = fs::read_to_string(&path).unwrap().len();
+        assert_eq!(length, usize::try_from(MAX_READS).unwrap());
     }
 }
