@@ -28,7 +28,6 @@ use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsSt
 use crate::callers::CertificateName;
 
 pub use closing::close;
-pub use crowd::network;
 pub use revocation::report_outdated;
 pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;

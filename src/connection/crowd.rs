@@ -1,12 +1,14 @@
-//! How many connections there are, in all and of each address.
+//! Number of connections: in all, of each address, and of each site of IPv6.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::ConnectionSettings;
+use crate::domain::{site_network, subscriber_network};
 
 /// Everybody who is connected. Clones are one crowd.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,7 @@ pub(super) struct Crowd(Arc<Mutex<Counts>>);
 struct Counts {
     all: usize,
     by_network: HashMap<IpAddr, usize>,
+    by_site: HashMap<Ipv6Addr, usize>,
 }
 
 /// The place of one connection, until it is dropped.
@@ -23,6 +26,7 @@ struct Counts {
 pub(super) struct Place {
     crowd: Crowd,
     network: IpAddr,
+    site: Option<Ipv6Addr>,
 }
 
 /// Which bound leaves no place.
@@ -32,12 +36,14 @@ pub(super) enum Full {
     All,
     /// `max_per_address`.
     Address,
+    /// `max_per_site`.
+    Site,
 }
 
 impl Crowd {
     /// A place for a connection from `address`.
     pub fn enter(&self, address: IpAddr, bounds: &ConnectionSettings) -> Result<Place, Full> {
-        let network = network(address);
+        let (network, site) = (subscriber_network(address), site_network(address));
         let mut counts = self.counts();
         let own = counts.by_network.get(&network).copied().unwrap_or_default();
         let bounded = bounds.max_per_address > 0 && !network.is_loopback();
@@ -47,12 +53,21 @@ impl Crowd {
         if bounded && own >= bounds.max_per_address {
             return Err(Full::Address);
         }
+        let of_site = site.and_then(|site| counts.by_site.get(&site));
+        let of_site = of_site.copied().unwrap_or_default();
+        if bounds.max_per_site > 0 && of_site >= bounds.max_per_site {
+            return Err(Full::Site);
+        }
         counts.all += 1;
         counts.by_network.insert(network, own + 1);
+        if let Some(site) = site {
+            counts.by_site.insert(site, of_site + 1);
+        }
         drop(counts);
         Ok(Place {
             crowd: self.clone(),
             network,
+            site,
         })
     }
 
@@ -66,24 +81,20 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.crowd.counts();
         counts.all -= 1;
-        if let Some(own) = counts.by_network.get_mut(&self.network) {
-            *own -= 1;
-            if *own == 0 {
-                counts.by_network.remove(&self.network);
-            }
+        decrement(&mut counts.by_network, self.network);
+        if let Some(site) = self.site {
+            decrement(&mut counts.by_site, site);
         }
     }
 }
 
-/// Returns the network that an address counts for: a client with an address of IPv6 has
-/// its /64.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+/// Counts one less, and forgets a key that counts none.
+fn decrement<Key: Eq + Hash>(counts: &mut HashMap<Key, usize>, key: Key) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
-        address => address,
     }
 }
 
@@ -92,10 +103,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_network_and_all_together_have_a_bound_and_this_machine_only_the_latter() {
+    fn networks_sites_and_all_together_are_bounded_and_this_machine_by_the_last() {
         let bounds = ConnectionSettings {
             max: 7,
             max_per_address: 2,
+            max_per_site: 3,
             ..ConnectionSettings::default()
         };
         let crowd = Crowd::default();
@@ -112,6 +124,7 @@ mod tests {
         assert_eq!(enter("192.0.2.1").unwrap_err(), Full::Address);
         assert_eq!(enter("2001:db8::3").unwrap_err(), Full::Address);
         inside.push(enter("2001:db8:0:1::3").unwrap());
+        assert_eq!(enter("2001:db8:0:2::4").unwrap_err(), Full::Site);
         // Who leaves makes room.
         inside.remove(0);
         inside.push(enter("192.0.2.1").unwrap());
@@ -123,6 +136,7 @@ mod tests {
         inside.push(enter("::1").unwrap());
         inside.clear();
         let counts = crowd.counts();
-        assert_eq!((counts.all, counts.by_network.len()), (0, 0));
+        assert_eq!(counts.all, 0);
+        assert!(counts.by_network.is_empty() && counts.by_site.is_empty());
     }
 }

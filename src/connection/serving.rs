@@ -402,6 +402,7 @@ impl Refusals {
         let bound = match full {
             Full::All => "connections.max",
             Full::Address => "connections.max_per_address",
+            Full::Site => "connections.max_per_site",
         };
         tracing::warn!(
             target: AUDIT,

@@ -13,6 +13,9 @@ pub struct ConnectionSettings {
     /// How many of one address (IPv6: of one /64); 0: any number. This machine may have
     /// as many as all together: behind the proxy of a mesh everybody comes from there.
     pub max_per_address: usize,
+    /// Maximum number of connections from one site of IPv6 (one /48 of global addresses);
+    /// 0: any number.
+    pub max_per_site: usize,
     /// How many requests may run at once on one of them.
     pub max_streams: u32,
     /// After how long one is asked to end, give or take a tenth, so that load spreads to
@@ -45,6 +48,7 @@ impl Default for ConnectionSettings {
         Self {
             max: 4_096,
             max_per_address: 1_024,
+            max_per_site: 2_048,
             max_streams: 256,
             max_age: Duration::from_mins(10),
             age_grace: Duration::from_secs(30),

@@ -82,6 +82,10 @@ pub enum LimitName {
     IpSendsPerHour,
     /// Wrong answers per client IP and hour.
     IpFailuresPerHour,
+    /// Sends per site of a client with IPv6 and hour.
+    IpSiteSendsPerHour,
+    /// Wrong answers per site of a client with IPv6 and hour.
+    IpSiteFailuresPerHour,
     /// Sends per dialling prefix and day.
     PrefixSendsPerDay,
     /// Sends per caller and day.
@@ -96,6 +100,8 @@ impl LimitName {
             Self::SendsPerDay => "sends_per_day",
             Self::IpSendsPerHour => "ip_sends_per_hour",
             Self::IpFailuresPerHour => "ip_failures_per_hour",
+            Self::IpSiteSendsPerHour => "ip_site_sends_per_hour",
+            Self::IpSiteFailuresPerHour => "ip_site_failures_per_hour",
             Self::PrefixSendsPerDay => "prefix_sends_per_day",
             Self::CallerSendsPerDay => "caller_sends_per_day",
         }
@@ -245,6 +251,11 @@ mod tests {
             (LimitName::SendsPerDay, "sends_per_day"),
             (LimitName::IpSendsPerHour, "ip_sends_per_hour"),
             (LimitName::IpFailuresPerHour, "ip_failures_per_hour"),
+            (LimitName::IpSiteSendsPerHour, "ip_site_sends_per_hour"),
+            (
+                LimitName::IpSiteFailuresPerHour,
+                "ip_site_failures_per_hour",
+            ),
             (LimitName::PrefixSendsPerDay, "prefix_sends_per_day"),
             (LimitName::CallerSendsPerDay, "caller_sends_per_day"),
         ] {

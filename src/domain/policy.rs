@@ -70,6 +70,11 @@ pub struct Policy {
     pub ip_sends_per_hour: u32,
     /// Wrong answers per `client_ip` and hour; 0 is off.
     pub ip_failures_per_hour: u32,
+    /// Sends per site of a `client_ip` with IPv6 (one /48 of global addresses) and hour;
+    /// 0 is off.
+    pub ip_site_sends_per_hour: u32,
+    /// Wrong answers per site of a `client_ip` with IPv6 and hour; 0 is off.
+    pub ip_site_failures_per_hour: u32,
     /// Sends per dialling prefix (the country's calling code) and day; 0 is off.
     pub prefix_sends_per_day: u32,
     /// Sends per caller and day; 0 is off.
@@ -121,6 +126,8 @@ impl Default for Policy {
             sends_per_day: 10,
             ip_sends_per_hour: 60,
             ip_failures_per_hour: 60,
+            ip_site_sends_per_hour: 600,
+            ip_site_failures_per_hour: 600,
             prefix_sends_per_day: 0,
             caller_sends_per_day: 0,
             request_memory: Duration::from_mins(10),
@@ -143,6 +150,8 @@ impl Policy {
             LimitName::SendsPerDay => (self.sends_per_day, DAY),
             LimitName::IpSendsPerHour => (self.ip_sends_per_hour, HOUR),
             LimitName::IpFailuresPerHour => (self.ip_failures_per_hour, HOUR),
+            LimitName::IpSiteSendsPerHour => (self.ip_site_sends_per_hour, HOUR),
+            LimitName::IpSiteFailuresPerHour => (self.ip_site_failures_per_hour, HOUR),
             LimitName::PrefixSendsPerDay => (self.prefix_sends_per_day, DAY),
             LimitName::CallerSendsPerDay => (self.caller_sends_per_day, DAY),
         };

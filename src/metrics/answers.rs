@@ -278,6 +278,8 @@ fn limits_labels(callers: &Names) -> [Label; 2] {
         LimitName::SendsPerDay,
         LimitName::IpSendsPerHour,
         LimitName::IpFailuresPerHour,
+        LimitName::IpSiteSendsPerHour,
+        LimitName::IpSiteFailuresPerHour,
         LimitName::PrefixSendsPerDay,
         LimitName::CallerSendsPerDay,
     ];

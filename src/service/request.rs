@@ -1,12 +1,15 @@
 //! What the service is asked, in the words of the domain, and what it replies.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use super::decide::Limit;
 use crate::{
     domain::{
         self, Block, Caller, ChallengeId, Channel, Code, ErrorClass, LimitName, Policy, Purpose,
-        Recipient, Timestamp, TypedCode, Verdict,
+        Recipient, Timestamp, TypedCode, Verdict, site_network, subscriber_network,
     },
     keys::KeyRing,
 };
@@ -182,17 +185,18 @@ impl Send {
 
     /// The limits on sends that are not the record's own.
     pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
-        let by_ip = self.client_ip.map(network);
-        let by_ip = by_ip
-            .as_deref()
-            .map(|network| (LimitName::IpSendsPerHour, network));
+        let by_client = client_limits(
+            self.client_ip,
+            LimitName::IpSendsPerHour,
+            LimitName::IpSiteSendsPerHour,
+        );
         let by_prefix = self.recipient.dialling_prefix();
-        let by_prefix = by_prefix.map(|prefix| (LimitName::PrefixSendsPerDay, prefix));
-        let by_caller = Some((LimitName::CallerSendsPerDay, ""));
-        [by_ip, by_prefix, by_caller]
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, whom)| limit(keys, caller, policy, name, whom))
+        let by_prefix = by_prefix.map(|prefix| (LimitName::PrefixSendsPerDay, prefix.to_owned()));
+        let by_caller = (LimitName::CallerSendsPerDay, String::new());
+        by_client
+            .chain(by_prefix)
+            .chain([by_caller])
+            .filter_map(|(name, whom)| limit(keys, caller, policy, name, &whom))
             .collect()
     }
 }
@@ -216,13 +220,16 @@ impl Verify {
         ]
     }
 
-    /// The limit on wrong answers that is not the record's own.
+    /// Limits on wrong answers that are not the record's own.
     pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
-        let by_ip = self.client_ip.map(network).and_then(|network| {
-            let name = LimitName::IpFailuresPerHour;
-            limit(keys, caller, policy, name, &network)
-        });
-        by_ip.into_iter().collect()
+        let by_client = client_limits(
+            self.client_ip,
+            LimitName::IpFailuresPerHour,
+            LimitName::IpSiteFailuresPerHour,
+        );
+        by_client
+            .filter_map(|(name, whom)| limit(keys, caller, policy, name, &whom))
+            .collect()
     }
 }
 
@@ -260,26 +267,55 @@ fn limit(
     })
 }
 
-/// Whose addresses one client may have: an IPv4 address, or an IPv6 network of 64
-/// bits, which is what a provider gives to one customer (RFC 6177).
-fn network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}")
-        }
-    }
+/// Limits of a client by its address: of its subscriber, and of its site if it has one.
+fn client_limits(
+    address: Option<IpAddr>,
+    subscriber: LimitName,
+    site: LimitName,
+) -> impl Iterator<Item = (LimitName, String)> {
+    let by_subscriber = address.map(|address| {
+        let network = match subscriber_network(address) {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(network) => groups::<4>(network),
+        };
+        (subscriber, network)
+    });
+    let by_site = address.and_then(site_network);
+    let by_site = by_site.map(|network| (site, groups::<3>(network)));
+    by_subscriber.into_iter().chain(by_site)
+}
+
+/// The first `COUNT` groups of a network of IPv6. Keys of limits in the store are made of
+/// this text, so it stays as it is.
+fn groups<const COUNT: usize>(network: Ipv6Addr) -> String {
+    let groups = network.segments();
+    let groups: Vec<_> = groups[..COUNT]
+        .iter()
+        .map(|group| format!("{group:x}"))
+        .collect();
+    groups.join(":")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn clients_are_told_apart_by_address_or_network() {
-        let network = |text: &str| super::network(text.parse().unwrap());
-        assert_eq!(network("203.0.113.7"), "203.0.113.7");
-        assert_eq!(network("::ffff:203.0.113.7"), "203.0.113.7");
-        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
-        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        let limits = |text: &str| -> Vec<_> {
+            let (subscriber, site) = (LimitName::IpSendsPerHour, LimitName::IpSiteSendsPerHour);
+            let address = Some(text.parse().unwrap());
+            client_limits(address, subscriber, site)
+                .map(|(_, whom)| whom)
+                .collect()
+        };
+        for ipv4 in ["203.0.113.7", "::ffff:203.0.113.7", "64:ff9b::203.0.113.7"] {
+            assert_eq!(limits(ipv4), ["203.0.113.7"], "{ipv4}");
+        }
+        let both = ["2001:db8:1:2", "2001:db8:1"];
+        assert_eq!(limits("2001:db8:1:2::1"), both);
+        assert_eq!(limits("2001:db8:1:2:ffff::9"), both);
+        assert_eq!(limits("2001:db8:1:3::1"), ["2001:db8:1:3", "2001:db8:1"]);
+        assert_eq!(limits("fd00:1:2:3::1"), ["fd00:1:2:3"]);
     }
 }

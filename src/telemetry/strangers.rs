@@ -15,7 +15,7 @@ use tracing::{
     field::{Field, Visit},
 };
 
-use crate::{connection::network, log_targets::AUDIT};
+use crate::{domain::subscriber_network, log_targets::AUDIT};
 
 /// Time in which lines of one address and cause are aggregated.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -157,7 +157,7 @@ fn network_of(from: String) -> String {
         .parse()
         .map(|address: SocketAddr| address.ip())
         .or_else(|_| from.parse::<IpAddr>());
-    address.map_or(from, |address| network(address).to_string())
+    address.map_or(from, |address| subscriber_network(address).to_string())
 }
 
 #[cfg(test)]

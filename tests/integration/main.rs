@@ -8,6 +8,7 @@ mod bad_input;
 mod bench;
 mod callers;
 mod check;
+mod client_networks;
 mod closing;
 mod command_line;
 mod conformance;

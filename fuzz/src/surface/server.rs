@@ -99,6 +99,8 @@ fn loaded(directory: &Path) -> Loaded {
         sends_per_day = 0
         ip_sends_per_hour = 0
         ip_failures_per_hour = 0
+        ip_site_sends_per_hour = 0
+        ip_site_failures_per_hour = 0
         "#
     );
     std::fs::write(&file, text).expect("temporary files can be written");

@@ -32,12 +32,24 @@ pub fn check(events: &[Event], policy: &Policy) -> Result<(), String> {
         HOUR,
         "ip_sends_per_hour",
     )?;
+    within(
+        &by_network,
+        policy.ip_site_sends_per_hour,
+        HOUR,
+        "ip_site_sends_per_hour",
+    )?;
     let failures = failures(events);
     within(
         &failures,
         policy.ip_failures_per_hour,
         HOUR,
         "ip_failures_per_hour",
+    )?;
+    within(
+        &failures,
+        policy.ip_site_failures_per_hour,
+        HOUR,
+        "ip_site_failures_per_hour",
     )?;
     caused(events, policy)
 }
@@ -152,6 +164,8 @@ fn caused(events: &[Event], policy: &Policy) -> Result<(), String> {
         let (most, sends) = match limit.as_str() {
             "ip_sends_per_hour" => (policy.ip_sends_per_hour, true),
             "ip_failures_per_hour" => (policy.ip_failures_per_hour, false),
+            "ip_site_sends_per_hour" => (policy.ip_site_sends_per_hour, true),
+            "ip_site_failures_per_hour" => (policy.ip_site_failures_per_hour, false),
             _ => continue,
         };
         let earlier = events.iter().filter(|event| {

@@ -59,7 +59,7 @@ impl Scenario {
         };
         let network = dice
             .percent(30)
-            .then(|| format!("2001:db8:{:x}:{:x}", number >> 16 & 0xffff, number & 0xffff));
+            .then(|| format!("3fff:{:x}:{:x}:0", number >> 16 & 0xfff, number & 0xffff));
         let scenario = Arc::new(Self {
             name: Name {
                 caller: settings::CRM,

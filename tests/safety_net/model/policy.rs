@@ -23,6 +23,8 @@ pub struct Policy {
     pub sends_per_day: i64,
     pub ip_sends_per_hour: i64,
     pub ip_failures_per_hour: i64,
+    pub ip_site_sends_per_hour: i64,
+    pub ip_site_failures_per_hour: i64,
     pub request_memory: i64,
 }
 
@@ -65,6 +67,8 @@ impl Policy {
         sends_per_day: 10,
         ip_sends_per_hour: 60,
         ip_failures_per_hour: 60,
+        ip_site_sends_per_hour: 600,
+        ip_site_failures_per_hour: 600,
         request_memory: 600 * SECOND,
     };
 
@@ -82,6 +86,8 @@ impl Policy {
         sends_per_day: 4,
         ip_sends_per_hour: 2,
         ip_failures_per_hour: 3,
+        ip_site_sends_per_hour: 3,
+        ip_site_failures_per_hour: 4,
         request_memory: 120 * SECOND,
         ..Self::DEFAULT
     };
@@ -92,6 +98,9 @@ impl Policy {
         require_challenge_id: true,
         max_attempts: 3,
         ip_sends_per_hour: 3,
+        // Below the limits of a network, so that the site alone is often used up.
+        ip_site_sends_per_hour: 2,
+        ip_site_failures_per_hour: 3,
         ..Self::DEFAULT
     };
 
@@ -102,7 +111,8 @@ impl Policy {
             "[purposes.{}]\ncode_length = {}\ncode_ttl = \"{}s\"\nmax_attempts = {}\nresend_after = \"{}s\"\n\
              require_challenge_id = {}\nfailure_delay = \"{}s\"\nfailure_limit = {}\n\
              failure_memory = \"{}s\"\nsends_per_hour = {}\nsends_per_day = {}\n\
-             ip_sends_per_hour = {}\nip_failures_per_hour = {}\nrequest_memory = \"{}s\"\n",
+             ip_sends_per_hour = {}\nip_failures_per_hour = {}\n\
+             ip_site_sends_per_hour = {}\nip_site_failures_per_hour = {}\nrequest_memory = \"{}s\"\n",
             self.name,
             self.code_length,
             seconds(self.code_ttl),
@@ -116,6 +126,8 @@ impl Policy {
             self.sends_per_day,
             self.ip_sends_per_hour,
             self.ip_failures_per_hour,
+            self.ip_site_sends_per_hour,
+            self.ip_site_failures_per_hour,
             seconds(self.request_memory),
         )
     }

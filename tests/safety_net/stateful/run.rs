@@ -169,11 +169,13 @@ impl<'a> Run<'a> {
     fn prepare(&self, command: Command) -> (Call, u8) {
         let id = |id: Option<u8>| id.map(|id| format!("{}-{id}", self.number));
         let network = |network: Option<u8>| {
-            let number = 2 * self.number + u64::from(network? % 2);
+            // Two networks of a site that no other sequence has (RFC 9637).
+            let number = self.number;
             Some(format!(
-                "2001:db8:{:x}:{:x}",
-                number >> 16 & 0xffff,
-                number & 0xffff
+                "3fff:{:x}:{:x}:{}",
+                number >> 16 & 0xfff,
+                number & 0xffff,
+                network? % 2
             ))
         };
         match command {

@@ -8,35 +8,101 @@ pub(super) struct Shared {
     count: i64,
 }
 
-pub(super) fn shared(network: Option<&str>, limit: &'static str, case: &Case) -> Option<Shared> {
-    let count = match limit {
-        "ip_sends_per_hour" => case.policy.ip_sends_per_hour,
-        _ => case.policy.ip_failures_per_hour,
+/// Sends of a client: of its network, which has 64 bits, and of the site of that, 48.
+pub(super) fn sends(network: Option<&str>, case: &Case) -> Vec<Shared> {
+    let policy = case.policy;
+    let of_network = ("ip_sends_per_hour", policy.ip_sends_per_hour);
+    let of_site = ("ip_site_sends_per_hour", policy.ip_site_sends_per_hour);
+    shared(network, of_network, of_site, case)
+}
+
+/// Wrong answers of a client.
+pub(super) fn failures(network: Option<&str>, case: &Case) -> Vec<Shared> {
+    let policy = case.policy;
+    let of_network = ("ip_failures_per_hour", policy.ip_failures_per_hour);
+    let of_site = (
+        "ip_site_failures_per_hour",
+        policy.ip_site_failures_per_hour,
+    );
+    shared(network, of_network, of_site, case)
+}
+
+fn shared(
+    network: Option<&str>,
+    of_network: (&'static str, i64),
+    of_site: (&'static str, i64),
+    case: &Case,
+) -> Vec<Shared> {
+    let Some(network) = network else {
+        return Vec::new();
     };
-    let key = (case.call.name.caller, limit, network?.to_owned());
-    Some(Shared { key, count })
+    let (site, _) = network.rsplit_once(':').expect("it has four groups");
+    [(of_network, network), (of_site, site)]
+        .map(|((limit, count), of)| Shared {
+            key: (case.call.name.caller, limit, of.to_owned()),
+            count,
+        })
+        .into()
 }
 
 impl Shared {
+    pub(super) fn name(&self) -> &'static str {
+        self.key.1
+    }
+
     pub(super) fn take(&self, limits: &Limits, case: &mut Case) -> Result<Moment, Moment> {
         let full_at = limits.get(&self.key).copied().unwrap_or(Moment::LONG_AGO);
         take(full_at, self.count, HOUR, case.paid, case.doubt)
     }
 }
 
-pub(super) fn charge(shared: Option<Shared>, taken: Option<Moment>, limits: &mut Limits) {
-    if let (Some(shared), Some(taken)) = (shared, taken) {
+/// Takes one of each; or returns the waits, by the limits that ask for them.
+pub(super) fn take_each(
+    shared: &[Shared],
+    limits: &Limits,
+    case: &mut Case,
+) -> Result<Vec<Moment>, Vec<(&'static str, Moment)>> {
+    let (mut taken, mut waits) = (Vec::new(), Vec::new());
+    for shared in shared {
+        match shared.take(limits, case) {
+            Ok(next) => taken.push(next),
+            Err(wait) => waits.push((shared.name(), wait)),
+        }
+    }
+    if waits.is_empty() {
+        Ok(taken)
+    } else {
+        Err(waits)
+    }
+}
+
+/// The longest of some waits, and of equal ones the last.
+pub(super) fn longest(
+    waits: Vec<(&'static str, Moment)>,
+    doubt: &mut Doubt,
+) -> Option<(&'static str, Moment)> {
+    let mut longest: Option<(&'static str, Moment)> = None;
+    for (name, wait) in waits {
+        if longest.is_none_or(|(_, other)| !doubt.before(wait, other)) {
+            longest = Some((name, wait));
+        }
+    }
+    longest
+}
+
+pub(super) fn charge(shared: Vec<Shared>, taken: Vec<Moment>, limits: &mut Limits) {
+    for (shared, taken) in shared.into_iter().zip(taken) {
         limits.insert(shared.key, taken);
     }
 }
 
 /// Rule 8 for a limit that a refused request looked at: it is full again after one
 /// burst at most.
-pub(super) fn settle(shared: Option<Shared>, limits: &mut Limits, now: Moment) {
-    if let Some(shared) = shared
-        && let Some(full_at) = limits.get_mut(&shared.key)
-    {
-        *full_at = full_at.min(now.plus(burst(shared.count, HOUR)));
+pub(super) fn settle(shared: Vec<Shared>, limits: &mut Limits, now: Moment) {
+    for shared in shared {
+        if let Some(full_at) = limits.get_mut(&shared.key) {
+            *full_at = full_at.min(now.plus(burst(shared.count, HOUR)));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     super::{Ask, Case, DAY, HOUR, Limits, Moment, Reply},
     End, Record,
-    limits::{Shared, charge, settle, shared, take},
+    limits::{Shared, charge, longest, sends, settle, take, take_each},
 };
 
 impl Record {
@@ -13,18 +13,18 @@ impl Record {
             unreachable!("only sends are sent here");
         };
         let (now, policy) = (case.now, case.policy);
-        let mut shared = shared(network.as_deref(), "ip_sends_per_hour", case);
-        let taken = self.permit_send(case, shared.as_ref(), limits);
-        let (hour, day, by_network) = match taken {
+        let shared = sends(network.as_deref(), case);
+        let taken = self.permit_send(case, &shared, limits);
+        let (hour, day, by_client) = match taken {
             Ok(taken) => taken,
             Err(refusal) => {
-                settle(shared.take(), limits, now);
+                settle(shared, limits, now);
                 return refusal;
             }
         };
         self.hour_full_at = hour;
         self.day_full_at = day;
-        charge(shared, by_network, limits);
+        charge(shared, by_client, limits);
         let worth_repeating = self.lives(case)
             && !case
                 .doubt
@@ -51,9 +51,9 @@ impl Record {
     fn permit_send(
         &mut self,
         case: &mut Case,
-        shared: Option<&Shared>,
+        shared: &[Shared],
         limits: &Limits,
-    ) -> Result<(Moment, Moment, Option<Moment>), Reply> {
+    ) -> Result<(Moment, Moment, Vec<Moment>), Reply> {
         let (now, policy) = (case.now, case.policy);
         if let Some((until, reason)) = self.block(case)
             && !case.doubt.before(until, now.plus(policy.code_ttl))
@@ -79,28 +79,20 @@ impl Record {
             case.doubt,
         );
         let day = take(self.day_full_at, policy.sends_per_day, DAY, now, case.doubt);
-        let network = shared.map(|shared| shared.take(limits, case)).transpose();
+        let by_client = take_each(shared, limits, case);
+        if let (Ok(hour), Ok(day), Ok(by_client)) = (&hour, &day, &by_client) {
+            return Ok((*hour, *day, by_client.clone()));
+        }
         // Who waits for the longest is not refused by another limit afterwards.
-        let mut longest: Option<(&'static str, Moment)> = None;
-        for (name, wait) in [
-            ("ip_sends_per_hour", network.as_ref().err()),
-            ("sends_per_hour", hour.as_ref().err()),
-            ("sends_per_day", day.as_ref().err()),
-        ] {
-            if let Some(&wait) = wait
-                && longest.is_none_or(|(_, other)| !case.doubt.before(wait, other))
-            {
-                longest = Some((name, wait));
-            }
-        }
-        match (hour, day, network, longest) {
-            (Ok(hour), Ok(day), Ok(network), _) => Ok((hour, day, network)),
-            (.., longest) => Err(Reply::Refused {
-                reason: "SEND_LIMIT",
-                limit: longest.map(|(name, _)| name),
-                wait: longest.map(|(_, wait)| wait),
-                live: None,
-            }),
-        }
+        let mut waits = by_client.err().unwrap_or_default();
+        waits.extend(hour.err().map(|wait| ("sends_per_hour", wait)));
+        waits.extend(day.err().map(|wait| ("sends_per_day", wait)));
+        let longest = longest(waits, case.doubt);
+        Err(Reply::Refused {
+            reason: "SEND_LIMIT",
+            limit: longest.map(|(name, _)| name),
+            wait: longest.map(|(_, wait)| wait),
+            live: None,
+        })
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{Ask, Case, Limits, Outcome, Reply},
     EXPIRED_TOLD_FOR, End, Record,
-    limits::{charge, settle, shared},
+    limits::{charge, failures, longest, settle, take_each},
     verdict,
 };
 
@@ -20,7 +20,7 @@ impl Record {
             unreachable!("only answers are judged here");
         };
         let (now, policy, newest) = (case.now, case.policy, self.newest());
-        let shared = shared(network.as_deref(), "ip_failures_per_hour", case);
+        let shared = failures(network.as_deref(), case);
         if let Some((until, reason)) = self.block(case) {
             settle(shared, limits, now);
             return Reply::wait(reason, until.since(now));
@@ -42,18 +42,15 @@ impl Record {
             settle(shared, limits, now);
             return Reply::refused("CODE_MALFORMED");
         }
-        let taken = shared
-            .as_ref()
-            .map(|shared| shared.take(limits, case))
-            .transpose();
-        let taken = match taken {
+        let taken = match take_each(&shared, limits, case) {
             Ok(taken) => taken,
-            Err(wait) => {
+            Err(waits) => {
                 settle(shared, limits, now);
+                let longest = longest(waits, case.doubt);
                 return Reply::Refused {
                     reason: "VERIFY_LIMIT",
-                    limit: Some("ip_failures_per_hour"),
-                    wait: Some(wait),
+                    limit: longest.map(|(name, _)| name),
+                    wait: longest.map(|(_, wait)| wait),
                     live: None,
                 };
             }

@@ -33,6 +33,8 @@ class Policy:
     sends_per_day: int = 10
     ip_sends_per_hour: int = 60
     ip_failures_per_hour: int = 60
+    ip_site_sends_per_hour: int = 600
+    ip_site_failures_per_hour: int = 600
     request_memory: timedelta = timedelta(minutes=10)
 
 

@@ -29,6 +29,8 @@ _IGNORABLE = re.compile(
 )
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
 _PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _LOCALE = re.compile(r"(?=[A-Za-z]{2})[A-Za-z0-9]{1,8}(-[A-Za-z0-9]{1,8})*")
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -144,10 +146,22 @@ def network(client_ip: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             raise invalid("client_ip", "not an IPv4 or IPv6 address")
-        if address.ipv4_mapped is None:
-            return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-        address = address.ipv4_mapped
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        if address in _NAT64:
+            return str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
     return str(address)
+
+
+def site(network: str) -> str:
+    """Return the wider network that a network of IPv6 belongs to."""
+    if ":" not in network:
+        return ""
+    address = ipaddress.ip_network(network).network_address
+    if address not in _GLOBAL_UNICAST:
+        return ""
+    return str(ipaddress.ip_network((int(address) >> 80 << 80, 48)))
 
 
 def channel(request: otp_pb2.SendOtpRequest, to: str) -> Channel:

@@ -115,7 +115,12 @@ class Rules:
                 return known, None
             self._permit_send(record, now)
         own = self._own_limits() if record is None else record.limits
-        by_client = self._client_limit("ip_sends_per_hour", policy.ip_sends_per_hour, network)
+        by_client = [
+            *self._client_limit("ip_sends_per_hour", policy.ip_sends_per_hour, network),
+            *self._client_limit(
+                "ip_site_sends_per_hour", policy.ip_site_sends_per_hour, _reading.site(network)
+            ),
+        ]
         permit(own, by_client, now)
         take_all(own + by_client, now)
 
@@ -192,7 +197,14 @@ class Rules:
         policy, challenge = self.policy, record.challenge
         if len(typed) != len(challenge.code):
             raise _reading.malformed(f"this code has {len(challenge.code)} digits")
-        limit = self._client_limit("ip_failures_per_hour", policy.ip_failures_per_hour, network)
+        limit = [
+            *self._client_limit("ip_failures_per_hour", policy.ip_failures_per_hour, network),
+            *self._client_limit(
+                "ip_site_failures_per_hour",
+                policy.ip_site_failures_per_hour,
+                _reading.site(network),
+            ),
+        ]
         wait, name = longest_wait(limit, now)
         if wait:
             raise exhausted("VERIFY_LIMIT", f"the limit {name} is reached", wait, limit=name)
