@@ -1,8 +1,10 @@
 //! Connections as the server takes them: plain or TLS, with what the client's
 //! certificate says, under bounds that no client can break.
 
+mod activity;
 mod closing;
 mod crowd;
+mod memory;
 mod revocation;
 mod serving;
 mod settings;
@@ -13,7 +15,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,6 +33,7 @@ use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsSt
 use crate::callers::CertificateName;
 
 pub use closing::close;
+pub use memory::{MemoryBudget, Reservation, Share};
 pub use revocation::report_outdated;
 pub use serving::{Terms, serve};
 pub use settings::ConnectionSettings;
@@ -35,6 +41,9 @@ pub use tls::{ServerTls, TlsError, TlsSettings};
 
 /// What a client says first (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
+/// Bytes that a connection reads before it hands over the requests in them. Headers take
+/// up to a hundred times as much in memory as on the way.
+const READ_BURST: usize = 32 * 1024;
 
 /// Who is at the other end of a connection; part of each request on it.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +64,33 @@ struct Connection {
     given_up: Option<Pin<Box<Sleep>>>,
     /// What was read to see whether the client speaks at all.
     preface: Vec<u8>,
+    allowance: ReadAllowance,
+}
+
+/// Number of bytes that a connection may still read before it has to hand its requests
+/// over: those that it has read are decided on before there are more of them.
+#[derive(Clone, Debug)]
+struct ReadAllowance(Arc<AtomicUsize>);
+
+impl Default for ReadAllowance {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(READ_BURST)))
+    }
+}
+
+impl ReadAllowance {
+    fn renew(&self) {
+        self.0.store(READ_BURST, Ordering::Relaxed);
+    }
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn spend(&self, bytes: usize) {
+        self.0
+            .store(self.left().saturating_sub(bytes), Ordering::Relaxed);
+    }
 }
 
 /// A TLS handshake that failed, with its socket, on which the alert has been sent.
@@ -101,6 +137,7 @@ impl Connection {
             patience,
             given_up: None,
             preface: Vec::new(),
+            allowance: ReadAllowance::default(),
         })
     }
 
@@ -158,10 +195,17 @@ impl AsyncRead for Connection {
             self.preface.drain(..length);
             return Poll::Ready(Ok(()));
         }
-        match &mut self.stream {
+        if self.allowance.left() == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let read = match &mut self.stream {
             Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        };
+        self.allowance.spend(buffer.filled().len() - before);
+        read
     }
 }
 

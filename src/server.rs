@@ -21,7 +21,7 @@ use tower::ServiceBuilder;
 use crate::{
     connection,
     grpc::{
-        ArrivalLayer, MeasureLayer, OtpGrpc, OversizeLayer,
+        AdmissionLayer, ArrivalLayer, MeasureLayer, OtpGrpc, OversizeLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
     metrics::Metrics,
@@ -82,12 +82,20 @@ pub async fn run(
     let routes = routes(parts.contract, health_service, settings.reflection)?;
     let end_serving = CancellationToken::new();
     let calls = parts.calls;
+    let admission = AdmissionLayer {
+        current: parts.current,
+        answers: parts.answers,
+        budget: parts.budget.clone(),
+        reflection: settings.reflection,
+    };
     let server = connection::serve(
         listener,
         parts.terms,
+        parts.budget,
         move |terms| {
             ServiceBuilder::new()
                 .layer(MeasureLayer(calls.clone()))
+                .layer(admission.clone())
                 .layer(OversizeLayer)
                 .layer(ArrivalLayer(terms.bounds.message_timeout))
                 .service(routes.clone())

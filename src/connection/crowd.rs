@@ -38,6 +38,8 @@ pub(super) enum Full {
     Address,
     /// `max_per_site`.
     Site,
+    /// `memory_mib`.
+    Memory,
 }
 
 impl Crowd {

@@ -4,17 +4,18 @@
 
 use std::{
     convert::Infallible,
+    future::{Future as _, poll_fn},
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Waker},
     time::Duration,
 };
 
-use http_body::{Frame, SizeHint};
+use futures_util::future::Either;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::{RngExt as _, rngs::SysRng};
@@ -25,14 +26,13 @@ use tokio::{
 };
 use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    body::Body,
-    codegen::{Bytes, http},
-};
-use tower::{Service, ServiceExt as _};
+use tonic::{body::Body, codegen::http};
+use tower::{Service, ServiceExt as _, util::Oneshot};
 
 use super::{
-    Connection, ConnectionSettings, Peer, ServerTls, Unestablished, close,
+    Connection, ConnectionSettings, MemoryBudget, Peer, ServerTls, Share, Unestablished,
+    activity::{Activity, Answer},
+    close,
     crowd::{Crowd, Full},
 };
 use crate::log_targets::{AUDIT, STRANGER};
@@ -51,7 +51,9 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// What a client may send of one message before it is read: a whole one, about.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// What it may send of all its messages.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// Bytes of an answer that wait for the client on one stream.
+const SEND_BUFFER: usize = 16 * 1024;
 /// Requests that a client took back before they were looked at, and those that broke the
 /// protocol: with more of them the connection ends (CVE-2023-44487, "rapid reset", and
 /// CVE-2025-8671, "made you reset").
@@ -87,6 +89,7 @@ impl Terms {
 pub async fn serve<S>(
     listener: TcpListener,
     terms: watch::Receiver<Arc<Terms>>,
+    budget: MemoryBudget,
     service: impl Fn(&Terms) -> S,
     end: CancellationToken,
 ) where
@@ -115,7 +118,12 @@ pub async fn serve<S>(
         };
         let mut newest = terms.clone();
         let terms = Arc::clone(&newest.borrow_and_update());
-        match crowd.enter(address.ip(), &terms.bounds) {
+        budget.resize(terms.bounds.memory_bytes());
+        let place = crowd.enter(address.ip(), &terms.bounds).and_then(|place| {
+            let memory = budget.reserve(terms.bounds.connection_bytes(), Share::Connections);
+            Ok((place, memory.map_err(|_| Full::Memory)?))
+        });
+        match place {
             Ok(place) => {
                 let service = service(&terms);
                 let end = end.clone();
@@ -201,10 +209,10 @@ async fn serve_requests<S>(
                 peer.certificate_names = Arc::default();
             }
             request.extensions_mut().insert(peer);
-            let answer = service.clone().oneshot(request);
+            let answer = call_now(service.clone(), request);
             async move {
                 let response = answer.await?;
-                Ok::<_, Infallible>(response.map(|body| Answer { body, _busy: busy }))
+                Ok::<_, Infallible>(Answer::new(response, busy))
             }
         })
     };
@@ -213,12 +221,14 @@ async fn serve_requests<S>(
         .timer(TokioTimer::new())
         .max_concurrent_streams(bounds.max_streams)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_FAULTS)
         .keep_alive_interval(bounds.keepalive_interval)
         .keep_alive_timeout(bounds.keepalive_timeout);
+    let allowance = connection.allowance.clone();
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), answer));
 
     let aged_at = Instant::now() + jittered(or_never(bounds.max_age));
@@ -240,7 +250,10 @@ async fn serve_requests<S>(
                     connection.as_mut().graceful_shutdown();
                 }
             }
-            ended = &mut connection => {
+            ended = poll_fn(|context| {
+                allowance.renew();
+                connection.as_mut().poll(context)
+            }) => {
                 if let Err(error) = ended {
                     tracing::debug!(from = address, %error, "[OTP] Connection failed");
                 }
@@ -266,6 +279,23 @@ async fn serve_requests<S>(
                 }
             }
         }
+    }
+}
+
+/// Calls a service at once, so that it decides on the headers of a request before the
+/// connection reads more of them.
+fn call_now<S>(
+    mut service: S,
+    request: http::Request<Body>,
+) -> Either<S::Future, Oneshot<S, http::Request<Body>>>
+where
+    S: Service<http::Request<Body>>,
+{
+    let mut context = Context::from_waker(Waker::noop());
+    if service.poll_ready(&mut context).is_ready() {
+        Either::Left(service.call(request))
+    } else {
+        Either::Right(service.oneshot(request))
     }
 }
 
@@ -316,76 +346,6 @@ fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(factor)
 }
 
-/// Whether requests run on a connection, and since when none does. Clones are one.
-#[derive(Clone, Debug)]
-struct Activity(Arc<Mutex<(usize, Instant)>>);
-
-/// One request that runs.
-#[derive(Debug)]
-struct Busy(Activity);
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new((0, Instant::now()))))
-    }
-}
-
-impl Activity {
-    fn begin(&self) -> Busy {
-        self.with(|(running, _)| *running += 1);
-        Busy(self.clone())
-    }
-
-    /// Since when no request runs; now, if one does.
-    fn idle_since(&self) -> Instant {
-        self.with(
-            |(running, since)| {
-                if *running > 0 { Instant::now() } else { *since }
-            },
-        )
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut (usize, Instant)) -> T) -> T {
-        // Nothing panics between the two.
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.with(|(running, since)| {
-            *running -= 1;
-            *since = Instant::now();
-        });
-    }
-}
-
-/// What is answered; while it is, its request runs.
-struct Answer {
-    body: Body,
-    _busy: Busy,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// Connections that found no place, told so seldom that they cannot flood the log.
 #[derive(Debug, Default)]
 struct Refusals {
@@ -403,6 +363,7 @@ impl Refusals {
             Full::All => "connections.max",
             Full::Address => "connections.max_per_address",
             Full::Site => "connections.max_per_site",
+            Full::Memory => "connections.memory_mib",
         };
         tracing::warn!(
             target: AUDIT,

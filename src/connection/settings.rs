@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::memory::{CONNECTION_BYTES, STREAM_BYTES};
+
 /// The `[connections]` table of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,6 +20,10 @@ pub struct ConnectionSettings {
     pub max_per_site: usize,
     /// How many requests may run at once on one of them.
     pub max_streams: u32,
+    /// MiB of memory that all connections may take together, with their requests and
+    /// answers. Each connection reserves 128 KiB and 2 KiB for each of its `max_streams`;
+    /// requests share the rest.
+    pub memory_mib: u32,
     /// After how long one is asked to end, give or take a tenth, so that load spreads to
     /// new replicas; zero: never.
     #[serde(with = "humantime_serde")]
@@ -46,10 +52,12 @@ pub struct ConnectionSettings {
 impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
-            max: 4_096,
-            max_per_address: 1_024,
-            max_per_site: 2_048,
-            max_streams: 256,
+            // Within an open file limit of 1,024 and the 512 MiB of deploy/kubernetes.yaml.
+            max: 400,
+            max_per_address: 128,
+            max_per_site: 256,
+            max_streams: 100,
+            memory_mib: 192,
             max_age: Duration::from_mins(10),
             age_grace: Duration::from_secs(30),
             max_idle: Duration::from_mins(5),
@@ -62,6 +70,21 @@ impl Default for ConnectionSettings {
 }
 
 impl ConnectionSettings {
+    /// Memory of all connections in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        usize::try_from(self.memory_mib)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(1024 * 1024)
+    }
+
+    /// Bytes reserved for each connection.
+    pub fn connection_bytes(&self) -> usize {
+        let streams = usize::try_from(self.max_streams).unwrap_or(usize::MAX);
+        streams
+            .saturating_mul(STREAM_BYTES)
+            .saturating_add(CONNECTION_BYTES)
+    }
+
     /// The first key that cannot work, and why.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         const SHORTEST: Duration = Duration::from_millis(10);
@@ -72,6 +95,16 @@ impl ConnectionSettings {
         }
         if self.max_streams == 0 {
             return Some(("max_streams", none));
+        }
+        // A quarter is left to requests.
+        let reserved = self.max.saturating_mul(self.connection_bytes());
+        let needed = reserved.saturating_add(reserved / 3).div_ceil(1024 * 1024);
+        if needed.saturating_mul(1024 * 1024) > self.memory_bytes() {
+            let problem = format!(
+                "{} is too little for {} connections with {} streams each; allowed: {needed} and more, or lower connections.max or connections.max_streams",
+                self.memory_mib, self.max, self.max_streams
+            );
+            return Some(("memory_mib", problem));
         }
         let wrong = |duration: Duration, off: bool| {
             let is_fine = (SHORTEST..=LONGEST).contains(&duration) || off && duration.is_zero();
@@ -92,5 +125,36 @@ impl ConnectionSettings {
         ]
         .into_iter()
         .find_map(|(key, duration, off)| Some((key, wrong(duration, off)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_has_room_for_all_connections_and_their_requests() {
+        let settings = ConnectionSettings::default();
+        assert_eq!(settings.fault(), None);
+        let reserved = settings.max * settings.connection_bytes();
+        assert!(reserved < settings.memory_bytes() / 4 * 3, "{reserved}");
+        let more = ConnectionSettings {
+            max: 4_096,
+            ..settings
+        };
+        let (key, problem) = more.fault().unwrap();
+        assert_eq!(key, "memory_mib");
+        let needed = "192 is too little for 4096 connections with 100 streams each; allowed: 1750";
+        assert!(problem.starts_with(needed), "{problem}");
+        let enough = ConnectionSettings {
+            memory_mib: 1_750,
+            ..more.clone()
+        };
+        assert_eq!(enough.fault(), None);
+        let short = ConnectionSettings {
+            memory_mib: 1_749,
+            ..more
+        };
+        assert!(short.fault().is_some());
     }
 }

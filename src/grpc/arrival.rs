@@ -1,4 +1,5 @@
-//! A message that takes too long to arrive, which would else hold its place for ever.
+//! Bounds of a message on its way: time, length and memory. Without them it would hold its
+//! place for ever.
 
 use std::{
     future::Future as _,
@@ -16,7 +17,17 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-use super::deadline::timeout;
+use super::{
+    admission::{BodyBounds, MEMORY_RETRY},
+    deadline::timeout,
+};
+use crate::service::ServiceError;
+
+/// Bytes that one byte of a message takes at most: as it came, in the buffer in which the
+/// message is put together, and decoded.
+const COPIES: usize = 3;
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
 
 /// Gives the message of each request a time to arrive in: this one, or that of the
 /// caller if it is shorter.
@@ -54,12 +65,15 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Arrival<S> {
         let own = timeout(request.headers()).unwrap_or(self.patience);
         let patience = self.patience.min(own);
         let until = Instant::now() + patience;
+        let bounds = request.extensions().get::<BodyBounds>().cloned();
         self.inner.call(request.map(|body| {
             Body::new(Arriving {
                 body,
                 patience,
                 until,
                 late: None,
+                bounds,
+                arrived: 0,
             })
         }))
     }
@@ -72,6 +86,30 @@ struct Arriving {
     until: Instant,
     /// Only who has to wait needs a timer, and most messages come with their headers.
     late: Option<Pin<Box<Sleep>>>,
+    bounds: Option<BodyBounds>,
+    /// Number of bytes so far.
+    arrived: usize,
+}
+
+impl Arriving {
+    /// Takes a frame, if the bounds have room for it.
+    fn take(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, Status>> {
+        // Requests of gRPC have no trailers.
+        let data = frame.data_ref()?;
+        let Some(bounds) = &self.bounds else {
+            return Some(Ok(frame));
+        };
+        self.arrived += data.len();
+        let max = bounds.max_message;
+        if self.arrived > max + PREFIX_BYTES {
+            let problem = format!("too long; a message has at most {max} bytes");
+            return Some(Err(ServiceError::request("request", problem).into()));
+        }
+        if bounds.memory.grow(COPIES * data.len()).is_err() {
+            return Some(Err(ServiceError::Overloaded { wait: MEMORY_RETRY }.into()));
+        }
+        Some(Ok(frame))
+    }
 }
 
 impl http_body::Body for Arriving {
@@ -86,7 +124,10 @@ impl http_body::Body for Arriving {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             // One that comes drop by drop is never waited for.
             if Instant::now() < until || frame.is_none() {
-                return Poll::Ready(frame);
+                return Poll::Ready(match frame {
+                    Some(Ok(frame)) => self.take(frame),
+                    other => other,
+                });
             }
         } else {
             let late = self

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tonic::Request;
+use tonic::codegen::http::HeaderMap;
 
 use crate::{
     callers::{Callers, Proof, Unknown},
@@ -12,14 +12,17 @@ use crate::{
 
 const SCHEME: &str = "bearer ";
 
-/// The caller that makes `request`.
-pub(super) fn identify<T>(callers: &Callers, request: &Request<T>) -> Result<Arc<Caller>, Unknown> {
-    let authorization = request.metadata().get("authorization");
+/// Identifies the caller of a request by its headers and its connection.
+pub(super) fn identify(
+    callers: &Callers,
+    headers: &HeaderMap,
+    peer: Option<&Peer>,
+) -> Result<Arc<Caller>, Unknown> {
+    let authorization = headers.get("authorization");
     let token = match authorization.map(|value| value.to_str()) {
         None => None,
         Some(value) => Some(value.ok().and_then(bearer).ok_or(Unknown::Token)?),
     };
-    let peer = request.extensions().get::<Peer>();
     let certificate_names = peer
         .map(|peer| &*peer.certificate_names)
         .unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What marks the lines of an RPC.
-const fn mark(rpc: Rpc) -> &'static str {
+pub(super) const fn mark(rpc: Rpc) -> &'static str {
     match rpc {
         Rpc::Verify => "[OTP VERIFY]",
         Rpc::Send | Rpc::Cancel | Rpc::Status => "[OTP]",

@@ -1,17 +1,21 @@
 //! The contract in code, and nothing but translation: requests to what the service
 //! takes, its replies and errors to what callers get.
 
+mod admission;
 mod arrival;
 mod authentication;
 pub mod codec;
+mod content_type;
 pub mod deadline;
 mod journal;
 mod measure;
 mod otp_service;
 mod oversize;
+mod rejection;
 pub mod status;
 pub mod translate;
 
+pub use admission::AdmissionLayer;
 pub use arrival::ArrivalLayer;
 pub use measure::MeasureLayer;
 pub use otp_service::{Current, OtpGrpc};

@@ -3,7 +3,6 @@
 use std::{future::Future, sync::Arc, time::SystemTime};
 
 use tokio::{
-    sync::watch,
     task::JoinError,
     time::{Instant, timeout_at},
 };
@@ -14,19 +13,18 @@ use tokio_util::{
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    authentication::identify,
+    admission::Admitted,
     deadline::deadline,
     journal::Journal,
     translate,
     v1::{self, otp_service_server::OtpService as Contract},
 };
 use crate::{
-    callers::Callers,
-    connection::Peer,
+    callers::{Callers, Unknown},
     domain::{Channel, Region, Timestamp, Verdict},
     metrics::{Answers, Method, Rpc},
     service::{Delivery, DeliveryState, OtpService, ServiceError},
-    traces::{self, Span, TraceContext},
+    traces::{self, Span},
 };
 
 /// What requests are answered with. It may change while otpd runs; each request keeps to
@@ -44,7 +42,6 @@ pub struct Current {
 /// The contract on top of the service.
 #[derive(Clone, Debug)]
 pub struct OtpGrpc {
-    current: watch::Receiver<Arc<Current>>,
     running: TaskTracker,
     ending: CancellationToken,
     answers: Answers,
@@ -62,46 +59,31 @@ struct Opened {
 }
 
 impl OtpGrpc {
-    /// The contract on top of what is `current`. What runs is counted by `running`, and
-    /// what is answered by `answers`; once `ending` is cancelled, whoever still waits is
-    /// told to go elsewhere.
-    pub fn new(
-        current: watch::Receiver<Arc<Current>>,
-        running: TaskTracker,
-        ending: CancellationToken,
-        answers: Answers,
-    ) -> Self {
+    /// Creates the contract for requests that were admitted. What runs is counted by
+    /// `running`, and what is answered by `answers`. Once `ending` is cancelled, requests
+    /// that still wait are answered with `SHUTTING_DOWN`.
+    pub fn new(running: TaskTracker, ending: CancellationToken, answers: Answers) -> Self {
         Self {
-            current,
             running,
             ending,
             answers,
         }
     }
 
-    /// Finds out who makes a request, and starts its span.
+    /// Starts the journal and the span of an admitted request.
     fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Opened), Status> {
-        let place = request.metadata().get(traces::HEADER);
-        let place = place.and_then(|place| TraceContext::parse(place.to_str().ok()?));
-        let current = Arc::clone(&self.current.borrow());
-        match identify(&current.callers, request) {
-            Ok(caller) => {
-                let opened = Opened {
-                    current,
-                    journal: Journal::new(rpc, caller, self.answers.clone()),
-                    deadline: deadline(request.metadata()),
-                };
-                Ok((Span::of_request(place, Method::of(rpc).name()), opened))
-            }
-            Err(unknown) => {
-                let peer = request.extensions().get::<Peer>();
-                let from = peer.and_then(|peer| peer.address);
-                traces::enter(place, || {
-                    Journal::turned_away(rpc, from, unknown, &self.answers);
-                });
-                Err(ServiceError::from(unknown).into())
-            }
-        }
+        let Some(admitted) = request.extensions().get::<Admitted>() else {
+            return Err(ServiceError::from(Unknown::NoProof).into());
+        };
+        admitted.take_over();
+        let caller = Arc::clone(&admitted.caller);
+        let opened = Opened {
+            current: Arc::clone(&admitted.current),
+            journal: Journal::new(rpc, caller, self.answers.clone()),
+            deadline: deadline(request.metadata()),
+        };
+        let span = Span::of_request(admitted.place, Method::of(rpc).name());
+        Ok((span, opened))
     }
 
     /// Runs a call as a task of its own, so that a panic ends this one request, not the

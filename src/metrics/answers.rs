@@ -24,13 +24,27 @@ pub enum Rpc {
     Status,
 }
 
-/// Their names, in the order of [`Rpc`].
-const RPCS: [&str; 4] = ["SendOtp", "VerifyOtp", "CancelOtp", "GetOtpStatus"];
+/// Their names, in the order of [`Rpc`], and after them that of every other method.
+const RPCS: [&str; 5] = ["SendOtp", "VerifyOtp", "CancelOtp", "GetOtpStatus", OTHER];
+
+/// Label of every value that is not known.
+const OTHER: &str = "other";
 
 impl Rpc {
     /// Its name in the contract.
     pub const fn name(self) -> &'static str {
         RPCS[self as usize]
+    }
+
+    /// Returns the RPC at a path, such as `/otp.v1.OtpService/SendOtp`, and the path.
+    pub fn at(path: &str) -> Option<(Self, &'static str)> {
+        const PATHS: [(Rpc, &str); 4] = [
+            (Rpc::Send, "/otp.v1.OtpService/SendOtp"),
+            (Rpc::Verify, "/otp.v1.OtpService/VerifyOtp"),
+            (Rpc::Cancel, "/otp.v1.OtpService/CancelOtp"),
+            (Rpc::Status, "/otp.v1.OtpService/GetOtpStatus"),
+        ];
+        PATHS.into_iter().find(|(_, known)| *known == path)
     }
 }
 
@@ -39,7 +53,7 @@ impl Rpc {
 pub struct Answer(usize);
 
 /// All answers, what became of requests first.
-const ANSWERS: [&str; 32] = [
+const ANSWERS: [&str; 35] = [
     "sent",
     "resent",
     "given_to_caller",
@@ -52,10 +66,15 @@ const ANSWERS: [&str; 32] = [
     "nothing_to_cancel",
     "told",
     "caller_gone",
+    "unsupported_media_type",
+    "unimplemented",
+    "malformed",
+    "REQUEST_INVALID",
+    "DEADLINE_EXCEEDED",
+    "OVERLOADED",
     "RECIPIENT_INVALID",
     "PURPOSE_INVALID",
     "CODE_MALFORMED",
-    "REQUEST_INVALID",
     "CALLER_UNKNOWN",
     "PURPOSE_NOT_ALLOWED",
     "DESTINATION_BLOCKED",
@@ -67,11 +86,9 @@ const ANSWERS: [&str; 32] = [
     "VERIFY_DELAYED",
     "VERIFY_LOCKED",
     "STORE_UNAVAILABLE",
-    "OVERLOADED",
     "SHUTTING_DOWN",
-    "DEADLINE_EXCEEDED",
     "INTERNAL",
-    "other",
+    OTHER,
 ];
 
 impl Answer {
@@ -99,6 +116,18 @@ impl Answer {
     pub const TOLD: Self = Self(10);
     /// The caller hung up before there was an answer.
     pub const CALLER_GONE: Self = Self(11);
+    /// The content type is not accepted.
+    pub const MEDIA_TYPE: Self = Self(12);
+    /// The method does not exist, or the message is compressed.
+    pub const UNIMPLEMENTED: Self = Self(13);
+    /// The request breaks the protocol of gRPC, such as one without a message.
+    pub const MALFORMED: Self = Self(14);
+    /// The message cannot be read, or is too long.
+    pub const REQUEST_INVALID: Self = Self(15);
+    /// The message did not arrive in time.
+    pub const DEADLINE_EXCEEDED: Self = Self(16);
+    /// The memory of all connections is used up.
+    pub const OVERLOADED: Self = Self(17);
 
     /// The refusal for this reason of the contract.
     pub fn refused(reason: &str) -> Self {
@@ -113,7 +142,7 @@ impl Answer {
 }
 
 /// What a series of a purpose is called where the purpose could not be read.
-const UNREAD: &str = "other";
+const UNREAD: &str = OTHER;
 
 type Counters<const LABELS: usize> = Grid<Counter, fn() -> Counter, LABELS>;
 
@@ -228,6 +257,17 @@ impl Answers {
         });
     }
 
+    /// Counts the answer to a request that did not reach its handler.
+    pub fn count_rejection(&self, rpc: Option<Rpc>, caller: Option<&CallerName>, answer: Answer) {
+        self.with(|tables| {
+            let answers = &tables.answers;
+            let rpc = rpc.map_or(RPCS.len() - 1, |rpc| rpc as usize);
+            let caller = number_of(answers.names(1), caller.map_or(UNREAD, CallerName::as_str));
+            let purpose = number_of(answers.names(2), UNREAD);
+            answers.at([rpc, caller, purpose, answer.0]).inc()
+        });
+    }
+
     /// A request of nobody whom otpd knows; `cause` is `no_proof`, `token` or
     /// `certificate`.
     pub fn unknown(&self, cause: &str) {
@@ -335,6 +375,12 @@ mod tests {
             (Answer::NOTHING_TO_CANCEL, "nothing_to_cancel"),
             (Answer::TOLD, "told"),
             (Answer::CALLER_GONE, "caller_gone"),
+            (Answer::MEDIA_TYPE, "unsupported_media_type"),
+            (Answer::UNIMPLEMENTED, "unimplemented"),
+            (Answer::MALFORMED, "malformed"),
+            (Answer::REQUEST_INVALID, "REQUEST_INVALID"),
+            (Answer::DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+            (Answer::OVERLOADED, "OVERLOADED"),
         ] {
             assert_eq!(answer.name(), name);
         }

@@ -144,6 +144,13 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
             gateways.map(breaker).collect()
         },
     );
+    let budget = parts.budget.clone();
+    gauge(
+        metrics,
+        "otpd_connection_memory_reserved_bytes",
+        "Memory reserved for connections and their requests",
+        move || Some(count(budget.used())),
+    );
     watch_census(metrics, &parts.census);
     metrics.watch(
         Kind::Counter,

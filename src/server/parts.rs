@@ -9,11 +9,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{ServerError, observe, sweeping::sweep};
 use crate::{
     config::{Config, Written},
-    connection::{self, ServerTls, Terms},
+    connection::{self, MemoryBudget, ServerTls, Terms},
     domain::{Region, TestRecipient},
     grpc::{Current, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
-    metrics::{Calls, Metrics},
+    metrics::{Answers, Calls, Metrics},
     outbox::{Outbox, Tools},
     service::{Conversions, OtpService},
     store::{
@@ -51,6 +51,9 @@ pub(super) struct Parts {
     pub batcher: Batcher,
     pub outbox: Outbox,
     pub calls: Calls,
+    pub answers: Answers,
+    /// Memory of all connections.
+    pub budget: MemoryBudget,
     /// How much there is in the store.
     pub census: observe::Newest,
     /// What requests are answered with.
@@ -142,7 +145,6 @@ impl Parts {
             bounds: settings.connections.clone(),
         }));
         let contract = OtpServiceServer::new(OtpGrpc::new(
-            currently.clone(),
             running.clone(),
             ending.clone(),
             metrics.answers.clone(),
@@ -174,6 +176,8 @@ impl Parts {
             batcher,
             outbox,
             calls: metrics.calls.clone(),
+            answers: metrics.answers.clone(),
+            budget: MemoryBudget::new(settings.connections.memory_bytes()),
             census,
             current: currently,
             contract,

@@ -42,6 +42,7 @@ mod races;
 mod random_input;
 mod randomness;
 mod reflection;
+mod rejections;
 mod reload;
 mod required_challenges;
 mod schema_levels;

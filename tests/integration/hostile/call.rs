@@ -20,6 +20,11 @@ pub struct Call {
 impl Call {
     /// A call with more metadata, on a connection of its own.
     pub async fn open(replica: &Replica, metadata: &[(&str, &str)]) -> Self {
+        Self::open_method(replica, "/otp.v1.OtpService/SendOtp", metadata).await
+    }
+
+    /// The same of the method at `path`.
+    pub async fn open_method(replica: &Replica, path: &str, metadata: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(replica.address())
             .await
             .expect("it listens");
@@ -27,7 +32,7 @@ impl Call {
             .await
             .expect("it listens");
         tokio::spawn(connection);
-        let mut request = http::Request::post("http://localhost/otp.v1.OtpService/SendOtp")
+        let mut request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         for (name, value) in metadata {

@@ -1,13 +1,14 @@
 //! Connections: too many of them, and such on which nothing is said.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use otpd::grpc::v1::{GetOtpStatusRequest, otp_service_client::OtpServiceClient};
+use otpd::grpc::v1::{GetOtpStatusRequest, SendOtpRequest, otp_service_client::OtpServiceClient};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
 };
+use tonic::transport::Channel;
 
 use super::{
     beside_good_callers,
@@ -52,6 +53,7 @@ async fn a_thousand_idle_connections_are_closed_in_order() {
     let settings = [
         ("OTPD_CONNECTIONS__MAX_IDLE", "2s"),
         ("OTPD_CONNECTIONS__MAX", "1200"),
+        ("OTPD_CONNECTIONS__MEMORY_MIB", "513"),
     ];
     let ends = beside_good_callers(&settings, async |replica| {
         let mut clients = Vec::new();
@@ -135,6 +137,37 @@ async fn more_connections_than_may_be_are_refused_and_told_once() {
         .count();
     assert_eq!(told, 1, "{log}");
     assert!(log.contains("bound=\"connections.max\""), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_number_of_connections_fits_1024_open_files() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = Replica::start(&database).await;
+    let limited = Command::new("prlimit")
+        .args(["--pid", &replica.id().to_string(), "--nofile=1024:1024"])
+        .status();
+    assert!(limited.expect("util-linux has it").success());
+    let mut caller = replica.client();
+    let send = async |caller: &mut OtpServiceClient<Channel>, recipient: &str| {
+        let request = SendOtpRequest {
+            recipient: recipient.to_owned(),
+            ..Default::default()
+        };
+        let sent = caller.send_otp(request).await;
+        sent.expect("it has its connection, and the store its files");
+    };
+    send(&mut caller, "+79991234567").await;
+    let mut inside = Vec::new();
+    within_reason(async {
+        while let Some(client) = admitted(&replica).await {
+            inside.push(client);
+        }
+    })
+    .await;
+    assert!(inside.len() > 390, "{}", inside.len());
+    send(&mut caller, "+79991234568").await;
+    let log = replica.stop().await.1;
+    assert!(!log.contains("could not be accepted"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

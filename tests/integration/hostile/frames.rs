@@ -59,10 +59,15 @@ pub fn header(name: &str, value: &str) -> Vec<u8> {
 
 /// The headers of a call of SendOtp.
 pub fn call() -> Vec<u8> {
+    call_of("/otp.v1.OtpService/SendOtp")
+}
+
+/// Headers of a call of the method at `path`.
+pub fn call_of(path: &str) -> Vec<u8> {
     [
         header(":method", "POST"),
         header(":scheme", "http"),
-        header(":path", "/otp.v1.OtpService/SendOtp"),
+        header(":path", path),
         header(":authority", "localhost"),
         header("content-type", "application/grpc"),
         header("te", "trailers"),
@@ -72,7 +77,7 @@ pub fn call() -> Vec<u8> {
 
 /// A client that has said what comes first, and nothing else.
 pub struct Client {
-    reader: OwnedReadHalf,
+    pub reader: OwnedReadHalf,
     pub writer: OwnedWriteHalf,
 }
 
@@ -163,7 +168,7 @@ async fn read_to_the_end(mut reader: impl AsyncRead + Unpin) -> End {
 }
 
 /// Notes one frame; false at the end.
-async fn read_one(reader: &mut (impl AsyncRead + Unpin), end: &mut End) -> bool {
+pub async fn read_one(reader: &mut (impl AsyncRead + Unpin), end: &mut End) -> bool {
     let mut head = [0; 9];
     if reader.read_exact(&mut head).await.is_err() {
         return false;

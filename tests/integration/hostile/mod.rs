@@ -5,6 +5,7 @@ mod call;
 mod connections;
 mod floods;
 pub mod frames;
+mod memory;
 mod messages;
 
 use std::future::Future;

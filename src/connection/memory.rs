@@ -1,0 +1,212 @@
+//! One memory budget over all connections. Bytes are reserved before they are taken, so
+//! the bounds of one connection times the number of connections stays bounded.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Bytes reserved for an open connection: buffers of TLS and HTTP/2 with one frame of
+/// 16 KiB, and one incomplete block of headers, which takes up to 90 KiB if it consists
+/// of the shortest headers.
+pub(super) const CONNECTION_BYTES: usize = 128 * 1024;
+/// Bytes reserved for each request that a connection may have open: its state in HTTP/2,
+/// and the headers or trailers of an answer that the client does not read.
+pub(super) const STREAM_BYTES: usize = 2 * 1024;
+/// Divisor of the budget for the part that calls leave to new connections and probes.
+const HEADROOM: usize = 8;
+/// Divisor of the budget for each share of requests without authentication.
+const UNAUTHENTICATED_SHARE: usize = 16;
+
+/// Memory that connections and their requests may take together. Clones are one budget.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget(Arc<Usage>);
+
+#[derive(Debug)]
+struct Usage {
+    limit: AtomicUsize,
+    all: AtomicUsize,
+    /// Parts of it that the shares without authentication hold.
+    public: AtomicUsize,
+    local: AtomicUsize,
+}
+
+impl Usage {
+    /// The part of a share that is smaller than all.
+    fn part(&self, share: Share) -> Option<&AtomicUsize> {
+        match share {
+            Share::Connections | Share::Calls => None,
+            Share::Public => Some(&self.public),
+            Share::Local => Some(&self.local),
+        }
+    }
+}
+
+/// Part of the budget that a reservation is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Connections, which may take all of it.
+    Connections,
+    /// Calls of known callers. They leave an eighth to new connections and probes.
+    Calls,
+    /// Requests without authentication, which may take a small part.
+    Public,
+    /// The same from this machine, with a part of their own: its probes find room whatever
+    /// strangers do elsewhere.
+    Local,
+}
+
+/// The budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memory budget of all connections is used up")]
+pub struct BudgetExhausted;
+
+impl MemoryBudget {
+    /// Creates a budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Usage {
+            limit: AtomicUsize::new(limit),
+            all: AtomicUsize::new(0),
+            public: AtomicUsize::new(0),
+            local: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Changes the limit. Reservations that exist stay.
+    pub fn resize(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Returns the number of bytes that are reserved.
+    pub fn used(&self) -> usize {
+        self.0.all.load(Ordering::Relaxed)
+    }
+
+    /// Reserves `bytes` until the reservation is dropped.
+    ///
+    /// # Errors
+    /// The share has no room for them.
+    pub fn reserve(&self, bytes: usize, share: Share) -> Result<Reservation, BudgetExhausted> {
+        let reservation = Reservation {
+            budget: self.clone(),
+            share,
+            bytes: AtomicUsize::new(0),
+        };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
+    fn add(&self, bytes: usize, share: Share) -> Result<(), BudgetExhausted> {
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        let part = self.0.part(share);
+        let add = |used: &AtomicUsize, limit: usize| {
+            let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+            let added = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
+            added.map(|_| ()).map_err(|_| BudgetExhausted)
+        };
+        if let Some(part) = part {
+            add(part, limit / UNAUTHENTICATED_SHARE)?;
+        }
+        let limit = match share {
+            Share::Calls => limit - limit / HEADROOM,
+            Share::Connections | Share::Public | Share::Local => limit,
+        };
+        add(&self.0.all, limit).inspect_err(|_| {
+            if let Some(part) = part {
+                part.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn give_back(&self, bytes: usize, share: Share) {
+        self.0.all.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(part) = self.0.part(share) {
+            part.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes of the budget that one connection or request holds until it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: MemoryBudget,
+    share: Share,
+    bytes: AtomicUsize,
+}
+
+impl Reservation {
+    /// Reserves more bytes.
+    ///
+    /// # Errors
+    /// The share has no room for them.
+    pub fn grow(&self, bytes: usize) -> Result<(), BudgetExhausted> {
+        self.budget.add(bytes, self.share)?;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.give_back(*self.bytes.get_mut(), self.share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_of_all_holders_share_one_limit() {
+        let budget = MemoryBudget::new(100);
+        let first = budget.reserve(60, Share::Connections).unwrap();
+        assert!(budget.reserve(41, Share::Connections).is_err());
+        let second = budget.reserve(30, Share::Connections).unwrap();
+        assert_eq!(second.grow(11), Err(BudgetExhausted));
+        second.grow(10).unwrap();
+        assert_eq!(budget.used(), 100);
+        drop(first);
+        assert_eq!(budget.used(), 40);
+        drop(second);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn public_requests_leave_most_of_the_budget_to_callers() {
+        let budget = MemoryBudget::new(160);
+        let public = budget.reserve(10, Share::Public).unwrap();
+        assert!(budget.reserve(1, Share::Public).is_err());
+        let local = budget.reserve(10, Share::Local).unwrap();
+        assert!(budget.reserve(1, Share::Local).is_err());
+        let caller = budget.reserve(140, Share::Connections).unwrap();
+        drop(public);
+        let full = budget.reserve(10, Share::Connections).unwrap();
+        // A reservation that fails holds nothing of its share.
+        assert!(budget.reserve(5, Share::Public).is_err());
+        drop((caller, full, local));
+        drop(budget.reserve(10, Share::Public).unwrap());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn calls_leave_room_for_connections_and_probes() {
+        let budget = MemoryBudget::new(160);
+        let calls = budget.reserve(140, Share::Calls).unwrap();
+        assert!(budget.reserve(1, Share::Calls).is_err());
+        let connection = budget.reserve(10, Share::Connections).unwrap();
+        let probe = budget.reserve(10, Share::Local).unwrap();
+        assert!(budget.reserve(1, Share::Connections).is_err());
+        drop((calls, connection, probe));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_smaller_limit_holds_for_what_comes_after_it() {
+        let budget = MemoryBudget::new(100);
+        let held = budget.reserve(80, Share::Connections).unwrap();
+        budget.resize(50);
+        assert!(budget.reserve(1, Share::Connections).is_err());
+        drop(held);
+        assert!(budget.reserve(50, Share::Connections).is_ok());
+    }
+}

@@ -1,0 +1,58 @@
+//! Answers to requests that do not reach their handler: one log line and one count each.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tonic::{Code, Status};
+use tracing::field::display;
+
+use super::journal::mark;
+use crate::{
+    domain::Caller,
+    log_targets::STRANGER,
+    metrics::{Answer, Answers, Rpc},
+    traces::{self, TraceContext},
+};
+
+/// Facts about a request that its headers tell.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    /// Method, if it is one of the contract.
+    pub rpc: Option<Rpc>,
+    /// Caller, if it proved who it is.
+    pub caller: Option<Arc<Caller>>,
+    pub from: Option<SocketAddr>,
+    pub place: Option<TraceContext>,
+}
+
+impl Rejection {
+    /// Writes the line of an answer and counts it. `cause` holds no text of a stranger.
+    pub fn record(&self, answers: &Answers, answer: Answer, cause: &str) {
+        let caller = self.caller.as_ref().map(|caller| &caller.name);
+        answers.count_rejection(self.rpc, caller, answer);
+        let rpc = self.rpc.map_or("other", Rpc::name);
+        let reason = answer.name();
+        traces::enter(self.place, || {
+            if let (Some(caller), Some(known)) = (caller, self.rpc) {
+                let mark = mark(known);
+                tracing::info!(%rpc, %caller, reason, cause, "{mark} Request refused");
+            } else {
+                let from = self.from.map(display);
+                tracing::warn!(target: STRANGER, %rpc, from, reason, cause, "[OTP AUDIT] Request refused");
+            }
+        });
+    }
+
+    /// Does the same for the status of a reply without a message; `OK` has no line.
+    pub fn record_status(&self, answers: &Answers, status: &Status) {
+        let answer = match status.code() {
+            Code::Ok => return,
+            Code::InvalidArgument => Answer::REQUEST_INVALID,
+            Code::DeadlineExceeded => Answer::DEADLINE_EXCEEDED,
+            Code::Unavailable => Answer::OVERLOADED,
+            Code::Unimplemented => Answer::UNIMPLEMENTED,
+            Code::NotFound => Answer::NOT_FOUND,
+            _ => Answer::MALFORMED,
+        };
+        self.record(answers, answer, status.message());
+    }
+}
