@@ -1,6 +1,6 @@
 //! What a rule decides.
 
-use super::{Message, Record, limit::Charges};
+use super::{LimitCharge, Message, Record};
 
 /// What to answer, and what to write.
 #[derive(Debug)]
@@ -11,9 +11,8 @@ pub struct Decision<Answer> {
     pub write: Option<Record>,
     /// A message to be written with the record.
     pub message: Option<Message>,
-    /// New states of the shared limits that the rule was given; empty leaves all as
-    /// they are.
-    pub charges: Charges,
+    /// Update of the shared limits that the rule was given.
+    pub charge: LimitCharge,
 }
 
 impl<Answer> Decision<Answer> {
@@ -23,7 +22,7 @@ impl<Answer> Decision<Answer> {
             answer,
             write: None,
             message: None,
-            charges: Charges::new(),
+            charge: LimitCharge::Nothing,
         }
     }
 
@@ -33,7 +32,7 @@ impl<Answer> Decision<Answer> {
             answer,
             write: Some(record),
             message: None,
-            charges: Charges::new(),
+            charge: LimitCharge::Nothing,
         }
     }
 
@@ -43,7 +42,7 @@ impl<Answer> Decision<Answer> {
             answer: map(self.answer),
             write: self.write,
             message: self.message,
-            charges: self.charges,
+            charge: self.charge,
         }
     }
 
@@ -52,8 +51,8 @@ impl<Answer> Decision<Answer> {
         Self { message, ..self }
     }
 
-    /// With these new states of shared limits.
-    pub(super) fn charging(self, charges: Charges) -> Self {
-        Self { charges, ..self }
+    /// With this update of shared limits.
+    pub(super) fn charging(self, charge: LimitCharge) -> Self {
+        Self { charge, ..self }
     }
 }

@@ -28,6 +28,11 @@ impl Rate {
         Some(Self { interval, count })
     }
 
+    /// Emission interval: the time in which one cell is refilled.
+    pub fn interval(self) -> Duration {
+        self.interval
+    }
+
     /// How long it takes to refill all.
     pub fn burst(self) -> Duration {
         self.interval.saturating_mul(self.count)
@@ -58,16 +63,10 @@ impl Rate {
         (latest < full_at).then_some(latest)
     }
 
-    /// Gives one back that was taken and not used: when a limit that will be `full_at`
-    /// again will be then. It would have been refilled at `refilled_at`, which
-    /// [`take`](Self::take) returned; what of it is refilled by now is there already.
-    pub fn give_back(
-        self,
-        full_at: Timestamp,
-        refilled_at: Timestamp,
-        now: Timestamp,
-    ) -> Timestamp {
-        full_at.minus(now.until(refilled_at).min(self.interval))
+    /// Part of a consumed cell that can be given back at `now`. The limit was `full_at`
+    /// after it was consumed; time has given back what is past of that.
+    pub fn refund(self, full_at: Timestamp, now: Timestamp) -> Duration {
+        now.until(full_at).min(self.interval)
     }
 }
 
@@ -203,27 +202,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_taken_again() {
+    fn refund_of_an_unused_cell_makes_it_available_again() {
         let rate = Rate::new(1, HOUR).unwrap();
         let taken = rate.take(None, at(0)).unwrap();
         assert!(rate.take(Some(taken), at(0)).is_err());
-        let given_back = rate.give_back(taken, taken, at(0));
-        assert_eq!(rate.take(Some(given_back), at(0)), Ok(taken));
+        assert_eq!(rate.refund(taken, at(0)), HOUR);
+        assert_eq!(rate.take(Some(taken.minus(HOUR)), at(0)), Ok(taken));
     }
 
     #[test]
-    fn what_was_refilled_meanwhile_is_not_given_back_as_well() {
+    fn refund_excludes_what_was_refilled_meanwhile() {
         let rate = Rate::new(2, HOUR).unwrap();
-        let unused = rate.take(None, at(0)).unwrap();
-        // Half an hour later it is there again; two others are taken, and that is all.
-        let later = at(1_800_000);
-        let first = rate.take(Some(unused), later).unwrap();
-        let given_back = rate.give_back(first, unused, later);
-        let second = rate.take(Some(given_back), later).unwrap();
-        assert!(rate.take(Some(second), later).is_err());
-        // A part of it that is not yet refilled can be given back.
-        let given_back = rate.give_back(first, unused, at(1_000_000));
-        assert_eq!(given_back, at(first.milliseconds() - 800_000));
+        let taken = rate.take(None, at(0)).unwrap();
+        assert_eq!(taken, at(1_800_000));
+        assert_eq!(rate.refund(taken, at(1_000_000)), Duration::from_secs(800));
+        assert_eq!(rate.refund(taken, at(1_800_000)), Duration::ZERO);
+        // Another cell was consumed before it: the limit was in use all the time.
+        let second = rate.take(Some(taken), at(0)).unwrap();
+        assert_eq!(rate.refund(second, at(1_000_000)), rate.interval());
     }
 
     #[test]

@@ -7,10 +7,10 @@ use rand::Rng;
 
 use super::{
     Answer, Block, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Content,
-    Decision, Exceeded, Failures, History, LimitName, Memory, Message, MessageId, MessageState,
-    Policy, Purpose, Recalled, Recipient, Record, RequestIdentity, Secret, SharedLimit,
-    TestRecipient, Timestamp,
-    limit::{Charges, settle_all, take_all},
+    Decision, Exceeded, Failures, History, LimitCharge, LimitName, Memory, Message, MessageId,
+    MessageState, Policy, Purpose, Recalled, Recipient, Record, RequestIdentity, Secret,
+    SharedLimit, TestRecipient, Timestamp,
+    limit::{settle_all, take_all},
     record::{SendLimits, decide},
 };
 
@@ -126,13 +126,13 @@ pub fn send(
             None => {}
         }
         match permit(record.as_ref(), limits, request, policy, now) {
-            Err(refusal) => Decision::answer(Err(refusal)).charging(settle_all(limits, now)),
-            Ok((send_limits, charges)) => {
+            Err(refusal) => Decision::answer(Err(refusal)).charging(LimitCharge::Clamp),
+            Ok((send_limits, charge)) => {
                 let (sent, record) = make(record, send_limits, request, policy, now, random);
                 let message = sent.message.clone();
                 Decision::write(Ok(sent), record)
                     .sending(message)
-                    .charging(charges)
+                    .charging(charge)
             }
         }
     })
@@ -185,7 +185,7 @@ fn permit(
     request: &SendRequest<'_>,
     policy: &Policy,
     now: Timestamp,
-) -> Result<(SendLimits, Charges), SendRefusal> {
+) -> Result<(SendLimits, LimitCharge), SendRefusal> {
     if let (None, Some(barred)) = (request.test, request.barred) {
         return Err(SendRefusal::Barred(barred));
     }
@@ -205,11 +205,11 @@ fn permit(
     }
     let own = record.map(|record| record.send_limits).unwrap_or_default();
     if request.test.is_some() {
-        return Ok((own, Charges::new()));
+        return Ok((own, LimitCharge::Nothing));
     }
     let own_limits = own.shared(policy);
     let taken = take_all(&own_limits, now).and_then(|own| Ok((own, take_all(limits, now)?)));
-    let (taken_own, charges) = taken.map_err(|first| {
+    let (taken_own, _) = taken.map_err(|first| {
         // Who comes back after the longest wait is not refused by another limit.
         let others = take_all(limits, now).err();
         let longest = others
@@ -217,7 +217,7 @@ fn permit(
             .unwrap_or(first);
         SendRefusal::Limit(longest)
     })?;
-    Ok((own.taken(&own_limits, &taken_own), charges))
+    Ok((own.taken(&own_limits, &taken_own), LimitCharge::Consume))
 }
 
 /// The code to send, and the record with it.

@@ -2,9 +2,8 @@
 
 use super::{
     Answer, Block, ChallengeFilter, ChallengeNonce, ChallengeState, CodeError, Decision, Exceeded,
-    Failures, Policy, Recalled, Record, RequestIdentity, SharedLimit, Timestamp, TypedCode,
-    limit::{Charges, settle_all, take_all},
-    record::decide,
+    Failures, LimitCharge, Policy, Recalled, Record, RequestIdentity, SharedLimit, Timestamp,
+    TypedCode, limit::take_all, record::decide,
 };
 
 /// What is asked of [`verify`].
@@ -97,9 +96,9 @@ pub fn verify(
             None => match admit(&record, limits, request, policy, now) {
                 Err(Refused::Verdict(verdict)) => Decision::answer(Ok(verdict)),
                 Err(Refused::Refusal(refusal)) => {
-                    Decision::answer(Err(refusal)).charging(settle_all(limits, now))
+                    Decision::answer(Err(refusal)).charging(LimitCharge::Clamp)
                 }
-                Ok((right, charges)) => judge(record, right, charges, request, policy, now),
+                Ok(right) => judge(record, right, request, policy, now),
             },
         }
     })
@@ -127,8 +126,8 @@ enum Refused {
     Refusal(VerifyRefusal),
 }
 
-/// Whether the typed code may be judged; if so, whether it is right, and what a
-/// wrong one takes of the limits. The checks stand in the order that the contract
+/// Whether the typed code may be judged; if so, whether it is right. The limits have room
+/// for a wrong one then. The checks stand in the order that the contract
 /// promises.
 fn admit(
     record: &Record,
@@ -136,7 +135,7 @@ fn admit(
     request: &VerifyRequest<'_>,
     policy: &Policy,
     now: Timestamp,
-) -> Result<(bool, Charges), Refused> {
+) -> Result<bool, Refused> {
     if let Some(block) = record.failures.block(policy, now) {
         return Err(Refused::Refusal(VerifyRefusal::Blocked(block)));
     }
@@ -167,16 +166,14 @@ fn admit(
         return Err(Refused::Refusal(VerifyRefusal::Code(error)));
     }
     // Before the code is looked at: else a refusal would tell that it was wrong.
-    let charges = take_all(limits, now)
-        .map_err(|exceeded| Refused::Refusal(VerifyRefusal::Limit(exceeded)))?;
-    Ok((code.matches(request.code), charges))
+    take_all(limits, now).map_err(|exceeded| Refused::Refusal(VerifyRefusal::Limit(exceeded)))?;
+    Ok(code.matches(request.code))
 }
 
 /// Counts an answer.
 fn judge(
     mut record: Record,
     right: bool,
-    charges: Charges,
     request: &VerifyRequest<'_>,
     policy: &Policy,
     now: Timestamp,
@@ -185,7 +182,7 @@ fn judge(
     let nonce = challenge.nonce;
     challenge.attempts += 1;
     let attempts_remaining = challenge.attempts_remaining(policy);
-    let (verdict, answer, charges) = if right {
+    let (verdict, answer, charge) = if right {
         challenge.state = ChallengeState::Spent;
         record.failures = Failures::NONE;
         let verdict = Verdict::Verified {
@@ -198,7 +195,7 @@ fn judge(
                 challenge: nonce,
                 at: now,
             },
-            Charges::new(),
+            LimitCharge::Nothing,
         )
     } else {
         if attempts_remaining == 0 {
@@ -215,10 +212,10 @@ fn judge(
                 challenge: nonce,
                 attempts_remaining,
             },
-            charges,
+            LimitCharge::Consume,
         )
     };
     record.memory = record.memory.and(request.identity, answer, policy, now);
     record.written_at = now;
-    Decision::write(Ok(verdict), record).charging(charges)
+    Decision::write(Ok(verdict), record).charging(charge)
 }

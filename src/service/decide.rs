@@ -1,7 +1,7 @@
 //! Has a rule decide about a record, in a batch with whatever else waits, and does what
 //! it decided; and again, where another request was faster.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -9,8 +9,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{OtpService, ServiceError};
 use crate::{
     domain::{
-        Caller, ChallengeState, Decision, LimitKey, LimitName, Message, Purpose, Rate, Record,
-        RecordKey, SharedLimit, Timestamp,
+        Caller, ChallengeState, Decision, LimitCharge, LimitKey, LimitName, LimitUpdate, Message,
+        Purpose, Rate, Record, RecordKey, SharedLimit, Timestamp,
     },
     keys::{KeyRing, OpenError, SystemRandom, system_random},
     log_targets::AUDIT,
@@ -143,20 +143,18 @@ where
 
     fn decide(&mut self, view: &View<'_>) -> Change {
         let random = &mut system_random();
-        let now = view.clock().now();
+        let now = view.now();
         let shared = self.tab.shared(view);
         if self.given_up.is_some() || self.reply.is_closed() {
             return Change {
-                limits: self.tab.changes(view, &[], false),
+                limits: self.tab.changes(view, &shared, LimitCharge::Nothing),
                 ..Change::default()
             };
         }
         let [key] = self.records;
         let record = view.record(&key).and_then(|record| self.open(key, record));
         let decision = (self.rule)(record, &shared, now, random);
-        // A refusal wants none of the limits, and neither does a right answer.
-        let pays = decision.write.is_some() && !decision.charges.is_empty();
-        let limits = self.tab.changes(view, &decision.charges, pays);
+        let limits = self.tab.changes(view, &shared, decision.charge);
         self.answer = Some(decision.answer);
         Change {
             record: decision.write.map(|record| self.seal(key, record, random)),
@@ -278,19 +276,20 @@ fn note_altered_record(record: &Record<Sealed>) {
 /// The limits that a request is under, and which of them it has paid.
 struct Tab {
     entries: Vec<Entry>,
-    /// Whether an acknowledgement was lost. Then nothing is given back, since the
-    /// record that it was paid for may have been written.
+    /// Whether an acknowledgement was lost. Then nothing is refunded, because the record
+    /// that it was paid for may have been written.
     in_doubt: bool,
 }
 
 struct Entry {
     limit: Limit,
-    /// Whether an earlier try, whose record lost its race, has paid it.
+    /// Whether an earlier try, whose record was not written, has paid it.
     paid: bool,
-    /// The version under which this request charged it last, and the state that it put
-    /// it to: who finds that version in the store has paid, even if the acknowledgement
-    /// was lost.
-    own: Option<(Version, Timestamp)>,
+    /// State of the limit after that payment; `None` if it is not known.
+    paid_state: Option<Timestamp>,
+    /// Version of the write by which this request charged it last. A row that still has
+    /// this version shows that it was charged, even if the acknowledgement was lost.
+    charged_by: Option<Version>,
     /// What the last decision does with it.
     step: Step,
 }
@@ -299,7 +298,7 @@ struct Entry {
 enum Step {
     Nothing,
     Charge,
-    GiveBack,
+    Refund,
 }
 
 impl Tab {
@@ -307,7 +306,8 @@ impl Tab {
         let entry = |limit| Entry {
             limit,
             paid: false,
-            own: None,
+            paid_state: None,
+            charged_by: None,
             step: Step::Nothing,
         };
         Self {
@@ -319,66 +319,62 @@ impl Tab {
     /// The limits as the rules take them.
     fn shared(&mut self, view: &View<'_>) -> Vec<SharedLimit> {
         let shared = |entry: &mut Entry| {
-            let stored = view.limit(&entry.limit.key);
-            let own = entry.own.map(|(version, _)| version);
-            entry.paid |= own.is_some() && own == stored.map(|stored| stored.version);
+            let loaded = view.loaded_limit(&entry.limit.key);
+            entry.paid |= loaded.is_some() && loaded == entry.charged_by;
             SharedLimit {
                 name: entry.limit.name,
                 rate: entry.limit.rate,
-                full_at: stored.map(|stored| stored.full_at),
+                full_at: view.limit(&entry.limit.key),
                 paid: entry.paid,
             }
         };
         self.entries.iter_mut().map(shared).collect()
     }
 
-    /// What a decision that `charges` so does to the limits. Where it pays for nothing,
-    /// the charges only put limits right, and what an earlier try paid is given back.
+    /// Updates of the limits by a decision. If it consumes nothing, what an earlier try paid
+    /// is refunded.
     fn changes(
         &mut self,
         view: &View<'_>,
-        charges: &[Option<Timestamp>],
-        pays: bool,
-    ) -> Vec<(LimitKey, Timestamp)> {
-        let mut changed = Vec::new();
-        let charges = charges.iter().copied().chain(std::iter::repeat(None));
-        for (entry, charge) in self.entries.iter_mut().zip(charges) {
-            let mut full_at = charge;
+        shared: &[SharedLimit],
+        charge: LimitCharge,
+    ) -> Vec<(LimitKey, LimitUpdate)> {
+        let mut updates = Vec::new();
+        for (entry, limit) in self.entries.iter_mut().zip(shared) {
+            let key = entry.limit.key;
             entry.step = Step::Nothing;
-            if pays {
-                if let Some(full_at) = charge {
-                    entry.own = Some((view.version(), full_at));
+            let update = charge.update(limit, view.now());
+            updates.extend(update.map(|update| (key, update)));
+            if charge == LimitCharge::Consume {
+                if update.is_some() {
+                    entry.charged_by = Some(view.version());
                     entry.step = Step::Charge;
                 }
-            } else if entry.paid
-                && !self.in_doubt
-                && let Some((_, refilled_at)) = entry.own
-                && let Some(stored) = view.limit(&entry.limit.key)
-            {
-                let from = charge.unwrap_or(stored.full_at);
-                let rate = entry.limit.rate;
-                full_at = Some(rate.give_back(from, refilled_at, view.clock().now()));
-                entry.step = Step::GiveBack;
+            } else if let Some(amount) = entry.refund(view).filter(|_| !self.in_doubt) {
+                entry.step = Step::Refund;
+                updates.push((key, LimitUpdate::Refund(amount)));
             }
-            changed.extend(full_at.map(|full_at| (entry.limit.key, full_at)));
         }
-        changed
+        updates
     }
 
     /// Notes what of the last decision was done although it did not stand.
     fn lost(&mut self, loss: Loss<'_>) {
         for entry in &mut self.entries {
             let written = match loss {
-                Loss::Raced(written) => written.limits.contains(&entry.limit.key),
-                // Whether it was charged, its version will tell. What may have been given
-                // back is not paid any more.
-                Loss::InDoubt => entry.step == Step::GiveBack,
+                Loss::Raced(written) => written.limits.get(&entry.limit.key).copied(),
+                Loss::InDoubt => None,
             };
             match entry.step {
-                Step::Charge if written => entry.paid = true,
-                Step::GiveBack if written => {
+                // If it is in doubt whether it was charged, its version will tell.
+                Step::Charge if written.is_some() => {
+                    entry.paid = true;
+                    entry.paid_state = written;
+                }
+                // What may have been refunded is not paid any more.
+                Step::Refund if written.is_some() || matches!(loss, Loss::InDoubt) => {
                     entry.paid = false;
-                    entry.own = None;
+                    entry.charged_by = None;
                 }
                 _ => {}
             }
@@ -386,8 +382,19 @@ impl Tab {
         self.in_doubt |= matches!(loss, Loss::InDoubt);
     }
 
-    /// Whether something was paid that is to be given back if nothing comes of it.
+    /// Whether something was paid that is to be refunded if nothing comes of it.
     fn owes(&self) -> bool {
         !self.in_doubt && self.entries.iter().any(|entry| entry.paid)
+    }
+}
+
+impl Entry {
+    /// The refund of what was paid, if there is anything to refund.
+    fn refund(&self, view: &View<'_>) -> Option<Duration> {
+        let state = self.paid_state.filter(|_| self.paid)?;
+        // A limit without a row is full.
+        view.limit(&self.limit.key)?;
+        let amount = self.limit.rate.refund(state, view.now());
+        (!amount.is_zero()).then_some(amount)
     }
 }

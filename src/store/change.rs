@@ -1,9 +1,9 @@
 //! What is to be written, and what was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{Sealed, Version};
-use crate::domain::{LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
+use crate::domain::{LimitDelta, LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
 
 /// What is to be written in one transaction. No key is in it twice.
 #[derive(Clone, Debug, Default)]
@@ -24,17 +24,28 @@ impl Changes {
     }
 }
 
-/// A limit to be written if it is unchanged.
+/// Update of a limit, which is written if the limit has room for it.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitChange {
     /// Which limit.
     pub key: LimitKey,
-    /// The version that it must still have; `None`: it must not exist.
-    pub expected: Option<Version>,
+    /// Condition besides the room.
+    pub expected: ExpectedLimit,
     /// The version that it gets.
     pub version: Version,
-    /// When it will be full again, and a sweep may remove it.
-    pub full_at: Timestamp,
+    /// The update.
+    pub delta: LimitDelta,
+}
+
+/// Condition on a stored limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpectedLimit {
+    /// It does not exist.
+    Absent,
+    /// It exists, in whatever state.
+    Present,
+    /// It still has this version.
+    Unchanged(Version),
 }
 
 /// A record to be written if it is unchanged.
@@ -50,9 +61,9 @@ pub struct RecordChange {
     pub record: Record<Sealed>,
     /// From when on a sweep may remove it.
     pub removable_at: Timestamp,
-    /// Limits among the same [`Changes`] that it has been paid for with: unless all of
-    /// them are written, it is not. (They may be although it is not: whoever decides
-    /// again has paid them already.)
+    /// Limits among the same [`Changes`] that it is charged to: unless all of them are
+    /// written, it is not. (They may be although it is not: the request has then paid
+    /// them when it is decided again.)
     pub limits: Vec<LimitKey>,
 }
 
@@ -72,8 +83,8 @@ pub struct MessageChange {
 /// What was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Limits.
-    pub limits: HashSet<LimitKey>,
+    /// Limits, with the instants when they are full again.
+    pub limits: HashMap<LimitKey, Timestamp>,
     /// Records, and with them their new messages.
     pub records: HashSet<RecordKey>,
     /// Messages that were there before.

@@ -29,7 +29,7 @@ use postgres::PostgresStore;
 
 pub use crate::metrics::Swept;
 pub use census::{Census, Delivered};
-pub use change::{Changes, LimitChange, MessageChange, RecordChange, Written};
+pub use change::{Changes, ExpectedLimit, LimitChange, MessageChange, RecordChange, Written};
 pub use chosen::Store;
 pub use clock::Clock;
 pub use postgres::SESSION_OPTIONS;

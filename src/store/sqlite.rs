@@ -24,8 +24,8 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Census, Changes, Clock, Delivered, LimitChange, RecordChange, RecordStore, Snapshot,
-    StoreError, StoreOptions, Swept, Version, VersionedLimit, VersionedMessage, Written,
+    Census, Changes, Clock, Delivered, ExpectedLimit, LimitChange, RecordChange, RecordStore,
+    Snapshot, StoreError, StoreOptions, Swept, Version, VersionedLimit, VersionedMessage, Written,
     migration::up_to_date,
     record_row::{RecordRow, count_column, memory_column, record_state_columns},
     waiting::with_notice,
@@ -244,13 +244,13 @@ impl RecordStore for SqliteStore {
         let waits = || tracing::warn!("[OTP] Waiting for a lock of the SQLite file");
         let mut transaction = with_notice(waits, connection.begin_with("BEGIN IMMEDIATE")).await?;
         for limit in &changes.limits {
-            if write_limit(&mut transaction, limit).await? {
-                written.limits.insert(limit.key);
+            if let Some(full_at) = write_limit(&mut transaction, limit).await? {
+                written.limits.insert(limit.key, full_at);
             }
         }
         for record in &changes.records {
             let mut needed = record.limits.iter();
-            if needed.all(|limit| written.limits.contains(limit))
+            if needed.all(|limit| written.limits.contains_key(limit))
                 && write_record(&mut transaction, record).await?
             {
                 written.records.insert(record.key);
@@ -316,25 +316,42 @@ fn select_by_key<'a>(select: &str, keys: impl Iterator<Item = &'a [u8]>) -> Quer
     query
 }
 
-/// Writes a limit if it is as expected, and says whether it was.
+/// Writes a limit if it is as expected and has room, as
+/// [`LimitDelta::apply`](crate::domain::LimitDelta::apply) says; returns when it is then full
+/// again.
 async fn write_limit(
     connection: &mut SqliteConnection,
     change: &LimitChange,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<Timestamp>, sqlx::Error> {
     let statement = match change.expected {
-        None => {
-            "INSERT INTO otp_limit (version, full_at, limit_key) VALUES (?, ?, ?)
-             ON CONFLICT (limit_key) DO NOTHING"
+        ExpectedLimit::Absent => {
+            "INSERT INTO otp_limit (limit_key, version, full_at)
+             SELECT ?1, ?2, ?3 + ?5 WHERE ?3 <= ?4
+             ON CONFLICT (limit_key) DO NOTHING
+             RETURNING full_at"
         }
-        Some(_) => {
-            "UPDATE otp_limit SET version = ?, full_at = ? WHERE limit_key = ? AND version = ?"
+        ExpectedLimit::Present => {
+            "UPDATE otp_limit SET version = ?2, full_at = max(full_at, ?3) + ?5
+             WHERE limit_key = ?1 AND full_at <= ?4
+             RETURNING full_at"
+        }
+        ExpectedLimit::Unchanged(_) => {
+            "UPDATE otp_limit SET version = ?2, full_at = max(full_at, ?3) + ?5
+             WHERE limit_key = ?1 AND full_at <= ?4 AND version = ?6
+             RETURNING full_at"
         }
     };
-    let query = sqlx::query(statement)
+    let mut query = sqlx::query_scalar(statement)
+        .bind(change.key.0.as_slice())
         .bind(change.version.0)
-        .bind(change.full_at.milliseconds())
-        .bind(change.key.0.as_slice());
-    execute_if(query, change.expected, connection).await
+        .bind(change.delta.floor.milliseconds())
+        .bind(change.delta.latest.milliseconds())
+        .bind(change.delta.cost);
+    if let ExpectedLimit::Unchanged(version) = change.expected {
+        query = query.bind(version.0);
+    }
+    let full_at: Option<i64> = query.fetch_optional(connection).await?;
+    Ok(full_at.map(Timestamp::from_milliseconds))
 }
 
 /// Writes a record if it is as expected, and says whether it was.

@@ -13,6 +13,7 @@ mod closing;
 mod command_line;
 mod conformance;
 mod cool_down;
+mod distance;
 mod first_start;
 mod guessing;
 mod hostile;

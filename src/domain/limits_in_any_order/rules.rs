@@ -159,7 +159,7 @@ impl Rules {
                     },
                     Err(refusal) => Reply::NotSent(refusal),
                 });
-                self.commit(decision, name, first)
+                self.commit(decision, name, first, now)
             }
             Wish::Verify { digits } => {
                 let request = VerifyRequest {
@@ -173,7 +173,7 @@ impl Rules {
                     Ok(verdict) => Reply::Verdict(verdict),
                     Err(refusal) => Reply::NotJudged(refusal),
                 });
-                self.commit(decision, name, false)
+                self.commit(decision, name, false, now)
             }
             Wish::Cancel { reset } => {
                 let request = CancelRequest {
@@ -185,20 +185,32 @@ impl Rules {
                     Ok(cancelled) => Reply::Cancelled(cancelled),
                     Err(Reused) => Reply::NotCancelled,
                 });
-                self.commit(decision, LimitName::IpFailuresPerHour, false)
+                self.commit(decision, LimitName::IpFailuresPerHour, false, now)
             }
         }
     }
 
-    fn commit(&mut self, decision: Decision<Reply>, name: LimitName, first: bool) -> Done {
+    fn commit(
+        &mut self,
+        decision: Decision<Reply>,
+        name: LimitName,
+        first: bool,
+        now: Timestamp,
+    ) -> Done {
         let wrote = decision.write.is_some();
         self.record = decision.write.or(self.record.take());
-        let charge = decision.charges.into_iter().flatten().next();
-        self.limits.extend(charge.map(|full_at| (name, full_at)));
+        let limit = self.limit(name);
+        let update = limit.and_then(|limit| decision.charge.update(&limit, now));
+        if let Some(update) = update {
+            let full_at = self.limits.entry(name).or_insert(now);
+            let mut batched = BatchedLimit::new(*full_at);
+            batched.update(update, now);
+            *full_at = batched.full_at;
+        }
         Done {
             reply: decision.answer,
             wrote,
-            charged: charge.is_some(),
+            charged: update.is_some(),
             first,
         }
     }

@@ -2,16 +2,19 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::{Change, Clock, Job, LimitChange, MessageChange, Sealed, Version, Versioned, Written};
+use super::{Change, Clock, Job, MessageChange, Sealed, Version, Versioned, Written};
 use crate::{
-    domain::{LimitKey, Record, RecordKey, Timestamp},
-    store::{Changes, RecordChange, Snapshot, VersionedLimit},
+    domain::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp},
+    store::{Changes, ExpectedLimit, LimitChange, RecordChange, Snapshot, VersionedLimit},
 };
 
 /// The state of a batch between its load and its write.
 #[derive(Debug)]
 pub(super) struct Board {
     clock: Clock,
+    /// The store's clock when the first job is decided about. All are decided at this
+    /// instant, so that their charges on one limit can be added up.
+    now: Timestamp,
     /// The version of everything that this batch writes.
     version: Version,
     records: HashMap<RecordKey, RecordSlot>,
@@ -36,8 +39,13 @@ struct Changed {
 #[derive(Debug)]
 struct LimitSlot {
     loaded: Option<Version>,
-    full_at: Timestamp,
-    changed: bool,
+    limit: BatchedLimit,
+}
+
+impl LimitSlot {
+    fn is_changed(&self) -> bool {
+        self.limit.delta.is_some()
+    }
 }
 
 /// What a job sees: the store as it will be once what was decided before it in its batch
@@ -46,9 +54,9 @@ struct LimitSlot {
 pub struct View<'a>(&'a Board);
 
 impl View<'_> {
-    /// The store's clock at the load.
-    pub fn clock(&self) -> Clock {
-        self.0.clock
+    /// The instant at which everything in this batch is decided.
+    pub fn now(&self) -> Timestamp {
+        self.0.now
     }
 
     /// The version of everything that this batch writes.
@@ -61,14 +69,14 @@ impl View<'_> {
         self.0.records.get(key).map(|slot| &slot.record)
     }
 
-    /// A limit.
-    pub fn limit(&self, key: &LimitKey) -> Option<VersionedLimit> {
-        let slot = self.0.limits.get(key)?;
-        let version = slot.loaded.filter(|_| !slot.changed);
-        Some(VersionedLimit {
-            version: version.unwrap_or(self.0.version),
-            full_at: slot.full_at,
-        })
+    /// When a limit is full again; `None` if it is.
+    pub fn limit(&self, key: &LimitKey) -> Option<Timestamp> {
+        Some(self.0.limits.get(key)?.limit.full_at)
+    }
+
+    /// The version that a limit had at the load.
+    pub fn loaded_limit(&self, key: &LimitKey) -> Option<Version> {
+        self.0.limits.get(key)?.loaded
     }
 }
 
@@ -86,13 +94,13 @@ impl Board {
         let limit = |(key, VersionedLimit { version, full_at })| {
             let slot = LimitSlot {
                 loaded: Some(version),
-                full_at,
-                changed: false,
+                limit: BatchedLimit::new(full_at),
             };
             (key, slot)
         };
         Self {
             clock: snapshot.clock,
+            now: snapshot.clock.now(),
             version,
             records: snapshot.records.into_iter().map(record).collect(),
             limits: snapshot.limits.into_iter().map(limit).collect(),
@@ -142,14 +150,12 @@ impl Board {
                 }
             }
         }
-        for (key, full_at) in limits {
+        for (key, update) in limits {
             let slot = self.limits.entry(key).or_insert(LimitSlot {
                 loaded: None,
-                full_at,
-                changed: true,
+                limit: BatchedLimit::new(self.now),
             });
-            slot.full_at = full_at;
-            slot.changed = true;
+            slot.limit.update(update, self.now);
         }
         self.messages.extend(message);
     }
@@ -172,18 +178,24 @@ impl Board {
     }
 
     fn limit_changed(&self, key: &LimitKey) -> bool {
-        self.limits.get(key).is_some_and(|slot| slot.changed)
+        self.limits.get(key).is_some_and(LimitSlot::is_changed)
     }
 
     /// What is to be written, nothing twice; and what to hold against what was.
     pub fn close(self) -> (Changes, Pending) {
         let version = self.version;
-        let limits = self.limits.into_iter().filter(|(_, slot)| slot.changed);
-        let limits = limits.map(|(key, slot)| LimitChange {
-            key,
-            expected: slot.loaded,
-            version,
-            full_at: slot.full_at,
+        let limits = self.limits.into_iter().filter_map(|(key, slot)| {
+            let expected = match slot.loaded {
+                None => ExpectedLimit::Absent,
+                Some(loaded) if slot.limit.is_clamped => ExpectedLimit::Unchanged(loaded),
+                Some(_) => ExpectedLimit::Present,
+            };
+            Some(LimitChange {
+                key,
+                expected,
+                version,
+                delta: slot.limit.delta?,
+            })
         });
         let records = self.records.into_iter().filter_map(|(key, slot)| {
             let mut changed = slot.changed?;
@@ -223,7 +235,7 @@ impl Pending {
     /// made once more, and finds its own answer.)
     pub fn stands(&self, job: &dyn Job, written: &Written) -> bool {
         let record_stands = |key| !self.records.contains(key) || written.records.contains(key);
-        let limit_stands = |key| !self.limits.contains(key) || written.limits.contains(key);
+        let limit_stands = |key| !self.limits.contains(key) || written.limits.contains_key(key);
         job.records().iter().all(record_stands) && job.limits().iter().all(limit_stands)
     }
 }

@@ -30,11 +30,11 @@ use queue::Queue;
 use writer::{Item, Task, Writer};
 
 use super::{
-    Clock, LimitChange, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned,
-    Written, availability::Availability,
+    Clock, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, Written,
+    availability::Availability,
 };
 use crate::{
-    domain::{CallerName, LimitKey, Record, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, LimitUpdate, Record, RecordKey, Timestamp},
     metrics::BatchMetrics,
 };
 
@@ -80,8 +80,8 @@ pub struct Asked<'a> {
 pub struct Change {
     /// Its (first) record, with the instant from which on a sweep may remove it.
     pub record: Option<(Record<Sealed>, Timestamp)>,
-    /// When limits will be full again. The record is written only if they are.
-    pub limits: Vec<(LimitKey, Timestamp)>,
+    /// Updates of limits. The record is written only if they are.
+    pub limits: Vec<(LimitKey, LimitUpdate)>,
     /// A new message about the record.
     pub message: Option<MessageChange>,
 }

@@ -1,7 +1,7 @@
 //! Changes column by column, as `UNNEST` takes them.
 
 use super::super::{
-    LimitChange, MessageChange, RecordChange,
+    ExpectedLimit, LimitChange, MessageChange, RecordChange,
     message_row::{history_column, message_state_columns},
     record_row::{count_column, memory_column, record_state_columns},
 };
@@ -12,9 +12,12 @@ use crate::domain::Timestamp;
 #[derive(Default)]
 pub(super) struct LimitColumns<'a> {
     pub limit_key: Vec<&'a [u8]>,
+    pub is_new: Vec<bool>,
     pub expected: Vec<Option<i64>>,
     pub version: Vec<i64>,
-    pub full_at: Vec<i64>,
+    pub floor: Vec<i64>,
+    pub latest: Vec<i64>,
+    pub cost: Vec<i64>,
 }
 
 impl<'a> LimitColumns<'a> {
@@ -23,12 +26,18 @@ impl<'a> LimitColumns<'a> {
         limits.sort_unstable_by_key(|limit| limit.key);
         let mut columns = Self::default();
         for limit in limits {
+            let (is_new, expected) = match limit.expected {
+                ExpectedLimit::Absent => (true, None),
+                ExpectedLimit::Present => (false, None),
+                ExpectedLimit::Unchanged(version) => (false, Some(version.0)),
+            };
             columns.limit_key.push(&limit.key.0);
-            columns
-                .expected
-                .push(limit.expected.map(|version| version.0));
+            columns.is_new.push(is_new);
+            columns.expected.push(expected);
             columns.version.push(limit.version.0);
-            columns.full_at.push(limit.full_at.milliseconds());
+            columns.floor.push(limit.delta.floor.milliseconds());
+            columns.latest.push(limit.delta.latest.milliseconds());
+            columns.cost.push(limit.delta.cost);
         }
         columns
     }

@@ -7,11 +7,13 @@ use super::{
     columns::{LimitColumns, MessageColumns, NeedColumns, RecordColumns},
     fixed,
 };
-use crate::domain::{LimitKey, MessageId, RecordKey};
+use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
 
 /// Writes what of `changes` is as expected (found by the keys first, so that an index is
-/// used whatever the planner thinks of the batch): first limits, then the records all of
-/// whose limits were written, then the messages whose records were; and old messages.
+/// used whatever the planner thinks of the batch): first limits that have room, then the
+/// records all of whose limits were written, then the messages whose records were; and old
+/// messages. A limit is updated as [`LimitDelta::apply`](crate::domain::LimitDelta::apply)
+/// says, from the state that it has when the statement holds its row.
 #[expect(
     clippy::too_many_lines,
     reason = "it is one statement, and reads as one"
@@ -32,33 +34,42 @@ pub(super) async fn write(
         r#"
         WITH limit_input AS (
             SELECT *
-            FROM UNNEST($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[])
-                AS input (limit_key, expected, version, full_at)
+            FROM UNNEST(
+                $1::bytea[], $2::boolean[], $3::bigint[], $4::bigint[], $5::bigint[],
+                $6::bigint[], $7::bigint[]
+            ) AS input (limit_key, is_new, expected, version, floor, latest, cost)
         ),
         limit_updated AS (
             UPDATE otp_limit AS old
-            SET version = input.version, full_at = input.full_at
+            SET version = input.version,
+                full_at = greatest(old.full_at, input.floor) + input.cost
             FROM limit_input AS input
             WHERE old.limit_key = ANY ($1)
-                AND old.limit_key = input.limit_key AND old.version = input.expected
-            RETURNING old.limit_key
+                AND old.limit_key = input.limit_key AND NOT input.is_new
+                AND old.full_at <= input.latest
+                AND (input.expected IS NULL OR old.version = input.expected)
+            RETURNING old.limit_key, old.full_at
         ),
         limit_inserted AS (
             INSERT INTO otp_limit (limit_key, version, full_at)
-            SELECT limit_key, version, full_at FROM limit_input WHERE expected IS NULL
+            SELECT limit_key, version, floor + cost
+            FROM limit_input
+            WHERE is_new AND floor <= latest
             ON CONFLICT (limit_key) DO NOTHING
-            RETURNING limit_key
+            RETURNING limit_key, full_at
         ),
         limit_written AS (
-            SELECT limit_key FROM limit_updated UNION ALL SELECT limit_key FROM limit_inserted
+            SELECT limit_key, full_at FROM limit_updated
+            UNION ALL
+            SELECT limit_key, full_at FROM limit_inserted
         ),
         input AS (
             SELECT *
             FROM UNNEST(
-                $7::bytea[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bytea[],
-                $13::text[], $14::bytea[], $15::text[], $16::bigint[], $17::bigint[],
-                $18::integer[], $19::bigint[], $20::integer[], $21::bigint[], $22::bigint[],
-                $23::bigint[], $24::bytea[], $25::bigint[], $26::bigint[], $27::integer[]
+                $10::bytea[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::bytea[],
+                $16::text[], $17::bytea[], $18::text[], $19::bigint[], $20::bigint[],
+                $21::integer[], $22::bigint[], $23::integer[], $24::bigint[], $25::bigint[],
+                $26::bigint[], $27::bytea[], $28::bigint[], $29::bigint[], $30::integer[]
             ) AS input (
                 record_key, expected, version, caller, purpose, challenge, state, sealed,
                 channel, created_at, expires_at, attempts, sent_at, failures, failed_at,
@@ -66,7 +77,7 @@ pub(super) async fn write(
             )
             WHERE (record_key IN (
                 SELECT need.record_key
-                FROM UNNEST($5::bytea[], $6::bytea[]) AS need (record_key, limit_key)
+                FROM UNNEST($8::bytea[], $9::bytea[]) AS need (record_key, limit_key)
                 WHERE (need.limit_key IN (SELECT limit_key FROM limit_written)) IS NOT TRUE
             )) IS NOT TRUE
         ),
@@ -82,7 +93,7 @@ pub(super) async fn write(
                 written_at = input.written_at, removable_at = input.removable_at,
                 sends = input.sends
             FROM input
-            WHERE record.record_key = ANY ($7)
+            WHERE record.record_key = ANY ($10)
                 AND record.record_key = input.record_key AND record.version = input.expected
             RETURNING record.record_key
         ),
@@ -109,9 +120,9 @@ pub(super) async fn write(
                 provider, history, created_at, updated_at, expires_at, due_at, removable_at
             )
             SELECT * FROM UNNEST(
-                $28::bytea[], $29::bytea[], $30::bigint[], $31::bytea[], $32::text[],
-                $33::integer[], $34::text[], $35::bytea[], $36::text[], $37::bytea[],
-                $38::bigint[], $39::bigint[], $40::bigint[], $41::bigint[], $42::bigint[]
+                $31::bytea[], $32::bytea[], $33::bigint[], $34::bytea[], $35::text[],
+                $36::integer[], $37::text[], $38::bytea[], $39::text[], $40::bytea[],
+                $41::bigint[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[]
             ) AS input (
                 record_key, message_id, version, challenge, channel, predecessors, state, sealed,
                 provider, history, created_at, updated_at, expires_at, due_at, removable_at
@@ -125,31 +136,34 @@ pub(super) async fn write(
                 updated_at = input.updated_at, expires_at = input.expires_at,
                 due_at = input.due_at, removable_at = input.removable_at
             FROM UNNEST(
-                $43::bytea[], $44::bytea[], $45::bigint[], $46::bigint[], $47::text[],
-                $48::bytea[], $49::text[], $50::bytea[], $51::bigint[], $52::bigint[],
-                $53::bigint[], $54::bigint[]
+                $46::bytea[], $47::bytea[], $48::bigint[], $49::bigint[], $50::text[],
+                $51::bytea[], $52::text[], $53::bytea[], $54::bigint[], $55::bigint[],
+                $56::bigint[], $57::bigint[]
             ) AS input (
                 record_key, message_id, expected, version, state, sealed, provider, history,
                 updated_at, expires_at, due_at, removable_at
             )
-            WHERE message.record_key = ANY ($43)
+            WHERE message.record_key = ANY ($46)
                 AND message.record_key = input.record_key
                 AND message.message_id = input.message_id
                 AND message.version = input.expected
             RETURNING message.message_id
         )
         SELECT record_key AS "record_key?", NULL::bytea AS "limit_key?",
-               NULL::bytea AS "message_id?"
+               NULL::bigint AS "full_at?", NULL::bytea AS "message_id?"
         FROM written
         UNION ALL
-        SELECT NULL, limit_key, NULL FROM limit_written
+        SELECT NULL, limit_key, full_at, NULL FROM limit_written
         UNION ALL
-        SELECT NULL, NULL, message_id FROM message_updated
+        SELECT NULL, NULL, NULL, message_id FROM message_updated
         "#,
         &limits.limit_key as &[&[u8]],
+        &limits.is_new,
         &limits.expected as &[Option<i64>],
         &limits.version,
-        &limits.full_at,
+        &limits.floor,
+        &limits.latest,
+        &limits.cost,
         &needs.record_key as &[&[u8]],
         &needs.limit_key as &[&[u8]],
         &records.record_key as &[&[u8]],
@@ -208,8 +222,10 @@ pub(super) async fn write(
         if let Some(key) = row.record_key {
             written.records.insert(RecordKey(fixed(key, "record_key")?));
         }
-        if let Some(key) = row.limit_key {
-            written.limits.insert(LimitKey(fixed(key, "limit_key")?));
+        if let Some((key, full_at)) = row.limit_key.zip(row.full_at) {
+            let key = LimitKey(fixed(key, "limit_key")?);
+            let full_at = Timestamp::from_milliseconds(full_at);
+            written.limits.insert(key, full_at);
         }
         if let Some(id) = row.message_id {
             written.messages.insert(MessageId(fixed(id, "message_id")?));

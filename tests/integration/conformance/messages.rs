@@ -15,7 +15,10 @@ use otpd::{
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::suite::{new_limit, new_record, random_key, successor};
+use super::{
+    limits::new_limit,
+    suite::{new_record, random_key, successor},
+};
 use crate::support::Database;
 
 /// Runs every case; panics in the first that fails.
@@ -38,7 +41,7 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
             .map(|record| new_message(record.key, far()))
             .collect(),
     };
-    let limit = new_limit();
+    let limit = new_limit(far());
     let paid = RecordChange {
         limits: vec![limit.key],
         ..record.clone()

@@ -1,6 +1,7 @@
 //! One suite that every store must pass, the stores that pass it, and one that must
 //! not.
 
+mod limits;
 mod messages;
 mod suite;
 
@@ -51,6 +52,8 @@ struct Forgetful {
 enum Forgets {
     /// Whether a record is as expected.
     Records,
+    /// Whether a limit has room.
+    Limits,
     /// Whether a message is as expected.
     Messages,
     /// Whether the record of a new message was written.
@@ -109,6 +112,11 @@ impl RecordStore for Forgetful {
         let mut unchecked = changes.clone();
         match self.forgets {
             Forgets::Records => self.expect_any_record(&mut unchecked).await?,
+            Forgets::Limits => {
+                for change in &mut unchecked.limits {
+                    change.delta.latest = Timestamp::from_milliseconds(i64::MAX);
+                }
+            }
             Forgets::Messages => self.expect_any_message(&mut unchecked).await?,
             Forgets::RecordsOfMessages => {}
         }
@@ -147,6 +155,7 @@ async fn a_store_without_one_of_the_checks_fails() {
     for (kind, forgets, told) in [
         (Kind::Postgres, Forgets::Records, VERSION),
         (Kind::Postgres, Forgets::Messages, VERSION),
+        (Kind::Postgres, Forgets::Limits, "no rule of limits"),
         (Kind::Sqlite, Forgets::Records, VERSION),
         (Kind::Sqlite, Forgets::Messages, VERSION),
         (

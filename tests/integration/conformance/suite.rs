@@ -4,18 +4,16 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
     domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, LimitKey, Memory,
-        Purpose, Record, RecordKey, SendLimits, Timestamp,
+        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, Memory, Purpose,
+        Record, RecordKey, SendLimits, Timestamp,
     },
     keys::system_random,
-    store::{
-        Changes, LimitChange, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned,
-    },
+    store::{Changes, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned},
 };
 use rand::Rng as _;
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::messages;
+use super::{limits, limits::new_limit, messages};
 use crate::support::Database;
 
 /// Runs every case; panics in the first that fails. `database` is where `store`
@@ -28,8 +26,7 @@ pub async fn run<S: RecordStore>(store: Arc<S>, database: &Database) {
     batches_of_every_size_are_taken(&*store).await;
     of_racing_writers_one_wins(&store).await;
     crossing_batches_lose_nothing(&store).await;
-    limits_are_kept_like_records(&*store).await;
-    a_record_waits_for_all_its_limits(&*store).await;
+    limits::run(&store).await;
     only_removable_records_are_swept(&*store).await;
     the_clock_goes_with_the_records(&*store, database).await;
     messages::run(&store, database).await;
@@ -247,100 +244,6 @@ async fn crossing_batches_lose_nothing<S: RecordStore>(store: &Arc<S>) {
     }
 }
 
-async fn limits_are_kept_like_records<S: RecordStore>(store: &S) {
-    let first = new_limit();
-    let second = LimitChange {
-        expected: Some(first.version),
-        ..new_limit_of(first.key)
-    };
-    let stale = LimitChange {
-        expected: Some(first.version),
-        ..new_limit_of(first.key)
-    };
-    let absent = LimitChange {
-        expected: Some(random_version()),
-        ..new_limit()
-    };
-    for (change, fine) in [
-        (first, true),
-        (first, false),
-        (second, true),
-        (stale, false),
-        (absent, false),
-    ] {
-        let alone = Changes {
-            limits: vec![change],
-            ..Changes::default()
-        };
-        let written = store.write(&alone).await.expect("a write works");
-        assert_eq!(
-            written.limits.contains(&change.key),
-            fine,
-            "no version check of limits"
-        );
-        assert!(written.records.is_empty());
-    }
-    let loaded = store
-        .load(&[], &[first.key, absent.key])
-        .await
-        .expect("a load works");
-    assert_eq!(loaded.limits.len(), 1);
-    assert_eq!(loaded.limits[&first.key].version, second.version);
-    assert_eq!(loaded.limits[&first.key].full_at, second.full_at);
-}
-
-async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
-    let existing = new_limit();
-    let setup = Changes {
-        limits: vec![existing],
-        ..Changes::default()
-    };
-    store.write(&setup).await.expect("a write works");
-
-    // Of the limits one is shared by two records, and one is not as expected.
-    let (fresh, other) = (new_limit(), new_limit());
-    let taken = LimitChange {
-        expected: None,
-        ..new_limit_of(existing.key)
-    };
-    let paid_with = |limits: &[LimitChange]| RecordChange {
-        limits: limits.iter().map(|limit| limit.key).collect(),
-        ..new_record()
-    };
-    let blocked = paid_with(&[fresh, taken]);
-    let (stranger, sharer, free) = (
-        paid_with(&[other]),
-        paid_with(&[fresh, other]),
-        new_record(),
-    );
-    let batch = Changes {
-        limits: vec![fresh, taken, other],
-        records: vec![
-            blocked.clone(),
-            stranger.clone(),
-            sharer.clone(),
-            free.clone(),
-        ],
-        messages: Vec::new(),
-    };
-    let written = store.write(&batch).await.expect("a batch works");
-    assert_eq!(
-        written.records,
-        HashSet::from([stranger.key, sharer.key, free.key]),
-        "a limit was not waited for"
-    );
-    assert_eq!(written.limits, HashSet::from([fresh.key, other.key]));
-    let loaded = store
-        .load(&[blocked.key, sharer.key], &[fresh.key])
-        .await
-        .expect("a load works");
-    assert_eq!(loaded.records.len(), 1);
-    assert_eq!(
-        loaded.limits[&fresh.key].version, fresh.version,
-        "a written limit stays written"
-    );
-}
-
 async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     const NOW: i64 = 100_000_000;
     const HOUR: i64 = 3_600_000;
@@ -351,10 +254,7 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     };
     let past: Vec<RecordChange> = (0..5).map(|age| removable_at(NOW - age)).collect();
     let future = removable_at(NOW + 1);
-    let limit = |milliseconds| LimitChange {
-        full_at: Timestamp::from_milliseconds(milliseconds),
-        ..new_limit()
-    };
+    let limit = |milliseconds| new_limit(Timestamp::from_milliseconds(milliseconds));
     let limits = [limit(NOW - HOUR), limit(NOW + 1)];
     let setup = Changes {
         limits: limits.to_vec(),
@@ -427,23 +327,8 @@ pub(super) fn random_key() -> RecordKey {
     RecordKey(key)
 }
 
-fn random_version() -> Version {
+pub(super) fn random_version() -> Version {
     Version::random(&mut system_random())
-}
-
-/// A change that makes a limit.
-pub(super) fn new_limit() -> LimitChange {
-    new_limit_of(LimitKey(random_key().0))
-}
-
-fn new_limit_of(key: LimitKey) -> LimitChange {
-    let full_at = Timestamp::from_milliseconds(i64::MAX);
-    LimitChange {
-        key,
-        expected: None,
-        version: random_version(),
-        full_at,
-    }
 }
 
 /// A change that makes a record.

@@ -5,9 +5,9 @@ use std::{collections::HashMap, time::Duration};
 
 use otpd::{
     domain::{
-        self, CallerName, ChallengeFilter, ChallengeNonce, Channel, Code, Decision, LimitName,
-        Policy, Purpose, Recipient, Record, RequestIdentity, SendRefusal, SendRequest, Sent,
-        SharedLimit, Timestamp, TypedCode, Verdict, VerifyRefusal, VerifyRequest,
+        self, BatchedLimit, CallerName, ChallengeFilter, ChallengeNonce, Channel, Code, Decision,
+        LimitName, Policy, Purpose, Recipient, Record, RequestIdentity, SendRefusal, SendRequest,
+        Sent, SharedLimit, Timestamp, TypedCode, Verdict, VerifyRefusal, VerifyRequest,
     },
     keys::system_random,
 };
@@ -136,7 +136,7 @@ impl World {
             now,
             random,
         );
-        let sent = self.commit(target, LimitName::IpSendsPerHour, client, decision);
+        let sent = self.commit(target, LimitName::IpSendsPerHour, client, decision, now);
         self.targets[target].messages += u32::from(sent.is_ok());
         sent
     }
@@ -157,7 +157,7 @@ impl World {
         };
         let record = self.targets[target].record.clone();
         let decision = domain::verify(record, limit.as_slice(), &request, &self.policy, now);
-        let verdict = self.commit(target, LimitName::IpFailuresPerHour, client, decision);
+        let verdict = self.commit(target, LimitName::IpFailuresPerHour, client, decision, now);
         let target = &mut self.targets[target];
         match verdict {
             Ok(Verdict::WrongCode { challenge, .. }) => {
@@ -207,13 +207,19 @@ impl World {
         name: LimitName,
         client: Client,
         decision: Decision<Answer>,
+        now: Timestamp,
     ) -> Answer {
         if let Some(record) = decision.write {
             self.targets[target].record = Some(record);
         }
         let key = (name, self.caller(target), client);
-        for full_at in decision.charges.into_iter().flatten() {
-            self.limits.insert(key, full_at);
+        let limit = self.limit(target, name, client);
+        let update = limit.and_then(|limit| decision.charge.update(&limit, now));
+        if let Some(update) = update {
+            let full_at = self.limits.entry(key).or_insert(now);
+            let mut batched = BatchedLimit::new(*full_at);
+            batched.update(update, now);
+            *full_at = batched.full_at;
         }
         decision.answer
     }

@@ -1,24 +1,32 @@
 //! The board by itself: what is seen, what is pending, what stands.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::{
     super::{Change, Written, board::Board},
     store::{at, key, limit, record},
-    world::Count,
+    world::{Count, rate},
 };
-use crate::store::{Clock, Snapshot, Version, VersionedLimit};
+use crate::{
+    domain::{LimitKey, LimitUpdate, Rate, Timestamp},
+    store::{Clock, ExpectedLimit, Snapshot, Version, VersionedLimit},
+};
 
 const LOADED: Version = Version(1);
+/// Later than any test takes.
+const LOADED_STATE: Timestamp = at(5_000_000);
 const OURS: Version = Version(2);
 
 /// A board that has loaded the limit of 1.
 fn board() -> Board {
     let loaded = VersionedLimit {
         version: LOADED,
-        full_at: at(5),
+        full_at: LOADED_STATE,
     };
     let snapshot = Snapshot {
         clock: Clock::read_now(at(0), Instant::now()),
@@ -35,21 +43,55 @@ fn job(limits: &[u8]) -> Count {
     count
 }
 
+fn consume(byte: u8) -> (LimitKey, LimitUpdate) {
+    (limit(byte), LimitUpdate::Consume(rate()))
+}
+
 #[test]
-fn a_limit_is_seen_with_the_version_that_it_will_have() {
+fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
     let mut board = board();
-    let seen = board.view().limit(&limit(1)).unwrap();
-    assert_eq!((seen.version, seen.full_at), (LOADED, at(5)));
-    assert!(board.view().limit(&limit(2)).is_none());
+    assert_eq!(board.view().limit(&limit(1)), Some(LOADED_STATE));
+    assert_eq!(board.view().limit(&limit(2)), None);
+    let now = board.view().now();
     let change = Change {
-        limits: vec![(limit(1), at(6)), (limit(2), at(7))],
+        limits: vec![consume(1), consume(2), consume(2)],
         ..Change::default()
     };
     board.apply(Some(key(1)), change);
-    for (number, full_at) in [(1, at(6)), (2, at(7))] {
-        let seen = board.view().limit(&limit(number)).unwrap();
-        assert_eq!((seen.version, seen.full_at), (OURS, full_at));
+    for (number, seconds, loaded) in [(1, 1, Some(LOADED)), (2, 2, None)] {
+        let base = if number == 1 { LOADED_STATE } else { now };
+        let full_at = base.plus(Duration::from_secs(seconds));
+        assert_eq!(board.view().limit(&limit(number)), Some(full_at));
+        assert_eq!(board.view().loaded_limit(&limit(number)), loaded);
     }
+    let (mut changes, _) = board.close();
+    changes.limits.sort_unstable_by_key(|change| change.key);
+    let expected: Vec<_> = changes
+        .limits
+        .iter()
+        .map(|change| change.expected)
+        .collect();
+    assert_eq!(expected, [ExpectedLimit::Present, ExpectedLimit::Absent]);
+    assert_eq!(changes.limits[1].delta.cost, 2_000);
+}
+
+#[test]
+fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
+    let mut board = board();
+    let narrow = Rate::new(1, Duration::from_millis(1)).expect("it is on");
+    let clamp = |board: &mut Board| {
+        let change = Change {
+            limits: vec![(limit(1), LimitUpdate::Clamp(narrow))],
+            ..Change::default()
+        };
+        board.apply(Some(key(1)), change);
+    };
+    clamp(&mut board);
+    let full_at = board.view().limit(&limit(1));
+    clamp(&mut board);
+    assert_eq!(board.view().limit(&limit(1)), full_at);
+    let (changes, _) = board.close();
+    assert_eq!(changes.limits[0].expected, ExpectedLimit::Unchanged(LOADED));
 }
 
 #[test]
@@ -57,7 +99,7 @@ fn a_decision_waits_for_what_was_changed_of_its_record_and_its_limits() {
     let mut board = board();
     assert!(!board.is_pending(&job(&[1])));
     let change = Change {
-        limits: vec![(limit(2), at(7))],
+        limits: vec![consume(2)],
         ..Change::default()
     };
     board.apply(Some(key(1)), change);
@@ -77,14 +119,14 @@ fn a_decision_stands_once_all_of_it_that_was_to_be_written_is() {
     let mut board = board();
     let change = Change {
         record: Some((record(1), at(0))),
-        limits: vec![(limit(2), at(7))],
+        limits: vec![consume(2)],
         message: None,
     };
     board.apply(Some(key(1)), change);
     let (_, pending) = board.close();
     let written = |records: &[u8], limits: &[u8]| Written {
         records: records.iter().copied().map(key).collect(),
-        limits: limits.iter().copied().map(limit).collect(),
+        limits: limits.iter().map(|byte| (limit(*byte), at(7))).collect(),
         messages: HashSet::new(),
     };
     // Of the limit of 1 nothing was to be written.

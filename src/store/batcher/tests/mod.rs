@@ -151,13 +151,29 @@ async fn a_limit_that_many_share_is_charged_by_each_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn charge_stands_beside_charges_of_other_replicas() {
+    let world = World::new(OPTIONS);
+    let charge = |byte| {
+        let mut count = Count::of(key(byte));
+        count.limits = vec![limit(1)];
+        world.submit(count).end()
+    };
+    charge(1).await.unwrap();
+    world
+        .store
+        .instead_of_a_write(Instead::ChargeLimit(limit(1)));
+    assert_eq!(charge(2).await.unwrap().tries, 1);
+    assert_eq!(world.store.charged(limit(1)), 102);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_lost_its_record_knows_what_it_has_paid() {
     let world = World::new(OPTIONS);
     let mut count = Count::of(key(1));
     count.limits = vec![limit(1), limit(2)];
     world
         .store
-        .instead_of_a_write(Instead::OvertakeLimit(limit(2)));
+        .instead_of_a_write(Instead::ChargeLimit(limit(2)));
     let counted = world.submit(count).end().await.unwrap();
     assert_eq!(counted.tries, 2);
     assert_eq!(counted.paid, [limit(1)].into());
@@ -166,7 +182,7 @@ async fn who_lost_its_record_knows_what_it_has_paid() {
     let world = World::held(OPTIONS);
     world
         .store
-        .instead_of_a_write(Instead::OvertakeLimit(limit(2)));
+        .instead_of_a_write(Instead::ChargeLimit(limit(2)));
     let charging = |byte| {
         let mut count = Count::of(key(1));
         count.limits = vec![limit(byte)];

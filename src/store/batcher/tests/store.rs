@@ -15,8 +15,11 @@ use crate::{
         LimitKey, Memory, Message, MessageId, MessageState, Purpose, Record, RecordKey, SendLimits,
         Timestamp,
     },
-    store::{Changes, Clock, Snapshot, Swept, VersionedLimit, VersionedMessage},
+    store::{Changes, Clock, ExpectedLimit, Snapshot, Swept, VersionedLimit, VersionedMessage},
 };
+
+/// The store's clock at each load.
+pub const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000);
 
 /// What the store does instead of its work, once for each.
 pub enum Instead {
@@ -28,8 +31,8 @@ pub enum Instead {
     Hang,
     /// Has another replica change a record first.
     Overtake(RecordKey),
-    /// Has another replica change a limit first.
-    OvertakeLimit(LimitKey),
+    /// Has another replica charge a limit first, a hundred times.
+    ChargeLimit(LimitKey),
 }
 
 #[derive(Default)]
@@ -115,10 +118,10 @@ impl InMemory {
     }
 
     /// How often a limit was charged.
-    pub fn charged(&self, key: LimitKey) -> i64 {
+    pub fn charged(&self, key: LimitKey) -> u64 {
         let contents = self.contents();
         let stored = contents.limits.get(&key);
-        stored.map_or(0, |stored| stored.full_at.milliseconds() / 1_000)
+        stored.map_or(0, |stored| NOW.until(stored.full_at).as_secs())
     }
 
     /// How many records each load was about.
@@ -146,22 +149,32 @@ impl Contents {
         self.records.insert(key, Versioned { version, record });
     }
 
-    fn overtake_limit(&mut self, key: LimitKey) {
+    fn charge_limit(&mut self, key: LimitKey) {
         let version = self.next_version();
-        let full_at = self.limits.get(&key).map_or(at(0), |limit| limit.full_at);
+        let full_at = self.limits.get(&key).map_or(NOW, |limit| limit.full_at);
         let full_at = full_at.plus(Duration::from_secs(100));
         self.limits.insert(key, VersionedLimit { version, full_at });
     }
 
     fn write(&mut self, changes: &Changes) -> Written {
         let mut written = Written::default();
+        let mut seen = HashSet::new();
         for change in &changes.limits {
-            let stored = self.limits.get(&change.key).map(|stored| stored.version);
-            if stored == change.expected {
-                let (version, full_at) = (change.version, change.full_at);
+            assert!(seen.insert(change.key), "a limit is there twice");
+            let stored = self.limits.get(&change.key).copied();
+            let is_expected = match change.expected {
+                ExpectedLimit::Absent => stored.is_none(),
+                ExpectedLimit::Present => stored.is_some(),
+                ExpectedLimit::Unchanged(version) => {
+                    stored.is_some_and(|stored| stored.version == version)
+                }
+            };
+            let updated = change.delta.apply(stored.map(|stored| stored.full_at));
+            if let Some(full_at) = updated.filter(|_| is_expected) {
+                let version = change.version;
                 self.limits
                     .insert(change.key, VersionedLimit { version, full_at });
-                assert!(written.limits.insert(change.key), "a limit is there twice");
+                written.limits.insert(change.key, full_at);
             }
         }
         let mut seen = HashSet::new();
@@ -171,7 +184,7 @@ impl Contents {
             let paid = change
                 .limits
                 .iter()
-                .all(|limit| written.limits.contains(limit));
+                .all(|limit| written.limits.contains_key(limit));
             if stored == change.expected && paid {
                 let (version, record) = (change.version, change.record.clone());
                 self.records
@@ -202,8 +215,8 @@ impl Contents {
                 self.overtake(key);
                 Step::Work
             }
-            Some(Instead::OvertakeLimit(key)) => {
-                self.overtake_limit(key);
+            Some(Instead::ChargeLimit(key)) => {
+                self.charge_limit(key);
                 Step::Work
             }
         }
@@ -246,7 +259,7 @@ impl RecordStore for InMemory {
         let found = |key: &RecordKey| Some((*key, contents.records.get(key)?.clone()));
         let found_limit = |key: &LimitKey| Some((*key, *contents.limits.get(key)?));
         Ok(Snapshot {
-            clock: Clock::read_now(at(1_000_000), Instant::now()),
+            clock: Clock::read_now(NOW, Instant::now()),
             records: records.iter().filter_map(found).collect(),
             limits: limits.iter().filter_map(found_limit).collect(),
         })

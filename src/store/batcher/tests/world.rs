@@ -9,7 +9,7 @@ use super::{
     store::{InMemory, at, record},
 };
 use crate::{
-    domain::{CallerName, LimitKey, RecordKey},
+    domain::{CallerName, LimitKey, LimitUpdate, Rate, RecordKey},
     metrics::{Known, Metrics},
     store::{Clock, availability::Availability},
 };
@@ -21,6 +21,11 @@ pub const OPTIONS: BatchOptions = BatchOptions {
     writers: 1,
     timeout: Duration::from_secs(2),
 };
+
+/// A cell a second, and room for more of them than any test takes.
+pub fn rate() -> Rate {
+    Rate::new(10_000, Duration::from_secs(10_000)).expect("it is on")
+}
 
 /// A batcher in front of it.
 pub struct World {
@@ -165,10 +170,7 @@ impl Job for Count {
         if self.looks {
             return Change::default();
         }
-        let charge = |key: &LimitKey| {
-            let full_at = view.limit(key).map_or(at(0), |limit| limit.full_at);
-            (*key, full_at.plus(Duration::from_secs(1)))
-        };
+        let charge = |key: &LimitKey| (*key, LimitUpdate::Consume(rate()));
         Change {
             record: Some((record(count), at(0))),
             limits: self.limits.iter().map(charge).collect(),
@@ -182,7 +184,7 @@ impl Job for Count {
                 let ours = self
                     .limits
                     .iter()
-                    .filter(|key| written.limits.contains(key));
+                    .filter(|key| written.limits.contains_key(key));
                 self.counted.paid.extend(ours);
             }
             Loss::InDoubt => self.counted.doubts += 1,
