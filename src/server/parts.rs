@@ -241,13 +241,11 @@ impl UseCases {
         let tools = &self.tools;
         Current {
             service: OtpService {
-                store: Arc::clone(&tools.store),
                 batcher: tools.batcher.clone(),
                 availability: tools.availability.clone(),
                 keys: Arc::clone(&tools.keys),
                 test_recipients,
                 outbox: self.outbox.clone(),
-                store_timeout: tools.store_timeout,
                 running: self.running.clone(),
                 conversions: self.conversions.clone(),
             },

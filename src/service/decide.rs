@@ -15,7 +15,7 @@ use crate::{
     keys::{KeyRing, OpenError, SystemRandom, system_random},
     log_targets::AUDIT,
     store::{
-        Clock, MessageChange, Sealed, Version,
+        Clock, MessageChange, Sealed, Version, VersionedMessage,
         batcher::{Asked, BatchError, Batcher, Change, Job, Loss, View},
     },
 };
@@ -40,6 +40,8 @@ pub(super) struct Matter {
     pub limits: Vec<Limit>,
     /// Until when an answer is of use.
     pub deadline: Instant,
+    /// Whether it needs the messages of its record.
+    pub reads_messages: bool,
 }
 
 /// What has been written when a decision stands.
@@ -49,6 +51,8 @@ pub(super) struct Done {
     /// The version of the message that was written; `None` where this request has not
     /// decided to write one.
     pub message_version: Option<Version>,
+    /// The messages of the record, oldest first, if the matter needs them.
+    pub messages: Vec<VersionedMessage>,
 }
 
 impl OtpService {
@@ -79,6 +83,8 @@ impl OtpService {
             limits,
             tab: Tab::new(matter.limits),
             message_version: None,
+            reads_messages: matter.reads_messages,
+            messages: Vec::new(),
             rule,
             then,
             answer: None,
@@ -104,6 +110,8 @@ struct Case<Rule, Then, Answer> {
     tab: Tab,
     /// One for all tries: the message that was written may seem to have failed.
     message_version: Option<Version>,
+    reads_messages: bool,
+    messages: Vec<VersionedMessage>,
     rule: Rule,
     then: Then,
     /// What was decided last.
@@ -135,6 +143,14 @@ where
             caller: &self.caller.name,
             deadline: self.deadline,
         })
+    }
+
+    fn reads_messages(&self) -> bool {
+        self.reads_messages
+    }
+
+    fn take_messages(&mut self, messages: Vec<VersionedMessage>) {
+        self.messages = messages;
     }
 
     fn is_wanted(&self) -> bool {
@@ -178,6 +194,7 @@ where
                 let done = Done {
                     clock,
                     message_version: self.message_version,
+                    messages: self.messages,
                 };
                 (self.then)(&mut answer, done);
                 Ok(answer)

@@ -7,7 +7,7 @@ mod request;
 mod send;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -29,7 +29,7 @@ use crate::{
     },
     keys::{KeyRing, system_random},
     outbox::Outbox,
-    store::{Store, availability::Availability, batcher::Batcher},
+    store::{availability::Availability, batcher::Batcher},
 };
 
 /// What stands for a provider where the caller delivers by itself.
@@ -38,11 +38,9 @@ pub const CALLER: &str = "caller";
 /// Sends codes and checks them.
 #[derive(Debug)]
 pub struct OtpService {
-    /// Where records are.
-    pub store: Arc<Store>,
-    /// How requests get there.
+    /// The only way of requests to the store.
     pub batcher: Batcher,
-    /// Whether it answers.
+    /// Whether the store answers.
     pub availability: Availability,
     /// What records are found and sealed with.
     pub keys: Arc<KeyRing>,
@@ -50,8 +48,6 @@ pub struct OtpService {
     pub test_recipients: Vec<TestRecipient>,
     /// What carries messages of callers that do not deliver by themselves.
     pub outbox: Outbox,
-    /// How long one statement of the store may take.
-    pub store_timeout: Duration,
     /// What runs: requests, and decisions whose caller has gone.
     pub running: TaskTracker,
     /// Where verified codes are counted.
@@ -97,6 +93,7 @@ impl OtpService {
             purpose: Some(purpose.clone()),
             limits,
             deadline,
+            reads_messages: false,
         };
         let (owner, purpose, code) = (Arc::clone(caller), purpose.clone(), code.clone());
         let rule = move |record, limits: &[_], now, _: &mut _| {
@@ -160,6 +157,7 @@ impl OtpService {
             purpose: subject.named_purpose(),
             limits: Vec::new(),
             deadline,
+            reads_messages: false,
         };
         let (caller, reset_failures) = (Arc::clone(caller), *reset_failures);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {

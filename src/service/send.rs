@@ -69,6 +69,7 @@ impl OtpService {
             purpose: Some(purpose.clone()),
             limits: request.limits(&self.keys, caller, caller.policies.of(purpose)),
             deadline,
+            reads_messages: false,
         };
         let parcel = Parcel {
             outbox: self.outbox.clone(),

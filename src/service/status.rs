@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     CALLER, Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject,
-    decide::Matter, permit_subject, policy_of,
+    decide::{Done, Matter},
+    permit_subject, policy_of,
 };
 use crate::{
     delivery::Shipment,
@@ -15,7 +16,7 @@ use crate::{
     },
     keys::OpenError,
     log_targets::AUDIT,
-    store::{RecordStore as _, Sealed, StoreError, batcher::BatchError, in_time},
+    store::{Sealed, VersionedMessage},
 };
 
 impl OtpService {
@@ -45,17 +46,21 @@ impl OtpService {
             purpose: subject.named_purpose(),
             limits: Vec::new(),
             deadline,
+            reads_messages: !caller.delivers,
         };
         let owner = Arc::clone(caller);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
             let policy = policy_of(&owner, record.as_ref());
-            domain::status(record, challenge, policy, now)
+            domain::status(record, challenge, policy, now).map(|status| (status, Vec::new()))
         };
-        let status = self.decide(matter, rule, |_, _| {}).await?;
+        let then = |answer: &mut (Status, Vec<VersionedMessage>), done: Done| {
+            answer.1 = done.messages;
+        };
+        let (status, messages) = self.decide(matter, rule, then).await?;
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
             Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
-            Some(last) => self.deliveries(caller, key, last).await?,
+            Some(last) => self.deliveries(caller, key, &last, messages),
         };
         let live = status.live.as_ref();
         Ok(StatusReply {
@@ -70,30 +75,20 @@ impl OtpService {
     }
 
     /// What became of the messages of a challenge.
-    async fn deliveries(
+    fn deliveries(
         &self,
         caller: &Caller,
         key: RecordKey,
-        last: LastSend,
-    ) -> Result<Vec<Delivery>, ServiceError> {
-        let keys = [key];
-        // In a box: it would make the future of every request as large as it is.
-        let load = Box::pin(self.store.load_messages(&keys));
-        let messages = in_time(self.store_timeout, load).await;
-        let messages = messages.map_err(|error| {
-            if let StoreError::Unavailable(cause) = &error {
-                tracing::debug!(%cause, "[OTP] Store did not answer a request");
-                self.availability.doubt();
-            }
-            BatchError::from(error)
-        })?;
-        Ok(messages
+        last: &LastSend,
+        messages: Vec<VersionedMessage>,
+    ) -> Vec<Delivery> {
+        messages
             .into_iter()
             .map(|versioned| versioned.message)
             .filter(|message| message.challenge == last.challenge)
-            .filter_map(|message| self.shown(caller, key, &last, message))
+            .filter_map(|message| self.shown(caller, key, last, message))
             .flat_map(Delivery::all_of)
-            .collect())
+            .collect()
     }
 
     /// The message as a status shows it; `None` if it was altered in the database.

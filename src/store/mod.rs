@@ -232,7 +232,8 @@ pub struct StoreOptions {
     /// How often the store is asked for a sign of life.
     #[serde(with = "humantime_serde")]
     pub probe_interval: Duration,
-    /// How often records that no answer depends on are removed.
+    /// Interval of sweeps, which remove records that no answer depends on. A sweep follows a
+    /// jump of the store's clock only if the next one confirms it.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
 }

@@ -15,6 +15,7 @@
 //! flood of one is not the drought of another.
 
 mod board;
+mod item;
 mod line;
 mod queue;
 #[cfg(test)]
@@ -26,12 +27,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 pub use board::View;
+use item::{Item, Task};
 use queue::Queue;
-use writer::{Item, Task, Writer};
+use writer::Writer;
 
 use super::{
-    Clock, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, Written,
-    availability::Availability,
+    Clock, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, VersionedMessage,
+    Written, availability::Availability,
 };
 use crate::{
     domain::{CallerName, LimitKey, LimitUpdate, Record, RecordKey, Timestamp},
@@ -49,6 +51,15 @@ pub trait Job: Send + 'static {
     /// Who waits for it; `None` for what otpd itself has begun, which goes before all
     /// others and is never refused.
     fn asked(&self) -> Option<Asked<'_>>;
+
+    /// Whether it needs the messages of its record as well. They are loaded after the record
+    /// that it was decided on.
+    fn reads_messages(&self) -> bool {
+        false
+    }
+
+    /// Takes the messages of its record, oldest first, before it ends.
+    fn take_messages(&mut self, _messages: Vec<VersionedMessage>) {}
 
     /// Whether anybody still waits for its end. It is asked before it is decided about:
     /// then nothing of it has happened.

@@ -10,8 +10,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Asked, BatchOptions,
+    item::Item,
     line::{Line, Pace},
-    writer::Item,
 };
 
 /// What waits for one writer.

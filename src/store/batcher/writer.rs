@@ -8,108 +8,25 @@ use std::{
 };
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Asked, BatchError, BatchOptions, Job, Loss, MessageChange, RecordStore, StoreError, Version,
+    BatchError, BatchOptions, Job, Loss, RecordStore, StoreError, Version, VersionedMessage,
     Written,
     board::{Board, Pending},
+    item::{Item, Task, fail_all},
     queue::Queue,
 };
 use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
-    store::{Clock, Snapshot, availability::Availability, in_time},
-    traces::{self, Span, TraceContext},
+    store::{Changes, Clock, Snapshot, availability::Availability, in_time},
+    traces::{self, Span},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
 /// success, and a code has few of those to give.
 pub(super) const MAX_TRIES: u32 = 32;
-
-/// After how many writes that the store failed a request is told so. After the first one
-/// it is to be found out what was written; a store that then fails again may go on so.
-pub(super) const MAX_DOUBTS: u32 = 3;
-
-/// What waits for its batch.
-pub(super) struct Item {
-    pub task: Task,
-    tries: u32,
-    doubts: u32,
-    /// Since when it waits.
-    since: Instant,
-    /// Where in a trace it was asked for.
-    place: Option<TraceContext>,
-}
-
-pub(super) enum Task {
-    /// A request.
-    Job(Box<dyn Job>),
-    /// A message to be replaced. It rests on nothing, and there is nothing to decide.
-    Settlement {
-        change: Box<MessageChange>,
-        reply: oneshot::Sender<Result<bool, BatchError>>,
-    },
-}
-
-impl Item {
-    pub fn new(task: Task) -> Self {
-        Self {
-            task,
-            tries: 0,
-            doubts: 0,
-            since: Instant::now(),
-            place: traces::current(),
-        }
-    }
-
-    fn job(&self) -> Option<&dyn Job> {
-        match &self.task {
-            Task::Job(job) => Some(&**job),
-            Task::Settlement { .. } => None,
-        }
-    }
-
-    /// Who waits for it, if it is a request.
-    pub fn asked(&self) -> Option<Asked<'_>> {
-        self.job()?.asked()
-    }
-
-    fn is_wanted(&self) -> bool {
-        match &self.task {
-            Task::Job(job) => job.is_wanted(),
-            // What became of a message is to be known, whoever waits for that.
-            Task::Settlement { .. } => true,
-        }
-    }
-
-    /// Whether to find out what became of a write that the store failed.
-    fn is_worth_another_doubt(&self) -> bool {
-        matches!(self.task, Task::Job(_)) && self.doubts < MAX_DOUBTS
-    }
-
-    /// Everything of it was written that there is; or, of a message, nothing.
-    fn done(self, clock: Clock, settled: bool) {
-        match self.task {
-            Task::Job(job) => end(job, Ok(clock)),
-            // Whoever asked may have been ended meanwhile.
-            Task::Settlement { reply, .. } => drop(reply.send(Ok(settled))),
-        }
-    }
-
-    pub fn failed(self, error: BatchError) {
-        match self.task {
-            Task::Job(job) => end(job, Err(error)),
-            Task::Settlement { reply, .. } => drop(reply.send(Err(error))),
-        }
-    }
-}
-
-/// Ends a job. What it does then must not end the others; where it panics, the log has
-/// the place from the panic hook.
-fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
-    drop(catch_unwind(AssertUnwindSafe(move || job.end(how))));
-}
 
 /// Takes batches to the store, one after the other.
 pub(super) struct Writer<Store> {
@@ -200,36 +117,68 @@ impl<Store: RecordStore> Writer<Store> {
             Err(error) => return Outcome::Refused(batch, error),
         };
         let mut board = Board::new(snapshot, Version::random(&mut UnwrapErr(SysRng)));
-        let (waiting, mut again) = decide(&mut board, batch);
+        let Decided {
+            waiting,
+            reading,
+            mut again,
+        } = decide(&mut board, batch);
         let clock = board.clock();
         let (changes, pending) = board.close();
-        if changes.is_empty() {
-            self.queue.went(since.elapsed());
-            return Outcome::Again(again);
-        }
-        match self.in_time(self.store.write(&changes)).await {
-            Ok(written) => {
+        // At the same time, so that neither waits for the other.
+        let (written, ()) = tokio::join!(
+            self.write(waiting, &changes, &pending, clock),
+            self.read_messages(reading, clock),
+        );
+        match written {
+            Ok(undone) => {
                 self.queue.went(since.elapsed());
-                again.extend(settle(waiting, &pending, &written, clock));
+                again.extend(undone);
+                Outcome::Again(again)
             }
+            Err(Outcome::Again(items)) => {
+                again.extend(items);
+                Outcome::Again(again)
+            }
+            Err(Outcome::Refused(items, error)) => {
+                again.extend(items);
+                Outcome::Refused(again, error)
+            }
+        }
+    }
+
+    /// Writes what was decided, and ends those who waited for it. Returns the others.
+    ///
+    /// # Errors
+    /// The outcome for those who waited, if the store failed.
+    async fn write(
+        &self,
+        waiting: Vec<Item>,
+        changes: &Changes,
+        pending: &Pending,
+        clock: Clock,
+    ) -> Result<Vec<Item>, Outcome> {
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let nothing = Written::default();
+        match self.in_time(self.store.write(changes)).await {
+            Ok(written) => Ok(settle(waiting, pending, &written, clock)),
             Err(StoreError::Conflict(_)) => {
-                let nothing = Written::default();
-                again.extend(lost(waiting, Loss::Raced(&nothing)));
+                Err(Outcome::Again(lost(waiting, Loss::Raced(&nothing))))
             }
             Err(error @ StoreError::Unavailable(_)) => {
                 let (jobs, others): (Vec<_>, _) =
                     waiting.into_iter().partition(Item::is_worth_another_doubt);
+                fail_all(others, &error.into());
                 // The acknowledgement may have been lost: a job finds its own answer in
                 // the record, if it was written.
-                again.extend(lost(jobs, Loss::InDoubt));
-                fail_all(others, &error.into());
+                Err(Outcome::Again(lost(jobs, Loss::InDoubt)))
             }
             Err(error) => {
-                again.extend(lost(waiting, Loss::Raced(&Written::default())));
-                return Outcome::Refused(again, error);
+                let undone = lost(waiting, Loss::Raced(&nothing));
+                Err(Outcome::Refused(undone, error))
             }
         }
-        Outcome::Again(again)
     }
 
     /// Notes a batch that begins, and what has waited for the first time.
@@ -251,6 +200,26 @@ impl<Store: RecordStore> Writer<Store> {
         }
         self.in_time(self.store.load(&about.records, &about.limits))
             .await
+    }
+
+    /// Ends what needs messages with them: by one statement, or in ever smaller parts if the
+    /// store holds one that cannot be read.
+    async fn read_messages(&self, reading: Vec<Item>, clock: Clock) {
+        let mut parts = vec![reading];
+        while let Some(mut part) = parts.pop() {
+            let keys = About::of(&part).records;
+            if keys.is_empty() {
+                continue;
+            }
+            match self.in_time(self.store.load_messages(&keys)).await {
+                Ok(messages) => hand_out(part, &messages, clock),
+                Err(StoreError::Corrupt(_) | StoreError::Refused(_)) if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+                Err(error) => fail_all(part, &error.into()),
+            }
+        }
     }
 
     /// Awaits the store, but not longer than it may take.
@@ -286,10 +255,20 @@ impl About {
     }
 }
 
-/// Has everything decided, in order. Returns what waits for the write, and what has to
-/// wait for another batch; what needs no write has ended.
-fn decide(board: &mut Board, batch: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
+/// Items of a batch that were decided and have not ended.
+struct Decided {
+    /// Those that wait for the write.
+    waiting: Vec<Item>,
+    /// Those that need messages of their records.
+    reading: Vec<Item>,
+    /// Those that have to wait for another batch.
+    again: Vec<Item>,
+}
+
+/// Has everything decided, in order. What needs neither a write nor messages has ended.
+fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
     let (mut waiting, mut again) = (Vec::with_capacity(batch.len()), Vec::new());
+    let mut reading = Vec::new();
     let mut settled = HashSet::new();
     for mut item in batch {
         match &mut item.task {
@@ -309,7 +288,12 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
                     continue;
                 };
                 board.apply(job.records().first().copied(), change);
-                if board.is_pending(&**job) {
+                if job.reads_messages() {
+                    // What its batch writes of its record has its messages only later.
+                    let is_pending = board.is_pending(&**job);
+                    let queue = if is_pending { &mut again } else { &mut reading };
+                    queue.push(item);
+                } else if board.is_pending(&**job) {
                     waiting.push(item);
                 } else {
                     item.done(board.clock(), false);
@@ -317,7 +301,26 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> (Vec<Item>, Vec<Item>) {
             }
         }
     }
-    (waiting, again)
+    Decided {
+        waiting,
+        reading,
+        again,
+    }
+}
+
+/// Ends jobs with the messages of their records.
+fn hand_out(reading: Vec<Item>, messages: &[VersionedMessage], clock: Clock) {
+    for mut item in reading {
+        if let Task::Job(job) = &mut item.task {
+            let keys = job.records();
+            let own = messages
+                .iter()
+                .filter(|message| keys.contains(&message.key));
+            let own = own.cloned().collect();
+            job.take_messages(own);
+        }
+        item.done(clock, false);
+    }
 }
 
 /// Ends what was written, and returns what was not.
@@ -345,10 +348,4 @@ fn lost(mut batch: Vec<Item>, loss: Loss<'_>) -> Vec<Item> {
         }
     }
     batch
-}
-
-fn fail_all(batch: Vec<Item>, error: &BatchError) {
-    for item in batch {
-        item.failed(error.clone());
-    }
 }

@@ -2,6 +2,7 @@
 //! for their answer.
 
 mod flood;
+mod status;
 
 use std::time::Duration;
 

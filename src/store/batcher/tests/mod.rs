@@ -3,7 +3,9 @@
 mod board;
 mod crowd;
 mod life;
+mod limits;
 mod line;
+mod messages;
 mod store;
 mod world;
 
@@ -11,15 +13,12 @@ use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{
-    BatchError, BatchOptions, Seen,
-    writer::{MAX_DOUBTS, MAX_TRIES},
-};
+use super::{BatchError, BatchOptions, Seen, item::MAX_DOUBTS, writer::MAX_TRIES};
 use crate::{
     domain::{MessageId, RecordKey},
     store::StoreError,
 };
-use store::{Instead, key, limit, settlement, unavailable};
+use store::{Instead, key, settlement, unavailable};
 use world::{Count, OPTIONS, Ticket, World};
 
 #[tokio::test(start_paused = true)]
@@ -130,70 +129,6 @@ async fn an_answer_that_rests_on_nothing_new_does_not_wait_for_the_write() {
     assert!(!count.has_ended(), "acknowledged before the commit");
     world.store.let_writes(1);
     assert_eq!(count.count().await, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_limit_that_many_share_is_charged_by_each_once() {
-    let world = World::held(OPTIONS);
-    let charging = |byte| {
-        let mut count = Count::of(key(byte));
-        count.limits = vec![limit(1), limit(byte)];
-        world.submit(count)
-    };
-    let tickets: Vec<Ticket> = (2..=7).map(charging).collect();
-    world.store.let_loads(1);
-    world.store.let_writes(1);
-    for ticket in tickets {
-        assert_eq!(ticket.count().await, 1);
-    }
-    assert_eq!(world.store.charged(limit(1)), 6);
-    assert_eq!(world.store.charged(limit(3)), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn charge_stands_beside_charges_of_other_replicas() {
-    let world = World::new(OPTIONS);
-    let charge = |byte| {
-        let mut count = Count::of(key(byte));
-        count.limits = vec![limit(1)];
-        world.submit(count).end()
-    };
-    charge(1).await.unwrap();
-    world
-        .store
-        .instead_of_a_write(Instead::ChargeLimit(limit(1)));
-    assert_eq!(charge(2).await.unwrap().tries, 1);
-    assert_eq!(world.store.charged(limit(1)), 102);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_lost_its_record_knows_what_it_has_paid() {
-    let world = World::new(OPTIONS);
-    let mut count = Count::of(key(1));
-    count.limits = vec![limit(1), limit(2)];
-    world
-        .store
-        .instead_of_a_write(Instead::ChargeLimit(limit(2)));
-    let counted = world.submit(count).end().await.unwrap();
-    assert_eq!(counted.tries, 2);
-    assert_eq!(counted.paid, [limit(1)].into());
-
-    // Nobody's record is written without all that was charged for it in its batch.
-    let world = World::held(OPTIONS);
-    world
-        .store
-        .instead_of_a_write(Instead::ChargeLimit(limit(2)));
-    let charging = |byte| {
-        let mut count = Count::of(key(1));
-        count.limits = vec![limit(byte)];
-        world.submit(count)
-    };
-    let (first, second) = (charging(1), charging(2));
-    world.store.let_loads(2);
-    world.store.let_writes(2);
-    assert_eq!(first.end().await.unwrap().paid, [limit(1)].into());
-    assert_eq!(second.end().await.unwrap().tries, 2);
-    assert_eq!(world.store.counted(key(1)), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,8 +44,12 @@ struct Contents {
     writes: Vec<Changes>,
     instead_of_loads: VecDeque<Instead>,
     instead_of_writes: VecDeque<Instead>,
+    /// Records whose messages each load was about.
+    message_loads: Vec<Vec<RecordKey>>,
     /// Records that the store neither loads nor writes.
     poisoned: HashSet<RecordKey>,
+    /// Records whose messages cannot be read.
+    poisoned_messages: HashSet<RecordKey>,
     /// How long a write takes.
     write_time: Duration,
     versions: i64,
@@ -100,6 +104,15 @@ impl InMemory {
 
     pub fn poison(&self, key: RecordKey) {
         self.contents().poisoned.insert(key);
+    }
+
+    pub fn poison_messages(&self, key: RecordKey) {
+        self.contents().poisoned_messages.insert(key);
+    }
+
+    /// The records whose messages each load was about.
+    pub fn message_loads(&self) -> Vec<Vec<RecordKey>> {
+        self.contents().message_loads.clone()
     }
 
     /// Adds a message, and returns its version.
@@ -289,8 +302,23 @@ impl RecordStore for InMemory {
         }
     }
 
-    async fn load_messages(&self, _: &[RecordKey]) -> Result<Vec<VersionedMessage>, StoreError> {
-        unimplemented!("a batcher does not ask for messages")
+    /// One message for each record.
+    async fn load_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<VersionedMessage>, StoreError> {
+        let mut contents = self.contents();
+        contents.message_loads.push(records.to_vec());
+        let is_poisoned = |key| contents.poisoned_messages.contains(key);
+        if records.iter().any(is_poisoned) {
+            return Err(StoreError::Corrupt("poison".to_owned()));
+        }
+        let message = |key: &RecordKey| VersionedMessage {
+            key: *key,
+            version: Version(1),
+            message: settlement(MessageId([key.0[0]; 16]), Version(1), 1).message,
+        };
+        Ok(records.iter().map(message).collect())
     }
 
     async fn due_messages(&self, _: u32) -> Result<Vec<VersionedMessage>, StoreError> {

@@ -9,9 +9,9 @@ use super::{
     store::{InMemory, at, record},
 };
 use crate::{
-    domain::{CallerName, LimitKey, LimitUpdate, Rate, RecordKey},
+    domain::{CallerName, LimitKey, LimitUpdate, MessageId, Rate, RecordKey},
     metrics::{Known, Metrics},
-    store::{Clock, availability::Availability},
+    store::{Clock, VersionedMessage, availability::Availability},
 };
 
 pub const OPTIONS: BatchOptions = BatchOptions {
@@ -101,8 +101,14 @@ pub struct Counted {
     pub paid: HashSet<LimitKey>,
     /// How often it was told that nobody knows.
     pub doubts: u32,
+    /// The messages that it was given.
+    pub messages: Vec<MessageId>,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a behaviour of its own"
+)]
 /// A job that counts its record's attempts up by one, and charges limits.
 pub struct Count {
     keys: [RecordKey; 1],
@@ -113,6 +119,8 @@ pub struct Count {
     pub limits: Vec<LimitKey>,
     /// Whether it only tells what was counted.
     pub looks: bool,
+    /// Whether it reads the messages of its record.
+    pub reads_messages: bool,
     pub panics: bool,
     pub panics_at_the_end: bool,
     counted: Counted,
@@ -128,6 +136,7 @@ impl Count {
             submitted: Instant::now(),
             limits: Vec::new(),
             looks: false,
+            reads_messages: false,
             panics: false,
             panics_at_the_end: false,
             counted: Counted {
@@ -135,6 +144,7 @@ impl Count {
                 tries: 0,
                 paid: HashSet::new(),
                 doubts: 0,
+                messages: Vec::new(),
             },
             reply: None,
         }
@@ -155,6 +165,15 @@ impl Job for Count {
             caller: &self.caller,
             deadline: self.submitted + self.patience,
         })
+    }
+
+    fn reads_messages(&self) -> bool {
+        self.reads_messages
+    }
+
+    fn take_messages(&mut self, messages: Vec<VersionedMessage>) {
+        let ids = messages.iter().map(|message| message.message.id);
+        self.counted.messages = ids.collect();
     }
 
     fn is_wanted(&self) -> bool {

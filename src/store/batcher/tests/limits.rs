@@ -1,0 +1,67 @@
+//! Limits that jobs share with each other and with other replicas.
+
+use super::{store::limit, *};
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_many_share_is_charged_by_each_once() {
+    let world = World::held(OPTIONS);
+    let charging = |byte| {
+        let mut count = Count::of(key(byte));
+        count.limits = vec![limit(1), limit(byte)];
+        world.submit(count)
+    };
+    let tickets: Vec<Ticket> = (2..=7).map(charging).collect();
+    world.store.let_loads(1);
+    world.store.let_writes(1);
+    for ticket in tickets {
+        assert_eq!(ticket.count().await, 1);
+    }
+    assert_eq!(world.store.charged(limit(1)), 6);
+    assert_eq!(world.store.charged(limit(3)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn charge_stands_beside_charges_of_other_replicas() {
+    let world = World::new(OPTIONS);
+    let charge = |byte| {
+        let mut count = Count::of(key(byte));
+        count.limits = vec![limit(1)];
+        world.submit(count).end()
+    };
+    charge(1).await.unwrap();
+    world
+        .store
+        .instead_of_a_write(Instead::ChargeLimit(limit(1)));
+    assert_eq!(charge(2).await.unwrap().tries, 1);
+    assert_eq!(world.store.charged(limit(1)), 102);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lost_its_record_knows_what_it_has_paid() {
+    let world = World::new(OPTIONS);
+    let mut count = Count::of(key(1));
+    count.limits = vec![limit(1), limit(2)];
+    world
+        .store
+        .instead_of_a_write(Instead::ChargeLimit(limit(2)));
+    let counted = world.submit(count).end().await.unwrap();
+    assert_eq!(counted.tries, 2);
+    assert_eq!(counted.paid, [limit(1)].into());
+
+    // Nobody's record is written without all that was charged for it in its batch.
+    let world = World::held(OPTIONS);
+    world
+        .store
+        .instead_of_a_write(Instead::ChargeLimit(limit(2)));
+    let charging = |byte| {
+        let mut count = Count::of(key(1));
+        count.limits = vec![limit(byte)];
+        world.submit(count)
+    };
+    let (first, second) = (charging(1), charging(2));
+    world.store.let_loads(2);
+    world.store.let_writes(2);
+    assert_eq!(first.end().await.unwrap().paid, [limit(1)].into());
+    assert_eq!(second.end().await.unwrap().tries, 2);
+    assert_eq!(world.store.counted(key(1)), 2);
+}

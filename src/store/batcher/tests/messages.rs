@@ -1,0 +1,70 @@
+//! Jobs that read the messages of their records.
+
+use super::*;
+
+fn read(world: &World, byte: u8) -> Ticket {
+    let mut count = Count::of(key(byte));
+    count.looks = true;
+    count.reads_messages = true;
+    world.submit(count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_batch_are_read_by_one_statement() {
+    let world = World::held(OPTIONS);
+    let readers: Vec<Ticket> = [1, 2, 1].map(|byte| read(&world, byte)).into();
+    let count = world.count(key(3));
+    world.store.let_loads(1);
+    world.store.let_writes(1);
+    for (reader, byte) in readers.into_iter().zip([1, 2, 1]) {
+        let messages = reader.end().await.unwrap().messages;
+        assert_eq!(messages, [MessageId([byte; 16])]);
+    }
+    assert_eq!(count.count().await, 1);
+    assert_eq!(world.store.message_loads(), [[key(1), key(2)]]);
+    assert_eq!(world.store.loads(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_read_while_the_batch_is_written() {
+    let world = World::held(OPTIONS);
+    let reader = read(&world, 1);
+    let mut count = world.count(key(2));
+    world.store.let_loads(1);
+    assert_eq!(reader.end().await.unwrap().messages.len(), 1);
+    assert!(!count.has_ended());
+    world.store.let_writes(1);
+    assert_eq!(count.count().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_record_that_the_batch_writes_are_read_after_the_write() {
+    let world = World::held(OPTIONS);
+    let count = world.count(key(1));
+    let reader = read(&world, 1);
+    world.store.let_loads(1);
+    world.store.let_writes(1);
+    assert_eq!(count.count().await, 1);
+    assert!(world.store.message_loads().is_empty());
+    world.store.let_loads(1);
+    let read = reader.end().await.unwrap();
+    assert_eq!((read.count, read.tries), (1, 2));
+    assert_eq!(world.store.message_loads(), [[key(1)]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_message_fails_its_own_reader_only() {
+    let world = World::held(OPTIONS);
+    world.store.poison_messages(key(2));
+    let readers: Vec<Ticket> = (1..=4).map(|byte| read(&world, byte)).collect();
+    world.store.let_loads(1);
+    for (byte, reader) in (1..).zip(readers) {
+        let end = reader.end().await;
+        if byte == 2 {
+            let is_corrupt = matches!(end, Err(BatchError::Store(StoreError::Corrupt(_))));
+            assert!(is_corrupt, "{end:?}");
+        } else {
+            assert_eq!(end.unwrap().messages, [MessageId([byte; 16])]);
+        }
+    }
+}
