@@ -2,19 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::store::{RecordStore as _, Store, StoreError, availability::Availability};
+use crate::{
+    domain::Timestamp,
+    store::{Clock, RecordStore as _, Store, StoreError, availability::Availability},
+};
 
-/// How many records one sweep removes at most, before it looks at the clock again.
+/// Maximum number of records that one statement removes.
 const SWEEP_BATCH: u32 = 1_000;
 
 /// Removes what no answer depends on, for ever.
 pub(super) async fn sweep(store: Arc<Store>, availability: Availability, interval: Duration) {
+    let mut clock = SweepClock::default();
     loop {
         tokio::time::sleep(interval).await;
         if !availability.answers() {
             continue;
         }
-        match sweep_once(&store).await {
+        match sweep_once(&store, &mut clock).await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "[OTP] Swept"),
             Err(error) => tracing::debug!(%error, "[OTP] Sweep gave up until its next turn"),
@@ -23,14 +27,74 @@ pub(super) async fn sweep(store: Arc<Store>, availability: Availability, interva
 }
 
 /// Removes all records that no answer depends on, and returns how many.
-async fn sweep_once(store: &Store) -> Result<u64, StoreError> {
+async fn sweep_once(store: &Store, clock: &mut SweepClock) -> Result<u64, StoreError> {
+    let reading = store.load(&[], &[]).await?.clock;
+    let Some(now) = clock.confirm(reading) else {
+        return Ok(0);
+    };
     let mut removed = 0;
     loop {
-        let now = store.load(&[], &[]).await?.clock.now();
         let batch = store.sweep(now, SWEEP_BATCH).await?.all();
         removed += batch;
         if batch < u64::from(SWEEP_BATCH) {
             return Ok(removed);
         }
+    }
+}
+
+/// Clock of sweeps. A sweep cannot be undone, so it does not follow a store's clock that jumps
+/// ahead until the next look, one interval later, confirms the jump.
+#[derive(Debug, Default)]
+struct SweepClock {
+    last: Option<Clock>,
+}
+
+impl SweepClock {
+    /// Latest instant that both this reading and the one before it, carried on by monotonic
+    /// time, have reached; `None` at the first look.
+    fn confirm(&mut self, reading: Clock) -> Option<Timestamp> {
+        let last = self.last.replace(reading)?;
+        Some(last.now().min(reading.now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_mins(1);
+    const JUMP: Duration = Duration::from_hours(24 * 40);
+    const START: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
+
+    async fn look(clock: &mut SweepClock, reading: Timestamp) -> Option<Timestamp> {
+        tokio::time::advance(INTERVAL).await;
+        clock.confirm(Clock::read_now(reading, Instant::now()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sweep_follows_a_jump_ahead_only_once_the_next_look_confirms_it() {
+        let minutes = |count| START.plus(INTERVAL * count);
+        let mut clock = SweepClock::default();
+        assert_eq!(look(&mut clock, minutes(0)).await, None);
+        assert_eq!(look(&mut clock, minutes(1)).await, Some(minutes(1)));
+        // The clock is ahead for one look.
+        let ahead = minutes(2).plus(JUMP);
+        assert_eq!(look(&mut clock, ahead).await, Some(minutes(2)));
+        assert_eq!(look(&mut clock, minutes(3)).await, Some(minutes(3)));
+        // It stays ahead.
+        let ahead = |count| minutes(count).plus(JUMP);
+        assert_eq!(look(&mut clock, ahead(4)).await, Some(minutes(4)));
+        assert_eq!(look(&mut clock, ahead(5)).await, Some(ahead(5)));
+        // It steps back.
+        assert_eq!(look(&mut clock, minutes(6)).await, Some(minutes(6)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_look_of_a_replica_removes_nothing() {
+        let mut clock = SweepClock::default();
+        assert_eq!(look(&mut clock, START.plus(JUMP)).await, None);
+        assert_eq!(look(&mut clock, START).await, Some(START));
     }
 }
