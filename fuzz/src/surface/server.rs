@@ -113,6 +113,6 @@ fn loaded(directory: &Path) -> Loaded {
     Loaded {
         config: config.expect("a good configuration"),
         keys: KeyRing::parse(&keys).expect("a new key ring is one"),
-        acceptor: None,
+        tls: None,
     }
 }
