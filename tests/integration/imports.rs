@@ -110,7 +110,7 @@ const ALLOWED: [(&str, &[&str]); 24] = [
     ("metrics", &["domain"]),
     ("traces", &["log_targets"]),
     ("callers", &["domain", "environment"]),
-    ("connection", &["callers", "files", "log_targets"]),
+    ("connection", &["callers", "domain", "files", "log_targets"]),
     ("files", &[]),
     ("keys", &["domain", "store"]),
     ("key_file", &["files", "keys"]),
