@@ -13,6 +13,7 @@ pub mod files;
 pub mod grpc;
 pub mod key_file;
 pub mod keys;
+pub mod lanes;
 pub mod log_targets;
 pub mod metrics;
 pub mod operations;

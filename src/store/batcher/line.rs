@@ -1,29 +1,20 @@
 //! What waits for a batch. Callers take turns, one request each, so that whoever asks
 //! for little waits little, however much another one asks for.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::domain::CallerName;
+use crate::{domain::CallerName, lanes::Lanes};
 
-/// A waiting line with a lane for each caller.
+/// Waiting line with a lane for each caller, and a bound.
 #[derive(Debug)]
 pub(super) struct Line<Item> {
     /// What otpd itself has begun: it goes first, because it was promised. What there is
     /// of it is bounded by the messages that a replica holds.
     own: VecDeque<Item>,
-    /// Whose lane is which. One that was made stays: callers are those configured.
-    names: HashMap<CallerName, usize>,
-    lanes: Vec<VecDeque<Item>>,
-    /// The lanes with something in them, whose turn is next first.
-    turns: VecDeque<usize>,
-    /// How much is in the lanes.
-    waiting: usize,
-    /// How much may be.
+    lanes: Lanes<Item>,
+    /// Maximum number of items in the lanes.
     max_waiting: usize,
 }
 
@@ -31,17 +22,14 @@ impl<Item> Line<Item> {
     pub fn new(max_waiting: usize) -> Self {
         Self {
             own: VecDeque::new(),
-            names: HashMap::new(),
-            lanes: Vec::new(),
-            turns: VecDeque::new(),
-            waiting: 0,
+            lanes: Lanes::default(),
             max_waiting: max_waiting.max(1),
         }
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.own.len() + self.waiting
+        self.own.len() + self.lanes.waiting()
     }
 
     /// Adds what otpd itself has begun.
@@ -53,63 +41,29 @@ impl<Item> Line<Item> {
     /// whoever has most waiting.
     #[must_use]
     pub fn add(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
-        let lane = self.lane(caller);
         let mut displaced = None;
-        if self.waiting >= self.max_waiting {
-            let longest = self
-                .turns
-                .iter()
-                .copied()
-                .max_by_key(|&lane| self.lanes[lane].len());
-            match longest {
-                Some(longest) if self.lanes[longest].len() > self.lanes[lane].len() + 1 => {
-                    displaced = self.lanes[longest].pop_back();
-                    self.waiting -= 1;
-                }
-                _ => return Some(item),
+        if self.lanes.waiting() >= self.max_waiting {
+            // Nobody gives way to a caller that would then have as many.
+            let fair = self.lanes.waiting_of(caller) + 1;
+            displaced = self.lanes.pop_newest_beyond(fair);
+            if displaced.is_none() {
+                return Some(item);
             }
         }
-        if self.lanes[lane].is_empty() {
-            self.turns.push_back(lane);
-        }
-        self.lanes[lane].push_back(item);
-        self.waiting += 1;
+        self.lanes.push(caller, item);
         displaced
     }
 
     /// How many would go before the next request of `caller`.
     pub fn ahead_of(&self, caller: &CallerName) -> usize {
-        let lane = self.names.get(caller);
-        let mine = lane.map_or(0, |&lane| self.lanes[lane].len());
-        let others = self.turns.iter().filter(|&other| Some(other) != lane);
-        let before_mine = |&other: &usize| self.lanes[other].len().min(mine + 1);
-        self.own.len() + mine + others.map(before_mine).sum::<usize>()
+        self.own.len() + self.lanes.ahead_of(caller)
     }
 
     /// Moves up to `most` into a batch, in turn.
     pub fn take(&mut self, most: usize, batch: &mut Vec<Item>) {
         let own = most.min(self.own.len());
         batch.extend(self.own.drain(..own));
-        for _ in own..most {
-            let Some(turn) = self.turns.pop_front() else {
-                return;
-            };
-            let lane = &mut self.lanes[turn];
-            batch.extend(lane.pop_front());
-            self.waiting -= 1;
-            if !lane.is_empty() {
-                self.turns.push_back(turn);
-            }
-        }
-    }
-
-    fn lane(&mut self, caller: &CallerName) -> usize {
-        if let Some(&lane) = self.names.get(caller) {
-            return lane;
-        }
-        self.lanes.push(VecDeque::new());
-        self.names.insert(caller.clone(), self.lanes.len() - 1);
-        self.lanes.len() - 1
+        batch.extend(std::iter::from_fn(|| self.lanes.pop()).take(most - own));
     }
 }
 
