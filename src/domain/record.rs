@@ -214,9 +214,19 @@ impl<S> Record<S> {
     /// Whether the challenge of `nonce` could still verify at `now`: a message that
     /// carries its code is worth sending.
     pub fn has_live(&self, nonce: ChallengeNonce, policy: &Policy, now: Timestamp) -> bool {
-        let stepped_back = now < self.written_at;
         let live = self.challenge.live_secret(policy, now).is_some();
-        self.challenge.nonce == nonce && live && !stepped_back
+        live && !self.is_dead(nonce, now)
+    }
+
+    /// Returns true if the challenge of `nonce` can never verify again, whatever the policy
+    /// of the replica that asks.
+    pub fn is_dead(&self, nonce: ChallengeNonce, now: Timestamp) -> bool {
+        let Challenge {
+            state, expires_at, ..
+        } = &self.challenge;
+        let is_live = matches!(state, ChallengeState::Live(_)) && now < *expires_at;
+        let stepped_back = now < self.written_at;
+        self.challenge.nonce != nonce || !is_live || stepped_back
     }
 }
 

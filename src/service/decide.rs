@@ -161,14 +161,21 @@ where
         let random = &mut system_random();
         let now = view.now();
         let shared = self.tab.shared(view);
+        let [key] = self.records;
+        let record = match view.record(&key) {
+            Some(record) => self.open(key, record, now),
+            None => Ok(None),
+        };
+        let record = record.unwrap_or_else(|error| {
+            self.given_up.get_or_insert(error);
+            None
+        });
         if self.given_up.is_some() || self.reply.is_closed() {
             return Change {
                 limits: self.tab.changes(view, &shared, LimitCharge::Nothing),
                 ..Change::default()
             };
         }
-        let [key] = self.records;
-        let record = view.record(&key).and_then(|record| self.open(key, record));
         let decision = (self.rule)(record, &shared, now, random);
         let limits = self.tab.changes(view, &shared, decision.charge);
         self.answer = Some(decision.answer);
@@ -216,17 +223,26 @@ where
 
 impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
     /// The record, if it is this caller's.
-    fn open(&self, key: RecordKey, record: &Record<Sealed>) -> Option<Record> {
-        let opened = open(&self.keys, key, record)?;
-        let Some(purpose) = &self.purpose else {
-            return Some(opened).filter(|record| record.caller == self.caller.name);
-        };
-        // The key was computed for this caller and purpose, so its record has both.
-        if record.caller != self.caller.name || record.purpose != *purpose {
-            note_altered_record(record);
-            return None;
+    fn open(
+        &self,
+        key: RecordKey,
+        record: &Record<Sealed>,
+        now: Timestamp,
+    ) -> Result<Option<Record>, ServiceError> {
+        let opened = open(&self.keys, key, record, now);
+        if matches!(opened, Ok(None)) {
+            return opened;
         }
-        Some(opened)
+        let is_callers = record.caller == self.caller.name;
+        match &self.purpose {
+            None if !is_callers => Ok(None),
+            // The key was computed for this caller and purpose, so its record has both.
+            Some(purpose) if !is_callers || record.purpose != *purpose => {
+                note_altered_record(record);
+                Ok(None)
+            }
+            _ => opened,
+        }
     }
 
     /// A record as it is to be stored, and from when on it may be swept.
@@ -262,20 +278,34 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
     }
 }
 
-/// A loaded record with its secret opened. A code that does not open is dead. A record
-/// that was altered counts as absent, so that nothing of it is shown or judged.
-fn open(keys: &KeyRing, key: RecordKey, record: &Record<Sealed>) -> Option<Record> {
+/// A loaded record with its secret opened. A record that was altered counts as absent, so
+/// that nothing of it is shown or judged.
+///
+/// # Errors
+/// The code does not open and has not expired: another replica may have its sealing key, so
+/// nothing may be decided about it here. Once it has expired, that makes no difference.
+fn open(
+    keys: &KeyRing,
+    key: RecordKey,
+    record: &Record<Sealed>,
+    now: Timestamp,
+) -> Result<Option<Record>, ServiceError> {
     match keys.open_record(&key, record.clone()) {
-        Ok(record) => Some(record),
+        Ok(record) => Ok(Some(record)),
+        Err(OpenError::Unreadable) if record.is_dead(record.challenge.nonce, now) => {
+            let dead = record.clone().map_secret(|_| ChallengeState::Cancelled);
+            Ok(Some(dead))
+        }
         Err(OpenError::Unreadable) => {
             tracing::error!(
-                "[OTP] A code cannot be opened and is lost: its sealing key is not in the key ring"
+                "[OTP] A code cannot be opened: its sealing key is not in the key ring"
             );
-            Some(record.clone().map_secret(|_| ChallengeState::Cancelled))
+            let problem = "a code cannot be opened; give this replica the key ring of the others";
+            Err(ServiceError::Internal(problem.to_owned()))
         }
         Err(OpenError::Altered) => {
             note_altered_record(record);
-            None
+            Ok(None)
         }
     }
 }

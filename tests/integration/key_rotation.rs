@@ -14,7 +14,7 @@ use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest, otp_service_client::OtpSe
 use tokio::task::JoinSet;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{Database, Replica, otpd, run};
+use crate::support::{Database, Kind, Refusal, Replica, otpd, run};
 
 type Client = OtpServiceClient<Channel>;
 
@@ -218,4 +218,52 @@ async fn the_sealing_key_rotates_without_a_lost_code_or_call() {
     assert!(retries > 0, "the restarts were not felt");
     let logs = pair.logs.lock().expect("nobody panicked").join("\n");
     assert!(!logs.contains("cannot be opened"), "{logs}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_the_sealing_key_of_a_code_leaves_the_code_alone() {
+    for kind in [Kind::Postgres, Kind::Sqlite] {
+        let database = Database::new(kind).await;
+        let ring = fs::read_to_string(database.keys_file()).expect("the ring was made");
+        let (head, old) = ring.split_once("seal.1").expect("it has a sealing key");
+        let new = run(otpd().args(["keygen", "--seal", "2"])).done();
+        let both = database.directory().join("both.keys");
+        fs::write(&both, format!("{head}{new}seal.1{old}")).expect("the directory takes files");
+        let both = both.to_str().expect("a test's path");
+        let knowing = Replica::start_with(&database, &[("OTPD_KEYS_FILE", both)]).await;
+        let ignorant = Replica::start(&database).await;
+        let recipient = "+79990000001".to_owned();
+        let wish = SendOtpRequest {
+            recipient: recipient.clone(),
+            ..Default::default()
+        };
+        let sent = knowing.client().send_otp(wish.clone()).await;
+        let code = knowing
+            .code(&sent.expect("it is sent").into_inner().challenge_id)
+            .await;
+        let verify = |code: &str| VerifyOtpRequest {
+            recipient: recipient.clone(),
+            code: code.to_owned(),
+            ..Default::default()
+        };
+        // Past the cool-down it would make another code.
+        database.advance_clock(Duration::from_mins(2)).await;
+        for code in [code.as_str(), "000000"] {
+            let refused = ignorant.client().verify_otp(verify(code)).await;
+            let refusal = Refusal::of(&refused.expect_err("nobody there can judge"));
+            assert_eq!(refusal.reason, "INTERNAL");
+        }
+        let refused = ignorant.client().send_otp(wish.clone()).await;
+        refused.expect_err("it cannot repeat the code");
+        let judged = knowing.client().verify_otp(verify(&code)).await;
+        let judged = judged.expect("it is judged").into_inner();
+        assert!(judged.verified, "{judged:?}");
+
+        // When a code has expired, its key is not needed any more.
+        let sent = knowing.client().send_otp(wish.clone()).await;
+        sent.expect("it is sent");
+        database.advance_clock(Duration::from_mins(8)).await;
+        let sent = ignorant.client().send_otp(wish).await;
+        sent.expect("the last code has expired");
+    }
 }

@@ -192,6 +192,14 @@ fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
         };
         assert_eq!(live(&record, &stricter, at(0)), is_live, "{max_attempts}");
     }
+    // A policy makes no code dead for replicas that have another one.
+    let dead = |record: &Record, nonce, now| record.is_dead(nonce, now);
+    assert!(!dead(&record, first.challenge, at(299)));
+    assert!(dead(&record, first.challenge, at(300)));
+    assert!(dead(&record, first.challenge, at(-1)));
+    assert!(dead(&record, other, at(0)));
+    record.challenge.state = ChallengeState::Exhausted;
+    assert!(dead(&record, first.challenge, at(0)));
 }
 
 #[test]
