@@ -9,8 +9,9 @@ use super::{
     breaker::{Breaker, BreakerOptions},
     pace::Pace,
     settings::CommonSettings,
+    turnstile::Turnstile,
 };
-use crate::domain::{Channel, ErrorClass};
+use crate::domain::{CallerName, Channel, ErrorClass};
 
 /// How a provider is used.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,8 @@ pub struct Gateway {
     /// Whether it is worth trying.
     pub breaker: Breaker,
     provider: Provider,
+    /// Whoever waits for a slot and for the pace; all others wait for the turnstile.
+    next: Turnstile,
     slots: Semaphore,
     pace: Pace,
 }
@@ -56,6 +59,7 @@ impl Gateway {
             name: name.to_owned(),
             origin: [0; 32],
             breaker: Breaker::new(options.breaker),
+            next: Turnstile::default(),
             // More than a semaphore takes is any number.
             slots: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
             pace: Pace::new(options.rate_per_second),
@@ -70,9 +74,10 @@ impl Gateway {
         Self { origin, ..self }
     }
 
-    /// Waits for leave to make one attempt, which lasts as long as it is kept. Who
-    /// waited longest comes first.
-    pub async fn turn(&self) -> SemaphorePermit<'_> {
+    /// Waits for leave to make one attempt, which lasts as long as it is kept. Callers take
+    /// turns; of one caller's messages the one that waited longest comes first.
+    pub async fn turn(&self, caller: &CallerName) -> SemaphorePermit<'_> {
+        let _next = self.next.pass(caller).await;
         let slot = self.slots.acquire().await;
         let slot = slot.expect("the semaphore of a gateway is never closed");
         self.pace.turn().await;

@@ -19,6 +19,7 @@ mod smtp;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod turnstile;
 
 use std::sync::Arc;
 

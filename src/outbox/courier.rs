@@ -3,10 +3,11 @@
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FRESHNESS, InHand, LEASE_MARGIN, LEASE_RESERVE, Tools,
+    FRESHNESS, InHand, LEASE_MARGIN, LEASE_RENEWAL, LEASE_RESERVE, Tools,
     attempt::{note_failure, report},
 };
 use crate::{
@@ -47,16 +48,17 @@ impl Courier {
     /// Carries a message as far as it goes now.
     pub async fn carry(&self, mut in_hand: InHand) {
         let Some(route) = self.tools.route(&in_hand) else {
-            tracing::error!(
-                message_id = %in_hand.message.id,
-                "[OTP] Message failed: no provider is configured for it any more"
-            );
-            return self.end(in_hand, Then::Failed).await;
+            // It was leased to a replica that knows one, so another configuration does.
+            let now = in_hand.clock.now();
+            return self.end(in_hand, Then::Queued(now)).await;
         };
         let mut tried = HashSet::new();
         let mut has_waited = false;
         loop {
             let now = in_hand.clock.now();
+            if now >= in_hand.message.expires_at {
+                return self.drop_dead(in_hand).await;
+            }
             let gateway = match self.choose(&in_hand.message, route, &tried, now) {
                 Next::Try(gateway) => gateway,
                 Next::Await(gateway) if !has_waited => {
@@ -71,9 +73,10 @@ impl Courier {
                 Next::End(then) => return self.end(in_hand, then).await,
                 Next::GiveUp => return self.give_up(in_hand).await,
             };
-            // Where it stops, the choice is to give the message back.
-            let Some(turn) = self.unless_stopping(gateway.turn()).await else {
-                continue;
+            let turn = match self.turn(&mut in_hand, gateway).await {
+                Ok(Some(turn)) => turn,
+                Ok(None) => continue,
+                Err(Lost) => return,
             };
             if !gateway.breaker.wait().is_zero() {
                 // While the message waited, the provider proved to be down.
@@ -81,10 +84,7 @@ impl Courier {
             }
             match self.make_fit(&mut in_hand, gateway, route).await {
                 Ok(true) => {}
-                Ok(false) => {
-                    tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
-                    return self.end(in_hand, Then::Dropped).await;
-                }
+                Ok(false) => return self.drop_dead(in_hand).await,
                 Err(Lost) => return,
             }
             // That took time as well.
@@ -110,6 +110,36 @@ impl Courier {
         tokio::select! {
             done = work => Some(done),
             () = self.stopping.cancelled() => None,
+        }
+    }
+
+    /// Waits for a turn with a gateway. The lease covers the wait, so that no other replica
+    /// starts to wait with the same message at the end of another line. `None`: the outbox
+    /// stops, or the code has expired meanwhile.
+    async fn turn<'a>(
+        &self,
+        in_hand: &mut InHand,
+        gateway: &'a Gateway,
+    ) -> Result<Option<SemaphorePermit<'a>>, Lost> {
+        let caller = in_hand.caller.clone();
+        let mut turn = std::pin::pin!(gateway.turn(&caller));
+        loop {
+            let now = in_hand.clock.now();
+            let life_left = now.until(in_hand.message.expires_at);
+            if life_left.is_zero() {
+                return Ok(None);
+            }
+            let lease_left = now.until(in_hand.message.due_at.unwrap_or(now));
+            let renewal = lease_left.saturating_sub(LEASE_RENEWAL);
+            tokio::select! {
+                turn = &mut turn => return Ok(Some(turn)),
+                () = self.stopping.cancelled() => return Ok(None),
+                () = tokio::time::sleep(renewal.min(life_left)) => {
+                    if renewal < life_left {
+                        self.renew(in_hand, gateway).await?;
+                    }
+                }
+            }
         }
     }
 
@@ -204,16 +234,38 @@ impl Courier {
         }
     }
 
+    /// Renews the lease of a message that waits for a turn with a gateway. It was not given
+    /// to that gateway yet.
+    async fn renew(&self, in_hand: &mut InHand, gateway: &Gateway) -> Result<(), Lost> {
+        let now = in_hand.clock.now();
+        let until = now.plus(gateway.options.timeout + LEASE_MARGIN);
+        let mut message = in_hand.message.clone().then(Then::Leased(until), now);
+        message.provider.clone_from(&gateway.name);
+        self.write(in_hand, message).await
+    }
+
     /// Looks whether the code is alive.
     async fn sees_alive(&self, in_hand: &mut InHand) -> Result<bool, Lost> {
         let look = self.tools.batcher.look(in_hand.key);
         // Whoever takes the message over when the lease has ended knows as much.
         let seen = look.await.map_err(|_| Lost)?;
         in_hand.clock = seen.clock;
+        let (challenge, now) = (in_hand.message.challenge, seen.clock.now());
+        let Some(record) = seen.record.filter(|record| !record.is_dead(challenge, now)) else {
+            return Ok(false);
+        };
         let policy = self.tools.policy(&in_hand.caller, &in_hand.purpose);
-        Ok(seen.record.zip(policy).is_some_and(|(record, policy)| {
-            record.has_live(in_hand.message.challenge, policy, seen.clock.now())
-        }))
+        if policy.is_some_and(|policy| record.has_live(challenge, policy, now)) {
+            return Ok(true);
+        }
+        // For this configuration alone; the lease ends, and another replica may judge.
+        Err(Lost)
+    }
+
+    /// Drops a message whose code is dead.
+    async fn drop_dead(&self, in_hand: InHand) {
+        tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
+        self.end(in_hand, Then::Dropped).await;
     }
 
     async fn handed_over(&self, mut in_hand: InHand, attempt: Attempt, accepted: &Accepted) {

@@ -8,11 +8,13 @@
 
 mod attempt;
 mod courier;
+mod rooms;
+mod scan;
 mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -22,7 +24,7 @@ use crate::{
     keys::KeyRing,
     metrics::DeliveryMetrics,
     store::{
-        Clock, MessageChange, RecordStore as _, Store, StoreError, Version, VersionedMessage,
+        Clock, FoundMessage, MessageChange, RecordStore as _, Store, StoreError, Turn, Version,
         availability::Availability,
         batcher::{BatchError, Batcher},
         in_time,
@@ -30,20 +32,29 @@ use crate::{
     traces,
 };
 use courier::Courier;
+use rooms::{Carried, Rooms};
+
+pub use rooms::Room;
 
 /// How many messages a replica holds at most between their commit and their end. More
 /// are left to whoever has room, so that memory is bounded whatever comes.
 const MOST_FRESH: usize = 1_024;
+/// How many more of them each caller may have in hand, whatever the others have.
+const FRESH_EACH: usize = 16;
 /// How many of others' messages, and of those that are tried again, a replica holds at
 /// most: so few that new ones never wait long behind them.
 const MOST_TAKEN_OVER: usize = 64;
+/// How many more of them each caller may have in hand, whatever the others have.
+const TAKEN_OVER_EACH: usize = 4;
 
 /// No attempt starts later than this after the store was asked for a code that it says
 /// is alive, by the monotonic clock.
 const FRESHNESS: Duration = Duration::from_secs(2);
-/// What a lease has beyond the longest attempt: for the wait for a turn before it, and
-/// for the write after it.
+/// What a lease has beyond the longest attempt: for the start before it, and for the write
+/// after it. A message that waits for a turn is leased anew in time.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// What is left of the lease of a waiting message when it is leased anew.
+const LEASE_RENEWAL: Duration = Duration::from_secs(3);
 /// What must be left of a lease, beyond the attempt, for it to start.
 const LEASE_RESERVE: Duration = Duration::from_secs(1);
 
@@ -74,8 +85,10 @@ pub struct Outbox {
     courier: Arc<Courier>,
     /// Who carries what is taken over: with the tools that were given last.
     newest: watch::Sender<Arc<Courier>>,
-    /// Room for messages that this replica writes.
-    fresh: Arc<Semaphore>,
+    /// Rooms for messages that this replica writes.
+    fresh: Rooms,
+    /// What is in hand. However late it is, this replica does not take it over from itself.
+    carried: Carried,
     /// Told when there is a message that nobody holds.
     unheld: Arc<Notify>,
     tasks: TaskTracker,
@@ -105,10 +118,6 @@ pub struct Tools {
     pub metrics: DeliveryMetrics,
 }
 
-/// Room for one message.
-#[derive(Debug)]
-pub struct Room(OwnedSemaphorePermit);
-
 /// A message whose lease this replica holds.
 #[derive(Debug)]
 pub struct InHand {
@@ -134,7 +143,8 @@ impl Outbox {
         let outbox = Self {
             newest: watch::Sender::new(Arc::clone(&courier)),
             courier,
-            fresh: Arc::new(Semaphore::new(MOST_FRESH)),
+            fresh: Rooms::new(MOST_FRESH, FRESH_EACH),
+            carried: Carried::default(),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
             taking_over: TaskTracker::new(),
@@ -170,14 +180,13 @@ impl Outbox {
         &self.courier.tools.delivery
     }
 
-    /// Room for a message that is about to be written; `None` where there is none, and
-    /// the message is to be written without a lease.
-    pub fn room(&self) -> Option<Room> {
+    /// Room for a message of `caller` that is about to be written; `None` where there is
+    /// none, and the message is to be written without a lease.
+    pub fn room(&self, caller: &CallerName) -> Option<Room> {
         if self.stopping.is_cancelled() {
             return None;
         }
-        let permit = Arc::clone(&self.fresh).try_acquire_owned();
-        permit.ok().map(Room)
+        self.fresh.enter(caller)
     }
 
     /// How long to hold a message that takes `route`.
@@ -187,7 +196,7 @@ impl Outbox {
 
     /// Sends a message that was just written, off the way of the reply.
     pub fn send(&self, room: Room, in_hand: InHand) {
-        self.carry(room.0, in_hand);
+        self.carry(room, in_hand);
     }
 
     /// A message was just written that nobody holds.
@@ -195,11 +204,12 @@ impl Outbox {
         self.unheld.notify_one();
     }
 
-    fn carry(&self, room: OwnedSemaphorePermit, in_hand: InHand) {
+    fn carry(&self, room: Room, in_hand: InHand) {
         let courier = Arc::clone(&self.courier);
+        let entry = self.carried.add(in_hand.message.id);
         let carrying = async move {
             courier.carry(in_hand).await;
-            drop(room);
+            drop((room, entry));
         };
         // What becomes of a message belongs to the trace in which it was asked for.
         self.tasks
@@ -223,8 +233,7 @@ impl Outbox {
 }
 
 impl Tools {
-    /// The policy of a caller's codes. Of one who is not configured any more the codes
-    /// are nobody's, and dead.
+    /// The policy of a caller's codes; `None` if this replica does not know the caller.
     fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&Policy> {
         let caller = self.callers.named(caller)?;
         Some(caller.policies.of(purpose))
@@ -242,9 +251,14 @@ impl Tools {
         })
     }
 
-    /// Messages that somebody has to look after now, oldest first.
-    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        in_time(self.store_timeout, self.store.due_messages(limit)).await
+    /// The lanes with messages that are not final.
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
+        in_time(self.store_timeout, self.store.waiting_lanes()).await
+    }
+
+    /// Messages of these lanes that have to be looked after now, oldest first.
+    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+        in_time(self.store_timeout, self.store.due_messages(turns)).await
     }
 
     /// Writes what became of a message, however long the store does not answer, and says

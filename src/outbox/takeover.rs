@@ -1,162 +1,160 @@
-//! Finds messages that nobody looks after: their lease has ended, or it is time to try
-//! them again.
+//! Finds messages that no replica looks after: their lease has ended, or it is time to
+//! try them again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 use rand::RngExt as _;
-use tokio::sync::Semaphore;
 
-use super::{InHand, LEASE_MARGIN, MOST_TAKEN_OVER, Outbox, OutboxOptions, Tools};
+use super::{
+    InHand, MOST_TAKEN_OVER, Outbox, OutboxOptions, TAKEN_OVER_EACH, Tools,
+    rooms::{Room, Rooms},
+    scan::{MOST_AT_ONCE, Scan},
+};
 use crate::{
-    domain::{Message, Then, Timestamp},
+    domain::{CallerName, Message, MessageId, Then, Timestamp},
     keys::{OpenError, system_random},
     log_targets::AUDIT,
     metrics::Ended,
     store::{
-        MessageChange, StoreError, Version, VersionedMessage,
+        FoundMessage, MessageChange, StoreError, Turn, Version, VersionedMessage,
         batcher::{BatchError, Seen},
     },
     traces::{self, Span},
 };
 
-/// How many messages are taken over at once: few, so that replicas which look at the
-/// same moment lose little to each other.
-const BATCH: usize = 16;
 /// How long to wait at most after another replica was faster, so that the two do not
 /// meet again.
 const STEP_ASIDE: Duration = Duration::from_millis(50);
 
-/// What one look at the store found.
+/// Result of one look at the store.
 enum Found {
-    /// Nothing that is due.
+    /// There is nothing more that is due.
     Nothing,
-    /// Something, all of which is in hand now or ended.
+    /// More may be due, and there is no room for it.
+    NoRoom,
+    /// Everything that was found is in hand now, or ended, or left.
     All,
-    /// Something, of which another replica took a part.
+    /// Another replica took a part of what was found.
     Part,
+}
+
+/// Verdict about a message that is due.
+enum Fate {
+    /// This replica carries it.
+    Carry(Box<Taken>),
+    /// Its code is dead.
+    Dead,
+    /// This replica cannot judge it, for that reason. Another one may.
+    Leave(&'static str),
 }
 
 /// Takes messages over, until the outbox is closed. It ends between two rounds alone:
 /// what was leased in one would else be nobody's until its lease ends.
 pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
-    let room = Arc::new(Semaphore::new(MOST_TAKEN_OVER));
+    let rooms = Rooms::new(MOST_TAKEN_OVER, TAKEN_OVER_EACH);
+    let mut scan = Scan::new(options.poll_interval);
     while !outbox.stopping.is_cancelled() {
-        let pause = match round(&outbox.newest(), &room).await {
+        let found = round(&outbox.newest(), &rooms, &mut scan).await;
+        let waits_for_room = matches!(found, Ok(Found::NoRoom));
+        let pause = match found {
             Ok(Found::All) => Duration::ZERO,
             Ok(Found::Part) => STEP_ASIDE.mul_f64(system_random().random_range(0.0..1.0)),
-            Ok(Found::Nothing) => options.poll_interval,
+            Ok(Found::Nothing | Found::NoRoom) => options.poll_interval,
             Err(error) => {
-                tell(&error);
+                tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
+                scan.end();
                 options.poll_interval
             }
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = outbox.unheld.notified() => {}
+            () = rooms.freed(), if waits_for_room => {}
             () = outbox.stopping.cancelled() => {}
         }
     }
 }
 
-/// Tells the log why something is left until the next round. Of an outage it has been
-/// told.
-fn tell(error: &BatchError) {
-    match error {
-        BatchError::Store(StoreError::Unavailable(_))
-        | BatchError::Outraced
-        | BatchError::Full { .. } => {
-            tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
-        }
-        BatchError::Panicked | BatchError::Store(_) => {
-            tracing::error!(%error, "[OTP] A message cannot be taken over");
-        }
-    }
-}
-
-/// Takes over what is due, as much as there is room for.
-async fn round(outbox: &Outbox, room: &Arc<Semaphore>) -> Result<Found, BatchError> {
+/// Takes over some of what is due, as far as there is room for it.
+async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found, BatchError> {
     let tools = &outbox.courier.tools;
     if !tools.availability.answers() {
+        scan.end();
         return Ok(Found::Nothing);
     }
-    // Waits until there is room for one at least.
-    let first = tokio::select! {
-        first = Arc::clone(room).acquire_owned() => first,
-        () = outbox.stopping.cancelled() => return Ok(Found::Nothing),
-    };
-    let mut permits = vec![first.expect("the semaphore of an outbox is never closed")];
-    while permits.len() < BATCH
-        && let Ok(permit) = Arc::clone(room).try_acquire_owned()
-    {
-        permits.push(permit);
+    if scan.is_over() {
+        scan.start(tools.waiting_lanes().await?);
     }
-    let limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
-    let due = tools.due_messages(limit).await?;
-    if due.is_empty() {
-        return Ok(Found::Nothing);
+    let (turns, mut free) = turns(rooms, scan);
+    if turns.is_empty() {
+        return Ok(if scan.is_at_end() {
+            Found::Nothing
+        } else {
+            scan.blocked();
+            Found::NoRoom
+        });
     }
-    let looks = due.iter().map(|due| tools.batcher.look(due.key));
+    let due = tools.due_messages(&turns).await?;
+    scan.passed(&turns, &due);
+    let due = readable(outbox, scan, due);
+    let looks = due.iter().map(|due| tools.batcher.look(due.1.key));
     let seen = join_all(looks).await;
 
     // What is wrong with one message keeps no other from being taken over.
     let mut found = Ok(Found::All);
-    let mut changes = Vec::new();
-    let mut taken = Vec::new();
-    for (due, seen) in due.into_iter().zip(seen) {
+    let mut decided = Vec::new();
+    for ((lane, due), seen) in due.into_iter().zip(seen) {
+        let id = due.message.id;
         let seen = match seen {
             Ok(seen) => seen,
             Err(error) => {
-                found = Err(error);
+                found = found.and(excuse(error, id, scan));
                 continue;
             }
         };
-        let held = take(tools, &due, &seen);
-        let mut message = due.message;
-        let then = if let Some(Taken { in_hand, until, .. }) = &held {
-            message.history.clone_from(&in_hand.message.history);
-            message.provider.clone_from(&in_hand.message.provider);
-            Then::Leased(*until)
-        } else {
-            tracing::warn!(message_id = %message.id, "[OTP] Message dropped: its code is dead");
-            Then::Dropped
+        let taken = match judge(tools, &due, &seen) {
+            Fate::Carry(taken) => Some(taken),
+            Fate::Dead => {
+                tracing::warn!(message_id = %id, "[OTP] Message dropped: its code is dead");
+                None
+            }
+            Fate::Leave(cause) => {
+                tracing::warn!(message_id = %id, cause, "[OTP] Message left to other replicas");
+                scan.leave(id);
+                continue;
+            }
         };
-        let change = MessageChange {
-            key: due.key,
-            expected: Some(due.version),
-            version: Version::random(&mut system_random()),
-            message: message.then(then, seen.clock.now()),
-        };
-        let version = change.version;
-        taken.push(held.map(|held| Taken {
-            in_hand: InHand {
-                version,
-                ..held.in_hand
-            },
-            ..held
-        }));
-        changes.push(change);
+        decided.push((lane, change(due, taken, seen.clock.now())));
     }
-    let settlements = changes
-        .into_iter()
-        .map(|change| tools.batcher.settle(change));
+    let settlements = decided
+        .iter()
+        .map(|(_, (change, _))| tools.batcher.settle(change.clone()));
     let written = join_all(settlements).await;
-    for (held, written) in taken.into_iter().zip(written) {
-        match (written, held) {
-            (Ok(true), Some(held)) => {
-                held.note_interruption(tools);
-                if let Some(permit) = permits.pop() {
+    for ((lane, (change, taken)), written) in decided.into_iter().zip(written) {
+        match (written, taken) {
+            (Ok(true), Some(taken)) => {
+                taken.note_interruption(tools);
+                scan.progressed();
+                // There is a room for each that was asked for.
+                if let Some(room) = free.get_mut(&lane).and_then(Vec::pop) {
                     // Who asked for it is not known any more.
-                    let span = Span::unasked("take over");
-                    traces::enter(span.context(), || outbox.carry(permit, held.in_hand));
+                    let unasked = Span::unasked("take over");
+                    traces::enter(unasked.context(), || outbox.carry(room, taken.in_hand));
                 }
             }
-            (Ok(true), None) => tools.metrics.ended(Ended::Dropped),
+            (Ok(true), None) => {
+                scan.progressed();
+                tools.metrics.ended(Ended::Dropped);
+            }
             (Ok(false), _) => found = found.and(Ok(Found::Part)),
-            (Err(error), _) => found = Err(error),
+            (Err(error), _) => found = found.and(excuse(error, change.message.id, scan)),
         }
     }
-    found
+    match found {
+        Ok(Found::All) if scan.is_at_end() => Ok(Found::Nothing),
+        found => found,
+    }
 }
 
 /// A message that is taken over.
@@ -191,29 +189,133 @@ impl Taken {
     }
 }
 
-/// Takes a message over; `None` where its code is dead, or can be opened no more.
-fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<Taken> {
+/// Takes rooms for the lanes that are to be looked through, and returns the turns that
+/// fit into them.
+fn turns(rooms: &Rooms, scan: &Scan) -> (Vec<Turn>, HashMap<CallerName, Vec<Room>>) {
+    let mut free = HashMap::new();
+    let mut turns = Vec::new();
+    let share = (MOST_AT_ONCE / scan.lanes().len().max(1)).max(1);
+    for lane in scan.lanes() {
+        let taken: Vec<Room> = (0..share)
+            .map_while(|_| rooms.enter(&lane.caller))
+            .collect();
+        if !taken.is_empty() {
+            turns.push(Turn {
+                lane: lane.caller.clone(),
+                after: lane.after,
+                most: u32::try_from(taken.len()).unwrap_or(u32::MAX),
+            });
+            free.insert(lane.caller.clone(), taken);
+        }
+    }
+    (turns, free)
+}
+
+/// Sorts out what this replica carries already, what it left a moment ago, and rows that
+/// cannot be read.
+fn readable(
+    outbox: &Outbox,
+    scan: &mut Scan,
+    found: Vec<FoundMessage>,
+) -> Vec<(CallerName, VersionedMessage)> {
+    let mut readable = Vec::new();
+    for found in found {
+        let id = found.place.id;
+        if outbox.carried.holds(id) || scan.has_left(id) {
+            continue;
+        }
+        match found.message {
+            Ok(message) => readable.push((found.lane, message)),
+            Err(error) => refuse(&error.into(), id, scan),
+        }
+    }
+    readable
+}
+
+/// Logs that a message cannot be taken over for a reason of its own, and leaves it.
+fn refuse(error: &BatchError, id: MessageId, scan: &mut Scan) {
+    tracing::error!(message_id = %id, %error, "[OTP] A message cannot be taken over");
+    scan.leave(id);
+}
+
+/// Sorts the error of one message: the round fails only if the store does.
+fn excuse(error: BatchError, id: MessageId, scan: &mut Scan) -> Result<Found, BatchError> {
+    match error {
+        BatchError::Store(StoreError::Unavailable(_))
+        | BatchError::Outraced
+        | BatchError::Full { .. } => Err(error),
+        BatchError::Panicked | BatchError::Store(_) => {
+            refuse(&error, id, scan);
+            Ok(Found::All)
+        }
+    }
+}
+
+/// Returns the change that leases a message to the replica that has it in hand, or drops
+/// it.
+fn change(
+    due: VersionedMessage,
+    mut taken: Option<Box<Taken>>,
+    now: Timestamp,
+) -> (MessageChange, Option<Box<Taken>>) {
+    let version = Version::random(&mut system_random());
+    let mut message = due.message;
+    let mut then = Then::Dropped;
+    if let Some(Taken { in_hand, until, .. }) = taken.as_deref_mut() {
+        in_hand.version = version;
+        message.history.clone_from(&in_hand.message.history);
+        message.provider.clone_from(&in_hand.message.provider);
+        then = Then::Leased(*until);
+    }
+    let change = MessageChange {
+        key: due.key,
+        expected: Some(due.version),
+        version,
+        message: message.then(then, now),
+    };
+    (change, taken)
+}
+
+/// Decides about a message. Only the record can say that a code is dead. What the
+/// configuration of this replica lacks says nothing of the code: replicas may run with an
+/// older or a newer configuration.
+fn judge(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Fate {
     let now = seen.clock.now();
-    let record = seen.record.as_ref()?;
-    let policy = tools.policy(&record.caller, &record.purpose)?;
+    let Some(record) = &seen.record else {
+        return Fate::Dead;
+    };
+    if record.is_dead(due.message.challenge, now) || now >= due.message.expires_at {
+        return Fate::Dead;
+    }
+    let Some(policy) = tools.policy(&record.caller, &record.purpose) else {
+        return Fate::Leave("its caller is not configured here");
+    };
     if !record.has_live(due.message.challenge, policy, now) {
-        return None;
+        return Fate::Leave("its code was answered more often than is allowed here");
     }
-    let message = due.message.clone();
-    let opened = tools
-        .keys
-        .open_message(&due.key, &record.caller, &record.purpose, message);
-    if opened.as_ref().err() == Some(&OpenError::Altered) {
-        tracing::error!(
-            target: AUDIT,
-            message_id = %due.message.id,
-            caller = %record.caller,
-            purpose = %record.purpose,
-            channel = %due.message.channel,
-            "[OTP AUDIT] Message dropped: it was altered in the database"
-        );
-    }
-    let message = opened.ok()?;
+    let opened = tools.keys.open_message(
+        &due.key,
+        &record.caller,
+        &record.purpose,
+        due.message.clone(),
+    );
+    let message = match opened {
+        Ok(message) => message,
+        Err(OpenError::Unreadable) => {
+            return Fate::Leave("it was sealed with a key that is not in the key ring");
+        }
+        Err(OpenError::Altered) => {
+            tracing::error!(
+                target: AUDIT,
+                message_id = %due.message.id,
+                caller = %record.caller,
+                purpose = %record.purpose,
+                channel = %due.message.channel,
+                "[OTP AUDIT] Message dropped: it was altered in the database"
+            );
+            return Fate::Dead;
+        }
+    };
     let mut in_hand = InHand {
         key: due.key,
         caller: record.caller.clone(),
@@ -222,20 +324,21 @@ fn take(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Option<Taken> {
         message,
         clock: seen.clock,
     };
-    let route = tools.route(&in_hand);
-    let lease = route.map_or(LEASE_MARGIN, Outbox::lease);
-    let first = route.map_or("", |route| route.first(in_hand.message.predecessors));
+    let Some(route) = tools.route(&in_hand) else {
+        return Fate::Leave("no route leads to a provider for it");
+    };
+    let until = now.plus(Outbox::lease(route));
+    let first = route.first(in_hand.message.predecessors);
     let open = in_hand.message.open_attempt(first).map(str::to_owned);
     if let Some(provider) = &open {
         in_hand.message = interrupted(tools, in_hand.message, provider, now);
     }
-    let until = now.plus(lease);
     in_hand.message = in_hand.message.then(Then::Leased(until), now);
-    Some(Taken {
+    Fate::Carry(Box::new(Taken {
         in_hand,
         until,
         was_interrupted: open.is_some(),
-    })
+    }))
 }
 
 /// The message after the replica that held it was lost while it may have been trying

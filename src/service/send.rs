@@ -51,7 +51,7 @@ impl OtpService {
                 .map_err(|error| ServiceError::request("variables", error.to_string()))?;
         }
         let key = self.keys.record_key(&caller.name, recipient, purpose);
-        let room = route.and_then(|_| self.outbox.room());
+        let room = route.and_then(|_| self.outbox.room(&caller.name));
         let wish = Wish {
             identity: self.identity("SendOtp", request.request_id.as_deref(), &request.fields()),
             caller: Arc::clone(caller),

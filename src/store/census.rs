@@ -61,7 +61,8 @@ impl Census {
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
         Self {
             messages_queued: count(queued),
-            oldest_queued: oldest.map_or(0, |oldest| count(now.milliseconds() - oldest)),
+            oldest_queued: oldest
+                .map_or(0, |oldest| count(now.milliseconds().saturating_sub(oldest))),
             records_live: count(records - dead),
             records_dead: count(dead),
         }

@@ -5,11 +5,11 @@ use std::future::Future;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Census, Changes, Delivered, PostgresStore, RecordStore, Snapshot, SqliteStore, StoreError,
-    StoreOptions, Swept, VersionedMessage, Written, stopwatch::Stopwatch,
+    Census, Changes, Delivered, FoundMessage, PostgresStore, RecordStore, Snapshot, SqliteStore,
+    StoreError, StoreOptions, Swept, Turn, Written, stopwatch::Stopwatch,
 };
 use crate::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, RecordKey, Timestamp},
     metrics::{Statement, StatementMetrics},
 };
 
@@ -195,10 +195,7 @@ impl RecordStore for Store {
         .await
     }
 
-    async fn load_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         self.account(Statement::Messages, async {
             match &self.engine {
                 Engine::Postgres(store) => Box::pin(store.load_messages(records)).await,
@@ -208,11 +205,21 @@ impl RecordStore for Store {
         .await
     }
 
-    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
         self.account(Statement::Due, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.due_messages(limit)).await,
-                Engine::Sqlite(store) => Box::pin(store.due_messages(limit)).await,
+                Engine::Postgres(store) => Box::pin(store.waiting_lanes()).await,
+                Engine::Sqlite(store) => Box::pin(store.waiting_lanes()).await,
+            }
+        })
+        .await
+    }
+
+    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.account(Statement::Due, async {
+            match &self.engine {
+                Engine::Postgres(store) => Box::pin(store.due_messages(turns)).await,
+                Engine::Sqlite(store) => Box::pin(store.due_messages(turns)).await,
             }
         })
         .await

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Sealed, StoreError, Version, VersionedMessage};
+use super::{FoundMessage, Place, Sealed, StoreError, Version, VersionedMessage};
 use crate::domain::{
-    Attempt, ChallengeNonce, Channel, ErrorClass, History, MAX_LOGGED_ATTEMPTS, Message, MessageId,
-    MessageState, PossibleCopies, RecordKey, Timestamp,
+    Attempt, CallerName, ChallengeNonce, Channel, ErrorClass, History, MAX_LOGGED_ATTEMPTS,
+    Message, MessageId, MessageState, PossibleCopies, RecordKey, Timestamp,
 };
 
 /// The columns of a message.
@@ -13,6 +13,7 @@ use crate::domain::{
 pub(super) struct MessageRow {
     pub record_key: Vec<u8>,
     pub message_id: Vec<u8>,
+    pub caller: String,
     pub version: i64,
     pub challenge: Vec<u8>,
     pub channel: String,
@@ -28,11 +29,24 @@ pub(super) struct MessageRow {
 }
 
 impl MessageRow {
+    /// Returns the message that the row holds, or the reason why it cannot be read.
+    pub fn into_found(self) -> FoundMessage {
+        FoundMessage {
+            key: RecordKey(key_bytes(&self.record_key)),
+            lane: CallerName::new(self.caller.clone()),
+            place: Place {
+                created_at: Timestamp::from_milliseconds(self.created_at),
+                id: MessageId(key_bytes(&self.message_id)),
+            },
+            message: self.into_message(),
+        }
+    }
+
     /// The message that the row holds.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], naming the column that otpd cannot have written.
-    pub fn into_message(self) -> Result<VersionedMessage, StoreError> {
+    fn into_message(self) -> Result<VersionedMessage, StoreError> {
         let corrupt = |column: &str| StoreError::Corrupt(format!("otp_message.{column}"));
         let key = self
             .record_key
@@ -73,6 +87,11 @@ impl MessageRow {
             },
         })
     }
+}
+
+/// A key as it stands in a row. The schema admits no other length.
+pub(super) fn key_bytes<const BYTES: usize>(key: &[u8]) -> [u8; BYTES] {
+    key.try_into().unwrap_or([0; BYTES])
 }
 
 /// The name of a state, and what it keeps sealed.

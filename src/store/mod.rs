@@ -23,7 +23,7 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use rand::Rng;
 use sqlx::error::ErrorKind;
 
-use crate::domain::{LimitKey, Message, Record, RecordKey, Timestamp};
+use crate::domain::{CallerName, LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
 use batcher::BatchOptions;
 use postgres::PostgresStore;
 
@@ -34,6 +34,10 @@ pub use chosen::Store;
 pub use clock::Clock;
 pub use postgres::SESSION_OPTIONS;
 pub use sqlite::SqliteStore;
+
+/// How much longer a message is kept that never ended. Replicas end every message that they
+/// can read soon after its code has expired, so no replica could read this one.
+pub const UNENDED_KEPT: Duration = Duration::from_hours(1);
 
 /// What is secret, as a store sees it: encrypted and authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +78,36 @@ pub struct VersionedLimit {
 pub struct Snapshot {
     /// The store's clock at the load.
     pub clock: Clock,
-    /// Those of the asked-for records that exist.
+    /// Those of the asked-for records that exist and can be read.
     pub records: HashMap<RecordKey, Versioned>,
+    /// Records that exist and cannot be read, each with the reason.
+    pub unreadable: HashMap<RecordKey, StoreError>,
     /// Those of the asked-for limits that exist.
     pub limits: HashMap<LimitKey, VersionedLimit>,
+}
+
+impl Snapshot {
+    /// A snapshot without any record or limit.
+    pub fn empty(clock: Clock) -> Self {
+        Self {
+            clock,
+            records: HashMap::new(),
+            unreadable: HashMap::new(),
+            limits: HashMap::new(),
+        }
+    }
+
+    /// Adds the record of `key`, or the reason why it cannot be read.
+    fn add(&mut self, key: RecordKey, record: Result<Versioned, StoreError>) {
+        match record {
+            Ok(record) => {
+                self.records.insert(key, record);
+            }
+            Err(error) => {
+                self.unreadable.insert(key, error);
+            }
+        }
+    }
 }
 
 /// A message as it was loaded.
@@ -89,6 +119,39 @@ pub struct VersionedMessage {
     pub version: Version,
     /// The message.
     pub message: Message<Sealed>,
+}
+
+/// Message that was found in a batch. A row that cannot be read harms no other one.
+#[derive(Clone, Debug)]
+pub struct FoundMessage {
+    /// Record whose code it carries.
+    pub key: RecordKey,
+    /// Caller in whose lane it waits; empty if a version without lanes wrote it.
+    pub lane: CallerName,
+    /// Position in that lane.
+    pub place: Place,
+    /// The message, or the reason why it cannot be read.
+    pub message: Result<VersionedMessage, StoreError>,
+}
+
+/// Position of a message in the lane of its caller: oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Instant at which the message was asked for.
+    pub created_at: Timestamp,
+    /// Distinguishes messages of one instant.
+    pub id: MessageId,
+}
+
+/// Part of a caller's lane that is to be looked through.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// Caller whose lane it is.
+    pub lane: CallerName,
+    /// Last message that was found in it before.
+    pub after: Option<Place>,
+    /// Maximum number of messages.
+    pub most: u32,
 }
 
 /// Keeps records and limits. Every method takes whole batches, and costs the same
@@ -117,18 +180,23 @@ pub trait RecordStore: Send + Sync + 'static {
     fn load_messages(
         &self,
         records: &[RecordKey],
-    ) -> impl Future<Output = Result<Vec<VersionedMessage>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
-    /// Loads up to `limit` messages that somebody has to look after now, oldest first.
-    /// So has each that was written later than now, since the clock stepped back.
+    /// Returns the lanes with messages that are not final: callers, and the empty name for
+    /// messages of a version that knew no lanes.
+    fn waiting_lanes(&self) -> impl Future<Output = Result<Vec<CallerName>, StoreError>> + Send;
+
+    /// Loads the messages of these lanes that have to be looked after now, oldest first.
+    /// A message that was written later than now has to be, because the clock stepped back.
     fn due_messages(
         &self,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<VersionedMessage>, StoreError>> + Send;
+        turns: &[Turn],
+    ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
     /// Removes up to `limit` records that are removable at `now`, as many limits that
-    /// are full (some stores leave them for an hour), and the removable messages that are
-    /// final of as many records, and returns how many.
+    /// are full (some stores leave them for an hour), and the removable messages of as many
+    /// records, and returns how many. A message that is not final is kept for another
+    /// [`UNENDED_KEPT`].
     fn sweep(
         &self,
         now: Timestamp,

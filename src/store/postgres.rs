@@ -21,10 +21,10 @@ use std::{
 use sqlx::Connection as _;
 
 use super::{
-    Census, Changes, Delivered, RecordStore, Snapshot, StoreError, StoreOptions, Swept,
-    VersionedMessage, Written, in_time,
+    Census, Changes, Delivered, FoundMessage, RecordStore, Snapshot, StoreError, StoreOptions,
+    Swept, Turn, UNENDED_KEPT, Written, in_time,
 };
-use crate::domain::{LimitKey, RecordKey, Timestamp};
+use crate::domain::{CallerName, LimitKey, RecordKey, Timestamp};
 use borrowed::Borrowed;
 use servers::Servers;
 pub use session::SESSION_OPTIONS;
@@ -221,10 +221,7 @@ impl RecordStore for PostgresStore {
         written
     }
 
-    async fn load_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
         let mut tries = 0;
         loop {
@@ -239,8 +236,13 @@ impl RecordStore for PostgresStore {
         }
     }
 
-    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        self.in_time(async { messages::due(&mut *self.borrow().await?, limit).await })
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
+        self.in_time(async { messages::lanes(&mut *self.borrow().await?).await })
+            .await
+    }
+
+    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.in_time(async { messages::due(&mut *self.borrow().await?, turns).await })
             .await
     }
 
@@ -272,13 +274,15 @@ impl RecordStore for PostgresStore {
             let limits = limits.execute(&mut *connection).await?;
             let messages = sqlx::query!(
                 "DELETE FROM otp_message
-                 WHERE removable_at <= $1 AND due_at IS NULL AND record_key = ANY (ARRAY (
-                     SELECT record_key FROM otp_message
-                     WHERE removable_at <= $1 AND due_at IS NULL
-                     ORDER BY removable_at LIMIT $2
-                 ))",
+                 WHERE removable_at <= $1 AND (due_at IS NULL OR removable_at <= $3)
+                     AND record_key = ANY (ARRAY (
+                         SELECT record_key FROM otp_message
+                         WHERE removable_at <= $1 AND (due_at IS NULL OR removable_at <= $3)
+                         ORDER BY removable_at LIMIT $2
+                     ))",
                 now.milliseconds(),
                 i64::from(limit),
+                now.minus(UNENDED_KEPT).milliseconds(),
             );
             let messages = messages.execute(&mut *connection).await?;
             Ok(Swept {

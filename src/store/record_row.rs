@@ -3,7 +3,7 @@
 use super::{Sealed, StoreError, Version, Versioned};
 use crate::domain::{
     CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, Memory, Purpose,
-    Record, RecordKey, SendLimits, Timestamp,
+    Record, SendLimits, Timestamp,
 };
 
 /// The columns of a record.
@@ -35,12 +35,8 @@ impl RecordRow {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], naming the column that otpd cannot have written.
-    pub fn into_record(self) -> Result<(RecordKey, Versioned), StoreError> {
+    pub fn into_record(self) -> Result<Versioned, StoreError> {
         let corrupt = |column: &str| StoreError::Corrupt(format!("otp_record.{column}"));
-        let key = self
-            .record_key
-            .try_into()
-            .map_err(|_| corrupt("record_key"))?;
         let nonce = self
             .challenge
             .try_into()
@@ -76,13 +72,10 @@ impl RecordRow {
             memory: postcard::from_bytes(&self.memory).map_err(|_| corrupt("memory"))?,
             written_at: Timestamp::from_milliseconds(self.written_at),
         };
-        Ok((
-            RecordKey(key),
-            Versioned {
-                version: Version(self.version),
-                record,
-            },
-        ))
+        Ok(Versioned {
+            version: Version(self.version),
+            record,
+        })
     }
 }
 

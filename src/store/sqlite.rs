@@ -12,7 +12,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, QueryBuilder, Sqlite, SqliteConnection, SqlitePool,
+    Connection as _, FromRow as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
     query::Query,
     sqlite::{
@@ -24,8 +24,10 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Census, Changes, Clock, Delivered, ExpectedLimit, LimitChange, RecordChange, RecordStore,
-    Snapshot, StoreError, StoreOptions, Swept, Version, VersionedLimit, VersionedMessage, Written,
+    Census, Changes, Clock, Delivered, ExpectedLimit, FoundMessage, LimitChange, RecordChange,
+    RecordStore, Snapshot, StoreError, StoreOptions, Swept, Turn, UNENDED_KEPT, Version,
+    VersionedLimit, Written,
+    message_row::key_bytes,
     migration::up_to_date,
     record_row::{RecordRow, count_column, memory_column, record_state_columns},
     waiting::with_notice,
@@ -33,7 +35,7 @@ use super::{
 use url::DatabaseFile;
 
 use crate::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, RecordKey, Timestamp},
     log_targets::CHANGE,
 };
 
@@ -188,26 +190,22 @@ impl RecordStore for SqliteStore {
         let asked_at = Instant::now();
         let mut transaction = self.pool.begin().await?;
         let record_keys = records.iter().map(|key| key.0.as_slice());
-        let rows: Vec<RecordRow> = select_by_key(
+        let rows = select_by_key(
             "SELECT * FROM otp_record WHERE record_key IN (",
             record_keys,
         )
-        .build_query_as()
+        .build()
         .fetch_all(&mut *transaction)
         .await?;
-        let records = rows
-            .into_iter()
-            .map(RecordRow::into_record)
-            .collect::<Result<_, _>>()?;
         let limit_keys = limits.iter().map(|key| key.0.as_slice());
-        let rows: Vec<(Vec<u8>, i64, i64)> = select_by_key(
+        let limit_rows: Vec<(Vec<u8>, i64, i64)> = select_by_key(
             "SELECT limit_key, version, full_at FROM otp_limit WHERE limit_key IN (",
             limit_keys,
         )
         .build_query_as()
         .fetch_all(&mut *transaction)
         .await?;
-        let limits = rows
+        let limits = limit_rows
             .into_iter()
             .map(|(key, version, full_at)| {
                 let key = key
@@ -229,11 +227,19 @@ impl RecordStore for SqliteStore {
             .await?;
         let clock = Clock::read_now(Timestamp::from_milliseconds(now), asked_at);
         transaction.rollback().await?;
-        Ok(Snapshot {
-            clock,
-            records,
+        let mut snapshot = Snapshot {
             limits,
-        })
+            ..Snapshot::empty(clock)
+        };
+        for row in rows {
+            let key: Vec<u8> = row.try_get("record_key")?;
+            let record = RecordRow::from_row(&row).map_err(StoreError::from);
+            snapshot.add(
+                RecordKey(key_bytes(&key)),
+                record.and_then(RecordRow::into_record),
+            );
+        }
+        Ok(snapshot)
     }
 
     async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
@@ -269,20 +275,22 @@ impl RecordStore for SqliteStore {
         Ok(written)
     }
 
-    async fn load_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         messages::load(&self.pool, records).await
     }
 
-    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        messages::due(&self.pool, limit).await
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
+        messages::lanes(&self.pool).await
+    }
+
+    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+        messages::due(&self.pool, turns).await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
         let run = async |statement: &'static str| {
             let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
+            let query = query.bind(now.minus(UNENDED_KEPT).milliseconds());
             query
                 .execute(&self.pool)
                 .await
@@ -290,16 +298,16 @@ impl RecordStore for SqliteStore {
         };
         Ok(Swept {
             records: run("DELETE FROM otp_record WHERE record_key IN (
-                     SELECT record_key FROM otp_record WHERE removable_at <= ? LIMIT ?
+                     SELECT record_key FROM otp_record WHERE removable_at <= ?1 LIMIT ?2
                  )")
             .await?,
             limits: run("DELETE FROM otp_limit WHERE limit_key IN (
-                     SELECT limit_key FROM otp_limit WHERE full_at <= ? LIMIT ?
+                     SELECT limit_key FROM otp_limit WHERE full_at <= ?1 LIMIT ?2
                  )")
             .await?,
             messages: run("DELETE FROM otp_message WHERE (record_key, message_id) IN (
                      SELECT record_key, message_id FROM otp_message
-                     WHERE removable_at <= ? AND due_at IS NULL LIMIT ?
+                     WHERE removable_at <= ?1 AND (due_at IS NULL OR removable_at <= ?3) LIMIT ?2
                  )")
             .await?,
         })

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 use super::{Change, Clock, Job, MessageChange, Sealed, Version, Versioned, Written};
 use crate::{
     domain::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp},
-    store::{Changes, ExpectedLimit, LimitChange, RecordChange, Snapshot, VersionedLimit},
+    store::{
+        Changes, ExpectedLimit, LimitChange, RecordChange, Snapshot, StoreError, VersionedLimit,
+    },
 };
 
 /// The state of a batch between its load and its write.
@@ -18,6 +20,8 @@ pub(super) struct Board {
     /// The version of everything that this batch writes.
     version: Version,
     records: HashMap<RecordKey, RecordSlot>,
+    /// Records that exist and cannot be read.
+    unreadable: HashMap<RecordKey, StoreError>,
     limits: HashMap<LimitKey, LimitSlot>,
     messages: Vec<MessageChange>,
 }
@@ -103,6 +107,7 @@ impl Board {
             now: snapshot.clock.now(),
             version,
             records: snapshot.records.into_iter().map(record).collect(),
+            unreadable: snapshot.unreadable,
             limits: snapshot.limits.into_iter().map(limit).collect(),
             messages: Vec::new(),
         }
@@ -110,6 +115,12 @@ impl Board {
 
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// Returns why a record of a job cannot be read, if so.
+    pub fn unreadable(&self, job: &dyn Job) -> Option<&StoreError> {
+        let mut records = job.records().iter();
+        records.find_map(|key| self.unreadable.get(key))
     }
 
     pub fn view(&self) -> View<'_> {

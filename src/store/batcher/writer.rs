@@ -1,7 +1,7 @@
 //! The work of a batcher: load, decide, write, over and over.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -11,8 +11,7 @@ use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::time::Instant;
 
 use super::{
-    BatchError, BatchOptions, Job, Loss, RecordStore, StoreError, Version, VersionedMessage,
-    Written,
+    BatchError, BatchOptions, Job, Loss, RecordStore, StoreError, Version, Written,
     board::{Board, Pending},
     item::{Item, Task, fail_all},
     queue::Queue,
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
-    store::{Changes, Clock, Snapshot, availability::Availability, in_time},
+    store::{Changes, Clock, FoundMessage, Snapshot, availability::Availability, in_time},
     traces::{self, Span},
 };
 
@@ -192,33 +191,22 @@ impl<Store: RecordStore> Writer<Store> {
     async fn load(&self, about: About) -> Result<Snapshot, StoreError> {
         if about.records.is_empty() && about.limits.is_empty() {
             // Settlements alone, which ask for no clock either.
-            return Ok(Snapshot {
-                clock: Clock::read_now(Timestamp::from_milliseconds(0), Instant::now()),
-                records: HashMap::new(),
-                limits: HashMap::new(),
-            });
+            let clock = Clock::read_now(Timestamp::from_milliseconds(0), Instant::now());
+            return Ok(Snapshot::empty(clock));
         }
         self.in_time(self.store.load(&about.records, &about.limits))
             .await
     }
 
-    /// Ends what needs messages with them: by one statement, or in ever smaller parts if the
-    /// store holds one that cannot be read.
+    /// Ends what needs messages with them.
     async fn read_messages(&self, reading: Vec<Item>, clock: Clock) {
-        let mut parts = vec![reading];
-        while let Some(mut part) = parts.pop() {
-            let keys = About::of(&part).records;
-            if keys.is_empty() {
-                continue;
-            }
-            match self.in_time(self.store.load_messages(&keys)).await {
-                Ok(messages) => hand_out(part, &messages, clock),
-                Err(StoreError::Corrupt(_) | StoreError::Refused(_)) if part.len() > 1 => {
-                    let second = part.split_off(part.len() / 2);
-                    parts.extend([second, part]);
-                }
-                Err(error) => fail_all(part, &error.into()),
-            }
+        let keys = About::of(&reading).records;
+        if keys.is_empty() {
+            return;
+        }
+        match self.in_time(self.store.load_messages(&keys)).await {
+            Ok(found) => hand_out(reading, &found, clock),
+            Err(error) => fail_all(reading, &error.into()),
         }
     }
 
@@ -281,6 +269,11 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
                 }
             }
             Task::Job(job) => {
+                if let Some(error) = board.unreadable(&**job) {
+                    let error = error.clone();
+                    item.failed(error.into());
+                    continue;
+                }
                 let view = board.view();
                 let decided = catch_unwind(AssertUnwindSafe(|| job.decide(&view)));
                 let Ok(change) = decided else {
@@ -308,16 +301,21 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
     }
 }
 
-/// Ends jobs with the messages of their records.
-fn hand_out(reading: Vec<Item>, messages: &[VersionedMessage], clock: Clock) {
+/// Ends jobs with the messages of their records. A message that cannot be read fails the
+/// jobs about its record, and no others.
+fn hand_out(reading: Vec<Item>, found: &[FoundMessage], clock: Clock) {
     for mut item in reading {
         if let Task::Job(job) = &mut item.task {
             let keys = job.records();
-            let own = messages
-                .iter()
-                .filter(|message| keys.contains(&message.key));
-            let own = own.cloned().collect();
-            job.take_messages(own);
+            let own = found.iter().filter(|found| keys.contains(&found.key));
+            let own = own.map(|found| found.message.clone());
+            match own.collect() {
+                Ok(own) => job.take_messages(own),
+                Err(error) => {
+                    item.failed(BatchError::Store(error));
+                    continue;
+                }
+            }
         }
         item.done(clock, false);
     }

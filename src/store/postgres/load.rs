@@ -1,15 +1,15 @@
 //! The one statement that loads a batch.
 
-use std::collections::HashMap;
-
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::{
-    super::{Clock, Snapshot, Version, VersionedLimit, record_row::RecordRow},
+    super::{
+        Clock, Snapshot, Version, VersionedLimit, message_row::key_bytes, record_row::RecordRow,
+    },
     fixed,
 };
-use crate::domain::{LimitKey, Timestamp};
+use crate::domain::{LimitKey, RecordKey, Timestamp};
 
 /// Loads records, limits and the clock.
 pub(super) async fn load(
@@ -49,7 +49,7 @@ pub(super) async fn load(
         .map(|row| row.now)
         .ok_or(sqlx::Error::RowNotFound)?;
     let clock = Clock::read_now(Timestamp::from_milliseconds(now), asked_at);
-    let (mut records, mut limits) = (HashMap::new(), HashMap::new());
+    let mut snapshot = Snapshot::empty(clock);
     for row in rows {
         if let (Some(key), Some(version), Some(full_at)) = (row.limit_key, row.version, row.full_at)
         {
@@ -58,7 +58,9 @@ pub(super) async fn load(
                 version: Version(version),
                 full_at,
             };
-            limits.insert(LimitKey(fixed(key, "limit_key")?), limit);
+            snapshot
+                .limits
+                .insert(LimitKey(fixed(key, "limit_key")?), limit);
             continue;
         }
         // Without a record the join yields the clock alone.
@@ -86,15 +88,9 @@ pub(super) async fn load(
             })
         };
         if let Some(columns) = columns() {
-            let (key, record) = columns
-                .into_record()
-                .map_err(|error| sqlx::Error::Decode(error.into()))?;
-            records.insert(key, record);
+            let key = RecordKey(key_bytes(&columns.record_key));
+            snapshot.add(key, columns.into_record());
         }
     }
-    Ok(Snapshot {
-        clock,
-        records,
-        limits,
-    })
+    Ok(snapshot)
 }

@@ -3,20 +3,20 @@
 use sqlx::PgConnection;
 
 use super::{
-    super::{MessageChange, StoreError, VersionedMessage, Written, message_row::MessageRow},
+    super::{FoundMessage, MessageChange, StoreError, Turn, Written, message_row::MessageRow},
     columns::MessageColumns,
     fixed,
 };
-use crate::domain::MessageId;
+use crate::domain::{CallerName, MessageId};
 
 /// Loads the messages of records.
 pub(super) async fn load(
     connection: &mut PgConnection,
     record_keys: &[&[u8]],
-) -> Result<Vec<VersionedMessage>, StoreError> {
+) -> Result<Vec<FoundMessage>, StoreError> {
     let rows = sqlx::query_as!(
         MessageRow,
-        "SELECT record_key, message_id, version, challenge, channel, predecessors, state, sealed,
+        "SELECT record_key, message_id, caller, version, challenge, channel, predecessors, state, sealed,
                 provider, history, created_at, updated_at, expires_at, due_at
          FROM otp_message
          WHERE record_key = ANY ($1::bytea[])
@@ -25,29 +25,74 @@ pub(super) async fn load(
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(MessageRow::into_message).collect()
+    Ok(rows.into_iter().map(MessageRow::into_found).collect())
 }
 
-/// Loads messages that somebody has to look after.
+/// Finds the lanes with messages that are not final. Each is found by one look at the
+/// index, however many messages wait in it.
+pub(super) async fn lanes(connection: &mut PgConnection) -> Result<Vec<CallerName>, StoreError> {
+    let lanes = sqlx::query_scalar!(
+        r#"WITH RECURSIVE lane AS (
+             (SELECT caller FROM otp_message WHERE due_at IS NOT NULL ORDER BY caller LIMIT 1)
+             UNION ALL
+             SELECT (
+                 SELECT message.caller FROM otp_message AS message
+                 WHERE message.due_at IS NOT NULL AND message.caller > lane.caller
+                 ORDER BY message.caller LIMIT 1
+             )
+             FROM lane
+             WHERE lane.caller IS NOT NULL
+         )
+         SELECT caller AS "caller!" FROM lane WHERE caller IS NOT NULL"#
+    );
+    let lanes = lanes.fetch_all(connection).await?;
+    Ok(lanes.into_iter().map(CallerName::new).collect())
+}
+
+/// Loads messages that have to be looked after.
 pub(super) async fn due(
     connection: &mut PgConnection,
-    limit: u32,
-) -> Result<Vec<VersionedMessage>, StoreError> {
+    turns: &[Turn],
+) -> Result<Vec<FoundMessage>, StoreError> {
+    let (mut lane, mut created_at, mut message_id, mut most) = (vec![], vec![], vec![], vec![]);
+    for turn in turns {
+        lane.push(turn.lane.as_str());
+        let after = turn.after.as_ref();
+        created_at.push(after.map_or(i64::MIN, |after| after.created_at.milliseconds()));
+        message_id.push(after.map_or(&[][..], |after| &after.id.0));
+        most.push(i64::from(turn.most));
+    }
     let rows = sqlx::query_as!(
         MessageRow,
-        "WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
-         SELECT record_key, message_id, version, challenge, channel, predecessors, state, sealed,
-                provider, history, created_at, updated_at, expires_at, due_at
-         FROM otp_message
-         WHERE due_at IS NOT NULL
-             AND (due_at <= (SELECT now FROM clock) OR updated_at > (SELECT now FROM clock))
-         ORDER BY created_at
-         LIMIT $1",
-        i64::from(limit),
+        r#"WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
+         SELECT message.record_key AS "record_key!", message.message_id AS "message_id!",
+                message.caller AS "caller!", message.version AS "version!",
+                message.challenge AS "challenge!", message.channel AS "channel!",
+                message.predecessors AS "predecessors!", message.state AS "state!",
+                message.sealed AS "sealed?", message.provider AS "provider!",
+                message.history AS "history!", message.created_at AS "created_at!",
+                message.updated_at AS "updated_at!", message.expires_at AS "expires_at!",
+                message.due_at AS "due_at?"
+         FROM UNNEST($1::text[], $2::bigint[], $3::bytea[], $4::bigint[])
+             AS turn (caller, created_at, message_id, most)
+         CROSS JOIN LATERAL (
+             SELECT * FROM otp_message AS waiting
+             WHERE waiting.due_at IS NOT NULL AND waiting.caller = turn.caller
+                 AND (waiting.created_at, waiting.message_id) > (turn.created_at, turn.message_id)
+                 AND (waiting.due_at <= (SELECT now FROM clock)
+                     OR waiting.updated_at > (SELECT now FROM clock))
+             ORDER BY waiting.created_at, waiting.message_id
+             LIMIT turn.most
+         ) AS message
+         ORDER BY message.created_at, message.message_id"#,
+        &lane as &[&str],
+        &created_at,
+        &message_id as &[&[u8]],
+        &most,
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(MessageRow::into_message).collect()
+    Ok(rows.into_iter().map(MessageRow::into_found).collect())
 }
 
 /// Replaces the old messages that are as expected, where nothing else is to be written:

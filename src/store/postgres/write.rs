@@ -95,7 +95,7 @@ pub(super) async fn write(
             FROM input
             WHERE record.record_key = ANY ($10)
                 AND record.record_key = input.record_key AND record.version = input.expected
-            RETURNING record.record_key
+            RETURNING record.record_key, record.caller
         ),
         inserted AS (
             INSERT INTO otp_record (
@@ -109,17 +109,18 @@ pub(super) async fn write(
             FROM input
             WHERE expected IS NULL
             ON CONFLICT (record_key) DO NOTHING
-            RETURNING record_key
+            RETURNING record_key, caller
         ),
         written AS (
-            SELECT record_key FROM updated UNION ALL SELECT record_key FROM inserted
+            SELECT record_key, caller FROM updated UNION ALL SELECT record_key, caller FROM inserted
         ),
         message_inserted AS (
             INSERT INTO otp_message (
                 record_key, message_id, version, challenge, channel, predecessors, state, sealed,
-                provider, history, created_at, updated_at, expires_at, due_at, removable_at
+                provider, history, created_at, updated_at, expires_at, due_at, removable_at,
+                caller
             )
-            SELECT * FROM UNNEST(
+            SELECT input.*, written.caller FROM UNNEST(
                 $31::bytea[], $32::bytea[], $33::bigint[], $34::bytea[], $35::text[],
                 $36::integer[], $37::text[], $38::bytea[], $39::text[], $40::bytea[],
                 $41::bigint[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[]
@@ -127,7 +128,7 @@ pub(super) async fn write(
                 record_key, message_id, version, challenge, channel, predecessors, state, sealed,
                 provider, history, created_at, updated_at, expires_at, due_at, removable_at
             )
-            WHERE (record_key IN (SELECT record_key FROM written)) IS TRUE
+            JOIN written ON written.record_key = input.record_key
         ),
         message_updated AS (
             UPDATE otp_message AS message

@@ -1,6 +1,6 @@
 //! The statements that are for the metrics alone.
 
-use sqlx::SqlitePool;
+use sqlx::{FromRow as _, SqlitePool};
 
 use super::{
     super::{
@@ -39,9 +39,9 @@ pub(super) async fn deliveries(
         keys,
     );
     query.push(" AND state = 'sent' ORDER BY created_at, message_id");
-    let rows: Vec<DeliveredRow> = query.build_query_as().fetch_all(pool).await?;
+    let rows = query.build().fetch_all(pool).await?;
     Ok(rows
-        .into_iter()
-        .filter_map(DeliveredRow::into_delivered)
+        .iter()
+        .filter_map(|row| DeliveredRow::from_row(row).ok()?.into_delivered())
         .collect())
 }

@@ -1,46 +1,101 @@
 //! The statements of the outbox.
 
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{FromRow as _, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use super::{
     super::{
-        MessageChange, StoreError, VersionedMessage,
-        message_row::{MessageRow, history_column, message_state_columns},
+        FoundMessage, MessageChange, Place, StoreError, Turn,
+        message_row::{MessageRow, history_column, key_bytes, message_state_columns},
         record_row::count_column,
     },
     select_by_key,
 };
-use crate::domain::{RecordKey, Timestamp};
+use crate::domain::{CallerName, MessageId, RecordKey, Timestamp};
 
 /// Loads the messages of records.
 pub(super) async fn load(
     pool: &SqlitePool,
     records: &[RecordKey],
-) -> Result<Vec<VersionedMessage>, StoreError> {
+) -> Result<Vec<FoundMessage>, StoreError> {
     let keys = records.iter().map(|key| key.0.as_slice());
     let mut query = select_by_key("SELECT * FROM otp_message WHERE record_key IN (", keys);
     query.push(" ORDER BY created_at, message_id");
-    let rows: Vec<MessageRow> = query.build_query_as().fetch_all(pool).await?;
-    rows.into_iter().map(MessageRow::into_message).collect()
+    let rows = query.build().fetch_all(pool).await?;
+    rows.iter().map(found).collect()
 }
 
-/// Loads messages that somebody has to look after.
-pub(super) async fn due(
-    pool: &SqlitePool,
-    limit: u32,
-) -> Result<Vec<VersionedMessage>, StoreError> {
-    let rows: Vec<MessageRow> = sqlx::query_as(
-        "WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
-         SELECT * FROM otp_message
-         WHERE due_at IS NOT NULL
-             AND (due_at <= (SELECT now FROM clock) OR updated_at > (SELECT now FROM clock))
-         ORDER BY created_at
-         LIMIT ?",
+/// Finds the lanes with messages that are not final. Each is found by one look at the
+/// index, however many messages wait in it.
+pub(super) async fn lanes(pool: &SqlitePool) -> Result<Vec<CallerName>, StoreError> {
+    let lanes: Vec<String> = sqlx::query_scalar(
+        "WITH RECURSIVE lane (caller) AS (
+             SELECT min(caller) FROM otp_message WHERE due_at IS NOT NULL
+             UNION ALL
+             SELECT (
+                 SELECT min(message.caller) FROM otp_message AS message
+                 WHERE message.due_at IS NOT NULL AND message.caller > lane.caller
+             )
+             FROM lane
+             WHERE lane.caller IS NOT NULL
+         )
+         SELECT caller FROM lane WHERE caller IS NOT NULL",
     )
-    .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(MessageRow::into_message).collect()
+    Ok(lanes.into_iter().map(CallerName::new).collect())
+}
+
+/// Loads messages that have to be looked after. One statement for each lane, because
+/// SQLite has no lateral joins, and no round trips.
+pub(super) async fn due(
+    pool: &SqlitePool,
+    turns: &[Turn],
+) -> Result<Vec<FoundMessage>, StoreError> {
+    let mut all = Vec::new();
+    for turn in turns {
+        let after = turn.after.as_ref();
+        let rows = sqlx::query(
+            "WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
+             SELECT * FROM otp_message
+             WHERE due_at IS NOT NULL AND caller = ?
+                 AND (created_at, message_id) > (?, ?)
+                 AND (due_at <= (SELECT now FROM clock) OR updated_at > (SELECT now FROM clock))
+             ORDER BY created_at, message_id
+             LIMIT ?",
+        )
+        .bind(turn.lane.as_str())
+        .bind(after.map_or(i64::MIN, |after| after.created_at.milliseconds()))
+        .bind(after.map_or(&[][..], |after| &after.id.0))
+        .bind(turn.most)
+        .fetch_all(pool)
+        .await?;
+        for row in &rows {
+            all.push(found(row)?);
+        }
+    }
+    all.sort_by_key(|found: &FoundMessage| found.place);
+    Ok(all)
+}
+
+/// Reads a row. Columns that SQLite keeps in another form than they were declared in
+/// make it unreadable; the schema allows none of its key.
+fn found(row: &SqliteRow) -> Result<FoundMessage, StoreError> {
+    match MessageRow::from_row(row) {
+        Ok(row) => Ok(row.into_found()),
+        Err(error) => {
+            let key: Vec<u8> = row.try_get("record_key")?;
+            let id: Vec<u8> = row.try_get("message_id")?;
+            Ok(FoundMessage {
+                key: RecordKey(key_bytes(&key)),
+                lane: CallerName::new(row.try_get::<String, _>("caller")?),
+                place: Place {
+                    created_at: Timestamp::from_milliseconds(row.try_get("created_at")?),
+                    id: MessageId(key_bytes(&id)),
+                },
+                message: Err(error.into()),
+            })
+        }
+    }
 }
 
 /// Writes a new message.
@@ -53,8 +108,12 @@ pub(super) async fn insert(
     sqlx::query(
         "INSERT INTO otp_message (
              record_key, message_id, version, challenge, channel, predecessors, state, sealed,
-             provider, history, created_at, updated_at, expires_at, due_at, removable_at
-         ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             provider, history, created_at, updated_at, expires_at, due_at, removable_at,
+             caller
+         ) VALUES (
+             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+             (SELECT caller FROM otp_record WHERE record_key = ?)
+         )",
     )
     .bind(change.key.0.as_slice())
     .bind(message.id.0.as_slice())
@@ -71,6 +130,7 @@ pub(super) async fn insert(
     .bind(message.expires_at.milliseconds())
     .bind(message.due_at.map(Timestamp::milliseconds))
     .bind(message.removable_at().milliseconds())
+    .bind(change.key.0.as_slice())
     .execute(connection)
     .await?;
     Ok(())

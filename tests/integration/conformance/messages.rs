@@ -4,13 +4,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
     domain::{
-        Attempt, ChallengeNonce, Channel, ErrorClass, History, Message, MessageId, MessageState,
-        Policy, PossibleCopies, RecordKey, Then, Timestamp,
+        Attempt, CallerName, ChallengeNonce, Channel, ErrorClass, History, Message, MessageId,
+        MessageState, Policy, PossibleCopies, RecordKey, Then, Timestamp,
     },
     keys::system_random,
     store::{
-        Changes, LimitChange, MessageChange, RecordChange, RecordStore, Sealed, Version,
-        VersionedMessage,
+        Changes, FoundMessage, LimitChange, MessageChange, Place, RecordChange, RecordStore,
+        Sealed, Turn, UNENDED_KEPT, Version, VersionedMessage,
     },
 };
 use tokio::{sync::Barrier, task::JoinSet};
@@ -28,7 +28,9 @@ pub async fn run<S: RecordStore>(store: &Arc<S>, database: &Database) {
     only_the_expected_version_of_a_message_is_replaced(&**store).await;
     of_replicas_that_take_a_message_over_one_has_it(store).await;
     what_is_due_is_found_oldest_first(&**store, database).await;
-    only_final_messages_are_swept(&**store).await;
+    lanes_are_looked_through_one_by_one(&**store).await;
+    a_message_that_cannot_be_read_hides_no_other_one(&**store, database).await;
+    removable_messages_are_swept(&**store).await;
 }
 
 async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(store: &S) {
@@ -211,7 +213,101 @@ async fn what_is_due_is_found_oldest_first<S: RecordStore>(store: &S, database: 
     drain(store).await;
 }
 
-async fn only_final_messages_are_swept<S: RecordStore>(store: &S) {
+async fn lanes_are_looked_through_one_by_one<S: RecordStore>(store: &S) {
+    drain(store).await;
+    let mut expected = Vec::new();
+    for lane in ["b", "a"] {
+        // Two of one instant, and one that is older.
+        for created_at in [2, 2, 1] {
+            let mut record = new_record();
+            record.record.caller = CallerName::new(lane);
+            let mut message = new_message(record.key, at(0));
+            message.message.created_at = at(created_at);
+            let place = Place {
+                created_at: at(created_at),
+                id: message.message.id,
+            };
+            expected.push((lane, place));
+            let changes = Changes {
+                limits: Vec::new(),
+                records: vec![record],
+                messages: vec![message],
+            };
+            store.write(&changes).await.expect("a write works");
+        }
+    }
+    // Other cases left messages behind that are not due.
+    let lanes = store.waiting_lanes().await.expect("a load works");
+    assert_eq!(lanes, ["a", "b", "caller"].map(CallerName::new));
+    for lane in ["a", "b"] {
+        let mut of_it: Vec<Place> = Vec::new();
+        loop {
+            let turns = [
+                turn(lane, of_it.last().copied(), 1),
+                turn("nobody", None, 10),
+            ];
+            let found = store.due_messages(&turns).await.expect("a load works");
+            let Some(found) = found.first() else { break };
+            assert_eq!(found.lane.as_str(), lane);
+            of_it.push(found.place);
+        }
+        let expected = expected.iter().filter(|(name, _)| *name == lane);
+        let mut expected: Vec<Place> = expected.map(|(_, place)| *place).collect();
+        expected.sort_unstable();
+        assert_eq!(of_it, expected);
+    }
+    let all = [turn("a", None, 2), turn("b", None, 10)];
+    let found = store.due_messages(&all).await.expect("a load works");
+    assert!(found.is_sorted_by_key(|found| found.place));
+    let of_a = found.iter().filter(|found| found.lane.as_str() == "a");
+    assert_eq!((of_a.count(), found.len()), (2, 5));
+    drain(store).await;
+    let lanes = store.waiting_lanes().await.expect("a load works");
+    assert_eq!(lanes, [CallerName::new("caller")]);
+}
+
+async fn a_message_that_cannot_be_read_hides_no_other_one<S: RecordStore>(
+    store: &S,
+    database: &Database,
+) {
+    drain(store).await;
+    let record = new_record();
+    let messages = [3, 2, 1].map(|created_at| {
+        let mut message = new_message(record.key, at(0));
+        message.message.created_at = at(created_at);
+        message
+    });
+    let ids = [2, 1, 0].map(|index: usize| messages[index].message.id);
+    let (key, changes) = (
+        record.key,
+        Changes {
+            limits: Vec::new(),
+            records: vec![record],
+            messages: messages.into(),
+        },
+    );
+    store.write(&changes).await.expect("a write works");
+    for (column, value) in database.unreadable_columns() {
+        // As a newer version may, or a broken disk.
+        let jam = format!("UPDATE otp_message SET {column} = {value} WHERE created_at = 2");
+        database.execute(&jam).await;
+        let of_record = store.load_messages(&[key]).await.expect("a load works");
+        let due = store.due_messages(&[turn("caller", None, 10)]).await;
+        for found in [of_record, due.expect("a load works")] {
+            let seen: Vec<_> = found
+                .iter()
+                .map(|found| (found.place.id, found.message.is_ok()))
+                .collect();
+            assert_eq!(seen, [(ids[0], true), (ids[1], false), (ids[2], true)]);
+        }
+    }
+    database
+        .execute("DELETE FROM otp_message WHERE created_at = 2")
+        .await;
+    drain(store).await;
+}
+
+async fn removable_messages_are_swept<S: RecordStore>(store: &S) {
     let told = Policy::EXPIRED_TOLD_FOR;
     let mut pending = insert(store, far()).await;
     let mut final_one = insert(store, far()).await;
@@ -228,10 +324,16 @@ async fn only_final_messages_are_swept<S: RecordStore>(store: &S) {
         .sweep(removable.minus(Duration::from_millis(1)), 1_000)
         .await
         .expect("a sweep works");
-    assert_eq!(messages_of(store, final_one.key).await.len(), 1);
+    for key in [final_one.key, pending.key] {
+        assert_eq!(messages_of(store, key).await.len(), 1);
+    }
+    // One that is not final may still be ended, unless no replica can read it.
     store.sweep(removable, 1_000).await.expect("a sweep works");
     assert_eq!(messages_of(store, final_one.key).await.len(), 0);
     assert_eq!(messages_of(store, pending.key).await.len(), 1);
+    let later = removable.plus(UNENDED_KEPT);
+    store.sweep(later, 1_000).await.expect("a sweep works");
+    assert_eq!(messages_of(store, pending.key).await.len(), 0);
 }
 
 const fn at(milliseconds: i64) -> Timestamp {
@@ -314,19 +416,38 @@ async fn replace<S: RecordStore>(store: &S, messages: &[MessageChange]) -> HashS
     written.messages
 }
 
+fn turn(lane: &str, after: Option<Place>, most: u32) -> Turn {
+    Turn {
+        lane: CallerName::new(lane),
+        after,
+        most,
+    }
+}
+
+fn read(found: Vec<FoundMessage>) -> Vec<VersionedMessage> {
+    let messages = found.into_iter().map(|found| found.message);
+    messages.collect::<Result<_, _>>().expect("otpd wrote them")
+}
+
 async fn messages_of<S: RecordStore>(store: &S, key: RecordKey) -> Vec<VersionedMessage> {
-    store.load_messages(&[key]).await.expect("a load works")
+    read(store.load_messages(&[key]).await.expect("a load works"))
 }
 
 async fn ids<S: RecordStore>(store: &S, limit: u32) -> Vec<MessageId> {
-    let due = store.due_messages(limit).await.expect("a load works");
-    due.into_iter().map(|due| due.message.id).collect()
+    let due = store.due_messages(&[turn("caller", None, limit)]).await;
+    let due = due.expect("a load works").into_iter();
+    due.map(|due| due.place.id).collect()
 }
 
 /// Ends every message that is due, those of other cases too.
 async fn drain<S: RecordStore>(store: &S) {
     loop {
-        let due = store.due_messages(100).await.expect("a load works");
+        let lanes = store.waiting_lanes().await.expect("a load works");
+        let turns: Vec<Turn> = lanes
+            .iter()
+            .map(|lane| turn(lane.as_str(), None, 100))
+            .collect();
+        let due = read(store.due_messages(&turns).await.expect("a load works"));
         if due.is_empty() {
             return;
         }

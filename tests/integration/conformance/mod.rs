@@ -8,10 +8,10 @@ mod suite;
 use std::sync::{Arc, Mutex};
 
 use otpd::{
-    domain::{LimitKey, RecordKey, Timestamp},
+    domain::{CallerName, LimitKey, RecordKey, Timestamp},
     store::{
-        Changes, MessageChange, RecordStore, Snapshot, Store, StoreError, StoreOptions, Swept,
-        VersionedMessage, Written,
+        Changes, FoundMessage, MessageChange, Place, RecordStore, Snapshot, Store, StoreError,
+        StoreOptions, Swept, Turn, VersionedMessage, Written,
     },
 };
 use secrecy::SecretString;
@@ -45,7 +45,7 @@ struct Forgetful {
     store: Store,
     forgets: Forgets,
     /// Messages that it wrote without their records.
-    alone: Mutex<Vec<VersionedMessage>>,
+    alone: Mutex<Vec<FoundMessage>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +68,18 @@ impl Forgetful {
         };
         let alone = changes.messages.iter().filter(new).cloned();
         let mut all = self.alone.lock().expect("nobody panics");
-        all.extend(alone.map(|change| VersionedMessage {
+        all.extend(alone.map(|change| FoundMessage {
             key: change.key,
-            version: change.version,
-            message: change.message,
+            lane: CallerName::new(""),
+            place: Place {
+                created_at: change.message.created_at,
+                id: change.message.id,
+            },
+            message: Ok(VersionedMessage {
+                key: change.key,
+                version: change.version,
+                message: change.message,
+            }),
         }));
     }
 
@@ -92,8 +100,9 @@ impl Forgetful {
         for change in &mut changes.messages {
             let of_it = stored
                 .iter()
-                .find(|stored| stored.message.id == change.message.id);
-            change.expected = change.expected.and(of_it.map(|stored| stored.version));
+                .find(|stored| stored.place.id == change.message.id);
+            let stored = of_it.and_then(|stored| stored.message.as_ref().ok());
+            change.expected = change.expected.and(stored.map(|stored| stored.version));
         }
         Ok(())
     }
@@ -127,10 +136,7 @@ impl RecordStore for Forgetful {
         Ok(written)
     }
 
-    async fn load_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         let mut messages = self.store.load_messages(records).await?;
         let alone = self.alone.lock().expect("nobody panics");
         let of_them = alone
@@ -140,8 +146,12 @@ impl RecordStore for Forgetful {
         Ok(messages)
     }
 
-    async fn due_messages(&self, limit: u32) -> Result<Vec<VersionedMessage>, StoreError> {
-        self.store.due_messages(limit).await
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
+        self.store.waiting_lanes().await
+    }
+
+    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.store.due_messages(turns).await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {

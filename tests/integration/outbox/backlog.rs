@@ -3,30 +3,29 @@
 use std::{collections::HashSet, time::Duration};
 
 use otpd::grpc::v1::DeliveryState::{Dropped, Failed, Queued, Sent};
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
 use tokio::task::JoinSet;
 
 use super::{
     OFTEN, deliveries_in,
     gateway::{Behaviour, DOWN, Gateway, State, TAKES},
-    route, send, send_request, told,
+    route, send, send_request, told, try_deliveries,
 };
-use crate::support::{Database, Figures, Replica, asked};
+use crate::support::{Database, Figures, Kind, Refusal, Replica, asked};
 
 /// How many messages are queued in the gate; `OTPD_TEST_BACKLOG` says otherwise.
 const MESSAGES: usize = 1_000;
 /// How many callers send at once.
-const CALLERS: usize = 8;
+pub const CALLERS: usize = 8;
 /// What a replica holds of a backlog at once, and with it how far two of its messages
-/// can get out of their order: 64 that it took over.
-const IN_HAND: usize = 64;
+/// can get out of their order: 64 that it took over, and 4 for each caller.
+const IN_HAND: usize = 64 + 4;
 /// How much more memory a replica may use for a backlog of any length.
 const MOST_MEMORY_KIB: u64 = 32 * 1_024;
 
 /// Sends to so many recipients, in their order as far as callers at once can.
-async fn fill(replica: &Replica, messages: usize) {
+pub async fn fill(replica: &Replica, token: &str, messages: usize) {
     let mut calls = JoinSet::new();
-    let client = replica.client();
+    let client = replica.client_of(token);
     for number in 0..messages {
         if calls.len() >= CALLERS {
             calls
@@ -46,7 +45,7 @@ async fn fill(replica: &Replica, messages: usize) {
 
 /// How many messages overtook one of the backlog at most. Those that a provider had
 /// refused before wait for their own time, and do not count.
-fn most_overtaken(state: &State, order: &[String]) -> usize {
+pub fn most_overtaken(state: &State, order: &[String]) -> usize {
     let mut taken = Vec::new();
     let mut most = 0;
     let is_taken: HashSet<usize> = state.taken.iter().copied().collect();
@@ -93,7 +92,7 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
     send(&replica, messages, "").await;
     // What a replica needs for its first message is no part of a backlog.
     let before = replica.memory();
-    fill(&replica, messages).await;
+    fill(&replica, "anyone", messages).await;
     let pending = "SELECT count(*) FROM otp_message WHERE state = 'queued'";
     let all = i64::try_from(messages).expect("a sensible number") + 1;
     database.wait_for_number(pending, all).await;
@@ -170,50 +169,79 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
     figures.write();
 }
 
+/// All messages but the newest one.
+const ALL_BUT_ONE: &str = "created_at < (SELECT max(created_at) FROM otp_message)";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_cannot_be_taken_over_keeps_no_other_from_it() {
-    // Its lease cannot be written; its record cannot be read.
-    for jam in [
-        "CREATE TRIGGER jam BEFORE UPDATE ON otp_message
-         WHEN OLD.created_at = (SELECT min(created_at) FROM otp_message)
-         BEGIN SELECT RAISE(ABORT, 'jammed'); END",
-        "UPDATE otp_record SET memory = x'ff'
-         WHERE created_at = (SELECT min(created_at) FROM otp_record)",
-    ] {
+async fn messages_that_cannot_be_taken_over_keep_no_other_from_it() {
+    // More than are taken over at once.
+    const MESSAGES: usize = 20;
+    // Their leases cannot be written; their records cannot be read; they cannot be read.
+    let jams = [
+        (
+            Kind::Sqlite,
+            format!(
+                "CREATE TRIGGER jam BEFORE UPDATE ON otp_message WHEN OLD.{ALL_BUT_ONE}
+                 BEGIN INSERT INTO otp_index_key (only_row, fingerprint) VALUES (2, x''); END"
+            ),
+            "CHECK constraint failed",
+        ),
+        (
+            Kind::Sqlite,
+            format!("UPDATE otp_record SET memory = x'ff' WHERE {ALL_BUT_ONE}"),
+            "otp_record.memory",
+        ),
+        (
+            Kind::Postgres,
+            format!(r"UPDATE otp_record SET memory = '\xff' WHERE {ALL_BUT_ONE}"),
+            "otp_record.memory",
+        ),
+        (
+            Kind::Sqlite,
+            format!("UPDATE otp_message SET provider = CAST(x'ff' AS TEXT) WHERE {ALL_BUT_ONE}"),
+            "provider",
+        ),
+        (
+            Kind::Postgres,
+            format!(r"UPDATE otp_message SET history = '\xff' WHERE {ALL_BUT_ONE}"),
+            "otp_message.history",
+        ),
+    ];
+    for (kind, jam, told_of) in jams {
         let gateway = Gateway::start().await;
         gateway.will("only", DOWN);
-        let database = Database::sqlite();
-        let routed = gateway.provider("only", "") + &route("default", &["only"]);
+        let database = Database::new(kind).await;
+        let routed =
+            gateway.provider("only", "breaker_failures = 1000") + &route("default", &["only"]);
         let file = database.configure(&routed);
         let configuration = ("OTPD_CONFIG", file.as_str());
         let leaves_them = ("OTPD_DELIVERY__POLL_INTERVAL", "1h");
         let first = Replica::start_with(&database, &[configuration, leaves_them]).await;
-        for number in 0..2 {
+        for number in 0..MESSAGES {
             send(&first, number, "").await;
             deliveries_in(&first, (number, ""), &[Queued]).await;
         }
         first.stop().await;
-        let mut connection = SqliteConnection::connect(database.url())
-            .await
-            .expect("the file is there");
-        connection
-            .execute(jam)
-            .await
-            .expect("the schema is up to date");
+        database.execute(&jam).await;
 
-        // Both are due by now, and found together; each is leased by a write of its own.
+        // All are due by now.
         database.advance_clock(Duration::from_mins(1)).await;
         gateway.will("only", TAKES);
-        let alone = ("OTPD_STORE__MAX_BATCH", "1");
-        let second = Replica::start_with(&database, &[configuration, OFTEN, alone]).await;
-        let done = deliveries_in(&second, (1, ""), &[Sent, Dropped]).await;
+        let second = Replica::start_with(&database, &[configuration, OFTEN]).await;
+        let done = deliveries_in(&second, (MESSAGES - 1, ""), &[Sent, Dropped]).await;
         let expected = [("only", Failed, 1, "transient"), ("only", Sent, 2, "")];
         assert_eq!(told(&done), expected);
-        if jam.contains("otp_record") {
-            let line = second
-                .wait_for_line("[OTP] A message cannot be taken over")
-                .await;
-            assert!(line.contains("otp_record.memory"), "{line}");
+        let line = second
+            .wait_for_line("[OTP] A message cannot be taken over")
+            .await;
+        assert!(line.contains(told_of), "{line}");
+        // A request about what cannot be read fails, and no other.
+        let request = try_deliveries(&second, "anyone", (0, "")).await;
+        if jam.contains("UPDATE otp_") {
+            let refusal = Refusal::of(&request.expect_err("it cannot be read"));
+            assert_eq!(refusal.reason, "INTERNAL");
+        } else {
+            request.expect("it can be read");
         }
     }
 }

@@ -4,14 +4,18 @@
 mod backlog;
 mod copies;
 mod faults;
+mod foreign;
 pub mod gateway;
 mod kill;
+mod lanes;
 mod rules;
 mod secrecy;
 mod stale;
 mod stop;
 
 use std::fmt::Write as _;
+
+use tonic::Status;
 
 use crate::support::{Database, Kind, Replica};
 use otpd::grpc::v1::{
@@ -63,23 +67,43 @@ fn route(purpose: &str, providers: &[&str]) -> String {
 
 /// What became of the messages of the newest challenge of a recipient.
 async fn deliveries(replica: &Replica, number: usize, purpose: &str) -> Vec<Delivery> {
+    let told = try_deliveries(replica, "anyone", (number, purpose)).await;
+    told.expect("it is told")
+}
+
+async fn try_deliveries(
+    replica: &Replica,
+    token: &str,
+    (number, purpose): (usize, &str),
+) -> Result<Vec<Delivery>, Status> {
     let request = GetOtpStatusRequest {
         recipient: recipient(number),
         purpose: purpose.to_owned(),
         ..Default::default()
     };
-    let told = replica.client().get_otp_status(request).await;
-    told.expect("it is told").into_inner().deliveries
+    let told = replica.client_of(token).get_otp_status(request).await;
+    Ok(told?.into_inner().deliveries)
 }
 
 /// The same, once the newest of them is in one of these states.
 async fn deliveries_in(
     replica: &Replica,
-    (number, purpose): (usize, &str),
+    message: (usize, &str),
+    states: &[DeliveryState],
+) -> Vec<Delivery> {
+    deliveries_of(replica, "anyone", message, states).await
+}
+
+/// The same, asked by the caller of that token.
+async fn deliveries_of(
+    replica: &Replica,
+    token: &str,
+    message: (usize, &str),
     states: &[DeliveryState],
 ) -> Vec<Delivery> {
     loop {
-        let all = deliveries(replica, number, purpose).await;
+        let all = try_deliveries(replica, token, message).await;
+        let all = all.expect("it is told");
         let newest = all.last().map(Delivery::state);
         if newest.is_some_and(|newest| states.contains(&newest)) {
             return all;

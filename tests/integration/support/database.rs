@@ -147,20 +147,30 @@ impl Database {
         }
     }
 
-    /// Executes a statement, as a writer other than otpd would.
-    pub async fn execute(&self, statement: &'static str) {
-        if self.url.starts_with("sqlite") {
+    /// Runs statements.
+    pub async fn execute(&self, statements: &str) {
+        let statements = sqlx::AssertSqlSafe(statements.to_owned());
+        let done = if self.url.starts_with("sqlite") {
             let mut connection = self.sqlite_connection().await;
-            connection
-                .execute(statement)
-                .await
-                .expect("the statement is right");
+            connection.execute(statements).await.map(drop)
         } else {
             let mut connection = self.postgres_connection().await;
-            connection
-                .execute(statement)
-                .await
-                .expect("the statement is right");
+            connection.execute(statements).await.map(drop)
+        };
+        done.expect("the database takes them");
+    }
+
+    /// Columns of a message with values that otpd cannot read, as a newer version or a
+    /// broken disk may leave behind.
+    pub fn unreadable_columns(&self) -> &'static [(&'static str, &'static str)] {
+        if self.url.starts_with("sqlite") {
+            &[
+                ("channel", "'smoke'"),
+                ("history", "x'ff'"),
+                ("provider", "CAST(x'ff' AS TEXT)"),
+            ]
+        } else {
+            &[("channel", "'smoke'"), ("history", r"'\xff'")]
         }
     }
 

@@ -29,9 +29,8 @@ fn board() -> Board {
         full_at: LOADED_STATE,
     };
     let snapshot = Snapshot {
-        clock: Clock::read_now(at(0), Instant::now()),
-        records: HashMap::new(),
         limits: HashMap::from([(limit(1), loaded)]),
+        ..Snapshot::empty(Clock::read_now(at(0), Instant::now()))
     };
     Board::new(snapshot, OURS)
 }

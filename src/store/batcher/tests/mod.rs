@@ -168,6 +168,25 @@ async fn more_than_may_wait_are_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_fails_its_own_requests_alone() {
+    let world = World::held(OPTIONS);
+    world.store.garble(key(5));
+    let tickets: Vec<Ticket> = (1..=8).map(|byte| world.count(key(byte))).collect();
+    world.store.let_loads(100);
+    world.store.let_writes(100);
+    for (byte, ticket) in (1..).zip(tickets) {
+        let end = ticket.end().await;
+        if byte == 5 {
+            let refused = matches!(end, Err(BatchError::Store(StoreError::Corrupt(_))));
+            assert!(refused, "{end:?}");
+        } else {
+            assert_eq!(end.unwrap().count, 1, "{byte}");
+        }
+    }
+    assert_eq!(world.store.loads(), [8], "and costs the others nothing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn strangers_do_not_suffer_from_what_the_store_does_not_take() {
     let world = World::held(OPTIONS);
     world.store.poison(key(5));

@@ -15,7 +15,10 @@ use crate::{
         LimitKey, Memory, Message, MessageId, MessageState, Purpose, Record, RecordKey, SendLimits,
         Timestamp,
     },
-    store::{Changes, Clock, ExpectedLimit, Snapshot, Swept, VersionedLimit, VersionedMessage},
+    store::{
+        Changes, Clock, ExpectedLimit, FoundMessage, Place, Snapshot, Swept, Turn, VersionedLimit,
+        VersionedMessage,
+    },
 };
 
 /// The store's clock at each load.
@@ -50,6 +53,8 @@ struct Contents {
     poisoned: HashSet<RecordKey>,
     /// Records whose messages cannot be read.
     poisoned_messages: HashSet<RecordKey>,
+    /// Records that exist and cannot be read.
+    unreadable: HashSet<RecordKey>,
     /// How long a write takes.
     write_time: Duration,
     versions: i64,
@@ -100,6 +105,11 @@ impl InMemory {
     /// Has each write take its time.
     pub fn slow_down(&self, write_time: Duration) {
         self.contents().write_time = write_time;
+    }
+
+    /// Makes a record unreadable.
+    pub fn garble(&self, key: RecordKey) {
+        self.contents().unreadable.insert(key);
     }
 
     pub fn poison(&self, key: RecordKey) {
@@ -271,9 +281,13 @@ impl RecordStore for InMemory {
         }
         let found = |key: &RecordKey| Some((*key, contents.records.get(key)?.clone()));
         let found_limit = |key: &LimitKey| Some((*key, *contents.limits.get(key)?));
+        let unreadable = |key: &&RecordKey| contents.unreadable.contains(key);
+        let unreadable = records.iter().filter(unreadable);
+        let error = StoreError::Corrupt("a column".to_owned());
         Ok(Snapshot {
             clock: Clock::read_now(NOW, Instant::now()),
             records: records.iter().filter_map(found).collect(),
+            unreadable: unreadable.map(|key| (*key, error.clone())).collect(),
             limits: limits.iter().filter_map(found_limit).collect(),
         })
     }
@@ -303,25 +317,37 @@ impl RecordStore for InMemory {
     }
 
     /// One message for each record.
-    async fn load_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         let mut contents = self.contents();
         contents.message_loads.push(records.to_vec());
-        let is_poisoned = |key| contents.poisoned_messages.contains(key);
-        if records.iter().any(is_poisoned) {
-            return Err(StoreError::Corrupt("poison".to_owned()));
-        }
-        let message = |key: &RecordKey| VersionedMessage {
-            key: *key,
-            version: Version(1),
-            message: settlement(MessageId([key.0[0]; 16]), Version(1), 1).message,
+        let found = |key: &RecordKey| {
+            let id = MessageId([key.0[0]; 16]);
+            let message = VersionedMessage {
+                key: *key,
+                version: Version(1),
+                message: settlement(id, Version(1), 1).message,
+            };
+            let poison = || StoreError::Corrupt("poison".to_owned());
+            FoundMessage {
+                key: *key,
+                lane: CallerName::new("caller"),
+                place: Place {
+                    created_at: at(0),
+                    id,
+                },
+                message: Some(message)
+                    .filter(|_| !contents.poisoned_messages.contains(key))
+                    .ok_or_else(poison),
+            }
         };
-        Ok(records.iter().map(message).collect())
+        Ok(records.iter().map(found).collect())
     }
 
-    async fn due_messages(&self, _: u32) -> Result<Vec<VersionedMessage>, StoreError> {
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
+        unimplemented!("a batcher does not ask for messages")
+    }
+
+    async fn due_messages(&self, _: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
         unimplemented!("a batcher does not ask for messages")
     }
 
