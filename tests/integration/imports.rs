@@ -148,10 +148,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     ("environment", &[]),
     ("lanes", &["domain"]),
     ("tables", &[]),
-    (
-        "telemetry",
-        &["config", "connection", "log_targets", "traces"],
-    ),
+    ("telemetry", &["config", "domain", "log_targets", "traces"]),
     ("log_targets", &[]),
     ("shutdown", &["telemetry"]),
 ];
