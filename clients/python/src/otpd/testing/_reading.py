@@ -68,7 +68,7 @@ def _phone(written: str, region: str) -> str:
         number = phonenumbers.parse(plain, region or None)
     except phonenumbers.NumberParseException:
         raise _no_recipient("not a phone number that exists, nor an e-mail address") from None
-    digits = number.national_number
+    digits = number.national_number or 0
     is_prefixed = number.country_code == 52 and 10**10 <= digits < 2 * 10**10
     if is_prefixed and not number.extension and not phonenumbers.is_valid_number(number):
         number = phonenumbers.parse(f"+52{digits - 10**10:010}")
