@@ -305,7 +305,7 @@ def test_what_is_no_recipient_is_told(world: World, recipient: str) -> None:
     assert violation.description
 
 
-@pytest.mark.parametrize("code", ["", "  -", "12345", "1234567", "12345a", "1" * 129, "12\n3456"])
+@pytest.mark.parametrize("code", ["", "  -", "12345", "1234567", "12345a", "1" * 129, "12\x003456"])
 def test_what_is_no_code_costs_no_attempt(world: World, code: str) -> None:
     phone = world.strangers.phone()
     world.client.send(phone)
@@ -314,6 +314,12 @@ def test_what_is_no_code_costs_no_attempt(world: World, code: str) -> None:
     (violation,) = malformed.value.field_violations
     assert violation.field == "code"
     assert world.client.status(phone).attempts_remaining == 5
+
+
+def test_code_pasted_with_line_ends_and_invisible_marks_is_read(world: World) -> None:
+    phone = world.strangers.phone()
+    (code,) = world.codes(world.client.send(phone))
+    assert world.client.verify(phone, f"\u200e{code[:3]}\r\n{code[3:]}\ufeff\n").verified
 
 
 def test_digits_of_every_script_are_read(world: World) -> None:
