@@ -1,5 +1,5 @@
-//! A queue in which callers take turns: whoever asks for little waits little, however
-//! much another caller asks for.
+//! A queue in which callers take turns: the wait of a caller does not depend on how much
+//! other callers ask for.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -46,7 +46,7 @@ pub struct Gateway {
     /// Whether it is worth trying.
     pub breaker: Breaker,
     provider: Provider,
-    /// Whoever waits for a slot and for the pace; all others wait for the turnstile.
+    /// Admits one message at a time to the wait for a slot and for the pace.
     next: Turnstile,
     slots: Semaphore,
     pace: Pace,

@@ -14,7 +14,7 @@ pub struct Turnstile {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether somebody is in it.
+    /// True while a passage exists.
     taken: bool,
     waiting: Lanes<oneshot::Sender<Passage>>,
 }

@@ -39,21 +39,21 @@ pub use rooms::Room;
 /// How many messages a replica holds at most between their commit and their end. More
 /// are left to whoever has room, so that memory is bounded whatever comes.
 const MOST_FRESH: usize = 1_024;
-/// How many more of them each caller may have in hand, whatever the others have.
+/// Number of further rooms for each caller alone.
 const FRESH_EACH: usize = 16;
 /// How many of others' messages, and of those that are tried again, a replica holds at
 /// most: so few that new ones never wait long behind them.
 const MOST_TAKEN_OVER: usize = 64;
-/// How many more of them each caller may have in hand, whatever the others have.
+/// Number of further rooms for each caller alone.
 const TAKEN_OVER_EACH: usize = 4;
 
 /// No attempt starts later than this after the store was asked for a code that it says
 /// is alive, by the monotonic clock.
 const FRESHNESS: Duration = Duration::from_secs(2);
-/// What a lease has beyond the longest attempt: for the start before it, and for the write
-/// after it. A message that waits for a turn is leased anew in time.
+/// Length of a lease beyond the longest attempt: for the start before it, and for the write
+/// after it. The lease of a message that waits for a turn is renewed.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// What is left of the lease of a waiting message when it is leased anew.
+/// Rest of the lease of a waiting message at which it is renewed.
 const LEASE_RENEWAL: Duration = Duration::from_secs(3);
 /// What must be left of a lease, beyond the attempt, for it to start.
 const LEASE_RESERVE: Duration = Duration::from_secs(1);
@@ -87,7 +87,7 @@ pub struct Outbox {
     newest: watch::Sender<Arc<Courier>>,
     /// Rooms for messages that this replica writes.
     fresh: Rooms,
-    /// What is in hand. However late it is, this replica does not take it over from itself.
+    /// Messages in hand. This replica never takes them over from itself.
     carried: Carried,
     /// Told when there is a message that nobody holds.
     unheld: Arc<Notify>,
@@ -180,8 +180,8 @@ impl Outbox {
         &self.courier.tools.delivery
     }
 
-    /// Room for a message of `caller` that is about to be written; `None` where there is
-    /// none, and the message is to be written without a lease.
+    /// Room for a message of `caller` that is about to be written; `None` if no room is
+    /// free, and the message is to be written without a lease.
     pub fn room(&self, caller: &CallerName) -> Option<Room> {
         if self.stopping.is_cancelled() {
             return None;

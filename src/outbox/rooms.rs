@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(of_a.len(), 3 + 2);
         let of_b = enter(&b, 100);
         assert_eq!(of_b.len(), 2);
-        // A shared room that is freed is for whoever comes next.
+        // A shared room that is freed is free for the next caller.
         of_a.pop();
         assert_eq!(enter(&c, 100).len(), 2 + 1);
         of_a.truncate(1);

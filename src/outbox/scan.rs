@@ -13,7 +13,7 @@ use crate::{
 /// look at the same moment lose little to each other.
 pub(super) const MOST_AT_ONCE: usize = 16;
 
-/// How long a message that was left to other replicas is not looked at again.
+/// Time for which a message that was left to other replicas is not looked at again.
 const LEFT_FOR: Duration = Duration::from_secs(10);
 /// Maximum number of left messages that are remembered. A message that is not remembered
 /// costs one more look.
@@ -25,9 +25,9 @@ const MOST_LEFT: usize = 16_384;
 pub(super) struct Scan {
     lanes: Vec<Lane>,
     started_at: Instant,
-    /// How long a walk lasts before older messages that became due meanwhile come first.
+    /// Duration of a walk, after which older messages that became due meanwhile come first.
     lasts: Duration,
-    /// Whether the walk has led anywhere, or cannot go on.
+    /// True once a message was taken over or ended, or there is no room to go on.
     may_restart: bool,
     left: HashMap<MessageId, Instant>,
 }

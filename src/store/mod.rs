@@ -35,7 +35,7 @@ pub use clock::Clock;
 pub use postgres::SESSION_OPTIONS;
 pub use sqlite::SqliteStore;
 
-/// How much longer a message is kept that never ended. Replicas end every message that they
+/// Time for which a message that never ended is kept longer. Replicas end every message that they
 /// can read soon after its code has expired, so no replica could read this one.
 pub const UNENDED_KEPT: Duration = Duration::from_hours(1);
 

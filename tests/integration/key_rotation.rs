@@ -250,7 +250,7 @@ async fn a_replica_without_the_sealing_key_of_a_code_leaves_the_code_alone() {
         database.advance_clock(Duration::from_mins(2)).await;
         for code in [code.as_str(), "000000"] {
             let refused = ignorant.client().verify_otp(verify(code)).await;
-            let refusal = Refusal::of(&refused.expect_err("nobody there can judge"));
+            let refusal = Refusal::of(&refused.expect_err("the replica cannot judge"));
             assert_eq!(refusal.reason, "INTERNAL");
         }
         let refused = ignorant.client().send_otp(wish.clone()).await;

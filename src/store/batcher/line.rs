@@ -43,7 +43,7 @@ impl<Item> Line<Item> {
     pub fn add(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
         let mut displaced = None;
         if self.lanes.waiting() >= self.max_waiting {
-            // Nobody gives way to a caller that would then have as many.
+            // No caller gives way to one that would then have as many.
             let fair = self.lanes.waiting_of(caller) + 1;
             displaced = self.lanes.pop_newest_beyond(fair);
             if displaced.is_none() {
