@@ -102,13 +102,8 @@ impl Scan {
         }
     }
 
-    /// Notes that a message was taken over or ended.
-    pub fn progressed(&mut self) {
-        self.may_restart = true;
-    }
-
-    /// Notes that there is no room to go on.
-    pub fn blocked(&mut self) {
+    /// Notes that a message was taken over or ended, or that there is no room to go on.
+    pub fn allow_restart(&mut self) {
         self.may_restart = true;
     }
 
@@ -177,7 +172,7 @@ mod tests {
         // Nothing was taken over: it goes on, however long that takes.
         tokio::time::advance(Duration::from_mins(1)).await;
         assert!(!scan.is_over());
-        scan.progressed();
+        scan.allow_restart();
         assert!(scan.is_over());
         scan.start(vec![CallerName::new("a")]);
         assert!(!scan.is_over());

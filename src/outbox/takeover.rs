@@ -91,7 +91,7 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
         return Ok(if scan.is_at_end() {
             Found::Nothing
         } else {
-            scan.blocked();
+            scan.allow_restart();
             Found::NoRoom
         });
     }
@@ -135,7 +135,7 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
         match (written, taken) {
             (Ok(true), Some(taken)) => {
                 taken.note_interruption(tools);
-                scan.progressed();
+                scan.allow_restart();
                 // There is a room for each that was asked for.
                 if let Some(room) = free.get_mut(&lane).and_then(Vec::pop) {
                     // Who asked for it is not known any more.
@@ -144,7 +144,7 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
                 }
             }
             (Ok(true), None) => {
-                scan.progressed();
+                scan.allow_restart();
                 tools.metrics.ended(Ended::Dropped);
             }
             (Ok(false), _) => found = found.and(Ok(Found::Part)),
