@@ -180,11 +180,11 @@ async fn session(database: &Database) -> PgConnection {
         .await
         .expect("the database is there");
     for (name, value) in SESSION_OPTIONS {
-        let statement = AssertSqlSafe(format!("SET {name} = {value}"));
+        let statement = AssertSqlSafe(format!("SET {name} = '{value}'"));
         connection
             .execute(statement)
             .await
-            .expect("it is a setting");
+            .expect("the setting is valid");
     }
     connection
 }

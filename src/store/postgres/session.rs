@@ -8,10 +8,13 @@ use sqlx::{
 use super::{super::StoreError, load};
 use crate::domain::RecordKey;
 
-/// What every session asks for, so that a statement's plan is the right one whatever the
-/// tables held when it was made: all that requests do is to find rows by their keys, and
-/// to match them with a batch.
-pub const SESSION_OPTIONS: [(&str, &str); 5] = [
+/// Settings of every session. Those of the planner keep a plan right whatever the tables
+/// held when it was made: requests only find rows by their keys and match them with a
+/// batch.
+pub const SESSION_OPTIONS: [(&str, &str); 6] = [
+    // Every statement is a compare-and-set of its own, so that a stricter level, which
+    // the database may have as its default, adds conflicts and no safety.
+    ("default_transaction_isolation", "read committed"),
     // A plan made for the number of keys at hand may scan the whole table once that
     // number is large. A generic one is made once, and kept.
     ("plan_cache_mode", "force_generic_plan"),
