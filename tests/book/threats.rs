@@ -2,7 +2,7 @@
 
 use crate::page;
 
-const PAGE: &str = "docs/threat-model.md";
+const PAGE: &str = "docs/security/threat-model.md";
 
 /// Where the tests of each program are.
 const PROGRAMS: [(&str, &str); 4] = [

@@ -1,5 +1,5 @@
 //! Callers who mean harm: what becomes of each, and that a good caller beside them does
-//! not notice. docs/hostile-callers.md is the list.
+//! not notice. docs/security/hostile-callers.md is the list.
 
 mod call;
 mod connections;
