@@ -6,10 +6,11 @@ use std::{collections::BTreeMap, hint::black_box, net::IpAddr, time::Duration};
 use criterion::{BatchSize, Criterion, Throughput};
 use otpd::{
     domain::{
-        Answer, CallerName, ChallengeFilter, ChallengeNonce, ChallengeState, Channel, Code,
-        Content, History, LimitName, Memory, Message, MessageId, MessageRequest, MessageState,
-        Policy, Purpose, Rate, Recipient, Record, RecordKey, Region, RequestIdentity, Secret,
-        SendRequest, SharedLimit, Timestamp, TypedCode, VerifyRequest, send, verify,
+        AttemptLog, CallerName, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
+        Channel, IdempotencyLog, MessageId, MessagePayload, MessageRequest, MessageState, OtpCode,
+        OutboxMessage, Purpose, PurposePolicy, Quota, RateLimitKind, RateLimitState, Recipient,
+        Record, RecordKey, RecordedOutcome, Region, RequestFingerprint, SendRequest, SubmittedCode,
+        Timestamp, VerifyRequest, send, verify,
     },
     keys::{KeyRing, SystemRandom, system_random},
 };
@@ -39,7 +40,7 @@ fn main() {
 
 /// Everything that a request needs besides a record.
 struct World {
-    policy: Policy,
+    policy: PurposePolicy,
     caller: CallerName,
     recipient: Recipient,
     purpose: Purpose,
@@ -50,7 +51,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            policy: Policy::default(),
+            policy: PurposePolicy::default(),
             caller: CallerName::new("crm"),
             recipient: Recipient::from_canonical(RECIPIENT.to_owned()),
             purpose: Purpose::default(),
@@ -60,20 +61,20 @@ impl World {
     }
 
     /// A limit by client address, as a store has it once it was used.
-    fn limit(&self, name: LimitName) -> SharedLimit {
-        SharedLimit {
+    fn limit(&self, name: RateLimitKind) -> RateLimitState {
+        RateLimitState {
             name,
             rate: self
                 .policy
                 .rate(name)
                 .expect("the default policy has limits by client address"),
-            full_at: Some(NOW.plus(Duration::from_mins(1))),
+            full_at: Some(NOW.saturating_add(Duration::from_mins(1))),
             paid: false,
         }
     }
 
     /// Sends a code, and returns the record with the code that was sent.
-    fn send(&mut self) -> (Record, Code) {
+    fn send(&mut self) -> (Record, OtpCode) {
         let identity = identity(1);
         let request = SendRequest {
             identity: &identity,
@@ -91,7 +92,7 @@ impl World {
                 client_ip: Some(client_ip()),
             }),
         };
-        let limits = [self.limit(LimitName::IpSendsPerHour)];
+        let limits = [self.limit(RateLimitKind::IpSendsPerHour)];
         let decision = send(None, &limits, &request, &self.policy, NOW, &mut self.random);
         let sent = decision.answer.expect("nothing was sent before");
         let record = decision.write.expect("a send is written");
@@ -99,23 +100,23 @@ impl World {
     }
 
     /// Judges `typed`, two seconds after the send.
-    fn verify(&self, record: Record, typed: &TypedCode) -> Record {
+    fn verify(&self, record: Record, typed: &SubmittedCode) -> Record {
         let identity = identity(2);
         let request = VerifyRequest {
             identity: &identity,
             code: typed,
-            challenge: ChallengeFilter::Newest,
+            challenge: ChallengeSelector::Newest,
         };
-        let limits = [self.limit(LimitName::IpFailuresPerHour)];
-        let now = NOW.plus(Duration::from_secs(2));
+        let limits = [self.limit(RateLimitKind::IpFailuresPerHour)];
+        let now = NOW.saturating_add(Duration::from_secs(2));
         let decision = verify(Some(record), &limits, &request, &self.policy, now);
         assert!(decision.answer.is_ok(), "the code is live");
         decision.write.expect("a judged answer is written")
     }
 }
 
-fn identity(request: u8) -> RequestIdentity {
-    RequestIdentity {
+fn identity(request: u8) -> RequestFingerprint {
+    RequestFingerprint {
         id: [request; 16],
         fields: [3; 16],
         writer: u64::MAX / u64::from(request),
@@ -127,8 +128,8 @@ fn client_ip() -> IpAddr {
     IpAddr::from([203, 0, 113, 7])
 }
 
-fn typed(digits: &str) -> TypedCode {
-    TypedCode::parse(digits).expect("digits can be typed")
+fn typed(digits: &str) -> SubmittedCode {
+    SubmittedCode::parse(digits).expect("digits can be typed")
 }
 
 fn rules(criterion: &mut Criterion) {
@@ -153,12 +154,12 @@ fn rules(criterion: &mut Criterion) {
 }
 
 fn limits(criterion: &mut Criterion) {
-    let rate = Rate::new(60, Duration::from_hours(1)).expect("60 is not off");
+    let rate = Quota::new(60, Duration::from_hours(1)).expect("60 is not off");
     let mut group = criterion.benchmark_group("take of a limit");
     for (name, ahead) in [("there is room", 1), ("it is used up", 60)] {
-        let full_at = Some(NOW.plus(Duration::from_mins(ahead)));
+        let full_at = Some(NOW.saturating_add(Duration::from_mins(ahead)));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| rate.take(black_box(full_at), NOW));
+            bencher.iter(|| rate.consume(black_box(full_at), NOW));
         });
     }
     group.finish();
@@ -195,10 +196,10 @@ fn valid_form(line: &str) -> Option<(Region, &str)> {
 fn codes(criterion: &mut Criterion) {
     let mut random = system_random();
     criterion.bench_function("make a code", |bencher| {
-        bencher.iter(|| Code::generate(6, &mut random));
+        bencher.iter(|| OtpCode::generate(6, &mut random));
     });
     criterion.bench_function("read a typed code", |bencher| {
-        bencher.iter(|| TypedCode::parse(black_box("123 456")));
+        bencher.iter(|| SubmittedCode::parse(black_box("123 456")));
     });
 }
 
@@ -213,7 +214,7 @@ fn keys(criterion: &mut Criterion) {
     });
     let key = ring.record_key(&world.caller, &world.recipient, &world.purpose);
     let nonce = record.challenge.nonce;
-    let secret = Secret {
+    let secret = ChallengeSecret {
         code,
         recipient: world.recipient.clone(),
         is_test: false,
@@ -238,15 +239,15 @@ fn contents(
     ring: &KeyRing,
     world: &World,
     key: RecordKey,
-    secret: &Secret,
+    secret: &ChallengeSecret,
 ) {
     let mut random = system_random();
-    let message = Message {
+    let message = OutboxMessage {
         id: MessageId([7; 16]),
         challenge: ChallengeNonce([5; 16]),
         channel: Channel::Sms,
         predecessors: 0,
-        state: MessageState::Sending(Content {
+        state: MessageState::Sending(MessagePayload {
             recipient: secret.recipient.clone(),
             code: secret.code.clone(),
             locale: "en".to_owned(),
@@ -254,7 +255,7 @@ fn contents(
             client_ip: Some(client_ip()),
         }),
         provider: String::new(),
-        history: History::default(),
+        history: AttemptLog::default(),
         created_at: NOW,
         updated_at: NOW,
         expires_at: NOW,
@@ -280,27 +281,27 @@ fn contents(
 /// Ids of requests in a record that remembers as many as its own limits leave room for in
 /// the time, and in a full one.
 fn memory(criterion: &mut Criterion) {
-    let policy = Policy::default();
-    let answer = Answer::Verified {
+    let policy = PurposePolicy::default();
+    let answer = RecordedOutcome::Verified {
         challenge: ChallengeNonce([5; 16]),
         at: NOW,
     };
     let mut group = criterion.benchmark_group("request ids");
     for remembered in [2_u8, 25, 255] {
-        let memory = (0..remembered).fold(Memory::default(), |memory, request| {
-            memory.and(&identity(request.saturating_add(1)), answer, &policy, NOW)
+        let memory = (0..remembered).fold(IdempotencyLog::default(), |memory, request| {
+            memory.record(&identity(request.saturating_add(1)), answer, &policy, NOW)
         });
-        let unknown = RequestIdentity {
+        let unknown = RequestFingerprint {
             id: [0; 16],
             ..identity(1)
         };
         group.bench_function(format!("ask for one among {remembered}"), |bencher| {
-            bencher.iter(|| memory.recall(black_box(&unknown), NOW));
+            bencher.iter(|| memory.lookup(black_box(&unknown), NOW));
         });
         group.bench_function(format!("add one to {remembered}"), |bencher| {
             bencher.iter_batched(
                 || memory.clone(),
-                |memory| memory.and(&unknown, answer, &policy, NOW),
+                |memory| memory.record(&unknown, answer, &policy, NOW),
                 BatchSize::SmallInput,
             );
         });

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    domain::{Caller, CallerName, Policies},
+    domain::{Caller, CallerName, PolicySet},
     environment::Development,
 };
 
@@ -126,7 +126,7 @@ impl Callers {
     }
 
     /// Callers of a development server that tells none apart.
-    pub fn anyone(policies: Policies, _: Development) -> Self {
+    pub fn anyone(policies: PolicySet, _: Development) -> Self {
         Self::Anyone(Arc::new(Caller::development(policies)))
     }
 
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn credentials(name: &str, tokens: &[&str], certificate_names: &[&str]) -> Credentials {
-        let mut caller = Caller::development(Policies::default());
+        let mut caller = Caller::development(PolicySet::default());
         caller.name = CallerName::new(name);
         Credentials {
             caller: Arc::new(caller),

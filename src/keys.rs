@@ -19,7 +19,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 pub use sealing::OpenError;
 
 use crate::domain::{
-    CallerName, LimitKey, LimitName, Purpose, Recipient, RecordKey, RequestIdentity,
+    CallerName, LimitKey, Purpose, RateLimitKind, Recipient, RecordKey, RequestFingerprint,
 };
 
 const KEY_BYTES: usize = 32;
@@ -194,7 +194,7 @@ impl KeyRing {
     }
 
     /// The blind index of a limit on `whom`, of the requests of `caller`.
-    pub fn limit_key(&self, caller: &CallerName, limit: LimitName, whom: &str) -> LimitKey {
+    pub fn limit_key(&self, caller: &CallerName, limit: RateLimitKind, whom: &str) -> LimitKey {
         LimitKey(self.index_of("limit", &[caller.as_str(), limit.key(), whom]))
     }
 
@@ -206,13 +206,13 @@ impl KeyRing {
         request_id: Option<&str>,
         fields: &[&str],
         random: &mut impl Rng,
-    ) -> RequestIdentity {
+    ) -> RequestFingerprint {
         let half = |mac: [u8; 32]| -> [u8; 16] { *mac.first_chunk().expect("16 of 32 bytes") };
         // All at once: each draw is a system call.
         let mut drawn = [0; 24];
         random.fill_bytes(&mut drawn);
         let (id, writer) = drawn.split_at(16);
-        RequestIdentity {
+        RequestFingerprint {
             id: request_id.map_or_else(
                 || id.try_into().expect("it was split so"),
                 |request_id| half(self.index_of("request", &[rpc, request_id])),

@@ -1,6 +1,6 @@
 //! Codes as people type them.
 
-use otpd::domain::{Code, CodeError, TypedCode};
+use otpd::domain::{CodeError, OtpCode, SubmittedCode};
 
 /// The most bytes that are looked at.
 const MOST_BYTES: usize = 128;
@@ -15,7 +15,7 @@ pub fn code(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let typed = match TypedCode::parse(text) {
+    let typed = match SubmittedCode::parse(text) {
         Ok(typed) => typed,
         Err(error) => {
             let is_long = text.len() > MOST_BYTES;
@@ -37,11 +37,11 @@ pub fn code(data: &[u8]) {
         apart.push_str(separator);
     }
     if apart.len() <= MOST_BYTES {
-        let again = TypedCode::parse(&apart).expect("digits with separators are a code");
+        let again = SubmittedCode::parse(&apart).expect("digits with separators are a code");
         assert_eq!(again.expose(), digits);
     }
 
-    let code = Code::from_digits(digits);
+    let code = OtpCode::from_digits(digits);
     assert_eq!(code.is_some(), (4..=10).contains(&digits.len()));
     if let Some(code) = code {
         assert!(code.matches(&typed), "a code is what is typed of it");
@@ -49,7 +49,7 @@ pub fn code(data: &[u8]) {
         assert!(!shown.contains(digits), "{shown} shows the code");
         let (first, rest) = digits.split_at(1);
         let other = if first == "0" { "1" } else { "0" };
-        let wrong = TypedCode::parse(&format!("{other}{rest}")).expect("these are digits");
+        let wrong = SubmittedCode::parse(&format!("{other}{rest}")).expect("these are digits");
         assert!(!code.matches(&wrong), "another code is none");
     }
 }

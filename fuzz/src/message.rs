@@ -4,7 +4,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use otpd::{
     delivery::{Envelope, Progress, Text},
-    domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
+    domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
 };
 
 /// The code that it carries.
@@ -15,14 +15,14 @@ pub const DIGITS: &str = "79255070602";
 /// What a message is made of.
 pub struct Message {
     recipient: Recipient,
-    code: Code,
+    code: OtpCode,
     text: Text,
 }
 
 /// A message as a provider would be given it.
 pub static MESSAGE: LazyLock<Message> = LazyLock::new(|| Message {
     recipient: Recipient::from_canonical(format!("+{DIGITS}")),
-    code: Code::from_digits(CODE).expect("these are digits"),
+    code: OtpCode::from_digits(CODE).expect("these are digits"),
     text: Text {
         plain: format!("Код {CODE} & \"more\" ~1/0"),
         subject: None,

@@ -2,7 +2,7 @@
 
 use otpd::{
     delivery::text::Locale,
-    domain::{CallerName, Channel, Destination, Purpose, Recipient, Region},
+    domain::{CallerName, Channel, Purpose, Recipient, RecipientPattern, Region},
 };
 
 /// A name that is read is written as it was, but for capitals, and stands for one thing.
@@ -26,19 +26,22 @@ pub fn names(data: &[u8]) {
     }
     if let Ok(region) = text.parse::<Region>() {
         assert_eq!(text.to_ascii_lowercase().parse(), Ok(region));
-        assert_eq!(text.parse(), Ok(Destination::Region(region)));
+        assert_eq!(text.parse(), Ok(RecipientPattern::Region(region)));
     }
-    if let Ok(destination) = text.parse::<Destination>() {
+    if let Ok(destination) = text.parse::<RecipientPattern>() {
         let written = match &destination {
-            Destination::Everybody => "*",
-            Destination::Email => "email",
-            Destination::Prefix(prefix) => prefix,
-            Destination::Region(_) => text,
+            RecipientPattern::Everybody => "*",
+            RecipientPattern::Email => "email",
+            RecipientPattern::Prefix(prefix) => prefix,
+            RecipientPattern::Region(_) => text,
         };
         assert_eq!(written, text);
         let address = Recipient::from_canonical("ann@example.com".to_owned());
-        let is_of_addresses = matches!(destination, Destination::Everybody | Destination::Email);
-        assert_eq!(destination.holds(&address), is_of_addresses);
+        let is_of_addresses = matches!(
+            destination,
+            RecipientPattern::Everybody | RecipientPattern::Email
+        );
+        assert_eq!(destination.contains(&address), is_of_addresses);
     }
     assert_eq!(CallerName::new(text).as_str(), text);
 }

@@ -9,7 +9,7 @@ use otpd::{
         Answer, DeliveryError, Envelope, HttpSettings,
         settings::{KindSettings, ProviderSettings},
     },
-    domain::ErrorClass,
+    domain::DeliveryErrorKind,
     tables::{self, KeyError, Table},
 };
 use reqwest::Client;
@@ -210,7 +210,7 @@ fn judge(settings: &HttpSettings, answer: &Answer) {
 fn is_discreet(error: &DeliveryError) {
     let DeliveryError { class, cause } = error;
     // Whoever answers has answered in time.
-    assert_ne!(*class, ErrorClass::Timeout);
+    assert_ne!(*class, DeliveryErrorKind::Timeout);
     assert!(cause.starts_with("HTTP status "), "{cause}");
     assert!(
         cause.len() <= 256 && !cause.contains(['\r', '\n']),

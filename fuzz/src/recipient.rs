@@ -1,6 +1,6 @@
 //! Recipients as people write them.
 
-use otpd::domain::{Destination, Recipient, RecipientError, Region};
+use otpd::domain::{Recipient, RecipientError, RecipientPattern, Region};
 
 /// The most bytes that are looked at.
 const MOST_BYTES: usize = 320;
@@ -46,14 +46,17 @@ pub fn recipient(data: &[u8]) {
         is_canonical_number(&recipient);
     }
     if let Some(region) = region {
-        let is_there = Destination::Region(region).holds(&recipient);
+        let is_there = RecipientPattern::Region(region).contains(&recipient);
         assert!(
             !is_there || !recipient.is_email(),
             "no address is of a region"
         );
     }
-    assert!(Destination::Everybody.holds(&recipient));
-    assert_eq!(Destination::Email.holds(&recipient), recipient.is_email());
+    assert!(RecipientPattern::Everybody.contains(&recipient));
+    assert_eq!(
+        RecipientPattern::Email.contains(&recipient),
+        recipient.is_email()
+    );
 }
 
 fn is_canonical_address(recipient: &Recipient) {
@@ -64,8 +67,8 @@ fn is_canonical_address(recipient: &Recipient) {
     let (local_part, domain) = canonical.split_once('@').expect("an address has an \"@\"");
     assert!(!local_part.is_empty() && domain.contains('.') && !domain.contains('@'));
     assert_eq!(recipient.dialling_prefix(), None);
-    let like_itself = Destination::Prefix(local_part.to_owned());
-    assert!(!like_itself.holds(recipient), "an address is no number");
+    let like_itself = RecipientPattern::Prefix(local_part.to_owned());
+    assert!(!like_itself.contains(recipient), "an address is no number");
     let mask = recipient.to_string();
     assert_eq!(mask, format!("{}***@{domain}", &local_part[..1]));
 }
@@ -79,8 +82,8 @@ fn is_canonical_number(recipient: &Recipient) {
     let prefix = recipient
         .dialling_prefix()
         .expect("a number is of a country");
-    let prefix = Destination::Prefix(prefix.to_owned());
-    assert!(prefix.holds(recipient));
+    let prefix = RecipientPattern::Prefix(prefix.to_owned());
+    assert!(prefix.contains(recipient));
 
     let mask = recipient.to_string();
     assert_eq!(format!("{recipient:?}"), format!("Recipient({mask})"));

@@ -7,9 +7,9 @@ use std::{
 
 use otpd::{
     domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Content, Failures,
-        History, Memory, Message, MessageId, MessageState, Purpose, Recipient, Record, RecordKey,
-        Secret, SendLimits, Timestamp,
+        AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState,
+        Channel, FailureCounter, IdempotencyLog, MessageId, MessagePayload, MessageState, OtpCode,
+        OutboxMessage, Purpose, Recipient, Record, RecordKey, SendLimits, Timestamp,
     },
     keys::{KeyRing, OpenError},
     store::Sealed,
@@ -48,7 +48,7 @@ pub fn sealed(data: &[u8]) {
     let ChallengeState::Live(opened) = opened.expect("it was just sealed").challenge.state else {
         unreachable!("a live record stays one")
     };
-    assert!(opened.code.same_as(&secret.code));
+    assert!(opened.code.ct_eq(&secret.code));
     assert_eq!(opened.recipient, secret.recipient);
     let plain = message(id, challenge, channel, content.clone());
     let stored = ring.seal_message(&key, plain, &mut draws);
@@ -77,12 +77,12 @@ pub fn sealed(data: &[u8]) {
         let opened = open_record(ring, key, owner, challenge, sealed.clone());
         assert!(opened.is_err(), "{opened:?}");
     }
-    let with = |sealed| Message {
+    let with = |sealed| OutboxMessage {
         state: MessageState::Queued(sealed),
         ..stored.clone()
     };
     let foreign_channel = Channel::ALL[(channel as usize + 1) % Channel::ALL.len()];
-    let moved = |challenge, id, channel| Message {
+    let moved = |challenge, id, channel| OutboxMessage {
         challenge,
         id,
         channel,
@@ -141,18 +141,18 @@ fn open_record(
             sends: 0,
         },
         sent_at: now,
-        failures: Failures::NONE,
+        failures: FailureCounter::NONE,
         send_limits: SendLimits::default(),
-        memory: Memory::default(),
+        memory: IdempotencyLog::default(),
         written_at: now,
     };
     ring.open_record(key, record)
 }
 
 /// A secret and a content, of any texts.
-fn contents(input: &mut Bytes<'_>) -> (Secret, Content) {
+fn contents(input: &mut Bytes<'_>) -> (ChallengeSecret, MessagePayload) {
     let length = input.byte() % 7 + 4;
-    let code = Code::generate(length, &mut Draws(input.number()));
+    let code = OtpCode::generate(length, &mut Draws(input.number()));
     let client_ip = match input.byte() % 3 {
         0 => None,
         1 => Some(IpAddr::from(input.array::<4>())),
@@ -164,12 +164,12 @@ fn contents(input: &mut Bytes<'_>) -> (Secret, Content) {
     while !input.0.is_empty() {
         variables.push((input.text(), input.text()));
     }
-    let secret = Secret {
+    let secret = ChallengeSecret {
         code: code.clone(),
         recipient: recipient.clone(),
         is_test: locale.len() % 2 == 1,
     };
-    let content = Content {
+    let content = MessagePayload {
         recipient,
         code,
         locale,
@@ -183,17 +183,17 @@ fn message(
     id: MessageId,
     challenge: ChallengeNonce,
     channel: Channel,
-    content: Content,
-) -> Message {
+    content: MessagePayload,
+) -> OutboxMessage {
     let now = Timestamp::from_milliseconds(0);
-    Message {
+    OutboxMessage {
         id,
         challenge,
         channel,
         predecessors: 0,
         state: MessageState::Queued(content),
         provider: String::new(),
-        history: History::default(),
+        history: AttemptLog::default(),
         created_at: now,
         updated_at: now,
         expires_at: now,
@@ -201,9 +201,9 @@ fn message(
     }
 }
 
-fn is_same(opened: &Content, content: &Content) {
+fn is_same(opened: &MessagePayload, content: &MessagePayload) {
     assert_eq!(opened.recipient, content.recipient);
-    assert!(opened.code.same_as(&content.code));
+    assert!(opened.code.ct_eq(&content.code));
     assert_eq!(opened.locale, content.locale);
     assert_eq!(opened.variables, content.variables);
     assert_eq!(opened.client_ip, content.client_ip);

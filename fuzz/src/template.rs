@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use config::{Map, Value, ValueKind};
 use otpd::{
     delivery::text::{Facts, Locale, PurposeTextSettings, Texts},
-    domain::{Channel, Code, Policies, Purpose},
+    domain::{Channel, OtpCode, PolicySet, Purpose},
 };
 
 use crate::bytes::Bytes;
@@ -55,7 +55,7 @@ pub fn template(data: &[u8]) {
     let settings: PurposeTextSettings = settings.try_deserialize().expect("all keys are known");
     let purpose = Purpose::default();
     let settings = BTreeMap::from([(purpose.clone(), settings)]);
-    let texts = match Texts::new(&Locale::default(), &settings, &Policies::default()) {
+    let texts = match Texts::new(&Locale::default(), &settings, &PolicySet::default()) {
         Ok(texts) => texts,
         Err(error) => {
             let told = error.to_string();
@@ -63,7 +63,7 @@ pub fn template(data: &[u8]) {
             return;
         }
     };
-    let code = Code::from_digits("481516").expect("these are digits");
+    let code = OtpCode::from_digits("481516").expect("these are digits");
     let variables = BTreeMap::from([("name".to_owned(), value)]);
     for channel in CHANNELS {
         for seconds in [1, 299] {

@@ -8,8 +8,9 @@ use crate::{
     config::Config,
     delivery::Delivery,
     domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Failures, Memory,
-        MessageId, Purpose, Recipient, Record, Secret, SendLimits, Timestamp,
+        CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
+        FailureCounter, IdempotencyLog, MessageId, OtpCode, Purpose, Recipient, Record, SendLimits,
+        Timestamp,
     },
     environment::Environment,
     keys::{KeyRing, system_random},
@@ -133,8 +134,8 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
     let key = keys.record_key(&caller, &recipient, &purpose);
     let mut nonce = ChallengeNonce([0; 16]);
     rand::Rng::fill_bytes(random, &mut nonce.0);
-    let secret = Secret {
-        code: Code::generate(6, random),
+    let secret = ChallengeSecret {
+        code: OtpCode::generate(6, random),
         recipient,
         is_test: false,
     };
@@ -157,9 +158,9 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
                 sends: 0,
             },
             sent_at: now,
-            failures: Failures::NONE,
+            failures: FailureCounter::NONE,
             send_limits: SendLimits::default(),
-            memory: Memory::default(),
+            memory: IdempotencyLog::default(),
             written_at: now,
         },
     }

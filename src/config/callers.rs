@@ -15,8 +15,8 @@ use super::{
 use crate::{
     callers::{Callers, CertificateName, Credentials},
     domain::{
-        Caller, CallerName, Code, Destination, Destinations, Policies, Policy, Purpose, Recipient,
-        TestRecipient, Timestamp,
+        Caller, CallerName, DestinationPolicy, OtpCode, PolicySet, Purpose, PurposePolicy,
+        Recipient, RecipientPattern, TestRecipient, Timestamp,
     },
     environment::Environment,
 };
@@ -45,10 +45,10 @@ struct CallerTable {
     ///
     /// Default: everywhere; production needs them named.
     #[serde(deserialize_with = "list")]
-    destinations: Vec<Destination>,
+    destinations: Vec<RecipientPattern>,
     /// Where it may not, whatever is allowed.
     #[serde(deserialize_with = "list")]
-    blocked_destinations: Vec<Destination>,
+    blocked_destinations: Vec<RecipientPattern>,
     /// Whether it may have wrong answers forgotten, by CancelOtp.
     may_reset_failures: bool,
     /// Whether it delivers by itself: SendOtp returns the code.
@@ -102,7 +102,7 @@ pub struct TestRecipientTable {
 pub fn callers(
     settings: &Settings,
     tables: &Tables,
-    general: &Policies,
+    general: &PolicySet,
 ) -> Result<Callers, ConfigError> {
     let Tables {
         policy,
@@ -169,7 +169,7 @@ fn credentials(
     settings: &Settings,
     name: &str,
     table: CallerTable,
-    policies: Policies,
+    policies: PolicySet,
 ) -> Result<Credentials, ConfigError> {
     let fault =
         |key: &str, problem: &str| Err(ConfigError::new(&format!("callers.{name}.{key}"), problem));
@@ -207,7 +207,7 @@ fn credentials(
         );
     }
     let allowed = if table.destinations.is_empty() {
-        vec![Destination::Everybody]
+        vec![RecipientPattern::Everybody]
     } else {
         table.destinations
     };
@@ -216,7 +216,7 @@ fn credentials(
         caller: Arc::new(Caller {
             name: CallerName::new(name),
             purposes,
-            destinations: Destinations {
+            destinations: DestinationPolicy {
                 allowed,
                 blocked: table.blocked_destinations,
             },
@@ -239,7 +239,7 @@ pub fn policies(
     general: &Table,
     purposes: &BTreeMap<String, Table>,
     own: Option<(String, Table)>,
-) -> Result<Policies, ConfigError> {
+) -> Result<PolicySet, ConfigError> {
     let (own_name, own) = own.unzip();
     let own = own.unwrap_or_default();
     let laid_over = |base: &Table, top: &Table| -> Table {
@@ -249,7 +249,7 @@ pub fn policies(
             .collect()
     };
     let name = own_name.as_deref();
-    let mut policies = Policies {
+    let mut policies = PolicySet {
         general: policy(name.unwrap_or("policy"), laid_over(general, &own))?,
         purposes: BTreeMap::new(),
     };
@@ -264,8 +264,8 @@ pub fn policies(
     Ok(policies)
 }
 
-fn policy(table: &str, keys: Table) -> Result<Policy, ConfigError> {
-    let policy: Policy = source::deserialize(table, keys)?;
+fn policy(table: &str, keys: Table) -> Result<PurposePolicy, ConfigError> {
+    let policy: PurposePolicy = source::deserialize(table, keys)?;
     policy
         .validate()
         .map_err(|error| ConfigError::new(&format!("{table}.{}", error.key), error.problem))?;
@@ -320,8 +320,8 @@ fn test_recipient(
     }
     let recipient = Recipient::parse(&entry.recipient, settings.default_region)
         .map_err(|error| fault("recipient", &error))?;
-    let code =
-        Code::from_digits(&entry.code).ok_or_else(|| fault("code", &"must be 4 to 10 digits"))?;
+    let code = OtpCode::from_digits(&entry.code)
+        .ok_or_else(|| fault("code", &"must be 4 to 10 digits"))?;
     let expires = humantime::parse_rfc3339_weak(&format!("{}T00:00:00Z", entry.expires))
         .or_else(|_| humantime::parse_rfc3339_weak(&entry.expires))
         .map_err(|_| fault("expires", &"must be a date such as \"2027-01-31\", or an instant such as \"2027-01-31T12:00:00Z\""))?;
@@ -333,6 +333,6 @@ fn test_recipient(
         recipient,
         purpose: entry.purpose.clone(),
         code,
-        expires_at: Timestamp::from_milliseconds(0).plus(expires),
+        expires_at: Timestamp::from_milliseconds(0).saturating_add(expires),
     })
 }

@@ -19,7 +19,7 @@ use crate::{
         Conditions, Delivery, Gateway, Provider, Resend, Route, settings::ProviderSettings,
         text::Texts,
     },
-    domain::{CallerName, Channel, Destination, Policies, Purpose},
+    domain::{CallerName, Channel, PolicySet, Purpose, RecipientPattern},
     environment::Environment,
     files,
     tables::{self, KeyError},
@@ -49,7 +49,7 @@ pub struct RouteTable {
     ///
     /// Default: all.
     #[serde(default, deserialize_with = "list")]
-    destinations: Vec<Destination>,
+    destinations: Vec<RecipientPattern>,
     /// In which language of the request: `ru` is for `ru-RU` too.
     ///
     /// Default: all.
@@ -70,7 +70,7 @@ pub fn delivery(
     settings: &Settings,
     providers: BTreeMap<String, Table>,
     callers: &Callers,
-    policies: &Policies,
+    policies: &PolicySet,
 ) -> Result<Delivery, ConfigError> {
     let texts = Texts::new(&settings.default_locale, &settings.texts, policies)
         .map_err(|error| ConfigError::new(&error.key, error.problem))?;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::{ChallengeId, Channel, Code, ErrorClass, MessageId, Recipient};
+use crate::domain::{ChallengeId, Channel, DeliveryErrorKind, MessageId, OtpCode, Recipient};
 
 /// One message, ready to be handed over.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Envelope<'a> {
     /// The way by which it travels.
     pub channel: Channel,
     /// The code, for providers that make the text themselves.
-    pub code: &'a Code,
+    pub code: &'a OtpCode,
     /// What it says.
     pub text: &'a Text,
     /// How long the code still lives.
@@ -78,14 +78,14 @@ pub struct Accepted {
 #[error("{class}: {cause}")]
 pub struct DeliveryError {
     /// What can be done about it.
-    pub class: ErrorClass,
+    pub class: DeliveryErrorKind,
     /// What happened, for the log: never a code, a recipient, a text or a secret.
     pub cause: String,
 }
 
 impl DeliveryError {
     /// An error of `class`, because of `cause`, which is for the log.
-    pub fn new(class: ErrorClass, cause: impl ToString) -> Self {
+    pub fn new(class: DeliveryErrorKind, cause: impl ToString) -> Self {
         Self {
             class,
             cause: cause.to_string(),

@@ -11,7 +11,7 @@ use super::{
     settings::CommonSettings,
     turnstile::Turnstile,
 };
-use crate::domain::{CallerName, Channel, ErrorClass};
+use crate::domain::{CallerName, Channel, DeliveryErrorKind};
 
 /// How a provider is used.
 #[derive(Clone, Copy, Debug)]
@@ -93,11 +93,11 @@ impl Gateway {
         match tokio::time::timeout(self.options.timeout, attempt).await {
             Ok(result) => result,
             Err(_) if envelope.progress.is_handed_over() => Err(DeliveryError::new(
-                ErrorClass::Timeout,
+                DeliveryErrorKind::Timeout,
                 format!("no answer within {:?}", self.options.timeout),
             )),
             Err(_) => Err(DeliveryError::new(
-                ErrorClass::Transient,
+                DeliveryErrorKind::Transient,
                 format!(
                     "not ready for the message within {:?}",
                     self.options.timeout

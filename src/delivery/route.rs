@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::Gateway;
-use crate::domain::{CallerName, Channel, Destination, Purpose, Recipient};
+use crate::domain::{CallerName, Channel, Purpose, Recipient, RecipientPattern};
 
 /// What routes look at.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub struct Conditions {
     /// By caller.
     pub callers: BTreeSet<CallerName>,
     /// By recipient.
-    pub destinations: Vec<Destination>,
+    pub destinations: Vec<RecipientPattern>,
     /// By language: tags or the start of tags, in lower case.
     pub locales: Vec<String>,
 }
@@ -72,7 +72,7 @@ impl Conditions {
             && (destinations.is_empty()
                 || destinations
                     .iter()
-                    .any(|destination| destination.holds(shipment.recipient)))
+                    .any(|destination| destination.contains(shipment.recipient)))
             && (locales.is_empty() || locales.iter().any(|range| is_in(shipment.locale, range)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{Destinations, Policies, Purpose};
+use super::{DestinationPolicy, PolicySet, Purpose};
 
 /// The name of a back end that calls otpd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,22 +34,22 @@ pub struct Caller {
     /// What its codes may be for; `None`: anything.
     pub purposes: Option<BTreeSet<Purpose>>,
     /// Where its messages may go.
-    pub destinations: Destinations,
+    pub destinations: DestinationPolicy,
     /// Whether it may have wrong answers forgotten.
     pub may_reset_failures: bool,
     /// Whether it delivers by itself: it is given the codes.
     pub delivers: bool,
     /// How its codes behave.
-    pub policies: Policies,
+    pub policies: PolicySet,
 }
 
 impl Caller {
     /// Whoever calls a development server that tells no callers apart.
-    pub fn development(policies: Policies) -> Self {
+    pub fn development(policies: PolicySet) -> Self {
         Self {
             name: CallerName::new("development"),
             purposes: None,
-            destinations: Destinations::everybody(),
+            destinations: DestinationPolicy::everybody(),
             may_reset_failures: false,
             delivers: false,
             policies,
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn codes_are_for_the_purposes_of_their_caller() {
         let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
-        let anything = Caller::development(Policies::default());
+        let anything = Caller::development(PolicySet::default());
         assert!(anything.permits(&login));
         let restricted = Caller {
             purposes: Some(BTreeSet::from([login.clone()])),

@@ -1,24 +1,25 @@
 //! The caller's way to end a code, and to forget wrong answers.
 
 use super::{
-    Answer, ChallengeFilter, ChallengeNonce, ChallengeState, Decision, Failures, Policy, Recalled,
-    Record, RequestIdentity, Timestamp, record::decide,
+    ChallengeNonce, ChallengeSelector, ChallengeState, Decision, FailureCounter, IdempotencyLookup,
+    PurposePolicy, Record, RecordedOutcome, RequestFingerprint, Timestamp,
+    record::with_clock_repair,
 };
 
 /// What is asked of [`cancel`].
 #[derive(Debug)]
 pub struct CancelRequest<'a> {
     /// Which request it is.
-    pub identity: &'a RequestIdentity,
+    pub identity: &'a RequestFingerprint,
     /// The challenge to end, if it is live.
-    pub challenge: ChallengeFilter,
+    pub challenge: ChallengeSelector,
     /// Whether to forget wrong answers, too.
     pub reset_failures: bool,
 }
 
 /// What [`cancel`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cancelled {
+pub struct CancelOutcome {
     /// The challenge that was live and is now ended.
     pub challenge: Option<ChallengeNonce>,
     /// Whether there were wrong answers, which are now forgotten.
@@ -27,7 +28,7 @@ pub struct Cancelled {
 
 /// The request id was used for another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reused;
+pub struct IdempotencyKeyReused;
 
 /// Ends the live code if it is the one that the request names. The cool-down goes
 /// on, so that cancelling is no way around it.
@@ -37,53 +38,53 @@ pub struct Reused;
 pub fn cancel(
     record: Option<Record>,
     request: &CancelRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<Cancelled, Reused>> {
-    decide(record, policy, now, |record| {
+) -> Decision<Result<CancelOutcome, IdempotencyKeyReused>> {
+    with_clock_repair(record, policy, now, |record| {
         let Some(mut record) = record else {
-            return Decision::answer(Ok(Cancelled::default()));
+            return Decision::answer(Ok(CancelOutcome::default()));
         };
-        match record.memory.recall(request.identity, now) {
-            Some(Recalled::Answer {
+        match record.memory.lookup(request.identity, now) {
+            Some(IdempotencyLookup::Answer {
                 answer:
-                    Answer::Cancelled {
+                    RecordedOutcome::Cancelled {
                         challenge,
                         failures_reset,
                     },
                 ..
             }) => {
-                return Decision::answer(Ok(Cancelled {
+                return Decision::answer(Ok(CancelOutcome {
                     challenge,
                     failures_reset,
                 }));
             }
-            Some(_) => return Decision::answer(Err(Reused)),
+            Some(_) => return Decision::answer(Err(IdempotencyKeyReused)),
             None => {}
         }
-        let mut done = Cancelled::default();
+        let mut done = CancelOutcome::default();
         let challenge = &mut record.challenge;
-        let named = request.challenge.admits(challenge.nonce);
+        let named = request.challenge.matches(challenge.nonce);
         if named && challenge.live_secret(policy, now).is_some() {
             challenge.state = ChallengeState::Cancelled;
             done.challenge = Some(challenge.nonce);
         }
-        if named && request.reset_failures && record.failures.remembered(policy, now) > 0 {
-            record.failures = Failures::NONE;
+        if named && request.reset_failures && record.failures.count_at(policy, now) > 0 {
+            record.failures = FailureCounter::NONE;
             done.failures_reset = true;
         }
-        if done == Cancelled::default() {
+        if done == CancelOutcome::default() {
             return Decision::answer(Ok(done));
         }
-        let Cancelled {
+        let CancelOutcome {
             challenge,
             failures_reset,
         } = done;
-        let answer = Answer::Cancelled {
+        let answer = RecordedOutcome::Cancelled {
             challenge,
             failures_reset,
         };
-        record.memory = record.memory.and(request.identity, answer, policy, now);
+        record.memory = record.memory.record(request.identity, answer, policy, now);
         record.written_at = now;
         Decision::write(Ok(done), record)
     })

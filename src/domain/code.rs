@@ -14,9 +14,9 @@ const MAX_TYPED_BYTES: usize = 128;
 /// A one-time password: 4 to 10 decimal digits. Shown masked; the digits are
 /// overwritten when it goes.
 #[derive(Clone)]
-pub struct Code(Zeroizing<String>);
+pub struct OtpCode(Zeroizing<String>);
 
-impl Code {
+impl OtpCode {
     /// Draws a code of `length` digits, every value equally likely.
     ///
     /// `random` must be cryptographically secure; the words that it yields above
@@ -53,18 +53,18 @@ impl Code {
     }
 
     /// Whether `other` has the same digits.
-    pub fn same_as(&self, other: &Self) -> bool {
+    pub fn ct_eq(&self, other: &Self) -> bool {
         self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 
     /// Whether `typed` is this code, in a time that does not depend on where they
     /// differ.
-    pub fn matches(&self, typed: &TypedCode) -> bool {
+    pub fn matches(&self, typed: &SubmittedCode) -> bool {
         self.0.as_bytes().ct_eq(typed.0.as_bytes()).into()
     }
 }
 
-impl fmt::Debug for Code {
+impl fmt::Debug for OtpCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Code({} digits)", self.0.len())
     }
@@ -73,7 +73,7 @@ impl fmt::Debug for Code {
 /// The digits that a person typed; whether their number is right is known only
 /// beside the code.
 #[derive(Clone)]
-pub struct TypedCode(Zeroizing<String>);
+pub struct SubmittedCode(Zeroizing<String>);
 
 /// What was typed cannot be a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +95,7 @@ pub enum CodeError {
     },
 }
 
-impl TypedCode {
+impl SubmittedCode {
     /// Reads what a person typed or pasted: blanks, line ends, hyphens and invisible
     /// marks are ignored, and every Unicode decimal digit counts as its value.
     ///
@@ -128,7 +128,7 @@ impl TypedCode {
     }
 }
 
-impl fmt::Debug for TypedCode {
+impl fmt::Debug for SubmittedCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "TypedCode({} digits)", self.0.len())
     }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn drawn(length: u8, words: &[u64]) -> String {
-        Code::generate(length, &mut Words(words))
+        OtpCode::generate(length, &mut Words(words))
             .expose()
             .to_owned()
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn typed(text: &str) -> Result<String, CodeError> {
-        TypedCode::parse(text).map(|code| code.0.to_string())
+        SubmittedCode::parse(text).map(|code| code.0.to_string())
     }
 
     #[test]
@@ -308,30 +308,33 @@ mod tests {
     #[test]
     fn a_code_has_four_to_ten_digits() {
         for digits in ["0000", "481516", "9999999999"] {
-            let code = Code::from_digits(digits).unwrap();
+            let code = OtpCode::from_digits(digits).unwrap();
             assert_eq!(code.expose(), digits);
             assert_eq!(usize::try_from(code.length()), Ok(digits.len()));
         }
         for text in ["", "000", "00000000000", "48151a", "4815 16", "٤٨١٥"] {
-            assert!(Code::from_digits(text).is_none(), "{text}");
+            assert!(OtpCode::from_digits(text).is_none(), "{text}");
         }
     }
 
     #[test]
     fn only_the_same_digits_match() {
-        let code = Code::from_digits("012345").unwrap();
-        assert!(code.matches(&TypedCode::parse("012 345").unwrap()));
+        let code = OtpCode::from_digits("012345").unwrap();
+        assert!(code.matches(&SubmittedCode::parse("012 345").unwrap()));
         for other in ["012346", "12345", "0123456", "112345"] {
-            assert!(!code.matches(&TypedCode::parse(other).unwrap()), "{other}");
+            assert!(
+                !code.matches(&SubmittedCode::parse(other).unwrap()),
+                "{other}"
+            );
         }
-        assert!(code.same_as(&Code::from_digits("012345").unwrap()));
-        assert!(!code.same_as(&Code::from_digits("012346").unwrap()));
+        assert!(code.ct_eq(&OtpCode::from_digits("012345").unwrap()));
+        assert!(!code.ct_eq(&OtpCode::from_digits("012346").unwrap()));
     }
 
     #[test]
     fn a_code_never_shows_itself() {
-        let code = Code::from_digits("481516").unwrap();
-        let typed = TypedCode::parse("481516").unwrap();
+        let code = OtpCode::from_digits("481516").unwrap();
+        let typed = SubmittedCode::parse("481516").unwrap();
         assert_eq!(typed.expose(), "481516");
         assert_eq!(typed.length(), 6);
         assert_eq!(

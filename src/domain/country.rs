@@ -11,9 +11,9 @@ use super::Recipient;
 
 /// The country that a phone number is of, as ISO 3166-1 alpha-2 names it; or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Country(Option<[u8; 2]>);
+pub struct CountryCode(Option<[u8; 2]>);
 
-impl Country {
+impl CountryCode {
     /// No country: an e-mail address, or a number that is of none.
     pub const NONE: Self = Self(None);
     /// How many there can be, [`NONE`](Self::NONE) among them.
@@ -54,7 +54,7 @@ impl Country {
 }
 
 /// Two capitals, or `none`.
-impl fmt::Display for Country {
+impl fmt::Display for CountryCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(letters) => letters
@@ -66,14 +66,14 @@ impl fmt::Display for Country {
 }
 
 /// How to find the country of a number that starts with a calling code.
-enum Code {
+enum CallingCode {
     /// It is nobody's.
     Nobodys,
     /// All its numbers are of one country.
-    One(Country),
+    One(CountryCode),
     /// The three digits after it tell, which are an area's; found out by the first
     /// number of each area.
-    ByArea(Box<[OnceLock<Country>]>),
+    ByArea(Box<[OnceLock<CountryCode>]>),
     /// The whole number has to be looked at, which costs some microseconds.
     Several,
 }
@@ -86,21 +86,23 @@ const RUSSIA: usize = 7;
 const SHARED_AREA: &str = "800";
 
 /// By calling code; none has more than three digits (E.164).
-static CODES: LazyLock<Box<[Code]>> = LazyLock::new(|| (0..1_000).map(code).collect());
+static CODES: LazyLock<Box<[CallingCode]>> = LazyLock::new(|| (0..1_000).map(code).collect());
 
-fn code(calling_code: usize) -> Code {
+fn code(calling_code: usize) -> CallingCode {
     let number = i32::try_from(calling_code).unwrap_or_default();
     let regions = PHONE_NUMBER_UTIL.get_regions_for_country_calling_code(number);
     let regions: Vec<_> = regions.into_iter().flatten().collect();
     match (&regions[..], calling_code) {
-        ([], _) => Code::Nobodys,
-        ([one], _) => Code::One(Country::named(&one.to_string())),
-        (_, NORTH_AMERICA | RUSSIA) => Code::ByArea((0..1_000).map(|_| OnceLock::new()).collect()),
-        _ => Code::Several,
+        ([], _) => CallingCode::Nobodys,
+        ([one], _) => CallingCode::One(CountryCode::named(&one.to_string())),
+        (_, NORTH_AMERICA | RUSSIA) => {
+            CallingCode::ByArea((0..1_000).map(|_| OnceLock::new()).collect())
+        }
+        _ => CallingCode::Several,
     }
 }
 
-fn of_number(digits: &str) -> Country {
+fn of_number(digits: &str) -> CountryCode {
     // No calling code is the beginning of another one (E.164, clause 6.1).
     for length in 1..=3 {
         let (Some(first), Some(rest)) = (digits.get(..length), digits.get(length..)) else {
@@ -108,26 +110,28 @@ fn of_number(digits: &str) -> Country {
         };
         let calling_code = first.parse().ok();
         match calling_code.and_then(|code: usize| CODES.get(code)) {
-            None | Some(Code::Nobodys) => {}
-            Some(Code::One(country)) => return *country,
-            Some(Code::ByArea(areas)) if !rest.starts_with(SHARED_AREA) => {
+            None | Some(CallingCode::Nobodys) => {}
+            Some(CallingCode::One(country)) => return *country,
+            Some(CallingCode::ByArea(areas)) if !rest.starts_with(SHARED_AREA) => {
                 let area = rest.get(..3).and_then(|area| area.parse().ok());
                 let area = area.and_then(|area: usize| areas.get(area));
-                return area.map_or(Country::NONE, |area| {
-                    *area.get_or_init(|| looked_up(digits))
+                return area.map_or(CountryCode::NONE, |area| {
+                    *area.get_or_init(|| lookup(digits))
                 });
             }
-            Some(Code::ByArea(_) | Code::Several) => return looked_up(digits),
+            Some(CallingCode::ByArea(_) | CallingCode::Several) => return lookup(digits),
         }
     }
-    Country::NONE
+    CountryCode::NONE
 }
 
 /// The country by the whole number.
-fn looked_up(digits: &str) -> Country {
+fn lookup(digits: &str) -> CountryCode {
     let number: Option<PhoneNumber> = format!("+{digits}").parse().ok();
     let region = number.and_then(|number| number.get_region_code());
-    region.map_or(Country::NONE, |region| Country::named(&region.to_string()))
+    region.map_or(CountryCode::NONE, |region| {
+        CountryCode::named(&region.to_string())
+    })
 }
 
 #[cfg(test)]
@@ -142,7 +146,7 @@ mod tests {
         let mut countries = std::collections::BTreeSet::new();
         for digits in numbers.filter_map(|number| number.strip_prefix('+')) {
             let country = of_number(digits);
-            assert_eq!(country, looked_up(digits), "+{digits}");
+            assert_eq!(country, lookup(digits), "+{digits}");
             countries.insert(country.to_string());
         }
         assert!(countries.len() > 200, "{countries:?}");
@@ -171,10 +175,10 @@ mod tests {
             ("+999123", "none"),
             ("+", "none"),
         ] {
-            let found = Country::of(&Recipient::from_canonical(recipient.to_owned()));
+            let found = CountryCode::of(&Recipient::from_canonical(recipient.to_owned()));
             assert_eq!(found.to_string(), country, "{recipient}");
-            assert!(found.number() < Country::COUNT);
-            assert_eq!(Country::numbered(found.number()), found);
+            assert!(found.number() < CountryCode::COUNT);
+            assert_eq!(CountryCode::numbered(found.number()), found);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a rule decides.
 
-use super::{LimitCharge, Message, Record};
+use super::{LimitCharge, OutboxMessage, Record};
 
 /// What to answer, and what to write.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub struct Decision<Answer> {
     /// The new record; `None` leaves the stored one as it is.
     pub write: Option<Record>,
     /// A message to be written with the record.
-    pub message: Option<Message>,
+    pub message: Option<OutboxMessage>,
     /// Update of the shared limits that the rule was given.
     pub charge: LimitCharge,
 }
@@ -47,12 +47,12 @@ impl<Answer> Decision<Answer> {
     }
 
     /// With this message, to be written with the record.
-    pub(super) fn sending(self, message: Option<Message>) -> Self {
+    pub(super) fn with_message(self, message: Option<OutboxMessage>) -> Self {
         Self { message, ..self }
     }
 
     /// With this update of shared limits.
-    pub(super) fn charging(self, charge: LimitCharge) -> Self {
+    pub(super) fn with_rate_limits(self, charge: LimitCharge) -> Self {
         Self { charge, ..self }
     }
 }

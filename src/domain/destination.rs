@@ -10,7 +10,7 @@ use super::{Recipient, Region};
 /// A set of recipients, as configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Destination {
+pub enum RecipientPattern {
     /// `*`: everybody.
     Everybody,
     /// `email`: every e-mail address.
@@ -26,7 +26,7 @@ pub enum Destination {
 #[error("not a destination; give a region such as RU, a prefix such as +7999, email, or *")]
 pub struct DestinationError;
 
-impl FromStr for Destination {
+impl FromStr for RecipientPattern {
     type Err = DestinationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -47,7 +47,7 @@ impl FromStr for Destination {
     }
 }
 
-impl TryFrom<String> for Destination {
+impl TryFrom<String> for RecipientPattern {
     type Error = DestinationError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -55,9 +55,9 @@ impl TryFrom<String> for Destination {
     }
 }
 
-impl Destination {
+impl RecipientPattern {
     /// Whether `recipient` is in it.
-    pub fn holds(&self, recipient: &Recipient) -> bool {
+    pub fn contains(&self, recipient: &Recipient) -> bool {
         match self {
             Self::Everybody => true,
             Self::Email => recipient.is_email(),
@@ -77,25 +77,25 @@ fn region_of(recipient: &Recipient) -> Option<Region> {
 
 /// Where a caller may send to, less where it may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Destinations {
+pub struct DestinationPolicy {
     /// Allowed ones.
-    pub allowed: Vec<Destination>,
+    pub allowed: Vec<RecipientPattern>,
     /// Blocked ones, whatever is allowed.
-    pub blocked: Vec<Destination>,
+    pub blocked: Vec<RecipientPattern>,
 }
 
-impl Destinations {
+impl DestinationPolicy {
     /// Everybody.
     pub fn everybody() -> Self {
         Self {
-            allowed: vec![Destination::Everybody],
+            allowed: vec![RecipientPattern::Everybody],
             blocked: Vec::new(),
         }
     }
 
     /// Whether messages may go to `recipient`.
-    pub fn permit(&self, recipient: &Recipient) -> bool {
-        let holds = |destination: &Destination| destination.holds(recipient);
+    pub fn allows(&self, recipient: &Recipient) -> bool {
+        let holds = |destination: &RecipientPattern| destination.contains(recipient);
         self.allowed.iter().any(holds) && !self.blocked.iter().any(holds)
     }
 }
@@ -104,9 +104,9 @@ impl Destinations {
 mod tests {
     use super::*;
 
-    fn destinations(allowed: &[&str], blocked: &[&str]) -> Destinations {
+    fn destinations(allowed: &[&str], blocked: &[&str]) -> DestinationPolicy {
         let parse = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
-        Destinations {
+        DestinationPolicy {
             allowed: parse(allowed),
             blocked: parse(blocked),
         }
@@ -119,18 +119,18 @@ mod tests {
     #[test]
     fn regions_that_share_a_calling_code_are_told_apart() {
         let russia = destinations(&["RU"], &[]);
-        assert!(russia.permit(&to("+79991234567")));
-        assert!(!russia.permit(&to("+77011234567")));
-        assert!(!russia.permit(&to("ann@example.com")));
+        assert!(russia.allows(&to("+79991234567")));
+        assert!(!russia.allows(&to("+77011234567")));
+        assert!(!russia.allows(&to("ann@example.com")));
     }
 
     #[test]
     fn an_address_that_begins_like_a_number_is_none() {
         let address = to("+79991234567@example.com");
         for phones in ["+7999", "RU"] {
-            assert!(!destinations(&[phones], &[]).permit(&address), "{phones}");
+            assert!(!destinations(&[phones], &[]).allows(&address), "{phones}");
             assert!(
-                destinations(&["email"], &[phones]).permit(&address),
+                destinations(&["email"], &[phones]).allows(&address),
                 "{phones}"
             );
         }
@@ -139,12 +139,12 @@ mod tests {
     #[test]
     fn what_is_blocked_stays_blocked() {
         let but_one = destinations(&["*"], &["+7999", "email"]);
-        assert!(!but_one.permit(&to("+79991234567")));
-        assert!(but_one.permit(&to("+79161234567")));
-        assert!(!but_one.permit(&to("ann@example.com")));
-        assert!(!Destinations::default().permit(&to("+79991234567")));
-        assert!(Destinations::everybody().permit(&to("+79991234567")));
-        assert!(Destinations::everybody().permit(&to("ann@example.com")));
+        assert!(!but_one.allows(&to("+79991234567")));
+        assert!(but_one.allows(&to("+79161234567")));
+        assert!(!but_one.allows(&to("ann@example.com")));
+        assert!(!DestinationPolicy::default().allows(&to("+79991234567")));
+        assert!(DestinationPolicy::everybody().allows(&to("+79991234567")));
+        assert!(DestinationPolicy::everybody().allows(&to("ann@example.com")));
     }
 
     #[test]
@@ -159,7 +159,11 @@ mod tests {
             "**",
             "+1234567890123456",
         ] {
-            assert_eq!(bad.parse::<Destination>(), Err(DestinationError), "{bad}");
+            assert_eq!(
+                bad.parse::<RecipientPattern>(),
+                Err(DestinationError),
+                "{bad}"
+            );
         }
     }
 }

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use rand::Rng;
 
 use super::{
-    Attempt, ChallengeNonce, Channel, Code, ErrorClass, History, Policy, Recipient, Timestamp,
+    AttemptLog, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt, OtpCode, PurposePolicy,
+    Recipient, Timestamp,
 };
 
 /// Tells one message from every other; random. Providers that take an idempotency key
@@ -34,11 +35,11 @@ impl fmt::Display for MessageId {
 
 /// What a message is made of; kept sealed, and only until the message is final.
 #[derive(Clone, Debug)]
-pub struct Content {
+pub struct MessagePayload {
     /// Whom it goes to.
     pub recipient: Recipient,
     /// The code.
-    pub code: Code,
+    pub code: OtpCode,
     /// The language that was asked for; empty where none was.
     pub locale: String,
     /// What its text says besides.
@@ -47,10 +48,10 @@ pub struct Content {
     pub client_ip: Option<IpAddr>,
 }
 
-/// One message. `S` is what it is made of: [`Content`] where it is handed over,
+/// One message. `S` is what it is made of: [`MessagePayload`] where it is handed over,
 /// sealed bytes in a store.
 #[derive(Clone, Debug)]
-pub struct Message<S = Content> {
+pub struct OutboxMessage<S = MessagePayload> {
     /// Which message.
     pub id: MessageId,
     /// The challenge whose code it carries.
@@ -64,7 +65,7 @@ pub struct Message<S = Content> {
     /// The provider that has it, or had it last; empty before there was one.
     pub provider: String,
     /// The attempts so far.
-    pub history: History,
+    pub history: AttemptLog,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When its state changed last.
@@ -78,7 +79,7 @@ pub struct Message<S = Content> {
 
 /// How far a message has come. Its content is kept only as long as it is needed.
 #[derive(Clone, Debug)]
-pub enum MessageState<S = Content> {
+pub enum MessageState<S = MessagePayload> {
     /// It waits.
     Queued(S),
     /// A replica holds its lease and hands it over.
@@ -93,7 +94,7 @@ pub enum MessageState<S = Content> {
 
 /// What becomes of a message that was not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum NextState {
     /// It stays in hand until then.
     Leased(Timestamp),
     /// It waits until then.
@@ -104,7 +105,7 @@ pub enum Then {
     Dropped,
 }
 
-impl<S> Message<S> {
+impl<S> OutboxMessage<S> {
     /// What it is made of, until it is final.
     pub fn content(&self) -> Option<&S> {
         match &self.state {
@@ -117,7 +118,7 @@ impl<S> Message<S> {
     ///
     /// # Errors
     /// What `map` fails with.
-    pub fn try_map<T, E>(self, map: impl FnOnce(S) -> Result<T, E>) -> Result<Message<T>, E> {
+    pub fn try_map<T, E>(self, map: impl FnOnce(S) -> Result<T, E>) -> Result<OutboxMessage<T>, E> {
         let state = match self.state {
             MessageState::Queued(content) => MessageState::Queued(map(content)?),
             MessageState::Sending(content) => MessageState::Sending(map(content)?),
@@ -125,7 +126,7 @@ impl<S> Message<S> {
             MessageState::Failed => MessageState::Failed,
             MessageState::Dropped => MessageState::Dropped,
         };
-        Ok(Message {
+        Ok(OutboxMessage {
             id: self.id,
             challenge: self.challenge,
             channel: self.channel,
@@ -142,7 +143,7 @@ impl<S> Message<S> {
 
     /// The message after a provider took it in `attempt`.
     #[must_use]
-    pub fn sent(mut self, attempt: Attempt) -> Self {
+    pub fn sent(mut self, attempt: LoggedAttempt) -> Self {
         self.updated_at = attempt.ended_at;
         self.provider.clone_from(&attempt.provider);
         // A copy that is acknowledged is none of unknown outcome.
@@ -155,7 +156,7 @@ impl<S> Message<S> {
     /// The message after an attempt that failed. `is_idempotent`: its provider takes an
     /// idempotency key.
     #[must_use]
-    pub fn failed(mut self, attempt: Attempt, is_idempotent: bool) -> Self {
+    pub fn failed(mut self, attempt: LoggedAttempt, is_idempotent: bool) -> Self {
         self.provider.clone_from(&attempt.provider);
         self.history.add(attempt, is_idempotent);
         self
@@ -165,7 +166,7 @@ impl<S> Message<S> {
     /// `provider`.
     #[must_use]
     pub fn attempting(self, provider: &str, until: Timestamp, now: Timestamp) -> Self {
-        let mut message = self.then(Then::Leased(until), now);
+        let mut message = self.transition_to(NextState::Leased(until), now);
         message.history.attempt_open = true;
         provider.clone_into(&mut message.provider);
         message
@@ -192,30 +193,30 @@ impl<S> Message<S> {
         (channel, is_idempotent): (Channel, bool),
         now: Timestamp,
     ) -> Self {
-        let attempt = Attempt {
+        let attempt = LoggedAttempt {
             provider: provider.to_owned(),
             channel,
             started_at: self.updated_at.min(now),
             ended_at: now,
-            error: Some(ErrorClass::UnknownOutcome),
+            error: Some(DeliveryErrorKind::UnknownOutcome),
         };
         self.failed(attempt, is_idempotent)
     }
 
     /// The message as it becomes `now`. What is final stays as it is.
     #[must_use]
-    pub fn then(mut self, then: Then, now: Timestamp) -> Self {
+    pub fn transition_to(mut self, then: NextState, now: Timestamp) -> Self {
         self.state = match (self.state, then) {
             (MessageState::Queued(content) | MessageState::Sending(content), then) => match then {
-                Then::Leased(_) => MessageState::Sending(content),
-                Then::Queued(_) => MessageState::Queued(content),
-                Then::Failed => MessageState::Failed,
-                Then::Dropped => MessageState::Dropped,
+                NextState::Leased(_) => MessageState::Sending(content),
+                NextState::Queued(_) => MessageState::Queued(content),
+                NextState::Failed => MessageState::Failed,
+                NextState::Dropped => MessageState::Dropped,
             },
             (state, _) => state,
         };
         self.due_at = match then {
-            Then::Leased(at) | Then::Queued(at) if self.content().is_some() => Some(at),
+            NextState::Leased(at) | NextState::Queued(at) if self.content().is_some() => Some(at),
             _ => None,
         };
         if now < self.updated_at {
@@ -231,7 +232,8 @@ impl<S> Message<S> {
     /// From when on it need not be kept, once it is final: then its challenge is told of
     /// no more either.
     pub fn removable_at(&self) -> Timestamp {
-        self.expires_at.plus(Policy::EXPIRED_TOLD_FOR)
+        self.expires_at
+            .saturating_add(PurposePolicy::EXPIRED_RETENTION)
     }
 }
 
@@ -243,8 +245,8 @@ mod tests {
         Timestamp::from_milliseconds(seconds * 1_000)
     }
 
-    fn attempt(provider: &str, error: Option<ErrorClass>) -> Attempt {
-        Attempt {
+    fn attempt(provider: &str, error: Option<DeliveryErrorKind>) -> LoggedAttempt {
+        LoggedAttempt {
             provider: provider.to_owned(),
             channel: Channel::Sms,
             started_at: at(1),
@@ -253,15 +255,15 @@ mod tests {
         }
     }
 
-    fn message() -> Message<()> {
-        Message {
+    fn message() -> OutboxMessage<()> {
+        OutboxMessage {
             id: MessageId([1; 16]),
             challenge: ChallengeNonce([2; 16]),
             channel: Channel::Sms,
             predecessors: 0,
             state: MessageState::Sending(()),
             provider: String::new(),
-            history: History::default(),
+            history: AttemptLog::default(),
             created_at: at(0),
             updated_at: at(0),
             expires_at: at(300),
@@ -272,12 +274,12 @@ mod tests {
     #[test]
     fn what_is_final_keeps_nothing_and_is_never_due() {
         let sent = message().sent(attempt("one", None));
-        let failed = message().then(Then::Failed, at(3));
-        let dropped = message().then(Then::Dropped, at(3));
+        let failed = message().transition_to(NextState::Failed, at(3));
+        let dropped = message().transition_to(NextState::Dropped, at(3));
         for last in [sent, failed, dropped] {
             assert!(last.content().is_none());
             assert_eq!(last.due_at, None);
-            let still = last.then(Then::Queued(at(9)), at(4));
+            let still = last.transition_to(NextState::Queued(at(9)), at(4));
             assert!(still.content().is_none(), "{still:?}");
             assert_eq!(still.due_at, None);
         }
@@ -285,9 +287,9 @@ mod tests {
 
     #[test]
     fn what_is_not_final_keeps_its_content_and_is_due() {
-        let leased = message().then(Then::Leased(at(9)), at(4));
+        let leased = message().transition_to(NextState::Leased(at(9)), at(4));
         assert!(matches!(leased.state, MessageState::Sending(())));
-        let queued = message().then(Then::Queued(at(9)), at(4));
+        let queued = message().transition_to(NextState::Queued(at(9)), at(4));
         assert!(matches!(queued.state, MessageState::Queued(())));
         for message in [leased, queued] {
             assert!(message.content().is_some());
@@ -309,30 +311,30 @@ mod tests {
 
     #[test]
     fn a_message_is_not_kept_for_longer_where_the_clock_stepped_back() {
-        let told = Policy::EXPIRED_TOLD_FOR;
-        let dropped = message().then(Then::Dropped, at(3));
-        assert_eq!(dropped.removable_at(), at(300).plus(told));
-        let dropped = message().then(Then::Dropped, at(0));
-        assert_eq!(dropped.removable_at(), at(300).plus(told));
-        let dropped = message().then(Then::Dropped, at(-3));
-        assert_eq!(dropped.removable_at(), at(-3).plus(told));
+        let told = PurposePolicy::EXPIRED_RETENTION;
+        let dropped = message().transition_to(NextState::Dropped, at(3));
+        assert_eq!(dropped.removable_at(), at(300).saturating_add(told));
+        let dropped = message().transition_to(NextState::Dropped, at(0));
+        assert_eq!(dropped.removable_at(), at(300).saturating_add(told));
+        let dropped = message().transition_to(NextState::Dropped, at(-3));
+        assert_eq!(dropped.removable_at(), at(-3).saturating_add(told));
     }
 
     #[test]
     fn an_attempt_is_open_from_its_note_to_its_end() {
-        let held = |message: &Message<()>| message.open_attempt("first").map(str::to_owned);
+        let held = |message: &OutboxMessage<()>| message.open_attempt("first").map(str::to_owned);
         assert_eq!(held(&message()), None);
         let one = message().attempting("one", at(9), at(4));
         assert_eq!(held(&one).as_deref(), Some("one"));
         assert_eq!((one.due_at, one.updated_at), (Some(at(9)), at(4)));
         let failed = one
             .clone()
-            .failed(attempt("one", Some(ErrorClass::Timeout)), false);
+            .failed(attempt("one", Some(DeliveryErrorKind::Timeout)), false);
         for ended in [
             failed,
             one.clone().sent(attempt("one", None)),
-            one.clone().then(Then::Queued(at(9)), at(5)),
-            one.then(Then::Leased(at(9)), at(5)),
+            one.clone().transition_to(NextState::Queued(at(9)), at(5)),
+            one.transition_to(NextState::Leased(at(9)), at(5)),
         ] {
             assert_eq!(held(&ended), None, "{ended:?}");
         }
@@ -354,6 +356,6 @@ mod tests {
         assert_eq!(found.history.copies_with("one"), 1);
         let newest = found.history.newest.last().unwrap();
         assert_eq!((newest.started_at, newest.ended_at), (at(4), at(10)));
-        assert_eq!(newest.error, Some(ErrorClass::UnknownOutcome));
+        assert_eq!(newest.error, Some(DeliveryErrorKind::UnknownOutcome));
     }
 }

@@ -5,6 +5,7 @@
 //! [`Decision`]: what to answer, and what to write. [`record::Record`] is what is
 //! decided about.
 
+mod attempt_log;
 mod caller;
 mod cancel;
 mod channel;
@@ -12,16 +13,15 @@ mod code;
 mod country;
 mod decision;
 mod destination;
-mod failures;
-mod history;
+mod failure_counter;
+mod idempotency;
 mod ignorable;
-mod limit;
-mod limit_update;
-mod memory;
 mod message;
 mod network;
 mod policy;
 mod purpose;
+mod rate_limit;
+mod rate_limit_update;
 mod recipient;
 mod record;
 mod send;
@@ -32,33 +32,35 @@ mod tests;
 mod time;
 mod verify;
 
+pub use attempt_log::{
+    AttemptLog, DeliveryErrorKind, LoggedAttempt, MAX_LOGGED_ATTEMPTS, PossibleCopies,
+};
 pub use caller::{Caller, CallerName};
-pub use cancel::{CancelRequest, Cancelled, Reused, cancel};
+pub use cancel::{CancelOutcome, CancelRequest, IdempotencyKeyReused, cancel};
 pub use channel::Channel;
-pub use code::{Code, CodeError, TypedCode};
-pub use country::Country;
+pub use code::{CodeError, OtpCode, SubmittedCode};
+pub use country::CountryCode;
 pub use decision::Decision;
-pub use destination::{Destination, DestinationError, Destinations};
-pub use failures::{Block, Failures};
-pub use history::{Attempt, ErrorClass, History, MAX_LOGGED_ATTEMPTS, PossibleCopies};
+pub use destination::{DestinationError, DestinationPolicy, RecipientPattern};
+pub use failure_counter::{FailureCounter, Lockout};
+pub use idempotency::{IdempotencyLog, IdempotencyLookup, RecordedOutcome, RequestFingerprint};
 pub use ignorable::is_ignorable;
-pub use limit::{Exceeded, LimitName, Rate, SharedLimit};
-pub use limit_update::{BatchedLimit, LimitCharge, LimitDelta, LimitUpdate};
-pub use memory::{Answer, Memory, Recalled, RequestIdentity};
-pub use message::{Content, Message, MessageId, MessageState, Then};
+pub use message::{MessageId, MessagePayload, MessageState, NextState, OutboxMessage};
 pub use network::{site_network, subscriber_network};
-pub use policy::{Policies, Policy, PolicyError};
+pub use policy::{PolicyError, PolicySet, PurposePolicy};
 pub use purpose::{Purpose, PurposeError};
+pub use rate_limit::{Quota, RateLimitKind, RateLimitState, RateLimited};
+pub use rate_limit_update::{BatchedLimit, LimitCharge, LimitDelta, LimitUpdate};
 pub use recipient::{Recipient, RecipientError, Region, RegionError};
 pub use record::{
-    Challenge, ChallengeFilter, ChallengeId, ChallengeNonce, ChallengeState, LimitKey, Record,
-    RecordKey, Secret, SendLimits,
+    Challenge, ChallengeId, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
+    LimitKey, Record, RecordKey, SendLimits,
 };
-pub use send::{Barred, MessageRequest, SendRefusal, SendRequest, Sent, send};
-pub use status::{LastSend, LiveCode, Status, status};
+pub use send::{MessageRequest, SendError, SendOutcome, SendRequest, Undeliverable, send};
+pub use status::{CodeStatus, LastSend, LiveCode, status};
 pub use test_recipient::TestRecipient;
 pub use time::Timestamp;
-pub use verify::{Verdict, VerifyRefusal, VerifyRequest, verify};
+pub use verify::{VerifyError, VerifyOutcome, VerifyRequest, verify};
 
 #[cfg(test)]
 mod limits_in_any_order;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{LimitName, Purpose, Rate};
+use super::{Purpose, Quota, RateLimitKind};
 
 /// The longest life of a code: NIST SP 800-63B-4, section 3.1.3.2 (out-of-band
 /// secrets), says 10 minutes.
@@ -33,7 +33,7 @@ const SAFE_CODE_LENGTH: u8 = 6;
 /// configuration, or a `[purposes.NAME]` one on top of it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Policy {
+pub struct PurposePolicy {
     /// Digits of a code, 4 to 10; below 6 only with `allow_short_codes`.
     pub code_length: u8,
     /// Whether `code_length` may be below 6, which is easy to guess.
@@ -86,21 +86,21 @@ pub struct Policy {
 
 /// The policy of every purpose.
 #[derive(Clone, Debug, Default)]
-pub struct Policies {
+pub struct PolicySet {
     /// What purposes without one of their own have.
-    pub general: Policy,
+    pub general: PurposePolicy,
     /// What single purposes have instead.
-    pub purposes: BTreeMap<Purpose, Policy>,
+    pub purposes: BTreeMap<Purpose, PurposePolicy>,
 }
 
-impl Policies {
+impl PolicySet {
     /// The policy of `purpose`.
-    pub fn of(&self, purpose: &Purpose) -> &Policy {
+    pub fn of(&self, purpose: &Purpose) -> &PurposePolicy {
         self.purposes.get(purpose).unwrap_or(&self.general)
     }
 }
 
-/// A value of a [`Policy`] is out of its bounds.
+/// A value of a [`PurposePolicy`] is out of its bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct PolicyError {
@@ -110,7 +110,7 @@ pub struct PolicyError {
     pub problem: String,
 }
 
-impl Default for Policy {
+impl Default for PurposePolicy {
     fn default() -> Self {
         Self {
             code_length: 6,
@@ -135,27 +135,27 @@ impl Default for Policy {
     }
 }
 
-impl Policy {
+impl PurposePolicy {
     /// How long after its end a code is still told as expired; afterwards it is
     /// as if there had been none.
-    pub const EXPIRED_TOLD_FOR: Duration = Duration::from_hours(1);
+    pub const EXPIRED_RETENTION: Duration = Duration::from_hours(1);
 
     /// How many a limit allows; `None` where it is off.
-    pub fn rate(&self, limit: LimitName) -> Option<Rate> {
+    pub fn rate(&self, limit: RateLimitKind) -> Option<Quota> {
         const HOUR: Duration = Duration::from_hours(1);
         const DAY: Duration = Duration::from_hours(24);
 
         let (count, period) = match limit {
-            LimitName::SendsPerHour => (self.sends_per_hour, HOUR),
-            LimitName::SendsPerDay => (self.sends_per_day, DAY),
-            LimitName::IpSendsPerHour => (self.ip_sends_per_hour, HOUR),
-            LimitName::IpFailuresPerHour => (self.ip_failures_per_hour, HOUR),
-            LimitName::IpSiteSendsPerHour => (self.ip_site_sends_per_hour, HOUR),
-            LimitName::IpSiteFailuresPerHour => (self.ip_site_failures_per_hour, HOUR),
-            LimitName::PrefixSendsPerDay => (self.prefix_sends_per_day, DAY),
-            LimitName::CallerSendsPerDay => (self.caller_sends_per_day, DAY),
+            RateLimitKind::SendsPerHour => (self.sends_per_hour, HOUR),
+            RateLimitKind::SendsPerDay => (self.sends_per_day, DAY),
+            RateLimitKind::IpSendsPerHour => (self.ip_sends_per_hour, HOUR),
+            RateLimitKind::IpFailuresPerHour => (self.ip_failures_per_hour, HOUR),
+            RateLimitKind::IpSiteSendsPerHour => (self.ip_site_sends_per_hour, HOUR),
+            RateLimitKind::IpSiteFailuresPerHour => (self.ip_site_failures_per_hour, HOUR),
+            RateLimitKind::PrefixSendsPerDay => (self.prefix_sends_per_day, DAY),
+            RateLimitKind::CallerSendsPerDay => (self.caller_sends_per_day, DAY),
         };
-        Rate::new(count, period)
+        Quota::new(count, period)
     }
 
     /// Checks every value against its bounds.
@@ -224,8 +224,8 @@ fn out_of_bounds(
 mod tests {
     use super::*;
 
-    fn key_at_fault(change: impl FnOnce(&mut Policy)) -> Option<&'static str> {
-        let mut policy = Policy::default();
+    fn key_at_fault(change: impl FnOnce(&mut PurposePolicy)) -> Option<&'static str> {
+        let mut policy = PurposePolicy::default();
         change(&mut policy);
         policy.validate().err().map(|error| error.key)
     }
@@ -233,7 +233,7 @@ mod tests {
     /// Checks that `set` makes a sound policy of `sound` values, and names `key` at others.
     fn check<Value: std::fmt::Debug>(
         key: &str,
-        set: impl Fn(&mut Policy, Value),
+        set: impl Fn(&mut PurposePolicy, Value),
         sound: [Value; 2],
         unsound: impl IntoIterator<Item = Value>,
     ) {
@@ -257,7 +257,7 @@ mod tests {
             [6, 10],
             [3, 5, 11],
         );
-        let short = |policy: &mut Policy, length| {
+        let short = |policy: &mut PurposePolicy, length| {
             policy.allow_short_codes = true;
             policy.code_length = length;
         };
@@ -313,11 +313,11 @@ mod tests {
     #[test]
     fn a_purpose_has_its_own_policy_or_the_general_one() {
         let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
-        let with = |max_attempts| Policy {
+        let with = |max_attempts| PurposePolicy {
             max_attempts,
-            ..Policy::default()
+            ..PurposePolicy::default()
         };
-        let policies = Policies {
+        let policies = PolicySet {
             general: with(3),
             purposes: BTreeMap::from([(payment.clone(), with(1))]),
         };

@@ -7,7 +7,8 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CallerName, Channel, Code, Decision, Failures, Memory, Policy, Purpose, Recipient, Timestamp,
+    CallerName, Channel, Decision, FailureCounter, IdempotencyLog, OtpCode, Purpose, PurposePolicy,
+    Recipient, Timestamp,
 };
 
 /// Finds a record without showing whose it is: a blind index of its (caller,
@@ -34,7 +35,7 @@ impl ChallengeNonce {
 
 /// Which challenge a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChallengeFilter {
+pub enum ChallengeSelector {
     /// The newest one, whichever it is.
     Newest,
     /// This one alone.
@@ -43,9 +44,9 @@ pub enum ChallengeFilter {
     Foreign,
 }
 
-impl ChallengeFilter {
+impl ChallengeSelector {
     /// Whether the request is about the challenge of `nonce`.
-    pub fn admits(self, nonce: ChallengeNonce) -> bool {
+    pub fn matches(self, nonce: ChallengeNonce) -> bool {
         match self {
             Self::Newest => true,
             Self::Only(only) => only == nonce,
@@ -87,10 +88,10 @@ impl fmt::Display for ChallengeId {
 }
 
 /// What is known of one (caller, recipient, purpose). `S` is what a live
-/// challenge keeps secret: a [`Secret`] where rules are decided, sealed bytes in a
+/// challenge keeps secret: a [`ChallengeSecret`] where rules are decided, sealed bytes in a
 /// store.
 #[derive(Clone, Debug)]
-pub struct Record<S = Secret> {
+pub struct Record<S = ChallengeSecret> {
     /// The back end whose record this is.
     pub caller: CallerName,
     /// What its codes are for.
@@ -100,11 +101,11 @@ pub struct Record<S = Secret> {
     /// When a code was last sent; the cool-down runs from here.
     pub sent_at: Timestamp,
     /// Wrong answers in a row, across codes.
-    pub failures: Failures,
+    pub failures: FailureCounter,
     /// What is left of its own limits.
     pub send_limits: SendLimits,
     /// The answers that its last writes gave.
-    pub memory: Memory,
+    pub memory: IdempotencyLog,
     /// When the record was last written, by the store's clock.
     pub written_at: Timestamp,
 }
@@ -130,7 +131,7 @@ impl Default for SendLimits {
 
 /// One code, from its first send to its end.
 #[derive(Clone, Debug)]
-pub struct Challenge<S = Secret> {
+pub struct Challenge<S = ChallengeSecret> {
     /// Tells it from the record's other challenges.
     pub nonce: ChallengeNonce,
     /// Whether it can still verify.
@@ -149,7 +150,7 @@ pub struct Challenge<S = Secret> {
 
 /// Whether a challenge can still verify. A secret is kept only as long as it can.
 #[derive(Clone, Debug)]
-pub enum ChallengeState<S = Secret> {
+pub enum ChallengeState<S = ChallengeSecret> {
     /// Its code verifies until it expires.
     Live(S),
     /// Its code was verified.
@@ -162,9 +163,9 @@ pub enum ChallengeState<S = Secret> {
 
 /// What a live challenge keeps secret.
 #[derive(Clone, Debug)]
-pub struct Secret {
+pub struct ChallengeSecret {
     /// The code, because a resend repeats it.
-    pub code: Code,
+    pub code: OtpCode,
     /// Whom it was sent to, so that a challenge id alone can tell.
     pub recipient: Recipient,
     /// Whether it is the fixed code of a test recipient, which no message carries.
@@ -213,7 +214,7 @@ impl<S> Record<S> {
 impl<S> Record<S> {
     /// Whether the challenge of `nonce` could still verify at `now`: a message that
     /// carries its code is worth sending.
-    pub fn has_live(&self, nonce: ChallengeNonce, policy: &Policy, now: Timestamp) -> bool {
+    pub fn has_live(&self, nonce: ChallengeNonce, policy: &PurposePolicy, now: Timestamp) -> bool {
         let live = self.challenge.live_secret(policy, now).is_some();
         live && !self.is_dead(nonce, now)
     }
@@ -232,7 +233,7 @@ impl<S> Record<S> {
 
 impl<S> Challenge<S> {
     /// The secret of a challenge that could still verify at `now`.
-    pub fn live_secret(&self, policy: &Policy, now: Timestamp) -> Option<&S> {
+    pub fn live_secret(&self, policy: &PurposePolicy, now: Timestamp) -> Option<&S> {
         match &self.state {
             ChallengeState::Live(secret)
                 if now < self.expires_at && self.attempts < policy.max_attempts =>
@@ -244,25 +245,28 @@ impl<S> Challenge<S> {
     }
 
     /// How many more answers are judged.
-    pub fn attempts_remaining(&self, policy: &Policy) -> u32 {
+    pub fn attempts_remaining(&self, policy: &PurposePolicy) -> u32 {
         policy.max_attempts.saturating_sub(self.attempts)
     }
 }
 
 impl Record {
     /// When the next send is allowed; a success ends the cool-down.
-    pub fn resend_at(&self, policy: &Policy) -> Timestamp {
+    pub fn resend_at(&self, policy: &PurposePolicy) -> Timestamp {
         match self.challenge.state {
             ChallengeState::Spent => self.sent_at,
-            _ => self.sent_at.plus(policy.resend_after),
+            _ => self.sent_at.saturating_add(policy.resend_after),
         }
     }
 
     /// From when on no answer would change if the record were gone. One instant for
     /// every state of a challenge, though a spent one could go at once: so a
     /// verification leaves the store's index on it alone.
-    pub fn removable_at(&self, policy: &Policy) -> Timestamp {
-        let told_until = self.challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
+    pub fn purge_at(&self, policy: &PurposePolicy) -> Timestamp {
+        let told_until = self
+            .challenge
+            .expires_at
+            .saturating_add(PurposePolicy::EXPIRED_RETENTION);
         let send_limits = self
             .send_limits
             .hour_full_at
@@ -270,7 +274,7 @@ impl Record {
         told_until
             .max(self.resend_at(policy))
             .max(send_limits)
-            .max(self.failures.forgotten_at(policy))
+            .max(self.failures.resets_at(policy))
             .max(self.memory.forgotten_at().unwrap_or(told_until))
     }
 
@@ -278,7 +282,7 @@ impl Record {
     /// lies ahead, so that a wait lasts at most its own length, and its code, whose
     /// age nobody can tell any more, is dead. So it may also be swept soon, however
     /// far ahead the clock was.
-    fn stepped_back_to(mut self, policy: &Policy, now: Timestamp) -> Self {
+    fn repair_clock_rollback(mut self, policy: &PurposePolicy, now: Timestamp) -> Self {
         if !matches!(self.challenge.state, ChallengeState::Spent) {
             self.challenge.state = ChallengeState::Cancelled;
         }
@@ -296,15 +300,15 @@ impl Record {
 /// Decides about `record` at `now`. Where the store's clock stepped back before
 /// the record's last write, that is first put right, and written even if the rule
 /// itself would write nothing: else its waits would start anew at each request.
-pub(super) fn decide<Answer>(
+pub(super) fn with_clock_repair<Answer>(
     record: Option<Record>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
     rule: impl FnOnce(Option<Record>) -> Decision<Answer>,
 ) -> Decision<Answer> {
     match record {
         Some(record) if now < record.written_at => {
-            let record = record.stepped_back_to(policy, now);
+            let record = record.repair_clock_rollback(policy, now);
             let decision = rule(Some(record.clone()));
             Decision {
                 write: decision.write.or(Some(record)),

@@ -6,19 +6,20 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use rand::Rng;
 
 use super::{
-    Answer, Block, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Code, Content,
-    Decision, Exceeded, Failures, History, LimitCharge, LimitName, Memory, Message, MessageId,
-    MessageState, Policy, Purpose, Recalled, Recipient, Record, RequestIdentity, Secret,
-    SharedLimit, TestRecipient, Timestamp,
-    limit::{settle_all, take_all},
-    record::{SendLimits, decide},
+    AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
+    Decision, FailureCounter, IdempotencyLog, IdempotencyLookup, LimitCharge, Lockout, MessageId,
+    MessagePayload, MessageState, OtpCode, OutboxMessage, Purpose, PurposePolicy, RateLimitKind,
+    RateLimitState, RateLimited, Recipient, Record, RecordedOutcome, RequestFingerprint,
+    TestRecipient, Timestamp,
+    rate_limit::{clamp_all, consume_all},
+    record::{SendLimits, with_clock_repair},
 };
 
 /// What is asked of [`send`].
 #[derive(Debug)]
 pub struct SendRequest<'a> {
     /// Which request it is.
-    pub identity: &'a RequestIdentity,
+    pub identity: &'a RequestFingerprint,
     /// The back end that asks.
     pub caller: &'a CallerName,
     /// Whom to send to.
@@ -31,14 +32,14 @@ pub struct SendRequest<'a> {
     /// whom no limit on sends counts.
     pub test: Option<&'a TestRecipient>,
     /// Why no message can go to the recipient, if so; of no matter for a test recipient.
-    pub barred: Option<Barred>,
+    pub barred: Option<Undeliverable>,
     /// The message that is to carry the code; `None` where nobody is sent one.
     pub message: Option<&'a MessageRequest<'a>>,
 }
 
 /// Why no message can go to a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barred {
+pub enum Undeliverable {
     /// The caller may not send there.
     Destination,
     /// No provider is for such messages.
@@ -63,11 +64,11 @@ pub struct MessageRequest<'a> {
 
 /// A code to be sent.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct SendOutcome {
     /// Its challenge.
     pub challenge: ChallengeNonce,
     /// The code; `None` where an old answer is repeated and the code is dead.
-    pub code: Option<Code>,
+    pub code: Option<OtpCode>,
     /// How many digits it has.
     pub code_length: u32,
     /// When it dies.
@@ -78,61 +79,63 @@ pub struct Sent {
     pub resend_at: Timestamp,
     /// The message that this very request wrote, and that must go out; `None` where an
     /// old answer is repeated, or nobody is sent one.
-    pub message: Option<Message>,
+    pub message: Option<OutboxMessage>,
 }
 
 /// Why no code is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendRefusal {
+pub enum SendError {
     /// The cool-down since the last send is not over.
-    TooSoon {
+    CoolingDown {
         /// How long it still lasts.
         wait: Duration,
         /// The code that lives meanwhile, and when it dies.
         live: Option<(ChallengeNonce, Timestamp)>,
     },
     /// Answers are refused for longer than a new code would live.
-    Blocked(Block),
+    Blocked(Lockout),
     /// A limit leaves no room.
-    Limit(Exceeded),
+    Limit(RateLimited),
     /// The request id was used for another request.
-    Reused,
+    IdempotencyKeyReused,
     /// No message can go there.
-    Barred(Barred),
+    Undeliverable(Undeliverable),
 }
 
 /// Sends a code: the live one again, or a new one where there is none that is worth
-/// sending. A first [`Sent`] is always written.
+/// sending. A first [`SendOutcome`] is always written.
 ///
 /// # Errors
 /// Why not; a refused request leaves everything as it was.
 pub fn send(
     record: Option<Record>,
-    limits: &[SharedLimit],
+    limits: &[RateLimitState],
     request: &SendRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
     random: &mut impl Rng,
-) -> Decision<Result<Sent, SendRefusal>> {
-    decide(record, policy, now, |record| {
+) -> Decision<Result<SendOutcome, SendError>> {
+    with_clock_repair(record, policy, now, |record| {
         let recalled = record
             .as_ref()
-            .and_then(|record| Some((record, record.memory.recall(request.identity, now)?)));
+            .and_then(|record| Some((record, record.memory.lookup(request.identity, now)?)));
         match recalled {
-            Some((record, Recalled::Answer { answer, own })) => {
-                return Decision::answer(repeat(record, answer, own, request, policy, now));
+            Some((record, IdempotencyLookup::Answer { answer, own })) => {
+                return Decision::answer(replay(record, answer, own, request, policy, now));
             }
-            Some((_, Recalled::Reused)) => return Decision::answer(Err(SendRefusal::Reused)),
+            Some((_, IdempotencyLookup::Reused)) => {
+                return Decision::answer(Err(SendError::IdempotencyKeyReused));
+            }
             None => {}
         }
-        match permit(record.as_ref(), limits, request, policy, now) {
-            Err(refusal) => Decision::answer(Err(refusal)).charging(LimitCharge::Clamp),
+        match check_send(record.as_ref(), limits, request, policy, now) {
+            Err(refusal) => Decision::answer(Err(refusal)).with_rate_limits(LimitCharge::Clamp),
             Ok((send_limits, charge)) => {
-                let (sent, record) = make(record, send_limits, request, policy, now, random);
+                let (sent, record) = issue_code(record, send_limits, request, policy, now, random);
                 let message = sent.message.clone();
                 Decision::write(Ok(sent), record)
-                    .sending(message)
-                    .charging(charge)
+                    .with_message(message)
+                    .with_rate_limits(charge)
             }
         }
     })
@@ -140,15 +143,15 @@ pub fn send(
 
 /// Gives the answer to the same request again. A writer that only missed the
 /// acknowledgement is given its message as it wrote it.
-fn repeat(
+fn replay(
     record: &Record,
-    answer: Answer,
+    answer: RecordedOutcome,
     own: bool,
     request: &SendRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Result<Sent, SendRefusal> {
-    let Answer::Sent {
+) -> Result<SendOutcome, SendError> {
+    let RecordedOutcome::Sent {
         challenge,
         expires_at,
         resend_at,
@@ -157,17 +160,17 @@ fn repeat(
     } = answer
     else {
         // Another RPC's: the id of a request tells the RPC too, so only a forgery.
-        return Err(SendRefusal::Reused);
+        return Err(SendError::IdempotencyKeyReused);
     };
     let live = Some(&record.challenge).filter(|live| live.nonce == challenge);
     let secret = live.and_then(|live| live.live_secret(policy, now));
     let code = secret.map(|secret| secret.code.clone());
-    let written_at = resend_at.minus(policy.resend_after);
+    let written_at = resend_at.saturating_sub(policy.resend_after);
     let message = live
         .filter(|_| own)
         .zip(secret.filter(|secret| !secret.is_test))
         .and_then(|(live, secret)| request.message_with(&secret.code, live, written_at));
-    Ok(Sent {
+    Ok(SendOutcome {
         challenge,
         code,
         code_length,
@@ -179,28 +182,28 @@ fn repeat(
 }
 
 /// Whether a message may be sent now, and what is left of the limits if so.
-fn permit(
+fn check_send(
     record: Option<&Record>,
-    limits: &[SharedLimit],
+    limits: &[RateLimitState],
     request: &SendRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Result<(SendLimits, LimitCharge), SendRefusal> {
+) -> Result<(SendLimits, LimitCharge), SendError> {
     if let (None, Some(barred)) = (request.test, request.barred) {
-        return Err(SendRefusal::Barred(barred));
+        return Err(SendError::Undeliverable(barred));
     }
     if let Some(record) = record {
         // A code that dies as the wait ends is as useless as one that dies before.
-        if let Some(block) = record.failures.block(policy, now)
-            && now.plus(policy.code_ttl) <= block.until
+        if let Some(block) = record.failures.lockout_at(policy, now)
+            && now.saturating_add(policy.code_ttl) <= block.until
         {
-            return Err(SendRefusal::Blocked(block));
+            return Err(SendError::Blocked(block));
         }
-        let wait = now.until(record.resend_at(policy));
+        let wait = now.duration_until(record.resend_at(policy));
         if !wait.is_zero() {
             let live = record.challenge.live_secret(policy, now);
             let live = live.map(|_| (record.challenge.nonce, record.challenge.expires_at));
-            return Err(SendRefusal::TooSoon { wait, live });
+            return Err(SendError::CoolingDown { wait, live });
         }
     }
     let own = record.map(|record| record.send_limits).unwrap_or_default();
@@ -208,34 +211,33 @@ fn permit(
         return Ok((own, LimitCharge::Nothing));
     }
     let own_limits = own.shared(policy);
-    let taken = take_all(&own_limits, now).and_then(|own| Ok((own, take_all(limits, now)?)));
+    let taken = consume_all(&own_limits, now).and_then(|own| Ok((own, consume_all(limits, now)?)));
     let (taken_own, _) = taken.map_err(|first| {
         // Who comes back after the longest wait is not refused by another limit.
-        let others = take_all(limits, now).err();
+        let others = consume_all(limits, now).err();
         let longest = others
             .filter(|other| first.wait < other.wait)
             .unwrap_or(first);
-        SendRefusal::Limit(longest)
+        SendError::Limit(longest)
     })?;
     Ok((own.taken(&own_limits, &taken_own), LimitCharge::Consume))
 }
 
 /// The code to send, and the record with it.
-fn make(
+fn issue_code(
     record: Option<Record>,
     send_limits: SendLimits,
     request: &SendRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
     random: &mut impl Rng,
-) -> (Sent, Record) {
-    let (failures, memory) = record
-        .as_ref()
-        .map_or((Failures::NONE, Memory::default()), |record| {
-            (record.failures, record.memory.clone())
-        });
+) -> (SendOutcome, Record) {
+    let (failures, memory) = record.as_ref().map_or(
+        (FailureCounter::NONE, IdempotencyLog::default()),
+        |record| (record.failures, record.memory.clone()),
+    );
     let repeated = record.and_then(|record| {
-        let code = code_worth_repeating(&record.challenge, request, policy, now)?;
+        let code = reusable_code(&record.challenge, request, policy, now)?;
         Some((
             Challenge {
                 channel: request.channel,
@@ -249,23 +251,23 @@ fn make(
     let (challenge, code) = repeated.unwrap_or_else(|| {
         let code = match request.test {
             Some(test) => test.code.clone(),
-            None => Code::generate(policy.code_length, random),
+            None => OtpCode::generate(policy.code_length, random),
         };
         (
             Challenge::start(code.clone(), request, policy, now, random),
             code,
         )
     });
-    let sent = Sent {
+    let sent = SendOutcome {
         challenge: challenge.nonce,
         code_length: code.length(),
         message: request.message_with(&code, &challenge, now),
         code: Some(code),
         expires_at: challenge.expires_at,
         resent,
-        resend_at: now.plus(policy.resend_after),
+        resend_at: now.saturating_add(policy.resend_after),
     };
-    let answer = Answer::Sent {
+    let answer = RecordedOutcome::Sent {
         challenge: sent.challenge,
         expires_at: sent.expires_at,
         resend_at: sent.resend_at,
@@ -279,7 +281,7 @@ fn make(
         sent_at: now,
         failures,
         send_limits,
-        memory: memory.and(request.identity, answer, policy, now),
+        memory: memory.record(request.identity, answer, policy, now),
         written_at: now,
     };
     (sent, record)
@@ -288,16 +290,16 @@ fn make(
 /// The code, if it lives and will live at least as long as the next wait, and is the
 /// one that a test recipient must have. The fixed code of one is never that of a recipient
 /// like any other: it would be sent, also by a replica that knows no test recipients.
-fn code_worth_repeating(
+fn reusable_code(
     challenge: &Challenge,
     request: &SendRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Option<Code> {
+) -> Option<OtpCode> {
     let secret = challenge.live_secret(policy, now)?;
-    let lasts = now.until(challenge.expires_at) >= policy.resend_after;
+    let lasts = now.duration_until(challenge.expires_at) >= policy.resend_after;
     let right = match request.test {
-        Some(test) => secret.is_test && test.code.same_as(&secret.code),
+        Some(test) => secret.is_test && test.code.ct_eq(&secret.code),
         None => !secret.is_test,
     };
     (lasts && right).then(|| secret.code.clone())
@@ -306,18 +308,18 @@ fn code_worth_repeating(
 impl Challenge {
     /// A new challenge for a new code.
     fn start(
-        code: Code,
+        code: OtpCode,
         request: &SendRequest<'_>,
-        policy: &Policy,
+        policy: &PurposePolicy,
         now: Timestamp,
         random: &mut impl Rng,
     ) -> Self {
-        let secret = Secret {
+        let secret = ChallengeSecret {
             code,
             recipient: request.recipient.clone(),
             is_test: request.test.is_some(),
         };
-        let expires_at = now.plus(policy.code_ttl);
+        let expires_at = now.saturating_add(policy.code_ttl);
         Self {
             nonce: ChallengeNonce::generate(random),
             state: ChallengeState::Live(secret),
@@ -336,13 +338,13 @@ impl SendRequest<'_> {
     /// The message that carries `code`, if one is to, as it is written `now`.
     fn message_with<S>(
         &self,
-        code: &Code,
+        code: &OtpCode,
         challenge: &Challenge<S>,
         now: Timestamp,
-    ) -> Option<Message> {
+    ) -> Option<OutboxMessage> {
         // Nobody is sent the code of a test recipient.
         let request = self.message.filter(|_| self.test.is_none())?;
-        let content = Content {
+        let content = MessagePayload {
             recipient: self.recipient.clone(),
             code: code.clone(),
             locale: request.locale.to_owned(),
@@ -354,7 +356,7 @@ impl SendRequest<'_> {
             Some(_) => MessageState::Sending(content),
             None => MessageState::Queued(content),
         };
-        Some(Message {
+        Some(OutboxMessage {
             id: request.id,
             challenge: challenge.nonce,
             channel: self.channel,
@@ -362,28 +364,28 @@ impl SendRequest<'_> {
             state,
             provider: String::new(),
             // Who writes it with a lease sends it without a further note.
-            history: History {
+            history: AttemptLog {
                 attempt_open: request.lease.is_some(),
-                ..History::default()
+                ..AttemptLog::default()
             },
             created_at: now,
             updated_at: now,
             expires_at: challenge.expires_at,
-            due_at: Some(now.plus(request.lease.unwrap_or_default())),
+            due_at: Some(now.saturating_add(request.lease.unwrap_or_default())),
         })
     }
 }
 
 impl SendLimits {
     /// The limits that are on, as such.
-    fn shared(self, policy: &Policy) -> Vec<SharedLimit> {
-        let hour = (LimitName::SendsPerHour, self.hour_full_at);
-        let day = (LimitName::SendsPerDay, self.day_full_at);
+    fn shared(self, policy: &PurposePolicy) -> Vec<RateLimitState> {
+        let hour = (RateLimitKind::SendsPerHour, self.hour_full_at);
+        let day = (RateLimitKind::SendsPerDay, self.day_full_at);
         [hour, day]
             .into_iter()
             .filter_map(|(name, full_at)| {
                 let rate = policy.rate(name)?;
-                Some(SharedLimit {
+                Some(RateLimitState {
                     name,
                     rate,
                     full_at: Some(full_at),
@@ -394,10 +396,10 @@ impl SendLimits {
     }
 
     /// With these charges on these limits.
-    fn taken(mut self, limits: &[SharedLimit], charges: &[Option<Timestamp>]) -> Self {
+    fn taken(mut self, limits: &[RateLimitState], charges: &[Option<Timestamp>]) -> Self {
         for (limit, charge) in limits.iter().zip(charges) {
             let full_at = match limit.name {
-                LimitName::SendsPerHour => &mut self.hour_full_at,
+                RateLimitKind::SendsPerHour => &mut self.hour_full_at,
                 _ => &mut self.day_full_at,
             };
             *full_at = charge.unwrap_or(*full_at);
@@ -406,8 +408,8 @@ impl SendLimits {
     }
 
     /// The limits after the clock stepped back to `now`.
-    pub(super) fn stepped_back_to(self, policy: &Policy, now: Timestamp) -> Self {
+    pub(super) fn stepped_back_to(self, policy: &PurposePolicy, now: Timestamp) -> Self {
         let limits = self.shared(policy);
-        self.taken(&limits, &settle_all(&limits, now))
+        self.taken(&limits, &clamp_all(&limits, now))
     }
 }

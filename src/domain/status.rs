@@ -1,13 +1,13 @@
 //! What a caller may know of a code without trying one.
 
 use super::{
-    Block, ChallengeFilter, ChallengeNonce, Channel, Decision, Policy, Purpose, Recipient, Record,
-    Timestamp, record::decide,
+    ChallengeNonce, ChallengeSelector, Channel, Decision, Lockout, Purpose, PurposePolicy,
+    Recipient, Record, Timestamp, record::with_clock_repair,
 };
 
 /// What is known of a recipient's code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct CodeStatus {
     /// The code that could still verify.
     pub live: Option<LiveCode>,
     /// The last send of the newest challenge, live or not, unless it is forgotten.
@@ -15,7 +15,7 @@ pub struct Status {
     /// When the next send is allowed by the cool-down, if not now.
     pub resend_at: Option<Timestamp>,
     /// Why answers are refused, and until when, if they are.
-    pub block: Option<Block>,
+    pub block: Option<Lockout>,
 }
 
 /// A code that could still verify.
@@ -48,21 +48,21 @@ pub struct LastSend {
 /// the clock stepped back: else the wait that it tells would start anew each time.
 pub fn status(
     record: Option<Record>,
-    challenge: ChallengeFilter,
-    policy: &Policy,
+    challenge: ChallengeSelector,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Status> {
-    decide(record, policy, now, |record| {
-        let admitted = record.filter(|record| challenge.admits(record.challenge.nonce));
+) -> Decision<CodeStatus> {
+    with_clock_repair(record, policy, now, |record| {
+        let admitted = record.filter(|record| challenge.matches(record.challenge.nonce));
         Decision::answer(
             admitted
-                .map(|record| tell(&record, policy, now))
+                .map(|record| snapshot(&record, policy, now))
                 .unwrap_or_default(),
         )
     })
 }
 
-fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
+fn snapshot(record: &Record, policy: &PurposePolicy, now: Timestamp) -> CodeStatus {
     let challenge = &record.challenge;
     let live = challenge.live_secret(policy, now).map(|secret| LiveCode {
         challenge: challenge.nonce,
@@ -71,17 +71,19 @@ fn tell(record: &Record, policy: &Policy, now: Timestamp) -> Status {
         attempts_remaining: challenge.attempts_remaining(policy),
     });
     let resend_at = Some(record.resend_at(policy)).filter(|&resend_at| now < resend_at);
-    let told_until = challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
+    let told_until = challenge
+        .expires_at
+        .saturating_add(PurposePolicy::EXPIRED_RETENTION);
     let last_send = (now < told_until).then_some(LastSend {
         challenge: challenge.nonce,
         purpose: record.purpose.clone(),
         channel: challenge.channel,
         at: record.sent_at,
     });
-    Status {
+    CodeStatus {
         live,
         last_send,
         resend_at,
-        block: record.failures.block(policy, now),
+        block: record.failures.lockout_at(policy, now),
     }
 }

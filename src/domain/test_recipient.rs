@@ -1,7 +1,7 @@
 //! Recipients who get a fixed code and no message: for reviews of apps in stores, and
 //! for the tests of callers.
 
-use super::{CallerName, Code, Purpose, Recipient, Timestamp};
+use super::{CallerName, OtpCode, Purpose, Recipient, Timestamp};
 
 /// A recipient whose code is known beforehand. Attempts, waits and the lock are those
 /// of every other; limits on sends do not count.
@@ -14,20 +14,20 @@ pub struct TestRecipient {
     /// What its codes are for.
     pub purpose: Purpose,
     /// The code.
-    pub code: Code,
+    pub code: OtpCode,
     /// From when on it is a recipient like any other.
     pub expires_at: Timestamp,
 }
 
 impl TestRecipient {
     /// Whether a request is about this one.
-    pub fn is(&self, caller: &CallerName, recipient: &Recipient, purpose: &Purpose) -> bool {
+    pub fn matches(&self, caller: &CallerName, recipient: &Recipient, purpose: &Purpose) -> bool {
         self.caller == *caller && self.recipient == *recipient && self.purpose == *purpose
     }
 
     /// Itself, while it is a test recipient. Its codes end with that, so that none is
     /// ever sent to who the recipient really is.
-    pub fn at(&self, now: Timestamp) -> Option<&Self> {
+    pub fn active_at(&self, now: Timestamp) -> Option<&Self> {
         (now < self.expires_at).then_some(self)
     }
 }
@@ -40,8 +40,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Channel, MessageId, MessageRequest, Policy, Record, RequestIdentity, SendRequest, Sent,
-        send,
+        Channel, MessageId, MessageRequest, PurposePolicy, Record, RequestFingerprint, SendOutcome,
+        SendRequest, send,
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -53,18 +53,18 @@ mod tests {
             caller: CallerName::new("crm"),
             recipient: Recipient::from_canonical("+79991234567".to_owned()),
             purpose: Purpose::default(),
-            code: Code::from_digits("00000000").unwrap(),
+            code: OtpCode::from_digits("00000000").unwrap(),
             expires_at: at(1_000),
         }
     }
 
-    fn sent(record: Option<Record>, seconds: i64, configured: bool) -> (Sent, Record) {
+    fn sent(record: Option<Record>, seconds: i64, configured: bool) -> (SendOutcome, Record) {
         let test = recipient();
         let mut random = UnwrapErr(SysRng);
         let mut id = [0; 16];
         random.fill_bytes(&mut id);
         let request = SendRequest {
-            identity: &RequestIdentity {
+            identity: &RequestFingerprint {
                 id,
                 fields: [0; 16],
                 writer: 0,
@@ -74,7 +74,7 @@ mod tests {
             recipient: &test.recipient,
             purpose: &test.purpose,
             channel: Channel::Sms,
-            test: test.at(at(seconds)).filter(|_| configured),
+            test: test.active_at(at(seconds)).filter(|_| configured),
             message: Some(&MessageRequest {
                 id: MessageId([1; 16]),
                 lease: None,
@@ -84,7 +84,7 @@ mod tests {
             }),
             barred: None,
         };
-        let policy = Policy::default();
+        let policy = PurposePolicy::default();
         let decision = send(record, &[], &request, &policy, at(seconds), &mut random);
         (decision.answer.unwrap(), decision.write.unwrap())
     }
@@ -93,12 +93,12 @@ mod tests {
     fn a_request_is_about_a_test_recipient_only_if_all_of_it_is() {
         let test = recipient();
         let (caller, recipient, purpose) = (&test.caller, &test.recipient, &test.purpose);
-        assert!(test.is(caller, recipient, purpose));
+        assert!(test.matches(caller, recipient, purpose));
         let other_recipient = Recipient::from_canonical("+79991234568".to_owned());
         let other_purpose = Purpose::parse("payment").unwrap();
-        assert!(!test.is(&CallerName::new("shop"), recipient, purpose));
-        assert!(!test.is(caller, &other_recipient, purpose));
-        assert!(!test.is(caller, recipient, &other_purpose));
+        assert!(!test.matches(&CallerName::new("shop"), recipient, purpose));
+        assert!(!test.matches(caller, &other_recipient, purpose));
+        assert!(!test.matches(caller, recipient, &other_purpose));
     }
 
     #[test]
@@ -108,7 +108,10 @@ mod tests {
         assert_eq!(first.expires_at, at(1_000));
         let (second, _) = sent(Some(record), 1_000, true);
         assert!(!second.resent);
-        assert_eq!(second.expires_at, at(1_000).plus(Duration::from_mins(5)));
+        assert_eq!(
+            second.expires_at,
+            at(1_000).saturating_add(Duration::from_mins(5))
+        );
     }
 
     #[test]
@@ -119,7 +122,7 @@ mod tests {
         assert!(!second.resent);
         assert_ne!(first.challenge, second.challenge);
         let message = second.message.unwrap();
-        assert!(!message.content().unwrap().code.same_as(&recipient().code));
+        assert!(!message.content().unwrap().code.ct_eq(&recipient().code));
         let (third, record) = sent(Some(record), 300, false);
         assert!(third.resent, "a random code is repeated");
         let (fourth, _) = sent(Some(record), 400, true);

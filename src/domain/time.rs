@@ -26,18 +26,18 @@ impl Timestamp {
 
     /// The instant `duration` later, or the last one there is.
     #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
+    pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(milliseconds(duration)))
     }
 
     /// The instant `duration` earlier, or the first one there is.
     #[must_use]
-    pub fn minus(self, duration: Duration) -> Self {
+    pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(milliseconds(duration)))
     }
 
     /// How long it is from `self` until `later`; nothing where that is not later.
-    pub fn until(self, later: Self) -> Duration {
+    pub fn duration_until(self, later: Self) -> Duration {
         let milliseconds = later.0.saturating_sub(self.0).max(0);
         Duration::from_millis(milliseconds.unsigned_abs())
     }
@@ -62,11 +62,11 @@ mod tests {
     #[test]
     fn arithmetic_is_exact_and_saturates() {
         let start = Timestamp::from_milliseconds(1_000);
-        let later = start.plus(Duration::from_millis(1_500));
+        let later = start.saturating_add(Duration::from_millis(1_500));
         assert_eq!(later.milliseconds(), 2_500);
-        assert_eq!(start.until(later), Duration::from_millis(1_500));
-        assert_eq!(later.until(start), Duration::ZERO);
-        assert_eq!(start.plus(Duration::MAX).milliseconds(), i64::MAX);
+        assert_eq!(start.duration_until(later), Duration::from_millis(1_500));
+        assert_eq!(later.duration_until(start), Duration::ZERO);
+        assert_eq!(start.saturating_add(Duration::MAX).milliseconds(), i64::MAX);
         assert_eq!(
             SystemTime::from(later),
             SystemTime::UNIX_EPOCH + Duration::from_millis(2_500)

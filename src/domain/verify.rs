@@ -1,25 +1,26 @@
 //! Rules 2, 3 and 5, and the order in which a verification is decided.
 
 use super::{
-    Answer, Block, ChallengeFilter, ChallengeNonce, ChallengeState, CodeError, Decision, Exceeded,
-    Failures, LimitCharge, Policy, Recalled, Record, RequestIdentity, SharedLimit, Timestamp,
-    TypedCode, limit::take_all, record::decide,
+    ChallengeNonce, ChallengeSelector, ChallengeState, CodeError, Decision, FailureCounter,
+    IdempotencyLookup, LimitCharge, Lockout, PurposePolicy, RateLimitState, RateLimited, Record,
+    RecordedOutcome, RequestFingerprint, SubmittedCode, Timestamp, rate_limit::consume_all,
+    record::with_clock_repair,
 };
 
 /// What is asked of [`verify`].
 #[derive(Debug)]
 pub struct VerifyRequest<'a> {
     /// Which request it is.
-    pub identity: &'a RequestIdentity,
+    pub identity: &'a RequestFingerprint,
     /// What the person typed.
-    pub code: &'a TypedCode,
+    pub code: &'a SubmittedCode,
     /// The challenge that it must belong to.
-    pub challenge: ChallengeFilter,
+    pub challenge: ChallengeSelector,
 }
 
 /// The verdict on a typed code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum VerifyOutcome {
     /// Right, and now spent.
     Verified {
         /// The challenge that was judged.
@@ -48,7 +49,7 @@ pub enum Verdict {
     NotFound,
 }
 
-impl Verdict {
+impl VerifyOutcome {
     /// The challenge that the verdict is about.
     pub fn challenge(self) -> Option<ChallengeNonce> {
         match self {
@@ -63,13 +64,13 @@ impl Verdict {
 
 /// Why a typed code is not judged; nothing is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VerifyRefusal {
+pub enum VerifyError {
     /// It cannot be the code.
     Code(CodeError),
     /// Too many wrong answers came before it.
-    Blocked(Block),
+    Blocked(Lockout),
     /// Too many wrong answers came from its client.
-    Limit(Exceeded),
+    Limit(RateLimited),
     /// The request id was used for another request.
     Reused,
 }
@@ -81,80 +82,88 @@ pub enum VerifyRefusal {
 /// Why it is not judged.
 pub fn verify(
     record: Option<Record>,
-    limits: &[SharedLimit],
+    limits: &[RateLimitState],
     request: &VerifyRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<Verdict, VerifyRefusal>> {
-    decide(record, policy, now, |record| {
+) -> Decision<Result<VerifyOutcome, VerifyError>> {
+    with_clock_repair(record, policy, now, |record| {
         let Some(record) = record else {
-            return Decision::answer(Ok(Verdict::NotFound));
+            return Decision::answer(Ok(VerifyOutcome::NotFound));
         };
-        match record.memory.recall(request.identity, now) {
-            Some(Recalled::Answer { answer, .. }) => Decision::answer(repeat(answer)),
-            Some(Recalled::Reused) => Decision::answer(Err(VerifyRefusal::Reused)),
-            None => match admit(&record, limits, request, policy, now) {
-                Err(Refused::Verdict(verdict)) => Decision::answer(Ok(verdict)),
-                Err(Refused::Refusal(refusal)) => {
-                    Decision::answer(Err(refusal)).charging(LimitCharge::Clamp)
+        match record.memory.lookup(request.identity, now) {
+            Some(IdempotencyLookup::Answer { answer, .. }) => Decision::answer(replay(answer)),
+            Some(IdempotencyLookup::Reused) => Decision::answer(Err(VerifyError::Reused)),
+            None => match precheck(&record, limits, request, policy, now) {
+                Err(PrecheckFailure::Verdict(verdict)) => Decision::answer(Ok(verdict)),
+                Err(PrecheckFailure::Refusal(refusal)) => {
+                    Decision::answer(Err(refusal)).with_rate_limits(LimitCharge::Clamp)
                 }
-                Ok(right) => judge(record, right, request, policy, now),
+                Ok(right) => record_attempt(record, right, request, policy, now),
             },
         }
     })
 }
 
 /// Gives the verdict on the same request again.
-fn repeat(answer: Answer) -> Result<Verdict, VerifyRefusal> {
+fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, VerifyError> {
     match answer {
-        Answer::Verified { challenge, at } => Ok(Verdict::Verified { challenge, at }),
-        Answer::WrongCode {
+        RecordedOutcome::Verified { challenge, at } => {
+            Ok(VerifyOutcome::Verified { challenge, at })
+        }
+        RecordedOutcome::WrongCode {
             challenge,
             attempts_remaining,
-        } => Ok(Verdict::WrongCode {
+        } => Ok(VerifyOutcome::WrongCode {
             challenge,
             attempts_remaining,
         }),
         // Another RPC's: the id of a request tells the RPC too, so only a forgery.
-        Answer::Sent { .. } | Answer::Cancelled { .. } => Err(VerifyRefusal::Reused),
+        RecordedOutcome::Sent { .. } | RecordedOutcome::Cancelled { .. } => {
+            Err(VerifyError::Reused)
+        }
     }
 }
 
 /// An answer without judging.
-enum Refused {
-    Verdict(Verdict),
-    Refusal(VerifyRefusal),
+enum PrecheckFailure {
+    Verdict(VerifyOutcome),
+    Refusal(VerifyError),
 }
 
 /// Whether the typed code may be judged; if so, whether it is right. The limits have room
 /// for a wrong one then. The checks stand in the order that the contract
 /// promises.
-fn admit(
+fn precheck(
     record: &Record,
-    limits: &[SharedLimit],
+    limits: &[RateLimitState],
     request: &VerifyRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Result<bool, Refused> {
-    if let Some(block) = record.failures.block(policy, now) {
-        return Err(Refused::Refusal(VerifyRefusal::Blocked(block)));
+) -> Result<bool, PrecheckFailure> {
+    if let Some(block) = record.failures.lockout_at(policy, now) {
+        return Err(PrecheckFailure::Refusal(VerifyError::Blocked(block)));
     }
     let challenge = &record.challenge;
     let nonce = challenge.nonce;
-    let forgotten_at = challenge.expires_at.plus(Policy::EXPIRED_TOLD_FOR);
+    let forgotten_at = challenge
+        .expires_at
+        .saturating_add(PurposePolicy::EXPIRED_RETENTION);
     let code = match &challenge.state {
         ChallengeState::Spent | ChallengeState::Cancelled => {
-            return Err(Refused::Verdict(Verdict::NotFound));
+            return Err(PrecheckFailure::Verdict(VerifyOutcome::NotFound));
         }
-        _ if !request.challenge.admits(nonce) || now >= forgotten_at => {
-            return Err(Refused::Verdict(Verdict::NotFound));
+        _ if !request.challenge.matches(nonce) || now >= forgotten_at => {
+            return Err(PrecheckFailure::Verdict(VerifyOutcome::NotFound));
         }
         _ if now >= challenge.expires_at => {
-            return Err(Refused::Verdict(Verdict::Expired { challenge: nonce }));
+            return Err(PrecheckFailure::Verdict(VerifyOutcome::Expired {
+                challenge: nonce,
+            }));
         }
         ChallengeState::Live(secret) if challenge.attempts < policy.max_attempts => &secret.code,
         ChallengeState::Live(_) | ChallengeState::Exhausted => {
-            return Err(Refused::Verdict(Verdict::AttemptsExhausted {
+            return Err(PrecheckFailure::Verdict(VerifyOutcome::AttemptsExhausted {
                 challenge: nonce,
             }));
         }
@@ -163,35 +172,36 @@ fn admit(
         let error = CodeError::WrongLength {
             expected: code.length(),
         };
-        return Err(Refused::Refusal(VerifyRefusal::Code(error)));
+        return Err(PrecheckFailure::Refusal(VerifyError::Code(error)));
     }
     // Before the code is looked at: else a refusal would tell that it was wrong.
-    take_all(limits, now).map_err(|exceeded| Refused::Refusal(VerifyRefusal::Limit(exceeded)))?;
+    consume_all(limits, now)
+        .map_err(|exceeded| PrecheckFailure::Refusal(VerifyError::Limit(exceeded)))?;
     Ok(code.matches(request.code))
 }
 
 /// Counts an answer.
-fn judge(
+fn record_attempt(
     mut record: Record,
     right: bool,
     request: &VerifyRequest<'_>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<Verdict, VerifyRefusal>> {
+) -> Decision<Result<VerifyOutcome, VerifyError>> {
     let challenge = &mut record.challenge;
     let nonce = challenge.nonce;
     challenge.attempts += 1;
     let attempts_remaining = challenge.attempts_remaining(policy);
     let (verdict, answer, charge) = if right {
         challenge.state = ChallengeState::Spent;
-        record.failures = Failures::NONE;
-        let verdict = Verdict::Verified {
+        record.failures = FailureCounter::NONE;
+        let verdict = VerifyOutcome::Verified {
             challenge: nonce,
             at: now,
         };
         (
             verdict,
-            Answer::Verified {
+            RecordedOutcome::Verified {
                 challenge: nonce,
                 at: now,
             },
@@ -201,21 +211,21 @@ fn judge(
         if attempts_remaining == 0 {
             challenge.state = ChallengeState::Exhausted;
         }
-        record.failures = record.failures.and_one(policy, now);
-        let verdict = Verdict::WrongCode {
+        record.failures = record.failures.record_failure(policy, now);
+        let verdict = VerifyOutcome::WrongCode {
             challenge: nonce,
             attempts_remaining,
         };
         (
             verdict,
-            Answer::WrongCode {
+            RecordedOutcome::WrongCode {
                 challenge: nonce,
                 attempts_remaining,
             },
             LimitCharge::Consume,
         )
     };
-    record.memory = record.memory.and(request.identity, answer, policy, now);
+    record.memory = record.memory.record(request.identity, answer, policy, now);
     record.written_at = now;
-    Decision::write(Ok(verdict), record).charging(charge)
+    Decision::write(Ok(verdict), record).with_rate_limits(charge)
 }

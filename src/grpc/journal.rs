@@ -12,7 +12,7 @@ use tracing::field::{DisplayValue, display};
 
 use crate::{
     callers::Unknown,
-    domain::{Caller, Channel, Purpose, Recipient, Verdict},
+    domain::{Caller, Channel, Purpose, Recipient, VerifyOutcome},
     log_targets::{AUDIT, STRANGER},
     metrics::{Answer, Answers, Method, Rpc, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
@@ -134,26 +134,26 @@ impl Journal {
     pub fn judged(&self, reply: &VerifyReply) {
         let (mark, recipient) = (mark(self.rpc), self.recipient());
         match reply.verdict {
-            Verdict::Verified { .. } => {
+            VerifyOutcome::Verified { .. } => {
                 tracing::info!(recipient, "{mark} OTP verified successfully");
             }
-            Verdict::WrongCode {
+            VerifyOutcome::WrongCode {
                 attempts_remaining, ..
             } => {
                 tracing::info!(recipient, attempts_remaining, "{mark} wrong code");
             }
-            Verdict::Expired { .. } => tracing::info!(recipient, "{mark} OTP expired"),
-            Verdict::AttemptsExhausted { .. } => {
+            VerifyOutcome::Expired { .. } => tracing::info!(recipient, "{mark} OTP expired"),
+            VerifyOutcome::AttemptsExhausted { .. } => {
                 tracing::info!(recipient, "{mark} attempts exhausted");
             }
-            Verdict::NotFound => tracing::info!(recipient, "{mark} no live OTP"),
+            VerifyOutcome::NotFound => tracing::info!(recipient, "{mark} no live OTP"),
         }
         self.count(match reply.verdict {
-            Verdict::Verified { .. } => Answer::VERIFIED,
-            Verdict::WrongCode { .. } => Answer::WRONG_CODE,
-            Verdict::Expired { .. } => Answer::EXPIRED,
-            Verdict::AttemptsExhausted { .. } => Answer::ATTEMPTS_EXHAUSTED,
-            Verdict::NotFound => Answer::NOT_FOUND,
+            VerifyOutcome::Verified { .. } => Answer::VERIFIED,
+            VerifyOutcome::WrongCode { .. } => Answer::WRONG_CODE,
+            VerifyOutcome::Expired { .. } => Answer::EXPIRED,
+            VerifyOutcome::AttemptsExhausted { .. } => Answer::ATTEMPTS_EXHAUSTED,
+            VerifyOutcome::NotFound => Answer::NOT_FOUND,
         });
         if let Some(block) = reply.shut {
             self.answers.shut(block.locked, &self.caller.name);
@@ -248,14 +248,14 @@ impl Drop for UnlessAnswered<'_> {
 mod tests {
     use super::*;
     use crate::{
-        domain::Policies,
+        domain::PolicySet,
         metrics::{Known as Names, Metrics},
     };
 
     #[test]
     fn a_caller_that_hangs_up_while_it_is_answered_is_counted_once() {
         let metrics = Metrics::new(&Names::default());
-        let caller = Arc::new(Caller::development(Policies::default()));
+        let caller = Arc::new(Caller::development(PolicySet::default()));
         let journal = Journal::new(Rpc::Cancel, caller, metrics.answers.clone());
         journal.cancelled(&CancelReply {
             challenge_id: None,

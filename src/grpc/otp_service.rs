@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     callers::{Callers, Unknown},
-    domain::{Channel, Region, Timestamp, Verdict},
+    domain::{Channel, Region, Timestamp, VerifyOutcome},
     metrics::{Answers, Method, Rpc},
     service::{Delivery, DeliveryState, OtpService, ServiceError},
     traces::{self, Span},
@@ -196,20 +196,20 @@ impl Contract for OtpGrpc {
                 ..Default::default()
             };
             let outcome = match reply.verdict {
-                Verdict::Verified { at, .. } => {
+                VerifyOutcome::Verified { at, .. } => {
                     response.verified = true;
                     response.verified_at = Some(timestamp(at));
                     v1::VerifyOutcome::Verified
                 }
-                Verdict::WrongCode {
+                VerifyOutcome::WrongCode {
                     attempts_remaining, ..
                 } => {
                     response.attempts_remaining = attempts_remaining;
                     v1::VerifyOutcome::WrongCode
                 }
-                Verdict::Expired { .. } => v1::VerifyOutcome::Expired,
-                Verdict::AttemptsExhausted { .. } => v1::VerifyOutcome::AttemptsExhausted,
-                Verdict::NotFound => v1::VerifyOutcome::NotFound,
+                VerifyOutcome::Expired { .. } => v1::VerifyOutcome::Expired,
+                VerifyOutcome::AttemptsExhausted { .. } => v1::VerifyOutcome::AttemptsExhausted,
+                VerifyOutcome::NotFound => v1::VerifyOutcome::NotFound,
             };
             response.set_outcome(outcome);
             Ok(response)

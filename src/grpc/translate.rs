@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use super::v1;
 use crate::{
-    domain::{Channel, Purpose, Recipient, Region, TypedCode},
+    domain::{Channel, Purpose, Recipient, Region, SubmittedCode},
     service::{Cancel, Send, ServiceError, Subject, Verify},
 };
 
@@ -46,7 +46,7 @@ pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send
 pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<Verify> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
-    let code = TypedCode::parse(&request.code)?;
+    let code = SubmittedCode::parse(&request.code)?;
     let challenge_id = challenge_id(&request.challenge_id)?;
     let client_ip = client_ip(&request.client_ip)?;
     let request_id = request_id(&request.request_id)?;

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::{KeyRing, OpenError};
 use crate::{
     domain::{
-        CallerName, ChallengeNonce, Channel, Code, Content, Message, MessageId, Purpose, Recipient,
-        RecordKey,
+        CallerName, ChallengeNonce, Channel, MessageId, MessagePayload, OtpCode, OutboxMessage,
+        Purpose, Recipient, RecordKey,
     },
     store::Sealed,
 };
@@ -32,7 +32,7 @@ impl KeyRing {
         &self,
         key: &RecordKey,
         place: MessagePlace,
-        content: &Content,
+        content: &MessagePayload,
         random: &mut impl Rng,
     ) -> Sealed {
         let plain = written(content, place.channel);
@@ -43,9 +43,9 @@ impl KeyRing {
     pub fn seal_message(
         &self,
         key: &RecordKey,
-        message: Message,
+        message: OutboxMessage,
         random: &mut impl Rng,
-    ) -> Message<Sealed> {
+    ) -> OutboxMessage<Sealed> {
         let place = MessagePlace::of(&message);
         let Ok(sealed) = message.try_map(|content| {
             Ok::<_, Infallible>(self.seal_content(key, place, &content, random))
@@ -63,8 +63,8 @@ impl KeyRing {
         key: &RecordKey,
         caller: &CallerName,
         purpose: &Purpose,
-        message: Message<Sealed>,
-    ) -> Result<Message, OpenError> {
+        message: OutboxMessage<Sealed>,
+    ) -> Result<OutboxMessage, OpenError> {
         let place = MessagePlace::of(&message);
         message.try_map(|sealed| {
             let (content, channel) = self
@@ -84,7 +84,7 @@ impl KeyRing {
         key: &RecordKey,
         place: MessagePlace,
         sealed: &Sealed,
-    ) -> Option<(Content, Option<Channel>)> {
+    ) -> Option<(MessagePayload, Option<Channel>)> {
         let plain = self.open_bytes(sealed, &place.bytes(key))?;
         let ((recipient, code, locale, variables, client_ip), rest): (StoredContent<'_>, _) =
             postcard::take_from_bytes(&plain).ok()?;
@@ -92,9 +92,9 @@ impl KeyRing {
             [] => None,
             rest => Some(Channel::from_name(postcard::from_bytes(rest).ok()?)?),
         };
-        let content = Content {
+        let content = MessagePayload {
             recipient: Recipient::from_canonical(recipient.to_owned()),
-            code: Code::from_digits(code)?,
+            code: OtpCode::from_digits(code)?,
             locale: locale.to_owned(),
             variables,
             client_ip,
@@ -112,7 +112,7 @@ struct MessagePlace {
 }
 
 impl MessagePlace {
-    fn of<S>(message: &Message<S>) -> Self {
+    fn of<S>(message: &OutboxMessage<S>) -> Self {
         Self {
             challenge: message.challenge,
             id: message.id,
@@ -128,8 +128,8 @@ impl MessagePlace {
 }
 
 /// A content as bytes: a [`StoredContent`] and the name of its channel.
-fn written(content: &Content, channel: Channel) -> Zeroizing<Vec<u8>> {
-    let Content {
+fn written(content: &MessagePayload, channel: Channel) -> Zeroizing<Vec<u8>> {
+    let MessagePayload {
         recipient,
         code,
         locale,
@@ -152,7 +152,7 @@ fn written(content: &Content, channel: Channel) -> Zeroizing<Vec<u8>> {
 }
 
 /// At least as many bytes as [`written`] takes.
-fn most_bytes(content: &Content, channel: Channel) -> usize {
+fn most_bytes(content: &MessagePayload, channel: Channel) -> usize {
     /// A length of at most 64 bits, seven of them a byte.
     const LENGTH: usize = 10;
     /// Whether there is an address, of which kind, and the longer kind.
@@ -175,7 +175,7 @@ fn most_bytes(content: &Content, channel: Channel) -> usize {
 mod tests {
     use super::*;
     use crate::{
-        domain::{History, MessageState, Timestamp},
+        domain::{AttemptLog, MessageState, Timestamp},
         keys::system_random,
     };
 
@@ -190,9 +190,9 @@ mod tests {
     fn a_content_is_written_into_room_that_is_large_enough() {
         let variable = |index: usize| (format!("v{index}"), "\u{44f}".repeat(index));
         for count in [0, 1, 32, 400] {
-            let content = Content {
+            let content = MessagePayload {
                 recipient: Recipient::from_canonical("ann@example.com".to_owned()),
-                code: Code::from_digits("0123456789").unwrap(),
+                code: OtpCode::from_digits("0123456789").unwrap(),
                 locale: "zh-Hant-TW".to_owned(),
                 variables: (0..count).map(variable).collect(),
                 client_ip: Some([0xffff; 8].into()),
@@ -209,10 +209,10 @@ mod tests {
         channel: Channel::Email,
     };
 
-    fn content() -> Content {
-        Content {
+    fn content() -> MessagePayload {
+        MessagePayload {
             recipient: Recipient::from_canonical("ann@example.com".to_owned()),
-            code: Code::from_digits("0123").unwrap(),
+            code: OtpCode::from_digits("0123").unwrap(),
             locale: "ru".to_owned(),
             variables: BTreeMap::from([("name".to_owned(), "Анна".to_owned())]),
             client_ip: Some([203, 0, 113, 7].into()),
@@ -265,14 +265,14 @@ mod tests {
         let now = Timestamp::from_milliseconds(0);
         let sealed = ring.seal_message(
             &key,
-            Message {
+            OutboxMessage {
                 id: PLACE.id,
                 challenge: CHALLENGE,
                 channel: Channel::Email,
                 predecessors: 0,
                 state: MessageState::Queued(content),
                 provider: String::new(),
-                history: History::default(),
+                history: AttemptLog::default(),
                 created_at: now,
                 updated_at: now,
                 expires_at: now,
@@ -280,19 +280,19 @@ mod tests {
             },
             random,
         );
-        let open = |caller, purpose, message: &Message<Sealed>| {
+        let open = |caller, purpose, message: &OutboxMessage<Sealed>| {
             let opened = ring.open_message(&key, caller, purpose, message.clone());
             opened.map(|message| message.content().is_some())
         };
         assert_eq!(open(&crm, &login, &sealed), Ok(true));
         assert_eq!(open(&evil, &login, &sealed), Err(OpenError::Altered));
         assert_eq!(open(&crm, &payment, &sealed), Err(OpenError::Altered));
-        let moved = Message {
+        let moved = OutboxMessage {
             channel: Channel::Sms,
             ..sealed.clone()
         };
         assert_eq!(open(&crm, &login, &moved), Err(OpenError::Altered));
-        let moved = Message {
+        let moved = OutboxMessage {
             challenge: ChallengeNonce([9; 16]),
             ..sealed
         };

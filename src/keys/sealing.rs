@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::KeyRing;
 use crate::{
     domain::{
-        CallerName, ChallengeNonce, ChallengeState, Code, Purpose, Recipient, Record, RecordKey,
-        Secret,
+        CallerName, ChallengeNonce, ChallengeSecret, ChallengeState, OtpCode, Purpose, Recipient,
+        Record, RecordKey,
     },
     store::Sealed,
 };
@@ -40,7 +40,7 @@ impl KeyRing {
         &self,
         key: &RecordKey,
         challenge: &ChallengeNonce,
-        secret: &Secret,
+        secret: &ChallengeSecret,
         random: &mut impl Rng,
     ) -> Sealed {
         // In one piece: what a text that grows leaves behind would not be overwritten.
@@ -106,7 +106,7 @@ impl KeyRing {
         key: &RecordKey,
         challenge: &ChallengeNonce,
         sealed: &Sealed,
-    ) -> Option<Secret> {
+    ) -> Option<ChallengeSecret> {
         let place = [key.0.as_slice(), &challenge.0].concat();
         let plain = self.open_bytes(sealed, &place)?;
         let plain = std::str::from_utf8(&plain).ok()?;
@@ -115,8 +115,8 @@ impl KeyRing {
             None => (false, plain),
         };
         let (code, recipient) = plain.split_once(' ')?;
-        Some(Secret {
-            code: Code::from_digits(code)?,
+        Some(ChallengeSecret {
+            code: OtpCode::from_digits(code)?,
             recipient: Recipient::from_canonical(recipient.to_owned()),
             is_test,
         })
@@ -169,9 +169,9 @@ mod tests {
         KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
     }
 
-    fn secret() -> Secret {
-        Secret {
-            code: Code::from_digits("012345").unwrap(),
+    fn secret() -> ChallengeSecret {
+        ChallengeSecret {
+            code: OtpCode::from_digits("012345").unwrap(),
             recipient: Recipient::from_canonical("+79991234567".to_owned()),
             is_test: false,
         }

@@ -9,7 +9,7 @@ use super::{
     grid::{Grid, Label},
     known, number_of,
 };
-use crate::domain::{CallerName, LimitName, Purpose};
+use crate::domain::{CallerName, Purpose, RateLimitKind};
 
 /// The RPCs of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +277,7 @@ impl Answers {
     }
 
     /// A limit left no room.
-    pub fn limited(&self, limit: LimitName, caller: &CallerName) {
+    pub fn limited(&self, limit: RateLimitKind, caller: &CallerName) {
         self.with(|tables| {
             let limits = &tables.limits;
             let number = limits.names(0).iter().position(|name| name == limit.key());
@@ -314,17 +314,17 @@ fn answers_labels(callers: &Names, purposes: Names) -> [Label; 4] {
 
 fn limits_labels(callers: &Names) -> [Label; 2] {
     let limits = [
-        LimitName::SendsPerHour,
-        LimitName::SendsPerDay,
-        LimitName::IpSendsPerHour,
-        LimitName::IpFailuresPerHour,
-        LimitName::IpSiteSendsPerHour,
-        LimitName::IpSiteFailuresPerHour,
-        LimitName::PrefixSendsPerDay,
-        LimitName::CallerSendsPerDay,
+        RateLimitKind::SendsPerHour,
+        RateLimitKind::SendsPerDay,
+        RateLimitKind::IpSendsPerHour,
+        RateLimitKind::IpFailuresPerHour,
+        RateLimitKind::IpSiteSendsPerHour,
+        RateLimitKind::IpSiteFailuresPerHour,
+        RateLimitKind::PrefixSendsPerDay,
+        RateLimitKind::CallerSendsPerDay,
     ];
     [
-        ("limit", fixed(limits.map(LimitName::key))),
+        ("limit", fixed(limits.map(RateLimitKind::key))),
         ("caller", Arc::clone(callers)),
     ]
 }

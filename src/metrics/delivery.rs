@@ -16,7 +16,7 @@ use super::{
     grid::{Grid, Label},
     known, number_of,
 };
-use crate::domain::{ChallengeNonce, Channel, Country, ErrorClass};
+use crate::domain::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind};
 
 /// From a tenth of a second, in which a near gateway takes a message, to the end of a
 /// code's longest life.
@@ -27,12 +27,12 @@ const DELAYS: [f64; 12] = [
 /// What comes of an attempt: it was taken, or the class of the error.
 const RESULTS: [&str; 7] = [
     "accepted",
-    ErrorClass::Transient.name(),
-    ErrorClass::Timeout.name(),
-    ErrorClass::Permanent.name(),
-    ErrorClass::BadDestination.name(),
-    ErrorClass::NoBalance.name(),
-    ErrorClass::UnknownOutcome.name(),
+    DeliveryErrorKind::Transient.name(),
+    DeliveryErrorKind::Timeout.name(),
+    DeliveryErrorKind::Permanent.name(),
+    DeliveryErrorKind::BadDestination.name(),
+    DeliveryErrorKind::AccountUnavailable.name(),
+    DeliveryErrorKind::UnknownOutcome.name(),
 ];
 /// How messages end, in the order of [`Ended`].
 const ENDS: [&str; 4] = ["sent", "failed", "dropped", "undecided"];
@@ -72,22 +72,27 @@ struct Tables {
 }
 
 impl Tables {
-    fn count_sent(&self, provider: usize, channel: Channel, country: Country) {
+    fn count_sent(&self, provider: usize, channel: Channel, country: CountryCode) {
         let place = [channel as usize, country.number(), provider];
         self.sent.at(place).inc();
     }
 
     /// Returns the number of the provider.
-    fn count_attempt(&self, provider: &str, channel: Channel, error: Option<ErrorClass>) -> usize {
+    fn count_attempt(
+        &self,
+        provider: &str,
+        channel: Channel,
+        error: Option<DeliveryErrorKind>,
+    ) -> usize {
         let number = number_of(self.attempts.names(0), provider);
-        let result = error.map_or("accepted", ErrorClass::name);
+        let result = error.map_or("accepted", DeliveryErrorKind::name);
         let result = RESULTS.iter().position(|name| *name == result);
         let place = [number, channel as usize, result.unwrap_or_default()];
         self.attempts.at(place).inc();
         number
     }
 
-    fn count_verified(&self, provider: usize, channel: Channel, country: Country) {
+    fn count_verified(&self, provider: usize, channel: Channel, country: CountryCode) {
         let place = [channel as usize, country.number(), provider];
         self.verified.at(place).inc();
     }
@@ -220,7 +225,7 @@ impl DeliveryMetrics {
         provider: &str,
         channel: Channel,
         took: Duration,
-        error: Option<ErrorClass>,
+        error: Option<DeliveryErrorKind>,
     ) {
         self.with(|tables| {
             let number = tables.count_attempt(provider, channel, error);
@@ -230,7 +235,7 @@ impl DeliveryMetrics {
 
     /// Counts an attempt of a replica that was lost before it knew the outcome.
     pub fn interrupted(&self, provider: &str, channel: Channel) {
-        let error = Some(ErrorClass::UnknownOutcome);
+        let error = Some(DeliveryErrorKind::UnknownOutcome);
         self.with(|tables| {
             tables.count_attempt(provider, channel, error);
         });
@@ -248,7 +253,7 @@ impl DeliveryMetrics {
         challenge: ChallengeNonce,
         provider: &str,
         channel: Channel,
-        country: Country,
+        country: CountryCode,
         delay: Duration,
     ) {
         self.delays
@@ -264,7 +269,7 @@ impl DeliveryMetrics {
     }
 
     /// A code is on its way by somebody who writes down no attempts.
-    pub fn given(&self, provider: &str, channel: Channel, country: Country) {
+    pub fn given(&self, provider: &str, channel: Channel, country: CountryCode) {
         self.with(|tables| {
             let provider = number_of(tables.sent.names(2), provider);
             tables.count_sent(provider, channel, country);
@@ -273,7 +278,7 @@ impl DeliveryMetrics {
 
     /// A code was verified. Says whether it is known, and so counted, who had delivered
     /// it.
-    pub fn verified_here(&self, challenge: ChallengeNonce, country: Country) -> bool {
+    pub fn verified_here(&self, challenge: ChallengeNonce, country: CountryCode) -> bool {
         let Some(recent) = self.recent.get() else {
             return false;
         };
@@ -288,7 +293,7 @@ impl DeliveryMetrics {
     }
 
     /// A code was verified that this provider had delivered.
-    pub fn verified(&self, provider: &str, channel: Channel, country: Country) {
+    pub fn verified(&self, provider: &str, channel: Channel, country: CountryCode) {
         self.with(|tables| {
             let provider = number_of(tables.verified.names(2), provider);
             tables.count_verified(provider, channel, country);
@@ -306,7 +311,7 @@ fn channels() -> Label {
 }
 
 fn codes_labels(providers: &Names) -> [Label; 3] {
-    let countries = (0..Country::COUNT).map(|number| Country::numbered(number).to_string());
+    let countries = (0..CountryCode::COUNT).map(|number| CountryCode::numbered(number).to_string());
     [
         channels(),
         ("country", countries.collect()),
@@ -349,7 +354,7 @@ mod tests {
         };
         let metrics = DeliveryMetrics::new(&known(&["smtp"]), &mut Registry::default());
         metrics.remember();
-        let country = Country::numbered(0);
+        let country = CountryCode::numbered(0);
         let send = |number| {
             metrics.sent(
                 nonce(number),

@@ -7,7 +7,7 @@ use crate::{
     delivery::{
         Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Progress, text::Facts,
     },
-    domain::{Attempt, ChallengeId, Channel, ErrorClass, Message, Timestamp},
+    domain::{ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp},
     log_targets::CHANGE,
     traces::{self, Kind, Span},
 };
@@ -18,7 +18,7 @@ impl Courier {
         &self,
         in_hand: &InHand,
         gateway: &Gateway,
-    ) -> (Attempt, Result<Accepted, DeliveryError>) {
+    ) -> (LoggedAttempt, Result<Accepted, DeliveryError>) {
         let channel = gateway.channel(in_hand.message.channel);
         let (started_at, start) = (in_hand.clock.now(), Instant::now());
         let mut span = Span::inside("deliver", Kind::Client);
@@ -30,7 +30,7 @@ impl Courier {
         }
         let metrics = &self.tools.metrics;
         metrics.attempted(&gateway.name, channel, start.elapsed(), error);
-        let attempt = Attempt {
+        let attempt = LoggedAttempt {
             provider: gateway.name.clone(),
             channel,
             started_at,
@@ -49,18 +49,18 @@ impl Courier {
         now: Timestamp,
     ) -> Result<Accepted, DeliveryError> {
         let message = &in_hand.message;
-        let content = message
-            .content()
-            .ok_or_else(|| DeliveryError::new(ErrorClass::Permanent, "the message is final"))?;
+        let content = message.content().ok_or_else(|| {
+            DeliveryError::new(DeliveryErrorKind::Permanent, "the message is final")
+        })?;
         let facts = Facts {
             code: &content.code,
-            life_left: now.until(message.expires_at),
+            life_left: now.duration_until(message.expires_at),
             variables: &content.variables,
         };
         let texts = &self.tools.delivery.texts;
         let text = texts
             .render(&in_hand.purpose, &content.locale, channel, &facts)
-            .map_err(|error| DeliveryError::new(ErrorClass::Permanent, error))?;
+            .map_err(|error| DeliveryError::new(DeliveryErrorKind::Permanent, error))?;
         let envelope = Envelope {
             id: message.id,
             challenge_id: ChallengeId {
@@ -88,11 +88,15 @@ pub(super) fn report(
 ) {
     let change = match result.as_ref().map_err(|error| error.class) {
         // A provider that refuses a message does its work.
-        Ok(_) | Err(ErrorClass::Permanent | ErrorClass::BadDestination) => admission.succeeded(),
-        Err(ErrorClass::Transient | ErrorClass::Timeout | ErrorClass::UnknownOutcome) => {
-            admission.failed(false)
+        Ok(_) | Err(DeliveryErrorKind::Permanent | DeliveryErrorKind::BadDestination) => {
+            admission.succeeded()
         }
-        Err(ErrorClass::NoBalance) => admission.failed(true),
+        Err(
+            DeliveryErrorKind::Transient
+            | DeliveryErrorKind::Timeout
+            | DeliveryErrorKind::UnknownOutcome,
+        ) => admission.failed(false),
+        Err(DeliveryErrorKind::AccountUnavailable) => admission.failed(true),
     };
     let provider = &gateway.name;
     match change {
@@ -113,10 +117,10 @@ pub(super) fn report(
 /// Notes in the span of an attempt what it was and what came of it.
 fn note_attempt(
     span: &mut Span,
-    message: &Message,
+    message: &OutboxMessage,
     gateway: &Gateway,
     channel: Channel,
-    error: Option<ErrorClass>,
+    error: Option<DeliveryErrorKind>,
 ) {
     span.note("otpd.provider", gateway.name.clone());
     span.note("otpd.channel", channel.name());
@@ -129,7 +133,7 @@ fn note_attempt(
 }
 
 /// Tells the log of an attempt that failed.
-pub(super) fn note_failure(message: &Message, gateway: &Gateway, error: &DeliveryError) {
+pub(super) fn note_failure(message: &OutboxMessage, gateway: &Gateway, error: &DeliveryError) {
     let recipient = message.content().map(|content| &content.recipient);
     tracing::warn!(
         message_id = %message.id,

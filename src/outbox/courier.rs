@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     delivery::{Accepted, Gateway, Route},
-    domain::{Attempt, Country, Message, Then, Timestamp},
+    domain::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp},
     keys::system_random,
     metrics::Ended,
     store::{MessageChange, Version},
@@ -32,7 +32,7 @@ enum Next<'a> {
     /// As soon as another message knows whether the provider is back.
     Await(&'a Gateway),
     /// Not now.
-    End(Then),
+    End(NextState),
     /// Never: it may have arrived as often as it is allowed to.
     GiveUp,
 }
@@ -50,7 +50,7 @@ impl Courier {
         let Some(route) = self.tools.route(&in_hand) else {
             // It was leased to a replica that knows one, so another configuration does.
             let now = in_hand.clock.now();
-            return self.end(in_hand, Then::Queued(now)).await;
+            return self.end(in_hand, NextState::Queued(now)).await;
         };
         let mut tried = HashSet::new();
         let mut has_waited = false;
@@ -67,7 +67,7 @@ impl Courier {
                     continue;
                 }
                 Next::Await(gateway) => {
-                    let then = Then::Queued(now.plus(gateway.breaker.wait()));
+                    let then = NextState::Queued(now.saturating_add(gateway.breaker.wait()));
                     return self.end(in_hand, then).await;
                 }
                 Next::End(then) => return self.end(in_hand, then).await,
@@ -125,11 +125,11 @@ impl Courier {
         let mut turn = std::pin::pin!(gateway.turn(&caller));
         loop {
             let now = in_hand.clock.now();
-            let life_left = now.until(in_hand.message.expires_at);
+            let life_left = now.duration_until(in_hand.message.expires_at);
             if life_left.is_zero() {
                 return Ok(None);
             }
-            let lease_left = now.until(in_hand.message.due_at.unwrap_or(now));
+            let lease_left = now.duration_until(in_hand.message.due_at.unwrap_or(now));
             let renewal = lease_left.saturating_sub(LEASE_RENEWAL);
             tokio::select! {
                 turn = &mut turn => return Ok(Some(turn)),
@@ -148,22 +148,22 @@ impl Courier {
     /// have the message already come after the others.
     fn choose<'a>(
         &self,
-        message: &Message,
+        message: &OutboxMessage,
         route: &'a Route,
         tried: &HashSet<String>,
         now: Timestamp,
     ) -> Next<'a> {
         if self.stopping.is_cancelled() {
-            return Next::End(Then::Queued(now));
+            return Next::End(NextState::Queued(now));
         }
         let history = &message.history;
         let mut left: Vec<&Gateway> = route
             .order(message.predecessors)
             .map(|gateway| &**gateway)
-            .filter(|gateway| !history.refused_by(&gateway.name))
+            .filter(|gateway| !history.is_rejected_by(&gateway.name))
             .collect();
         if left.is_empty() {
-            return Next::End(Then::Failed);
+            return Next::End(NextState::Failed);
         }
         left.retain(|gateway| history.permits_copy_with(&gateway.name, gateway.is_idempotent()));
         if left.is_empty() {
@@ -193,11 +193,11 @@ impl Courier {
                 .min()
                 .unwrap_or_default()
         } else {
-            history.pause(left.len(), &mut system_random())
+            history.retry_backoff(left.len(), &mut system_random())
         };
         // Whoever finds it when its code has died drops it.
-        Next::End(Then::Queued(
-            now.plus(pause).min(message.expires_at.max(now)),
+        Next::End(NextState::Queued(
+            now.saturating_add(pause).min(message.expires_at.max(now)),
         ))
     }
 
@@ -212,7 +212,7 @@ impl Courier {
     ) -> Result<bool, Lost> {
         let needed = gateway.options.timeout + LEASE_RESERVE;
         let first = route.first(in_hand.message.predecessors);
-        let is_noted = |message: &Message| message.open_attempt(first) == Some(&gateway.name);
+        let is_noted = |message: &OutboxMessage| message.open_attempt(first) == Some(&gateway.name);
         // Each of the two takes time, and so may undo the other.
         loop {
             let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
@@ -222,9 +222,11 @@ impl Courier {
                 if !self.sees_alive(in_hand).await? {
                     return Ok(false);
                 }
-            } else if !is_noted(&in_hand.message) || in_hand.clock.now().until(due_at) < needed {
+            } else if !is_noted(&in_hand.message)
+                || in_hand.clock.now().duration_until(due_at) < needed
+            {
                 let now = in_hand.clock.now();
-                let until = now.plus(gateway.options.timeout + LEASE_MARGIN);
+                let until = now.saturating_add(gateway.options.timeout + LEASE_MARGIN);
                 let message = in_hand.message.clone();
                 let message = message.attempting(&gateway.name, until, now);
                 self.write(in_hand, message).await?;
@@ -238,8 +240,11 @@ impl Courier {
     /// to that gateway yet.
     async fn renew(&self, in_hand: &mut InHand, gateway: &Gateway) -> Result<(), Lost> {
         let now = in_hand.clock.now();
-        let until = now.plus(gateway.options.timeout + LEASE_MARGIN);
-        let mut message = in_hand.message.clone().then(Then::Leased(until), now);
+        let until = now.saturating_add(gateway.options.timeout + LEASE_MARGIN);
+        let mut message = in_hand
+            .message
+            .clone()
+            .transition_to(NextState::Leased(until), now);
         message.provider.clone_from(&gateway.name);
         self.write(in_hand, message).await
     }
@@ -265,10 +270,10 @@ impl Courier {
     /// Drops a message whose code is dead.
     async fn drop_dead(&self, in_hand: InHand) {
         tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
-        self.end(in_hand, Then::Dropped).await;
+        self.end(in_hand, NextState::Dropped).await;
     }
 
-    async fn handed_over(&self, mut in_hand: InHand, attempt: Attempt, accepted: &Accepted) {
+    async fn handed_over(&self, mut in_hand: InHand, attempt: LoggedAttempt, accepted: &Accepted) {
         let recipient = in_hand.message.content().map(|content| &content.recipient);
         tracing::info!(
             message_id = %in_hand.message.id,
@@ -286,8 +291,8 @@ impl Courier {
         }
     }
 
-    async fn end(&self, mut in_hand: InHand, then: Then) {
-        if then == Then::Failed {
+    async fn end(&self, mut in_hand: InHand, then: NextState) {
+        if then == NextState::Failed {
             let recipient = in_hand.message.content().map(|content| &content.recipient);
             tracing::error!(
                 message_id = %in_hand.message.id,
@@ -297,9 +302,9 @@ impl Courier {
             );
         }
         let how = match then {
-            Then::Failed => Some(Ended::Failed),
-            Then::Dropped => Some(Ended::Dropped),
-            Then::Leased(_) | Then::Queued(_) => None,
+            NextState::Failed => Some(Ended::Failed),
+            NextState::Dropped => Some(Ended::Dropped),
+            NextState::Leased(_) | NextState::Queued(_) => None,
         };
         self.put_down(&mut in_hand, then, how).await;
     }
@@ -313,13 +318,13 @@ impl Courier {
             attempts = in_hand.message.history.count,
             "[OTP] Message given up: it may have arrived, and no provider confirmed it"
         );
-        self.put_down(&mut in_hand, Then::Failed, Some(Ended::Undecided))
+        self.put_down(&mut in_hand, NextState::Failed, Some(Ended::Undecided))
             .await;
     }
 
-    async fn put_down(&self, in_hand: &mut InHand, then: Then, how: Option<Ended>) {
+    async fn put_down(&self, in_hand: &mut InHand, then: NextState, how: Option<Ended>) {
         let now = in_hand.clock.now();
-        let message = in_hand.message.clone().then(then, now);
+        let message = in_hand.message.clone().transition_to(then, now);
         let written = self.write(in_hand, message).await.is_ok();
         if let Some(how) = how.filter(|_| written) {
             self.tools.metrics.ended(how);
@@ -327,10 +332,10 @@ impl Courier {
     }
 
     /// Counts a message that a provider has taken, by the channel that was asked for.
-    fn note_sent(&self, message: &Message, attempt: &Attempt) {
+    fn note_sent(&self, message: &OutboxMessage, attempt: &LoggedAttempt) {
         let recipient = message.content().map(|content| &content.recipient);
-        let country = recipient.map_or(Country::NONE, Country::of);
-        let delay = message.created_at.until(attempt.ended_at);
+        let country = recipient.map_or(CountryCode::NONE, CountryCode::of);
+        let delay = message.created_at.duration_until(attempt.ended_at);
         let metrics = &self.tools.metrics;
         metrics.sent(
             message.challenge,
@@ -342,7 +347,7 @@ impl Courier {
     }
 
     /// Writes what became of a message.
-    async fn write(&self, in_hand: &mut InHand, message: Message) -> Result<(), Lost> {
+    async fn write(&self, in_hand: &mut InHand, message: OutboxMessage) -> Result<(), Lost> {
         let InHand { key, version, .. } = *in_hand;
         let random = &mut system_random();
         let change = MessageChange {

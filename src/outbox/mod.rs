@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     callers::Callers,
     delivery::{Delivery, Route, Shipment},
-    domain::{CallerName, Message, Policy, Purpose, RecordKey},
+    domain::{CallerName, OutboxMessage, Purpose, PurposePolicy, RecordKey},
     keys::KeyRing,
     metrics::DeliveryMetrics,
     store::{
@@ -130,7 +130,7 @@ pub struct InHand {
     /// The version under which the store has it.
     pub version: Version,
     /// The message.
-    pub message: Message,
+    pub message: OutboxMessage,
     /// The store's clock at the load that saw the code alive.
     pub clock: Clock,
 }
@@ -234,7 +234,7 @@ impl Outbox {
 
 impl Tools {
     /// The policy of a caller's codes; `None` if this replica does not know the caller.
-    fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&Policy> {
+    fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&PurposePolicy> {
         let caller = self.callers.named(caller)?;
         Some(caller.policies.of(purpose))
     }

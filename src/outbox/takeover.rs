@@ -12,7 +12,7 @@ use super::{
     scan::{MOST_AT_ONCE, Scan},
 };
 use crate::{
-    domain::{CallerName, Message, MessageId, Then, Timestamp},
+    domain::{CallerName, MessageId, NextState, OutboxMessage, Timestamp},
     keys::{OpenError, system_random},
     log_targets::AUDIT,
     metrics::Ended,
@@ -260,18 +260,18 @@ fn change(
 ) -> (MessageChange, Option<Box<Taken>>) {
     let version = Version::random(&mut system_random());
     let mut message = due.message;
-    let mut then = Then::Dropped;
+    let mut then = NextState::Dropped;
     if let Some(Taken { in_hand, until, .. }) = taken.as_deref_mut() {
         in_hand.version = version;
         message.history.clone_from(&in_hand.message.history);
         message.provider.clone_from(&in_hand.message.provider);
-        then = Then::Leased(*until);
+        then = NextState::Leased(*until);
     }
     let change = MessageChange {
         key: due.key,
         expected: Some(due.version),
         version,
-        message: message.then(then, now),
+        message: message.transition_to(then, now),
     };
     (change, taken)
 }
@@ -327,13 +327,13 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Fate {
     let Some(route) = tools.route(&in_hand) else {
         return Fate::Leave("no route leads to a provider for it");
     };
-    let until = now.plus(Outbox::lease(route));
+    let until = now.saturating_add(Outbox::lease(route));
     let first = route.first(in_hand.message.predecessors);
     let open = in_hand.message.open_attempt(first).map(str::to_owned);
     if let Some(provider) = &open {
         in_hand.message = interrupted(tools, in_hand.message, provider, now);
     }
-    in_hand.message = in_hand.message.then(Then::Leased(until), now);
+    in_hand.message = in_hand.message.transition_to(NextState::Leased(until), now);
     Fate::Carry(Box::new(Taken {
         in_hand,
         until,
@@ -343,7 +343,12 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Fate {
 
 /// The message after the replica that held it was lost while it may have been trying
 /// `provider`.
-fn interrupted(tools: &Tools, message: Message, provider: &str, now: Timestamp) -> Message {
+fn interrupted(
+    tools: &Tools,
+    message: OutboxMessage,
+    provider: &str,
+    now: Timestamp,
+) -> OutboxMessage {
     let gateways = &tools.delivery.gateways;
     let gateway = gateways.iter().find(|gateway| gateway.name == provider);
     let channel = gateway.map_or(message.channel, |gateway| gateway.channel(message.channel));

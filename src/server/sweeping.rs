@@ -75,16 +75,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sweep_follows_a_jump_ahead_only_once_the_next_look_confirms_it() {
-        let minutes = |count| START.plus(INTERVAL * count);
+        let minutes = |count| START.saturating_add(INTERVAL * count);
         let mut clock = SweepClock::default();
         assert_eq!(look(&mut clock, minutes(0)).await, None);
         assert_eq!(look(&mut clock, minutes(1)).await, Some(minutes(1)));
         // The clock is ahead for one look.
-        let ahead = minutes(2).plus(JUMP);
+        let ahead = minutes(2).saturating_add(JUMP);
         assert_eq!(look(&mut clock, ahead).await, Some(minutes(2)));
         assert_eq!(look(&mut clock, minutes(3)).await, Some(minutes(3)));
         // It stays ahead.
-        let ahead = |count| minutes(count).plus(JUMP);
+        let ahead = |count| minutes(count).saturating_add(JUMP);
         assert_eq!(look(&mut clock, ahead(4)).await, Some(minutes(4)));
         assert_eq!(look(&mut clock, ahead(5)).await, Some(ahead(5)));
         // It steps back.
@@ -94,7 +94,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn first_look_of_a_replica_removes_nothing() {
         let mut clock = SweepClock::default();
-        assert_eq!(look(&mut clock, START.plus(JUMP)).await, None);
+        assert_eq!(look(&mut clock, START.saturating_add(JUMP)).await, None);
         assert_eq!(look(&mut clock, START).await, Some(START));
     }
 }

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use super::CALLER;
 use crate::{
     domain::{
-        Block, Caller, ChallengeId, Channel, Country, Decision, Policy, Recipient, Timestamp,
-        Verdict, VerifyRefusal,
+        Caller, ChallengeId, Channel, CountryCode, Decision, Lockout, PurposePolicy, Recipient,
+        Timestamp, VerifyError, VerifyOutcome,
     },
     metrics::DeliveryMetrics,
     store::{Delivered, Store, availability::Availability},
@@ -42,24 +42,24 @@ pub(super) struct Judged {
     /// The channel of the code, where it was right.
     pub verified: Option<Channel>,
     /// How long answers are refused, where it was wrong once too often.
-    pub shut: Option<Block>,
+    pub shut: Option<Lockout>,
 }
 
 impl Judged {
     pub fn of(
-        decision: &Decision<Result<Verdict, VerifyRefusal>>,
-        policy: &Policy,
+        decision: &Decision<Result<VerifyOutcome, VerifyError>>,
+        policy: &PurposePolicy,
         now: Timestamp,
     ) -> Self {
         let record = decision.write.as_ref();
         match (&decision.answer, record) {
-            (Ok(Verdict::Verified { .. }), Some(record)) => Self {
+            (Ok(VerifyOutcome::Verified { .. }), Some(record)) => Self {
                 verified: Some(record.challenge.channel),
                 shut: None,
             },
-            (Ok(Verdict::WrongCode { .. }), Some(record)) => Self {
+            (Ok(VerifyOutcome::WrongCode { .. }), Some(record)) => Self {
                 verified: None,
-                shut: record.failures.block(policy, now),
+                shut: record.failures.lockout_at(policy, now),
             },
             _ => Self::default(),
         }
@@ -70,7 +70,7 @@ impl Judged {
 #[derive(Debug)]
 pub struct Verified {
     challenge: ChallengeId,
-    country: Country,
+    country: CountryCode,
     looks: u8,
 }
 
@@ -105,7 +105,8 @@ impl Conversions {
     /// A caller was given a code that it delivers by itself.
     pub(super) fn given(&self, channel: Channel, recipient: &Recipient) {
         if self.waiting.is_some() {
-            self.metrics.given(CALLER, channel, Country::of(recipient));
+            self.metrics
+                .given(CALLER, channel, CountryCode::of(recipient));
         }
     }
 
@@ -120,7 +121,7 @@ impl Conversions {
         let Some(waiting) = &self.waiting else {
             return;
         };
-        let country = Country::of(recipient);
+        let country = CountryCode::of(recipient);
         if caller.delivers {
             return self.metrics.verified(CALLER, channel, country);
         }

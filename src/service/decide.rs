@@ -9,8 +9,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::{OtpService, ServiceError};
 use crate::{
     domain::{
-        Caller, ChallengeState, Decision, LimitCharge, LimitKey, LimitName, LimitUpdate, Message,
-        Purpose, Rate, Record, RecordKey, SharedLimit, Timestamp,
+        Caller, ChallengeState, Decision, LimitCharge, LimitKey, LimitUpdate, OutboxMessage,
+        Purpose, Quota, RateLimitKind, RateLimitState, Record, RecordKey, Timestamp,
     },
     keys::{KeyRing, OpenError, SystemRandom, system_random},
     log_targets::AUDIT,
@@ -24,8 +24,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     pub key: LimitKey,
-    pub name: LimitName,
-    pub rate: Rate,
+    pub name: RateLimitKind,
+    pub rate: Quota,
 }
 
 /// What a rule decides about.
@@ -62,7 +62,12 @@ impl OtpService {
     pub(super) async fn decide<Answer: Send + 'static>(
         &self,
         matter: Matter,
-        rule: impl Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>
+        rule: impl Fn(
+            Option<Record>,
+            &[RateLimitState],
+            Timestamp,
+            &mut SystemRandom,
+        ) -> Decision<Answer>
         + Send
         + 'static,
         then: impl FnOnce(&mut Answer, Done) + Send + 'static,
@@ -123,7 +128,7 @@ struct Case<Rule, Then, Answer> {
 
 impl<Rule, Then, Answer> Job for Case<Rule, Then, Answer>
 where
-    Rule: Fn(Option<Record>, &[SharedLimit], Timestamp, &mut SystemRandom) -> Decision<Answer>
+    Rule: Fn(Option<Record>, &[RateLimitState], Timestamp, &mut SystemRandom) -> Decision<Answer>
         + Send
         + 'static,
     Then: FnOnce(&mut Answer, Done) + Send + 'static,
@@ -253,7 +258,7 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
         random: &mut SystemRandom,
     ) -> (Record<Sealed>, Timestamp) {
         let nonce = record.challenge.nonce;
-        let removable_at = record.removable_at(self.caller.policies.of(&record.purpose));
+        let removable_at = record.purge_at(self.caller.policies.of(&record.purpose));
         let record = record.map_secret(|secret| {
             ChallengeState::Live(self.keys.seal(&key, &nonce, &secret, random))
         });
@@ -264,7 +269,7 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
     fn seal_message(
         &mut self,
         key: RecordKey,
-        message: Message,
+        message: OutboxMessage,
         random: &mut SystemRandom,
     ) -> MessageChange {
         MessageChange {
@@ -364,11 +369,11 @@ impl Tab {
     }
 
     /// The limits as the rules take them.
-    fn shared(&mut self, view: &View<'_>) -> Vec<SharedLimit> {
+    fn shared(&mut self, view: &View<'_>) -> Vec<RateLimitState> {
         let shared = |entry: &mut Entry| {
             let loaded = view.loaded_limit(&entry.limit.key);
             entry.paid |= loaded.is_some() && loaded == entry.charged_by;
-            SharedLimit {
+            RateLimitState {
                 name: entry.limit.name,
                 rate: entry.limit.rate,
                 full_at: view.limit(&entry.limit.key),
@@ -383,7 +388,7 @@ impl Tab {
     fn changes(
         &mut self,
         view: &View<'_>,
-        shared: &[SharedLimit],
+        shared: &[RateLimitState],
         charge: LimitCharge,
     ) -> Vec<(LimitKey, LimitUpdate)> {
         let mut updates = Vec::new();

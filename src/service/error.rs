@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 use crate::{
     callers::Unknown,
     domain::{
-        Block, ChallengeId, Channel, CodeError, Exceeded, Purpose, PurposeError, RecipientError,
-        Timestamp,
+        ChallengeId, Channel, CodeError, Lockout, Purpose, PurposeError, RateLimited,
+        RecipientError, Timestamp,
     },
     store::{StoreError, batcher::BatchError},
 };
@@ -66,10 +66,10 @@ pub enum ServiceError {
     },
     /// A limit on sends leaves no room.
     #[error("the limit {} is reached; send again in {}", .0.limit.key(), Seconds(.0.wait))]
-    SendLimit(Exceeded),
+    SendLimit(RateLimited),
     /// A limit on wrong answers leaves no room.
     #[error("the limit {} is reached; try again in {}", .0.limit.key(), Seconds(.0.wait))]
-    VerifyLimit(Exceeded),
+    VerifyLimit(RateLimited),
     /// Too many wrong answers: the next one has to wait.
     #[error("too many wrong answers; try again in {}", Seconds(*wait))]
     VerifyDelayed {
@@ -133,8 +133,8 @@ impl ServiceError {
     }
 
     /// Answers are refused.
-    pub(super) fn blocked(block: Block) -> Self {
-        let Block { wait, locked, .. } = block;
+    pub(super) fn blocked(block: Lockout) -> Self {
+        let Lockout { wait, locked, .. } = block;
         if locked {
             Self::VerifyLocked { wait }
         } else {

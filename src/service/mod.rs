@@ -24,8 +24,8 @@ use decide::Matter;
 
 use crate::{
     domain::{
-        self, Caller, CancelRequest, ChallengeFilter, ChallengeId, Policy, Purpose, Record,
-        RecordKey, RequestIdentity, TestRecipient, VerifyRefusal, VerifyRequest,
+        self, Caller, CancelRequest, ChallengeId, ChallengeSelector, Purpose, PurposePolicy,
+        Record, RecordKey, RequestFingerprint, TestRecipient, VerifyError, VerifyRequest,
     },
     keys::{KeyRing, system_random},
     outbox::Outbox,
@@ -110,10 +110,10 @@ impl OtpService {
         let decided = self.decide(matter, rule, |_, _| {}).await?;
         let (decided, judged) = decided;
         let verdict = decided.map_err(|refusal| match refusal {
-            VerifyRefusal::Code(error) => ServiceError::Code(error),
-            VerifyRefusal::Blocked(block) => ServiceError::blocked(block),
-            VerifyRefusal::Limit(exceeded) => ServiceError::VerifyLimit(exceeded),
-            VerifyRefusal::Reused => ServiceError::reused(),
+            VerifyError::Code(error) => ServiceError::Code(error),
+            VerifyError::Blocked(block) => ServiceError::blocked(block),
+            VerifyError::Limit(exceeded) => ServiceError::VerifyLimit(exceeded),
+            VerifyError::Reused => ServiceError::reused(),
         })?;
         let challenge_id = verdict.challenge().map(|nonce| ChallengeId { key, nonce });
         if let Some((challenge, channel)) = challenge_id.zip(judged.verified) {
@@ -177,14 +177,14 @@ impl OtpService {
         })
     }
 
-    fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[&str]) -> RequestIdentity {
+    fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[&str]) -> RequestFingerprint {
         self.keys
             .request_identity(rpc, request_id, fields, &mut system_random())
     }
 
     /// The record that a subject names, and which of its challenges; `None` where it
     /// can name none.
-    fn locate(&self, caller: &Caller, subject: &Subject) -> Option<(RecordKey, ChallengeFilter)> {
+    fn locate(&self, caller: &Caller, subject: &Subject) -> Option<(RecordKey, ChallengeSelector)> {
         if let Some(recipient) = &subject.recipient {
             let key = self
                 .keys
@@ -192,12 +192,12 @@ impl OtpService {
             return Some((key, filter_within(key, subject.challenge_id.as_deref())));
         }
         let id = ChallengeId::parse(subject.challenge_id.as_deref()?)?;
-        Some((id.key, ChallengeFilter::Only(id.nonce)))
+        Some((id.key, ChallengeSelector::Only(id.nonce)))
     }
 }
 
 /// The policy that a caller's record is under; any does where there is none.
-fn policy_of<'a>(caller: &'a Caller, record: Option<&Record>) -> &'a Policy {
+fn policy_of<'a>(caller: &'a Caller, record: Option<&Record>) -> &'a PurposePolicy {
     record.map_or(&caller.policies.general, |record| {
         caller.policies.of(&record.purpose)
     })
@@ -219,10 +219,10 @@ fn permit_subject(caller: &Caller, subject: &Subject) -> Result<(), ServiceError
 }
 
 /// What a challenge id that a caller wrote admits in the record of `key`.
-fn filter_within(key: RecordKey, challenge_id: Option<&str>) -> ChallengeFilter {
+fn filter_within(key: RecordKey, challenge_id: Option<&str>) -> ChallengeSelector {
     match challenge_id.map(ChallengeId::parse) {
-        None => ChallengeFilter::Newest,
-        Some(Some(id)) if id.key == key => ChallengeFilter::Only(id.nonce),
-        Some(_) => ChallengeFilter::Foreign,
+        None => ChallengeSelector::Newest,
+        Some(Some(id)) if id.key == key => ChallengeSelector::Only(id.nonce),
+        Some(_) => ChallengeSelector::Foreign,
     }
 }

@@ -8,8 +8,9 @@ use std::{
 use super::decide::Limit;
 use crate::{
     domain::{
-        self, Block, Caller, ChallengeId, Channel, Code, ErrorClass, LimitName, Policy, Purpose,
-        Recipient, Timestamp, TypedCode, Verdict, site_network, subscriber_network,
+        self, Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose,
+        PurposePolicy, RateLimitKind, Recipient, SubmittedCode, Timestamp, VerifyOutcome,
+        site_network, subscriber_network,
     },
     keys::KeyRing,
 };
@@ -47,7 +48,7 @@ pub struct SendReply {
     /// How many digits it has.
     pub code_length: u32,
     /// The code, for a caller that delivers by itself.
-    pub code: Option<Code>,
+    pub code: Option<OtpCode>,
 }
 
 /// A code that was typed.
@@ -58,7 +59,7 @@ pub struct Verify {
     /// What it is for.
     pub purpose: Purpose,
     /// What was typed.
-    pub code: TypedCode,
+    pub code: SubmittedCode,
     /// The challenge that it must belong to, as the caller wrote it.
     pub challenge_id: Option<String>,
     /// Where the end user is.
@@ -71,11 +72,11 @@ pub struct Verify {
 #[derive(Debug)]
 pub struct VerifyReply {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: VerifyOutcome,
     /// The challenge that it is about.
     pub challenge_id: Option<ChallengeId>,
     /// How long answers are refused because of this one, if they are.
-    pub shut: Option<Block>,
+    pub shut: Option<Lockout>,
 }
 
 /// Whose code a request is about: a recipient's, a challenge's, or both.
@@ -120,7 +121,7 @@ pub struct CancelReply {
 #[derive(Debug)]
 pub struct StatusReply {
     /// What is known.
-    pub status: domain::Status,
+    pub status: domain::CodeStatus,
     /// The live code's challenge.
     pub challenge_id: Option<ChallengeId>,
     /// The recipient, where it is known.
@@ -146,7 +147,7 @@ pub struct Delivery {
     /// The how manieth attempt of its message it is; how many a message had that waits.
     pub attempts: u32,
     /// Why it failed, if it did.
-    pub error: Option<ErrorClass>,
+    pub error: Option<DeliveryErrorKind>,
 }
 
 /// How far a delivery has come.
@@ -184,15 +185,21 @@ impl Send {
     }
 
     /// The limits on sends that are not the record's own.
-    pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
+    pub(super) fn limits(
+        &self,
+        keys: &KeyRing,
+        caller: &Caller,
+        policy: &PurposePolicy,
+    ) -> Vec<Limit> {
         let by_client = client_limits(
             self.client_ip,
-            LimitName::IpSendsPerHour,
-            LimitName::IpSiteSendsPerHour,
+            RateLimitKind::IpSendsPerHour,
+            RateLimitKind::IpSiteSendsPerHour,
         );
         let by_prefix = self.recipient.dialling_prefix();
-        let by_prefix = by_prefix.map(|prefix| (LimitName::PrefixSendsPerDay, prefix.to_owned()));
-        let by_caller = (LimitName::CallerSendsPerDay, String::new());
+        let by_prefix =
+            by_prefix.map(|prefix| (RateLimitKind::PrefixSendsPerDay, prefix.to_owned()));
+        let by_caller = (RateLimitKind::CallerSendsPerDay, String::new());
         by_client
             .chain(by_prefix)
             .chain([by_caller])
@@ -221,11 +228,16 @@ impl Verify {
     }
 
     /// Limits on wrong answers that are not the record's own.
-    pub(super) fn limits(&self, keys: &KeyRing, caller: &Caller, policy: &Policy) -> Vec<Limit> {
+    pub(super) fn limits(
+        &self,
+        keys: &KeyRing,
+        caller: &Caller,
+        policy: &PurposePolicy,
+    ) -> Vec<Limit> {
         let by_client = client_limits(
             self.client_ip,
-            LimitName::IpFailuresPerHour,
-            LimitName::IpSiteFailuresPerHour,
+            RateLimitKind::IpFailuresPerHour,
+            RateLimitKind::IpSiteFailuresPerHour,
         );
         by_client
             .filter_map(|(name, whom)| limit(keys, caller, policy, name, &whom))
@@ -255,8 +267,8 @@ impl Cancel {
 fn limit(
     keys: &KeyRing,
     caller: &Caller,
-    policy: &Policy,
-    name: LimitName,
+    policy: &PurposePolicy,
+    name: RateLimitKind,
     whom: &str,
 ) -> Option<Limit> {
     let rate = policy.rate(name)?;
@@ -270,9 +282,9 @@ fn limit(
 /// Limits of a client by its address: of its subscriber, and of its site if it has one.
 fn client_limits(
     address: Option<IpAddr>,
-    subscriber: LimitName,
-    site: LimitName,
-) -> impl Iterator<Item = (LimitName, String)> {
+    subscriber: RateLimitKind,
+    site: RateLimitKind,
+) -> impl Iterator<Item = (RateLimitKind, String)> {
     let by_subscriber = address.map(|address| {
         let network = match subscriber_network(address) {
             IpAddr::V4(address) => address.to_string(),
@@ -303,7 +315,10 @@ mod tests {
     #[test]
     fn clients_are_told_apart_by_address_or_network() {
         let limits = |text: &str| -> Vec<_> {
-            let (subscriber, site) = (LimitName::IpSendsPerHour, LimitName::IpSiteSendsPerHour);
+            let (subscriber, site) = (
+                RateLimitKind::IpSendsPerHour,
+                RateLimitKind::IpSiteSendsPerHour,
+            );
             let address = Some(text.parse().unwrap());
             client_limits(address, subscriber, site)
                 .map(|(_, whom)| whom)

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     delivery::{Route, Shipment},
     domain::{
-        self, Barred, Caller, CallerName, ChallengeId, Decision, Message, MessageId,
-        MessageRequest, Purpose, Record, RecordKey, RequestIdentity, SendRefusal, SendRequest,
-        Sent, SharedLimit, TestRecipient, Timestamp,
+        self, Caller, CallerName, ChallengeId, Decision, MessageId, MessageRequest, OutboxMessage,
+        Purpose, RateLimitState, Record, RecordKey, RequestFingerprint, SendError, SendOutcome,
+        SendRequest, TestRecipient, Timestamp, Undeliverable,
     },
     keys::{SystemRandom, system_random},
     outbox::{InHand, Outbox, Room},
@@ -37,7 +37,7 @@ impl OtpService {
             recipient, purpose, ..
         } = &**request;
         permit_purpose(caller, purpose)?;
-        let is_test = |test: &&TestRecipient| test.is(&caller.name, recipient, purpose);
+        let is_test = |test: &&TestRecipient| test.matches(&caller.name, recipient, purpose);
         let test = self.test_recipients.iter().find(is_test).cloned();
         let route = self.route(caller, request);
         let barred = bars(caller, request, route);
@@ -82,21 +82,21 @@ impl OtpService {
         let rule = move |record, limits: &[_], now, random: &mut _| {
             wish.decide(record, limits, now, random)
         };
-        let then = move |answer: &mut Result<Sent, SendRefusal>, done| {
-            if let Ok(Sent { message, .. }) = answer {
+        let then = move |answer: &mut Result<SendOutcome, SendError>, done| {
+            if let Ok(SendOutcome { message, .. }) = answer {
                 parcel.post(message.take(), done);
             }
         };
         let decided = self.decide(matter, rule, then).await?;
         let sent = decided.map_err(|refusal| match refusal {
-            SendRefusal::TooSoon { wait, live } => ServiceError::ResendTooSoon {
+            SendError::CoolingDown { wait, live } => ServiceError::ResendTooSoon {
                 wait,
                 live: live.map(|(nonce, expires_at)| (ChallengeId { key, nonce }, expires_at)),
             },
-            SendRefusal::Blocked(block) => ServiceError::blocked(block),
-            SendRefusal::Limit(exceeded) => ServiceError::SendLimit(exceeded),
-            SendRefusal::Reused => ServiceError::reused(),
-            SendRefusal::Barred(barred) => barred.into(),
+            SendError::Blocked(block) => ServiceError::blocked(block),
+            SendError::Limit(exceeded) => ServiceError::SendLimit(exceeded),
+            SendError::IdempotencyKeyReused => ServiceError::reused(),
+            SendError::Undeliverable(barred) => barred.into(),
         })?;
         let code = sent.code.filter(|_| caller.delivers);
         if code.is_some() {
@@ -131,11 +131,11 @@ impl OtpService {
 
 /// What [`domain::send`] is asked, and may be asked again.
 struct Wish {
-    identity: RequestIdentity,
+    identity: RequestFingerprint,
     caller: Arc<Caller>,
     request: Arc<Send>,
     test: Option<TestRecipient>,
-    barred: Option<Barred>,
+    barred: Option<Undeliverable>,
     /// The message that is to carry the code, and for how long it is leased.
     message: Option<(MessageId, Option<Duration>)>,
 }
@@ -144,12 +144,12 @@ impl Wish {
     fn decide(
         &self,
         record: Option<Record>,
-        limits: &[SharedLimit],
+        limits: &[RateLimitState],
         now: Timestamp,
         random: &mut SystemRandom,
-    ) -> Decision<Result<Sent, SendRefusal>> {
+    ) -> Decision<Result<SendOutcome, SendError>> {
         let request = &*self.request;
-        let test = self.test.as_ref().and_then(|test| test.at(now));
+        let test = self.test.as_ref().and_then(|test| test.active_at(now));
         let message = self.message.map(|(id, lease)| MessageRequest {
             id,
             lease,
@@ -184,7 +184,7 @@ struct Parcel {
 }
 
 impl Parcel {
-    fn post(self, message: Option<Message>, done: Done) {
+    fn post(self, message: Option<OutboxMessage>, done: Done) {
         // What is answered with a message was written by this request, in a try before.
         match (message.zip(done.message_version), self.room) {
             (Some((message, version)), Some(room)) => {
@@ -205,21 +205,21 @@ impl Parcel {
 }
 
 /// Why no message can go there.
-fn bars(caller: &Caller, request: &Send, route: Option<&Route>) -> Option<Barred> {
-    if !caller.destinations.permit(&request.recipient) {
-        Some(Barred::Destination)
+fn bars(caller: &Caller, request: &Send, route: Option<&Route>) -> Option<Undeliverable> {
+    if !caller.destinations.allows(&request.recipient) {
+        Some(Undeliverable::Destination)
     } else if route.is_none() && !caller.delivers {
-        Some(Barred::NoRoute(request.channel))
+        Some(Undeliverable::NoRoute(request.channel))
     } else {
         None
     }
 }
 
-impl From<Barred> for ServiceError {
-    fn from(barred: Barred) -> Self {
+impl From<Undeliverable> for ServiceError {
+    fn from(barred: Undeliverable) -> Self {
         match barred {
-            Barred::Destination => Self::DestinationBlocked,
-            Barred::NoRoute(channel) => Self::NoRoute(channel),
+            Undeliverable::Destination => Self::DestinationBlocked,
+            Undeliverable::NoRoute(channel) => Self::NoRoute(channel),
         }
     }
 }

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     delivery::Shipment,
     domain::{
-        self, Caller, ChallengeId, LastSend, Message, MessageState, Record, RecordKey, Status,
+        self, Caller, ChallengeId, CodeStatus, LastSend, MessageState, OutboxMessage, Record,
+        RecordKey,
     },
     keys::OpenError,
     log_targets::AUDIT,
@@ -34,7 +35,7 @@ impl OtpService {
         let recipient = subject.recipient.clone();
         let Some((key, challenge)) = self.locate(caller, subject) else {
             return Ok(StatusReply {
-                status: Status::default(),
+                status: CodeStatus::default(),
                 challenge_id: None,
                 recipient,
                 deliveries: Vec::new(),
@@ -53,7 +54,7 @@ impl OtpService {
             let policy = policy_of(&owner, record.as_ref());
             domain::status(record, challenge, policy, now).map(|status| (status, Vec::new()))
         };
-        let then = |answer: &mut (Status, Vec<VersionedMessage>), done: Done| {
+        let then = |answer: &mut (CodeStatus, Vec<VersionedMessage>), done: Done| {
             answer.1 = done.messages;
         };
         let (status, messages) = self.decide(matter, rule, then).await?;
@@ -97,8 +98,8 @@ impl OtpService {
         caller: &Caller,
         key: RecordKey,
         last: &LastSend,
-        message: Message<Sealed>,
-    ) -> Option<Message<Sealed>> {
+        message: OutboxMessage<Sealed>,
+    ) -> Option<OutboxMessage<Sealed>> {
         let keys = &self.keys;
         let opened = keys.open_message(&key, &caller.name, &last.purpose, message.clone());
         let opened = match opened {
@@ -116,7 +117,7 @@ impl OtpService {
                 return None;
             }
         };
-        Some(Message {
+        Some(OutboxMessage {
             provider: self.provider(caller, last, opened),
             ..message
         })
@@ -124,7 +125,7 @@ impl OtpService {
 
     /// The provider that has a message: the first one of its route, where the replica
     /// that wrote it has not had to write another down yet.
-    fn provider(&self, caller: &Caller, last: &LastSend, message: Message) -> String {
+    fn provider(&self, caller: &Caller, last: &LastSend, message: OutboxMessage) -> String {
         let MessageState::Sending(content) = &message.state else {
             return message.provider;
         };
@@ -160,7 +161,7 @@ impl Delivery {
 
     /// One for each attempt of a message, and one for the message where it waits, or
     /// ended without an attempt.
-    fn all_of(message: Message<Sealed>) -> Vec<Self> {
+    fn all_of(message: OutboxMessage<Sealed>) -> Vec<Self> {
         let state = match message.state {
             MessageState::Queued(_) => Some(DeliveryState::Queued),
             MessageState::Sending(_) => Some(DeliveryState::Sending),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Sealed, Version};
-use crate::domain::{LimitDelta, LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
+use crate::domain::{LimitDelta, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 
 /// What is to be written in one transaction. No key is in it twice.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,7 @@ pub struct MessageChange {
     /// The version that it gets.
     pub version: Version,
     /// What it becomes.
-    pub message: Message<Sealed>,
+    pub message: OutboxMessage<Sealed>,
 }
 
 /// What was written.

@@ -30,6 +30,6 @@ impl Clock {
 
     /// What the store's clock says now.
     pub fn now(&self) -> Timestamp {
-        self.read.plus(self.read_at.elapsed())
+        self.read.saturating_add(self.read_at.elapsed())
     }
 }

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{FoundMessage, Place, Sealed, StoreError, Version, VersionedMessage};
 use crate::domain::{
-    Attempt, CallerName, ChallengeNonce, Channel, ErrorClass, History, MAX_LOGGED_ATTEMPTS,
-    Message, MessageId, MessageState, PossibleCopies, RecordKey, Timestamp,
+    AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt,
+    MAX_LOGGED_ATTEMPTS, MessageId, MessageState, OutboxMessage, PossibleCopies, RecordKey,
+    Timestamp,
 };
 
 /// The columns of a message.
@@ -71,7 +72,7 @@ impl MessageRow {
         Ok(VersionedMessage {
             key: RecordKey(key),
             version: Version(self.version),
-            message: Message {
+            message: OutboxMessage {
                 id: MessageId(id),
                 challenge: ChallengeNonce(challenge),
                 channel: Channel::from_name(&self.channel).ok_or_else(|| corrupt("channel"))?,
@@ -110,7 +111,7 @@ pub(super) fn message_state_columns(state: &MessageState<Sealed>) -> (&'static s
 #[derive(Serialize, Deserialize)]
 struct StoredAttempts {
     count: u32,
-    newest: Vec<Attempt>,
+    newest: Vec<LoggedAttempt>,
 }
 
 /// Part of a history that follows the attempts.
@@ -118,7 +119,7 @@ struct StoredAttempts {
 struct StoredOutcomes {
     possible_copies: Vec<PossibleCopies>,
     attempt_open: bool,
-    /// Bit n: the error of `newest[n]` is [`ErrorClass::UnknownOutcome`]. It is stored as a
+    /// Bit n: the error of `newest[n]` is [`DeliveryErrorKind::UnknownOutcome`]. It is stored as a
     /// time-out there, because earlier versions cannot read a class that they do not know.
     unknown_outcomes: u32,
 }
@@ -129,12 +130,12 @@ const _: () = assert!(
 );
 
 /// History as a column holds it.
-pub(super) fn history_column(history: &History) -> Vec<u8> {
+pub(super) fn history_column(history: &AttemptLog) -> Vec<u8> {
     let mut newest = history.newest.clone();
     let mut unknown_outcomes = 0;
     for (index, attempt) in newest.iter_mut().enumerate() {
-        if attempt.error == Some(ErrorClass::UnknownOutcome) {
-            attempt.error = Some(ErrorClass::Timeout);
+        if attempt.error == Some(DeliveryErrorKind::UnknownOutcome) {
+            attempt.error = Some(DeliveryErrorKind::Timeout);
             unknown_outcomes |= 1 << index;
         }
     }
@@ -151,7 +152,7 @@ pub(super) fn history_column(history: &History) -> Vec<u8> {
 }
 
 /// History that [`history_column`] wrote, in this version or an earlier one.
-fn read_history(column: &[u8]) -> Option<History> {
+fn read_history(column: &[u8]) -> Option<AttemptLog> {
     let (StoredAttempts { count, mut newest }, rest) = postcard::take_from_bytes(column).ok()?;
     if rest.is_empty() {
         return Some(from_earlier_version(count, newest));
@@ -164,10 +165,10 @@ fn read_history(column: &[u8]) -> Option<History> {
             & 1
             == 1
         {
-            attempt.error = Some(ErrorClass::UnknownOutcome);
+            attempt.error = Some(DeliveryErrorKind::UnknownOutcome);
         }
     }
-    Some(History {
+    Some(AttemptLog {
         count,
         newest,
         possible_copies: outcomes.possible_copies,
@@ -177,12 +178,12 @@ fn read_history(column: &[u8]) -> Option<History> {
 
 /// History without [`StoredOutcomes`]: each time-out may be a copy, and the replica that
 /// holds the message may be trying it.
-fn from_earlier_version(count: u32, newest: Vec<Attempt>) -> History {
-    let mut history = History::default();
+fn from_earlier_version(count: u32, newest: Vec<LoggedAttempt>) -> AttemptLog {
+    let mut history = AttemptLog::default();
     for attempt in newest {
         history.add(attempt, false);
     }
-    History {
+    AttemptLog {
         count,
         attempt_open: true,
         ..history
@@ -193,8 +194,8 @@ fn from_earlier_version(count: u32, newest: Vec<Attempt>) -> History {
 mod tests {
     use super::*;
 
-    fn attempt(provider: &str, error: Option<ErrorClass>) -> Attempt {
-        Attempt {
+    fn attempt(provider: &str, error: Option<DeliveryErrorKind>) -> LoggedAttempt {
+        LoggedAttempt {
             provider: provider.to_owned(),
             channel: Channel::Sms,
             started_at: Timestamp::from_milliseconds(1_000),
@@ -203,13 +204,13 @@ mod tests {
         }
     }
 
-    fn history() -> History {
-        let mut history = History::default();
+    fn history() -> AttemptLog {
+        let mut history = AttemptLog::default();
         for (provider, error) in [
-            ("a", Some(ErrorClass::UnknownOutcome)),
-            ("b", Some(ErrorClass::Timeout)),
-            ("b", Some(ErrorClass::UnknownOutcome)),
-            ("c", Some(ErrorClass::NoBalance)),
+            ("a", Some(DeliveryErrorKind::UnknownOutcome)),
+            ("b", Some(DeliveryErrorKind::Timeout)),
+            ("b", Some(DeliveryErrorKind::UnknownOutcome)),
+            ("c", Some(DeliveryErrorKind::AccountUnavailable)),
         ] {
             history.add(attempt(provider, error), false);
         }
@@ -218,15 +219,15 @@ mod tests {
 
     #[test]
     fn a_history_is_read_as_it_was_written() {
-        let open = History {
+        let open = AttemptLog {
             attempt_open: true,
             ..history()
         };
-        let mut full = History::default();
+        let mut full = AttemptLog::default();
         for _ in 0..40 {
-            full.add(attempt("a", Some(ErrorClass::UnknownOutcome)), false);
+            full.add(attempt("a", Some(DeliveryErrorKind::UnknownOutcome)), false);
         }
-        for history in [History::default(), history(), open, full] {
+        for history in [AttemptLog::default(), history(), open, full] {
             assert_eq!(read_history(&history_column(&history)), Some(history));
         }
         assert_eq!(read_history(&[1]), None);
@@ -255,11 +256,11 @@ mod tests {
             1, b'b', 0, 208, 15, 160, 31, 1, 0, // a transient error of "b"
         ];
         let read = read_history(&column).unwrap();
-        let expected = History {
+        let expected = AttemptLog {
             count: 5,
             newest: vec![
-                attempt("a", Some(ErrorClass::Timeout)),
-                attempt("b", Some(ErrorClass::Transient)),
+                attempt("a", Some(DeliveryErrorKind::Timeout)),
+                attempt("b", Some(DeliveryErrorKind::Transient)),
             ],
             possible_copies: vec![PossibleCopies {
                 provider: "a".to_owned(),

@@ -23,7 +23,7 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use rand::Rng;
 use sqlx::error::ErrorKind;
 
-use crate::domain::{CallerName, LimitKey, Message, MessageId, Record, RecordKey, Timestamp};
+use crate::domain::{CallerName, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 use batcher::BatchOptions;
 use postgres::PostgresStore;
 
@@ -118,7 +118,7 @@ pub struct VersionedMessage {
     /// What a writer must name to replace it.
     pub version: Version,
     /// The message.
-    pub message: Message<Sealed>,
+    pub message: OutboxMessage<Sealed>,
 }
 
 /// Message that was found in a batch. A row that cannot be read harms no other one.

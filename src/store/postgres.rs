@@ -282,7 +282,7 @@ impl RecordStore for PostgresStore {
                      ))",
                 now.milliseconds(),
                 i64::from(limit),
-                now.minus(UNENDED_KEPT).milliseconds(),
+                now.saturating_sub(UNENDED_KEPT).milliseconds(),
             );
             let messages = messages.execute(&mut *connection).await?;
             Ok(Swept {

@@ -2,8 +2,8 @@
 
 use super::{Sealed, StoreError, Version, Versioned};
 use crate::domain::{
-    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, Memory, Purpose,
-    Record, SendLimits, Timestamp,
+    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter, IdempotencyLog,
+    Purpose, Record, SendLimits, Timestamp,
 };
 
 /// The columns of a record.
@@ -61,7 +61,7 @@ impl RecordRow {
                 sends: u32::try_from(self.sends).map_err(|_| corrupt("sends"))?,
             },
             sent_at: Timestamp::from_milliseconds(self.sent_at),
-            failures: Failures {
+            failures: FailureCounter {
                 count: u32::try_from(self.failures).map_err(|_| corrupt("failures"))?,
                 last_at: Timestamp::from_milliseconds(self.failed_at),
             },
@@ -97,6 +97,6 @@ pub(super) fn count_column(count: u32) -> i32 {
 }
 
 /// Remembered answers as a column holds them.
-pub(super) fn memory_column(memory: &Memory) -> Vec<u8> {
+pub(super) fn memory_column(memory: &IdempotencyLog) -> Vec<u8> {
     postcard::to_allocvec(memory).expect("a vector takes any number of bytes")
 }

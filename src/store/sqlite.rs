@@ -290,7 +290,7 @@ impl RecordStore for SqliteStore {
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
         let run = async |statement: &'static str| {
             let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
-            let query = query.bind(now.minus(UNENDED_KEPT).milliseconds());
+            let query = query.bind(now.saturating_sub(UNENDED_KEPT).milliseconds());
             query
                 .execute(&self.pool)
                 .await

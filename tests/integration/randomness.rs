@@ -17,7 +17,7 @@
 //! Neither bound rests on an approximation; see [`tail_exponent`] and
 //! [`largest_plausible`].
 
-use otpd::{domain::Code, keys::system_random};
+use otpd::{domain::OtpCode, keys::system_random};
 
 const CODES: usize = 1_000_000;
 const VALUES: usize = 10_000;
@@ -29,7 +29,7 @@ const BUDGET: f64 = 1e-11;
 fn a_million_codes_are_unbiased() {
     let mut random = system_random();
     let codes = draw(|| {
-        let code = Code::generate(4, &mut random);
+        let code = OtpCode::generate(4, &mut random);
         assert_eq!(code.length(), 4);
         code.expose().parse().expect("a code has only digits")
     });

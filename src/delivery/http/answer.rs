@@ -9,7 +9,7 @@ use super::{
     settings::HttpSettings,
     template::{Template, Values},
 };
-use crate::{delivery::problem::connection_problem, domain::ErrorClass};
+use crate::{delivery::problem::connection_problem, domain::DeliveryErrorKind};
 
 /// More than any gateway has to say of one message.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -96,10 +96,10 @@ impl Answer {
         &self,
         settings: &HttpSettings,
         values: &Values<'_>,
-    ) -> (ErrorClass, Option<usize>) {
+    ) -> (DeliveryErrorKind, Option<usize>) {
         if self.is_partly_good(&settings.send, values) {
             // To send it again repeats, and costs, the part that was taken.
-            return (ErrorClass::UnknownOutcome, None);
+            return (DeliveryErrorKind::UnknownOutcome, None);
         }
         let matching = settings.errors.iter().position(|rule| {
             let of_status = rule.statuses.is_empty()
@@ -115,11 +115,11 @@ impl Answer {
         }
         let class = match self.status {
             // What is behind the gateway was given the message, and did not answer.
-            504 => ErrorClass::UnknownOutcome,
+            504 => DeliveryErrorKind::UnknownOutcome,
             // Too early, too many, or the gateway's own fault.
-            408 | 425 | 429 | 500..=599 => ErrorClass::Transient,
-            200..=299 if self.body.is_err() => ErrorClass::UnknownOutcome,
-            _ => ErrorClass::Permanent,
+            408 | 425 | 429 | 500..=599 => DeliveryErrorKind::Transient,
+            200..=299 if self.body.is_err() => DeliveryErrorKind::UnknownOutcome,
+            _ => DeliveryErrorKind::Permanent,
         };
         (class, None)
     }

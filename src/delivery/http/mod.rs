@@ -25,7 +25,7 @@ use super::{
     Accepted, DeliveryError, Envelope, guard::Resolver, problem::connection_problem,
     roots::client_config,
 };
-use crate::{domain::ErrorClass, tables::KeyError, traces};
+use crate::{domain::DeliveryErrorKind, tables::KeyError, traces};
 
 /// Hands messages to a gateway over HTTP.
 pub struct HttpProvider {
@@ -117,12 +117,12 @@ impl HttpProvider {
     /// Sends `request`, to its other hosts as well while there is no connection: then
     /// nobody can have taken the message.
     async fn ask(&self, request: &Request, values: &Values<'_>) -> Result<Answer, DeliveryError> {
-        let transient = |cause: String| DeliveryError::new(ErrorClass::Transient, cause);
+        let transient = |cause: String| DeliveryError::new(DeliveryErrorKind::Transient, cause);
         let mut host = 0;
         loop {
             let built = request
                 .build(&self.client, host, values)
-                .map_err(|problem| DeliveryError::new(ErrorClass::Permanent, problem))?;
+                .map_err(|problem| DeliveryError::new(DeliveryErrorKind::Permanent, problem))?;
             let built = match traces::current() {
                 Some(place) if !request.sets(traces::HEADER) => {
                     built.header(traces::HEADER, place.traceparent())
@@ -135,7 +135,7 @@ impl HttpProvider {
                 Err(error) if error.is_connect() && host < request.hosts() => {}
                 Err(error) if error.is_builder() => {
                     return Err(DeliveryError::new(
-                        ErrorClass::Permanent,
+                        DeliveryErrorKind::Permanent,
                         "the request cannot be made with this message's values",
                     ));
                 }
@@ -147,7 +147,7 @@ impl HttpProvider {
                     // The connection stood, so that the request may have been read.
                     let problem = connection_problem(&error);
                     return Err(DeliveryError::new(
-                        ErrorClass::UnknownOutcome,
+                        DeliveryErrorKind::UnknownOutcome,
                         format!("no answer: {problem}"),
                     ));
                 }

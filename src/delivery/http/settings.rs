@@ -16,7 +16,7 @@ use super::{
     table::{CheckTable, ConditionTable, ErrorTable, HttpTable, Scalar, Scalars},
     template::{Names, Template},
 };
-use crate::{domain::ErrorClass, files, tables::KeyError};
+use crate::{domain::DeliveryErrorKind, files, tables::KeyError};
 
 /// How a gateway is spoken to.
 pub struct HttpSettings {
@@ -38,7 +38,7 @@ pub struct HttpSettings {
 /// Which replies are of which class.
 #[derive(Debug)]
 pub(super) struct ErrorRule {
-    pub class: ErrorClass,
+    pub class: DeliveryErrorKind,
     pub statuses: Vec<Statuses>,
     pub condition: Option<Condition>,
 }
@@ -237,17 +237,17 @@ fn error_rules(tables: Vec<ErrorTable>, names: &Names) -> Result<Vec<ErrorRule>,
 
 fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
     let classes = [
-        ErrorClass::UnknownOutcome,
-        ErrorClass::Transient,
-        ErrorClass::Permanent,
-        ErrorClass::BadDestination,
-        ErrorClass::NoBalance,
+        DeliveryErrorKind::UnknownOutcome,
+        DeliveryErrorKind::Transient,
+        DeliveryErrorKind::Permanent,
+        DeliveryErrorKind::BadDestination,
+        DeliveryErrorKind::AccountUnavailable,
     ];
     let class = classes
         .into_iter()
         .find(|class| class.name() == table.class);
     let class = class.ok_or_else(|| {
-        let known = classes.map(ErrorClass::name).join(", ");
+        let known = classes.map(DeliveryErrorKind::name).join(", ");
         KeyError::new("class", format!("no class of errors; there are {known}"))
     })?;
     let tests = Tests {

@@ -12,13 +12,13 @@ use super::{
 use crate::delivery::guard::is_public;
 use crate::{
     delivery::{Envelope, Progress, Text},
-    domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
+    domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
 };
 
 /// Calls `use_it` with the values of a message of that text to that recipient.
 fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&Values<'_>) -> T) -> T {
     let recipient = Recipient::from_canonical(to.to_owned());
-    let code = Code::from_digits("481516").expect("six digits");
+    let code = OtpCode::from_digits("481516").expect("six digits");
     let text = Text {
         plain: text.to_owned(),
         subject: None,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::settings::{MECHANISMS, SmtpSettings, TlsMode};
 use crate::{
     delivery::{DeliveryError, problem::connection_problem},
-    domain::ErrorClass,
+    domain::DeliveryErrorKind,
 };
 
 /// Servers close idle connections themselves, after five minutes at the earliest
@@ -93,7 +93,7 @@ async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, Deliver
     {
         if !connection.can_starttls() {
             return Err(DeliveryError::new(
-                ErrorClass::Transient,
+                DeliveryErrorKind::Transient,
                 "no connection: the server offers no STARTTLS",
             ));
         }
@@ -147,14 +147,14 @@ pub fn refusal(step: Step, error: &Error) -> DeliveryError {
         };
         if error.is_client() && step == Step::Authentication {
             return DeliveryError::new(
-                ErrorClass::NoBalance,
+                DeliveryErrorKind::AccountUnavailable,
                 "AUTH: the server offers neither PLAIN nor LOGIN",
             );
         }
         let class = match step {
-            Step::Content if error.is_timeout() => ErrorClass::Timeout,
-            Step::Content => ErrorClass::UnknownOutcome,
-            _ => ErrorClass::Transient,
+            Step::Content if error.is_timeout() => DeliveryErrorKind::Timeout,
+            Step::Content => DeliveryErrorKind::UnknownOutcome,
+            _ => DeliveryErrorKind::Transient,
         };
         let problem = connection_problem(error);
         let at = step.name();
@@ -164,7 +164,7 @@ pub fn refusal(step: Step, error: &Error) -> DeliveryError {
         std::error::Error::source(error).and_then(|reply| enhanced_code(&reply.to_string()));
     let class = match code.severity {
         Severity::PermanentNegativeCompletion => permanent(step, u16::from(code), enhanced),
-        _ => ErrorClass::Transient,
+        _ => DeliveryErrorKind::Transient,
     };
     let mut cause = format!("SMTP reply {code}");
     if let Some((subject, detail)) = enhanced {
@@ -173,17 +173,17 @@ pub fn refusal(step: Step, error: &Error) -> DeliveryError {
     DeliveryError::new(class, format!("{cause} to {}", step.name()))
 }
 
-fn permanent(step: Step, code: u16, enhanced: Option<(u16, u16)>) -> ErrorClass {
+fn permanent(step: Step, code: u16, enhanced: Option<(u16, u16)>) -> DeliveryErrorKind {
     match (step, code, enhanced) {
         // The account is not let in, and so no message of anybody is (RFC 4954,
         // section 6), also where a server asks for AUTH only at a later step.
-        (Step::Authentication, ..) | (_, 530 | 535, _) => ErrorClass::NoBalance,
+        (Step::Authentication, ..) | (_, 530 | 535, _) => DeliveryErrorKind::AccountUnavailable,
         // RFC 3463, section 3.2: the address, not the message. Without such a code a
         // server may as well mean that it does not trust us.
         (Step::Recipient, 550 | 551 | 553, Some((1, detail))) if !OF_SENDER.contains(&detail) => {
-            ErrorClass::BadDestination
+            DeliveryErrorKind::BadDestination
         }
-        _ => ErrorClass::Permanent,
+        _ => DeliveryErrorKind::Permanent,
     }
 }
 

@@ -11,7 +11,7 @@ use lettre::{
 use super::SmtpSettings;
 use crate::{
     delivery::{DeliveryError, Envelope},
-    domain::ErrorClass,
+    domain::DeliveryErrorKind,
 };
 
 /// What a mail is called whose text has no subject.
@@ -22,7 +22,7 @@ const DEFAULT_SUBJECT: &str = "Code";
 /// # Errors
 /// What cannot be an e-mail.
 pub fn compose(settings: &SmtpSettings, envelope: &Envelope<'_>) -> Result<Message, DeliveryError> {
-    let unfit = |what: &str| DeliveryError::new(ErrorClass::Permanent, what);
+    let unfit = |what: &str| DeliveryError::new(DeliveryErrorKind::Permanent, what);
     let to = envelope.recipient.as_str().parse();
     let to = to.map_err(|_| unfit("the recipient is no e-mail address"))?;
     let text = envelope.text;

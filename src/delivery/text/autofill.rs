@@ -1,6 +1,6 @@
 //! The lines by which browsers and apps take a code out of an SMS by themselves.
 
-use crate::domain::Code;
+use crate::domain::OtpCode;
 
 /// The longest host name: RFC 1035, section 2.3.4, without the root's dot.
 const MAX_HOST_BYTES: usize = 253;
@@ -54,7 +54,7 @@ pub(super) fn android_hash(hash: &str) -> Result<Option<String>, &'static str> {
 impl Autofill {
     /// The lines after `text`. The line for browsers is the very last, since nothing
     /// may follow it.
-    pub fn append(&self, text: &mut String, code: &Code) {
+    pub fn append(&self, text: &mut String, code: &OtpCode) {
         if let Some(hash) = &self.android_hash {
             text.push('\n');
             text.push_str(hash);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_line_for_browsers_is_last() {
-        let code = Code::from_digits("012345").unwrap();
+        let code = OtpCode::from_digits("012345").unwrap();
         let appended = |origin: Option<&str>, hash: Option<&str>| {
             let mut text = "Hello".to_owned();
             let autofill = Autofill {

@@ -6,7 +6,7 @@ use super::{
     Autofill, Engine, Field, Locale, PurposeTextSettings, PurposeTexts, Table, TextError,
     TextSettings, Texts, Variables, autofill, lookup, shipped,
 };
-use crate::domain::{Policies, Purpose};
+use crate::domain::{PolicySet, Purpose};
 
 impl Texts {
     /// Compiles the texts of `settings` on top of those that are shipped, and tries
@@ -19,7 +19,7 @@ impl Texts {
     pub fn new(
         default_locale: &Locale,
         settings: &BTreeMap<Purpose, PurposeTextSettings>,
-        policies: &Policies,
+        policies: &PolicySet,
     ) -> Result<Self, TextError> {
         let mut compiler = Compiler::new()?;
         let default = Purpose::default();

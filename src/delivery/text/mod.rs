@@ -23,7 +23,7 @@ pub use locale::Locale;
 pub use settings::PurposeTextSettings;
 
 use super::Text;
-use crate::domain::{Channel, Code, Purpose};
+use crate::domain::{Channel, OtpCode, Purpose};
 use autofill::Autofill;
 use locale::lookup;
 use settings::{TextSettings, VariableSettings};
@@ -67,7 +67,7 @@ struct Table {
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The code.
-    pub code: &'a Code,
+    pub code: &'a OtpCode,
     /// How long it still lives.
     pub life_left: Duration,
     /// What the caller gave, as [`Texts::check_variables`] passed it.
@@ -192,7 +192,7 @@ impl Texts {
         table: &Table,
         field: Field,
         context: &Context<'_>,
-        code: &Code,
+        code: &OtpCode,
     ) -> Result<String, RenderError> {
         let key = table.templates.get(&field).map_or("", String::as_str);
         let fault = |problem: String| RenderError {

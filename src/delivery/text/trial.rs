@@ -10,7 +10,7 @@ use super::{
     shows_code,
     template::problem,
 };
-use crate::domain::{Channel, Code, Purpose};
+use crate::domain::{Channel, OtpCode, Purpose};
 
 /// The most bytes of an SMS in which Android looks for a hash.
 pub(super) const ANDROID_BYTES: usize = 140;
@@ -162,9 +162,9 @@ pub(super) fn android_bytes(text: &str) -> usize {
     }
 }
 
-fn sample_code(length: u8) -> Code {
+fn sample_code(length: u8) -> OtpCode {
     let digits = &"1234567890"[..usize::from(length).clamp(4, 10)];
-    Code::from_digits(digits).expect("these are 4 to 10 digits")
+    OtpCode::from_digits(digits).expect("these are 4 to 10 digits")
 }
 
 fn values(

@@ -68,8 +68,8 @@ prop_compose! {
         request_memory in 1_u64..=60,
         [sends_per_hour, sends_per_day, ip_sends_per_hour, ip_failures_per_hour]
             in prop::array::uniform4(0_u32..10),
-    ) -> Policy {
-        Policy {
+    ) -> PurposePolicy {
+        PurposePolicy {
             max_attempts,
             failure_limit,
             code_ttl,
@@ -81,7 +81,7 @@ prop_compose! {
             sends_per_day,
             ip_sends_per_hour,
             ip_failures_per_hour,
-            ..Policy::default()
+            ..PurposePolicy::default()
         }
     }
 }
@@ -102,10 +102,10 @@ proptest! {
 
 #[test]
 fn no_code_is_sold_that_dies_as_the_wait_ends() {
-    let mut world = World::new(Policy {
+    let mut world = World::new(PurposePolicy {
         max_attempts: 1,
         failure_delay: Duration::from_mins(10),
-        ..Policy::default()
+        ..PurposePolicy::default()
     });
     world
         .take(Step::Send {
@@ -123,7 +123,7 @@ fn no_code_is_sold_that_dies_as_the_wait_ends() {
     world.take(Step::Wait(5 * 60_000)).unwrap();
     let refused = world.rules.ask(None, &asked, world.now).reply;
     assert!(
-        matches!(refused, Reply::NotSent(SendRefusal::Blocked(_))),
+        matches!(refused, Reply::NotSent(SendError::Blocked(_))),
         "{refused:?}"
     );
     world.take(Step::Wait(1)).unwrap();

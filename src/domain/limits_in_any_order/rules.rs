@@ -50,10 +50,10 @@ pub(super) enum Reply {
         resent: bool,
         code_length: u32,
     },
-    NotSent(SendRefusal),
-    Verdict(Verdict),
-    NotJudged(VerifyRefusal),
-    Cancelled(Cancelled),
+    NotSent(SendError),
+    Verdict(VerifyOutcome),
+    NotJudged(VerifyError),
+    Cancelled(CancelOutcome),
     NotCancelled,
 }
 
@@ -61,11 +61,11 @@ impl Reply {
     /// How long it says to wait.
     pub fn told_to_wait(&self) -> Option<Duration> {
         match self {
-            Self::NotSent(SendRefusal::TooSoon { wait, .. }) => Some(*wait),
-            Self::NotSent(SendRefusal::Blocked(block))
-            | Self::NotJudged(VerifyRefusal::Blocked(block)) => Some(block.wait),
-            Self::NotSent(SendRefusal::Limit(exceeded))
-            | Self::NotJudged(VerifyRefusal::Limit(exceeded)) => Some(exceeded.wait),
+            Self::NotSent(SendError::CoolingDown { wait, .. }) => Some(*wait),
+            Self::NotSent(SendError::Blocked(block))
+            | Self::NotJudged(VerifyError::Blocked(block)) => Some(block.wait),
+            Self::NotSent(SendError::Limit(exceeded))
+            | Self::NotJudged(VerifyError::Limit(exceeded)) => Some(exceeded.wait),
             _ => None,
         }
     }
@@ -73,8 +73,8 @@ impl Reply {
     pub fn says_reused(&self) -> bool {
         matches!(
             self,
-            Self::NotSent(SendRefusal::Reused)
-                | Self::NotJudged(VerifyRefusal::Reused)
+            Self::NotSent(SendError::IdempotencyKeyReused)
+                | Self::NotJudged(VerifyError::Reused)
                 | Self::NotCancelled
         )
     }
@@ -91,14 +91,14 @@ pub(super) struct Done {
 
 /// The rules, and what they have written.
 pub(super) struct Rules {
-    pub policy: Policy,
+    pub policy: PurposePolicy,
     pub record: Option<Record>,
-    limits: HashMap<LimitName, Timestamp>,
+    limits: HashMap<RateLimitKind, Timestamp>,
     random: Counter,
 }
 
 impl Rules {
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: PurposePolicy) -> Self {
         Self {
             policy,
             record: None,
@@ -141,7 +141,7 @@ impl Rules {
                         client_ip: None,
                     }),
                 };
-                let name = LimitName::IpSendsPerHour;
+                let name = RateLimitKind::IpSendsPerHour;
                 let limit = self.limit(name);
                 let limits = limit.as_slice();
                 let decision = send(record, limits, &request, &policy, now, &mut self.random);
@@ -164,10 +164,10 @@ impl Rules {
             Wish::Verify { digits } => {
                 let request = VerifyRequest {
                     identity: &identity,
-                    code: &TypedCode::parse(digits).unwrap(),
-                    challenge: ChallengeFilter::Newest,
+                    code: &SubmittedCode::parse(digits).unwrap(),
+                    challenge: ChallengeSelector::Newest,
                 };
-                let name = LimitName::IpFailuresPerHour;
+                let name = RateLimitKind::IpFailuresPerHour;
                 let decision = verify(record, self.limit(name).as_slice(), &request, &policy, now);
                 let decision = decision.map(|answer| match answer {
                     Ok(verdict) => Reply::Verdict(verdict),
@@ -178,14 +178,14 @@ impl Rules {
             Wish::Cancel { reset } => {
                 let request = CancelRequest {
                     identity: &identity,
-                    challenge: ChallengeFilter::Newest,
+                    challenge: ChallengeSelector::Newest,
                     reset_failures: *reset,
                 };
                 let decision = cancel(record, &request, &policy, now).map(|answer| match answer {
                     Ok(cancelled) => Reply::Cancelled(cancelled),
-                    Err(Reused) => Reply::NotCancelled,
+                    Err(IdempotencyKeyReused) => Reply::NotCancelled,
                 });
-                self.commit(decision, LimitName::IpFailuresPerHour, false, now)
+                self.commit(decision, RateLimitKind::IpFailuresPerHour, false, now)
             }
         }
     }
@@ -193,7 +193,7 @@ impl Rules {
     fn commit(
         &mut self,
         decision: Decision<Reply>,
-        name: LimitName,
+        name: RateLimitKind,
         first: bool,
         now: Timestamp,
     ) -> Done {
@@ -215,8 +215,8 @@ impl Rules {
         }
     }
 
-    fn limit(&self, name: LimitName) -> Option<SharedLimit> {
-        Some(SharedLimit {
+    fn limit(&self, name: RateLimitKind) -> Option<RateLimitState> {
+        Some(RateLimitState {
             name,
             rate: self.policy.rate(name)?,
             full_at: self.limits.get(&name).copied(),
@@ -226,7 +226,7 @@ impl Rules {
 
     /// As the service makes it: the id tells the RPC too, and one is made up where
     /// there is none.
-    fn identity(&mut self, id: Option<u8>, wish: &Wish) -> RequestIdentity {
+    fn identity(&mut self, id: Option<u8>, wish: &Wish) -> RequestFingerprint {
         let writer = self.random.try_next_u64().unwrap();
         let mut bytes = [0; 16];
         let (rpc, fields) = match wish {
@@ -240,7 +240,7 @@ impl Rules {
         }
         let mut field_bytes = [0; 16];
         field_bytes[..fields.len()].copy_from_slice(fields.as_bytes());
-        RequestIdentity {
+        RequestFingerprint {
             id: bytes,
             fields: field_bytes,
             writer,

@@ -28,7 +28,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: PurposePolicy) -> Self {
         let now = Timestamp::from_milliseconds(1_800_000_000_000);
         Self {
             rules: Rules::new(policy),
@@ -47,13 +47,13 @@ impl World {
     pub fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Wait(milliseconds) => {
-                self.now = self.now.plus(Duration::from_millis(milliseconds));
+                self.now = self.now.saturating_add(Duration::from_millis(milliseconds));
                 Ok(())
             }
             Step::WaitAsTold { early } => {
                 let wait = self.told_to_wait.unwrap_or_default();
                 let early = Duration::from_millis(early.into());
-                self.now = self.now.plus(wait.saturating_sub(early));
+                self.now = self.now.saturating_add(wait.saturating_sub(early));
                 Ok(())
             }
             Step::Send { id, voice } => self.check(id, Wish::Send { voice }),
@@ -110,12 +110,12 @@ impl World {
                 prop_assert!(!done.wrote && !done.charged);
                 let useless = blocked_until.filter(|&until| !self.code_outlasts(until));
                 let told = match refusal {
-                    SendRefusal::Blocked(block) => Some(block.until),
+                    SendError::Blocked(block) => Some(block.until),
                     _ => None,
                 };
                 prop_assert_eq!(told, useless);
             }
-            Reply::Verdict(Verdict::WrongCode { challenge, .. }) => {
+            Reply::Verdict(VerifyOutcome::WrongCode { challenge, .. }) => {
                 prop_assert!(done.wrote);
                 prop_assert_eq!(blocked_until, None);
                 self.failures = self.failures_now() + 1;
@@ -123,7 +123,7 @@ impl World {
                 self.wrong_at.push(self.now);
                 self.count(*challenge)?;
             }
-            Reply::Verdict(Verdict::Verified { challenge, .. }) => {
+            Reply::Verdict(VerifyOutcome::Verified { challenge, .. }) => {
                 prop_assert!(done.wrote && !done.charged);
                 prop_assert_eq!(blocked_until, None);
                 self.failures = 0;
@@ -136,7 +136,7 @@ impl World {
             Reply::NotJudged(refusal) => {
                 prop_assert!(!done.wrote && !done.charged);
                 let told = match refusal {
-                    VerifyRefusal::Blocked(block) => {
+                    VerifyError::Blocked(block) => {
                         prop_assert_eq!(
                             block.locked,
                             self.failures >= self.rules.policy.failure_limit
@@ -158,14 +158,18 @@ impl World {
             Reply::NotCancelled => unreachable!("only a used id refuses it"),
         }
         if let Some(id) = id.filter(|_| done.wrote) {
-            let until = self.now.plus(self.rules.policy.request_memory);
+            let until = self.now.saturating_add(self.rules.policy.request_memory);
             self.remembered.push((id, wish, done.reply, until));
         }
         self.check_failures()
     }
 
     fn failures_now(&self) -> u32 {
-        if self.now < self.failed_at.plus(self.rules.policy.failure_memory) {
+        if self.now
+            < self
+                .failed_at
+                .saturating_add(self.rules.policy.failure_memory)
+        {
             self.failures
         } else {
             0
@@ -188,12 +192,12 @@ impl World {
                 delay = delay.min(HOUR);
             }
         }
-        Some(self.failed_at.plus(delay)).filter(|&until| self.now < until)
+        Some(self.failed_at.saturating_add(delay)).filter(|&until| self.now < until)
     }
 
     /// Whether a code that is made now lives longer than a wait.
     fn code_outlasts(&self, until: Timestamp) -> bool {
-        until < self.now.plus(self.rules.policy.code_ttl)
+        until < self.now.saturating_add(self.rules.policy.code_ttl)
     }
 
     fn count(&mut self, challenge: ChallengeNonce) -> Result<(), TestCaseError> {
@@ -208,7 +212,7 @@ impl World {
     fn check_failures(&self) -> Result<(), TestCaseError> {
         let stored = self.rules.record.as_ref();
         let stored = stored.map_or(0, |record| {
-            record.failures.remembered(&self.rules.policy, self.now)
+            record.failures.count_at(&self.rules.policy, self.now)
         });
         prop_assert_eq!(stored, self.failures_now());
         Ok(())
@@ -216,7 +220,7 @@ impl World {
 
     /// In every window no more than the burst and what is refilled meanwhile.
     pub fn check_limits(&self) -> Result<(), TestCaseError> {
-        let Policy {
+        let PurposePolicy {
             sends_per_hour,
             sends_per_day,
             ip_sends_per_hour,
@@ -235,7 +239,7 @@ impl World {
             let interval = period.as_millis().div_ceil(count.into());
             for (first, start) in taken.iter().enumerate() {
                 for (number, end) in taken[first..].iter().enumerate() {
-                    let refilled = start.until(*end).as_millis() / interval;
+                    let refilled = start.duration_until(*end).as_millis() / interval;
                     prop_assert!((number as u128) < u128::from(count) + refilled);
                 }
             }

@@ -40,25 +40,25 @@ fn world_with_a_code() -> World {
     world
 }
 
-fn verdict(world: &World, typed: Typed, after: Duration) -> Result<Verdict, VerifyRefusal> {
+fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome, VerifyError> {
     let request = VerifyRequest {
-        identity: &RequestIdentity {
+        identity: &RequestFingerprint {
             id: [0; 16],
             fields: [0; 16],
             writer: 0,
             named: false,
         },
         code: &world.typed(typed),
-        challenge: ChallengeFilter::Newest,
+        challenge: ChallengeSelector::Newest,
     };
-    let at = world.now.plus(after);
+    let at = world.now.saturating_add(after);
     verify(world.record.clone(), &[], &request, &world.policy, at).answer
 }
 
 /// How long a send must wait for the cool-down.
-fn wait(refused: Result<Sent, SendRefusal>) -> Duration {
+fn wait(refused: Result<SendOutcome, SendError>) -> Duration {
     match refused {
-        Err(SendRefusal::TooSoon { wait, .. }) => wait,
+        Err(SendError::CoolingDown { wait, .. }) => wait,
         other => panic!("not refused by the cool-down: {other:?}"),
     }
 }
@@ -75,19 +75,25 @@ fn a_code_dies_and_is_forgotten_to_the_millisecond() {
     let world = world_with_a_code();
     let challenge = world.newest.unwrap();
     let ttl = world.policy.code_ttl;
-    let forgotten = ttl + Policy::EXPIRED_TOLD_FOR;
+    let forgotten = ttl + PurposePolicy::EXPIRED_RETENTION;
     let verified = verdict(&world, Typed::Right, just_before(ttl)).unwrap();
-    assert!(matches!(verified, Verdict::Verified { .. }), "{verified:?}");
-    let expired = Ok(Verdict::Expired { challenge });
+    assert!(
+        matches!(verified, VerifyOutcome::Verified { .. }),
+        "{verified:?}"
+    );
+    let expired = Ok(VerifyOutcome::Expired { challenge });
     for typed in [Typed::Right, Typed::Wrong, Typed::TooShort] {
         assert_eq!(verdict(&world, typed, ttl), expired);
         assert_eq!(verdict(&world, typed, just_before(forgotten)), expired);
-        assert_eq!(verdict(&world, typed, forgotten), Ok(Verdict::NotFound));
+        assert_eq!(
+            verdict(&world, typed, forgotten),
+            Ok(VerifyOutcome::NotFound)
+        );
     }
     let record = world.record.unwrap();
     assert_eq!(
-        record.removable_at(&world.policy),
-        world.now.plus(forgotten)
+        record.purge_at(&world.policy),
+        world.now.saturating_add(forgotten)
     );
 }
 
@@ -95,10 +101,10 @@ fn a_code_dies_and_is_forgotten_to_the_millisecond() {
 fn the_cool_down_ends_and_a_code_is_replaced_to_the_millisecond() {
     let world = world_with_a_code();
     let sent = |after: Duration| {
-        let at = world.now.plus(after);
+        let at = world.now.saturating_add(after);
         send_at(world.record.clone(), &world.policy, at, &mut SplitMix(2)).answer
     };
-    let Policy {
+    let PurposePolicy {
         code_ttl,
         resend_after,
         ..
@@ -134,7 +140,7 @@ fn after_a_step_back_of_the_clock_the_wait_is_told_once_by_any_request() {
         world.run(Step::Send).unwrap();
         assert_eq!(
             world.record.unwrap().sent_at,
-            stepped_to.plus(Duration::from_mins(1))
+            stepped_to.saturating_add(Duration::from_mins(1))
         );
     }
 }
@@ -146,6 +152,6 @@ fn after_a_step_back_of_the_clock_a_dead_code_does_not_stay_for_long() {
     world
         .run(Step::Verify(Typed::Right, Named::Nothing))
         .unwrap();
-    let removable_at = world.record.unwrap().removable_at(&world.policy);
-    assert!(removable_at <= world.now.plus(Policy::EXPIRED_TOLD_FOR));
+    let removable_at = world.record.unwrap().purge_at(&world.policy);
+    assert!(removable_at <= world.now.saturating_add(PurposePolicy::EXPIRED_RETENTION));
 }

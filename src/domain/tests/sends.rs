@@ -9,7 +9,7 @@ struct Case<'a> {
     id: u8,
     writer: u64,
     channel: Channel,
-    limits: &'a [SharedLimit],
+    limits: &'a [RateLimitState],
 }
 
 const FIRST: Case<'_> = Case {
@@ -22,11 +22,11 @@ const FIRST: Case<'_> = Case {
 fn ask(
     case: &Case<'_>,
     record: Option<&Record>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<Sent, SendRefusal>> {
+) -> Decision<Result<SendOutcome, SendError>> {
     let request = SendRequest {
-        identity: &RequestIdentity {
+        identity: &RequestFingerprint {
             id: [case.id; 16],
             fields: [0; 16],
             writer: case.writer,
@@ -53,9 +53,9 @@ fn ask(
 fn sent(
     case: &Case<'_>,
     record: Option<&Record>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
-) -> (Sent, Option<Record>) {
+) -> (SendOutcome, Option<Record>) {
     let decision = ask(case, record, policy, now);
     (decision.answer.unwrap(), decision.write)
 }
@@ -66,13 +66,13 @@ fn at(seconds: i64) -> Timestamp {
 
 #[test]
 fn a_repeated_request_is_never_given_the_code_of_a_later_one() {
-    let policy = Policy::default();
+    let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     let (again, written) = sent(&FIRST, record.as_ref(), &policy, at(1));
     assert!(written.is_none());
     assert_eq!(again.challenge, first.challenge);
     let [code, code_again] = [&first, &again].map(|sent| sent.code.as_ref().unwrap());
-    assert!(code_again.same_as(code));
+    assert!(code_again.ct_eq(code));
     // The first code is nearly dead, so the second request makes another one.
     let second = Case { id: 2, ..FIRST };
     let (second, record) = sent(&second, record.as_ref(), &policy, at(250));
@@ -84,7 +84,7 @@ fn a_repeated_request_is_never_given_the_code_of_a_later_one() {
 
 #[test]
 fn a_writer_that_missed_its_acknowledgement_is_given_its_message_as_it_wrote_it() {
-    let policy = Policy::default();
+    let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     let written = first.message.unwrap();
     let (own, _) = sent(&FIRST, record.as_ref(), &policy, at(1));
@@ -100,7 +100,7 @@ fn a_writer_that_missed_its_acknowledgement_is_given_its_message_as_it_wrote_it(
 
 #[test]
 fn a_resend_goes_by_the_channel_that_is_asked_for_and_after_what_went_before() {
-    let policy = Policy::default();
+    let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     assert_eq!(first.message.unwrap().predecessors, 0);
     let by_voice = Case {
@@ -118,24 +118,24 @@ fn a_resend_goes_by_the_channel_that_is_asked_for_and_after_what_went_before() {
 
 #[test]
 fn of_several_limits_the_longest_wait_is_told() {
-    let hourly = Policy {
+    let hourly = PurposePolicy {
         sends_per_hour: 1,
         sends_per_day: 0,
-        ..Policy::default()
+        ..PurposePolicy::default()
     };
     let (_, record) = sent(&FIRST, None, &hourly, at(0));
-    let shared = |full_at| SharedLimit {
-        name: LimitName::IpSendsPerHour,
-        rate: Rate::new(1, Duration::from_hours(2)).unwrap(),
+    let shared = |full_at| RateLimitState {
+        name: RateLimitKind::IpSendsPerHour,
+        rate: Quota::new(1, Duration::from_hours(2)).unwrap(),
         full_at: Some(full_at),
         paid: false,
     };
     let minutes = |count: i64| count * 60;
     // The record's own limit is full after an hour.
     for (shared_full_at, limit, wait) in [
-        (minutes(50), LimitName::SendsPerHour, 58),
-        (minutes(60), LimitName::SendsPerHour, 58),
-        (minutes(70), LimitName::IpSendsPerHour, 68),
+        (minutes(50), RateLimitKind::SendsPerHour, 58),
+        (minutes(60), RateLimitKind::SendsPerHour, 58),
+        (minutes(70), RateLimitKind::IpSendsPerHour, 68),
     ] {
         let second = Case {
             id: 2,
@@ -143,21 +143,21 @@ fn of_several_limits_the_longest_wait_is_told() {
             ..FIRST
         };
         let refused = ask(&second, record.as_ref(), &hourly, at(minutes(2)));
-        let exceeded = Exceeded {
+        let exceeded = RateLimited {
             limit,
             wait: Duration::from_mins(wait),
         };
-        assert_eq!(refused.answer.unwrap_err(), SendRefusal::Limit(exceeded));
+        assert_eq!(refused.answer.unwrap_err(), SendError::Limit(exceeded));
         assert!(refused.write.is_none());
     }
 }
 
 #[test]
 fn after_a_step_back_of_the_clock_own_limits_are_full_after_their_own_time() {
-    let policy = Policy {
+    let policy = PurposePolicy {
         sends_per_hour: 1,
         sends_per_day: 2,
-        ..Policy::default()
+        ..PurposePolicy::default()
     };
     let (_, record) = sent(&FIRST, None, &policy, at(0));
     // A whole day earlier: further ahead than any limit reaches.
@@ -166,17 +166,24 @@ fn after_a_step_back_of_the_clock_own_limits_are_full_after_their_own_time() {
     let refused = ask(&second, record.as_ref(), &policy, earlier);
     assert!(refused.answer.is_err());
     let limits = refused.write.unwrap().send_limits;
-    assert_eq!(limits.hour_full_at, earlier.plus(Duration::from_hours(1)));
-    assert_eq!(limits.day_full_at, earlier.plus(Duration::from_hours(24)));
+    assert_eq!(
+        limits.hour_full_at,
+        earlier.saturating_add(Duration::from_hours(1))
+    );
+    assert_eq!(
+        limits.day_full_at,
+        earlier.saturating_add(Duration::from_hours(24))
+    );
 }
 
 #[test]
 fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
-    let policy = Policy::default();
+    let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     let mut record = record.unwrap();
-    let live =
-        |record: &Record, policy: &Policy, now| record.has_live(first.challenge, policy, now);
+    let live = |record: &Record, policy: &PurposePolicy, now| {
+        record.has_live(first.challenge, policy, now)
+    };
     assert!(live(&record, &policy, at(0)));
     assert!(live(&record, &policy, at(299)));
     assert!(!live(&record, &policy, at(300)));
@@ -186,9 +193,9 @@ fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
     // A policy may be made stricter while codes live.
     record.challenge.attempts = 3;
     for (max_attempts, is_live) in [(2, false), (3, false), (4, true)] {
-        let stricter = Policy {
+        let stricter = PurposePolicy {
             max_attempts,
-            ..Policy::default()
+            ..PurposePolicy::default()
         };
         assert_eq!(live(&record, &stricter, at(0)), is_live, "{max_attempts}");
     }
@@ -205,8 +212,8 @@ fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
 #[test]
 fn a_request_is_about_the_challenge_that_it_names() {
     let [nonce, other] = [[1; 16], [2; 16]].map(ChallengeNonce);
-    assert!(ChallengeFilter::Newest.admits(nonce));
-    assert!(ChallengeFilter::Only(nonce).admits(nonce));
-    assert!(!ChallengeFilter::Only(other).admits(nonce));
-    assert!(!ChallengeFilter::Foreign.admits(nonce));
+    assert!(ChallengeSelector::Newest.matches(nonce));
+    assert!(ChallengeSelector::Only(nonce).matches(nonce));
+    assert!(!ChallengeSelector::Only(other).matches(nonce));
+    assert!(!ChallengeSelector::Foreign.matches(nonce));
 }

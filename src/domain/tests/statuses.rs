@@ -10,7 +10,12 @@ fn a_status_tells_what_lives_and_what_must_be_waited_for() {
     let nonce = record.challenge.nonce;
     let sent_at = record.sent_at;
     let told = |challenge, after| {
-        let decision = status(Some(record.clone()), challenge, policy, sent_at.plus(after));
+        let decision = status(
+            Some(record.clone()),
+            challenge,
+            policy,
+            sent_at.saturating_add(after),
+        );
         assert!(decision.write.is_none());
         decision.answer
     };
@@ -21,30 +26,30 @@ fn a_status_tells_what_lives_and_what_must_be_waited_for() {
         at: sent_at,
     });
 
-    let fresh = told(ChallengeFilter::Only(nonce), Duration::ZERO);
+    let fresh = told(ChallengeSelector::Only(nonce), Duration::ZERO);
     let live = fresh.live.unwrap();
     assert_eq!(live.challenge, nonce);
     assert_eq!(live.recipient.as_str(), "+79991234567");
-    assert_eq!(live.expires_at, sent_at.plus(policy.code_ttl));
+    assert_eq!(live.expires_at, sent_at.saturating_add(policy.code_ttl));
     assert_eq!(live.attempts_remaining, policy.max_attempts);
     assert_eq!(fresh.last_send, last_send);
-    let resend_at = sent_at.plus(policy.resend_after);
+    let resend_at = sent_at.saturating_add(policy.resend_after);
     assert_eq!(fresh.resend_at, Some(resend_at));
     assert_eq!(fresh.block, None);
 
-    let waited = |after| told(ChallengeFilter::Newest, after).resend_at;
+    let waited = |after| told(ChallengeSelector::Newest, after).resend_at;
     assert_eq!(waited(just_before(policy.resend_after)), Some(resend_at));
     assert_eq!(waited(policy.resend_after), None);
 
-    let dead = told(ChallengeFilter::Newest, policy.code_ttl);
+    let dead = told(ChallengeSelector::Newest, policy.code_ttl);
     assert!(dead.live.is_none());
     assert_eq!(dead.last_send, last_send);
-    let forgotten = policy.code_ttl + Policy::EXPIRED_TOLD_FOR;
-    let last = |after| told(ChallengeFilter::Newest, after).last_send;
+    let forgotten = policy.code_ttl + PurposePolicy::EXPIRED_RETENTION;
+    let last = |after| told(ChallengeSelector::Newest, after).last_send;
     assert_eq!(last(just_before(forgotten)), last_send);
     assert_eq!(last(forgotten), None);
 
-    let foreign = told(ChallengeFilter::Foreign, Duration::ZERO);
+    let foreign = told(ChallengeSelector::Foreign, Duration::ZERO);
     assert!(foreign.live.is_none() && foreign.last_send.is_none());
     assert_eq!((foreign.resend_at, foreign.block), (None, None));
 }
@@ -53,13 +58,13 @@ fn a_status_tells_what_lives_and_what_must_be_waited_for() {
 fn a_status_tells_a_block() {
     let world = world_with_a_code();
     let mut record = world.record.clone().unwrap();
-    record.failures = Failures {
+    record.failures = FailureCounter {
         count: world.policy.failure_limit,
         last_at: record.sent_at,
     };
     let told = status(
         Some(record),
-        ChallengeFilter::Newest,
+        ChallengeSelector::Newest,
         &world.policy,
         world.now,
     );

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use proptest::prelude::*;
 use rand::TryRng;
 
-use crate::domain::Policy;
+use crate::domain::PurposePolicy;
 
 /// SplitMix64: two of one seed draw the same codes and challenges.
 pub(super) struct SplitMix(pub u64);
@@ -89,17 +89,17 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// A policy under which nothing but the rules of a single code counts.
-pub(super) fn single_code_policy() -> Policy {
-    Policy {
+pub(super) fn single_code_policy() -> PurposePolicy {
+    PurposePolicy {
         failure_delay: Duration::ZERO,
-        failure_memory: Policy::EXPIRED_TOLD_FOR,
+        failure_memory: PurposePolicy::EXPIRED_RETENTION,
         sends_per_hour: 0,
         sends_per_day: 0,
-        ..Policy::default()
+        ..PurposePolicy::default()
     }
 }
 
-pub(super) fn policies() -> impl Strategy<Value = Policy> {
+pub(super) fn policies() -> impl Strategy<Value = PurposePolicy> {
     let resend_after = prop_oneof![
         Just(60_000),
         Just(0),
@@ -109,7 +109,7 @@ pub(super) fn policies() -> impl Strategy<Value = Policy> {
     ];
     let code_ttl = prop_oneof![Just(300_000), 10_000..=600_000_u64];
     (4..=10_u8, code_ttl, 1..=6_u32, resend_after).prop_map(
-        |(code_length, code_ttl, max_attempts, resend_after)| Policy {
+        |(code_length, code_ttl, max_attempts, resend_after)| PurposePolicy {
             code_length,
             allow_short_codes: true,
             code_ttl: Duration::from_millis(code_ttl),

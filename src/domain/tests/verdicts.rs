@@ -7,17 +7,17 @@ fn a_verdict_names_the_challenge_that_it_is_about() {
     let challenge = ChallengeNonce([7; 16]);
     let at = Timestamp::from_milliseconds(0);
     for verdict in [
-        Verdict::Verified { challenge, at },
-        Verdict::WrongCode {
+        VerifyOutcome::Verified { challenge, at },
+        VerifyOutcome::WrongCode {
             challenge,
             attempts_remaining: 1,
         },
-        Verdict::Expired { challenge },
-        Verdict::AttemptsExhausted { challenge },
+        VerifyOutcome::Expired { challenge },
+        VerifyOutcome::AttemptsExhausted { challenge },
     ] {
         assert_eq!(verdict.challenge(), Some(challenge));
     }
-    assert_eq!(Verdict::NotFound.challenge(), None);
+    assert_eq!(VerifyOutcome::NotFound.challenge(), None);
 }
 
 #[test]
@@ -27,12 +27,12 @@ fn a_policy_that_was_made_stricter_holds_for_codes_that_live() {
     if let Some(record) = &mut world.record {
         record.challenge.attempts = 3;
     }
-    let exhausted = Ok(Verdict::AttemptsExhausted { challenge });
+    let exhausted = Ok(VerifyOutcome::AttemptsExhausted { challenge });
     for max_attempts in [2, 3] {
         world.policy.max_attempts = max_attempts;
         assert_eq!(verdict(&world, Typed::Right, Duration::ZERO), exhausted);
     }
     world.policy.max_attempts = 4;
     let verified = verdict(&world, Typed::Right, Duration::ZERO);
-    assert!(matches!(verified, Ok(Verdict::Verified { .. })));
+    assert!(matches!(verified, Ok(VerifyOutcome::Verified { .. })));
 }

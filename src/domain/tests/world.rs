@@ -9,7 +9,7 @@ use crate::domain::*;
 
 /// What is remembered of a challenge from outside.
 struct Seen {
-    code: Code,
+    code: OtpCode,
     expires_at: Timestamp,
     judged: u32,
     ended: bool,
@@ -17,7 +17,7 @@ struct Seen {
 
 /// One record, what was asked about it, and what must hold of it.
 pub(super) struct World {
-    pub(super) policy: Policy,
+    pub(super) policy: PurposePolicy,
     pub(super) now: Timestamp,
     random: SplitMix,
     pub(super) record: Option<Record>,
@@ -33,10 +33,10 @@ fn caller() -> CallerName {
 }
 
 /// A request without an id of its caller's.
-fn identity(random: &mut SplitMix) -> RequestIdentity {
+fn identity(random: &mut SplitMix) -> RequestFingerprint {
     let mut id = [0; 16];
     random.fill_bytes(&mut id);
-    RequestIdentity {
+    RequestFingerprint {
         id,
         fields: [0; 16],
         writer: 0,
@@ -46,10 +46,10 @@ fn identity(random: &mut SplitMix) -> RequestIdentity {
 
 pub(super) fn send_at(
     record: Option<Record>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     now: Timestamp,
     random: &mut SplitMix,
-) -> Decision<Result<Sent, SendRefusal>> {
+) -> Decision<Result<SendOutcome, SendError>> {
     let request = SendRequest {
         identity: &identity(random),
         test: None,
@@ -64,7 +64,7 @@ pub(super) fn send_at(
 }
 
 impl World {
-    pub(super) fn new(policy: Policy, seed: u64) -> Self {
+    pub(super) fn new(policy: PurposePolicy, seed: u64) -> Self {
         let now = Timestamp::from_milliseconds(1_000_000_000_000);
         Self {
             policy,
@@ -78,18 +78,19 @@ impl World {
         }
     }
 
-    fn filter(&self, named: Named) -> ChallengeFilter {
-        let only = |nonce: Option<_>| nonce.map_or(ChallengeFilter::Foreign, ChallengeFilter::Only);
+    fn filter(&self, named: Named) -> ChallengeSelector {
+        let only =
+            |nonce: Option<_>| nonce.map_or(ChallengeSelector::Foreign, ChallengeSelector::Only);
         match named {
-            Named::Nothing => ChallengeFilter::Newest,
+            Named::Nothing => ChallengeSelector::Newest,
             Named::Newest => only(self.newest),
             Named::First => only(self.first),
-            Named::Foreign => ChallengeFilter::Foreign,
+            Named::Foreign => ChallengeSelector::Foreign,
         }
     }
 
     /// What a person types who got the newest code.
-    pub(super) fn typed(&self, typed: Typed) -> TypedCode {
+    pub(super) fn typed(&self, typed: Typed) -> SubmittedCode {
         let code = self.newest.map_or_else(
             || "0".repeat(usize::from(self.policy.code_length)),
             |nonce| self.challenges[&nonce.0].code.expose().to_owned(),
@@ -100,7 +101,7 @@ impl World {
             Typed::Wrong => format!("9{}", &code[1..]),
             Typed::TooShort => code[1..].to_owned(),
         };
-        TypedCode::parse(&text).unwrap()
+        SubmittedCode::parse(&text).unwrap()
     }
 
     pub(super) fn run(&mut self, step: Step) -> TestCaseResult {
@@ -118,7 +119,9 @@ impl World {
             for seen in self.challenges.values_mut() {
                 seen.ended = true;
             }
-            self.cool_until = self.cool_until.min(self.now.plus(self.policy.resend_after));
+            self.cool_until = self
+                .cool_until
+                .min(self.now.saturating_add(self.policy.resend_after));
         }
         let write = match step {
             Step::Send => self.send()?,
@@ -138,8 +141,8 @@ impl World {
         let (record, now) = (self.record.clone(), self.now);
         let decision = send_at(record, &self.policy, now, &mut self.random);
         let sent = match decision.answer {
-            Err(SendRefusal::TooSoon { wait, .. }) => {
-                prop_assert_eq!(wait, now.until(self.cool_until));
+            Err(SendError::CoolingDown { wait, .. }) => {
+                prop_assert_eq!(wait, now.duration_until(self.cool_until));
                 prop_assert!(!wait.is_zero());
                 prop_assert!(wait <= self.policy.resend_after);
                 return Ok(decision.write);
@@ -157,9 +160,9 @@ impl World {
             prop_assert_eq!(self.newest, Some(sent.challenge));
             prop_assert_eq!(known.code.expose(), code.expose());
             prop_assert_eq!(known.expires_at, sent.expires_at);
-            prop_assert!(now.until(sent.expires_at) >= self.policy.resend_after);
+            prop_assert!(now.duration_until(sent.expires_at) >= self.policy.resend_after);
         } else {
-            prop_assert_eq!(sent.expires_at, now.plus(self.policy.code_ttl));
+            prop_assert_eq!(sent.expires_at, now.saturating_add(self.policy.code_ttl));
             prop_assert_eq!(code.length(), u32::from(self.policy.code_length));
             let seen = Seen {
                 code,
@@ -171,7 +174,7 @@ impl World {
         }
         self.first.get_or_insert(sent.challenge);
         self.newest = Some(sent.challenge);
-        self.cool_until = now.plus(self.policy.resend_after);
+        self.cool_until = now.saturating_add(self.policy.resend_after);
         prop_assert_eq!(sent.resend_at, self.cool_until);
         Ok(decision.write)
     }
@@ -185,14 +188,14 @@ impl World {
         };
         let decision = verify(self.record.clone(), &[], &request, &self.policy, self.now);
         let judged = match decision.answer {
-            Ok(Verdict::Verified { challenge, at }) => {
+            Ok(VerifyOutcome::Verified { challenge, at }) => {
                 prop_assert!(matches!(typed, Typed::Right));
                 prop_assert_eq!(at, self.now);
                 // A success ends the cool-down.
                 self.cool_until = Timestamp::from_milliseconds(i64::MIN);
                 Some((challenge, None))
             }
-            Ok(Verdict::WrongCode {
+            Ok(VerifyOutcome::WrongCode {
                 challenge,
                 attempts_remaining,
             }) => {
@@ -272,12 +275,12 @@ impl World {
         prop_assert!(written_at <= self.now, "the step back was not put right");
         prop_assert!(record.sent_at <= written_at);
         prop_assert!(challenge.created_at <= written_at);
-        prop_assert!(challenge.expires_at <= written_at.plus(self.policy.code_ttl));
-        let longest = self.policy.code_ttl + Policy::EXPIRED_TOLD_FOR;
+        prop_assert!(challenge.expires_at <= written_at.saturating_add(self.policy.code_ttl));
+        let longest = self.policy.code_ttl + PurposePolicy::EXPIRED_RETENTION;
         let longest = longest
             .max(self.policy.resend_after)
             .max(self.policy.failure_memory);
-        prop_assert!(record.removable_at(&self.policy) <= written_at.plus(longest));
+        prop_assert!(record.purge_at(&self.policy) <= written_at.saturating_add(longest));
         let seen = &self.challenges[&challenge.nonce.0];
         if let ChallengeState::Live(secret) = &challenge.state {
             prop_assert!(!seen.ended);
@@ -294,7 +297,7 @@ impl World {
         let Some(record) = &self.record else {
             return Ok(());
         };
-        let removable_at = record.removable_at(&self.policy);
+        let removable_at = record.purge_at(&self.policy);
         prop_assert!(
             removable_at >= record.written_at,
             "swept before its clock is"
@@ -302,7 +305,7 @@ impl World {
         for later in [0, 60_000, 86_400_000] {
             let at = removable_at
                 .max(self.now)
-                .plus(Duration::from_millis(later));
+                .saturating_add(Duration::from_millis(later));
             prop_assert_eq!(
                 self.answers(Some(record), at),
                 self.answers(None, at),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use otpd::{
-    domain::{BatchedLimit, LimitDelta, LimitKey, LimitUpdate, Rate, Timestamp},
+    domain::{BatchedLimit, LimitDelta, LimitKey, LimitUpdate, Quota, Timestamp},
     keys::system_random,
     store::{
         Changes, ExpectedLimit, LimitChange, RecordChange, RecordStore, StoreError, VersionedLimit,
@@ -51,7 +51,7 @@ pub(super) fn new_limit(full_at: Timestamp) -> LimitChange {
 
 /// A charge of so many cells at `NOW`.
 fn charge(key: LimitKey, cells: u32) -> LimitChange {
-    let rate = Rate::new(BURST, Duration::from_secs(u64::from(BURST))).expect("it is on");
+    let rate = Quota::new(BURST, Duration::from_secs(u64::from(BURST))).expect("it is on");
     let mut limit = BatchedLimit::new(NOW);
     for _ in 0..cells {
         limit.update(LimitUpdate::Consume(rate), NOW);

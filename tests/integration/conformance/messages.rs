@@ -4,8 +4,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
     domain::{
-        Attempt, CallerName, ChallengeNonce, Channel, ErrorClass, History, Message, MessageId,
-        MessageState, Policy, PossibleCopies, RecordKey, Then, Timestamp,
+        AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt,
+        MessageId, MessageState, NextState, OutboxMessage, PossibleCopies, PurposePolicy,
+        RecordKey, Timestamp,
     },
     keys::system_random,
     store::{
@@ -78,7 +79,7 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
         key: old.key,
         expected: Some(old.version),
         version: Version::random(&mut system_random()),
-        message: old.message.then(Then::Failed, at(7)),
+        message: old.message.transition_to(NextState::Failed, at(7)),
     };
     batch.messages.push(settled.clone());
     let written = store.write(&batch).await.expect("a write works");
@@ -89,7 +90,7 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
 }
 
 async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store: &S) {
-    let attempt = |error| Attempt {
+    let attempt = |error| LoggedAttempt {
         provider: "смс".to_owned(),
         channel: Channel::Voice,
         started_at: at(5),
@@ -113,7 +114,7 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
         change.message.state = state;
         change.message.due_at = due_at;
         "смс".clone_into(&mut change.message.provider);
-        change.message.history = History {
+        change.message.history = AttemptLog {
             possible_copies: vec![PossibleCopies {
                 provider: "sms_ru".to_owned(),
                 count: 1,
@@ -122,8 +123,8 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
             count: u32::MAX,
             newest: vec![
                 attempt(None),
-                attempt(Some(ErrorClass::Timeout)),
-                attempt(Some(ErrorClass::NoBalance)),
+                attempt(Some(DeliveryErrorKind::Timeout)),
+                attempt(Some(DeliveryErrorKind::AccountUnavailable)),
             ],
         };
         assert!(written(store, &change).await);
@@ -138,20 +139,23 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
 
 async fn only_the_expected_version_of_a_message_is_replaced<S: RecordStore>(store: &S) {
     let first = insert(store, far()).await;
-    let second = next(&first, Then::Leased(far()));
+    let second = next(&first, NextState::Leased(far()));
     assert!(written(store, &second).await);
-    let stale = next(&first, Then::Failed);
+    let stale = next(&first, NextState::Failed);
     assert!(
         !written(store, &stale).await,
         "no version check: a message was replaced that had changed"
     );
-    let mut absent = next(&second, Then::Failed);
+    let mut absent = next(&second, NextState::Failed);
     absent.key = random_key();
     assert!(!written(store, &absent).await);
 
     // In one batch some are as expected and some are not.
     let other = insert(store, far()).await;
-    let batch = [next(&first, Then::Failed), next(&other, Then::Failed)];
+    let batch = [
+        next(&first, NextState::Failed),
+        next(&other, NextState::Failed),
+    ];
     let done = replace(store, &batch).await;
     assert_eq!(done, HashSet::from([other.message.id]));
     let kept = messages_of(store, first.key).await.remove(0);
@@ -166,7 +170,7 @@ async fn of_replicas_that_take_a_message_over_one_has_it<S: RecordStore>(store: 
         let mut racers = JoinSet::new();
         for _ in 0..4 {
             let (store, start) = (Arc::clone(store), Arc::clone(&start));
-            let change = next(&message, Then::Leased(far()));
+            let change = next(&message, NextState::Leased(far()));
             racers.spawn(async move {
                 start.wait().await;
                 written(&*store, &change).await
@@ -187,12 +191,12 @@ async fn what_is_due_is_found_oldest_first<S: RecordStore>(store: &S, database: 
         .now();
     let mut due = Vec::new();
     for age in [30, 10, 20] {
-        let created_at = now.minus(Duration::from_secs(age));
+        let created_at = now.saturating_sub(Duration::from_secs(age));
         due.push((created_at, insert_at(store, created_at, now).await));
     }
-    insert_at(store, now.minus(Duration::from_secs(40)), far()).await;
-    let sent = insert_at(store, now.minus(Duration::from_secs(50)), now).await;
-    assert!(written(store, &next(&sent, Then::Failed)).await);
+    insert_at(store, now.saturating_sub(Duration::from_secs(40)), far()).await;
+    let sent = insert_at(store, now.saturating_sub(Duration::from_secs(50)), now).await;
+    assert!(written(store, &next(&sent, NextState::Failed)).await);
     due.sort_by_key(|(created_at, _)| *created_at);
     let expected: Vec<MessageId> = due.iter().map(|(_, change)| change.message.id).collect();
     assert_eq!(ids(store, 10).await, expected);
@@ -201,12 +205,12 @@ async fn what_is_due_is_found_oldest_first<S: RecordStore>(store: &S, database: 
     // A message that is not due yet becomes so; and where the clock stepped back, one
     // that seems to have been written in the future is looked after at once.
     drain(store).await;
-    let later = insert_at(store, now, now.plus(Duration::from_mins(1))).await;
+    let later = insert_at(store, now, now.saturating_add(Duration::from_mins(1))).await;
     assert_eq!(ids(store, 10).await, []);
     database.advance_clock(Duration::from_secs(61)).await;
     assert_eq!(ids(store, 10).await, [later.message.id]);
     drain(store).await;
-    let ahead = insert_at(store, now, now.plus(Duration::from_mins(10))).await;
+    let ahead = insert_at(store, now, now.saturating_add(Duration::from_mins(10))).await;
     database.set_clock_offset(-3_600_000).await;
     assert!(ids(store, 10).await.contains(&ahead.message.id));
     database.set_clock_offset(0).await;
@@ -308,20 +312,20 @@ async fn a_message_that_cannot_be_read_hides_no_other_one<S: RecordStore>(
 }
 
 async fn removable_messages_are_swept<S: RecordStore>(store: &S) {
-    let told = Policy::EXPIRED_TOLD_FOR;
+    let told = PurposePolicy::EXPIRED_RETENTION;
     let mut pending = insert(store, far()).await;
     let mut final_one = insert(store, far()).await;
     for (change, then) in [
-        (&mut pending, Then::Leased(far())),
-        (&mut final_one, Then::Failed),
+        (&mut pending, NextState::Leased(far())),
+        (&mut final_one, NextState::Failed),
     ] {
         let mut ended = next(change, then);
         ended.message.expires_at = at(1_000);
         assert!(written(store, &ended).await);
     }
-    let removable = at(1_000).plus(told);
+    let removable = at(1_000).saturating_add(told);
     store
-        .sweep(removable.minus(Duration::from_millis(1)), 1_000)
+        .sweep(removable.saturating_sub(Duration::from_millis(1)), 1_000)
         .await
         .expect("a sweep works");
     for key in [final_one.key, pending.key] {
@@ -331,7 +335,7 @@ async fn removable_messages_are_swept<S: RecordStore>(store: &S) {
     store.sweep(removable, 1_000).await.expect("a sweep works");
     assert_eq!(messages_of(store, final_one.key).await.len(), 0);
     assert_eq!(messages_of(store, pending.key).await.len(), 1);
-    let later = removable.plus(UNENDED_KEPT);
+    let later = removable.saturating_add(UNENDED_KEPT);
     store.sweep(later, 1_000).await.expect("a sweep works");
     assert_eq!(messages_of(store, pending.key).await.len(), 0);
 }
@@ -350,14 +354,14 @@ fn new_message(key: RecordKey, due_at: Timestamp) -> MessageChange {
         key,
         expected: None,
         version: Version::random(&mut system_random()),
-        message: Message {
+        message: OutboxMessage {
             id: MessageId::generate(&mut system_random()),
             challenge: ChallengeNonce([7; 16]),
             channel: Channel::Sms,
             predecessors: 3,
             state: MessageState::Sending(Sealed(vec![0, 255, 1])),
             provider: String::new(),
-            history: History::default(),
+            history: AttemptLog::default(),
             created_at: at(0),
             updated_at: at(0),
             expires_at: far(),
@@ -367,13 +371,13 @@ fn new_message(key: RecordKey, due_at: Timestamp) -> MessageChange {
 }
 
 /// A change of what `change` wrote.
-fn next(change: &MessageChange, then: Then) -> MessageChange {
+fn next(change: &MessageChange, then: NextState) -> MessageChange {
     let updated_at = change.message.updated_at;
     MessageChange {
         key: change.key,
         expected: Some(change.version),
         version: Version::random(&mut system_random()),
-        message: change.message.clone().then(then, updated_at),
+        message: change.message.clone().transition_to(then, updated_at),
     }
 }
 
@@ -457,7 +461,7 @@ async fn drain<S: RecordStore>(store: &S) {
                 key: due.key,
                 expected: Some(due.version),
                 version: Version::random(&mut system_random()),
-                message: due.message.then(Then::Failed, at(0)),
+                message: due.message.transition_to(NextState::Failed, at(0)),
             })
             .collect();
         replace(store, &changes).await;

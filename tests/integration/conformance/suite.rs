@@ -4,8 +4,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
     domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, Memory, Purpose,
-        Record, RecordKey, SendLimits, Timestamp,
+        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
+        IdempotencyLog, Purpose, Record, RecordKey, SendLimits, Timestamp,
     },
     keys::system_random,
     store::{Changes, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned},
@@ -314,7 +314,7 @@ async fn the_clock_goes_with_the_records<S: RecordStore>(store: &S, database: &D
 
     let before = now().await;
     database.advance_clock(HOUR).await;
-    let moved = before.until(now().await);
+    let moved = before.duration_until(now().await);
     assert!(moved >= HOUR, "the clock moved by {moved:?}");
     database.set_clock_offset(-3_600_000).await;
     assert!(now().await < before);
@@ -353,7 +353,7 @@ pub(super) fn new_record() -> RecordChange {
                 sends: 3,
             },
             sent_at: at(-1),
-            failures: Failures {
+            failures: FailureCounter {
                 count: 99,
                 last_at: at(3),
             },
@@ -361,7 +361,7 @@ pub(super) fn new_record() -> RecordChange {
                 hour_full_at: at(4),
                 day_full_at: at(5),
             },
-            memory: Memory::default(),
+            memory: IdempotencyLog::default(),
             written_at: at(2),
         },
     }

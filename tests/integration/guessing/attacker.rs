@@ -5,7 +5,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, time::Duration};
 
 use otpd::domain::{
-    ChallengeNonce, LimitName, SendRefusal, Timestamp, TypedCode, Verdict, VerifyRefusal,
+    ChallengeNonce, RateLimitKind, SendError, SubmittedCode, Timestamp, VerifyError, VerifyOutcome,
 };
 
 use super::{
@@ -59,7 +59,7 @@ struct Notes {
 struct KnownCode {
     challenge: ChallengeNonce,
     expires_at: Timestamp,
-    wrong: TypedCode,
+    wrong: SubmittedCode,
     guesses: u32,
 }
 
@@ -81,7 +81,7 @@ pub struct Attacker {
     /// The target that he is busy with.
     current: Option<usize>,
     /// When an address that a limit refused has room again.
-    room_at: HashMap<(LimitName, u32, Client), Timestamp>,
+    room_at: HashMap<(RateLimitKind, u32, Client), Timestamp>,
     /// When he acts next.
     pub at: Timestamp,
 }
@@ -143,7 +143,10 @@ impl Attacker {
         let Some(code) = live else {
             return self.ask(world, target, now);
         };
-        let replaced_at = code.expires_at.minus(world.policy.resend_after).plus(TICK);
+        let replaced_at = code
+            .expires_at
+            .saturating_sub(world.policy.resend_after)
+            .saturating_add(TICK);
         let mut resend_again_at = replaced_at;
         if resends && now < replaced_at {
             resend_again_at = resend_at;
@@ -167,7 +170,7 @@ impl Attacker {
 
     /// Has a code sent.
     fn ask(&mut self, world: &mut World, target: usize, now: Timestamp) -> Next {
-        let name = LimitName::IpSendsPerHour;
+        let name = RateLimitKind::IpSendsPerHour;
         let client = match self.client_with_room(world, name, target, now) {
             Ok(client) => client,
             Err(at) => return Next::Client(at),
@@ -188,26 +191,31 @@ impl Attacker {
                 });
                 Next::Target(now)
             }
-            Err(SendRefusal::TooSoon { wait, .. }) => self.after(now, now.plus(wait)),
-            Err(SendRefusal::Blocked(block)) => {
+            Err(SendError::CoolingDown { wait, .. }) => self.after(now, now.saturating_add(wait)),
+            Err(SendError::Blocked(block)) => {
                 // The code is to be there when the wait ends.
-                let soonest = block.until.minus(world.policy.code_ttl).plus(TICK);
-                self.after(now, soonest.max(now.plus(TICK)))
+                let soonest = block
+                    .until
+                    .saturating_sub(world.policy.code_ttl)
+                    .saturating_add(TICK);
+                self.after(now, soonest.max(now.saturating_add(TICK)))
             }
-            Err(SendRefusal::Limit(exceeded)) if exceeded.limit == name => {
+            Err(SendError::Limit(exceeded)) if exceeded.limit == name => {
                 let key = (name, world.caller(target), client);
-                self.room_at.insert(key, now.plus(exceeded.wait));
+                self.room_at.insert(key, now.saturating_add(exceeded.wait));
                 Next::Target(now)
             }
-            Err(SendRefusal::Limit(exceeded)) => self.after(now, now.plus(exceeded.wait)),
-            Err(SendRefusal::Reused) => unreachable!("each request has an id of its own"),
-            Err(SendRefusal::Barred(_)) => unreachable!("nobody is barred here"),
+            Err(SendError::Limit(exceeded)) => self.after(now, now.saturating_add(exceeded.wait)),
+            Err(SendError::IdempotencyKeyReused) => {
+                unreachable!("each request has an id of its own")
+            }
+            Err(SendError::Undeliverable(_)) => unreachable!("nobody is barred here"),
         }
     }
 
     /// Guesses at the code that he knows of.
     fn guess(&mut self, world: &mut World, target: usize, now: Timestamp) -> Next {
-        let name = LimitName::IpFailuresPerHour;
+        let name = RateLimitKind::IpFailuresPerHour;
         let client = match self.client_with_room(world, name, target, now) {
             Ok(client) => client,
             Err(at) => return Next::Client(at),
@@ -215,20 +223,20 @@ impl Attacker {
         let notes = &mut self.notes[target];
         let code = notes.code.as_mut().expect("there is a code to guess at");
         match world.verify(target, client, &code.wrong, now) {
-            Ok(Verdict::WrongCode { .. }) => {
+            Ok(VerifyOutcome::WrongCode { .. }) => {
                 code.guesses += 1;
                 notes.since_login += 1;
                 Next::Target(now)
             }
-            Ok(Verdict::Verified { .. }) => unreachable!("he guesses wrong"),
+            Ok(VerifyOutcome::Verified { .. }) => unreachable!("he guesses wrong"),
             Ok(_) => {
                 notes.code = None;
                 Next::Target(now)
             }
-            Err(VerifyRefusal::Blocked(block)) => self.after(now, block.until),
-            Err(VerifyRefusal::Limit(exceeded)) => {
+            Err(VerifyError::Blocked(block)) => self.after(now, block.until),
+            Err(VerifyError::Limit(exceeded)) => {
                 let key = (name, world.caller(target), client);
-                self.room_at.insert(key, now.plus(exceeded.wait));
+                self.room_at.insert(key, now.saturating_add(exceeded.wait));
                 Next::Target(now)
             }
             Err(refusal) => unreachable!("{refusal:?}"),
@@ -253,12 +261,14 @@ impl Attacker {
         }
         let next_login = logins.schedule.next(now);
         let last_login = logins.schedule.last(now);
-        let asked = last_login.is_some_and(|login| now.minus(TICK) == login);
+        let asked = last_login.is_some_and(|login| now.saturating_sub(TICK) == login);
         let trying = last_login.is_some_and(|login| {
-            now < login.plus(PATIENCE) && notes.logins_seen == successes && notes.waits_for_her
+            now < login.saturating_add(PATIENCE)
+                && notes.logins_seen == successes
+                && notes.waits_for_her
         });
-        let may_guess =
-            notes.since_login < logins.guesses && now.plus(logins.stops_before) < next_login;
+        let may_guess = notes.since_login < logins.guesses
+            && now.saturating_add(logins.stops_before) < next_login;
         if may_guess && !asked && !trying {
             notes.waits_for_her = false;
             return None;
@@ -274,9 +284,9 @@ impl Attacker {
         }
         // She is still trying, or he waits for the next time.
         let soonest = if trying || asked {
-            now.plus(LOOKING)
+            now.saturating_add(LOOKING)
         } else {
-            next_login.plus(TICK)
+            next_login.saturating_add(TICK)
         };
         Some(Next::Target(soonest))
     }
@@ -285,7 +295,7 @@ impl Attacker {
     fn client_with_room(
         &self,
         world: &World,
-        name: LimitName,
+        name: RateLimitKind,
         target: usize,
         now: Timestamp,
     ) -> Result<Client, Timestamp> {
@@ -305,8 +315,8 @@ impl Attacker {
 
     /// The next try after a refusal that lasts until then.
     fn after(&self, now: Timestamp, until: Timestamp) -> Next {
-        let wait = now.until(until);
+        let wait = now.duration_until(until);
         let wait = if self.plan.knocks { wait / 2 } else { wait };
-        Next::Target(now.plus(wait.max(TICK)))
+        Next::Target(now.saturating_add(wait.max(TICK)))
     }
 }

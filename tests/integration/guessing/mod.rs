@@ -9,7 +9,7 @@ mod world;
 
 use std::{thread, time::Duration};
 
-use otpd::domain::Policy;
+use otpd::domain::PurposePolicy;
 
 use attacker::Attacker;
 use attacks::Attack;
@@ -37,9 +37,9 @@ struct Outcome {
 }
 
 /// Lets an attack go on for so long.
-fn run(attack: &Attack, policy: &Policy, duration: Duration) -> Outcome {
+fn run(attack: &Attack, policy: &PurposePolicy, duration: Duration) -> Outcome {
     policy.validate().expect("such a policy is allowed");
-    let end = START.plus(duration);
+    let end = START.saturating_add(duration);
     let Attack {
         plan,
         callers,
@@ -90,14 +90,14 @@ fn outcome(world: &World, victim: Option<&Victim>) -> Outcome {
         messages: targets.iter().map(|target| target.messages).sum(),
         logins: targets.iter().map(|target| target.successes).sum(),
         shut_out: victim.map_or(0, |victim| victim.shut_out),
-        locked_after: locked_at.map(|&locked_at| START.until(locked_at)),
+        locked_after: locked_at.map(|&locked_at| START.duration_until(locked_at)),
     }
 }
 
 /// The worst that any of these attacks comes to.
 fn worst(
     attacks: impl IntoIterator<Item = Attack>,
-    policy: &Policy,
+    policy: &PurposePolicy,
     duration: Duration,
 ) -> (Attack, Outcome) {
     attacks
@@ -112,7 +112,7 @@ fn worst(
 }
 
 /// What must hold of every record in any 30 days.
-fn assert_bounded(attack: &Attack, policy: &Policy, outcome: &Outcome) {
+fn assert_bounded(attack: &Attack, policy: &PurposePolicy, outcome: &Outcome) {
     if attack.plan.logins.is_none() && policy.failure_memory >= MONTH {
         let most = policy.failure_limit as usize;
         assert!(outcome.worst_month <= most, "{attack:?}: {outcome:?}");
@@ -126,15 +126,15 @@ fn assert_bounded(attack: &Attack, policy: &Policy, outcome: &Outcome) {
     }
 }
 
-fn with(change: impl FnOnce(&mut Policy)) -> Policy {
-    let mut policy = Policy::default();
+fn with(change: impl FnOnce(&mut PurposePolicy)) -> PurposePolicy {
+    let mut policy = PurposePolicy::default();
     change(&mut policy);
     policy
 }
 
 #[test]
 fn no_record_has_more_than_a_hundred_answers_judged_in_thirty_days_without_a_success() {
-    let policy = Policy::default();
+    let policy = PurposePolicy::default();
     for attack in attacks::every_plan(policy.max_attempts) {
         let outcome = run(&attack, &policy, YEAR);
         assert_eq!(outcome.worst_month, 100, "{attack:?}: {outcome:?}");
@@ -171,9 +171,9 @@ fn attacks_table() -> Table {
         "wrong answers in a year",
         "chance in a year",
     ]);
-    let policy = Policy::default();
+    let policy = PurposePolicy::default();
     let attempts = policy.max_attempts;
-    let mut row = |name: String, attack: &Attack, policy: &Policy| {
+    let mut row = |name: String, attack: &Attack, policy: &PurposePolicy| {
         let month = run(attack, policy, MONTH);
         // A year of many records takes long to simulate, and tells nothing new.
         let year = (month.records < 10).then(|| run(attack, policy, YEAR));
@@ -264,9 +264,9 @@ fn settings_table() -> Table {
     table
 }
 
-fn settings() -> Vec<(&'static str, Policy)> {
+fn settings() -> Vec<(&'static str, PurposePolicy)> {
     vec![
-        ("the defaults", Policy::default()),
+        ("the defaults", PurposePolicy::default()),
         (
             "⚠ `code_length = 4`",
             with(|policy| {

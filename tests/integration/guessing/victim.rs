@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otpd::domain::{Timestamp, Verdict};
+use otpd::domain::{Timestamp, VerifyOutcome};
 
 use super::world::{Client, START, World, right};
 
@@ -25,15 +25,20 @@ impl Schedule {
     /// The last login before `now`, or at it; `None` before the first.
     pub fn last(self, now: Timestamp) -> Option<Timestamp> {
         let period = self.period.as_millis();
-        let since = START.plus(self.period / 2).until(now).as_millis();
-        let first = START.plus(self.period / 2);
-        (first <= now).then(|| first.plus(milliseconds(since / period * period)))
+        let since = START
+            .saturating_add(self.period / 2)
+            .duration_until(now)
+            .as_millis();
+        let first = START.saturating_add(self.period / 2);
+        (first <= now).then(|| first.saturating_add(milliseconds(since / period * period)))
     }
 
     /// The first login after `now`.
     pub fn next(self, now: Timestamp) -> Timestamp {
         self.last(now)
-            .map_or(START.plus(self.period / 2), |last| last.plus(self.period))
+            .map_or(START.saturating_add(self.period / 2), |last| {
+                last.saturating_add(self.period)
+            })
     }
 }
 
@@ -68,19 +73,19 @@ impl Victim {
             // Refused or not: a code that the attacker asked for is as good.
             let _ = world.send(0, HER_CLIENT, now);
             self.typing = true;
-            self.at = now.plus(TYPING);
+            self.at = now.saturating_add(TYPING);
             return;
         }
         self.typing = false;
         let code = world.live_code(0, now).map(right);
         let verdict = code.map(|code| world.verify(0, HER_CLIENT, &code, now));
-        if matches!(verdict, Some(Ok(Verdict::Verified { .. }))) {
+        if matches!(verdict, Some(Ok(VerifyOutcome::Verified { .. }))) {
             self.next_login();
-        } else if self.login.plus(PATIENCE) < now {
+        } else if self.login.saturating_add(PATIENCE) < now {
             self.shut_out += 1;
             self.next_login();
         } else {
-            self.at = now.plus(TRY_AGAIN_AFTER);
+            self.at = now.saturating_add(TRY_AGAIN_AFTER);
         }
     }
 

@@ -5,9 +5,10 @@ use std::{collections::HashMap, time::Duration};
 
 use otpd::{
     domain::{
-        self, BatchedLimit, CallerName, ChallengeFilter, ChallengeNonce, Channel, Code, Decision,
-        LimitName, Policy, Purpose, Recipient, Record, RequestIdentity, SendRefusal, SendRequest,
-        Sent, SharedLimit, Timestamp, TypedCode, Verdict, VerifyRefusal, VerifyRequest,
+        self, BatchedLimit, CallerName, ChallengeNonce, ChallengeSelector, Channel, Decision,
+        OtpCode, Purpose, PurposePolicy, RateLimitKind, RateLimitState, Recipient, Record,
+        RequestFingerprint, SendError, SendOutcome, SendRequest, SubmittedCode, Timestamp,
+        VerifyError, VerifyOutcome, VerifyRequest,
     },
     keys::system_random,
 };
@@ -69,7 +70,7 @@ impl Target {
         let mut first = 0;
         let mut worst = 0;
         for (last, &judged_at) in self.judged_at.iter().enumerate() {
-            while self.judged_at[first].plus(MONTH) < judged_at {
+            while self.judged_at[first].saturating_add(MONTH) < judged_at {
                 first += 1;
             }
             worst = worst.max(last + 1 - first);
@@ -81,14 +82,14 @@ impl Target {
 /// Records, limits and policy.
 #[derive(Debug)]
 pub struct World {
-    pub policy: Policy,
+    pub policy: PurposePolicy,
     pub targets: Vec<Target>,
-    limits: HashMap<(LimitName, u32, Client), Timestamp>,
+    limits: HashMap<(RateLimitKind, u32, Client), Timestamp>,
     requests: u128,
 }
 
 impl World {
-    pub fn new(policy: Policy, targets: Vec<Target>) -> Self {
+    pub fn new(policy: PurposePolicy, targets: Vec<Target>) -> Self {
         Self {
             policy,
             targets,
@@ -107,8 +108,8 @@ impl World {
         target: usize,
         client: Client,
         now: Timestamp,
-    ) -> Result<Sent, SendRefusal> {
-        let limit = self.limit(target, LimitName::IpSendsPerHour, client);
+    ) -> Result<SendOutcome, SendError> {
+        let limit = self.limit(target, RateLimitKind::IpSendsPerHour, client);
         let identity = self.identity();
         let Target {
             caller,
@@ -136,7 +137,7 @@ impl World {
             now,
             random,
         );
-        let sent = self.commit(target, LimitName::IpSendsPerHour, client, decision, now);
+        let sent = self.commit(target, RateLimitKind::IpSendsPerHour, client, decision, now);
         self.targets[target].messages += u32::from(sent.is_ok());
         sent
     }
@@ -145,45 +146,51 @@ impl World {
         &mut self,
         target: usize,
         client: Client,
-        code: &TypedCode,
+        code: &SubmittedCode,
         now: Timestamp,
-    ) -> Result<Verdict, VerifyRefusal> {
-        let limit = self.limit(target, LimitName::IpFailuresPerHour, client);
+    ) -> Result<VerifyOutcome, VerifyError> {
+        let limit = self.limit(target, RateLimitKind::IpFailuresPerHour, client);
         let identity = self.identity();
         let request = VerifyRequest {
             identity: &identity,
             code,
-            challenge: ChallengeFilter::Newest,
+            challenge: ChallengeSelector::Newest,
         };
         let record = self.targets[target].record.clone();
         let decision = domain::verify(record, limit.as_slice(), &request, &self.policy, now);
-        let verdict = self.commit(target, LimitName::IpFailuresPerHour, client, decision, now);
+        let verdict = self.commit(
+            target,
+            RateLimitKind::IpFailuresPerHour,
+            client,
+            decision,
+            now,
+        );
         let target = &mut self.targets[target];
         match verdict {
-            Ok(Verdict::WrongCode { challenge, .. }) => {
+            Ok(VerifyOutcome::WrongCode { challenge, .. }) => {
                 target.judged_at.push(now);
                 match target.guesses.last_mut() {
                     Some((code, guesses)) if *code == challenge => *guesses += 1,
                     _ => target.guesses.push((challenge, 1)),
                 }
             }
-            Ok(Verdict::Verified { .. }) => target.successes += 1,
+            Ok(VerifyOutcome::Verified { .. }) => target.successes += 1,
             _ => {}
         }
         verdict
     }
 
     /// The code that lies in the victim's inbox, if it is still good.
-    pub fn live_code(&self, target: usize, now: Timestamp) -> Option<&Code> {
+    pub fn live_code(&self, target: usize, now: Timestamp) -> Option<&OtpCode> {
         let record = self.targets[target].record.as_ref()?;
         let secret = record.challenge.live_secret(&self.policy, now)?;
         Some(&secret.code)
     }
 
     /// The limit of one client with one caller, unless it is off.
-    fn limit(&self, target: usize, name: LimitName, client: Client) -> Option<SharedLimit> {
+    fn limit(&self, target: usize, name: RateLimitKind, client: Client) -> Option<RateLimitState> {
         let key = (name, self.caller(target), client);
-        Some(SharedLimit {
+        Some(RateLimitState {
             name,
             rate: self.policy.rate(name)?,
             full_at: self.limits.get(&key).copied(),
@@ -191,9 +198,9 @@ impl World {
         })
     }
 
-    fn identity(&mut self) -> RequestIdentity {
+    fn identity(&mut self) -> RequestFingerprint {
         self.requests += 1;
-        RequestIdentity {
+        RequestFingerprint {
             id: self.requests.to_le_bytes(),
             fields: [0; 16],
             writer: 0,
@@ -204,7 +211,7 @@ impl World {
     fn commit<Answer>(
         &mut self,
         target: usize,
-        name: LimitName,
+        name: RateLimitKind,
         client: Client,
         decision: Decision<Answer>,
         now: Timestamp,
@@ -226,13 +233,13 @@ impl World {
 }
 
 /// A code of as many digits as `code` that is another one.
-pub fn wrong(code: &Code) -> TypedCode {
+pub fn wrong(code: &OtpCode) -> SubmittedCode {
     let (first, rest) = code.expose().split_at(1);
     let other = if first == "0" { "1" } else { "0" };
-    TypedCode::parse(&format!("{other}{rest}")).expect("these are digits")
+    SubmittedCode::parse(&format!("{other}{rest}")).expect("these are digits")
 }
 
 /// What its owner reads and types.
-pub fn right(code: &Code) -> TypedCode {
-    TypedCode::parse(code.expose()).expect("these are digits")
+pub fn right(code: &OtpCode) -> SubmittedCode {
+    SubmittedCode::parse(code.expose()).expect("these are digits")
 }

@@ -2,7 +2,7 @@
 
 use otpd::{
     delivery::{Accepted, DeliveryError, Provider},
-    domain::ErrorClass,
+    domain::DeliveryErrorKind,
 };
 
 use super::{
@@ -67,50 +67,65 @@ async fn each_answer_has_its_class() {
         (
             200,
             r#"{"ok": false}"#,
-            ErrorClass::Permanent,
+            DeliveryErrorKind::Permanent,
             "conditions[0]",
         ),
         (
             200,
             r#"{"ok": false, "code": "later"}"#,
-            ErrorClass::Transient,
+            DeliveryErrorKind::Transient,
             "error is later (errors[2])",
         ),
-        (200, "", ErrorClass::UnknownOutcome, "not JSON"),
-        (200, "<html>", ErrorClass::UnknownOutcome, "not JSON"),
-        (200, &oversized, ErrorClass::UnknownOutcome, "over 64 KiB"),
+        (200, "", DeliveryErrorKind::UnknownOutcome, "not JSON"),
+        (200, "<html>", DeliveryErrorKind::UnknownOutcome, "not JSON"),
+        (
+            200,
+            &oversized,
+            DeliveryErrorKind::UnknownOutcome,
+            "over 64 KiB",
+        ),
         (
             400,
             r#"{"code": 7}"#,
-            ErrorClass::BadDestination,
+            DeliveryErrorKind::BadDestination,
             "errors[1]",
         ),
         (
             405,
             r#"{"code": "8"}"#,
-            ErrorClass::BadDestination,
+            DeliveryErrorKind::BadDestination,
             "errors[1]",
         ),
         (
             403,
             r#"{"code": 7}"#,
-            ErrorClass::Permanent,
+            DeliveryErrorKind::Permanent,
             "HTTP status 403",
         ),
-        (400, "", ErrorClass::Permanent, "HTTP status 400"),
-        (402, "", ErrorClass::NoBalance, "errors[0]"),
-        (408, "", ErrorClass::Transient, "HTTP status 408"),
-        (429, "", ErrorClass::Transient, "HTTP status 429"),
+        (400, "", DeliveryErrorKind::Permanent, "HTTP status 400"),
+        (402, "", DeliveryErrorKind::AccountUnavailable, "errors[0]"),
+        (408, "", DeliveryErrorKind::Transient, "HTTP status 408"),
+        (429, "", DeliveryErrorKind::Transient, "HTTP status 429"),
         (
             500,
             r#"{"ok": true}"#,
-            ErrorClass::Transient,
+            DeliveryErrorKind::Transient,
             "HTTP status 500",
         ),
-        (503, "", ErrorClass::Transient, "HTTP status 503"),
-        (504, "", ErrorClass::UnknownOutcome, "HTTP status 504"),
-        (304, "", ErrorClass::Permanent, "HTTP status 304"),
-        (404, &long_code, ErrorClass::Permanent, "HTTP status 404"),
+        (503, "", DeliveryErrorKind::Transient, "HTTP status 503"),
+        (
+            504,
+            "",
+            DeliveryErrorKind::UnknownOutcome,
+            "HTTP status 504",
+        ),
+        (304, "", DeliveryErrorKind::Permanent, "HTTP status 304"),
+        (
+            404,
+            &long_code,
+            DeliveryErrorKind::Permanent,
+            "HTTP status 404",
+        ),
     ] {
         gateway.will_answer(status, body);
         let error = send(&provider).await.expect_err(told);
@@ -129,7 +144,7 @@ async fn a_connection_that_breaks_leaves_the_outcome_open_and_the_next_message_g
         let error = send(&provider).await.expect_err("broken");
         assert_eq!(
             error.class,
-            ErrorClass::UnknownOutcome,
+            DeliveryErrorKind::UnknownOutcome,
             "{reply:?}: {error}"
         );
         gateway.request().await;
@@ -166,7 +181,7 @@ async fn a_redirect_is_not_followed() {
     let provider = spoken(&gateway.url("/"));
     gateway.will(Reply::Redirect(other.url("/")));
     let error = send(&provider).await.expect_err("no answer of the gateway");
-    assert_eq!(error.class, ErrorClass::Permanent);
+    assert_eq!(error.class, DeliveryErrorKind::Permanent);
     gateway.request().await;
     assert!(gateway.is_idle() && other.is_idle());
 }
@@ -192,7 +207,7 @@ async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then
     // It may have taken the message, so nobody else is given it in the same attempt.
     first.will(Reply::Close);
     let error = send(&live).await.expect_err("broken");
-    assert_eq!(error.class, ErrorClass::UnknownOutcome);
+    assert_eq!(error.class, DeliveryErrorKind::UnknownOutcome);
     first.request().await;
     assert!(second.is_idle());
 }
@@ -202,7 +217,7 @@ async fn nobody_at_the_port_is_told() {
     let nobody = Nobody::new();
     let provider = spoken(&nobody.url());
     let error = send(&provider).await.expect_err("nobody is there");
-    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(error.class, DeliveryErrorKind::Transient);
     assert_eq!(error.cause, "no connection: connection refused");
     let problem = provider.check().await.expect_err("nobody is there");
     assert_eq!(problem, "no connection: connection refused");
@@ -234,7 +249,7 @@ async fn a_certificate_must_be_trusted_and_of_that_name() {
             }
             Some(told) => {
                 let error = sent.expect_err("a stranger");
-                assert_eq!(error.class, ErrorClass::Transient);
+                assert_eq!(error.class, DeliveryErrorKind::Transient);
                 assert!(error.cause.contains(told), "{error}");
                 let problem = provider.check().await.expect_err("a stranger");
                 assert!(problem.contains(told), "{problem}");
@@ -250,7 +265,7 @@ async fn a_name_that_leads_into_a_private_network_is_refused() {
     let closed = SPOKEN.replace("allow_private_addresses = true", "");
     let closed = provider(table(&format!("{url}{closed}")));
     let error = send(&closed).await.expect_err("a private address");
-    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(error.class, DeliveryErrorKind::Transient);
     assert!(error.cause.contains("the address is not public"), "{error}");
     assert!(gateway.is_idle());
     let open = provider(table(&format!("{url}{SPOKEN}")));
@@ -268,7 +283,7 @@ async fn a_value_that_no_header_can_hold_is_refused_before_anything_is_sent() {
     letter.text.plain = "Code: 1\r\nX-Other: 2".to_owned();
     let error = provider.deliver(&letter.envelope()).await;
     let error = error.expect_err("a line end");
-    assert_eq!(error.class, ErrorClass::Permanent);
+    assert_eq!(error.class, DeliveryErrorKind::Permanent);
     assert!(error.cause.contains("x-text"), "{error}");
     assert!(gateway.is_idle());
 }

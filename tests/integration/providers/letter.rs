@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use otpd::{
     delivery::{Envelope, Progress, Text},
-    domain::{ChallengeId, ChallengeNonce, Channel, Code, MessageId, Recipient, RecordKey},
+    domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
 };
 
 /// The id of every message here, as gateways see it.
@@ -13,7 +13,7 @@ pub const MESSAGE_ID: &str = "07070707070707070707070707070707";
 /// A message with all that it holds.
 pub struct Letter {
     recipient: Recipient,
-    pub code: Code,
+    pub code: OtpCode,
     pub text: Text,
     pub life_left: Duration,
 }
@@ -22,7 +22,7 @@ impl Letter {
     pub fn to(recipient: &str) -> Self {
         Self {
             recipient: Recipient::from_canonical(recipient.to_owned()),
-            code: Code::from_digits("481516").expect("six digits"),
+            code: OtpCode::from_digits("481516").expect("six digits"),
             text: Text {
                 plain: "Код 481516 & \"more\"".to_owned(),
                 subject: None,

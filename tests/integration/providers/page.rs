@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use otpd::{delivery::preset_names, domain::ErrorClass};
+use otpd::{delivery::preset_names, domain::DeliveryErrorKind};
 
 use super::{
     gateway::{Gateway, pairs},
@@ -76,9 +76,13 @@ async fn a_gateway_is_added_by_configuration_alone() {
         (
             200,
             "or, with status 200 all the same",
-            ErrorClass::NoBalance,
+            DeliveryErrorKind::AccountUnavailable,
         ),
-        (422, "or, with status 422", ErrorClass::BadDestination),
+        (
+            422,
+            "or, with status 422",
+            DeliveryErrorKind::BadDestination,
+        ),
     ] {
         gateway.will_answer(status, &reply(label));
         let error = provider.deliver(&letter.envelope()).await.expect_err(label);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use config::Value;
-use otpd::{domain::ErrorClass, tables::Table};
+use otpd::{domain::DeliveryErrorKind, tables::Table};
 use serde::Deserialize;
 
 use super::{
@@ -49,7 +49,7 @@ struct Answer {
     /// The gateway's name of the message, where it was taken.
     id: Option<String>,
     /// The class of the failure, where it was not.
-    class: Option<ErrorClass>,
+    class: Option<DeliveryErrorKind>,
     /// What the cause shows.
     shows: Option<String>,
 }

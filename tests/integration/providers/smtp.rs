@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use otpd::{
     delivery::{DeliveryError, Gateway, GatewayOptions, Provider},
-    domain::ErrorClass,
+    domain::DeliveryErrorKind,
 };
 use serde_json::Value;
 
@@ -197,9 +197,17 @@ async fn after_the_whole_mail_a_lost_reply_leaves_the_outcome_open() {
     let gateway = Gateway::new("mail", to(&sink, ACCOUNT), options);
     for (local_part, class, told) in [
         // Before DATA the server has nothing that it could deliver.
-        ("late", ErrorClass::Transient, "not ready for the message"),
-        ("silent", ErrorClass::Timeout, "no answer within 3s"),
-        ("lost", ErrorClass::UnknownOutcome, "no answer (DATA): "),
+        (
+            "late",
+            DeliveryErrorKind::Transient,
+            "not ready for the message",
+        ),
+        ("silent", DeliveryErrorKind::Timeout, "no answer within 3s"),
+        (
+            "lost",
+            DeliveryErrorKind::UnknownOutcome,
+            "no answer (DATA): ",
+        ),
     ] {
         let letter = Letter::to(&format!("{local_part}@example.com"));
         let error = gateway.deliver(&letter.envelope()).await;
@@ -216,48 +224,52 @@ async fn each_reply_has_its_class_and_no_text_of_it_is_told() {
     for (local_part, class, told) in [
         (
             "unknown",
-            ErrorClass::BadDestination,
+            DeliveryErrorKind::BadDestination,
             "SMTP reply 550 5.1.1 to RCPT TO",
         ),
         (
             "moved",
-            ErrorClass::BadDestination,
+            DeliveryErrorKind::BadDestination,
             "SMTP reply 551 5.1.6 to RCPT TO",
         ),
         (
             "odd",
-            ErrorClass::BadDestination,
+            DeliveryErrorKind::BadDestination,
             "SMTP reply 553 5.1.3 to RCPT TO",
         ),
         (
             "stranger",
-            ErrorClass::Permanent,
+            DeliveryErrorKind::Permanent,
             "SMTP reply 550 5.7.1 to RCPT TO",
         ),
-        ("plain", ErrorClass::Permanent, "SMTP reply 550 to RCPT TO"),
+        (
+            "plain",
+            DeliveryErrorKind::Permanent,
+            "SMTP reply 550 to RCPT TO",
+        ),
         (
             "sender",
-            ErrorClass::Permanent,
+            DeliveryErrorKind::Permanent,
             "SMTP reply 550 5.1.8 to RCPT TO",
         ),
         (
             "later",
-            ErrorClass::Transient,
+            DeliveryErrorKind::Transient,
             "SMTP reply 451 4.3.0 to RCPT TO",
         ),
         (
             "bye",
-            ErrorClass::Transient,
+            DeliveryErrorKind::Transient,
             "SMTP reply 421 4.3.2 to RCPT TO",
         ),
         (
             "spam",
-            ErrorClass::Permanent,
+            DeliveryErrorKind::Permanent,
             "SMTP reply 554 5.7.1 to DATA",
         ),
         (
             "full",
-            ErrorClass::Transient,
+            DeliveryErrorKind::Transient,
             "SMTP reply 452 4.2.2 to DATA",
         ),
     ] {
@@ -270,7 +282,7 @@ async fn each_reply_has_its_class_and_no_text_of_it_is_told() {
         assert_eq!(sink.event().await["event"], "mail");
     }
     let error = send(&provider, "+79991234567").await.expect_err("a number");
-    assert_eq!(error.class, ErrorClass::Permanent);
+    assert_eq!(error.class, DeliveryErrorKind::Permanent);
 }
 
 #[tokio::test]
@@ -279,14 +291,14 @@ async fn an_account_that_is_not_let_in_takes_no_mail_of_anybody() {
     let wrong = "user = \"otpd\"\npassword = \"hush-hush-4711\"\n";
     let wrong = to(&sink, wrong);
     let error = send(&wrong, "ann@example.com").await.expect_err("wrong");
-    assert_eq!(error.class, ErrorClass::NoBalance);
+    assert_eq!(error.class, DeliveryErrorKind::AccountUnavailable);
     assert_eq!(error.cause, "SMTP reply 535 5.7.8 to AUTH");
     assert_eq!(wrong.check().await, Err(error.cause));
     assert!(!format!("{wrong:?}").contains("hush"));
     let error = send(&to(&sink, ""), "ann@example.com")
         .await
         .expect_err("none");
-    assert_eq!(error.class, ErrorClass::NoBalance);
+    assert_eq!(error.class, DeliveryErrorKind::AccountUnavailable);
     assert_eq!(error.cause, "SMTP reply 530 5.7.0 to MAIL FROM");
 }
 
@@ -302,7 +314,7 @@ async fn without_a_good_certificate_nothing_is_said() {
         let error = send(&provider, "ann@example.com")
             .await
             .expect_err("a stranger");
-        assert_eq!(error.class, ErrorClass::Transient);
+        assert_eq!(error.class, DeliveryErrorKind::Transient);
         assert!(
             error.cause.contains("the certificate was refused"),
             "{error}"
@@ -312,7 +324,7 @@ async fn without_a_good_certificate_nothing_is_said() {
     let error = send(&to(&sink, ACCOUNT), "ann@example.com").await;
     let error = error.expect_err("no STARTTLS");
     assert_eq!(error.cause, "no connection: the server offers no STARTTLS");
-    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(error.class, DeliveryErrorKind::Transient);
 }
 
 #[tokio::test]
@@ -333,7 +345,7 @@ async fn nobody_at_the_port_is_told() {
     let error = send(&provider, "ann@example.com")
         .await
         .expect_err("nobody");
-    assert_eq!(error.class, ErrorClass::Transient);
+    assert_eq!(error.class, DeliveryErrorKind::Transient);
     assert_eq!(
         error.cause,
         "no connection (connecting): connection refused"

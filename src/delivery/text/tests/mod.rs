@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use serde::Deserialize;
 
 use super::*;
-use crate::domain::Policies;
+use crate::domain::PolicySet;
 
 /// The keys that are read here, as the configuration has them.
 #[derive(Default, Deserialize)]
@@ -29,7 +29,7 @@ fn read(toml: &str) -> Result<Root, String> {
 
 fn load(toml: &str) -> Result<Texts, String> {
     let root = read(toml)?;
-    Texts::new(&root.default_locale, &root.texts, &Policies::default())
+    Texts::new(&root.default_locale, &root.texts, &PolicySet::default())
         .map_err(|error| error.to_string())
 }
 
@@ -47,7 +47,7 @@ fn rendered(
     variables: &[(&str, &str)],
 ) -> Text {
     let facts = Facts {
-        code: &Code::from_digits("012345").unwrap(),
+        code: &OtpCode::from_digits("012345").unwrap(),
         life_left: Duration::from_secs(299),
         variables: &given(variables),
     };
@@ -213,7 +213,7 @@ fn minutes_are_rounded_down_but_for_the_way_to_the_provider_and_never_none() {
         (600_000, "10 600"),
     ] {
         let facts = Facts {
-            code: &Code::from_digits("012345").unwrap(),
+            code: &OtpCode::from_digits("012345").unwrap(),
             life_left: Duration::from_millis(milliseconds),
             variables: &BTreeMap::new(),
         };
@@ -254,7 +254,7 @@ fn a_render_error_shows_nothing_of_what_was_rendered() {
     .unwrap();
     let variables = given(&[("name", "boom")]);
     let facts = Facts {
-        code: &Code::from_digits("012345").unwrap(),
+        code: &OtpCode::from_digits("012345").unwrap(),
         life_left: Duration::from_mins(5),
         variables: &variables,
     };

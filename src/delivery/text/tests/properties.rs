@@ -19,7 +19,7 @@ proptest! {
             "[texts.login]\norigin = 'example.com'\n[texts.login.variables]\nname = {}\n[texts.login.de]\nplain = '{{ name }}: {{ code }}, {{ minutes }}'\nsubject = '{{ name }}!'\nhtml = '<i>{{ name }}</i> {{ code }}'",
         )
         .unwrap();
-        let code = Code::from_digits(&digits).unwrap();
+        let code = OtpCode::from_digits(&digits).unwrap();
         let facts = Facts {
             code: &code,
             life_left: Duration::from_secs(seconds),

@@ -1,7 +1,7 @@
 //! What `otpd check` tells of texts.
 
 use super::*;
-use crate::{delivery::text::report::ReportLine, domain::Policy};
+use crate::{delivery::text::report::ReportLine, domain::PurposePolicy};
 
 #[test]
 fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
@@ -21,10 +21,10 @@ fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
 
 #[test]
 fn the_report_tells_what_costs() {
-    let mut policies = Policies::default();
-    let long_codes = Policy {
+    let mut policies = PolicySet::default();
+    let long_codes = PurposePolicy {
         code_length: 10,
-        ..Policy::default()
+        ..PurposePolicy::default()
     };
     policies
         .purposes

@@ -13,7 +13,7 @@ use super::{
     world::{Count, rate},
 };
 use crate::{
-    domain::{LimitKey, LimitUpdate, Rate, Timestamp},
+    domain::{LimitKey, LimitUpdate, Quota, Timestamp},
     store::{Clock, ExpectedLimit, Snapshot, Version, VersionedLimit},
 };
 
@@ -59,7 +59,7 @@ fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
     board.apply(Some(key(1)), change);
     for (number, seconds, loaded) in [(1, 1, Some(LOADED)), (2, 2, None)] {
         let base = if number == 1 { LOADED_STATE } else { now };
-        let full_at = base.plus(Duration::from_secs(seconds));
+        let full_at = base.saturating_add(Duration::from_secs(seconds));
         assert_eq!(board.view().limit(&limit(number)), Some(full_at));
         assert_eq!(board.view().loaded_limit(&limit(number)), loaded);
     }
@@ -77,7 +77,7 @@ fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
 #[test]
 fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
     let mut board = board();
-    let narrow = Rate::new(1, Duration::from_millis(1)).expect("it is on");
+    let narrow = Quota::new(1, Duration::from_millis(1)).expect("it is on");
     let clamp = |board: &mut Board| {
         let change = Change {
             limits: vec![(limit(1), LimitUpdate::Clamp(narrow))],

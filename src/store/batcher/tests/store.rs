@@ -11,9 +11,9 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::super::{MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, Written};
 use crate::{
     domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, Failures, History,
-        LimitKey, Memory, Message, MessageId, MessageState, Purpose, Record, RecordKey, SendLimits,
-        Timestamp,
+        AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
+        IdempotencyLog, LimitKey, MessageId, MessageState, OutboxMessage, Purpose, Record,
+        RecordKey, SendLimits, Timestamp,
     },
     store::{
         Changes, Clock, ExpectedLimit, FoundMessage, Place, Snapshot, Swept, Turn, VersionedLimit,
@@ -144,7 +144,7 @@ impl InMemory {
     pub fn charged(&self, key: LimitKey) -> u64 {
         let contents = self.contents();
         let stored = contents.limits.get(&key);
-        stored.map_or(0, |stored| NOW.until(stored.full_at).as_secs())
+        stored.map_or(0, |stored| NOW.duration_until(stored.full_at).as_secs())
     }
 
     /// How many records each load was about.
@@ -175,7 +175,7 @@ impl Contents {
     fn charge_limit(&mut self, key: LimitKey) {
         let version = self.next_version();
         let full_at = self.limits.get(&key).map_or(NOW, |limit| limit.full_at);
-        let full_at = full_at.plus(Duration::from_secs(100));
+        let full_at = full_at.saturating_add(Duration::from_secs(100));
         self.limits.insert(key, VersionedLimit { version, full_at });
     }
 
@@ -378,14 +378,14 @@ pub fn settlement(id: MessageId, expected: Version, version: i64) -> MessageChan
         key: key(0),
         expected: Some(expected),
         version: Version(version),
-        message: Message {
+        message: OutboxMessage {
             id,
             challenge: ChallengeNonce([7; 16]),
             channel: Channel::Sms,
             predecessors: 0,
             state: MessageState::Sent,
             provider: String::new(),
-            history: History::default(),
+            history: AttemptLog::default(),
             created_at: at(0),
             updated_at: at(0),
             expires_at: at(0),
@@ -408,12 +408,12 @@ pub fn record(count: u32) -> Record<Sealed> {
             sends: 1,
         },
         sent_at: at(0),
-        failures: Failures {
+        failures: FailureCounter {
             count: 0,
             last_at: at(0),
         },
         send_limits: SendLimits::default(),
-        memory: Memory::default(),
+        memory: IdempotencyLog::default(),
         written_at: at(0),
     }
 }

@@ -9,7 +9,7 @@ use super::{
     store::{InMemory, at, record},
 };
 use crate::{
-    domain::{CallerName, LimitKey, LimitUpdate, MessageId, Rate, RecordKey},
+    domain::{CallerName, LimitKey, LimitUpdate, MessageId, Quota, RecordKey},
     metrics::{Known, Metrics},
     store::{Clock, VersionedMessage, availability::Availability},
 };
@@ -23,8 +23,8 @@ pub const OPTIONS: BatchOptions = BatchOptions {
 };
 
 /// A cell a second, and room for more of them than any test takes.
-pub fn rate() -> Rate {
-    Rate::new(10_000, Duration::from_secs(10_000)).expect("it is on")
+pub fn rate() -> Quota {
+    Quota::new(10_000, Duration::from_secs(10_000)).expect("it is on")
 }
 
 /// A batcher in front of it.

@@ -23,15 +23,15 @@ pub const MAX_COPIES_PER_PROVIDER: u32 = 2;
 pub const MAX_COPIES: u32 = 4;
 
 /// Pause after the first round in which every provider failed; doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause. A code lives for minutes: a message that waits longer would miss the
 /// moment at which a provider is back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
 /// Why an attempt to hand a message over failed, by what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
+pub enum DeliveryErrorKind {
     /// The provider cannot take it now: another provider, or a later attempt, may.
     Transient,
     /// The provider was given the message and did not answer in time. It may have taken
@@ -43,13 +43,13 @@ pub enum ErrorClass {
     BadDestination,
     /// The account with the provider is empty or shut: it takes no message of anybody,
     /// until somebody pays or repairs it. Another provider may.
-    NoBalance,
+    AccountUnavailable,
     /// The provider was given the message, and its answer was lost or cannot be read. It
     /// may have taken it.
     UnknownOutcome,
 }
 
-impl ErrorClass {
+impl DeliveryErrorKind {
     /// Name in configuration, logs and the status of a delivery.
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl ErrorClass {
             Self::Timeout => "timeout",
             Self::Permanent => "permanent",
             Self::BadDestination => "bad_destination",
-            Self::NoBalance => "no_balance",
+            Self::AccountUnavailable => "no_balance",
             Self::UnknownOutcome => "unknown_outcome",
         }
     }
@@ -73,7 +73,7 @@ impl ErrorClass {
     }
 }
 
-impl fmt::Display for ErrorClass {
+impl fmt::Display for DeliveryErrorKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
@@ -81,7 +81,7 @@ impl fmt::Display for ErrorClass {
 
 /// One attempt to hand a message over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
+pub struct LoggedAttempt {
     /// Configured name of the provider.
     pub provider: String,
     /// Channel that the provider sends by.
@@ -91,16 +91,16 @@ pub struct Attempt {
     /// Time at which its end was known.
     pub ended_at: Timestamp,
     /// Why it failed; `None` if it did not.
-    pub error: Option<ErrorClass>,
+    pub error: Option<DeliveryErrorKind>,
 }
 
 /// Attempts to hand a message over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct AttemptLog {
     /// Number of attempts.
     pub count: u32,
     /// The newest attempts, oldest first.
-    pub newest: Vec<Attempt>,
+    pub newest: Vec<LoggedAttempt>,
     /// Copies that may have arrived although no provider acknowledged them. Unlike
     /// `newest` it forgets none.
     pub possible_copies: Vec<PossibleCopies>,
@@ -119,13 +119,16 @@ pub struct PossibleCopies {
     pub count: u32,
 }
 
-impl History {
+impl AttemptLog {
     /// Adds an attempt. `is_idempotent`: the provider takes an idempotency key, so that
     /// it makes one message of several equal requests.
-    pub fn add(&mut self, attempt: Attempt, is_idempotent: bool) {
+    pub fn add(&mut self, attempt: LoggedAttempt, is_idempotent: bool) {
         self.attempt_open = false;
         self.count = self.count.saturating_add(1);
-        if attempt.error.is_some_and(ErrorClass::may_have_arrived) {
+        if attempt
+            .error
+            .is_some_and(DeliveryErrorKind::may_have_arrived)
+        {
             self.add_copy(&attempt.provider, is_idempotent);
         }
         if self.newest.len() >= MAX_LOGGED_ATTEMPTS {
@@ -167,19 +170,19 @@ impl History {
     }
 
     /// Whether `provider` refused the message for good.
-    pub fn refused_by(&self, provider: &str) -> bool {
+    pub fn is_rejected_by(&self, provider: &str) -> bool {
         self.newest.iter().any(|attempt| {
-            attempt.provider == provider && attempt.error.is_some_and(ErrorClass::is_refusal)
+            attempt.provider == provider && attempt.error.is_some_and(DeliveryErrorKind::is_refusal)
         })
     }
 
     /// Pause before the providers are tried once more, if `providers` of them are left:
     /// twice as long after each round, less up to a half by chance, so that messages which
     /// failed together do not come back together.
-    pub fn pause(&self, providers: usize, random: &mut impl Rng) -> Duration {
+    pub fn retry_backoff(&self, providers: usize, random: &mut impl Rng) -> Duration {
         let providers = u32::try_from(providers).unwrap_or(u32::MAX).max(1);
         let rounds = (self.count / providers).saturating_sub(1).min(16);
-        let longest = FIRST_PAUSE.saturating_mul(1 << rounds).min(LONGEST_PAUSE);
+        let longest = BACKOFF_MIN.saturating_mul(1 << rounds).min(BACKOFF_MAX);
         longest.mul_f64(random.random_range(0.5..=1.0))
     }
 }
@@ -191,9 +194,9 @@ mod tests {
 
     use super::*;
 
-    fn attempt(provider: &str, error: Option<ErrorClass>) -> Attempt {
+    fn attempt(provider: &str, error: Option<DeliveryErrorKind>) -> LoggedAttempt {
         let at = Timestamp::from_milliseconds;
-        Attempt {
+        LoggedAttempt {
             provider: provider.to_owned(),
             channel: Channel::Sms,
             started_at: at(1_000),
@@ -202,13 +205,13 @@ mod tests {
         }
     }
 
-    const CLASSES: [(ErrorClass, &str); 6] = [
-        (ErrorClass::Transient, "transient"),
-        (ErrorClass::Timeout, "timeout"),
-        (ErrorClass::Permanent, "permanent"),
-        (ErrorClass::BadDestination, "bad_destination"),
-        (ErrorClass::NoBalance, "no_balance"),
-        (ErrorClass::UnknownOutcome, "unknown_outcome"),
+    const CLASSES: [(DeliveryErrorKind, &str); 6] = [
+        (DeliveryErrorKind::Transient, "transient"),
+        (DeliveryErrorKind::Timeout, "timeout"),
+        (DeliveryErrorKind::Permanent, "permanent"),
+        (DeliveryErrorKind::BadDestination, "bad_destination"),
+        (DeliveryErrorKind::AccountUnavailable, "no_balance"),
+        (DeliveryErrorKind::UnknownOutcome, "unknown_outcome"),
     ];
 
     #[test]
@@ -222,9 +225,9 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_beyond_those_that_are_kept() {
-        let mut history = History::default();
+        let mut history = AttemptLog::default();
         for number in 0..40 {
-            let failed = attempt(&number.to_string(), Some(ErrorClass::Transient));
+            let failed = attempt(&number.to_string(), Some(DeliveryErrorKind::Transient));
             history.add(failed, false);
         }
         assert_eq!(history.count, 40);
@@ -234,24 +237,30 @@ mod tests {
 
     #[test]
     fn only_a_refusal_rules_a_provider_out_and_no_other_provider() {
-        let mut history = History::default();
-        history.add(attempt("one", Some(ErrorClass::Transient)), false);
-        history.add(attempt("two", Some(ErrorClass::Permanent)), false);
-        history.add(attempt("three", Some(ErrorClass::BadDestination)), false);
-        history.add(attempt("four", Some(ErrorClass::UnknownOutcome)), false);
+        let mut history = AttemptLog::default();
+        history.add(attempt("one", Some(DeliveryErrorKind::Transient)), false);
+        history.add(attempt("two", Some(DeliveryErrorKind::Permanent)), false);
+        history.add(
+            attempt("three", Some(DeliveryErrorKind::BadDestination)),
+            false,
+        );
+        history.add(
+            attempt("four", Some(DeliveryErrorKind::UnknownOutcome)),
+            false,
+        );
         for (provider, refused) in [
             ("one", false),
             ("two", true),
             ("three", true),
             ("four", false),
         ] {
-            assert_eq!(history.refused_by(provider), refused, "{provider}");
+            assert_eq!(history.is_rejected_by(provider), refused, "{provider}");
         }
     }
 
     #[test]
     fn copies_are_bounded_for_one_provider_and_for_all() {
-        let mut history = History::default();
+        let mut history = AttemptLog::default();
         let mut permitted = |provider: &str, class| {
             let permits = history.permits_copy_with(provider, false);
             if permits {
@@ -259,35 +268,38 @@ mod tests {
             }
             permits
         };
-        assert!(permitted("one", ErrorClass::Timeout));
-        assert!(permitted("one", ErrorClass::UnknownOutcome));
-        assert!(!permitted("one", ErrorClass::Timeout));
+        assert!(permitted("one", DeliveryErrorKind::Timeout));
+        assert!(permitted("one", DeliveryErrorKind::UnknownOutcome));
+        assert!(!permitted("one", DeliveryErrorKind::Timeout));
         for class in [
-            ErrorClass::Transient,
-            ErrorClass::NoBalance,
-            ErrorClass::Permanent,
+            DeliveryErrorKind::Transient,
+            DeliveryErrorKind::AccountUnavailable,
+            DeliveryErrorKind::Permanent,
         ] {
             for _ in 0..10 {
                 assert!(permitted("two", class), "{class} is no copy");
             }
         }
-        assert!(permitted("two", ErrorClass::Timeout));
-        assert!(permitted("three", ErrorClass::Timeout));
+        assert!(permitted("two", DeliveryErrorKind::Timeout));
+        assert!(permitted("three", DeliveryErrorKind::Timeout));
         for provider in ["one", "two", "three", "four"] {
-            assert!(!permitted(provider, ErrorClass::Timeout), "{provider}");
+            assert!(
+                !permitted(provider, DeliveryErrorKind::Timeout),
+                "{provider}"
+            );
         }
     }
 
     #[test]
     fn an_idempotency_key_makes_one_copy_of_all_attempts() {
-        let mut history = History::default();
+        let mut history = AttemptLog::default();
         for _ in 0..10 {
             assert!(history.permits_copy_with("key", true));
-            history.add(attempt("key", Some(ErrorClass::Timeout)), true);
+            history.add(attempt("key", Some(DeliveryErrorKind::Timeout)), true);
         }
         assert_eq!(history.copies_with("key"), 1);
         for provider in ["a", "b", "c"] {
-            history.add(attempt(provider, Some(ErrorClass::Timeout)), false);
+            history.add(attempt(provider, Some(DeliveryErrorKind::Timeout)), false);
         }
         assert!(history.permits_copy_with("key", true));
         // Its first copy would be the fifth of all.
@@ -299,7 +311,7 @@ mod tests {
         fn no_sequence_of_attempts_exceeds_the_bound(
             attempts in prop::collection::vec((0..4_usize, 0..6_usize), 0..80),
         ) {
-            let mut history = History::default();
+            let mut history = AttemptLog::default();
             let mut copies = [0_u32; 4];
             for (provider, class) in attempts {
                 // The last one takes an idempotency key.
@@ -332,13 +344,13 @@ mod tests {
             (u32::MAX, 1, 20),
             (3, 0, 4),
         ] {
-            let history = History {
+            let history = AttemptLog {
                 count,
-                ..History::default()
+                ..AttemptLog::default()
             };
             let longest = Duration::from_secs(seconds);
             let pauses: Vec<Duration> = (0..100)
-                .map(|_| history.pause(providers, &mut random))
+                .map(|_| history.retry_backoff(providers, &mut random))
                 .collect();
             assert!(
                 pauses

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Policy, Timestamp, policy::MAX_FAILURE_DELAY};
+use super::{PurposePolicy, Timestamp, policy::MAX_FAILURE_DELAY};
 
 /// Consecutive wrong answers of one record, across its codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failures {
+pub struct FailureCounter {
     /// How many.
     pub count: u32,
     /// When the last one was judged; of no meaning where there are none.
@@ -15,7 +15,7 @@ pub struct Failures {
 
 /// Answers are refused for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
+pub struct Lockout {
     /// Until when.
     pub until: Timestamp,
     /// How long that is.
@@ -24,7 +24,7 @@ pub struct Block {
     pub locked: bool,
 }
 
-impl Failures {
+impl FailureCounter {
     /// No wrong answers.
     pub const NONE: Self = Self {
         count: 0,
@@ -33,16 +33,16 @@ impl Failures {
 
     /// With one wrong answer more, judged `now`.
     #[must_use]
-    pub fn and_one(self, policy: &Policy, now: Timestamp) -> Self {
+    pub fn record_failure(self, policy: &PurposePolicy, now: Timestamp) -> Self {
         Self {
-            count: self.remembered(policy, now).saturating_add(1),
+            count: self.count_at(policy, now).saturating_add(1),
             last_at: now,
         }
     }
 
     /// How many still count: none after `failure_memory` without one.
-    pub fn remembered(self, policy: &Policy, now: Timestamp) -> u32 {
-        if now < self.forgotten_at(policy) {
+    pub fn count_at(self, policy: &PurposePolicy, now: Timestamp) -> u32 {
+        if now < self.resets_at(policy) {
             self.count
         } else {
             0
@@ -50,20 +50,20 @@ impl Failures {
     }
 
     /// When they cease to count.
-    pub fn forgotten_at(self, policy: &Policy) -> Timestamp {
+    pub fn resets_at(self, policy: &PurposePolicy) -> Timestamp {
         match self.count {
             0 => self.last_at,
-            _ => self.last_at.plus(policy.failure_memory),
+            _ => self.last_at.saturating_add(policy.failure_memory),
         }
     }
 
     /// Whether answers are refused `now`: for good from `failure_limit` on, and for a
     /// doubling while after every `max_attempts` before that.
-    pub fn block(self, policy: &Policy, now: Timestamp) -> Option<Block> {
-        let count = self.remembered(policy, now);
+    pub fn lockout_at(self, policy: &PurposePolicy, now: Timestamp) -> Option<Lockout> {
+        let count = self.count_at(policy, now);
         let locked = count >= policy.failure_limit;
         let until = if locked {
-            self.forgotten_at(policy)
+            self.resets_at(policy)
         } else if count > 0 && count.is_multiple_of(policy.max_attempts) {
             let doublings = count / policy.max_attempts - 1;
             let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
@@ -71,13 +71,13 @@ impl Failures {
                 .failure_delay
                 .saturating_mul(factor)
                 .min(MAX_FAILURE_DELAY);
-            self.last_at.plus(delay)
+            self.last_at.saturating_add(delay)
         } else {
             return None;
         };
-        (now < until).then(|| Block {
+        (now < until).then(|| Lockout {
             until,
-            wait: now.until(until),
+            wait: now.duration_until(until),
             locked,
         })
     }
@@ -91,8 +91,8 @@ mod tests {
         Timestamp::from_milliseconds(seconds * 1_000)
     }
 
-    fn failed(count: u32) -> Failures {
-        Failures {
+    fn failed(count: u32) -> FailureCounter {
+        FailureCounter {
             count,
             last_at: at(0),
         }
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn every_fifth_wrong_answer_delays_the_next_twice_as_long() {
-        let policy = Policy::default();
+        let policy = PurposePolicy::default();
         for (count, seconds) in [
             (5, 30),
             (10, 60),
@@ -111,51 +111,58 @@ mod tests {
             (95, 3_600),
         ] {
             let wait = Duration::from_secs(1);
-            let expected = Block {
+            let expected = Lockout {
                 until: at(seconds),
                 wait,
                 locked: false,
             };
             assert_eq!(
-                failed(count).block(&policy, at(seconds - 1)),
+                failed(count).lockout_at(&policy, at(seconds - 1)),
                 Some(expected),
                 "{count}"
             );
-            assert_eq!(failed(count).block(&policy, at(seconds)), None, "{count}");
+            assert_eq!(
+                failed(count).lockout_at(&policy, at(seconds)),
+                None,
+                "{count}"
+            );
         }
         for count in [0, 1, 4, 6, 9, 99] {
-            assert_eq!(failed(count).block(&policy, at(0)), None, "{count}");
+            assert_eq!(failed(count).lockout_at(&policy, at(0)), None, "{count}");
         }
     }
 
     #[test]
     fn from_the_hundredth_on_the_record_is_shut_for_thirty_days() {
-        let policy = Policy::default();
+        let policy = PurposePolicy::default();
         let days = 30 * 24 * 3_600;
         for count in [100, 101, u32::MAX] {
             let wait = Duration::from_secs(1);
-            let expected = Block {
+            let expected = Lockout {
                 until: at(days),
                 wait,
                 locked: true,
             };
-            assert_eq!(failed(count).block(&policy, at(days - 1)), Some(expected));
-            assert_eq!(failed(count).block(&policy, at(days)), None);
+            assert_eq!(
+                failed(count).lockout_at(&policy, at(days - 1)),
+                Some(expected)
+            );
+            assert_eq!(failed(count).lockout_at(&policy, at(days)), None);
         }
-        assert_eq!(failed(99).and_one(&policy, at(1)).count, 100);
-        assert_eq!(failed(99).and_one(&policy, at(days)).count, 1);
-        assert_eq!(failed(1).forgotten_at(&policy), at(days));
-        assert_eq!(failed(0).forgotten_at(&policy), at(0));
+        assert_eq!(failed(99).record_failure(&policy, at(1)).count, 100);
+        assert_eq!(failed(99).record_failure(&policy, at(days)).count, 1);
+        assert_eq!(failed(1).resets_at(&policy), at(days));
+        assert_eq!(failed(0).resets_at(&policy), at(0));
     }
 
     #[test]
     fn delays_never_overflow() {
-        let policy = Policy {
+        let policy = PurposePolicy {
             max_attempts: 1,
             failure_limit: u32::MAX,
-            ..Policy::default()
+            ..PurposePolicy::default()
         };
-        let block = failed(u32::MAX - 1).block(&policy, at(0)).unwrap();
+        let block = failed(u32::MAX - 1).lockout_at(&policy, at(0)).unwrap();
         assert_eq!(block.until, at(3_600));
     }
 }

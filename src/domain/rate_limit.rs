@@ -10,14 +10,14 @@ use super::Timestamp;
 
 /// So many in each period: at once, and then refilled evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub struct Quota {
     /// How long it takes to refill one, in whole milliseconds, rounded up: rounded
     /// down, more than `count` would fit into a period.
     interval: Duration,
     count: u32,
 }
 
-impl Rate {
+impl Quota {
     /// `count` in each `period`; `None` for a limit that is off, written as 0.
     pub fn new(count: u32, period: Duration) -> Option<Self> {
         if count == 0 {
@@ -43,36 +43,40 @@ impl Rate {
     ///
     /// # Errors
     /// How long to wait until one can be taken.
-    pub fn take(self, full_at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Duration> {
-        let latest = now.plus(self.burst());
+    pub fn consume(
+        self,
+        full_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Duration> {
+        let latest = now.saturating_add(self.burst());
         // Further ahead than a whole burst only after the clock stepped back.
         let full_at = full_at.unwrap_or(now).clamp(now, latest);
-        let next = full_at.plus(self.interval);
+        let next = full_at.saturating_add(self.interval);
         if next <= latest {
             Ok(next)
         } else {
-            Err(latest.until(next))
+            Err(latest.duration_until(next))
         }
     }
 
     /// The state that a limit is put to where the clock stepped back and left it
     /// further ahead than a whole burst, so that its wait starts once and not anew at
     /// each request; `None` where all is well.
-    pub fn settled(self, full_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let latest = now.plus(self.burst());
+    pub fn clamp_after_rollback(self, full_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let latest = now.saturating_add(self.burst());
         (latest < full_at).then_some(latest)
     }
 
     /// Part of a consumed cell that can be given back at `now`. The limit was `full_at`
     /// after it was consumed; time has given back what is past of that.
     pub fn refund(self, full_at: Timestamp, now: Timestamp) -> Duration {
-        now.until(full_at).min(self.interval)
+        now.duration_until(full_at).min(self.interval)
     }
 }
 
-/// What a limit counts; its name is that of its key in a [`Policy`](super::Policy).
+/// What a limit counts; its name is that of its key in a [`PurposePolicy`](super::PurposePolicy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LimitName {
+pub enum RateLimitKind {
     /// Sends per record and hour.
     SendsPerHour,
     /// Sends per record and day.
@@ -91,7 +95,7 @@ pub enum LimitName {
     CallerSendsPerDay,
 }
 
-impl LimitName {
+impl RateLimitKind {
     /// The key that configures it.
     pub const fn key(self) -> &'static str {
         match self {
@@ -109,11 +113,11 @@ impl LimitName {
 
 /// A limit that records share, with its state.
 #[derive(Clone, Copy, Debug)]
-pub struct SharedLimit {
+pub struct RateLimitState {
     /// What it counts.
-    pub name: LimitName,
+    pub name: RateLimitKind,
     /// How many.
-    pub rate: Rate,
+    pub rate: Quota,
     /// When it will be full again; `None` where it is.
     pub full_at: Option<Timestamp>,
     /// Whether this request has taken one already, by an earlier try whose record
@@ -123,23 +127,23 @@ pub struct SharedLimit {
 
 /// A limit leaves no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exceeded {
+pub struct RateLimited {
     /// Which one; of several the one with the longest wait.
-    pub limit: LimitName,
+    pub limit: RateLimitKind,
     /// How long until there is room.
     pub wait: Duration,
 }
 
 /// New states of shared limits, in their order; `None` leaves one as it is.
-pub type Charges = Vec<Option<Timestamp>>;
+pub type TatUpdates = Vec<Option<Timestamp>>;
 
-impl SharedLimit {
-    fn take(&self, now: Timestamp) -> Result<Option<Timestamp>, Exceeded> {
+impl RateLimitState {
+    fn take(&self, now: Timestamp) -> Result<Option<Timestamp>, RateLimited> {
         if self.paid {
             return Ok(None);
         }
-        let taken = self.rate.take(self.full_at, now).map(Some);
-        taken.map_err(|wait| Exceeded {
+        let taken = self.rate.consume(self.full_at, now).map(Some);
+        taken.map_err(|wait| RateLimited {
             limit: self.name,
             wait,
         })
@@ -150,7 +154,7 @@ impl SharedLimit {
 ///
 /// # Errors
 /// The limit with the longest wait of those that leave no room.
-pub fn take_all(limits: &[SharedLimit], now: Timestamp) -> Result<Charges, Exceeded> {
+pub fn consume_all(limits: &[RateLimitState], now: Timestamp) -> Result<TatUpdates, RateLimited> {
     let taken: Vec<_> = limits.iter().map(|limit| limit.take(now)).collect();
     let longest = taken
         .iter()
@@ -160,10 +164,10 @@ pub fn take_all(limits: &[SharedLimit], now: Timestamp) -> Result<Charges, Excee
 }
 
 /// What a refused request does to limits: nothing, unless the clock stepped back.
-pub fn settle_all(limits: &[SharedLimit], now: Timestamp) -> Charges {
+pub fn clamp_all(limits: &[RateLimitState], now: Timestamp) -> TatUpdates {
     limits
         .iter()
-        .map(|limit| limit.rate.settled(limit.full_at?, now))
+        .map(|limit| limit.rate.clamp_after_rollback(limit.full_at?, now))
         .collect()
 }
 
@@ -172,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::Policy;
+    use crate::domain::PurposePolicy;
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -182,78 +186,81 @@ mod tests {
 
     #[test]
     fn a_burst_is_taken_at_once_and_refilled_evenly() {
-        let rate = Rate::new(5, HOUR).unwrap();
+        let rate = Quota::new(5, HOUR).unwrap();
         let mut full_at = None;
         for _ in 0..5 {
-            full_at = Some(rate.take(full_at, at(0)).unwrap());
+            full_at = Some(rate.consume(full_at, at(0)).unwrap());
         }
         assert_eq!(full_at, Some(at(3_600_000)));
-        assert_eq!(rate.take(full_at, at(0)), Err(Duration::from_mins(12)));
+        assert_eq!(rate.consume(full_at, at(0)), Err(Duration::from_mins(12)));
         assert_eq!(
-            rate.take(full_at, at(1)),
+            rate.consume(full_at, at(1)),
             Err(Duration::from_millis(719_999))
         );
-        assert!(rate.take(full_at, at(720_000)).is_ok());
+        assert!(rate.consume(full_at, at(720_000)).is_ok());
     }
 
     #[test]
     fn nought_is_off() {
-        assert_eq!(Rate::new(0, HOUR), None);
+        assert_eq!(Quota::new(0, HOUR), None);
     }
 
     #[test]
     fn refund_of_an_unused_cell_makes_it_available_again() {
-        let rate = Rate::new(1, HOUR).unwrap();
-        let taken = rate.take(None, at(0)).unwrap();
-        assert!(rate.take(Some(taken), at(0)).is_err());
+        let rate = Quota::new(1, HOUR).unwrap();
+        let taken = rate.consume(None, at(0)).unwrap();
+        assert!(rate.consume(Some(taken), at(0)).is_err());
         assert_eq!(rate.refund(taken, at(0)), HOUR);
-        assert_eq!(rate.take(Some(taken.minus(HOUR)), at(0)), Ok(taken));
+        assert_eq!(
+            rate.consume(Some(taken.saturating_sub(HOUR)), at(0)),
+            Ok(taken)
+        );
     }
 
     #[test]
     fn refund_excludes_what_was_refilled_meanwhile() {
-        let rate = Rate::new(2, HOUR).unwrap();
-        let taken = rate.take(None, at(0)).unwrap();
+        let rate = Quota::new(2, HOUR).unwrap();
+        let taken = rate.consume(None, at(0)).unwrap();
         assert_eq!(taken, at(1_800_000));
         assert_eq!(rate.refund(taken, at(1_000_000)), Duration::from_secs(800));
         assert_eq!(rate.refund(taken, at(1_800_000)), Duration::ZERO);
         // Another cell was consumed before it: the limit was in use all the time.
-        let second = rate.take(Some(taken), at(0)).unwrap();
+        let second = rate.consume(Some(taken), at(0)).unwrap();
         assert_eq!(rate.refund(second, at(1_000_000)), rate.interval());
     }
 
     #[test]
     fn a_limit_that_the_clock_left_behind_is_put_a_burst_ahead() {
-        let rate = Rate::new(3, HOUR).unwrap();
+        let rate = Quota::new(3, HOUR).unwrap();
         let full = at(3_600_000);
-        assert_eq!(rate.settled(full, at(0)), None);
-        assert_eq!(rate.settled(full, at(-1)), Some(at(3_599_999)));
-        let limit = |full_at| SharedLimit {
-            name: LimitName::IpSendsPerHour,
+        assert_eq!(rate.clamp_after_rollback(full, at(0)), None);
+        assert_eq!(rate.clamp_after_rollback(full, at(-1)), Some(at(3_599_999)));
+        let limit = |full_at| RateLimitState {
+            name: RateLimitKind::IpSendsPerHour,
             rate,
             full_at,
             paid: false,
         };
         let limits = [limit(None), limit(Some(full))];
-        assert_eq!(settle_all(&limits, at(0)), [None, None]);
-        assert_eq!(settle_all(&limits, at(-1)), [None, Some(at(3_599_999))]);
+        assert_eq!(clamp_all(&limits, at(0)), [None, None]);
+        assert_eq!(clamp_all(&limits, at(-1)), [None, Some(at(3_599_999))]);
     }
 
     #[test]
     fn a_limit_is_named_as_its_key() {
-        let policy = format!("{:?}", Policy::default());
+        let policy = format!("{:?}", PurposePolicy::default());
         for (name, key) in [
-            (LimitName::SendsPerHour, "sends_per_hour"),
-            (LimitName::SendsPerDay, "sends_per_day"),
-            (LimitName::IpSendsPerHour, "ip_sends_per_hour"),
-            (LimitName::IpFailuresPerHour, "ip_failures_per_hour"),
-            (LimitName::IpSiteSendsPerHour, "ip_site_sends_per_hour"),
+            (RateLimitKind::SendsPerHour, "sends_per_hour"),
+            (RateLimitKind::SendsPerDay, "sends_per_day"),
+            (RateLimitKind::IpSendsPerHour, "ip_sends_per_hour"),
+            (RateLimitKind::IpFailuresPerHour, "ip_failures_per_hour"),
+            (RateLimitKind::IpSiteSendsPerHour, "ip_site_sends_per_hour"),
             (
-                LimitName::IpSiteFailuresPerHour,
+                RateLimitKind::IpSiteFailuresPerHour,
                 "ip_site_failures_per_hour",
             ),
-            (LimitName::PrefixSendsPerDay, "prefix_sends_per_day"),
-            (LimitName::CallerSendsPerDay, "caller_sends_per_day"),
+            (RateLimitKind::PrefixSendsPerDay, "prefix_sends_per_day"),
+            (RateLimitKind::CallerSendsPerDay, "caller_sends_per_day"),
         ] {
             assert_eq!(name.key(), key);
             assert!(policy.contains(&format!(" {key}: ")), "{key}");
@@ -269,19 +276,19 @@ mod tests {
             period in 1_u64..100_000,
             steps in prop::collection::vec(0_i64..20_000, 1..200),
         ) {
-            let rate = Rate::new(count, Duration::from_millis(period)).unwrap();
+            let rate = Quota::new(count, Duration::from_millis(period)).unwrap();
             let (mut now, mut full_at, mut taken) = (0, None, Vec::new());
             for step in steps {
                 now += step;
-                match rate.take(full_at, at(now)) {
+                match rate.consume(full_at, at(now)) {
                     Ok(next) => {
                         full_at = Some(next);
                         taken.push(now);
                     }
                     Err(wait) => {
                         let wait = i64::try_from(wait.as_millis()).unwrap();
-                        prop_assert!(rate.take(full_at, at(now + wait)).is_ok());
-                        prop_assert!(rate.take(full_at, at(now + wait - 1)).is_err());
+                        prop_assert!(rate.consume(full_at, at(now + wait)).is_ok());
+                        prop_assert!(rate.consume(full_at, at(now + wait - 1)).is_err());
                     }
                 }
             }
@@ -297,9 +304,9 @@ mod tests {
 
         #[test]
         fn a_clock_that_stepped_back_delays_by_one_burst_at_most(back in 0_i64..10_000_000) {
-            let rate = Rate::new(3, HOUR).unwrap();
-            let full_at = rate.take(None, at(back)).unwrap();
-            if let Err(wait) = rate.take(Some(full_at), at(0)) {
+            let rate = Quota::new(3, HOUR).unwrap();
+            let full_at = rate.consume(None, at(back)).unwrap();
+            if let Err(wait) = rate.consume(Some(full_at), at(0)) {
                 prop_assert!(wait <= rate.burst());
             }
         }

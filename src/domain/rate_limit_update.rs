@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Rate, SharedLimit, Timestamp};
+use super::{Quota, RateLimitState, Timestamp};
 
 /// Effect of a decision on all shared limits of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +18,15 @@ pub enum LimitCharge {
 
 impl LimitCharge {
     /// Update of one of the limits.
-    pub fn update(self, limit: &SharedLimit, now: Timestamp) -> Option<LimitUpdate> {
+    pub fn update(self, limit: &RateLimitState, now: Timestamp) -> Option<LimitUpdate> {
         match self {
             Self::Consume if !limit.paid => Some(LimitUpdate::Consume(limit.rate)),
-            Self::Clamp if limit.rate.settled(limit.full_at?, now).is_some() => {
+            Self::Clamp
+                if limit
+                    .rate
+                    .clamp_after_rollback(limit.full_at?, now)
+                    .is_some() =>
+            {
                 Some(LimitUpdate::Clamp(limit.rate))
             }
             Self::Nothing | Self::Consume | Self::Clamp => None,
@@ -33,11 +38,11 @@ impl LimitCharge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitUpdate {
     /// One cell is consumed.
-    Consume(Rate),
+    Consume(Quota),
     /// So much of a consumed cell is given back.
     Refund(Duration),
     /// A state more than a burst ahead is brought back to one burst ahead.
-    Clamp(Rate),
+    Clamp(Quota),
 }
 
 /// Sum of the updates of one batch, as stores apply it to the state that they hold. Deltas
@@ -95,23 +100,25 @@ impl BatchedLimit {
             LimitUpdate::Consume(rate) => {
                 let interval = milliseconds(rate.interval());
                 // The cells before it in the batch take their room first.
-                let latest = now.plus(rate.burst()).milliseconds();
+                let latest = now.saturating_add(rate.burst()).milliseconds();
                 let latest = latest.saturating_sub(interval).saturating_sub(delta.cost);
                 delta.latest = delta.latest.min(Timestamp::from_milliseconds(latest));
                 delta.floor = now;
                 delta.cost = delta.cost.saturating_add(interval);
-                self.full_at = self.full_at.max(now).plus(rate.interval());
+                self.full_at = self.full_at.max(now).saturating_add(rate.interval());
             }
             LimitUpdate::Refund(amount) => {
                 // Time has given back the rest.
-                let amount = amount.min(now.until(self.full_at));
+                let amount = amount.min(now.duration_until(self.full_at));
                 delta.cost = delta.cost.saturating_sub(milliseconds(amount));
-                self.full_at = self.full_at.minus(amount);
+                self.full_at = self.full_at.saturating_sub(amount);
             }
             LimitUpdate::Clamp(rate) => {
-                let excess = now.plus(rate.burst()).until(self.full_at);
+                let excess = now
+                    .saturating_add(rate.burst())
+                    .duration_until(self.full_at);
                 delta.cost = delta.cost.saturating_sub(milliseconds(excess));
-                self.full_at = self.full_at.minus(excess);
+                self.full_at = self.full_at.saturating_sub(excess);
                 self.is_clamped |= !excess.is_zero();
             }
         }
@@ -127,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::LimitName;
+    use crate::domain::RateLimitKind;
 
     const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000);
 
@@ -136,8 +143,8 @@ mod tests {
     }
 
     /// Ten cells of 100 ms.
-    fn rate() -> Rate {
-        Rate::new(10, Duration::from_secs(1)).unwrap()
+    fn rate() -> Quota {
+        Quota::new(10, Duration::from_secs(1)).unwrap()
     }
 
     /// Delta of so many cells consumed at `now`.
@@ -154,25 +161,25 @@ mod tests {
         let three = cells(3, NOW);
         assert_eq!(
             three.apply(None),
-            Some(NOW.plus(Duration::from_millis(300)))
+            Some(NOW.saturating_add(Duration::from_millis(300)))
         );
         assert_eq!(three.apply(Some(at(5))), three.apply(None));
-        let room_for_three = NOW.plus(Duration::from_millis(700));
-        let full = NOW.plus(Duration::from_secs(1));
+        let room_for_three = NOW.saturating_add(Duration::from_millis(700));
+        let full = NOW.saturating_add(Duration::from_secs(1));
         assert_eq!(three.apply(Some(room_for_three)), Some(full));
-        let later = room_for_three.plus(Duration::from_millis(1));
+        let later = room_for_three.saturating_add(Duration::from_millis(1));
         assert_eq!(three.apply(Some(later)), None);
     }
 
     #[test]
     fn refund_alone_is_granted_whatever_was_loaded() {
-        let mut limit = BatchedLimit::new(NOW.plus(Duration::from_millis(150)));
+        let mut limit = BatchedLimit::new(NOW.saturating_add(Duration::from_millis(150)));
         limit.update(LimitUpdate::Refund(Duration::from_millis(100)), NOW);
         let delta = limit.delta.unwrap();
-        let far = NOW.plus(Duration::from_hours(1));
+        let far = NOW.saturating_add(Duration::from_hours(1));
         assert_eq!(
             delta.apply(Some(far)),
-            Some(far.minus(Duration::from_millis(100)))
+            Some(far.saturating_sub(Duration::from_millis(100)))
         );
         // More than is missing is not refunded.
         limit.update(LimitUpdate::Refund(Duration::from_millis(100)), NOW);
@@ -182,26 +189,29 @@ mod tests {
 
     #[test]
     fn clamp_changes_only_a_state_beyond_a_burst() {
-        let full = NOW.plus(Duration::from_secs(1));
+        let full = NOW.saturating_add(Duration::from_secs(1));
         let clamped = |full_at: Timestamp| {
             let mut limit = BatchedLimit::new(full_at);
             limit.update(LimitUpdate::Clamp(rate()), NOW);
             (limit.full_at, limit.is_clamped)
         };
         assert_eq!(clamped(full), (full, false));
-        assert_eq!(clamped(full.plus(Duration::from_hours(1))), (full, true));
+        assert_eq!(
+            clamped(full.saturating_add(Duration::from_hours(1))),
+            (full, true)
+        );
     }
 
     #[test]
     fn refused_request_clamps_and_consumes_nothing() {
-        let limit = |full_at, paid| SharedLimit {
-            name: LimitName::IpSendsPerHour,
+        let limit = |full_at, paid| RateLimitState {
+            name: RateLimitKind::IpSendsPerHour,
             rate: rate(),
             full_at,
             paid,
         };
-        let full = NOW.plus(Duration::from_secs(1));
-        let ahead = full.plus(Duration::from_millis(1));
+        let full = NOW.saturating_add(Duration::from_secs(1));
+        let ahead = full.saturating_add(Duration::from_millis(1));
         for (charge, limit, update) in [
             (LimitCharge::Nothing, limit(Some(ahead), false), None),
             (LimitCharge::Clamp, limit(None, false), None),
@@ -224,13 +234,13 @@ mod tests {
 
     #[test]
     fn strictest_rate_of_a_batch_decides() {
-        let two = Rate::new(2, Duration::from_secs(1)).unwrap();
+        let two = Quota::new(2, Duration::from_secs(1)).unwrap();
         let mut limit = BatchedLimit::new(NOW);
         limit.update(LimitUpdate::Consume(rate()), NOW);
         limit.update(LimitUpdate::Consume(two), NOW);
         // 100 ms and then 500 ms of a burst of one second.
         let delta = limit.delta.unwrap();
-        assert_eq!(delta.latest, NOW.plus(Duration::from_millis(400)));
+        assert_eq!(delta.latest, NOW.saturating_add(Duration::from_millis(400)));
         assert_eq!(delta.cost, 600);
     }
 
@@ -254,7 +264,7 @@ mod tests {
             let mut limit = BatchedLimit::new(loaded);
             for update in updates {
                 let is_refused = matches!(update, LimitUpdate::Consume(_))
-                    && rate().take(Some(limit.full_at), NOW).is_err();
+                    && rate().consume(Some(limit.full_at), NOW).is_err();
                 if !is_refused {
                     limit.update(update, NOW);
                 }

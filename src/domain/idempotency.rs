@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChallengeNonce, Policy, Timestamp};
+use super::{ChallengeNonce, PurposePolicy, Timestamp};
 
 /// How long an answer to a request without an id of the caller's is remembered: as
 /// long as a writer that lost its acknowledgement may still ask, which is the
 /// longest that a request takes.
-const UNNAMED_FOR: Duration = Duration::from_mins(1);
+const IMPLICIT_KEY_TTL: Duration = Duration::from_mins(1);
 
 /// The most answers that one record remembers; the oldest goes first. The limits of
 /// a record leave room for a tenth of it.
-const MOST: usize = 256;
+const MAX_ENTRIES: usize = 256;
 
 /// Which request this is, without what it says: MACs under the index key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestIdentity {
+pub struct RequestFingerprint {
     /// Of the caller's `request_id` and the RPC; random where there is none.
     pub id: [u8; 16],
     /// Of all fields that the answer depends on.
@@ -30,7 +30,7 @@ pub struct RequestIdentity {
 
 /// An answer that was written, without any code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum RecordedOutcome {
     /// A code was sent.
     Sent {
         /// Its challenge.
@@ -69,22 +69,22 @@ pub enum Answer {
 
 /// The answers that a record's last writes gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory(Vec<Remembered>);
+pub struct IdempotencyLog(Vec<IdempotencyEntry>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
-    request: RequestIdentity,
-    answer: Answer,
+struct IdempotencyEntry {
+    request: RequestFingerprint,
+    answer: RecordedOutcome,
     until: Timestamp,
 }
 
 /// What the memory holds of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recalled {
+pub enum IdempotencyLookup {
     /// Its answer.
     Answer {
         /// What was answered.
-        answer: Answer,
+        answer: RecordedOutcome,
         /// Whether this very process wrote it, and only missed the acknowledgement.
         own: bool,
     },
@@ -92,45 +92,49 @@ pub enum Recalled {
     Reused,
 }
 
-impl Memory {
+impl IdempotencyLog {
     /// What is remembered of a request.
-    pub fn recall(&self, request: &RequestIdentity, now: Timestamp) -> Option<Recalled> {
+    pub fn lookup(
+        &self,
+        request: &RequestFingerprint,
+        now: Timestamp,
+    ) -> Option<IdempotencyLookup> {
         let known = self
             .0
             .iter()
             .find(|known| known.request.id == request.id && now < known.until)?;
         Some(if known.request.fields == request.fields {
-            Recalled::Answer {
+            IdempotencyLookup::Answer {
                 answer: known.answer,
                 own: known.request.writer == request.writer,
             }
         } else {
-            Recalled::Reused
+            IdempotencyLookup::Reused
         })
     }
 
     /// Remembers the answer to a request, and forgets what is past.
     #[must_use]
-    pub fn and(
+    pub fn record(
         mut self,
-        request: &RequestIdentity,
-        answer: Answer,
-        policy: &Policy,
+        request: &RequestFingerprint,
+        answer: RecordedOutcome,
+        policy: &PurposePolicy,
         now: Timestamp,
     ) -> Self {
         self.0.retain(|known| now < known.until);
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_ENTRIES {
             self.0.remove(0);
         }
         let memory = if request.named {
             policy.request_memory
         } else {
-            UNNAMED_FOR
+            IMPLICIT_KEY_TTL
         };
-        self.0.push(Remembered {
+        self.0.push(IdempotencyEntry {
             request: *request,
             answer,
-            until: now.plus(memory),
+            until: now.saturating_add(memory),
         });
         self
     }
@@ -143,9 +147,9 @@ impl Memory {
     /// The memory after its store's clock stepped back to `now`: nothing is
     /// remembered for longer than its whole time.
     #[must_use]
-    pub(super) fn stepped_back_to(mut self, now: Timestamp, policy: &Policy) -> Self {
+    pub(super) fn stepped_back_to(mut self, now: Timestamp, policy: &PurposePolicy) -> Self {
         for known in &mut self.0 {
-            known.until = known.until.min(now.plus(policy.request_memory));
+            known.until = known.until.min(now.saturating_add(policy.request_memory));
         }
         self
     }
@@ -155,8 +159,8 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn request(id: u8, fields: u8, writer: u64, named: bool) -> RequestIdentity {
-        RequestIdentity {
+    fn request(id: u8, fields: u8, writer: u64, named: bool) -> RequestFingerprint {
+        RequestFingerprint {
             id: [id; 16],
             fields: [fields; 16],
             writer,
@@ -168,55 +172,57 @@ mod tests {
         Timestamp::from_milliseconds(seconds * 1_000)
     }
 
-    const ANSWER: Answer = Answer::Cancelled {
+    const ANSWER: RecordedOutcome = RecordedOutcome::Cancelled {
         challenge: None,
         failures_reset: true,
     };
 
     #[test]
     fn the_same_request_is_recalled_for_as_long_as_promised() {
-        let policy = Policy::default();
-        let memory = Memory::default().and(&request(1, 1, 7, true), ANSWER, &policy, at(0));
-        let own = Some(Recalled::Answer {
+        let policy = PurposePolicy::default();
+        let memory =
+            IdempotencyLog::default().record(&request(1, 1, 7, true), ANSWER, &policy, at(0));
+        let own = Some(IdempotencyLookup::Answer {
             answer: ANSWER,
             own: true,
         });
-        let others = Some(Recalled::Answer {
+        let others = Some(IdempotencyLookup::Answer {
             answer: ANSWER,
             own: false,
         });
-        assert_eq!(memory.recall(&request(1, 1, 7, true), at(0)), own);
-        assert_eq!(memory.recall(&request(1, 1, 8, true), at(599)), others);
+        assert_eq!(memory.lookup(&request(1, 1, 7, true), at(0)), own);
+        assert_eq!(memory.lookup(&request(1, 1, 8, true), at(599)), others);
         assert_eq!(
-            memory.recall(&request(1, 2, 8, true), at(599)),
-            Some(Recalled::Reused)
+            memory.lookup(&request(1, 2, 8, true), at(599)),
+            Some(IdempotencyLookup::Reused)
         );
-        assert_eq!(memory.recall(&request(2, 1, 7, true), at(0)), None);
-        assert_eq!(memory.recall(&request(1, 1, 7, true), at(600)), None);
+        assert_eq!(memory.lookup(&request(2, 1, 7, true), at(0)), None);
+        assert_eq!(memory.lookup(&request(1, 1, 7, true), at(600)), None);
         assert_eq!(memory.forgotten_at(), Some(at(600)));
     }
 
     #[test]
     fn a_step_back_of_the_clock_makes_no_memory_longer() {
-        let policy = Policy::default();
-        let memory = Memory::default().and(&request(1, 1, 7, true), ANSWER, &policy, at(0));
+        let policy = PurposePolicy::default();
+        let memory =
+            IdempotencyLog::default().record(&request(1, 1, 7, true), ANSWER, &policy, at(0));
         let later = memory.clone().stepped_back_to(at(1), &policy);
         assert_eq!(later.forgotten_at(), Some(at(600)));
         let earlier = memory.stepped_back_to(at(-900), &policy);
         assert_eq!(earlier.forgotten_at(), Some(at(-300)));
-        assert!(earlier.recall(&request(1, 1, 7, true), at(-301)).is_some());
+        assert!(earlier.lookup(&request(1, 1, 7, true), at(-301)).is_some());
     }
 
     #[test]
     fn memory_is_bounded_and_forgets_what_is_past() {
-        let policy = Policy::default();
-        let mut memory = Memory::default();
+        let policy = PurposePolicy::default();
+        let mut memory = IdempotencyLog::default();
         for id in 0..=255 {
-            memory = memory.and(&request(id, 0, 0, false), ANSWER, &policy, at(0));
+            memory = memory.record(&request(id, 0, 0, false), ANSWER, &policy, at(0));
         }
-        memory = memory.and(&request(0, 9, 9, true), ANSWER, &policy, at(59));
-        assert_eq!(memory.0.len(), MOST);
-        memory = memory.and(&request(1, 9, 9, true), ANSWER, &policy, at(60));
+        memory = memory.record(&request(0, 9, 9, true), ANSWER, &policy, at(59));
+        assert_eq!(memory.0.len(), MAX_ENTRIES);
+        memory = memory.record(&request(1, 9, 9, true), ANSWER, &policy, at(60));
         assert_eq!(memory.0.len(), 2);
     }
 }
