@@ -26,7 +26,7 @@ use crate::{
     },
     metrics::Metrics,
     operations,
-    store::{StoreError, availability::Availability},
+    store::{StoreError, health::StoreHealth},
     traces,
 };
 use parts::Parts;
@@ -199,8 +199,8 @@ async fn set_health(health: &HealthReporter, serving: bool) {
 }
 
 /// Lets health follow the store, for ever.
-async fn report_health(health: &HealthReporter, mut availability: Availability) {
-    set_health(health, availability.answers()).await;
+async fn report_health(health: &HealthReporter, mut availability: StoreHealth) {
+    set_health(health, availability.is_available()).await;
     loop {
         let answers = availability.changed().await;
         set_health(health, answers).await;

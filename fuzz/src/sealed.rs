@@ -12,7 +12,7 @@ use otpd::{
         OutboxMessage, Purpose, Recipient, Record, RecordKey, SendLimits, Timestamp,
     },
     keys::{KeyRing, OpenError},
-    store::Sealed,
+    store::SealedBytes,
 };
 
 use crate::{bytes::Bytes, random::Draws};
@@ -38,7 +38,7 @@ pub fn sealed(data: &[u8]) {
         caller: CallerName::new(input.text()),
         purpose: Purpose::parse(&input.text()).unwrap_or_default(),
     };
-    let made_up = Sealed(input.0.to_vec());
+    let made_up = SealedBytes(input.0.to_vec());
     let (secret, content) = contents(&mut input);
     let key = ring.record_key(&owner.caller, &content.recipient, &owner.purpose);
 
@@ -103,12 +103,12 @@ pub fn sealed(data: &[u8]) {
     }
 
     // Other bytes, and fewer.
-    let bad = Sealed(changed(&sealed.0, change));
+    let bad = SealedBytes(changed(&sealed.0, change));
     assert!(open_record(ring, &key, &owner, challenge, bad).is_err());
-    let bad = Sealed(changed(&sealed_content.0, change));
+    let bad = SealedBytes(changed(&sealed_content.0, change));
     assert!(open(ring, &key, &owner, with(bad)).is_err());
     let shorter = position(change.0, sealed_content.0.len());
-    let bad = Sealed(sealed_content.0[..shorter].to_vec());
+    let bad = SealedBytes(sealed_content.0[..shorter].to_vec());
     assert!(open(ring, &key, &owner, with(bad)).is_err());
 }
 
@@ -125,7 +125,7 @@ fn open_record(
     key: &RecordKey,
     owner: &Owner,
     nonce: ChallengeNonce,
-    sealed: Sealed,
+    sealed: SealedBytes,
 ) -> Result<Record, OpenError> {
     let now = Timestamp::from_milliseconds(0);
     let record = Record {

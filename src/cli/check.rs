@@ -14,7 +14,7 @@ use crate::{
     },
     environment::Environment,
     keys::{KeyRing, system_random},
-    store::{Changes, RecordChange, RecordStore as _, Store, StoreError, Version},
+    store::{RecordStore as _, RecordStoreHandle, RecordWrite, RowVersion, StoreError, WriteBatch},
 };
 
 /// How many rounds of sweeping the trial record is looked for; each takes a thousand
@@ -62,7 +62,7 @@ pub(super) fn check(file: Option<&Path>) -> Outcome {
     }
     block_on(async {
         let url = &config.settings.database_url;
-        let store = Store::open(url, &config.settings.store).map_err(Failure::usage)?;
+        let store = RecordStoreHandle::open(url, &config.settings.store).map_err(Failure::usage)?;
         let what = format!("database, {}", serve::store_name(&config.settings));
         match try_store(&store, &keys).await {
             Ok(()) => Findings::good(&what, "a record was written, read and swept"),
@@ -90,20 +90,20 @@ fn remedy(problem: &StoreError) -> &'static str {
         StoreError::Unavailable(_) => {
             "see that the database runs, and that DATABASE_URL names it with a user who may read and write"
         }
-        StoreError::OtherIndexKey => "give the right OTPD_KEYS_FILE",
+        StoreError::IndexKeyMismatch => "give the right OTPD_KEYS_FILE",
         _ => "see the log of the database",
     }
 }
 
 /// Writes a record of nobody, reads it, opens its secret, and has it swept.
-async fn try_store(store: &Store, keys: &KeyRing) -> Result<(), StoreError> {
+async fn try_store(store: &RecordStoreHandle, keys: &KeyRing) -> Result<(), StoreError> {
     store.probe().await?;
-    store.hold_to_index_key(&keys.fingerprint()).await?;
+    store.verify_index_key(&keys.fingerprint()).await?;
     let now = store.load(&[], &[]).await?.clock.now();
     let trial = trial(keys, now);
-    let changes = Changes {
+    let changes = WriteBatch {
         records: vec![trial.clone()],
-        ..Changes::default()
+        ..WriteBatch::default()
     };
     store.write(&changes).await?;
     let snapshot = store.load(&[trial.key], &[]).await?;
@@ -126,7 +126,7 @@ async fn try_store(store: &Store, keys: &KeyRing) -> Result<(), StoreError> {
 
 /// A record that no request can be about, and that may be swept at once. Its recipient
 /// is random, so that no two checks share a record.
-fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
+fn trial(keys: &KeyRing, now: Timestamp) -> RecordWrite {
     let random = &mut system_random();
     let (caller, purpose) = (CallerName::new("otpd-check"), Purpose::default());
     let mailbox = MessageId::generate(random);
@@ -139,10 +139,10 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordChange {
         recipient,
         is_test: false,
     };
-    RecordChange {
+    RecordWrite {
         key,
         expected: None,
-        version: Version::random(random),
+        version: RowVersion::random(random),
         removable_at: now,
         limits: Vec::new(),
         record: Record {

@@ -21,7 +21,7 @@ use crate::{
     keys::KeyRing,
     server::{self, Again, Loaded, Reload, ServerError},
     shutdown::{Hangups, Signals},
-    store::{SqliteStore, Store, StoreError},
+    store::{RecordStoreHandle, SqliteStore, StoreError},
     telemetry::{self, LogSettings},
     traces,
 };
@@ -128,7 +128,8 @@ fn again(file: Option<&Path>) -> Again {
 pub(super) fn migrate(file: Option<&Path>) -> Outcome {
     let settings = load(file)?.settings;
     block_on(async {
-        let store = Store::open(&settings.database_url, &settings.store).map_err(Failure::usage)?;
+        let store = RecordStoreHandle::open(&settings.database_url, &settings.store)
+            .map_err(Failure::usage)?;
         store.migrate().await.map_err(|error| match error {
             error @ StoreError::Url(_) => Failure::usage(error),
             error => Failure::new(exit::UNAVAILABLE, format!("database_url: {error}")),

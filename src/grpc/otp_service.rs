@@ -23,7 +23,7 @@ use crate::{
     callers::{Callers, Unknown},
     domain::{Channel, Region, Timestamp, VerifyOutcome},
     metrics::{Answers, Method, Rpc},
-    service::{Delivery, DeliveryState, OtpService, ServiceError},
+    service::{DeliveryState, DeliverySummary, OtpService, ServiceError},
     traces::{self, Span},
 };
 
@@ -283,7 +283,7 @@ impl Contract for OtpGrpc {
     }
 }
 
-fn delivery(delivery: Delivery) -> v1::Delivery {
+fn delivery(delivery: DeliverySummary) -> v1::Delivery {
     let state = match delivery.state {
         DeliveryState::Queued => v1::DeliveryState::Queued,
         DeliveryState::Sending => v1::DeliveryState::Sending,

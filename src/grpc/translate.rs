@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::v1;
 use crate::{
     domain::{Channel, Purpose, Recipient, Region, SubmittedCode},
-    service::{Cancel, Send, ServiceError, Subject, Verify},
+    service::{CancelOtp, OtpSelector, SendOtp, ServiceError, VerifyOtp},
 };
 
 /// RFC 5646, section 4.4.1: the shortest length that a buffer for tags may have.
@@ -22,13 +22,13 @@ type Result<T> = std::result::Result<T, ServiceError>;
 ///
 /// # Errors
 /// The first field at fault. What it says is not told.
-pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send> {
+pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<SendOtp> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
     let channel = channel(request.channel, &recipient)?;
     check_locale(&request.locale)?;
     check_variables(&request.variables)?;
-    Ok(Send {
+    Ok(SendOtp {
         recipient,
         purpose,
         channel,
@@ -43,14 +43,14 @@ pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send
 ///
 /// # Errors
 /// The first field at fault. What it says is not told.
-pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<Verify> {
+pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<VerifyOtp> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
     let code = SubmittedCode::parse(&request.code)?;
     let challenge_id = challenge_id(&request.challenge_id)?;
     let client_ip = client_ip(&request.client_ip)?;
     let request_id = request_id(&request.request_id)?;
-    Ok(Verify {
+    Ok(VerifyOtp {
         recipient,
         purpose,
         code,
@@ -64,7 +64,7 @@ pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<
 ///
 /// # Errors
 /// The first field at fault. What it says is not told.
-pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<Cancel> {
+pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<CancelOtp> {
     let subject = subject(
         &request.recipient,
         &request.purpose,
@@ -73,7 +73,7 @@ pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<
         region,
     )?;
     let request_id = request_id(&request.request_id)?;
-    Ok(Cancel {
+    Ok(CancelOtp {
         subject,
         reset_failures: request.reset_failures,
         request_id,
@@ -84,7 +84,7 @@ pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<
 ///
 /// # Errors
 /// The first field at fault. What it says is not told.
-pub fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<Subject> {
+pub fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<OtpSelector> {
     let v1::GetOtpStatusRequest {
         recipient,
         purpose,
@@ -100,13 +100,13 @@ fn subject(
     challenge: &str,
     read_in: &str,
     region: Option<Region>,
-) -> Result<Subject> {
+) -> Result<OtpSelector> {
     let challenge_id = challenge_id(challenge)?;
     let recipient = match (written.is_empty(), &challenge_id) {
         (true, Some(_)) => None,
         _ => Some(recipient(written, read_in, region)?),
     };
-    Ok(Subject {
+    Ok(OtpSelector {
         recipient,
         purpose: Purpose::parse(purpose)?,
         challenge_id,

@@ -11,7 +11,7 @@ use crate::{
         CallerName, ChallengeNonce, Channel, MessageId, MessagePayload, OtpCode, OutboxMessage,
         Purpose, Recipient, RecordKey,
     },
-    store::Sealed,
+    store::SealedBytes,
 };
 
 /// Plain form of a message's content. The order of the fields is what a store holds.
@@ -34,7 +34,7 @@ impl KeyRing {
         place: MessagePlace,
         content: &MessagePayload,
         random: &mut impl Rng,
-    ) -> Sealed {
+    ) -> SealedBytes {
         let plain = written(content, place.channel);
         self.seal_bytes(&plain, &place.bytes(key), random)
     }
@@ -45,7 +45,7 @@ impl KeyRing {
         key: &RecordKey,
         message: OutboxMessage,
         random: &mut impl Rng,
-    ) -> OutboxMessage<Sealed> {
+    ) -> OutboxMessage<SealedBytes> {
         let place = MessagePlace::of(&message);
         let Ok(sealed) = message.try_map(|content| {
             Ok::<_, Infallible>(self.seal_content(key, place, &content, random))
@@ -63,7 +63,7 @@ impl KeyRing {
         key: &RecordKey,
         caller: &CallerName,
         purpose: &Purpose,
-        message: OutboxMessage<Sealed>,
+        message: OutboxMessage<SealedBytes>,
     ) -> Result<OutboxMessage, OpenError> {
         let place = MessagePlace::of(&message);
         message.try_map(|sealed| {
@@ -83,7 +83,7 @@ impl KeyRing {
         &self,
         key: &RecordKey,
         place: MessagePlace,
-        sealed: &Sealed,
+        sealed: &SealedBytes,
     ) -> Option<(MessagePayload, Option<Channel>)> {
         let plain = self.open_bytes(sealed, &place.bytes(key))?;
         let ((recipient, code, locale, variables, client_ip), rest): (StoredContent<'_>, _) =
@@ -280,7 +280,7 @@ mod tests {
             },
             random,
         );
-        let open = |caller, purpose, message: &OutboxMessage<Sealed>| {
+        let open = |caller, purpose, message: &OutboxMessage<SealedBytes>| {
             let opened = ring.open_message(&key, caller, purpose, message.clone());
             opened.map(|message| message.content().is_some())
         };

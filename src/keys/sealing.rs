@@ -13,7 +13,7 @@ use crate::{
         CallerName, ChallengeNonce, ChallengeSecret, ChallengeState, OtpCode, Purpose, Recipient,
         Record, RecordKey,
     },
-    store::Sealed,
+    store::SealedBytes,
 };
 
 const NONCE_BYTES: usize = 24;
@@ -42,7 +42,7 @@ impl KeyRing {
         challenge: &ChallengeNonce,
         secret: &ChallengeSecret,
         random: &mut impl Rng,
-    ) -> Sealed {
+    ) -> SealedBytes {
         // In one piece: what a text that grows leaves behind would not be overwritten.
         let mark = if secret.is_test { TEST_MARK } else { "" };
         let recipient = secret.recipient.as_str();
@@ -60,7 +60,7 @@ impl KeyRing {
     pub fn open_record(
         &self,
         key: &RecordKey,
-        record: Record<Sealed>,
+        record: Record<SealedBytes>,
     ) -> Result<Record, OpenError> {
         let (caller, purpose) = (record.caller.clone(), record.purpose.clone());
         let nonce = record.challenge.nonce;
@@ -105,7 +105,7 @@ impl KeyRing {
         &self,
         key: &RecordKey,
         challenge: &ChallengeNonce,
-        sealed: &Sealed,
+        sealed: &SealedBytes,
     ) -> Option<ChallengeSecret> {
         let place = [key.0.as_slice(), &challenge.0].concat();
         let plain = self.open_bytes(sealed, &place)?;
@@ -122,7 +122,12 @@ impl KeyRing {
         })
     }
 
-    pub(super) fn seal_bytes(&self, plain: &[u8], place: &[u8], random: &mut impl Rng) -> Sealed {
+    pub(super) fn seal_bytes(
+        &self,
+        plain: &[u8],
+        place: &[u8],
+        random: &mut impl Rng,
+    ) -> SealedBytes {
         let primary = self
             .sealing
             .first()
@@ -141,10 +146,14 @@ impl KeyRing {
         sealed.push(primary.id);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&ciphertext);
-        Sealed(sealed)
+        SealedBytes(sealed)
     }
 
-    pub(super) fn open_bytes(&self, sealed: &Sealed, place: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn open_bytes(
+        &self,
+        sealed: &SealedBytes,
+        place: &[u8],
+    ) -> Option<Zeroizing<Vec<u8>>> {
         let (&id, rest) = sealed.0.split_first()?;
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>()?;
         let sealing = self.sealing.iter().find(|sealing| sealing.id == id)?;

@@ -15,7 +15,7 @@ use crate::{
     domain::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp},
     keys::system_random,
     metrics::Ended,
-    store::{MessageChange, Version},
+    store::{MessageWrite, RowVersion},
 };
 
 /// Carries messages.
@@ -218,7 +218,7 @@ impl Courier {
             let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
             if in_hand.clock.now() >= in_hand.message.expires_at {
                 return Ok(false);
-            } else if in_hand.clock.asked_at().elapsed() >= FRESHNESS {
+            } else if in_hand.clock.requested_at().elapsed() >= FRESHNESS {
                 if !self.sees_alive(in_hand).await? {
                     return Ok(false);
                 }
@@ -350,10 +350,10 @@ impl Courier {
     async fn write(&self, in_hand: &mut InHand, message: OutboxMessage) -> Result<(), Lost> {
         let InHand { key, version, .. } = *in_hand;
         let random = &mut system_random();
-        let change = MessageChange {
+        let change = MessageWrite {
             key,
             expected: Some(version),
-            version: Version::random(random),
+            version: RowVersion::random(random),
             message: self.tools.keys.seal_message(&key, message.clone(), random),
         };
         let version = change.version;

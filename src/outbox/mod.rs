@@ -24,10 +24,11 @@ use crate::{
     keys::KeyRing,
     metrics::DeliveryMetrics,
     store::{
-        Clock, FoundMessage, MessageChange, RecordStore as _, Store, StoreError, Turn, Version,
-        availability::Availability,
+        FoundMessage, LaneCursor, MessageWrite, RecordStore as _, RecordStoreHandle, RowVersion,
+        StoreClock, StoreError,
         batcher::{BatchError, Batcher},
-        in_time,
+        health::StoreHealth,
+        with_timeout,
     },
     traces,
 };
@@ -101,13 +102,13 @@ pub struct Outbox {
 #[derive(Clone, Debug)]
 pub struct Tools {
     /// Where messages are.
-    pub store: Arc<Store>,
+    pub store: Arc<RecordStoreHandle>,
     /// How long a look at it may take.
     pub store_timeout: Duration,
     /// How what is decided about them gets there.
     pub batcher: Batcher,
     /// Whether it answers.
-    pub availability: Availability,
+    pub availability: StoreHealth,
     /// What messages are sealed with.
     pub keys: Arc<KeyRing>,
     /// Whose codes they carry.
@@ -128,11 +129,11 @@ pub struct InHand {
     /// What the code is for.
     pub purpose: Purpose,
     /// The version under which the store has it.
-    pub version: Version,
+    pub version: RowVersion,
     /// The message.
     pub message: OutboxMessage,
     /// The store's clock at the load that saw the code alive.
-    pub clock: Clock,
+    pub clock: StoreClock,
 }
 
 impl Outbox {
@@ -253,19 +254,19 @@ impl Tools {
 
     /// The lanes with messages that are not final.
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        in_time(self.store_timeout, self.store.waiting_lanes()).await
+        with_timeout(self.store_timeout, self.store.waiting_lanes()).await
     }
 
     /// Messages of these lanes that have to be looked after now, oldest first.
-    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
-        in_time(self.store_timeout, self.store.due_messages(turns)).await
+    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
+        with_timeout(self.store_timeout, self.store.due_messages(turns)).await
     }
 
     /// Writes what became of a message, however long the store does not answer, and says
     /// whether the message still was as expected. It was not where another replica took
     /// it over; and it may not be where a write that seemed to fail had been done, which
     /// looks the same and is as harmless: whoever holds the lease goes on.
-    async fn settle(&self, change: MessageChange) -> bool {
+    async fn settle(&self, change: MessageWrite) -> bool {
         loop {
             match self.batcher.settle(change.clone()).await {
                 Ok(written) => return written,

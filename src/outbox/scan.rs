@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{CallerName, MessageId},
-    store::{FoundMessage, Place, Turn},
+    store::{FoundMessage, LaneCursor, Place},
 };
 
 /// Maximum number of messages that are taken over at once: few, so that replicas which
@@ -86,7 +86,7 @@ impl Scan {
     }
 
     /// Notes how far these turns have led.
-    pub fn passed(&mut self, turns: &[Turn], found: &[FoundMessage]) {
+    pub fn passed(&mut self, turns: &[LaneCursor], found: &[FoundMessage]) {
         for turn in turns {
             let of_it = found.iter().filter(|found| found.lane == turn.lane);
             let (mut number, mut last) = (0, turn.after);
@@ -128,8 +128,8 @@ mod tests {
         store::StoreError,
     };
 
-    fn turn(lane: &str, most: u32) -> Turn {
-        Turn {
+    fn turn(lane: &str, most: u32) -> LaneCursor {
+        LaneCursor {
             lane: CallerName::new(lane),
             after: None,
             most,

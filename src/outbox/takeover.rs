@@ -17,7 +17,7 @@ use crate::{
     log_targets::AUDIT,
     metrics::Ended,
     store::{
-        FoundMessage, MessageChange, StoreError, Turn, Version, VersionedMessage,
+        FoundMessage, LaneCursor, MessageWrite, RowVersion, StoreError, VersionedMessage,
         batcher::{BatchError, Seen},
     },
     traces::{self, Span},
@@ -79,7 +79,7 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
 /// Takes over some of what is due, as far as there is room for it.
 async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found, BatchError> {
     let tools = &outbox.courier.tools;
-    if !tools.availability.answers() {
+    if !tools.availability.is_available() {
         scan.end();
         return Ok(Found::Nothing);
     }
@@ -191,7 +191,7 @@ impl Taken {
 
 /// Takes rooms for the lanes that are to be looked through, and returns the turns that
 /// fit into them.
-fn turns(rooms: &Rooms, scan: &Scan) -> (Vec<Turn>, HashMap<CallerName, Vec<Room>>) {
+fn turns(rooms: &Rooms, scan: &Scan) -> (Vec<LaneCursor>, HashMap<CallerName, Vec<Room>>) {
     let mut free = HashMap::new();
     let mut turns = Vec::new();
     let share = (MOST_AT_ONCE / scan.lanes().len().max(1)).max(1);
@@ -200,7 +200,7 @@ fn turns(rooms: &Rooms, scan: &Scan) -> (Vec<Turn>, HashMap<CallerName, Vec<Room
             .map_while(|_| rooms.enter(&lane.caller))
             .collect();
         if !taken.is_empty() {
-            turns.push(Turn {
+            turns.push(LaneCursor {
                 lane: lane.caller.clone(),
                 after: lane.after,
                 most: u32::try_from(taken.len()).unwrap_or(u32::MAX),
@@ -257,8 +257,8 @@ fn change(
     due: VersionedMessage,
     mut taken: Option<Box<Taken>>,
     now: Timestamp,
-) -> (MessageChange, Option<Box<Taken>>) {
-    let version = Version::random(&mut system_random());
+) -> (MessageWrite, Option<Box<Taken>>) {
+    let version = RowVersion::random(&mut system_random());
     let mut message = due.message;
     let mut then = NextState::Dropped;
     if let Some(Taken { in_hand, until, .. }) = taken.as_deref_mut() {
@@ -267,7 +267,7 @@ fn change(
         message.provider.clone_from(&in_hand.message.provider);
         then = NextState::Leased(*until);
     }
-    let change = MessageChange {
+    let change = MessageWrite {
         key: due.key,
         expected: Some(due.version),
         version,

@@ -14,8 +14,8 @@ use crate::{
     delivery::Gateway,
     domain::Purpose,
     metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
-    service::{CALLER, Conversions, Verified},
-    store::{Census, RecordStore as _, Store, StoreError, availability::Availability},
+    service::{ConversionTracker, PendingAttribution, SELF_DELIVERY_PROVIDER},
+    store::{RecordStore as _, RecordStoreHandle, StoreError, StoreStats, health::StoreHealth},
     telemetry,
 };
 
@@ -42,31 +42,38 @@ pub(super) fn known(config: &Config) -> Known {
             .map(|caller| caller.name.as_str().to_owned())
             .collect(),
         purposes,
-        providers: providers.chain([CALLER.to_owned()]).collect(),
+        providers: providers
+            .chain([SELF_DELIVERY_PROVIDER.to_owned()])
+            .collect(),
     }
 }
 
 /// What the newest census counted; nothing before the first one, and while the store does
 /// not answer.
-pub(super) type Newest = Arc<Mutex<Option<Census>>>;
+pub(super) type Newest = Arc<Mutex<Option<StoreStats>>>;
 
 /// Finds out what takes work to measure, for ever.
 pub(super) async fn run(
     metrics: DeliveryMetrics,
-    store: Arc<Store>,
-    availability: Availability,
-    verified: mpsc::Receiver<Verified>,
+    store: Arc<RecordStoreHandle>,
+    availability: StoreHealth,
+    verified: mpsc::Receiver<PendingAttribution>,
     newest: Newest,
 ) {
-    let counting = Conversions::count(metrics, verified, Arc::clone(&store), availability.clone());
+    let counting =
+        ConversionTracker::count(metrics, verified, Arc::clone(&store), availability.clone());
     tokio::join!(counting, take_censuses(store, availability, newest));
 }
 
 /// Looks how much there is, for ever.
-async fn take_censuses(store: Arc<Store>, mut availability: Availability, newest: Newest) {
+async fn take_censuses(
+    store: Arc<RecordStoreHandle>,
+    mut availability: StoreHealth,
+    newest: Newest,
+) {
     loop {
         let start = Instant::now();
-        let census = if availability.answers() {
+        let census = if availability.is_available() {
             take_census(&store).await
         } else {
             Err(StoreError::Unavailable("it does not answer".to_owned()))
@@ -84,7 +91,7 @@ async fn take_censuses(store: Arc<Store>, mut availability: Availability, newest
     }
 }
 
-async fn take_census(store: &Store) -> Result<Census, StoreError> {
+async fn take_census(store: &RecordStoreHandle) -> Result<StoreStats, StoreError> {
     let now = store.load(&[], &[]).await?.clock.now();
     store.census(now).await
 }
@@ -117,7 +124,7 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
         metrics,
         "otpd_store_available",
         "Whether the store answered when last asked",
-        move || Some(f64::from(u8::from(availability.answers()))),
+        move || Some(f64::from(u8::from(availability.is_available()))),
     );
     let (idle, used) = (Arc::clone(&parts.store), Arc::clone(&parts.store));
     metrics.watch(
@@ -174,7 +181,7 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
 }
 
 fn watch_census(metrics: &mut Metrics, newest: &Newest) {
-    let of = |number: fn(Census) -> f64| {
+    let of = |number: fn(StoreStats) -> f64| {
         let newest = Arc::clone(newest);
         move || {
             let census = *newest.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,11 +15,11 @@ use crate::{
     keys::KeyRing,
     metrics::{Answers, Calls, Metrics},
     outbox::{Outbox, Tools},
-    service::{Conversions, OtpService},
+    service::{ConversionTracker, OtpService},
     store::{
-        Store, StoreError,
-        availability::{Availability, Monitor},
+        RecordStoreHandle, StoreError,
         batcher::Batcher,
+        health::{HealthMonitor, StoreHealth},
     },
 };
 
@@ -46,8 +46,8 @@ impl std::fmt::Debug for Loaded {
 
 /// What a server is made of.
 pub(super) struct Parts {
-    pub store: Arc<Store>,
-    pub availability: Availability,
+    pub store: Arc<RecordStoreHandle>,
+    pub availability: StoreHealth,
     pub batcher: Batcher,
     pub outbox: Outbox,
     pub calls: Calls,
@@ -88,7 +88,7 @@ struct UseCases {
     tools: Tools,
     outbox: Outbox,
     running: TaskTracker,
-    conversions: Conversions,
+    conversions: ConversionTracker,
 }
 
 impl Parts {
@@ -101,9 +101,9 @@ impl Parts {
     ) -> Result<(Self, Reloadable), ServerError> {
         let Loaded { config, keys, tls } = loaded;
         let settings = config.settings;
-        let store = Store::open(&settings.database_url, &settings.store)?;
-        let store = Arc::new(store.counted(metrics.statements.clone()));
-        let (monitor, availability) = Monitor::new(
+        let store = RecordStoreHandle::open(&settings.database_url, &settings.store)?;
+        let store = Arc::new(store.with_metrics(metrics.statements.clone()));
+        let (monitor, availability) = HealthMonitor::new(
             Arc::clone(&store),
             settings.store.clone(),
             keys.fingerprint(),
@@ -127,10 +127,10 @@ impl Parts {
         let outbox = Outbox::new(tools.clone(), settings.delivery.clone());
         let (running, ending) = (TaskTracker::new(), CancellationToken::new());
         let (conversions, verified) = if observed {
-            let (conversions, verified) = Conversions::new(metrics.delivery.clone());
+            let (conversions, verified) = ConversionTracker::new(metrics.delivery.clone());
             (conversions, Some(verified))
         } else {
-            (Conversions::unobserved(), None)
+            (ConversionTracker::disabled(), None)
         };
         let use_cases = UseCases {
             tools,

@@ -4,18 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::Timestamp,
-    store::{Clock, RecordStore as _, Store, StoreError, availability::Availability},
+    store::{RecordStore as _, RecordStoreHandle, StoreClock, StoreError, health::StoreHealth},
 };
 
 /// Maximum number of records that one statement removes.
 const SWEEP_BATCH: u32 = 1_000;
 
 /// Removes what no answer depends on, for ever.
-pub(super) async fn sweep(store: Arc<Store>, availability: Availability, interval: Duration) {
+pub(super) async fn sweep(
+    store: Arc<RecordStoreHandle>,
+    availability: StoreHealth,
+    interval: Duration,
+) {
     let mut clock = SweepClock::default();
     loop {
         tokio::time::sleep(interval).await;
-        if !availability.answers() {
+        if !availability.is_available() {
             continue;
         }
         match sweep_once(&store, &mut clock).await {
@@ -27,7 +31,7 @@ pub(super) async fn sweep(store: Arc<Store>, availability: Availability, interva
 }
 
 /// Removes all records that no answer depends on, and returns how many.
-async fn sweep_once(store: &Store, clock: &mut SweepClock) -> Result<u64, StoreError> {
+async fn sweep_once(store: &RecordStoreHandle, clock: &mut SweepClock) -> Result<u64, StoreError> {
     let reading = store.load(&[], &[]).await?.clock;
     let Some(now) = clock.confirm(reading) else {
         return Ok(0);
@@ -46,13 +50,13 @@ async fn sweep_once(store: &Store, clock: &mut SweepClock) -> Result<u64, StoreE
 /// ahead until the next look, one interval later, confirms the jump.
 #[derive(Debug, Default)]
 struct SweepClock {
-    last: Option<Clock>,
+    last: Option<StoreClock>,
 }
 
 impl SweepClock {
     /// Latest instant that both this reading and the one before it, carried on by monotonic
     /// time, have reached; `None` at the first look.
-    fn confirm(&mut self, reading: Clock) -> Option<Timestamp> {
+    fn confirm(&mut self, reading: StoreClock) -> Option<Timestamp> {
         let last = self.last.replace(reading)?;
         Some(last.now().min(reading.now()))
     }
@@ -70,7 +74,7 @@ mod tests {
 
     async fn look(clock: &mut SweepClock, reading: Timestamp) -> Option<Timestamp> {
         tokio::time::advance(INTERVAL).await;
-        clock.confirm(Clock::read_now(reading, Instant::now()))
+        clock.confirm(StoreClock::from_reading(reading, Instant::now()))
     }
 
     #[tokio::test(start_paused = true)]

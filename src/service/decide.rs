@@ -15,21 +15,21 @@ use crate::{
     keys::{KeyRing, OpenError, SystemRandom, system_random},
     log_targets::AUDIT,
     store::{
-        Clock, MessageChange, Sealed, Version, VersionedMessage,
+        MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedMessage,
         batcher::{Asked, BatchError, Batcher, Change, Job, Loss, View},
     },
 };
 
 /// A limit that a request is under, besides the record's own.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
+pub(super) struct RateLimit {
     pub key: LimitKey,
     pub name: RateLimitKind,
     pub rate: Quota,
 }
 
 /// What a rule decides about.
-pub(super) struct Matter {
+pub(super) struct DecisionInput {
     /// Whose record it is. One of another caller is as if there were none.
     pub caller: Arc<Caller>,
     /// Which.
@@ -37,7 +37,7 @@ pub(super) struct Matter {
     /// Purpose that `key` was computed for; `None` if a challenge id gave the key.
     pub purpose: Option<Purpose>,
     /// What it is under.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<RateLimit>,
     /// Until when an answer is of use.
     pub deadline: Instant,
     /// Whether it needs the messages of its record.
@@ -45,12 +45,12 @@ pub(super) struct Matter {
 }
 
 /// What has been written when a decision stands.
-pub(super) struct Done {
+pub(super) struct Committed {
     /// The store's clock at the load that it rests on.
-    pub clock: Clock,
+    pub clock: StoreClock,
     /// The version of the message that was written; `None` where this request has not
     /// decided to write one.
-    pub message_version: Option<Version>,
+    pub message_version: Option<RowVersion>,
     /// The messages of the record, oldest first, if the matter needs them.
     pub messages: Vec<VersionedMessage>,
 }
@@ -61,7 +61,7 @@ impl OtpService {
     /// the answer is given. Where nobody waits any more before it is decided, nothing is.
     pub(super) async fn decide<Answer: Send + 'static>(
         &self,
-        matter: Matter,
+        matter: DecisionInput,
         rule: impl Fn(
             Option<Record>,
             &[RateLimitState],
@@ -70,14 +70,14 @@ impl OtpService {
         ) -> Decision<Answer>
         + Send
         + 'static,
-        then: impl FnOnce(&mut Answer, Done) + Send + 'static,
+        then: impl FnOnce(&mut Answer, Committed) + Send + 'static,
     ) -> Result<Answer, ServiceError> {
-        if !self.availability.answers() {
+        if !self.availability.is_available() {
             return Err(ServiceError::StoreUnavailable);
         }
         let (reply, answer) = oneshot::channel();
         let limits = matter.limits.iter().map(|limit| limit.key).collect();
-        self.batcher.submit(Box::new(Case {
+        self.batcher.submit(Box::new(DecisionJob {
             batcher: self.batcher.clone(),
             keys: Arc::clone(&self.keys),
             _running: self.running.token(),
@@ -86,7 +86,7 @@ impl OtpService {
             deadline: matter.deadline,
             records: [matter.key],
             limits,
-            tab: Tab::new(matter.limits),
+            tab: RateLimitCharges::new(matter.limits),
             message_version: None,
             reads_messages: matter.reads_messages,
             messages: Vec::new(),
@@ -102,7 +102,7 @@ impl OtpService {
 }
 
 /// A matter on its way to a decision.
-struct Case<Rule, Then, Answer> {
+struct DecisionJob<Rule, Then, Answer> {
     batcher: Batcher,
     keys: Arc<KeyRing>,
     /// It runs until it has ended, whether or not its caller is still there.
@@ -112,9 +112,9 @@ struct Case<Rule, Then, Answer> {
     deadline: Instant,
     records: [RecordKey; 1],
     limits: Vec<LimitKey>,
-    tab: Tab,
+    tab: RateLimitCharges,
     /// One for all tries: the message that was written may seem to have failed.
-    message_version: Option<Version>,
+    message_version: Option<RowVersion>,
     reads_messages: bool,
     messages: Vec<VersionedMessage>,
     rule: Rule,
@@ -126,12 +126,12 @@ struct Case<Rule, Then, Answer> {
     reply: oneshot::Sender<Result<Answer, ServiceError>>,
 }
 
-impl<Rule, Then, Answer> Job for Case<Rule, Then, Answer>
+impl<Rule, Then, Answer> Job for DecisionJob<Rule, Then, Answer>
 where
     Rule: Fn(Option<Record>, &[RateLimitState], Timestamp, &mut SystemRandom) -> Decision<Answer>
         + Send
         + 'static,
-    Then: FnOnce(&mut Answer, Done) + Send + 'static,
+    Then: FnOnce(&mut Answer, Committed) + Send + 'static,
     Answer: Send + 'static,
 {
     fn records(&self) -> &[RecordKey] {
@@ -159,7 +159,7 @@ where
     }
 
     fn is_wanted(&self) -> bool {
-        !self.reply.is_closed() || self.tab.owes()
+        !self.reply.is_closed() || self.tab.has_refund_due()
     }
 
     fn decide(&mut self, view: &View<'_>) -> Change {
@@ -198,12 +198,12 @@ where
         self.tab.lost(loss);
     }
 
-    fn end(mut self: Box<Self>, end: Result<Clock, BatchError>) {
+    fn end(mut self: Box<Self>, end: Result<StoreClock, BatchError>) {
         let answer = match (self.given_up.take(), self.answer.take(), end) {
             // Whether or not that could be given back.
             (Some(error), ..) => Err(error),
             (None, Some(mut answer), Ok(clock)) => {
-                let done = Done {
+                let done = Committed {
                     clock,
                     message_version: self.message_version,
                     messages: self.messages,
@@ -214,7 +214,7 @@ where
             (None, None, Ok(_)) => Err(ServiceError::Internal("nothing was decided".to_owned())),
             (None, _, Err(error)) => {
                 let error = ServiceError::from(error);
-                if matches!(error, ServiceError::Overloaded { .. }) && self.tab.owes() {
+                if matches!(error, ServiceError::Overloaded { .. }) && self.tab.has_refund_due() {
                     self.given_up = Some(error);
                     return self.batcher.clone().submit(self);
                 }
@@ -226,12 +226,12 @@ where
     }
 }
 
-impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
+impl<Rule, Then, Answer> DecisionJob<Rule, Then, Answer> {
     /// The record, if it is this caller's.
     fn open(
         &self,
         key: RecordKey,
-        record: &Record<Sealed>,
+        record: &Record<SealedBytes>,
         now: Timestamp,
     ) -> Result<Option<Record>, ServiceError> {
         let opened = open(&self.keys, key, record, now);
@@ -256,7 +256,7 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
         key: RecordKey,
         record: Record,
         random: &mut SystemRandom,
-    ) -> (Record<Sealed>, Timestamp) {
+    ) -> (Record<SealedBytes>, Timestamp) {
         let nonce = record.challenge.nonce;
         let removable_at = record.purge_at(self.caller.policies.of(&record.purpose));
         let record = record.map_secret(|secret| {
@@ -271,13 +271,13 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
         key: RecordKey,
         message: OutboxMessage,
         random: &mut SystemRandom,
-    ) -> MessageChange {
-        MessageChange {
+    ) -> MessageWrite {
+        MessageWrite {
             key,
             expected: None,
             version: *self
                 .message_version
-                .get_or_insert_with(|| Version::random(random)),
+                .get_or_insert_with(|| RowVersion::random(random)),
             message: self.keys.seal_message(&key, message, random),
         }
     }
@@ -292,7 +292,7 @@ impl<Rule, Then, Answer> Case<Rule, Then, Answer> {
 fn open(
     keys: &KeyRing,
     key: RecordKey,
-    record: &Record<Sealed>,
+    record: &Record<SealedBytes>,
     now: Timestamp,
 ) -> Result<Option<Record>, ServiceError> {
     match keys.open_record(&key, record.clone()) {
@@ -316,7 +316,7 @@ fn open(
 }
 
 /// Logs a record whose caller or purpose was changed in the database.
-fn note_altered_record(record: &Record<Sealed>) {
+fn note_altered_record(record: &Record<SealedBytes>) {
     tracing::error!(
         target: AUDIT,
         caller = %record.caller,
@@ -326,41 +326,41 @@ fn note_altered_record(record: &Record<Sealed>) {
 }
 
 /// The limits that a request is under, and which of them it has paid.
-struct Tab {
-    entries: Vec<Entry>,
+struct RateLimitCharges {
+    entries: Vec<ChargedLimit>,
     /// Whether an acknowledgement was lost. Then nothing is refunded, because the record
     /// that it was paid for may have been written.
     in_doubt: bool,
 }
 
-struct Entry {
-    limit: Limit,
+struct ChargedLimit {
+    limit: RateLimit,
     /// Whether an earlier try, whose record was not written, has paid it.
     paid: bool,
     /// State of the limit after that payment; `None` if it is not known.
     paid_state: Option<Timestamp>,
     /// Version of the write by which this request charged it last. A row that still has
     /// this version shows that it was charged, even if the acknowledgement was lost.
-    charged_by: Option<Version>,
+    charged_by: Option<RowVersion>,
     /// What the last decision does with it.
-    step: Step,
+    step: PendingCharge,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum PendingCharge {
     Nothing,
     Charge,
     Refund,
 }
 
-impl Tab {
-    fn new(limits: Vec<Limit>) -> Self {
-        let entry = |limit| Entry {
+impl RateLimitCharges {
+    fn new(limits: Vec<RateLimit>) -> Self {
+        let entry = |limit| ChargedLimit {
             limit,
             paid: false,
             paid_state: None,
             charged_by: None,
-            step: Step::Nothing,
+            step: PendingCharge::Nothing,
         };
         Self {
             entries: limits.into_iter().map(entry).collect(),
@@ -370,7 +370,7 @@ impl Tab {
 
     /// The limits as the rules take them.
     fn shared(&mut self, view: &View<'_>) -> Vec<RateLimitState> {
-        let shared = |entry: &mut Entry| {
+        let shared = |entry: &mut ChargedLimit| {
             let loaded = view.loaded_limit(&entry.limit.key);
             entry.paid |= loaded.is_some() && loaded == entry.charged_by;
             RateLimitState {
@@ -394,16 +394,16 @@ impl Tab {
         let mut updates = Vec::new();
         for (entry, limit) in self.entries.iter_mut().zip(shared) {
             let key = entry.limit.key;
-            entry.step = Step::Nothing;
+            entry.step = PendingCharge::Nothing;
             let update = charge.update(limit, view.now());
             updates.extend(update.map(|update| (key, update)));
             if charge == LimitCharge::Consume {
                 if update.is_some() {
                     entry.charged_by = Some(view.version());
-                    entry.step = Step::Charge;
+                    entry.step = PendingCharge::Charge;
                 }
             } else if let Some(amount) = entry.refund(view).filter(|_| !self.in_doubt) {
-                entry.step = Step::Refund;
+                entry.step = PendingCharge::Refund;
                 updates.push((key, LimitUpdate::Refund(amount)));
             }
         }
@@ -419,12 +419,12 @@ impl Tab {
             };
             match entry.step {
                 // If it is in doubt whether it was charged, its version will tell.
-                Step::Charge if written.is_some() => {
+                PendingCharge::Charge if written.is_some() => {
                     entry.paid = true;
                     entry.paid_state = written;
                 }
                 // What may have been refunded is not paid any more.
-                Step::Refund if written.is_some() || matches!(loss, Loss::InDoubt) => {
+                PendingCharge::Refund if written.is_some() || matches!(loss, Loss::InDoubt) => {
                     entry.paid = false;
                     entry.charged_by = None;
                 }
@@ -435,12 +435,12 @@ impl Tab {
     }
 
     /// Whether something was paid that is to be refunded if nothing comes of it.
-    fn owes(&self) -> bool {
+    fn has_refund_due(&self) -> bool {
         !self.in_doubt && self.entries.iter().any(|entry| entry.paid)
     }
 }
 
-impl Entry {
+impl ChargedLimit {
     /// The refund of what was paid, if there is anything to refund.
     fn refund(&self, view: &View<'_>) -> Option<Duration> {
         let state = self.paid_state.filter(|_| self.paid)?;

@@ -57,7 +57,7 @@ pub enum ServiceError {
     #[error("this caller may not reset failures; leave reset_failures unset")]
     ResetNotAllowed,
     /// The cool-down since the last send is not over.
-    #[error("a code was sent a moment ago; send again in {}", Seconds(*wait))]
+    #[error("a code was sent a moment ago; send again in {}", WaitSeconds(*wait))]
     ResendTooSoon {
         /// How long it still lasts.
         wait: Duration,
@@ -65,19 +65,19 @@ pub enum ServiceError {
         live: Option<(ChallengeId, Timestamp)>,
     },
     /// A limit on sends leaves no room.
-    #[error("the limit {} is reached; send again in {}", .0.limit.key(), Seconds(.0.wait))]
+    #[error("the limit {} is reached; send again in {}", .0.limit.key(), WaitSeconds(.0.wait))]
     SendLimit(RateLimited),
     /// A limit on wrong answers leaves no room.
-    #[error("the limit {} is reached; try again in {}", .0.limit.key(), Seconds(.0.wait))]
+    #[error("the limit {} is reached; try again in {}", .0.limit.key(), WaitSeconds(.0.wait))]
     VerifyLimit(RateLimited),
     /// Too many wrong answers: the next one has to wait.
-    #[error("too many wrong answers; try again in {}", Seconds(*wait))]
+    #[error("too many wrong answers; try again in {}", WaitSeconds(*wait))]
     VerifyDelayed {
         /// How long.
         wait: Duration,
     },
     /// Far too many wrong answers: the record is shut.
-    #[error("far too many wrong answers; shut until they are reset, or for {}", Seconds(*wait))]
+    #[error("far too many wrong answers; shut until they are reset, or for {}", WaitSeconds(*wait))]
     VerifyLocked {
         /// How long.
         wait: Duration,
@@ -86,7 +86,7 @@ pub enum ServiceError {
     #[error("the store does not answer")]
     StoreUnavailable,
     /// More requests wait, or race for one record, than can be answered in time.
-    #[error("too many requests at once; try again in {}", Seconds(*wait))]
+    #[error("too many requests at once; try again in {}", WaitSeconds(*wait))]
     Overloaded {
         /// When what waits now will have been answered.
         wait: Duration,
@@ -125,7 +125,7 @@ impl ServiceError {
     }
 
     /// The request id was used for another request.
-    pub(super) fn reused() -> Self {
+    pub(super) fn idempotency_key_reused() -> Self {
         Self::request(
             "request_id",
             "was used for a request with other fields; use a new one",
@@ -145,9 +145,9 @@ impl ServiceError {
 
 /// A wait as people read it: whole milliseconds, in seconds. A number of seconds with a
 /// fraction would be written as 1.6989999999999998 at times.
-struct Seconds(Duration);
+struct WaitSeconds(Duration);
 
-impl fmt::Display for Seconds {
+impl fmt::Display for WaitSeconds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{}.{:03}", self.0.as_secs(), self.0.subsec_millis());
         let text = text.trim_end_matches('0').trim_end_matches('.');

@@ -1,6 +1,6 @@
 //! The use cases: load, decide, write, and only then answer.
 
-mod conversion;
+mod attribution;
 mod decide;
 mod error;
 mod request;
@@ -12,15 +12,15 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use conversion::{Conversions, Verified};
+pub use attribution::{ConversionTracker, PendingAttribution};
 pub use error::ServiceError;
 pub use request::{
-    Cancel, CancelReply, Delivery, DeliveryState, Send, SendReply, StatusReply, Subject, Verify,
-    VerifyReply,
+    CancelOtp, CancelReply, DeliveryState, DeliverySummary, OtpSelector, SendOtp, SendReply,
+    StatusReply, VerifyOtp, VerifyReply,
 };
 
-use conversion::Judged;
-use decide::Matter;
+use attribution::VerifyEffects;
+use decide::DecisionInput;
 
 use crate::{
     domain::{
@@ -29,11 +29,11 @@ use crate::{
     },
     keys::{KeyRing, system_random},
     outbox::Outbox,
-    store::{availability::Availability, batcher::Batcher},
+    store::{batcher::Batcher, health::StoreHealth},
 };
 
 /// What stands for a provider where the caller delivers by itself.
-pub const CALLER: &str = "caller";
+pub const SELF_DELIVERY_PROVIDER: &str = "caller";
 
 /// Sends codes and checks them.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct OtpService {
     /// The only way of requests to the store.
     pub batcher: Batcher,
     /// Whether the store answers.
-    pub availability: Availability,
+    pub availability: StoreHealth,
     /// What records are found and sealed with.
     pub keys: Arc<KeyRing>,
     /// Who gets a fixed code and no message.
@@ -51,7 +51,7 @@ pub struct OtpService {
     /// What runs: requests, and decisions whose caller has gone.
     pub running: TaskTracker,
     /// Where verified codes are counted.
-    pub conversions: Conversions,
+    pub conversions: ConversionTracker,
 }
 
 impl OtpService {
@@ -63,10 +63,10 @@ impl OtpService {
     pub async fn verify(
         &self,
         caller: &Arc<Caller>,
-        request: &Verify,
+        request: &VerifyOtp,
         deadline: Instant,
     ) -> Result<VerifyReply, ServiceError> {
-        let Verify {
+        let VerifyOtp {
             recipient,
             purpose,
             code,
@@ -81,13 +81,13 @@ impl OtpService {
         }
         let key = self.keys.record_key(&caller.name, recipient, purpose);
         let limits = request.limits(&self.keys, caller, policy);
-        let challenge = filter_within(key, challenge_id.as_deref());
+        let challenge = challenge_selector(key, challenge_id.as_deref());
         let identity = self.identity(
             "VerifyOtp",
             request.request_id.as_deref(),
             &request.fields(),
         );
-        let matter = Matter {
+        let matter = DecisionInput {
             caller: Arc::clone(caller),
             key,
             purpose: Some(purpose.clone()),
@@ -104,7 +104,7 @@ impl OtpService {
             };
             let policy = owner.policies.of(&purpose);
             let decision = domain::verify(record, limits, &typed, policy, now);
-            let judged = Judged::of(&decision, policy, now);
+            let judged = VerifyEffects::of(&decision, policy, now);
             decision.map(|answer| (answer, judged))
         };
         let decided = self.decide(matter, rule, |_, _| {}).await?;
@@ -113,7 +113,7 @@ impl OtpService {
             VerifyError::Code(error) => ServiceError::Code(error),
             VerifyError::Blocked(block) => ServiceError::blocked(block),
             VerifyError::Limit(exceeded) => ServiceError::VerifyLimit(exceeded),
-            VerifyError::Reused => ServiceError::reused(),
+            VerifyError::Reused => ServiceError::idempotency_key_reused(),
         })?;
         let challenge_id = verdict.challenge().map(|nonce| ChallengeId { key, nonce });
         if let Some((challenge, channel)) = challenge_id.zip(judged.verified) {
@@ -135,10 +135,10 @@ impl OtpService {
     pub async fn cancel(
         &self,
         caller: &Arc<Caller>,
-        request: &Cancel,
+        request: &CancelOtp,
         deadline: Instant,
     ) -> Result<CancelReply, ServiceError> {
-        let Cancel {
+        let CancelOtp {
             subject,
             reset_failures,
             request_id,
@@ -151,7 +151,7 @@ impl OtpService {
             return Ok(CancelReply::default());
         };
         let identity = self.identity("CancelOtp", request_id.as_deref(), &request.fields());
-        let matter = Matter {
+        let matter = DecisionInput {
             caller: Arc::clone(caller),
             key,
             purpose: subject.named_purpose(),
@@ -170,7 +170,7 @@ impl OtpService {
             domain::cancel(record, &wish, policy, now)
         };
         let decided = self.decide(matter, rule, |_, _| {}).await?;
-        let done = decided.map_err(|_| ServiceError::reused())?;
+        let done = decided.map_err(|_| ServiceError::idempotency_key_reused())?;
         Ok(CancelReply {
             challenge_id: done.challenge.map(|nonce| ChallengeId { key, nonce }),
             failures_reset: done.failures_reset,
@@ -184,12 +184,19 @@ impl OtpService {
 
     /// The record that a subject names, and which of its challenges; `None` where it
     /// can name none.
-    fn locate(&self, caller: &Caller, subject: &Subject) -> Option<(RecordKey, ChallengeSelector)> {
+    fn locate(
+        &self,
+        caller: &Caller,
+        subject: &OtpSelector,
+    ) -> Option<(RecordKey, ChallengeSelector)> {
         if let Some(recipient) = &subject.recipient {
             let key = self
                 .keys
                 .record_key(&caller.name, recipient, &subject.purpose);
-            return Some((key, filter_within(key, subject.challenge_id.as_deref())));
+            return Some((
+                key,
+                challenge_selector(key, subject.challenge_id.as_deref()),
+            ));
         }
         let id = ChallengeId::parse(subject.challenge_id.as_deref()?)?;
         Some((id.key, ChallengeSelector::Only(id.nonce)))
@@ -211,7 +218,7 @@ fn permit_purpose(caller: &Caller, purpose: &Purpose) -> Result<(), ServiceError
 }
 
 /// A challenge id alone names a record of a purpose that was allowed once.
-fn permit_subject(caller: &Caller, subject: &Subject) -> Result<(), ServiceError> {
+fn permit_subject(caller: &Caller, subject: &OtpSelector) -> Result<(), ServiceError> {
     match subject.recipient {
         Some(_) => permit_purpose(caller, &subject.purpose),
         None => Ok(()),
@@ -219,7 +226,7 @@ fn permit_subject(caller: &Caller, subject: &Subject) -> Result<(), ServiceError
 }
 
 /// What a challenge id that a caller wrote admits in the record of `key`.
-fn filter_within(key: RecordKey, challenge_id: Option<&str>) -> ChallengeSelector {
+fn challenge_selector(key: RecordKey, challenge_id: Option<&str>) -> ChallengeSelector {
     match challenge_id.map(ChallengeId::parse) {
         None => ChallengeSelector::Newest,
         Some(Some(id)) if id.key == key => ChallengeSelector::Only(id.nonce),

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use super::decide::Limit;
+use super::decide::RateLimit;
 use crate::{
     domain::{
         self, Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose,
@@ -17,7 +17,7 @@ use crate::{
 
 /// A code that is asked for.
 #[derive(Debug)]
-pub struct Send {
+pub struct SendOtp {
     /// Whom to send to.
     pub recipient: Recipient,
     /// What it is for.
@@ -53,7 +53,7 @@ pub struct SendReply {
 
 /// A code that was typed.
 #[derive(Debug)]
-pub struct Verify {
+pub struct VerifyOtp {
     /// Who typed it.
     pub recipient: Recipient,
     /// What it is for.
@@ -81,7 +81,7 @@ pub struct VerifyReply {
 
 /// Whose code a request is about: a recipient's, a challenge's, or both.
 #[derive(Debug)]
-pub struct Subject {
+pub struct OtpSelector {
     /// Whose it is; `None`: the challenge tells.
     pub recipient: Option<Recipient>,
     /// What it is for.
@@ -90,7 +90,7 @@ pub struct Subject {
     pub challenge_id: Option<String>,
 }
 
-impl Subject {
+impl OtpSelector {
     /// The purpose, if the recipient is named with it; a challenge id has its own.
     pub(super) fn named_purpose(&self) -> Option<Purpose> {
         self.recipient.as_ref().map(|_| self.purpose.clone())
@@ -99,9 +99,9 @@ impl Subject {
 
 /// A code to be ended.
 #[derive(Debug)]
-pub struct Cancel {
+pub struct CancelOtp {
     /// Whose.
-    pub subject: Subject,
+    pub subject: OtpSelector,
     /// Whether to forget wrong answers, too.
     pub reset_failures: bool,
     /// Which request it is.
@@ -127,13 +127,13 @@ pub struct StatusReply {
     /// The recipient, where it is known.
     pub recipient: Option<Recipient>,
     /// What became of the messages of the newest challenge, oldest first.
-    pub deliveries: Vec<Delivery>,
+    pub deliveries: Vec<DeliverySummary>,
 }
 
 /// One attempt to hand a message to a provider; or a message that waits, or was given up
 /// without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub struct DeliverySummary {
     /// The provider's configured name; empty where there was none yet.
     pub provider: String,
     /// The channel that it sends by.
@@ -165,7 +165,7 @@ pub enum DeliveryState {
     Dropped,
 }
 
-impl Send {
+impl SendOtp {
     /// What the answer depends on. Not the client's address: a retry may come by
     /// another way.
     pub(super) fn fields(&self) -> Vec<&str> {
@@ -190,7 +190,7 @@ impl Send {
         keys: &KeyRing,
         caller: &Caller,
         policy: &PurposePolicy,
-    ) -> Vec<Limit> {
+    ) -> Vec<RateLimit> {
         let by_client = client_limits(
             self.client_ip,
             RateLimitKind::IpSendsPerHour,
@@ -208,7 +208,7 @@ impl Send {
     }
 }
 
-impl Verify {
+impl VerifyOtp {
     /// What the answer depends on.
     pub(super) fn fields(&self) -> [&str; 4] {
         let Self {
@@ -233,7 +233,7 @@ impl Verify {
         keys: &KeyRing,
         caller: &Caller,
         policy: &PurposePolicy,
-    ) -> Vec<Limit> {
+    ) -> Vec<RateLimit> {
         let by_client = client_limits(
             self.client_ip,
             RateLimitKind::IpFailuresPerHour,
@@ -245,10 +245,10 @@ impl Verify {
     }
 }
 
-impl Cancel {
+impl CancelOtp {
     /// What the answer depends on.
     pub(super) fn fields(&self) -> [&str; 4] {
-        let Subject {
+        let OtpSelector {
             recipient,
             purpose,
             challenge_id,
@@ -270,9 +270,9 @@ fn limit(
     policy: &PurposePolicy,
     name: RateLimitKind,
     whom: &str,
-) -> Option<Limit> {
+) -> Option<RateLimit> {
     let rate = policy.rate(name)?;
-    Some(Limit {
+    Some(RateLimit {
         key: keys.limit_key(&caller.name, name, whom),
         name,
         rate,

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    OtpService, Send, SendReply, ServiceError,
-    decide::{Done, Matter},
+    OtpService, SendOtp, SendReply, ServiceError,
+    decide::{Committed, DecisionInput},
     permit_purpose,
 };
 use crate::{
@@ -30,17 +30,17 @@ impl OtpService {
     pub async fn send(
         &self,
         caller: &Arc<Caller>,
-        request: &Arc<Send>,
+        request: &Arc<SendOtp>,
         deadline: Instant,
     ) -> Result<SendReply, ServiceError> {
-        let Send {
+        let SendOtp {
             recipient, purpose, ..
         } = &**request;
         permit_purpose(caller, purpose)?;
         let is_test = |test: &&TestRecipient| test.matches(&caller.name, recipient, purpose);
         let test = self.test_recipients.iter().find(is_test).cloned();
         let route = self.route(caller, request);
-        let barred = bars(caller, request, route);
+        let barred = undeliverable_reason(caller, request, route);
         if let (None, Some(barred)) = (&test, barred) {
             return Err(barred.into());
         }
@@ -52,7 +52,7 @@ impl OtpService {
         }
         let key = self.keys.record_key(&caller.name, recipient, purpose);
         let room = route.and_then(|_| self.outbox.room(&caller.name));
-        let wish = Wish {
+        let wish = SendCommand {
             identity: self.identity("SendOtp", request.request_id.as_deref(), &request.fields()),
             caller: Arc::clone(caller),
             request: Arc::clone(request),
@@ -63,7 +63,7 @@ impl OtpService {
                 (MessageId::generate(&mut system_random()), lease)
             }),
         };
-        let matter = Matter {
+        let matter = DecisionInput {
             caller: Arc::clone(caller),
             key,
             purpose: Some(purpose.clone()),
@@ -71,7 +71,7 @@ impl OtpService {
             deadline,
             reads_messages: false,
         };
-        let parcel = Parcel {
+        let parcel = OutboxHandoff {
             outbox: self.outbox.clone(),
             key,
             caller: caller.name.clone(),
@@ -84,7 +84,7 @@ impl OtpService {
         };
         let then = move |answer: &mut Result<SendOutcome, SendError>, done| {
             if let Ok(SendOutcome { message, .. }) = answer {
-                parcel.post(message.take(), done);
+                parcel.enqueue(message.take(), done);
             }
         };
         let decided = self.decide(matter, rule, then).await?;
@@ -95,12 +95,13 @@ impl OtpService {
             },
             SendError::Blocked(block) => ServiceError::blocked(block),
             SendError::Limit(exceeded) => ServiceError::SendLimit(exceeded),
-            SendError::IdempotencyKeyReused => ServiceError::reused(),
+            SendError::IdempotencyKeyReused => ServiceError::idempotency_key_reused(),
             SendError::Undeliverable(barred) => barred.into(),
         })?;
         let code = sent.code.filter(|_| caller.delivers);
         if code.is_some() {
-            self.conversions.given(request.channel, recipient);
+            self.conversions
+                .record_self_delivered(request.channel, recipient);
         }
         Ok(SendReply {
             challenge_id: ChallengeId {
@@ -116,7 +117,7 @@ impl OtpService {
     }
 
     /// The way of the message; `None` where there is none, or it needs no message.
-    fn route(&self, caller: &Caller, request: &Send) -> Option<&Route> {
+    fn route(&self, caller: &Caller, request: &SendOtp) -> Option<&Route> {
         let shipment = Shipment {
             channel: request.channel,
             purpose: &request.purpose,
@@ -130,17 +131,17 @@ impl OtpService {
 }
 
 /// What [`domain::send`] is asked, and may be asked again.
-struct Wish {
+struct SendCommand {
     identity: RequestFingerprint,
     caller: Arc<Caller>,
-    request: Arc<Send>,
+    request: Arc<SendOtp>,
     test: Option<TestRecipient>,
     barred: Option<Undeliverable>,
     /// The message that is to carry the code, and for how long it is leased.
     message: Option<(MessageId, Option<Duration>)>,
 }
 
-impl Wish {
+impl SendCommand {
     fn decide(
         &self,
         record: Option<Record>,
@@ -173,7 +174,7 @@ impl Wish {
 }
 
 /// What it takes to hand a message over that has been written.
-struct Parcel {
+struct OutboxHandoff {
     outbox: Outbox,
     key: RecordKey,
     caller: CallerName,
@@ -183,8 +184,8 @@ struct Parcel {
     place: Option<TraceContext>,
 }
 
-impl Parcel {
-    fn post(self, message: Option<OutboxMessage>, done: Done) {
+impl OutboxHandoff {
+    fn enqueue(self, message: Option<OutboxMessage>, done: Committed) {
         // What is answered with a message was written by this request, in a try before.
         match (message.zip(done.message_version), self.room) {
             (Some((message, version)), Some(room)) => {
@@ -205,7 +206,11 @@ impl Parcel {
 }
 
 /// Why no message can go there.
-fn bars(caller: &Caller, request: &Send, route: Option<&Route>) -> Option<Undeliverable> {
+fn undeliverable_reason(
+    caller: &Caller,
+    request: &SendOtp,
+    route: Option<&Route>,
+) -> Option<Undeliverable> {
     if !caller.destinations.allows(&request.recipient) {
         Some(Undeliverable::Destination)
     } else if route.is_none() && !caller.delivers {

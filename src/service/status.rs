@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    CALLER, Delivery, DeliveryState, OtpService, ServiceError, StatusReply, Subject,
-    decide::{Done, Matter},
+    DeliveryState, DeliverySummary, OtpSelector, OtpService, SELF_DELIVERY_PROVIDER, ServiceError,
+    StatusReply,
+    decide::{Committed, DecisionInput},
     permit_subject, policy_of,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     },
     keys::OpenError,
     log_targets::AUDIT,
-    store::{Sealed, VersionedMessage},
+    store::{SealedBytes, VersionedMessage},
 };
 
 impl OtpService {
@@ -28,7 +29,7 @@ impl OtpService {
     pub async fn status(
         &self,
         caller: &Arc<Caller>,
-        subject: &Subject,
+        subject: &OtpSelector,
         deadline: Instant,
     ) -> Result<StatusReply, ServiceError> {
         permit_subject(caller, subject)?;
@@ -41,7 +42,7 @@ impl OtpService {
                 deliveries: Vec::new(),
             });
         };
-        let matter = Matter {
+        let matter = DecisionInput {
             caller: Arc::clone(caller),
             key,
             purpose: subject.named_purpose(),
@@ -54,13 +55,13 @@ impl OtpService {
             let policy = policy_of(&owner, record.as_ref());
             domain::status(record, challenge, policy, now).map(|status| (status, Vec::new()))
         };
-        let then = |answer: &mut (CodeStatus, Vec<VersionedMessage>), done: Done| {
+        let then = |answer: &mut (CodeStatus, Vec<VersionedMessage>), done: Committed| {
             answer.1 = done.messages;
         };
         let (status, messages) = self.decide(matter, rule, then).await?;
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
-            Some(last) if caller.delivers => vec![Delivery::by_caller(last)],
+            Some(last) if caller.delivers => vec![DeliverySummary::by_caller(last)],
             Some(last) => self.deliveries(caller, key, &last, messages),
         };
         let live = status.live.as_ref();
@@ -82,13 +83,13 @@ impl OtpService {
         key: RecordKey,
         last: &LastSend,
         messages: Vec<VersionedMessage>,
-    ) -> Vec<Delivery> {
+    ) -> Vec<DeliverySummary> {
         messages
             .into_iter()
             .map(|versioned| versioned.message)
             .filter(|message| message.challenge == last.challenge)
             .filter_map(|message| self.shown(caller, key, last, message))
-            .flat_map(Delivery::all_of)
+            .flat_map(DeliverySummary::from_message)
             .collect()
     }
 
@@ -98,8 +99,8 @@ impl OtpService {
         caller: &Caller,
         key: RecordKey,
         last: &LastSend,
-        message: OutboxMessage<Sealed>,
-    ) -> Option<OutboxMessage<Sealed>> {
+        message: OutboxMessage<SealedBytes>,
+    ) -> Option<OutboxMessage<SealedBytes>> {
         let keys = &self.keys;
         let opened = keys.open_message(&key, &caller.name, &last.purpose, message.clone());
         let opened = match opened {
@@ -145,11 +146,11 @@ impl OtpService {
     }
 }
 
-impl Delivery {
+impl DeliverySummary {
     /// The caller was given the code.
     fn by_caller(last: LastSend) -> Self {
         Self {
-            provider: CALLER.to_owned(),
+            provider: SELF_DELIVERY_PROVIDER.to_owned(),
             channel: last.channel,
             state: DeliveryState::Sent,
             created_at: last.at,
@@ -161,7 +162,7 @@ impl Delivery {
 
     /// One for each attempt of a message, and one for the message where it waits, or
     /// ended without an attempt.
-    fn all_of(message: OutboxMessage<Sealed>) -> Vec<Self> {
+    fn from_message(message: OutboxMessage<SealedBytes>) -> Vec<Self> {
         let state = match message.state {
             MessageState::Queued(_) => Some(DeliveryState::Queued),
             MessageState::Sending(_) => Some(DeliveryState::Sending),

@@ -6,15 +6,15 @@ use crate::domain::Timestamp;
 
 /// The store's clock, read once and carried on by this machine's monotonic one.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct StoreClock {
     read: Timestamp,
     read_at: Instant,
     asked_at: Instant,
 }
 
-impl Clock {
-    /// The store's clock as it read just now, in reply to what was asked at `asked_at`.
-    pub fn read_now(read: Timestamp, asked_at: Instant) -> Self {
+impl StoreClock {
+    /// The store's clock as it read just now, in reply to what was asked at `requested_at`.
+    pub fn from_reading(read: Timestamp, asked_at: Instant) -> Self {
         Self {
             read,
             read_at: Instant::now(),
@@ -24,7 +24,7 @@ impl Clock {
 
     /// When it was asked for, by this machine's monotonic clock. A reply may be late, so
     /// only what happened before is sure to be in what was loaded with it.
-    pub fn asked_at(&self) -> Instant {
+    pub fn requested_at(&self) -> Instant {
         self.asked_at
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FoundMessage, Place, Sealed, StoreError, Version, VersionedMessage};
+use super::{FoundMessage, Place, RowVersion, SealedBytes, StoreError, VersionedMessage};
 use crate::domain::{
     AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt,
     MAX_LOGGED_ATTEMPTS, MessageId, MessageState, OutboxMessage, PossibleCopies, RecordKey,
@@ -62,8 +62,8 @@ impl MessageRow {
             .try_into()
             .map_err(|_| corrupt("challenge"))?;
         let state = match (self.state.as_str(), self.sealed) {
-            ("queued", Some(sealed)) => MessageState::Queued(Sealed(sealed)),
-            ("sending", Some(sealed)) => MessageState::Sending(Sealed(sealed)),
+            ("queued", Some(sealed)) => MessageState::Queued(SealedBytes(sealed)),
+            ("sending", Some(sealed)) => MessageState::Sending(SealedBytes(sealed)),
             ("sent", None) => MessageState::Sent,
             ("failed", None) => MessageState::Failed,
             ("dropped", None) => MessageState::Dropped,
@@ -71,7 +71,7 @@ impl MessageRow {
         };
         Ok(VersionedMessage {
             key: RecordKey(key),
-            version: Version(self.version),
+            version: RowVersion(self.version),
             message: OutboxMessage {
                 id: MessageId(id),
                 challenge: ChallengeNonce(challenge),
@@ -96,7 +96,9 @@ pub(super) fn key_bytes<const BYTES: usize>(key: &[u8]) -> [u8; BYTES] {
 }
 
 /// The name of a state, and what it keeps sealed.
-pub(super) fn message_state_columns(state: &MessageState<Sealed>) -> (&'static str, Option<&[u8]>) {
+pub(super) fn message_state_columns(
+    state: &MessageState<SealedBytes>,
+) -> (&'static str, Option<&[u8]>) {
     match state {
         MessageState::Queued(sealed) => ("queued", Some(&sealed.0)),
         MessageState::Sending(sealed) => ("sending", Some(&sealed.0)),

@@ -2,21 +2,21 @@
 //! time it is; it decides nothing.
 //!
 //! [`RecordStore`] is the contract, which every store proves by one conformance suite.
-//! [`Store`] is the one that the configuration chose.
+//! [`RecordStoreHandle`] is the one that the configuration chose.
 
-pub mod availability;
+mod backend;
 pub mod batcher;
-mod census;
-mod change;
-mod chosen;
 mod clock;
+pub mod health;
+mod instrument;
 mod message_row;
 mod migration;
 mod postgres;
 mod record_row;
 mod sqlite;
-mod stopwatch;
+mod stats;
 mod waiting;
+mod write_batch;
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -28,12 +28,14 @@ use batcher::BatchOptions;
 use postgres::PostgresStore;
 
 pub use crate::metrics::Swept;
-pub use census::{Census, Delivered};
-pub use change::{Changes, ExpectedLimit, LimitChange, MessageChange, RecordChange, Written};
-pub use chosen::Store;
-pub use clock::Clock;
+pub use backend::RecordStoreHandle;
+pub use clock::StoreClock;
 pub use postgres::SESSION_OPTIONS;
 pub use sqlite::SqliteStore;
+pub use stats::{DeliveredMessage, StoreStats};
+pub use write_batch::{
+    ExpectedLimit, LimitWrite, MessageWrite, RecordWrite, WriteBatch, WriteResult,
+};
 
 /// Time for which a message that never ended is kept longer. Replicas end every message that they
 /// can read soon after its code has expired, so no replica could read this one.
@@ -41,14 +43,14 @@ pub const UNENDED_KEPT: Duration = Duration::from_hours(1);
 
 /// What is secret, as a store sees it: encrypted and authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed(pub Vec<u8>);
+pub struct SealedBytes(pub Vec<u8>);
 
 /// Tells one write of a record from every other; random, so that a record that was
 /// removed and made again cannot repeat one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version(pub i64);
+pub struct RowVersion(pub i64);
 
-impl Version {
+impl RowVersion {
     /// A new one.
     pub fn random(random: &mut impl Rng) -> Self {
         Self(random.next_u64().cast_signed())
@@ -57,38 +59,38 @@ impl Version {
 
 /// A record as it was loaded.
 #[derive(Clone, Debug)]
-pub struct Versioned {
+pub struct VersionedRecord {
     /// What a writer must name to replace it.
-    pub version: Version,
+    pub version: RowVersion,
     /// The record.
-    pub record: Record<Sealed>,
+    pub record: Record<SealedBytes>,
 }
 
 /// A shared limit as it was loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionedLimit {
     /// What a writer must name to replace it.
-    pub version: Version,
+    pub version: RowVersion,
     /// When it will be full again.
     pub full_at: Timestamp,
 }
 
 /// What a load saw.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct LoadedState {
     /// The store's clock at the load.
-    pub clock: Clock,
+    pub clock: StoreClock,
     /// Those of the asked-for records that exist and can be read.
-    pub records: HashMap<RecordKey, Versioned>,
+    pub records: HashMap<RecordKey, VersionedRecord>,
     /// Records that exist and cannot be read, each with the reason.
     pub unreadable: HashMap<RecordKey, StoreError>,
     /// Those of the asked-for limits that exist.
     pub limits: HashMap<LimitKey, VersionedLimit>,
 }
 
-impl Snapshot {
+impl LoadedState {
     /// A snapshot without any record or limit.
-    pub fn empty(clock: Clock) -> Self {
+    pub fn empty(clock: StoreClock) -> Self {
         Self {
             clock,
             records: HashMap::new(),
@@ -98,7 +100,7 @@ impl Snapshot {
     }
 
     /// Adds the record of `key`, or the reason why it cannot be read.
-    fn add(&mut self, key: RecordKey, record: Result<Versioned, StoreError>) {
+    fn add(&mut self, key: RecordKey, record: Result<VersionedRecord, StoreError>) {
         match record {
             Ok(record) => {
                 self.records.insert(key, record);
@@ -116,9 +118,9 @@ pub struct VersionedMessage {
     /// The record whose code it carries.
     pub key: RecordKey,
     /// What a writer must name to replace it.
-    pub version: Version,
+    pub version: RowVersion,
     /// The message.
-    pub message: OutboxMessage<Sealed>,
+    pub message: OutboxMessage<SealedBytes>,
 }
 
 /// Message that was found in a batch. A row that cannot be read harms no other one.
@@ -145,7 +147,7 @@ pub struct Place {
 
 /// Part of a caller's lane that is to be looked through.
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub struct LaneCursor {
     /// Caller whose lane it is.
     pub lane: CallerName,
     /// Last message that was found in it before.
@@ -166,7 +168,7 @@ pub trait RecordStore: Send + Sync + 'static {
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+    ) -> impl Future<Output = Result<LoadedState, StoreError>> + Send;
 
     /// Writes, durably and in one transaction, what of `changes` is as expected. No
     /// key may be in it twice.
@@ -174,7 +176,10 @@ pub trait RecordStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`]: everything that was as expected was written, or
     /// nothing. All others: nothing was.
-    fn write(&self, changes: &Changes) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    fn write(
+        &self,
+        changes: &WriteBatch,
+    ) -> impl Future<Output = Result<WriteResult, StoreError>> + Send;
 
     /// Loads the messages of records, each record's oldest first.
     fn load_messages(
@@ -190,7 +195,7 @@ pub trait RecordStore: Send + Sync + 'static {
     /// A message that was written later than now has to be, because the clock stepped back.
     fn due_messages(
         &self,
-        turns: &[Turn],
+        turns: &[LaneCursor],
     ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
     /// Removes up to `limit` records that are removable at `now`, as many limits that
@@ -224,7 +229,7 @@ pub enum StoreError {
     #[error(
         "keys: the database's records were made with another index key; use the keys that it was first started with, or empty the otp_ tables for a fresh start"
     )]
-    OtherIndexKey,
+    IndexKeyMismatch,
     /// `database_url` names no store.
     #[error("database_url: {0}")]
     Url(String),
@@ -267,7 +272,7 @@ impl From<sqlx::Error> for StoreError {
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] where it takes longer, and those of `work`.
-pub fn in_time<T>(
+pub fn with_timeout<T>(
     may_take: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> impl Future<Output = Result<T, StoreError>> {

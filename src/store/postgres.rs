@@ -1,15 +1,15 @@
 //! PostgreSQL: the store that any number of replicas share.
 
-mod borrowed;
 mod census;
 mod columns;
-mod connect_parameters;
 mod connect_tls;
+mod hosts;
 mod load;
 mod messages;
-mod schema;
-mod servers;
+mod migrate;
+mod pooled_connection;
 mod session;
+mod url;
 mod write;
 
 use std::{
@@ -21,12 +21,12 @@ use std::{
 use sqlx::Connection as _;
 
 use super::{
-    Census, Changes, Delivered, FoundMessage, RecordStore, Snapshot, StoreError, StoreOptions,
-    Swept, Turn, UNENDED_KEPT, Written, in_time,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, RecordStore, StoreError, StoreOptions,
+    StoreStats, Swept, UNENDED_KEPT, WriteBatch, WriteResult, with_timeout,
 };
 use crate::domain::{CallerName, LimitKey, RecordKey, Timestamp};
-use borrowed::Borrowed;
-use servers::Servers;
+use hosts::HostPool;
+use pooled_connection::PooledConnection;
 pub use session::SESSION_OPTIONS;
 
 /// What the column full_hour counts in.
@@ -34,17 +34,17 @@ const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;
 
 /// How often something is read again that the database gave up for another
 /// transaction's sake.
-const CONFLICTS: u32 = 3;
+const MAX_CONFLICT_RETRIES: u32 = 3;
 
 /// How often a connection is asked for that the server refuses while there are others,
 /// and how long one of those is given to become free: statements take milliseconds.
-const REFUSALS: u32 = 20;
-const TURN: Duration = Duration::from_millis(10);
+const MAX_ACQUIRE_RETRIES: u32 = 20;
+const ACQUIRE_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Records in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
-    servers: Servers,
+    servers: HostPool,
     timeout: Duration,
     max_connections: u32,
     /// Whether the last write failed, or did not end in time, for a reason that may be
@@ -59,7 +59,7 @@ impl PostgresStore {
     /// [`StoreError::Url`] where the URL cannot be read.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         Ok(Self {
-            servers: Servers::open(url, options)?,
+            servers: HostPool::open(url, options)?,
             timeout: options.timeout,
             max_connections: options.max_connections,
             cannot_write: AtomicBool::new(false),
@@ -70,9 +70,9 @@ impl PostgresStore {
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let mut one = self.servers.connect().await?;
         let mut other = self.servers.connect().await?;
-        self.in_time(session::refuse_shared_sessions(&mut one, &mut other))
+        self.in_time(session::ensure_session_pooling(&mut one, &mut other))
             .await?;
-        schema::bring_up_to_date(&mut one, &mut other, self.timeout).await?;
+        migrate::migrate(&mut one, &mut other, self.timeout).await?;
         self.in_time(async {
             one.close().await?;
             Ok(other.close().await?)
@@ -98,7 +98,7 @@ impl PostgresStore {
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = async { session::sign_of_life(&mut *self.borrow().await?).await };
+        let asked = async { session::ping(&mut *self.acquire().await?).await };
         let alive = self.in_time(asked).await.is_ok();
         if alive && !self.cannot_write.load(Ordering::Relaxed) {
             return Ok(());
@@ -115,9 +115,9 @@ impl PostgresStore {
         // died while idle is dead; a connection of its own knows better. And it may be
         // another server that takes writes now.
         let mut connection = self.servers.connect().await?;
-        self.in_time(session::sign_of_life(&mut connection)).await?;
+        self.in_time(session::ping(&mut connection)).await?;
         if self.cannot_write.load(Ordering::Relaxed) {
-            self.in_time(session::try_to_write(connection)).await?;
+            self.in_time(session::probe_write(connection)).await?;
             self.cannot_write.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -125,15 +125,17 @@ impl PostgresStore {
 
     /// A connection of the pool. Where the server refuses another one, such as after a
     /// change of the password, one of those that there are is waited for.
-    async fn borrow(&self) -> Result<Borrowed, sqlx::Error> {
+    async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
         let pool = self.servers.pool();
         let mut refusals = 0;
         loop {
             match pool.acquire().await {
-                Ok(connection) => return Ok(Borrowed::new(connection, self.timeout)),
-                Err(sqlx::Error::Database(_)) if pool.size() > 0 && refusals < REFUSALS => {
+                Ok(connection) => return Ok(PooledConnection::new(connection, self.timeout)),
+                Err(sqlx::Error::Database(_))
+                    if pool.size() > 0 && refusals < MAX_ACQUIRE_RETRIES =>
+                {
                     refusals += 1;
-                    tokio::time::sleep(TURN).await;
+                    tokio::time::sleep(ACQUIRE_RETRY_DELAY).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -146,20 +148,20 @@ impl PostgresStore {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> {
         // In a box at once: what connects is large, and every caller would carry it.
-        in_time(self.timeout, Box::pin(work))
+        with_timeout(self.timeout, Box::pin(work))
     }
 
-    pub(super) async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
-        self.in_time(async { census::take(&mut *self.borrow().await?, now).await })
+    pub(super) async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        self.in_time(async { census::take(&mut *self.acquire().await?, now).await })
             .await
     }
 
     pub(super) async fn deliveries(
         &self,
         records: &[RecordKey],
-    ) -> Result<Vec<Delivered>, StoreError> {
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
-        self.in_time(async { census::deliveries(&mut *self.borrow().await?, &records).await })
+        self.in_time(async { census::deliveries(&mut *self.acquire().await?, &records).await })
             .await
     }
 
@@ -177,8 +179,8 @@ impl PostgresStore {
         &self,
         records: &[&[u8]],
         limits: &[&[u8]],
-    ) -> Result<Snapshot, sqlx::Error> {
-        load::load(&mut *self.borrow().await?, records, limits).await
+    ) -> Result<LoadedState, sqlx::Error> {
+        load::load(&mut *self.acquire().await?, records, limits).await
     }
 }
 
@@ -187,7 +189,7 @@ impl RecordStore for PostgresStore {
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> Result<Snapshot, StoreError> {
+    ) -> Result<LoadedState, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
         let limits: Vec<&[u8]> = limits.iter().map(|key| key.0.as_slice()).collect();
         // After a restart of the database each idle connection fails once.
@@ -204,9 +206,9 @@ impl RecordStore for PostgresStore {
         Ok(result?)
     }
 
-    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
-        let doubt = DoubtOfWriting(&self.cannot_write);
-        let mut connection = self.borrow().await?;
+    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
+        let doubt = WriteOutcomeGuard(&self.cannot_write);
+        let mut connection = self.acquire().await?;
         let written = if changes.limits.is_empty() && changes.records.is_empty() {
             messages::replace(&mut connection, &changes.messages).await
         } else {
@@ -215,8 +217,8 @@ impl RecordStore for PostgresStore {
         match written {
             // The server may have become another one's standby. It is found out by the
             // next sign of life; until then nobody else need meet it.
-            Err(StoreError::Unavailable(_)) => connection.give_up(),
-            _ => doubt.dispel(),
+            Err(StoreError::Unavailable(_)) => connection.discard(),
+            _ => doubt.disarm(),
         }
         written
     }
@@ -226,9 +228,9 @@ impl RecordStore for PostgresStore {
         let mut tries = 0;
         loop {
             tries += 1;
-            let loaded = messages::load(&mut *self.borrow().await?, &records).await;
+            let loaded = messages::load(&mut *self.acquire().await?, &records).await;
             match loaded {
-                Err(StoreError::Conflict(_)) if tries < CONFLICTS => {}
+                Err(StoreError::Conflict(_)) if tries < MAX_CONFLICT_RETRIES => {}
                 // Others are faster all the time; for whoever asks it is no answer.
                 Err(StoreError::Conflict(cause)) => break Err(StoreError::Unavailable(cause)),
                 loaded => break loaded,
@@ -237,12 +239,12 @@ impl RecordStore for PostgresStore {
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        self.in_time(async { messages::lanes(&mut *self.borrow().await?).await })
+        self.in_time(async { messages::lanes(&mut *self.acquire().await?).await })
             .await
     }
 
-    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.in_time(async { messages::due(&mut *self.borrow().await?, turns).await })
+    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.in_time(async { messages::due(&mut *self.acquire().await?, turns).await })
             .await
     }
 
@@ -251,7 +253,7 @@ impl RecordStore for PostgresStore {
             // Oldest first, which is the order of an index; and deleted in the order of the
             // keys, which is that of whoever writes. An array, because a join would be
             // planned once, for tables as small as they were then.
-            let mut connection = self.borrow().await?;
+            let mut connection = self.acquire().await?;
             let records = sqlx::query!(
                 "DELETE FROM otp_record
                  WHERE removable_at <= $1 AND record_key = ANY (ARRAY (
@@ -297,16 +299,16 @@ impl RecordStore for PostgresStore {
 
 /// Holds a write to have failed until it is known better, also where nobody waits for
 /// its end any more.
-struct DoubtOfWriting<'a>(&'a AtomicBool);
+struct WriteOutcomeGuard<'a>(&'a AtomicBool);
 
-impl DoubtOfWriting<'_> {
-    fn dispel(self) {
+impl WriteOutcomeGuard<'_> {
+    fn disarm(self) {
         self.0.store(false, Ordering::Relaxed);
         std::mem::forget(self);
     }
 }
 
-impl Drop for DoubtOfWriting<'_> {
+impl Drop for WriteOutcomeGuard<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -322,7 +324,7 @@ fn is_end_of_session(error: &sqlx::Error) -> bool {
 }
 
 /// A key of so many bytes, as the schema has it.
-fn fixed<const BYTES: usize>(key: Vec<u8>, column: &str) -> Result<[u8; BYTES], sqlx::Error> {
+fn to_array<const BYTES: usize>(key: Vec<u8>, column: &str) -> Result<[u8; BYTES], sqlx::Error> {
     let corrupt = |_| sqlx::Error::Decode(StoreError::Corrupt(column.to_owned()).into());
     key.try_into().map_err(corrupt)
 }

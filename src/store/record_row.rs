@@ -1,6 +1,6 @@
 //! A record as a row, the same in every SQL store.
 
-use super::{Sealed, StoreError, Version, Versioned};
+use super::{RowVersion, SealedBytes, StoreError, VersionedRecord};
 use crate::domain::{
     CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter, IdempotencyLog,
     Purpose, Record, SendLimits, Timestamp,
@@ -35,14 +35,14 @@ impl RecordRow {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], naming the column that otpd cannot have written.
-    pub fn into_record(self) -> Result<Versioned, StoreError> {
+    pub fn into_record(self) -> Result<VersionedRecord, StoreError> {
         let corrupt = |column: &str| StoreError::Corrupt(format!("otp_record.{column}"));
         let nonce = self
             .challenge
             .try_into()
             .map_err(|_| corrupt("challenge"))?;
         let state = match (self.state.as_str(), self.sealed) {
-            ("live", Some(sealed)) => ChallengeState::Live(Sealed(sealed)),
+            ("live", Some(sealed)) => ChallengeState::Live(SealedBytes(sealed)),
             ("spent", None) => ChallengeState::Spent,
             ("exhausted", None) => ChallengeState::Exhausted,
             ("cancelled", None) => ChallengeState::Cancelled,
@@ -72,8 +72,8 @@ impl RecordRow {
             memory: postcard::from_bytes(&self.memory).map_err(|_| corrupt("memory"))?,
             written_at: Timestamp::from_milliseconds(self.written_at),
         };
-        Ok(Versioned {
-            version: Version(self.version),
+        Ok(VersionedRecord {
+            version: RowVersion(self.version),
             record,
         })
     }
@@ -81,7 +81,7 @@ impl RecordRow {
 
 /// The name of a state, and what it keeps sealed.
 pub(super) fn record_state_columns(
-    state: &ChallengeState<Sealed>,
+    state: &ChallengeState<SealedBytes>,
 ) -> (&'static str, Option<&[u8]>) {
     match state {
         ChallengeState::Live(sealed) => ("live", Some(&sealed.0)),

@@ -24,11 +24,11 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Census, Changes, Clock, Delivered, ExpectedLimit, FoundMessage, LimitChange, RecordChange,
-    RecordStore, Snapshot, StoreError, StoreOptions, Swept, Turn, UNENDED_KEPT, Version,
-    VersionedLimit, Written,
+    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LimitWrite, LoadedState,
+    RecordStore, RecordWrite, RowVersion, StoreClock, StoreError, StoreOptions, StoreStats, Swept,
+    UNENDED_KEPT, VersionedLimit, WriteBatch, WriteResult,
     message_row::key_bytes,
-    migration::up_to_date,
+    migration::migrator,
     record_row::{RecordRow, count_column, memory_column, record_state_columns},
     waiting::with_notice,
 };
@@ -118,7 +118,7 @@ impl SqliteStore {
         with_notice(waits, async {
             let options = self.options.clone().journal_mode(SqliteJournalMode::Wal);
             let mut connection = SqliteConnection::connect_with(&options).await?;
-            up_to_date(&MIGRATOR)
+            migrator(&MIGRATOR)
                 .run(&mut connection)
                 .await
                 .map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))?;
@@ -160,14 +160,14 @@ impl SqliteStore {
         }
     }
 
-    pub(super) async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
+    pub(super) async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
         census::take(&self.pool, now).await
     }
 
     pub(super) async fn deliveries(
         &self,
         records: &[RecordKey],
-    ) -> Result<Vec<Delivered>, StoreError> {
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
         census::deliveries(&self.pool, records).await
     }
 
@@ -186,7 +186,7 @@ impl RecordStore for SqliteStore {
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> Result<Snapshot, StoreError> {
+    ) -> Result<LoadedState, StoreError> {
         let asked_at = Instant::now();
         let mut transaction = self.pool.begin().await?;
         let record_keys = records.iter().map(|key| key.0.as_slice());
@@ -215,7 +215,7 @@ impl RecordStore for SqliteStore {
                 Ok((
                     LimitKey(key),
                     VersionedLimit {
-                        version: Version(version),
+                        version: RowVersion(version),
                         full_at,
                     },
                 ))
@@ -225,11 +225,11 @@ impl RecordStore for SqliteStore {
         let now: i64 = sqlx::query_scalar("SELECT now FROM otp_clock")
             .fetch_one(&mut *transaction)
             .await?;
-        let clock = Clock::read_now(Timestamp::from_milliseconds(now), asked_at);
+        let clock = StoreClock::from_reading(Timestamp::from_milliseconds(now), asked_at);
         transaction.rollback().await?;
-        let mut snapshot = Snapshot {
+        let mut snapshot = LoadedState {
             limits,
-            ..Snapshot::empty(clock)
+            ..LoadedState::empty(clock)
         };
         for row in rows {
             let key: Vec<u8> = row.try_get("record_key")?;
@@ -242,8 +242,8 @@ impl RecordStore for SqliteStore {
         Ok(snapshot)
     }
 
-    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
-        let mut written = Written::default();
+    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
+        let mut written = WriteResult::default();
         // IMMEDIATE: a transaction that starts as a reader may fail to become the
         // writer, without waiting for its turn.
         let mut connection = self.pool.acquire().await?;
@@ -283,7 +283,7 @@ impl RecordStore for SqliteStore {
         messages::lanes(&self.pool).await
     }
 
-    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
         messages::due(&self.pool, turns).await
     }
 
@@ -329,7 +329,7 @@ fn select_by_key<'a>(select: &str, keys: impl Iterator<Item = &'a [u8]>) -> Quer
 /// again.
 async fn write_limit(
     connection: &mut SqliteConnection,
-    change: &LimitChange,
+    change: &LimitWrite,
 ) -> Result<Option<Timestamp>, sqlx::Error> {
     let statement = match change.expected {
         ExpectedLimit::Absent => {
@@ -365,7 +365,7 @@ async fn write_limit(
 /// Writes a record if it is as expected, and says whether it was.
 async fn write_record(
     connection: &mut SqliteConnection,
-    change: &RecordChange,
+    change: &RecordWrite,
 ) -> Result<bool, sqlx::Error> {
     let record = &change.record;
     let (state, sealed) = record_state_columns(&record.challenge.state);
@@ -414,7 +414,7 @@ async fn write_record(
 /// Runs a statement whose last parameter is the expected version, if any.
 async fn execute_if(
     query: Query<'_, Sqlite, SqliteArguments>,
-    expected: Option<Version>,
+    expected: Option<RowVersion>,
     connection: &mut SqliteConnection,
 ) -> Result<bool, sqlx::Error> {
     let query = match expected {

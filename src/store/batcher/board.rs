@@ -2,34 +2,36 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::{Change, Clock, Job, MessageChange, Sealed, Version, Versioned, Written};
+use super::{
+    Change, Job, MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedRecord, WriteResult,
+};
 use crate::{
     domain::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp},
     store::{
-        Changes, ExpectedLimit, LimitChange, RecordChange, Snapshot, StoreError, VersionedLimit,
+        ExpectedLimit, LimitWrite, LoadedState, RecordWrite, StoreError, VersionedLimit, WriteBatch,
     },
 };
 
 /// The state of a batch between its load and its write.
 #[derive(Debug)]
 pub(super) struct Board {
-    clock: Clock,
+    clock: StoreClock,
     /// The store's clock when the first job is decided about. All are decided at this
     /// instant, so that their charges on one limit can be added up.
     now: Timestamp,
     /// The version of everything that this batch writes.
-    version: Version,
+    version: RowVersion,
     records: HashMap<RecordKey, RecordSlot>,
     /// Records that exist and cannot be read.
     unreadable: HashMap<RecordKey, StoreError>,
     limits: HashMap<LimitKey, LimitSlot>,
-    messages: Vec<MessageChange>,
+    messages: Vec<MessageWrite>,
 }
 
 #[derive(Debug)]
 struct RecordSlot {
-    loaded: Option<Version>,
-    record: Record<Sealed>,
+    loaded: Option<RowVersion>,
+    record: Record<SealedBytes>,
     changed: Option<Changed>,
 }
 
@@ -42,7 +44,7 @@ struct Changed {
 
 #[derive(Debug)]
 struct LimitSlot {
-    loaded: Option<Version>,
+    loaded: Option<RowVersion>,
     limit: BatchedLimit,
 }
 
@@ -64,12 +66,12 @@ impl View<'_> {
     }
 
     /// The version of everything that this batch writes.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> RowVersion {
         self.0.version
     }
 
     /// A record.
-    pub fn record(&self, key: &RecordKey) -> Option<&Record<Sealed>> {
+    pub fn record(&self, key: &RecordKey) -> Option<&Record<SealedBytes>> {
         self.0.records.get(key).map(|slot| &slot.record)
     }
 
@@ -79,15 +81,15 @@ impl View<'_> {
     }
 
     /// The version that a limit had at the load.
-    pub fn loaded_limit(&self, key: &LimitKey) -> Option<Version> {
+    pub fn loaded_limit(&self, key: &LimitKey) -> Option<RowVersion> {
         self.0.limits.get(key)?.loaded
     }
 }
 
 impl Board {
     /// A board of what was loaded, for a batch that writes `version`.
-    pub fn new(snapshot: Snapshot, version: Version) -> Self {
-        let record = |(key, Versioned { version, record })| {
+    pub fn new(snapshot: LoadedState, version: RowVersion) -> Self {
+        let record = |(key, VersionedRecord { version, record })| {
             let slot = RecordSlot {
                 loaded: Some(version),
                 record,
@@ -113,7 +115,7 @@ impl Board {
         }
     }
 
-    pub fn clock(&self) -> Clock {
+    pub fn clock(&self) -> StoreClock {
         self.clock
     }
 
@@ -172,7 +174,7 @@ impl Board {
     }
 
     /// Has a message replaced.
-    pub fn replace(&mut self, message: MessageChange) {
+    pub fn replace(&mut self, message: MessageWrite) {
         self.messages.push(message);
     }
 
@@ -193,7 +195,7 @@ impl Board {
     }
 
     /// What is to be written, nothing twice; and what to hold against what was.
-    pub fn close(self) -> (Changes, Pending) {
+    pub fn close(self) -> (WriteBatch, Pending) {
         let version = self.version;
         let limits = self.limits.into_iter().filter_map(|(key, slot)| {
             let expected = match slot.loaded {
@@ -201,7 +203,7 @@ impl Board {
                 Some(loaded) if slot.limit.is_clamped => ExpectedLimit::Unchanged(loaded),
                 Some(_) => ExpectedLimit::Present,
             };
-            Some(LimitChange {
+            Some(LimitWrite {
                 key,
                 expected,
                 version,
@@ -212,7 +214,7 @@ impl Board {
             let mut changed = slot.changed?;
             changed.limits.sort_unstable();
             changed.limits.dedup();
-            Some(RecordChange {
+            Some(RecordWrite {
                 key,
                 expected: slot.loaded,
                 version,
@@ -221,7 +223,7 @@ impl Board {
                 limits: changed.limits,
             })
         });
-        let changes = Changes {
+        let changes = WriteBatch {
             limits: limits.collect(),
             records: records.collect(),
             messages: self.messages,
@@ -244,7 +246,7 @@ impl Pending {
     /// Whether everything was written that a job's decision is of, or rests on. (It may
     /// ask for more: for what others changed after it. Then a decision that stands is
     /// made once more, and finds its own answer.)
-    pub fn stands(&self, job: &dyn Job, written: &Written) -> bool {
+    pub fn stands(&self, job: &dyn Job, written: &WriteResult) -> bool {
         let record_stands = |key| !self.records.contains(key) || written.records.contains(key);
         let limit_stands = |key| !self.limits.contains(key) || written.limits.contains_key(key);
         job.records().iter().all(record_stands) && job.limits().iter().all(limit_stands)

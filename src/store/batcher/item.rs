@@ -4,9 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Asked, BatchError, Job, MessageChange};
+use super::{Asked, BatchError, Job, MessageWrite};
 use crate::{
-    store::Clock,
+    store::StoreClock,
     traces::{self, TraceContext},
 };
 
@@ -30,7 +30,7 @@ pub(super) enum Task {
     Job(Box<dyn Job>),
     /// A message to be replaced. It rests on nothing, and there is nothing to decide.
     Settlement {
-        change: Box<MessageChange>,
+        change: Box<MessageWrite>,
         reply: oneshot::Sender<Result<bool, BatchError>>,
     },
 }
@@ -72,7 +72,7 @@ impl Item {
     }
 
     /// Everything of it was written that there is; or, of a message, nothing.
-    pub fn done(self, clock: Clock, settled: bool) {
+    pub fn done(self, clock: StoreClock, settled: bool) {
         match self.task {
             Task::Job(job) => end(job, Ok(clock)),
             // Whoever asked may have been ended meanwhile.
@@ -90,7 +90,7 @@ impl Item {
 
 /// Ends a job. What it does then must not end the others; where it panics, the log has
 /// the place from the panic hook.
-fn end(job: Box<dyn Job>, how: Result<Clock, BatchError>) {
+fn end(job: Box<dyn Job>, how: Result<StoreClock, BatchError>) {
     drop(catch_unwind(AssertUnwindSafe(move || job.end(how))));
 }
 

@@ -32,8 +32,8 @@ use queue::Queue;
 use writer::Writer;
 
 use super::{
-    Clock, MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, VersionedMessage,
-    Written, availability::Availability,
+    MessageWrite, RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, VersionedMessage,
+    VersionedRecord, WriteResult, health::StoreHealth,
 };
 use crate::{
     domain::{CallerName, LimitKey, LimitUpdate, Record, RecordKey, Timestamp},
@@ -74,7 +74,7 @@ pub trait Job: Send + 'static {
 
     /// Ends it: everything that it decided last, and rested on, has been written, by
     /// the store's clock at that load; or why there is no decision.
-    fn end(self: Box<Self>, end: Result<Clock, BatchError>);
+    fn end(self: Box<Self>, end: Result<StoreClock, BatchError>);
 }
 
 /// By whom a job was asked for.
@@ -90,18 +90,18 @@ pub struct Asked<'a> {
 #[derive(Debug, Default)]
 pub struct Change {
     /// Its (first) record, with the instant from which on a sweep may remove it.
-    pub record: Option<(Record<Sealed>, Timestamp)>,
+    pub record: Option<(Record<SealedBytes>, Timestamp)>,
     /// Updates of limits. The record is written only if they are.
     pub limits: Vec<(LimitKey, LimitUpdate)>,
     /// A new message about the record.
-    pub message: Option<MessageChange>,
+    pub message: Option<MessageWrite>,
 }
 
 /// What is known of a decision that did not stand.
 #[derive(Clone, Copy, Debug)]
 pub enum Loss<'a> {
     /// This was written, and nothing else.
-    Raced(&'a Written),
+    Raced(&'a WriteResult),
     /// Everything that was as expected was written, or nothing.
     InDoubt,
 }
@@ -153,7 +153,7 @@ impl Batcher {
     /// and everything has been done; that must happen on the current runtime.
     pub fn new<Store: RecordStore>(
         store: Arc<Store>,
-        availability: Availability,
+        availability: StoreHealth,
         options: BatchOptions,
         metrics: BatchMetrics,
     ) -> Self {
@@ -206,7 +206,7 @@ impl Batcher {
     ///
     /// # Errors
     /// The store's. After [`StoreError::Unavailable`] it may have been replaced.
-    pub async fn settle(&self, change: MessageChange) -> Result<bool, BatchError> {
+    pub async fn settle(&self, change: MessageWrite) -> Result<bool, BatchError> {
         let (reply, settled) = oneshot::channel();
         let key = change.key;
         let change = Box::new(change);
@@ -243,15 +243,15 @@ impl fmt::Debug for Batcher {
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// The store's clock at the load.
-    pub clock: Clock,
+    pub clock: StoreClock,
     /// The record, if there is one.
-    pub record: Option<Record<Sealed>>,
+    pub record: Option<Record<SealedBytes>>,
 }
 
 /// A job that only looks.
 struct Look {
     keys: [RecordKey; 1],
-    seen: Option<Record<Sealed>>,
+    seen: Option<Record<SealedBytes>>,
     reply: oneshot::Sender<Result<Seen, BatchError>>,
 }
 
@@ -279,7 +279,7 @@ impl Job for Look {
 
     fn lost(&mut self, _: Loss<'_>) {}
 
-    fn end(self: Box<Self>, end: Result<Clock, BatchError>) {
+    fn end(self: Box<Self>, end: Result<StoreClock, BatchError>) {
         let record = self.seen;
         // Whoever asked may have been ended meanwhile.
         let _ = self.reply.send(end.map(|clock| Seen { clock, record }));

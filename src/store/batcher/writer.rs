@@ -11,7 +11,7 @@ use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::time::Instant;
 
 use super::{
-    BatchError, BatchOptions, Job, Loss, RecordStore, StoreError, Version, Written,
+    BatchError, BatchOptions, Job, Loss, RecordStore, RowVersion, StoreError, WriteResult,
     board::{Board, Pending},
     item::{Item, Task, fail_all},
     queue::Queue,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
-    store::{Changes, Clock, FoundMessage, Snapshot, availability::Availability, in_time},
+    store::{FoundMessage, LoadedState, StoreClock, WriteBatch, health::StoreHealth, with_timeout},
     traces::{self, Span},
 };
 
@@ -30,7 +30,7 @@ pub(super) const MAX_TRIES: u32 = 32;
 /// Takes batches to the store, one after the other.
 pub(super) struct Writer<Store> {
     pub store: Arc<Store>,
-    pub availability: Availability,
+    pub availability: StoreHealth,
     pub queue: Arc<Queue>,
     pub options: BatchOptions,
     pub metrics: BatchMetrics,
@@ -101,7 +101,7 @@ impl<Store: RecordStore> Writer<Store> {
         batch.retain(Item::is_wanted);
         let since = Instant::now();
         self.note(&batch);
-        if !self.availability.answers() {
+        if !self.availability.is_available() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
             fail_all(batch, &gone.into());
             return Outcome::Again(Vec::new());
@@ -115,7 +115,7 @@ impl<Store: RecordStore> Writer<Store> {
             }
             Err(error) => return Outcome::Refused(batch, error),
         };
-        let mut board = Board::new(snapshot, Version::random(&mut UnwrapErr(SysRng)));
+        let mut board = Board::new(snapshot, RowVersion::random(&mut UnwrapErr(SysRng)));
         let Decided {
             waiting,
             reading,
@@ -152,14 +152,14 @@ impl<Store: RecordStore> Writer<Store> {
     async fn write(
         &self,
         waiting: Vec<Item>,
-        changes: &Changes,
+        changes: &WriteBatch,
         pending: &Pending,
-        clock: Clock,
+        clock: StoreClock,
     ) -> Result<Vec<Item>, Outcome> {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        let nothing = Written::default();
+        let nothing = WriteResult::default();
         match self.in_time(self.store.write(changes)).await {
             Ok(written) => Ok(settle(waiting, pending, &written, clock)),
             Err(StoreError::Conflict(_)) => {
@@ -188,18 +188,18 @@ impl<Store: RecordStore> Writer<Store> {
         self.metrics.begun(batch.len(), waits);
     }
 
-    async fn load(&self, about: About) -> Result<Snapshot, StoreError> {
+    async fn load(&self, about: About) -> Result<LoadedState, StoreError> {
         if about.records.is_empty() && about.limits.is_empty() {
             // Settlements alone, which ask for no clock either.
-            let clock = Clock::read_now(Timestamp::from_milliseconds(0), Instant::now());
-            return Ok(Snapshot::empty(clock));
+            let clock = StoreClock::from_reading(Timestamp::from_milliseconds(0), Instant::now());
+            return Ok(LoadedState::empty(clock));
         }
         self.in_time(self.store.load(&about.records, &about.limits))
             .await
     }
 
     /// Ends what needs messages with them.
-    async fn read_messages(&self, reading: Vec<Item>, clock: Clock) {
+    async fn read_messages(&self, reading: Vec<Item>, clock: StoreClock) {
         let keys = About::of(&reading).records;
         if keys.is_empty() {
             return;
@@ -215,10 +215,10 @@ impl<Store: RecordStore> Writer<Store> {
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let done = in_time(self.options.timeout, work).await;
+        let done = with_timeout(self.options.timeout, work).await;
         if let Err(StoreError::Unavailable(cause)) = &done {
             tracing::debug!(%cause, "[OTP] Store did not answer a batch");
-            self.availability.doubt();
+            self.availability.request_probe();
         }
         done
     }
@@ -303,7 +303,7 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
 
 /// Ends jobs with the messages of their records. A message that cannot be read fails the
 /// jobs about its record, and no others.
-fn hand_out(reading: Vec<Item>, found: &[FoundMessage], clock: Clock) {
+fn hand_out(reading: Vec<Item>, found: &[FoundMessage], clock: StoreClock) {
     for mut item in reading {
         if let Task::Job(job) = &mut item.task {
             let keys = job.records();
@@ -322,7 +322,12 @@ fn hand_out(reading: Vec<Item>, found: &[FoundMessage], clock: Clock) {
 }
 
 /// Ends what was written, and returns what was not.
-fn settle(batch: Vec<Item>, pending: &Pending, written: &Written, clock: Clock) -> Vec<Item> {
+fn settle(
+    batch: Vec<Item>,
+    pending: &Pending,
+    written: &WriteResult,
+    clock: StoreClock,
+) -> Vec<Item> {
     let mut undone = Vec::new();
     for item in batch {
         match &item.task {

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::super::{
     StoreError,
-    census::{Census, Delivered, DeliveredRow},
+    stats::{DeliveredMessage, DeliveredRow, StoreStats},
 };
 use crate::domain::Timestamp;
 
@@ -16,7 +16,7 @@ const FEW: i64 = 10_000;
 pub(super) async fn take(
     connection: &mut PgConnection,
     now: Timestamp,
-) -> Result<Census, StoreError> {
+) -> Result<StoreStats, StoreError> {
     let queue = sqlx::query!(
         r#"SELECT count(*) AS "count!", min(created_at) AS oldest
          FROM otp_message WHERE due_at IS NOT NULL"#
@@ -35,14 +35,19 @@ pub(super) async fn take(
         let exact = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM otp_record"#);
         records = exact.fetch_one(&mut *connection).await?;
     }
-    Ok(Census::of(now, (queue.count, queue.oldest), records, dead))
+    Ok(StoreStats::of(
+        now,
+        (queue.count, queue.oldest),
+        records,
+        dead,
+    ))
 }
 
 /// Loads who delivered the codes of records, oldest first.
 pub(super) async fn deliveries(
     connection: &mut PgConnection,
     record_keys: &[&[u8]],
-) -> Result<Vec<Delivered>, StoreError> {
+) -> Result<Vec<DeliveredMessage>, StoreError> {
     let rows = sqlx::query_as!(
         DeliveredRow,
         "SELECT record_key, challenge, channel, provider

@@ -1,7 +1,7 @@
 //! Changes column by column, as `UNNEST` takes them.
 
 use super::super::{
-    ExpectedLimit, LimitChange, MessageChange, RecordChange,
+    ExpectedLimit, LimitWrite, MessageWrite, RecordWrite,
     message_row::{history_column, message_state_columns},
     record_row::{count_column, memory_column, record_state_columns},
 };
@@ -21,7 +21,7 @@ pub(super) struct LimitColumns<'a> {
 }
 
 impl<'a> LimitColumns<'a> {
-    pub fn of(changes: &'a [LimitChange]) -> Self {
+    pub fn of(changes: &'a [LimitWrite]) -> Self {
         let mut limits: Vec<_> = changes.iter().collect();
         limits.sort_unstable_by_key(|limit| limit.key);
         let mut columns = Self::default();
@@ -45,13 +45,13 @@ impl<'a> LimitColumns<'a> {
 
 /// Which records need which limits.
 #[derive(Default)]
-pub(super) struct NeedColumns<'a> {
+pub(super) struct RecordLimitColumns<'a> {
     pub record_key: Vec<&'a [u8]>,
     pub limit_key: Vec<&'a [u8]>,
 }
 
-impl<'a> NeedColumns<'a> {
-    pub fn of(changes: &'a [RecordChange]) -> Self {
+impl<'a> RecordLimitColumns<'a> {
+    pub fn of(changes: &'a [RecordWrite]) -> Self {
         let mut columns = Self::default();
         for record in changes {
             for limit in &record.limits {
@@ -90,7 +90,7 @@ pub(super) struct RecordColumns<'a> {
 }
 
 impl<'a> RecordColumns<'a> {
-    pub fn of(changes: &'a [RecordChange]) -> Self {
+    pub fn of(changes: &'a [RecordWrite]) -> Self {
         let mut records: Vec<_> = changes.iter().collect();
         records.sort_unstable_by_key(|change| change.key);
         let mut columns = Self::default();
@@ -161,7 +161,7 @@ pub(super) struct MessageColumns<'a> {
 }
 
 impl<'a> MessageColumns<'a> {
-    pub fn of(mut changes: Vec<&'a MessageChange>) -> Self {
+    pub fn of(mut changes: Vec<&'a MessageWrite>) -> Self {
         changes.sort_unstable_by_key(|change| (change.key, change.message.id));
         let mut columns = Self::default();
         for change in changes {

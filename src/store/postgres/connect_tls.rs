@@ -46,9 +46,9 @@ impl TlsParameters {
 
 /// TLS of the connections to one database.
 #[derive(Clone, Debug)]
-pub(super) struct Tls {
+pub(super) struct DatabaseTls {
     mode: PgSslMode,
-    roots: Roots,
+    roots: TrustAnchors,
     /// Certificate and key of otpd.
     client: Option<(PathBuf, PathBuf)>,
 }
@@ -56,7 +56,7 @@ pub(super) struct Tls {
 /// Authorities that the server's certificate is checked against. sqlx is built without
 /// authorities of its own (`crates/webpki-roots`), so it trusts these alone.
 #[derive(Clone, Debug)]
-enum Roots {
+enum TrustAnchors {
     /// None: the certificate is not checked.
     Unchecked,
     /// The machine's, as PEM.
@@ -65,7 +65,7 @@ enum Roots {
     File(PathBuf),
 }
 
-impl Tls {
+impl DatabaseTls {
     /// Decides on TLS as libpq does, apart from what is refused because it would have no
     /// effect. A parameter that the URL does not set is a variable of the environment.
     ///
@@ -88,18 +88,18 @@ impl Tls {
             (None, None) => PgSslMode::Prefer,
         };
         let (mode, roots) = match (mode, root.as_deref()) {
-            (PgSslMode::VerifyFull, None | Some(SYSTEM)) => (mode, Roots::System(system()?)),
+            (PgSslMode::VerifyFull, None | Some(SYSTEM)) => (mode, TrustAnchors::System(system()?)),
             (_, Some(SYSTEM)) => {
                 return refuse(
                     "sslrootcert=system: anybody can get a certificate of these authorities, so the name must be checked as well; give sslmode=verify-full",
                 );
             }
             (PgSslMode::VerifyFull | PgSslMode::VerifyCa, Some(file)) => {
-                (mode, Roots::File(certificates("sslrootcert", file)?))
+                (mode, TrustAnchors::File(certificates("sslrootcert", file)?))
             }
             (PgSslMode::Require, Some(file)) => (
                 PgSslMode::VerifyCa,
-                Roots::File(certificates("sslrootcert", file)?),
+                TrustAnchors::File(certificates("sslrootcert", file)?),
             ),
             (PgSslMode::VerifyCa, None) => {
                 return refuse(
@@ -111,7 +111,7 @@ impl Tls {
                     "sslrootcert: has no effect with this sslmode; give sslmode=verify-full",
                 );
             }
-            (_, None) => (mode, Roots::Unchecked),
+            (_, None) => (mode, TrustAnchors::Unchecked),
         };
         match value(&parameters.channel_binding, "PGCHANNELBINDING").as_deref() {
             None | Some("disable" | "prefer") => {}
@@ -143,9 +143,9 @@ impl Tls {
     pub fn apply(&self, options: PgConnectOptions) -> PgConnectOptions {
         let options = options.ssl_mode(self.mode);
         let options = match &self.roots {
-            Roots::Unchecked => options,
-            Roots::System(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
-            Roots::File(path) => options.ssl_root_cert(path),
+            TrustAnchors::Unchecked => options,
+            TrustAnchors::System(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
+            TrustAnchors::File(path) => options.ssl_root_cert(path),
         };
         match &self.client {
             None => options,
@@ -161,8 +161,8 @@ impl Tls {
     /// The first of its files that cannot be read now, and the cause.
     pub fn unreadable(&self) -> Option<String> {
         let root = match &self.roots {
-            Roots::File(path) => Some(("sslrootcert", path)),
-            Roots::Unchecked | Roots::System(_) => None,
+            TrustAnchors::File(path) => Some(("sslrootcert", path)),
+            TrustAnchors::Unchecked | TrustAnchors::System(_) => None,
         };
         let client = self.client.iter();
         let client =

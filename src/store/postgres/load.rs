@@ -5,9 +5,10 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        Clock, Snapshot, Version, VersionedLimit, message_row::key_bytes, record_row::RecordRow,
+        LoadedState, RowVersion, StoreClock, VersionedLimit, message_row::key_bytes,
+        record_row::RecordRow,
     },
-    fixed,
+    to_array,
 };
 use crate::domain::{LimitKey, RecordKey, Timestamp};
 
@@ -16,7 +17,7 @@ pub(super) async fn load(
     connection: &mut PgConnection,
     record_keys: &[&[u8]],
     limit_keys: &[&[u8]],
-) -> Result<Snapshot, sqlx::Error> {
+) -> Result<LoadedState, sqlx::Error> {
     let asked_at = Instant::now();
     let rows = sqlx::query!(
         r#"
@@ -48,19 +49,19 @@ pub(super) async fn load(
         .first()
         .map(|row| row.now)
         .ok_or(sqlx::Error::RowNotFound)?;
-    let clock = Clock::read_now(Timestamp::from_milliseconds(now), asked_at);
-    let mut snapshot = Snapshot::empty(clock);
+    let clock = StoreClock::from_reading(Timestamp::from_milliseconds(now), asked_at);
+    let mut snapshot = LoadedState::empty(clock);
     for row in rows {
         if let (Some(key), Some(version), Some(full_at)) = (row.limit_key, row.version, row.full_at)
         {
             let full_at = Timestamp::from_milliseconds(full_at);
             let limit = VersionedLimit {
-                version: Version(version),
+                version: RowVersion(version),
                 full_at,
             };
             snapshot
                 .limits
-                .insert(LimitKey(fixed(key, "limit_key")?), limit);
+                .insert(LimitKey(to_array(key, "limit_key")?), limit);
             continue;
         }
         // Without a record the join yields the clock alone.

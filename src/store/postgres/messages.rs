@@ -3,9 +3,11 @@
 use sqlx::PgConnection;
 
 use super::{
-    super::{FoundMessage, MessageChange, StoreError, Turn, Written, message_row::MessageRow},
+    super::{
+        FoundMessage, LaneCursor, MessageWrite, StoreError, WriteResult, message_row::MessageRow,
+    },
     columns::MessageColumns,
-    fixed,
+    to_array,
 };
 use crate::domain::{CallerName, MessageId};
 
@@ -52,7 +54,7 @@ pub(super) async fn lanes(connection: &mut PgConnection) -> Result<Vec<CallerNam
 /// Loads messages that have to be looked after.
 pub(super) async fn due(
     connection: &mut PgConnection,
-    turns: &[Turn],
+    turns: &[LaneCursor],
 ) -> Result<Vec<FoundMessage>, StoreError> {
     let (mut lane, mut created_at, mut message_id, mut most) = (vec![], vec![], vec![], vec![]);
     for turn in turns {
@@ -99,8 +101,8 @@ pub(super) async fn due(
 /// that needs no more than this, and no lock on anything else.
 pub(super) async fn replace(
     connection: &mut PgConnection,
-    changes: &[MessageChange],
-) -> Result<Written, StoreError> {
+    changes: &[MessageWrite],
+) -> Result<WriteResult, StoreError> {
     let columns = MessageColumns::of(changes.iter().collect());
     let rows = sqlx::query_scalar!(
         "UPDATE otp_message AS message
@@ -136,9 +138,9 @@ pub(super) async fn replace(
     .await?;
     let ids = rows
         .into_iter()
-        .map(|id| Ok(MessageId(fixed(id, "message_id")?)));
-    Ok(Written {
+        .map(|id| Ok(MessageId(to_array(id, "message_id")?)));
+    Ok(WriteResult {
         messages: ids.collect::<Result<_, StoreError>>()?,
-        ..Written::default()
+        ..WriteResult::default()
     })
 }

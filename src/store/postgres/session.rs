@@ -29,13 +29,13 @@ pub const SESSION_OPTIONS: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
-/// How large the row is that [`try_to_write`] writes: about what a request writes.
-const TRIAL_BYTES: usize = 1_024;
+/// How large the row is that [`probe_write`] writes: about what a request writes.
+const PROBE_ROW_BYTES: usize = 1_024;
 
 /// In which order two sessions are asked who they are. A pooler that gives each
 /// transaction another session, in turn, from a list of whatever length, cannot answer
 /// all of these as two sessions would.
-const ORDER_OF_QUESTIONS: [usize; 6] = [0, 0, 1, 0, 1, 1];
+const SESSION_PROBE_SEQUENCE: [usize; 6] = [0, 0, 1, 0, 1, 1];
 
 /// Has a new session plan as requests need it. A statement, because poolers do not pass
 /// on what a client asks for when it connects.
@@ -47,7 +47,10 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::E
 
 /// The one value that a statement yields. It is not prepared: that may fail where a pooler
 /// shares sessions, which is yet to be found out.
-async fn ask<T>(connection: &mut PgConnection, statement: &'static str) -> Result<T, sqlx::Error>
+async fn fetch_scalar<T>(
+    connection: &mut PgConnection,
+    statement: &'static str,
+) -> Result<T, sqlx::Error>
 where
     T: for<'a> Decode<'a, Postgres> + Type<Postgres>,
 {
@@ -59,8 +62,8 @@ where
 
 /// Whether the server takes writes. A standby does not, nor does a server that its
 /// operator, or a full disk, made read-only.
-pub(super) async fn refuse_read_only(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let read_only: String = ask(connection, "SHOW transaction_read_only").await?;
+pub(super) async fn ensure_writable(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let read_only: String = fetch_scalar(connection, "SHOW transaction_read_only").await?;
     if read_only == "off" {
         Ok(())
     } else {
@@ -75,18 +78,18 @@ pub(super) async fn refuse_read_only(connection: &mut PgConnection) -> Result<()
 pub(super) async fn timeline(connection: &mut PgConnection) -> i64 {
     // The first eight hexadecimal digits of the name.
     let name: Result<String, _> =
-        ask(connection, "SELECT pg_walfile_name(pg_current_wal_lsn())").await;
+        fetch_scalar(connection, "SELECT pg_walfile_name(pg_current_wal_lsn())").await;
     name.ok()
         .and_then(|name| i64::from_str_radix(name.get(..8)?, 16).ok())
         .unwrap_or_default()
 }
 
 /// Whether the database does what requests do first, and lets them write.
-pub(super) async fn sign_of_life(connection: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn ping(connection: &mut PgConnection) -> Result<(), StoreError> {
     // About a record that is nobody's.
     let nobody: [&[u8]; 1] = [&[0; size_of::<RecordKey>()]];
     load::load(connection, &nobody, &[]).await?;
-    refuse_read_only(connection).await
+    ensure_writable(connection).await
 }
 
 /// Whether the database takes what a request writes; nothing of it stays. A full disk,
@@ -95,10 +98,10 @@ pub(super) async fn sign_of_life(connection: &mut PgConnection) -> Result<(), St
 /// The connection ends with it. Whoever gives up while a transaction begins leaves one
 /// open, of which sqlx does not know: a pool would take such a connection back, and what
 /// is then written by it would be acknowledged and never committed.
-pub(super) async fn try_to_write(mut connection: PgConnection) -> Result<(), StoreError> {
+pub(super) async fn probe_write(mut connection: PgConnection) -> Result<(), StoreError> {
     let mut key = [0; size_of::<RecordKey>()];
     UnwrapErr(SysRng).fill_bytes(&mut key);
-    let filling = [0; TRIAL_BYTES];
+    let filling = [0; PROBE_ROW_BYTES];
     let mut transaction = connection.begin().await?;
     sqlx::query!(
         "INSERT INTO otp_record (
@@ -129,14 +132,14 @@ pub(super) async fn try_to_write(mut connection: PgConnection) -> Result<(), Sto
 /// Whether two connections are two sessions, as they are without a pooler, or with one
 /// in session mode. In its transaction mode, settings and prepared statements are those
 /// of whoever came before.
-pub(super) async fn refuse_shared_sessions(
+pub(super) async fn ensure_session_pooling(
     one: &mut PgConnection,
     other: &mut PgConnection,
 ) -> Result<(), StoreError> {
     let mut known = [None; 2];
-    for number in ORDER_OF_QUESTIONS {
+    for number in SESSION_PROBE_SEQUENCE {
         let connection = if number == 0 { &mut *one } else { &mut *other };
-        let session: i32 = ask(connection, "SELECT pg_backend_pid()").await?;
+        let session: i32 = fetch_scalar(connection, "SELECT pg_backend_pid()").await?;
         let before = known[number].replace(session);
         if before.is_some_and(|before| before != session) || known[0] == known[1] {
             return Err(StoreError::Unavailable(

@@ -3,9 +3,9 @@
 use sqlx::PgConnection;
 
 use super::{
-    super::{Changes, StoreError, Written},
-    columns::{LimitColumns, MessageColumns, NeedColumns, RecordColumns},
-    fixed,
+    super::{StoreError, WriteBatch, WriteResult},
+    columns::{LimitColumns, MessageColumns, RecordColumns, RecordLimitColumns},
+    to_array,
 };
 use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
 
@@ -20,10 +20,10 @@ use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
 )]
 pub(super) async fn write(
     connection: &mut PgConnection,
-    changes: &Changes,
-) -> Result<Written, StoreError> {
+    changes: &WriteBatch,
+) -> Result<WriteResult, StoreError> {
     let limits = LimitColumns::of(&changes.limits);
-    let needs = NeedColumns::of(&changes.records);
+    let needs = RecordLimitColumns::of(&changes.records);
     let records = RecordColumns::of(&changes.records);
     let (old, new): (Vec<_>, Vec<_>) = changes
         .messages
@@ -218,18 +218,22 @@ pub(super) async fn write(
     )
     .fetch_all(connection)
     .await?;
-    let mut written = Written::default();
+    let mut written = WriteResult::default();
     for row in rows {
         if let Some(key) = row.record_key {
-            written.records.insert(RecordKey(fixed(key, "record_key")?));
+            written
+                .records
+                .insert(RecordKey(to_array(key, "record_key")?));
         }
         if let Some((key, full_at)) = row.limit_key.zip(row.full_at) {
-            let key = LimitKey(fixed(key, "limit_key")?);
+            let key = LimitKey(to_array(key, "limit_key")?);
             let full_at = Timestamp::from_milliseconds(full_at);
             written.limits.insert(key, full_at);
         }
         if let Some(id) = row.message_id {
-            written.messages.insert(MessageId(fixed(id, "message_id")?));
+            written
+                .messages
+                .insert(MessageId(to_array(id, "message_id")?));
         }
     }
     Ok(written)

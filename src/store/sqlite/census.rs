@@ -5,14 +5,14 @@ use sqlx::{FromRow as _, SqlitePool};
 use super::{
     super::{
         StoreError,
-        census::{Census, Delivered, DeliveredRow},
+        stats::{DeliveredMessage, DeliveredRow, StoreStats},
     },
     select_by_key,
 };
 use crate::domain::{RecordKey, Timestamp};
 
 /// Counts what is there.
-pub(super) async fn take(pool: &SqlitePool, now: Timestamp) -> Result<Census, StoreError> {
+pub(super) async fn take(pool: &SqlitePool, now: Timestamp) -> Result<StoreStats, StoreError> {
     let queue = sqlx::query_as(
         "SELECT count(*), min(created_at) FROM otp_message WHERE due_at IS NOT NULL",
     );
@@ -24,14 +24,14 @@ pub(super) async fn take(pool: &SqlitePool, now: Timestamp) -> Result<Census, St
     let records: i64 = sqlx::query_scalar("SELECT count(*) FROM otp_record")
         .fetch_one(pool)
         .await?;
-    Ok(Census::of(now, queue, records, dead))
+    Ok(StoreStats::of(now, queue, records, dead))
 }
 
 /// Loads who delivered the codes of records, oldest first.
 pub(super) async fn deliveries(
     pool: &SqlitePool,
     records: &[RecordKey],
-) -> Result<Vec<Delivered>, StoreError> {
+) -> Result<Vec<DeliveredMessage>, StoreError> {
     let keys = records.iter().map(|key| key.0.as_slice());
     let mut query = select_by_key(
         "SELECT record_key, challenge, channel, provider FROM otp_message

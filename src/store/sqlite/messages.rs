@@ -4,7 +4,7 @@ use sqlx::{FromRow as _, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteR
 
 use super::{
     super::{
-        FoundMessage, MessageChange, Place, StoreError, Turn,
+        FoundMessage, LaneCursor, MessageWrite, Place, StoreError,
         message_row::{MessageRow, history_column, key_bytes, message_state_columns},
         record_row::count_column,
     },
@@ -49,7 +49,7 @@ pub(super) async fn lanes(pool: &SqlitePool) -> Result<Vec<CallerName>, StoreErr
 /// SQLite has no lateral joins, and no round trips.
 pub(super) async fn due(
     pool: &SqlitePool,
-    turns: &[Turn],
+    turns: &[LaneCursor],
 ) -> Result<Vec<FoundMessage>, StoreError> {
     let mut all = Vec::new();
     for turn in turns {
@@ -101,7 +101,7 @@ fn found(row: &SqliteRow) -> Result<FoundMessage, StoreError> {
 /// Writes a new message.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
-    change: &MessageChange,
+    change: &MessageWrite,
 ) -> Result<(), sqlx::Error> {
     let message = &change.message;
     let (state, sealed) = message_state_columns(&message.state);
@@ -139,7 +139,7 @@ pub(super) async fn insert(
 /// Replaces a message if it is as expected, and says whether it was.
 pub(super) async fn update(
     connection: &mut SqliteConnection,
-    change: &MessageChange,
+    change: &MessageWrite,
 ) -> Result<bool, sqlx::Error> {
     let message = &change.message;
     let (state, sealed) = message_state_columns(&message.state);

@@ -10,8 +10,8 @@ use otpd::{
     domain::{BatchedLimit, LimitDelta, LimitKey, LimitUpdate, Quota, Timestamp},
     keys::system_random,
     store::{
-        Changes, ExpectedLimit, LimitChange, RecordChange, RecordStore, StoreError, VersionedLimit,
-        Written,
+        ExpectedLimit, LimitWrite, RecordStore, RecordWrite, StoreError, VersionedLimit,
+        WriteBatch, WriteResult,
     },
 };
 use rand::RngExt as _;
@@ -36,8 +36,8 @@ fn at(milliseconds: i64) -> Timestamp {
 }
 
 /// A change that makes a limit which is full at this instant.
-pub(super) fn new_limit(full_at: Timestamp) -> LimitChange {
-    LimitChange {
+pub(super) fn new_limit(full_at: Timestamp) -> LimitWrite {
+    LimitWrite {
         key: LimitKey(random_key().0),
         expected: ExpectedLimit::Absent,
         version: random_version(),
@@ -50,13 +50,13 @@ pub(super) fn new_limit(full_at: Timestamp) -> LimitChange {
 }
 
 /// A charge of so many cells at `NOW`.
-fn charge(key: LimitKey, cells: u32) -> LimitChange {
+fn charge(key: LimitKey, cells: u32) -> LimitWrite {
     let rate = Quota::new(BURST, Duration::from_secs(u64::from(BURST))).expect("it is on");
     let mut limit = BatchedLimit::new(NOW);
     for _ in 0..cells {
         limit.update(LimitUpdate::Consume(rate), NOW);
     }
-    LimitChange {
+    LimitWrite {
         key,
         expected: ExpectedLimit::Present,
         version: random_version(),
@@ -64,10 +64,10 @@ fn charge(key: LimitKey, cells: u32) -> LimitChange {
     }
 }
 
-async fn write<S: RecordStore>(store: &S, change: LimitChange) -> Written {
-    let alone = Changes {
+async fn write<S: RecordStore>(store: &S, change: LimitWrite) -> WriteResult {
+    let alone = WriteBatch {
         limits: vec![change],
-        ..Changes::default()
+        ..WriteBatch::default()
     };
     let written = loop {
         match store.write(&alone).await {
@@ -102,7 +102,7 @@ async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
             },
             cost: system_random().random_range(-2..=2),
         };
-        let second = LimitChange {
+        let second = LimitWrite {
             expected: ExpectedLimit::Present,
             version: random_version(),
             delta,
@@ -133,7 +133,7 @@ async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
             floor: around_now(),
             ..delta
         };
-        let made = LimitChange {
+        let made = LimitWrite {
             delta,
             ..new_limit(NOW)
         };
@@ -148,13 +148,13 @@ async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
 
 async fn only_an_expected_limit_is_updated<S: RecordStore>(store: &S) {
     let first = new_limit(NOW);
-    let change = |expected| LimitChange {
+    let change = |expected| LimitWrite {
         expected,
         version: random_version(),
         ..first
     };
     let second = change(ExpectedLimit::Unchanged(first.version));
-    let absent = LimitChange {
+    let absent = LimitWrite {
         key: new_limit(NOW).key,
         ..change(ExpectedLimit::Present)
     };
@@ -232,19 +232,19 @@ async fn racing_charges_all_succeed_while_there_is_room<S: RecordStore>(store: &
 
 async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
     let existing = new_limit(NOW);
-    let setup = Changes {
+    let setup = WriteBatch {
         limits: vec![existing],
-        ..Changes::default()
+        ..WriteBatch::default()
     };
     store.write(&setup).await.expect("a write works");
 
     // Of the limits one is shared by two records, and one is not as expected.
     let (fresh, other) = (new_limit(NOW), new_limit(NOW));
-    let taken = LimitChange {
+    let taken = LimitWrite {
         key: existing.key,
         ..new_limit(NOW)
     };
-    let paid_with = |limits: &[LimitChange]| RecordChange {
+    let paid_with = |limits: &[LimitWrite]| RecordWrite {
         limits: limits.iter().map(|limit| limit.key).collect(),
         ..new_record()
     };
@@ -254,7 +254,7 @@ async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
         paid_with(&[fresh, other]),
         new_record(),
     );
-    let batch = Changes {
+    let batch = WriteBatch {
         limits: vec![fresh, taken, other],
         records: vec![
             blocked.clone(),

@@ -10,8 +10,8 @@ use otpd::{
     },
     keys::system_random,
     store::{
-        Changes, FoundMessage, LimitChange, MessageChange, Place, RecordChange, RecordStore,
-        Sealed, Turn, UNENDED_KEPT, Version, VersionedMessage,
+        FoundMessage, LaneCursor, LimitWrite, MessageWrite, Place, RecordStore, RecordWrite,
+        RowVersion, SealedBytes, UNENDED_KEPT, VersionedMessage, WriteBatch,
     },
 };
 use tokio::{sync::Barrier, task::JoinSet};
@@ -36,7 +36,7 @@ pub async fn run<S: RecordStore>(store: &Arc<S>, database: &Database) {
 
 async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(store: &S) {
     let record = new_record();
-    let with_messages = |records: &[&RecordChange], limits: &[LimitChange]| Changes {
+    let with_messages = |records: &[&RecordWrite], limits: &[LimitWrite]| WriteBatch {
         limits: limits.to_vec(),
         records: records.iter().copied().cloned().collect(),
         messages: records
@@ -45,7 +45,7 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
             .collect(),
     };
     let limit = new_limit(far());
-    let paid = RecordChange {
+    let paid = RecordWrite {
         limits: vec![limit.key],
         ..record.clone()
     };
@@ -75,10 +75,10 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
     let (fresh, other) = (new_record(), new_record());
     let mut batch = with_messages(&[&record, &fresh, &other], &[]);
     batch.messages.push(new_message(fresh.key, far()));
-    let settled = MessageChange {
+    let settled = MessageWrite {
         key: old.key,
         expected: Some(old.version),
-        version: Version::random(&mut system_random()),
+        version: RowVersion::random(&mut system_random()),
         message: old.message.transition_to(NextState::Failed, at(7)),
     };
     batch.messages.push(settled.clone());
@@ -97,11 +97,11 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
         ended_at: at(6),
         error,
     };
-    let sealed = || Sealed((0..=255).collect());
+    let sealed = || SealedBytes((0..=255).collect());
     for (state, due_at) in [
         (MessageState::Queued(sealed()), Some(at(i64::MAX))),
         (
-            MessageState::Sending(Sealed(Vec::new())),
+            MessageState::Sending(SealedBytes(Vec::new())),
             Some(at(i64::MAX)),
         ),
         (MessageState::Sent, None),
@@ -110,7 +110,7 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
     ] {
         let mut change = insert(store, far()).await;
         change.expected = Some(change.version);
-        change.version = Version::random(&mut system_random());
+        change.version = RowVersion::random(&mut system_random());
         change.message.state = state;
         change.message.due_at = due_at;
         "смс".clone_into(&mut change.message.provider);
@@ -232,7 +232,7 @@ async fn lanes_are_looked_through_one_by_one<S: RecordStore>(store: &S) {
                 id: message.message.id,
             };
             expected.push((lane, place));
-            let changes = Changes {
+            let changes = WriteBatch {
                 limits: Vec::new(),
                 records: vec![record],
                 messages: vec![message],
@@ -284,7 +284,7 @@ async fn a_message_that_cannot_be_read_hides_no_other_one<S: RecordStore>(
     let ids = [2, 1, 0].map(|index: usize| messages[index].message.id);
     let (key, changes) = (
         record.key,
-        Changes {
+        WriteBatch {
             limits: Vec::new(),
             records: vec![record],
             messages: messages.into(),
@@ -349,17 +349,17 @@ const fn far() -> Timestamp {
     at(i64::MAX / 2)
 }
 
-fn new_message(key: RecordKey, due_at: Timestamp) -> MessageChange {
-    MessageChange {
+fn new_message(key: RecordKey, due_at: Timestamp) -> MessageWrite {
+    MessageWrite {
         key,
         expected: None,
-        version: Version::random(&mut system_random()),
+        version: RowVersion::random(&mut system_random()),
         message: OutboxMessage {
             id: MessageId::generate(&mut system_random()),
             challenge: ChallengeNonce([7; 16]),
             channel: Channel::Sms,
             predecessors: 3,
-            state: MessageState::Sending(Sealed(vec![0, 255, 1])),
+            state: MessageState::Sending(SealedBytes(vec![0, 255, 1])),
             provider: String::new(),
             history: AttemptLog::default(),
             created_at: at(0),
@@ -371,18 +371,18 @@ fn new_message(key: RecordKey, due_at: Timestamp) -> MessageChange {
 }
 
 /// A change of what `change` wrote.
-fn next(change: &MessageChange, then: NextState) -> MessageChange {
+fn next(change: &MessageWrite, then: NextState) -> MessageWrite {
     let updated_at = change.message.updated_at;
-    MessageChange {
+    MessageWrite {
         key: change.key,
         expected: Some(change.version),
-        version: Version::random(&mut system_random()),
+        version: RowVersion::random(&mut system_random()),
         message: change.message.clone().transition_to(then, updated_at),
     }
 }
 
 /// Writes a message with a record of its own.
-async fn insert<S: RecordStore>(store: &S, due_at: Timestamp) -> MessageChange {
+async fn insert<S: RecordStore>(store: &S, due_at: Timestamp) -> MessageWrite {
     insert_at(store, at(0), due_at).await
 }
 
@@ -390,12 +390,12 @@ async fn insert_at<S: RecordStore>(
     store: &S,
     created_at: Timestamp,
     due_at: Timestamp,
-) -> MessageChange {
+) -> MessageWrite {
     let record = new_record();
     let mut message = new_message(record.key, due_at);
     message.message.created_at = created_at;
     message.message.updated_at = created_at;
-    let changes = Changes {
+    let changes = WriteBatch {
         limits: Vec::new(),
         records: vec![record],
         messages: vec![message.clone()],
@@ -404,24 +404,24 @@ async fn insert_at<S: RecordStore>(
     message
 }
 
-async fn written<S: RecordStore>(store: &S, change: &MessageChange) -> bool {
+async fn written<S: RecordStore>(store: &S, change: &MessageWrite) -> bool {
     !replace(store, std::slice::from_ref(change))
         .await
         .is_empty()
 }
 
 /// Replaces messages, and returns which were as expected.
-async fn replace<S: RecordStore>(store: &S, messages: &[MessageChange]) -> HashSet<MessageId> {
-    let changes = Changes {
+async fn replace<S: RecordStore>(store: &S, messages: &[MessageWrite]) -> HashSet<MessageId> {
+    let changes = WriteBatch {
         messages: messages.to_vec(),
-        ..Changes::default()
+        ..WriteBatch::default()
     };
     let written = store.write(&changes).await.expect("a write works");
     written.messages
 }
 
-fn turn(lane: &str, after: Option<Place>, most: u32) -> Turn {
-    Turn {
+fn turn(lane: &str, after: Option<Place>, most: u32) -> LaneCursor {
+    LaneCursor {
         lane: CallerName::new(lane),
         after,
         most,
@@ -447,7 +447,7 @@ async fn ids<S: RecordStore>(store: &S, limit: u32) -> Vec<MessageId> {
 async fn drain<S: RecordStore>(store: &S) {
     loop {
         let lanes = store.waiting_lanes().await.expect("a load works");
-        let turns: Vec<Turn> = lanes
+        let turns: Vec<LaneCursor> = lanes
             .iter()
             .map(|lane| turn(lane.as_str(), None, 100))
             .collect();
@@ -455,12 +455,12 @@ async fn drain<S: RecordStore>(store: &S) {
         if due.is_empty() {
             return;
         }
-        let changes: Vec<MessageChange> = due
+        let changes: Vec<MessageWrite> = due
             .into_iter()
-            .map(|due| MessageChange {
+            .map(|due| MessageWrite {
                 key: due.key,
                 expected: Some(due.version),
-                version: Version::random(&mut system_random()),
+                version: RowVersion::random(&mut system_random()),
                 message: due.message.transition_to(NextState::Failed, at(0)),
             })
             .collect();

@@ -10,17 +10,18 @@ use std::sync::{Arc, Mutex};
 use otpd::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
     store::{
-        Changes, FoundMessage, MessageChange, Place, RecordStore, Snapshot, Store, StoreError,
-        StoreOptions, Swept, Turn, VersionedMessage, Written,
+        FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, RecordStore, RecordStoreHandle,
+        StoreError, StoreOptions, Swept, VersionedMessage, WriteBatch, WriteResult,
     },
 };
 use secrecy::SecretString;
 
 use crate::support::{Database, Kind};
 
-async fn store(database: &Database) -> Store {
+async fn store(database: &Database) -> RecordStoreHandle {
     let url = SecretString::from(database.url());
-    let store = Store::open(&url, &StoreOptions::default()).expect("the URL names a store");
+    let store =
+        RecordStoreHandle::open(&url, &StoreOptions::default()).expect("the URL names a store");
     store
         .migrate()
         .await
@@ -42,7 +43,7 @@ async fn sqlite_passes() {
 
 /// A store that forgets a check: it writes whatever is there.
 struct Forgetful {
-    store: Store,
+    store: RecordStoreHandle,
     forgets: Forgets,
     /// Messages that it wrote without their records.
     alone: Mutex<Vec<FoundMessage>>,
@@ -62,8 +63,8 @@ enum Forgets {
 
 impl Forgetful {
     /// Keeps the messages whose records were not written.
-    fn write_alone(&self, changes: &Changes, written: &Written) {
-        let new = |change: &&MessageChange| {
+    fn write_alone(&self, changes: &WriteBatch, written: &WriteResult) {
+        let new = |change: &&MessageWrite| {
             change.expected.is_none() && !written.records.contains(&change.key)
         };
         let alone = changes.messages.iter().filter(new).cloned();
@@ -84,7 +85,7 @@ impl Forgetful {
     }
 
     /// Has every record expected as it is.
-    async fn expect_any_record(&self, changes: &mut Changes) -> Result<(), StoreError> {
+    async fn expect_any_record(&self, changes: &mut WriteBatch) -> Result<(), StoreError> {
         let keys: Vec<RecordKey> = changes.records.iter().map(|change| change.key).collect();
         let stored = self.store.load(&keys, &[]).await?.records;
         for change in &mut changes.records {
@@ -94,7 +95,7 @@ impl Forgetful {
     }
 
     /// Has every old message expected as it is.
-    async fn expect_any_message(&self, changes: &mut Changes) -> Result<(), StoreError> {
+    async fn expect_any_message(&self, changes: &mut WriteBatch) -> Result<(), StoreError> {
         let keys: Vec<RecordKey> = changes.messages.iter().map(|change| change.key).collect();
         let stored = self.store.load_messages(&keys).await?;
         for change in &mut changes.messages {
@@ -113,11 +114,11 @@ impl RecordStore for Forgetful {
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> Result<Snapshot, StoreError> {
+    ) -> Result<LoadedState, StoreError> {
         self.store.load(records, limits).await
     }
 
-    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
         let mut unchecked = changes.clone();
         match self.forgets {
             Forgets::Records => self.expect_any_record(&mut unchecked).await?,
@@ -150,7 +151,7 @@ impl RecordStore for Forgetful {
         self.store.waiting_lanes().await
     }
 
-    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
         self.store.due_messages(turns).await
     }
 

@@ -8,7 +8,9 @@ use otpd::{
         IdempotencyLog, Purpose, Record, RecordKey, SendLimits, Timestamp,
     },
     keys::system_random,
-    store::{Changes, RecordChange, RecordStore, Sealed, StoreError, Version, Versioned},
+    store::{
+        RecordStore, RecordWrite, RowVersion, SealedBytes, StoreError, VersionedRecord, WriteBatch,
+    },
 };
 use rand::Rng as _;
 use tokio::{sync::Barrier, task::JoinSet};
@@ -47,8 +49,8 @@ async fn what_was_never_written_is_not_loaded<S: RecordStore>(store: &S) {
 
 async fn what_was_written_is_loaded_unchanged<S: RecordStore>(store: &S) {
     let states = [
-        ChallengeState::Live(Sealed((0..=255).collect())),
-        ChallengeState::Live(Sealed(Vec::new())),
+        ChallengeState::Live(SealedBytes((0..=255).collect())),
+        ChallengeState::Live(SealedBytes(Vec::new())),
         ChallengeState::Spent,
         ChallengeState::Exhausted,
         ChallengeState::Cancelled,
@@ -77,7 +79,7 @@ async fn only_the_expected_version_is_replaced<S: RecordStore>(store: &S) {
     let first = new_record();
     write_one(store, &first).await;
 
-    let again = RecordChange {
+    let again = RecordWrite {
         version: random_version(),
         ..first.clone()
     };
@@ -107,7 +109,7 @@ async fn only_the_expected_version_is_replaced<S: RecordStore>(store: &S) {
 }
 
 async fn a_batch_writes_exactly_what_was_as_expected<S: RecordStore>(store: &S) {
-    let existing: Vec<RecordChange> = (0..4).map(|_| new_record()).collect();
+    let existing: Vec<RecordWrite> = (0..4).map(|_| new_record()).collect();
     assert_eq!(
         write_records(store, &existing)
             .await
@@ -125,14 +127,14 @@ async fn a_batch_writes_exactly_what_was_as_expected<S: RecordStore>(store: &S) 
     stale.expected = Some(random_version());
     let bad = [
         stale,
-        RecordChange {
+        RecordWrite {
             expected: None,
             ..successor(&existing[3])
         },
         successor(&new_record()),
     ];
 
-    let batch: Vec<RecordChange> = good.iter().chain(&bad).rev().cloned().collect();
+    let batch: Vec<RecordWrite> = good.iter().chain(&bad).rev().cloned().collect();
     let written = write_records(store, &batch).await.expect("a batch works");
     assert_eq!(
         written,
@@ -153,7 +155,7 @@ async fn a_batch_writes_exactly_what_was_as_expected<S: RecordStore>(store: &S) 
 
 async fn batches_of_every_size_are_taken<S: RecordStore>(store: &S) {
     for size in [0, 1, 2, 256, 2_000] {
-        let batch: Vec<RecordChange> = (0..size).map(|_| new_record()).collect();
+        let batch: Vec<RecordWrite> = (0..size).map(|_| new_record()).collect();
         let keys: Vec<RecordKey> = batch.iter().map(|change| change.key).collect();
         let written = write_records(store, &batch).await.expect("a batch works");
         assert_eq!(written.len(), size);
@@ -180,7 +182,7 @@ async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
         let mut writers = JoinSet::new();
         for _ in 0..WRITERS {
             let change = if round == 0 {
-                RecordChange {
+                RecordWrite {
                     version: random_version(),
                     ..last.clone()
                 }
@@ -193,7 +195,7 @@ async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
                 (write_unless_conflict(&*store, &change).await, change)
             });
         }
-        let winners: Vec<RecordChange> = writers
+        let winners: Vec<RecordWrite> = writers
             .join_all()
             .await
             .into_iter()
@@ -214,12 +216,12 @@ async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
 /// good nor both win a key.
 async fn crossing_batches_lose_nothing<S: RecordStore>(store: &Arc<S>) {
     for _ in 0..20 {
-        let existing: Vec<RecordChange> = (0..32).map(|_| new_record()).collect();
+        let existing: Vec<RecordWrite> = (0..32).map(|_| new_record()).collect();
         write_records(&**store, &existing)
             .await
             .expect("a batch works");
-        let forwards: Vec<RecordChange> = existing.iter().map(successor).collect();
-        let backwards: Vec<RecordChange> = existing.iter().rev().map(successor).collect();
+        let forwards: Vec<RecordWrite> = existing.iter().map(successor).collect();
+        let backwards: Vec<RecordWrite> = existing.iter().rev().map(successor).collect();
         let mut writers = JoinSet::new();
         for batch in [forwards, backwards] {
             let store = Arc::clone(store);
@@ -248,17 +250,17 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     const NOW: i64 = 100_000_000;
     const HOUR: i64 = 3_600_000;
     let now = Timestamp::from_milliseconds(NOW);
-    let removable_at = |milliseconds| RecordChange {
+    let removable_at = |milliseconds| RecordWrite {
         removable_at: Timestamp::from_milliseconds(milliseconds),
         ..new_record()
     };
-    let past: Vec<RecordChange> = (0..5).map(|age| removable_at(NOW - age)).collect();
+    let past: Vec<RecordWrite> = (0..5).map(|age| removable_at(NOW - age)).collect();
     let future = removable_at(NOW + 1);
     let limit = |milliseconds| new_limit(Timestamp::from_milliseconds(milliseconds));
     let limits = [limit(NOW - HOUR), limit(NOW + 1)];
-    let setup = Changes {
+    let setup = WriteBatch {
         limits: limits.to_vec(),
-        ..Changes::default()
+        ..WriteBatch::default()
     };
     store.write(&setup).await.expect("a write works");
     write_records(store, &past).await.expect("a batch works");
@@ -266,7 +268,7 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     // One that was removable, and is used again.
     let mut revived = removable_at(1);
     write_one(store, &revived).await;
-    revived = RecordChange {
+    revived = RecordWrite {
         removable_at: future.removable_at,
         ..successor(&revived)
     };
@@ -327,14 +329,14 @@ pub(super) fn random_key() -> RecordKey {
     RecordKey(key)
 }
 
-pub(super) fn random_version() -> Version {
-    Version::random(&mut system_random())
+pub(super) fn random_version() -> RowVersion {
+    RowVersion::random(&mut system_random())
 }
 
 /// A change that makes a record.
-pub(super) fn new_record() -> RecordChange {
+pub(super) fn new_record() -> RecordWrite {
     let at = Timestamp::from_milliseconds;
-    RecordChange {
+    RecordWrite {
         key: random_key(),
         expected: None,
         version: random_version(),
@@ -345,7 +347,7 @@ pub(super) fn new_record() -> RecordChange {
             purpose: Purpose::default(),
             challenge: Challenge {
                 nonce: ChallengeNonce([7; 16]),
-                state: ChallengeState::Live(Sealed(vec![0, 255, 1])),
+                state: ChallengeState::Live(SealedBytes(vec![0, 255, 1])),
                 channel: Channel::Sms,
                 created_at: at(1),
                 expires_at: at(i64::MAX),
@@ -368,8 +370,8 @@ pub(super) fn new_record() -> RecordChange {
 }
 
 /// A change that replaces what `change` made.
-pub(super) fn successor(change: &RecordChange) -> RecordChange {
-    let mut next = RecordChange {
+pub(super) fn successor(change: &RecordWrite) -> RecordWrite {
+    let mut next = RecordWrite {
         expected: Some(change.version),
         ..change.clone()
     };
@@ -382,16 +384,16 @@ pub(super) fn successor(change: &RecordChange) -> RecordChange {
 /// Writes records alone, and returns the keys of those that were.
 async fn write_records<S: RecordStore>(
     store: &S,
-    records: &[RecordChange],
+    records: &[RecordWrite],
 ) -> Result<HashSet<RecordKey>, StoreError> {
-    let changes = Changes {
+    let changes = WriteBatch {
         records: records.to_vec(),
-        ..Changes::default()
+        ..WriteBatch::default()
     };
     Ok(store.write(&changes).await?.records)
 }
 
-async fn written<S: RecordStore>(store: &S, change: &RecordChange) -> bool {
+async fn written<S: RecordStore>(store: &S, change: &RecordWrite) -> bool {
     let written = write_records(store, std::slice::from_ref(change))
         .await
         .expect("a write works");
@@ -399,14 +401,14 @@ async fn written<S: RecordStore>(store: &S, change: &RecordChange) -> bool {
     !written.is_empty()
 }
 
-async fn write_one<S: RecordStore>(store: &S, change: &RecordChange) {
+async fn write_one<S: RecordStore>(store: &S, change: &RecordWrite) {
     assert!(
         written(store, change).await,
         "what was as expected was not written"
     );
 }
 
-async fn write_unless_conflict<S: RecordStore>(store: &S, change: &RecordChange) -> bool {
+async fn write_unless_conflict<S: RecordStore>(store: &S, change: &RecordWrite) -> bool {
     match write_records(store, std::slice::from_ref(change)).await {
         Ok(written) => written.contains(&change.key),
         Err(StoreError::Conflict(_)) => false,
@@ -414,7 +416,7 @@ async fn write_unless_conflict<S: RecordStore>(store: &S, change: &RecordChange)
     }
 }
 
-async fn load_one<S: RecordStore>(store: &S, key: RecordKey) -> Option<Versioned> {
+async fn load_one<S: RecordStore>(store: &S, key: RecordKey) -> Option<VersionedRecord> {
     store
         .load(&[key], &[])
         .await
@@ -423,6 +425,6 @@ async fn load_one<S: RecordStore>(store: &S, key: RecordKey) -> Option<Versioned
         .remove(&key)
 }
 
-fn assert_same(one: &Record<Sealed>, other: &Record<Sealed>) {
+fn assert_same(one: &Record<SealedBytes>, other: &Record<SealedBytes>) {
     assert_eq!(format!("{one:?}"), format!("{other:?}"));
 }

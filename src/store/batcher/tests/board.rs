@@ -8,19 +8,19 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::{Change, Written, board::Board},
+    super::{Change, WriteResult, board::Board},
     store::{at, key, limit, record},
     world::{Count, rate},
 };
 use crate::{
     domain::{LimitKey, LimitUpdate, Quota, Timestamp},
-    store::{Clock, ExpectedLimit, Snapshot, Version, VersionedLimit},
+    store::{ExpectedLimit, LoadedState, RowVersion, StoreClock, VersionedLimit},
 };
 
-const LOADED: Version = Version(1);
+const LOADED: RowVersion = RowVersion(1);
 /// Later than any test takes.
 const LOADED_STATE: Timestamp = at(5_000_000);
-const OURS: Version = Version(2);
+const OURS: RowVersion = RowVersion(2);
 
 /// A board that has loaded the limit of 1.
 fn board() -> Board {
@@ -28,9 +28,9 @@ fn board() -> Board {
         version: LOADED,
         full_at: LOADED_STATE,
     };
-    let snapshot = Snapshot {
+    let snapshot = LoadedState {
         limits: HashMap::from([(limit(1), loaded)]),
-        ..Snapshot::empty(Clock::read_now(at(0), Instant::now()))
+        ..LoadedState::empty(StoreClock::from_reading(at(0), Instant::now()))
     };
     Board::new(snapshot, OURS)
 }
@@ -123,7 +123,7 @@ fn a_decision_stands_once_all_of_it_that_was_to_be_written_is() {
     };
     board.apply(Some(key(1)), change);
     let (_, pending) = board.close();
-    let written = |records: &[u8], limits: &[u8]| Written {
+    let written = |records: &[u8], limits: &[u8]| WriteResult {
         records: records.iter().copied().map(key).collect(),
         limits: limits.iter().map(|byte| (limit(*byte), at(7))).collect(),
         messages: HashSet::new(),

@@ -8,7 +8,9 @@ use std::{
 
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::super::{MessageChange, RecordStore, Sealed, StoreError, Version, Versioned, Written};
+use super::super::{
+    MessageWrite, RecordStore, RowVersion, SealedBytes, StoreError, VersionedRecord, WriteResult,
+};
 use crate::{
     domain::{
         AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
@@ -16,8 +18,8 @@ use crate::{
         RecordKey, SendLimits, Timestamp,
     },
     store::{
-        Changes, Clock, ExpectedLimit, FoundMessage, Place, Snapshot, Swept, Turn, VersionedLimit,
-        VersionedMessage,
+        ExpectedLimit, FoundMessage, LaneCursor, LoadedState, Place, StoreClock, Swept,
+        VersionedLimit, VersionedMessage, WriteBatch,
     },
 };
 
@@ -40,11 +42,11 @@ pub enum Instead {
 
 #[derive(Default)]
 struct Contents {
-    records: HashMap<RecordKey, Versioned>,
+    records: HashMap<RecordKey, VersionedRecord>,
     limits: HashMap<LimitKey, VersionedLimit>,
-    messages: HashMap<MessageId, Version>,
+    messages: HashMap<MessageId, RowVersion>,
     loads: Vec<usize>,
-    writes: Vec<Changes>,
+    writes: Vec<WriteBatch>,
     instead_of_loads: VecDeque<Instead>,
     instead_of_writes: VecDeque<Instead>,
     /// Records whose messages each load was about.
@@ -126,7 +128,7 @@ impl InMemory {
     }
 
     /// Adds a message, and returns its version.
-    pub fn add_message(&self, id: MessageId) -> Version {
+    pub fn add_message(&self, id: MessageId) -> RowVersion {
         let mut contents = self.contents();
         let version = contents.next_version();
         contents.messages.insert(id, version);
@@ -153,15 +155,15 @@ impl InMemory {
     }
 
     /// What each write was told.
-    pub fn writes(&self) -> Vec<Changes> {
+    pub fn writes(&self) -> Vec<WriteBatch> {
         self.contents().writes.clone()
     }
 }
 
 impl Contents {
-    fn next_version(&mut self) -> Version {
+    fn next_version(&mut self) -> RowVersion {
         self.versions += 1;
-        Version(self.versions)
+        RowVersion(self.versions)
     }
 
     fn overtake(&mut self, key: RecordKey) {
@@ -169,7 +171,8 @@ impl Contents {
         let stored = self.records.get(&key);
         let count = stored.map_or(0, |stored| stored.record.challenge.attempts) + 100;
         let record = record(count);
-        self.records.insert(key, Versioned { version, record });
+        self.records
+            .insert(key, VersionedRecord { version, record });
     }
 
     fn charge_limit(&mut self, key: LimitKey) {
@@ -179,8 +182,8 @@ impl Contents {
         self.limits.insert(key, VersionedLimit { version, full_at });
     }
 
-    fn write(&mut self, changes: &Changes) -> Written {
-        let mut written = Written::default();
+    fn write(&mut self, changes: &WriteBatch) -> WriteResult {
+        let mut written = WriteResult::default();
         let mut seen = HashSet::new();
         for change in &changes.limits {
             assert!(seen.insert(change.key), "a limit is there twice");
@@ -211,7 +214,7 @@ impl Contents {
             if stored == change.expected && paid {
                 let (version, record) = (change.version, change.record.clone());
                 self.records
-                    .insert(change.key, Versioned { version, record });
+                    .insert(change.key, VersionedRecord { version, record });
                 written.records.insert(change.key);
             }
         }
@@ -258,7 +261,7 @@ impl RecordStore for InMemory {
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> Result<Snapshot, StoreError> {
+    ) -> Result<LoadedState, StoreError> {
         self.loads
             .acquire()
             .await
@@ -284,15 +287,15 @@ impl RecordStore for InMemory {
         let unreadable = |key: &&RecordKey| contents.unreadable.contains(key);
         let unreadable = records.iter().filter(unreadable);
         let error = StoreError::Corrupt("a column".to_owned());
-        Ok(Snapshot {
-            clock: Clock::read_now(NOW, Instant::now()),
+        Ok(LoadedState {
+            clock: StoreClock::from_reading(NOW, Instant::now()),
             records: records.iter().filter_map(found).collect(),
             unreadable: unreadable.map(|key| (*key, error.clone())).collect(),
             limits: limits.iter().filter_map(found_limit).collect(),
         })
     }
 
-    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
         self.writes
             .acquire()
             .await
@@ -324,8 +327,8 @@ impl RecordStore for InMemory {
             let id = MessageId([key.0[0]; 16]);
             let message = VersionedMessage {
                 key: *key,
-                version: Version(1),
-                message: settlement(id, Version(1), 1).message,
+                version: RowVersion(1),
+                message: settlement(id, RowVersion(1), 1).message,
             };
             let poison = || StoreError::Corrupt("poison".to_owned());
             FoundMessage {
@@ -347,7 +350,7 @@ impl RecordStore for InMemory {
         unimplemented!("a batcher does not ask for messages")
     }
 
-    async fn due_messages(&self, _: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
+    async fn due_messages(&self, _: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
         unimplemented!("a batcher does not ask for messages")
     }
 
@@ -373,11 +376,11 @@ pub const fn limit(byte: u8) -> LimitKey {
 }
 
 /// A change of a message that a store has under `expected`.
-pub fn settlement(id: MessageId, expected: Version, version: i64) -> MessageChange {
-    MessageChange {
+pub fn settlement(id: MessageId, expected: RowVersion, version: i64) -> MessageWrite {
+    MessageWrite {
         key: key(0),
         expected: Some(expected),
-        version: Version(version),
+        version: RowVersion(version),
         message: OutboxMessage {
             id,
             challenge: ChallengeNonce([7; 16]),
@@ -394,7 +397,7 @@ pub fn settlement(id: MessageId, expected: Version, version: i64) -> MessageChan
     }
 }
 
-pub fn record(count: u32) -> Record<Sealed> {
+pub fn record(count: u32) -> Record<SealedBytes> {
     Record {
         caller: CallerName::new("caller"),
         purpose: Purpose::default(),

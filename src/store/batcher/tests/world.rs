@@ -11,7 +11,7 @@ use super::{
 use crate::{
     domain::{CallerName, LimitKey, LimitUpdate, MessageId, Quota, RecordKey},
     metrics::{Known, Metrics},
-    store::{Clock, VersionedMessage, availability::Availability},
+    store::{StoreClock, VersionedMessage, health::StoreHealth},
 };
 
 pub const OPTIONS: BatchOptions = BatchOptions {
@@ -49,7 +49,7 @@ impl World {
         let metrics = Metrics::new(&Known::default());
         let batcher = Batcher::new(
             Arc::clone(&store),
-            Availability::fixed(true),
+            StoreHealth::fixed(true),
             options,
             metrics.batches.clone(),
         );
@@ -210,7 +210,7 @@ impl Job for Count {
         }
     }
 
-    fn end(self: Box<Self>, end: Result<Clock, BatchError>) {
+    fn end(self: Box<Self>, end: Result<StoreClock, BatchError>) {
         assert!(!self.panics_at_the_end, "as it was told");
         let counted = self.counted;
         let reply = self.reply.expect("a submitted job has one");

@@ -4,7 +4,7 @@ use crate::domain::{ChallengeNonce, Channel, RecordKey, Timestamp};
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct StoreStats {
     /// Messages that wait, or are being sent.
     pub messages_queued: u64,
     /// How long the oldest of them has been there, in milliseconds.
@@ -17,7 +17,7 @@ pub struct Census {
 
 /// A message that a provider has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivered {
+pub struct DeliveredMessage {
     /// The record whose code it carries.
     pub key: RecordKey,
     /// The challenge of that code.
@@ -28,7 +28,7 @@ pub struct Delivered {
     pub provider: String,
 }
 
-/// The columns of a [`Delivered`].
+/// The columns of a [`DeliveredMessage`].
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct DeliveredRow {
     pub record_key: Vec<u8>,
@@ -39,8 +39,8 @@ pub(super) struct DeliveredRow {
 
 impl DeliveredRow {
     /// `None` where otpd cannot have written it.
-    pub fn into_delivered(self) -> Option<Delivered> {
-        Some(Delivered {
+    pub fn into_delivered(self) -> Option<DeliveredMessage> {
+        Some(DeliveredMessage {
             key: RecordKey(self.record_key.try_into().ok()?),
             challenge: ChallengeNonce(self.challenge.try_into().ok()?),
             channel: Channel::from_name(&self.channel)?,
@@ -49,7 +49,7 @@ impl DeliveredRow {
     }
 }
 
-impl Census {
+impl StoreStats {
     /// From what a store counts: messages, when the oldest of them was written, records
     /// in all, and those that are dead.
     pub(super) fn of(

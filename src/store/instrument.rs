@@ -10,7 +10,7 @@ use crate::{
 
 /// Runs from the order until it is carried out; or until nobody waits for that any
 /// longer, when it is dropped.
-pub(super) struct Stopwatch<'a> {
+pub(super) struct StatementTimer<'a> {
     metrics: &'a StatementMetrics,
     statement: Statement,
     since: Instant,
@@ -18,7 +18,7 @@ pub(super) struct Stopwatch<'a> {
     span: Span,
 }
 
-impl<'a> Stopwatch<'a> {
+impl<'a> StatementTimer<'a> {
     pub fn start(
         metrics: &'a StatementMetrics,
         statement: Statement,
@@ -43,12 +43,12 @@ impl<'a> Stopwatch<'a> {
             StoreError::Unavailable(_) | StoreError::Url(_) => Failure::Unavailable,
             StoreError::Conflict(_) => Failure::Conflict,
             StoreError::Corrupt(_) => Failure::Corrupt,
-            StoreError::Refused(_) | StoreError::OtherIndexKey => Failure::Refused,
+            StoreError::Refused(_) | StoreError::IndexKeyMismatch => Failure::Refused,
         });
     }
 }
 
-impl Drop for Stopwatch<'_> {
+impl Drop for StatementTimer<'_> {
     fn drop(&mut self) {
         if let Some(failure) = self.failure {
             self.span.fail(failure.name());

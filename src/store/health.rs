@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use super::{Store, StoreError, StoreOptions};
+use super::{RecordStoreHandle, StoreError, StoreOptions};
 use crate::log_targets::CHANGE;
 
 /// Whether the store answers. While it does not, requests are refused at once
 /// instead of each waiting for its own time-out.
 #[derive(Clone, Debug)]
-pub struct Availability {
+pub struct StoreHealth {
     answers: watch::Receiver<bool>,
     doubt: Arc<Notify>,
 }
 
-impl Availability {
+impl StoreHealth {
     /// One that nobody asks about.
     #[cfg(test)]
     pub fn fixed(answers: bool) -> Self {
@@ -26,12 +26,12 @@ impl Availability {
     }
 
     /// Whether the store answered when last asked.
-    pub fn answers(&self) -> bool {
+    pub fn is_available(&self) -> bool {
         *self.answers.borrow()
     }
 
     /// Has the store asked now rather than at the next turn.
-    pub fn doubt(&self) {
+    pub fn request_probe(&self) {
         self.doubt.notify_one();
     }
 
@@ -47,25 +47,25 @@ impl Availability {
 
 /// Asks the store for a sign of life, for ever.
 #[derive(Debug)]
-pub struct Monitor {
-    store: Arc<Store>,
+pub struct HealthMonitor {
+    store: Arc<RecordStoreHandle>,
     options: StoreOptions,
     index_key_fingerprint: [u8; 32],
     answers: watch::Sender<bool>,
     doubt: Arc<Notify>,
 }
 
-impl Monitor {
+impl HealthMonitor {
     /// A monitor of `store`, whose records must be of the index key of
     /// `index_key_fingerprint`.
     pub fn new(
-        store: Arc<Store>,
+        store: Arc<RecordStoreHandle>,
         options: StoreOptions,
         index_key_fingerprint: [u8; 32],
-    ) -> (Self, Availability) {
+    ) -> (Self, StoreHealth) {
         let (sender, answers) = watch::channel(false);
         let doubt = Arc::new(Notify::new());
-        let availability = Availability {
+        let availability = StoreHealth {
             answers,
             doubt: Arc::clone(&doubt),
         };
@@ -87,25 +87,25 @@ impl Monitor {
     /// logged once, and so is its end.
     ///
     /// # Errors
-    /// [`StoreError::OtherIndexKey`]: this replica must not serve.
+    /// [`StoreError::IndexKeyMismatch`]: this replica must not serve.
     pub async fn run(self) -> Result<(), StoreError> {
         let mut prepared = false;
-        let mut causes = Causes::default();
+        let mut causes = ReportedErrors::default();
         loop {
-            match self.ask(prepared).await {
+            match self.probe(prepared).await {
                 Ok(()) => {
                     prepared = true;
                     if !self.answers.send_replace(true) {
                         tracing::info!("[OTP] Store answers");
                     }
-                    causes = Causes::default();
+                    causes = ReportedErrors::default();
                 }
-                Err(StoreError::OtherIndexKey) => return Err(StoreError::OtherIndexKey),
+                Err(StoreError::IndexKeyMismatch) => return Err(StoreError::IndexKeyMismatch),
                 Err(error) => {
                     prepared = false;
                     self.answers.send_replace(false);
                     let cause = error.to_string();
-                    if causes.is_news(&cause) {
+                    if causes.insert_if_new(&cause) {
                         tracing::error!(target: CHANGE, %cause, "[OTP] Store unavailable");
                     }
                 }
@@ -117,7 +117,7 @@ impl Monitor {
         }
     }
 
-    async fn ask(&self, prepared: bool) -> Result<(), StoreError> {
+    async fn probe(&self, prepared: bool) -> Result<(), StoreError> {
         if !prepared {
             self.prepare().await?;
         }
@@ -127,7 +127,7 @@ impl Monitor {
     async fn prepare(&self) -> Result<(), StoreError> {
         self.store.migrate().await?;
         self.store
-            .hold_to_index_key(&self.index_key_fingerprint)
+            .verify_index_key(&self.index_key_fingerprint)
             .await
     }
 }
@@ -135,14 +135,14 @@ impl Monitor {
 /// Why the store is silent, as far as it was told. A store that is about to come back
 /// may say something else each time it is asked.
 #[derive(Debug, Default)]
-struct Causes(Vec<String>);
+struct ReportedErrors(Vec<String>);
 
-impl Causes {
+impl ReportedErrors {
     /// More are not told: somebody knows by then, and a log that is full of one outage
     /// hides all else.
     const MOST: usize = 5;
 
-    fn is_news(&mut self, cause: &str) -> bool {
+    fn insert_if_new(&mut self, cause: &str) -> bool {
         let news = self.0.len() < Self::MOST && self.0.iter().all(|known| known != cause);
         if news {
             self.0.push(cause.to_owned());

@@ -13,22 +13,22 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::CALLER;
+use super::SELF_DELIVERY_PROVIDER;
 use crate::{
     domain::{
         Caller, ChallengeId, Channel, CountryCode, Decision, Lockout, PurposePolicy, Recipient,
         Timestamp, VerifyError, VerifyOutcome,
     },
     metrics::DeliveryMetrics,
-    store::{Delivered, Store, availability::Availability},
+    store::{DeliveredMessage, RecordStoreHandle, health::StoreHealth},
 };
 
 /// How long codes are gathered. By then it is written down, but seldom, who had
 /// delivered them.
-const ROUND: Duration = Duration::from_secs(1);
+const ATTRIBUTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a code is looked up before it is taken for one that nobody delivered, as
 /// that of a test recipient.
-const LOOKS: u8 = 3;
+const MAX_LOOKUPS: u8 = 3;
 /// How many verified codes wait at most; of more than that in a round it is not known
 /// who delivered them.
 const MOST_WAITING: usize = 65_536;
@@ -38,14 +38,14 @@ const BATCH: usize = 1_000;
 /// What a verification has changed, besides its verdict. Nothing where it only repeats
 /// one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Judged {
+pub(super) struct VerifyEffects {
     /// The channel of the code, where it was right.
     pub verified: Option<Channel>,
     /// How long answers are refused, where it was wrong once too often.
     pub shut: Option<Lockout>,
 }
 
-impl Judged {
+impl VerifyEffects {
     pub fn of(
         decision: &Decision<Result<VerifyOutcome, VerifyError>>,
         policy: &PurposePolicy,
@@ -68,7 +68,7 @@ impl Judged {
 
 /// A verified code of which it is to be found out who delivered it.
 #[derive(Debug)]
-pub struct Verified {
+pub struct PendingAttribution {
     challenge: ChallengeId,
     country: CountryCode,
     looks: u8,
@@ -76,23 +76,23 @@ pub struct Verified {
 
 /// Counts the codes that reach people.
 #[derive(Clone, Debug)]
-pub struct Conversions {
+pub struct ConversionTracker {
     metrics: DeliveryMetrics,
     /// Nobody looks where nobody scrapes.
-    waiting: Option<mpsc::Sender<Verified>>,
+    waiting: Option<mpsc::Sender<PendingAttribution>>,
 }
 
-impl Conversions {
+impl ConversionTracker {
     /// Counts nothing.
-    pub fn unobserved() -> Self {
+    pub fn disabled() -> Self {
         Self {
             metrics: DeliveryMetrics::default(),
             waiting: None,
         }
     }
 
-    /// Counts in `metrics`. What is verified is to be given to [`Conversions::count`].
-    pub fn new(metrics: DeliveryMetrics) -> (Self, mpsc::Receiver<Verified>) {
+    /// Counts in `metrics`. What is verified is to be given to [`ConversionTracker::count`].
+    pub fn new(metrics: DeliveryMetrics) -> (Self, mpsc::Receiver<PendingAttribution>) {
         metrics.remember();
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         let conversions = Self {
@@ -103,10 +103,10 @@ impl Conversions {
     }
 
     /// A caller was given a code that it delivers by itself.
-    pub(super) fn given(&self, channel: Channel, recipient: &Recipient) {
+    pub(super) fn record_self_delivered(&self, channel: Channel, recipient: &Recipient) {
         if self.waiting.is_some() {
             self.metrics
-                .given(CALLER, channel, CountryCode::of(recipient));
+                .given(SELF_DELIVERY_PROVIDER, channel, CountryCode::of(recipient));
         }
     }
 
@@ -123,12 +123,14 @@ impl Conversions {
         };
         let country = CountryCode::of(recipient);
         if caller.delivers {
-            return self.metrics.verified(CALLER, channel, country);
+            return self
+                .metrics
+                .verified(SELF_DELIVERY_PROVIDER, channel, country);
         }
         if self.metrics.verified_here(challenge.nonce, country) {
             return;
         }
-        let verified = Verified {
+        let verified = PendingAttribution {
             challenge,
             country,
             looks: 0,
@@ -142,25 +144,25 @@ impl Conversions {
     /// Finds out who delivered what was verified, for ever.
     pub async fn count(
         metrics: DeliveryMetrics,
-        mut waiting: mpsc::Receiver<Verified>,
-        store: Arc<Store>,
-        availability: Availability,
+        mut waiting: mpsc::Receiver<PendingAttribution>,
+        store: Arc<RecordStoreHandle>,
+        availability: StoreHealth,
     ) {
         let mut left = Vec::new();
         loop {
-            tokio::time::sleep(ROUND).await;
+            tokio::time::sleep(ATTRIBUTION_INTERVAL).await;
             while left.len() < MOST_WAITING
                 && let Ok(verified) = waiting.try_recv()
             {
                 left.push(verified);
             }
-            if !availability.answers() {
+            if !availability.is_available() {
                 continue;
             }
             let mut again = Vec::new();
             while !left.is_empty() {
                 let batch = left.split_off(left.len().saturating_sub(BATCH));
-                again.extend(look(&metrics, batch, &store).await);
+                again.extend(attribute_batch(&metrics, batch, &store).await);
             }
             left = again;
         }
@@ -169,7 +171,11 @@ impl Conversions {
 
 /// Counts those of a batch of whom it is known who delivered them, and returns those who
 /// are to be looked up again.
-async fn look(metrics: &DeliveryMetrics, batch: Vec<Verified>, store: &Store) -> Vec<Verified> {
+async fn attribute_batch(
+    metrics: &DeliveryMetrics,
+    batch: Vec<PendingAttribution>,
+    store: &RecordStoreHandle,
+) -> Vec<PendingAttribution> {
     let keys: BTreeSet<_> = batch
         .iter()
         .map(|verified| verified.challenge.key)
@@ -183,7 +189,7 @@ async fn look(metrics: &DeliveryMetrics, batch: Vec<Verified>, store: &Store) ->
         }
     };
     // Of several messages of a challenge the last one counts.
-    let last: HashMap<_, &Delivered> = delivered
+    let last: HashMap<_, &DeliveredMessage> = delivered
         .iter()
         .map(|message| ((message.key, message.challenge.0), message))
         .collect();
@@ -194,7 +200,7 @@ async fn look(metrics: &DeliveryMetrics, batch: Vec<Verified>, store: &Store) ->
             metrics.verified(&message.provider, message.channel, verified.country);
         } else {
             verified.looks += 1;
-            if verified.looks < LOOKS {
+            if verified.looks < MAX_LOOKUPS {
                 again.push(verified);
             }
         }

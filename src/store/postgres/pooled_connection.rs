@@ -12,13 +12,13 @@ use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 /// sqlx takes a connection back only when it gave a sign of life, and waits for
 /// that without end. One that hangs would so cost its place in the pool for ever;
 /// this one is waited for only as long as for a statement, and then closed.
-pub(super) struct Borrowed {
+pub(super) struct PooledConnection {
     connection: PoolConnection<Postgres>,
     timeout: Duration,
     given_up: bool,
 }
 
-impl Borrowed {
+impl PooledConnection {
     /// `timeout` is how long its way back may take.
     pub fn new(connection: PoolConnection<Postgres>, timeout: Duration) -> Self {
         Self {
@@ -29,12 +29,12 @@ impl Borrowed {
     }
 
     /// Has it closed instead of given back.
-    pub fn give_up(&mut self) {
+    pub fn discard(&mut self) {
         self.given_up = true;
     }
 }
 
-impl Deref for Borrowed {
+impl Deref for PooledConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -42,13 +42,13 @@ impl Deref for Borrowed {
     }
 }
 
-impl DerefMut for Borrowed {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if self.given_up {
             // The pool does so, within a time of its own.

@@ -5,8 +5,9 @@ use std::future::Future;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Census, Changes, Delivered, FoundMessage, PostgresStore, RecordStore, Snapshot, SqliteStore,
-    StoreError, StoreOptions, Swept, Turn, Written, stopwatch::Stopwatch,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PostgresStore, RecordStore,
+    SqliteStore, StoreError, StoreOptions, StoreStats, Swept, WriteBatch, WriteResult,
+    instrument::StatementTimer,
 };
 use crate::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
@@ -18,20 +19,20 @@ use crate::{
 /// The engine's futures are boxed here. They take up to 50 KiB, and without optimization
 /// each future around them would put copies of that on the stack.
 #[derive(Debug)]
-pub struct Store {
-    engine: Engine,
+pub struct RecordStoreHandle {
+    engine: Backend,
     metrics: StatementMetrics,
 }
 
 #[derive(Debug)]
-enum Engine {
+enum Backend {
     /// PostgreSQL: any number of replicas.
     Postgres(PostgresStore),
     /// SQLite: one machine.
     Sqlite(SqliteStore),
 }
 
-impl Store {
+impl RecordStoreHandle {
     /// The store at `url`. Connects only when it is used.
     ///
     /// # Errors
@@ -40,9 +41,9 @@ impl Store {
         let url = url.expose_secret();
         let engine = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => {
-                PostgresStore::open(url, options).map(Engine::Postgres)
+                PostgresStore::open(url, options).map(Backend::Postgres)
             }
-            Some("sqlite") => SqliteStore::open(url, options).map(Engine::Sqlite),
+            Some("sqlite") => SqliteStore::open(url, options).map(Backend::Sqlite),
             _ => Err(StoreError::Url(
                 "names no store that otpd knows; give postgres://… or sqlite://…".to_owned(),
             )),
@@ -55,7 +56,7 @@ impl Store {
 
     /// The same store, with its account in `metrics`.
     #[must_use]
-    pub fn counted(self, metrics: StatementMetrics) -> Self {
+    pub fn with_metrics(self, metrics: StatementMetrics) -> Self {
         Self { metrics, ..self }
     }
 
@@ -65,8 +66,8 @@ impl Store {
     /// [`StoreError::Unavailable`], with the cause.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Postgres(store) => Box::pin(store.migrate()).await,
-            Engine::Sqlite(store) => Box::pin(store.migrate()).await,
+            Backend::Postgres(store) => Box::pin(store.migrate()).await,
+            Backend::Sqlite(store) => Box::pin(store.migrate()).await,
         }
     }
 
@@ -74,16 +75,16 @@ impl Store {
     /// writes it down, all others must have the same.
     ///
     /// # Errors
-    /// [`StoreError::OtherIndexKey`] where they have not.
-    pub async fn hold_to_index_key(&self, fingerprint: &[u8; 32]) -> Result<(), StoreError> {
+    /// [`StoreError::IndexKeyMismatch`] where they have not.
+    pub async fn verify_index_key(&self, fingerprint: &[u8; 32]) -> Result<(), StoreError> {
         let held = match &self.engine {
-            Engine::Postgres(store) => store.hold_to_index_key(fingerprint).await?,
-            Engine::Sqlite(store) => store.hold_to_index_key(fingerprint).await?,
+            Backend::Postgres(store) => store.hold_to_index_key(fingerprint).await?,
+            Backend::Sqlite(store) => store.hold_to_index_key(fingerprint).await?,
         };
         if held == fingerprint {
             Ok(())
         } else {
-            Err(StoreError::OtherIndexKey)
+            Err(StoreError::IndexKeyMismatch)
         }
     }
 
@@ -93,10 +94,10 @@ impl Store {
     /// Why there is none; found out by a connection of its own where the pool
     /// cannot tell.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.account(Statement::Probe, async {
+        self.instrument(Statement::Probe, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.probe()).await,
-                Engine::Sqlite(store) => Box::pin(store.probe()).await,
+                Backend::Postgres(store) => Box::pin(store.probe()).await,
+                Backend::Sqlite(store) => Box::pin(store.probe()).await,
             }
         })
         .await
@@ -106,11 +107,11 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn census(&self, now: Timestamp) -> Result<Census, StoreError> {
-        self.account(Statement::Census, async {
+    pub async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        self.instrument(Statement::Census, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.census(now)).await,
-                Engine::Sqlite(store) => Box::pin(store.census(now)).await,
+                Backend::Postgres(store) => Box::pin(store.census(now)).await,
+                Backend::Sqlite(store) => Box::pin(store.census(now)).await,
             }
         })
         .await
@@ -120,11 +121,14 @@ impl Store {
     ///
     /// # Errors
     /// The store's.
-    pub async fn deliveries(&self, records: &[RecordKey]) -> Result<Vec<Delivered>, StoreError> {
-        self.account(Statement::Deliveries, async {
+    pub async fn deliveries(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
+        self.instrument(Statement::Deliveries, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.deliveries(records)).await,
-                Engine::Sqlite(store) => Box::pin(store.deliveries(records)).await,
+                Backend::Postgres(store) => Box::pin(store.deliveries(records)).await,
+                Backend::Sqlite(store) => Box::pin(store.deliveries(records)).await,
             }
         })
         .await
@@ -133,8 +137,8 @@ impl Store {
     /// How many connections are idle, and how many in use.
     pub fn connections(&self) -> (u32, u32) {
         let (all, idle) = match &self.engine {
-            Engine::Postgres(store) => store.connections(),
-            Engine::Sqlite(store) => store.connections(),
+            Backend::Postgres(store) => store.connections(),
+            Backend::Sqlite(store) => store.connections(),
         };
         let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(all);
         (idle, all - idle)
@@ -143,93 +147,93 @@ impl Store {
     /// Ends every connection, after the statements that still run.
     pub async fn close(&self) {
         match &self.engine {
-            Engine::Postgres(store) => store.close().await,
-            Engine::Sqlite(store) => store.close().await,
+            Backend::Postgres(store) => store.close().await,
+            Backend::Sqlite(store) => store.close().await,
         }
     }
 
     /// Awaits the engine, and keeps account of that.
-    async fn account<T>(
+    async fn instrument<T>(
         &self,
         statement: Statement,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let system = match &self.engine {
-            Engine::Postgres(_) => "postgresql",
-            Engine::Sqlite(_) => "sqlite",
+            Backend::Postgres(_) => "postgresql",
+            Backend::Sqlite(_) => "sqlite",
         };
-        let stopwatch = Stopwatch::start(&self.metrics, statement, system);
+        let stopwatch = StatementTimer::start(&self.metrics, statement, system);
         let result = work.await;
         stopwatch.stop(&result);
         result
     }
 }
 
-impl RecordStore for Store {
+impl RecordStore for RecordStoreHandle {
     async fn load(
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> Result<Snapshot, StoreError> {
-        self.account(Statement::Load, async {
+    ) -> Result<LoadedState, StoreError> {
+        self.instrument(Statement::Load, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.load(records, limits)).await,
-                Engine::Sqlite(store) => Box::pin(store.load(records, limits)).await,
+                Backend::Postgres(store) => Box::pin(store.load(records, limits)).await,
+                Backend::Sqlite(store) => Box::pin(store.load(records, limits)).await,
             }
         })
         .await
     }
 
-    async fn write(&self, changes: &Changes) -> Result<Written, StoreError> {
+    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
         let statement = if changes.limits.is_empty() && changes.records.is_empty() {
             Statement::Settle
         } else {
             Statement::Write
         };
-        self.account(statement, async {
+        self.instrument(statement, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.write(changes)).await,
-                Engine::Sqlite(store) => Box::pin(store.write(changes)).await,
+                Backend::Postgres(store) => Box::pin(store.write(changes)).await,
+                Backend::Sqlite(store) => Box::pin(store.write(changes)).await,
             }
         })
         .await
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.account(Statement::Messages, async {
+        self.instrument(Statement::Messages, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.load_messages(records)).await,
-                Engine::Sqlite(store) => Box::pin(store.load_messages(records)).await,
+                Backend::Postgres(store) => Box::pin(store.load_messages(records)).await,
+                Backend::Sqlite(store) => Box::pin(store.load_messages(records)).await,
             }
         })
         .await
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        self.account(Statement::Due, async {
+        self.instrument(Statement::Due, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.waiting_lanes()).await,
-                Engine::Sqlite(store) => Box::pin(store.waiting_lanes()).await,
+                Backend::Postgres(store) => Box::pin(store.waiting_lanes()).await,
+                Backend::Sqlite(store) => Box::pin(store.waiting_lanes()).await,
             }
         })
         .await
     }
 
-    async fn due_messages(&self, turns: &[Turn]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.account(Statement::Due, async {
+    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.instrument(Statement::Due, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.due_messages(turns)).await,
-                Engine::Sqlite(store) => Box::pin(store.due_messages(turns)).await,
+                Backend::Postgres(store) => Box::pin(store.due_messages(turns)).await,
+                Backend::Sqlite(store) => Box::pin(store.due_messages(turns)).await,
             }
         })
         .await
     }
 
     async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
-        let swept = self.account(Statement::Sweep, async {
+        let swept = self.instrument(Statement::Sweep, async {
             match &self.engine {
-                Engine::Postgres(store) => Box::pin(store.sweep(now, limit)).await,
-                Engine::Sqlite(store) => Box::pin(store.sweep(now, limit)).await,
+                Backend::Postgres(store) => Box::pin(store.sweep(now, limit)).await,
+                Backend::Sqlite(store) => Box::pin(store.sweep(now, limit)).await,
             }
         });
         let swept = swept.await?;

@@ -12,24 +12,24 @@ use sqlx::{
 };
 
 use super::{
-    super::{StoreError, StoreOptions, in_time},
-    connect_parameters::{self, Parsed},
-    connect_tls::Tls,
+    super::{StoreError, StoreOptions, with_timeout},
+    connect_tls::DatabaseTls,
     session,
+    url::{self, ParsedUrl},
 };
 
 /// The servers of one database, of which one at a time takes writes.
 #[derive(Debug)]
-pub(super) struct Servers {
+pub(super) struct HostPool {
     all: Vec<PgConnectOptions>,
-    tls: Tls,
+    tls: DatabaseTls,
     pool_options: PgPoolOptions,
     timeout: Duration,
-    in_use: RwLock<InUse>,
+    in_use: RwLock<ActiveHost>,
 }
 
 #[derive(Debug)]
-struct InUse {
+struct ActiveHost {
     /// Its place in the URL.
     server: usize,
     /// A pool of its own: no connection to a server that was in use before can get
@@ -37,12 +37,12 @@ struct InUse {
     pool: PgPool,
 }
 
-impl Servers {
+impl HostPool {
     /// Those that `url` names; the first is in use until another one is found to be the
     /// one that takes writes.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let variable = |name: &str| std::env::var(name).ok();
-        let Parsed { servers, tls } = connect_parameters::parse(url, variable)?;
+        let ParsedUrl { servers, tls } = url::parse(url, variable)?;
         let all = servers
             .into_iter()
             // Nothing here is a fraction, and poolers refuse what they do not know.
@@ -61,7 +61,7 @@ impl Servers {
             tls,
             pool_options,
             timeout: options.timeout,
-            in_use: RwLock::new(InUse {
+            in_use: RwLock::new(ActiveHost {
                 server: 0,
                 pool: first,
             }),
@@ -81,9 +81,9 @@ impl Servers {
     pub async fn connect(&self) -> Result<PgConnection, StoreError> {
         let asked = self.all.iter().map(|options| {
             // In a box at once: what connects is large.
-            in_time(self.timeout, Box::pin(self.ask(options)))
+            with_timeout(self.timeout, Box::pin(self.ask(options)))
         });
-        let mut chosen: Option<(usize, Writable)> = None;
+        let mut chosen: Option<(usize, PrimaryConnection)> = None;
         let mut causes = Vec::new();
         for (server, answer) in join_all(asked).await.into_iter().enumerate() {
             match answer {
@@ -97,23 +97,23 @@ impl Servers {
             }
         }
         let Some((server, writable)) = chosen else {
-            return Err(self.none_of(causes));
+            return Err(self.no_primary_error(causes));
         };
-        self.use_server(server);
+        self.switch_to(server);
         Ok(writable.connection)
     }
 
-    async fn ask(&self, options: &PgConnectOptions) -> Result<Writable, StoreError> {
+    async fn ask(&self, options: &PgConnectOptions) -> Result<PrimaryConnection, StoreError> {
         let mut connection = PgConnection::connect_with(options)
             .await
             .map_err(|error| self.explain(error))?;
-        session::refuse_read_only(&mut connection).await?;
+        session::ensure_writable(&mut connection).await?;
         let timeline = match self.all[..] {
             // There is no choice.
             [_] => 0,
             _ => session::timeline(&mut connection).await,
         };
-        Ok(Writable {
+        Ok(PrimaryConnection {
             connection,
             timeline,
         })
@@ -128,14 +128,14 @@ impl Servers {
         }
     }
 
-    fn use_server(&self, server: usize) {
+    fn switch_to(&self, server: usize) {
         let mut in_use = self.in_use.write().unwrap_or_else(PoisonError::into_inner);
         if in_use.server == server {
             return;
         }
         tracing::info!(server = self.name(server), "[OTP] Store is another server");
         let options = self.all[server].clone();
-        let new = InUse {
+        let new = ActiveHost {
             server,
             pool: self.pool_options.clone().connect_lazy_with(options),
         };
@@ -151,7 +151,7 @@ impl Servers {
     }
 
     /// Why there is no server that takes writes.
-    fn none_of(&self, mut causes: Vec<(usize, StoreError)>) -> StoreError {
+    fn no_primary_error(&self, mut causes: Vec<(usize, StoreError)>) -> StoreError {
         if let [_] = self.all[..]
             && let Some((_, cause)) = causes.pop()
         {
@@ -166,7 +166,7 @@ impl Servers {
 }
 
 /// A server that takes writes.
-struct Writable {
+struct PrimaryConnection {
     connection: PgConnection,
     timeline: i64,
 }

@@ -4,36 +4,36 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, migrate::Migrator};
 
-use super::super::{StoreError, in_time, migration::up_to_date};
+use super::super::{StoreError, migration::migrator, with_timeout};
 use crate::log_targets::CHANGE;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Runs the migrations that are missing by `connection`, however long they take while
 /// `witness`, another session, sees that they are still at it.
-pub(super) async fn bring_up_to_date(
+pub(super) async fn migrate(
     connection: &mut PgConnection,
     witness: &mut PgConnection,
     patience: Duration,
 ) -> Result<(), StoreError> {
     // Where nothing is to be done, the right to do it is not needed either: a server's
     // user need not be the owner of the schema.
-    if in_time(patience, is_up_to_date(connection)).await? {
+    if with_timeout(patience, is_up_to_date(connection)).await? {
         return Ok(());
     }
     let session = async {
         let asked = sqlx::query_scalar("SELECT pg_backend_pid()");
         Ok(asked.fetch_one(&mut *connection).await?)
     };
-    let session: i32 = in_time(patience, session).await?;
+    let session: i32 = with_timeout(patience, session).await?;
     // Of replicas that start together one does the work: sqlx takes an advisory lock.
     let migrated = async {
-        let done = up_to_date(&MIGRATOR).run(connection).await;
+        let done = migrator(&MIGRATOR).run(connection).await;
         done.map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))
     };
     tokio::select! {
         migrated = migrated => migrated,
-        lost = end_of_session(session, witness, patience) => Err(lost),
+        lost = wait_for_session_end(session, witness, patience) => Err(lost),
     }
 }
 
@@ -58,7 +58,7 @@ async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, StoreError
 
 /// Waits until the session that migrates is gone, or cannot be seen. Meanwhile it logs that
 /// the migration takes time, and which sessions block it.
-async fn end_of_session(
+async fn wait_for_session_end(
     session: i32,
     witness: &mut PgConnection,
     patience: Duration,
@@ -72,7 +72,7 @@ async fn end_of_session(
             );
             Ok(seen.bind(session).fetch_optional(&mut *witness).await?)
         };
-        let blocked_by: Vec<i32> = match in_time(patience, asked).await {
+        let blocked_by: Vec<i32> = match with_timeout(patience, asked).await {
             Ok(Some(sessions)) => sessions,
             Ok(None) => {
                 return StoreError::Unavailable("the session that migrated is gone".to_owned());

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{
     super::StoreError,
-    connect_tls::{Tls, TlsParameters},
+    connect_tls::{DatabaseTls, TlsParameters},
 };
 
 /// Remedy for a URL that a character of a user name or a password cuts in two.
@@ -15,7 +15,7 @@ const ENCODING: &str = "write \"#\" as %23, \"/\" as %2F, \"@\" as %40 and \"?\"
 
 /// Handling of a connection parameter.
 #[derive(Clone, Copy)]
-enum Handling {
+enum ParameterHandling {
     /// Passed on to sqlx.
     Passed,
     /// Part of [`TlsParameters`], by its name in libpq.
@@ -32,11 +32,11 @@ enum Handling {
     Refused(&'static str),
 }
 
-use Handling::{FallbackName, Number, OneOf, Passed, Refused, SessionName, Tls as TlsOf};
+use ParameterHandling::{FallbackName, Number, OneOf, Passed, Refused, SessionName, Tls as TlsOf};
 
 /// The parameters of libpq and, below them, those of sqlx and of Java's driver that
 /// hosters hand out. docs/database.md has the same table in words.
-const PARAMETERS: [(&str, Handling); 55] = [
+const PARAMETERS: [(&str, ParameterHandling); 55] = [
     ("host", Passed),
     ("hostaddr", Passed),
     ("port", Passed),
@@ -140,9 +140,9 @@ const PARAMETERS: [(&str, Handling); 55] = [
 
 /// Options of each server that a URL names, and the TLS that they share.
 #[derive(Debug)]
-pub(super) struct Parsed {
+pub(super) struct ParsedUrl {
     pub servers: Vec<PgConnectOptions>,
-    pub tls: Tls,
+    pub tls: DatabaseTls,
 }
 
 /// Reads a URL as libpq does: `postgres://user@a:5432,b:5432/otpd` is two servers that
@@ -154,7 +154,7 @@ pub(super) struct Parsed {
 pub(super) fn parse(
     url: &str,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Parsed, StoreError> {
+) -> Result<ParsedUrl, StoreError> {
     let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
     if rest.contains('#') {
         return refuse(format!("holds a \"#\"; {ENCODING}"));
@@ -171,8 +171,8 @@ pub(super) fn parse(
     if hosts.contains(',') && hosts.split(',').any(str::is_empty) {
         return refuse("names no server between two commas");
     }
-    let query = Query::parse(query)?;
-    let tls = Tls::resolve(&query.tls, &variable)?;
+    let query = UrlParameters::parse(query)?;
+    let tls = DatabaseTls::resolve(&query.tls, &variable)?;
     if query.has_address && (hosts.contains(',') || (tls.checks_name() && !hosts.is_empty())) {
         return refuse(
             "hostaddr: stands for one server, whose name is not checked; name the servers in the URL instead",
@@ -198,12 +198,12 @@ pub(super) fn parse(
             })
         })
         .collect::<Result<_, StoreError>>()?;
-    Ok(Parsed { servers, tls })
+    Ok(ParsedUrl { servers, tls })
 }
 
 /// Parameters of a URL, sorted by their handling.
 #[derive(Default)]
-struct Query {
+struct UrlParameters {
     /// Those for sqlx, as they stand in a URL after its path.
     passed: String,
     has_address: bool,
@@ -212,7 +212,7 @@ struct Query {
     tls: TlsParameters,
 }
 
-impl Query {
+impl UrlParameters {
     fn parse(text: &str) -> Result<Self, StoreError> {
         let mut query = Self::default();
         for parameter in text.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -298,7 +298,7 @@ fn refuse<T>(problem: impl Into<String>) -> Result<T, StoreError> {
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> Parsed {
+    fn parsed(url: &str) -> ParsedUrl {
         parse(url, |_| None).expect("it names servers")
     }
 
