@@ -251,7 +251,7 @@ impl Courier {
 
     /// Looks whether the code is alive.
     async fn sees_alive(&self, in_hand: &mut InHand) -> Result<bool, Lost> {
-        let look = self.tools.batcher.look(in_hand.key);
+        let look = self.tools.batcher.read(in_hand.key);
         // Whoever takes the message over when the lease has ended knows as much.
         let seen = look.await.map_err(|_| Lost)?;
         in_hand.clock = seen.clock;

@@ -26,7 +26,7 @@ use crate::{
     store::{
         FoundMessage, LaneCursor, MessageWrite, RecordStore as _, RecordStoreHandle, RowVersion,
         StoreClock, StoreError,
-        batcher::{BatchError, Batcher},
+        batcher::{BatchClient, BatchError},
         health::StoreHealth,
         with_timeout,
     },
@@ -106,7 +106,7 @@ pub struct Tools {
     /// How long a look at it may take.
     pub store_timeout: Duration,
     /// How what is decided about them gets there.
-    pub batcher: Batcher,
+    pub batcher: BatchClient,
     /// Whether it answers.
     pub availability: StoreHealth,
     /// What messages are sealed with.
@@ -268,9 +268,11 @@ impl Tools {
     /// looks the same and is as harmless: whoever holds the lease goes on.
     async fn settle(&self, change: MessageWrite) -> bool {
         loop {
-            match self.batcher.settle(change.clone()).await {
+            match self.batcher.update_message(change.clone()).await {
                 Ok(written) => return written,
-                Err(BatchError::Store(StoreError::Unavailable(_)) | BatchError::Outraced) => {
+                Err(
+                    BatchError::Store(StoreError::Unavailable(_)) | BatchError::ContentionLimit,
+                ) => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {

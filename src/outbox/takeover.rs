@@ -18,7 +18,7 @@ use crate::{
     metrics::Ended,
     store::{
         FoundMessage, LaneCursor, MessageWrite, RowVersion, StoreError, VersionedMessage,
-        batcher::{BatchError, Seen},
+        batcher::{BatchError, ReadResult},
     },
     traces::{self, Span},
 };
@@ -98,7 +98,7 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
     let due = tools.due_messages(&turns).await?;
     scan.passed(&turns, &due);
     let due = readable(outbox, scan, due);
-    let looks = due.iter().map(|due| tools.batcher.look(due.1.key));
+    let looks = due.iter().map(|due| tools.batcher.read(due.1.key));
     let seen = join_all(looks).await;
 
     // What is wrong with one message keeps no other from being taken over.
@@ -129,7 +129,7 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
     }
     let settlements = decided
         .iter()
-        .map(|(_, (change, _))| tools.batcher.settle(change.clone()));
+        .map(|(_, (change, _))| tools.batcher.update_message(change.clone()));
     let written = join_all(settlements).await;
     for ((lane, (change, taken)), written) in decided.into_iter().zip(written) {
         match (written, taken) {
@@ -242,7 +242,7 @@ fn refuse(error: &BatchError, id: MessageId, scan: &mut Scan) {
 fn excuse(error: BatchError, id: MessageId, scan: &mut Scan) -> Result<Found, BatchError> {
     match error {
         BatchError::Store(StoreError::Unavailable(_))
-        | BatchError::Outraced
+        | BatchError::ContentionLimit
         | BatchError::Full { .. } => Err(error),
         BatchError::Panicked | BatchError::Store(_) => {
             refuse(&error, id, scan);
@@ -279,7 +279,7 @@ fn change(
 /// Decides about a message. Only the record can say that a code is dead. What the
 /// configuration of this replica lacks says nothing of the code: replicas may run with an
 /// older or a newer configuration.
-fn judge(tools: &Tools, due: &VersionedMessage, seen: &Seen) -> Fate {
+fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
     let now = seen.clock.now();
     let Some(record) = &seen.record else {
         return Fate::Dead;

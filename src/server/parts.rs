@@ -18,7 +18,7 @@ use crate::{
     service::{ConversionTracker, OtpService},
     store::{
         RecordStoreHandle, StoreError,
-        batcher::Batcher,
+        batcher::BatchClient,
         health::{HealthMonitor, StoreHealth},
     },
 };
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Loaded {
 pub(super) struct Parts {
     pub store: Arc<RecordStoreHandle>,
     pub availability: StoreHealth,
-    pub batcher: Batcher,
+    pub batcher: BatchClient,
     pub outbox: Outbox,
     pub calls: Calls,
     pub answers: Answers,
@@ -108,7 +108,7 @@ impl Parts {
             settings.store.clone(),
             keys.fingerprint(),
         );
-        let batcher = Batcher::new(
+        let batcher = BatchClient::new(
             Arc::clone(&store),
             availability.clone(),
             settings.store.batches(),

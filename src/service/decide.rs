@@ -16,7 +16,9 @@ use crate::{
     log_targets::AUDIT,
     store::{
         MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedMessage,
-        batcher::{Asked, BatchError, Batcher, Change, Job, Loss, View},
+        batcher::{
+            Admission, BatchClient, BatchError, DecidedWrites, Job, NotCommitted, WorkingSetView,
+        },
     },
 };
 
@@ -103,7 +105,7 @@ impl OtpService {
 
 /// A matter on its way to a decision.
 struct DecisionJob<Rule, Then, Answer> {
-    batcher: Batcher,
+    batcher: BatchClient,
     keys: Arc<KeyRing>,
     /// It runs until it has ended, whether or not its caller is still there.
     _running: TaskTrackerToken,
@@ -142,9 +144,9 @@ where
         &self.limits
     }
 
-    fn asked(&self) -> Option<Asked<'_>> {
+    fn admission(&self) -> Option<Admission<'_>> {
         // What it only gives back, it must.
-        self.given_up.is_none().then_some(Asked {
+        self.given_up.is_none().then_some(Admission {
             caller: &self.caller.name,
             deadline: self.deadline,
         })
@@ -162,7 +164,7 @@ where
         !self.reply.is_closed() || self.tab.has_refund_due()
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Change {
+    fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites {
         let random = &mut system_random();
         let now = view.now();
         let shared = self.tab.shared(view);
@@ -176,15 +178,15 @@ where
             None
         });
         if self.given_up.is_some() || self.reply.is_closed() {
-            return Change {
+            return DecidedWrites {
                 limits: self.tab.changes(view, &shared, LimitCharge::Nothing),
-                ..Change::default()
+                ..DecidedWrites::default()
             };
         }
         let decision = (self.rule)(record, &shared, now, random);
         let limits = self.tab.changes(view, &shared, decision.charge);
         self.answer = Some(decision.answer);
-        Change {
+        DecidedWrites {
             record: decision.write.map(|record| self.seal(key, record, random)),
             limits,
             message: decision
@@ -193,12 +195,12 @@ where
         }
     }
 
-    fn lost(&mut self, loss: Loss<'_>) {
+    fn on_not_committed(&mut self, loss: NotCommitted<'_>) {
         self.answer = None;
         self.tab.lost(loss);
     }
 
-    fn end(mut self: Box<Self>, end: Result<StoreClock, BatchError>) {
+    fn complete(mut self: Box<Self>, end: Result<StoreClock, BatchError>) {
         let answer = match (self.given_up.take(), self.answer.take(), end) {
             // Whether or not that could be given back.
             (Some(error), ..) => Err(error),
@@ -369,7 +371,7 @@ impl RateLimitCharges {
     }
 
     /// The limits as the rules take them.
-    fn shared(&mut self, view: &View<'_>) -> Vec<RateLimitState> {
+    fn shared(&mut self, view: &WorkingSetView<'_>) -> Vec<RateLimitState> {
         let shared = |entry: &mut ChargedLimit| {
             let loaded = view.loaded_limit(&entry.limit.key);
             entry.paid |= loaded.is_some() && loaded == entry.charged_by;
@@ -387,7 +389,7 @@ impl RateLimitCharges {
     /// is refunded.
     fn changes(
         &mut self,
-        view: &View<'_>,
+        view: &WorkingSetView<'_>,
         shared: &[RateLimitState],
         charge: LimitCharge,
     ) -> Vec<(LimitKey, LimitUpdate)> {
@@ -411,11 +413,11 @@ impl RateLimitCharges {
     }
 
     /// Notes what of the last decision was done although it did not stand.
-    fn lost(&mut self, loss: Loss<'_>) {
+    fn lost(&mut self, loss: NotCommitted<'_>) {
         for entry in &mut self.entries {
             let written = match loss {
-                Loss::Raced(written) => written.limits.get(&entry.limit.key).copied(),
-                Loss::InDoubt => None,
+                NotCommitted::Conflict(written) => written.limits.get(&entry.limit.key).copied(),
+                NotCommitted::InDoubt => None,
             };
             match entry.step {
                 // If it is in doubt whether it was charged, its version will tell.
@@ -424,14 +426,16 @@ impl RateLimitCharges {
                     entry.paid_state = written;
                 }
                 // What may have been refunded is not paid any more.
-                PendingCharge::Refund if written.is_some() || matches!(loss, Loss::InDoubt) => {
+                PendingCharge::Refund
+                    if written.is_some() || matches!(loss, NotCommitted::InDoubt) =>
+                {
                     entry.paid = false;
                     entry.charged_by = None;
                 }
                 _ => {}
             }
         }
-        self.in_doubt |= matches!(loss, Loss::InDoubt);
+        self.in_doubt |= matches!(loss, NotCommitted::InDoubt);
     }
 
     /// Whether something was paid that is to be refunded if nothing comes of it.
@@ -442,7 +446,7 @@ impl RateLimitCharges {
 
 impl ChargedLimit {
     /// The refund of what was paid, if there is anything to refund.
-    fn refund(&self, view: &View<'_>) -> Option<Duration> {
+    fn refund(&self, view: &WorkingSetView<'_>) -> Option<Duration> {
         let state = self.paid_state.filter(|_| self.paid)?;
         // A limit without a row is full.
         view.limit(&self.limit.key)?;

@@ -108,7 +108,7 @@ impl From<BatchError> for ServiceError {
             BatchError::Full { wait } => Self::Overloaded {
                 wait: wait.clamp(RETRY_MIN, RETRY_MAX),
             },
-            BatchError::Outraced => Self::Overloaded { wait: RETRY_MIN },
+            BatchError::ContentionLimit => Self::Overloaded { wait: RETRY_MIN },
             BatchError::Store(StoreError::Unavailable(_)) => Self::StoreUnavailable,
             BatchError::Panicked | BatchError::Store(_) => Self::Internal(error.to_string()),
         }

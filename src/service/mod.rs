@@ -29,7 +29,7 @@ use crate::{
     },
     keys::{KeyRing, system_random},
     outbox::Outbox,
-    store::{batcher::Batcher, health::StoreHealth},
+    store::{batcher::BatchClient, health::StoreHealth},
 };
 
 /// What stands for a provider where the caller delivers by itself.
@@ -39,7 +39,7 @@ pub const SELF_DELIVERY_PROVIDER: &str = "caller";
 #[derive(Debug)]
 pub struct OtpService {
     /// The only way of requests to the store.
-    pub batcher: Batcher,
+    pub batcher: BatchClient,
     /// Whether the store answers.
     pub availability: StoreHealth,
     /// What records are found and sealed with.

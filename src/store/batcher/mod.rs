@@ -14,22 +14,22 @@
 //! before its caller gives up is refused at once, and callers take turns, so that the
 //! flood of one is not the drought of another.
 
-mod board;
+mod admission;
+mod executor;
+mod fair_queue;
 mod item;
-mod line;
-mod queue;
 #[cfg(test)]
 mod tests;
-mod writer;
+mod working_set;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
-pub use board::View;
-use item::{Item, Task};
-use queue::Queue;
-use writer::Writer;
+use admission::AdmissionQueue;
+use executor::BatchExecutor;
+use item::{QueuedJob, WorkItem};
+pub use working_set::WorkingSetView;
 
 use super::{
     MessageWrite, RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, VersionedMessage,
@@ -50,7 +50,7 @@ pub trait Job: Send + 'static {
 
     /// Who waits for it; `None` for what otpd itself has begun, which goes before all
     /// others and is never refused.
-    fn asked(&self) -> Option<Asked<'_>>;
+    fn admission(&self) -> Option<Admission<'_>>;
 
     /// Whether it needs the messages of its record as well. They are loaded after the record
     /// that it was decided on.
@@ -67,19 +67,19 @@ pub trait Job: Send + 'static {
 
     /// Decides what to write. May be asked again: then nothing is left of what it had
     /// decided before, apart from what [`lost`](Self::lost) tells.
-    fn decide(&mut self, view: &View<'_>) -> Change;
+    fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites;
 
     /// Not everything was written that the decision consisted of, or rested on.
-    fn lost(&mut self, loss: Loss<'_>);
+    fn on_not_committed(&mut self, loss: NotCommitted<'_>);
 
     /// Ends it: everything that it decided last, and rested on, has been written, by
     /// the store's clock at that load; or why there is no decision.
-    fn end(self: Box<Self>, end: Result<StoreClock, BatchError>);
+    fn complete(self: Box<Self>, end: Result<StoreClock, BatchError>);
 }
 
 /// By whom a job was asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Admission<'a> {
     /// In whose lane it waits.
     pub caller: &'a CallerName,
     /// Until when an answer is of use.
@@ -88,7 +88,7 @@ pub struct Asked<'a> {
 
 /// What a job wants to have written.
 #[derive(Debug, Default)]
-pub struct Change {
+pub struct DecidedWrites {
     /// Its (first) record, with the instant from which on a sweep may remove it.
     pub record: Option<(Record<SealedBytes>, Timestamp)>,
     /// Updates of limits. The record is written only if they are.
@@ -99,9 +99,9 @@ pub struct Change {
 
 /// What is known of a decision that did not stand.
 #[derive(Clone, Copy, Debug)]
-pub enum Loss<'a> {
+pub enum NotCommitted<'a> {
     /// This was written, and nothing else.
-    Raced(&'a WriteResult),
+    Conflict(&'a WriteResult),
     /// Everything that was as expected was written, or nothing.
     InDoubt,
 }
@@ -117,7 +117,7 @@ pub enum BatchError {
     },
     /// Others were faster, time and again.
     #[error("too many requests race for one record")]
-    Outraced,
+    ContentionLimit,
     /// The decision panicked.
     #[error("a decision panicked")]
     Panicked,
@@ -144,11 +144,11 @@ pub struct BatchOptions {
 
 /// Takes requests to the store. Clones are one batcher.
 #[derive(Clone)]
-pub struct Batcher {
-    queues: Arc<[queue::Entrance]>,
+pub struct BatchClient {
+    queues: Arc<[admission::QueueSender]>,
 }
 
-impl Batcher {
+impl BatchClient {
     /// A batcher in front of `store`. Its work ends when the last clone of it is gone
     /// and everything has been done; that must happen on the current runtime.
     pub fn new<Store: RecordStore>(
@@ -158,8 +158,8 @@ impl Batcher {
         metrics: BatchMetrics,
     ) -> Self {
         let queues = (0..options.writers.max(1)).map(|_| {
-            let queue = Arc::new(Queue::new(options));
-            let writer = Writer {
+            let queue = Arc::new(AdmissionQueue::new(options));
+            let writer = BatchExecutor {
                 store: Arc::clone(&store),
                 availability: availability.clone(),
                 queue: Arc::clone(&queue),
@@ -167,7 +167,7 @@ impl Batcher {
                 metrics: metrics.clone(),
             };
             tokio::spawn(writer.run());
-            queue::Entrance::to(queue)
+            admission::QueueSender::to(queue)
         });
         Self {
             queues: queues.collect(),
@@ -182,8 +182,8 @@ impl Batcher {
     /// Takes a job, or refuses it at once where it could not be answered in time.
     pub fn submit(&self, job: Box<dyn Job>) {
         let queue = self.queue(job.records().first());
-        if let Some((refused, wait)) = queue.admit(Item::new(Task::Job(job))) {
-            refused.failed(BatchError::Full { wait });
+        if let Some((refused, wait)) = queue.admit(QueuedJob::new(WorkItem::Job(job))) {
+            refused.fail(BatchError::Full { wait });
         }
     }
 
@@ -191,14 +191,15 @@ impl Batcher {
     ///
     /// # Errors
     /// The store's.
-    pub async fn look(&self, key: RecordKey) -> Result<Seen, BatchError> {
+    pub async fn read(&self, key: RecordKey) -> Result<ReadResult, BatchError> {
         let (reply, seen) = oneshot::channel();
-        let look = Look {
+        let look = ReadJob {
             keys: [key],
             seen: None,
             reply,
         };
-        self.wait_for(key, Task::Job(Box::new(look)), seen).await
+        self.wait_for(key, WorkItem::Job(Box::new(look)), seen)
+            .await
     }
 
     /// Replaces a message if it is unchanged, and says whether it was. Goes before all
@@ -206,34 +207,34 @@ impl Batcher {
     ///
     /// # Errors
     /// The store's. After [`StoreError::Unavailable`] it may have been replaced.
-    pub async fn settle(&self, change: MessageWrite) -> Result<bool, BatchError> {
+    pub async fn update_message(&self, change: MessageWrite) -> Result<bool, BatchError> {
         let (reply, settled) = oneshot::channel();
         let key = change.key;
         let change = Box::new(change);
-        let settlement = Task::Settlement { change, reply };
+        let settlement = WorkItem::MessageUpdate { change, reply };
         self.wait_for(key, settlement, settled).await
     }
 
     async fn wait_for<Reply>(
         &self,
         key: RecordKey,
-        task: Task,
+        task: WorkItem,
         reply: oneshot::Receiver<Result<Reply, BatchError>>,
     ) -> Result<Reply, BatchError> {
         let gone = |_| StoreError::Unavailable("nobody writes any more".to_owned());
-        self.queue(Some(&key)).add_own(Item::new(task));
+        self.queue(Some(&key)).add_own(QueuedJob::new(task));
         reply.await.map_err(gone)?
     }
 
     /// The queue of what is about one record.
-    fn queue(&self, key: Option<&RecordKey>) -> &Queue {
+    fn queue(&self, key: Option<&RecordKey>) -> &AdmissionQueue {
         // Keys are MACs: any byte of them is evenly distributed.
         let byte = key.map_or(0, |key| usize::from(key.0[0]));
         &self.queues[byte % self.queues.len()]
     }
 }
 
-impl fmt::Debug for Batcher {
+impl fmt::Debug for BatchClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Batcher({} writers)", self.queues.len())
     }
@@ -241,7 +242,7 @@ impl fmt::Debug for Batcher {
 
 /// What a look saw.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReadResult {
     /// The store's clock at the load.
     pub clock: StoreClock,
     /// The record, if there is one.
@@ -249,13 +250,13 @@ pub struct Seen {
 }
 
 /// A job that only looks.
-struct Look {
+struct ReadJob {
     keys: [RecordKey; 1],
     seen: Option<Record<SealedBytes>>,
-    reply: oneshot::Sender<Result<Seen, BatchError>>,
+    reply: oneshot::Sender<Result<ReadResult, BatchError>>,
 }
 
-impl Job for Look {
+impl Job for ReadJob {
     fn records(&self) -> &[RecordKey] {
         &self.keys
     }
@@ -264,7 +265,7 @@ impl Job for Look {
         &[]
     }
 
-    fn asked(&self) -> Option<Asked<'_>> {
+    fn admission(&self) -> Option<Admission<'_>> {
         None
     }
 
@@ -272,16 +273,18 @@ impl Job for Look {
         !self.reply.is_closed()
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Change {
+    fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites {
         self.seen = view.record(&self.keys[0]).cloned();
-        Change::default()
+        DecidedWrites::default()
     }
 
-    fn lost(&mut self, _: Loss<'_>) {}
+    fn on_not_committed(&mut self, _: NotCommitted<'_>) {}
 
-    fn end(self: Box<Self>, end: Result<StoreClock, BatchError>) {
+    fn complete(self: Box<Self>, end: Result<StoreClock, BatchError>) {
         let record = self.seen;
         // Whoever asked may have been ended meanwhile.
-        let _ = self.reply.send(end.map(|clock| Seen { clock, record }));
+        let _ = self
+            .reply
+            .send(end.map(|clock| ReadResult { clock, record }));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::{Change, WriteResult, board::Board},
+    super::{DecidedWrites, WriteResult, working_set::WorkingSet},
     store::{at, key, limit, record},
     world::{Count, rate},
 };
@@ -23,7 +23,7 @@ const LOADED_STATE: Timestamp = at(5_000_000);
 const OURS: RowVersion = RowVersion(2);
 
 /// A board that has loaded the limit of 1.
-fn board() -> Board {
+fn board() -> WorkingSet {
     let loaded = VersionedLimit {
         version: LOADED,
         full_at: LOADED_STATE,
@@ -32,7 +32,7 @@ fn board() -> Board {
         limits: HashMap::from([(limit(1), loaded)]),
         ..LoadedState::empty(StoreClock::from_reading(at(0), Instant::now()))
     };
-    Board::new(snapshot, OURS)
+    WorkingSet::new(snapshot, OURS)
 }
 
 /// A job about the record of 1 and these limits.
@@ -52,9 +52,9 @@ fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
     assert_eq!(board.view().limit(&limit(1)), Some(LOADED_STATE));
     assert_eq!(board.view().limit(&limit(2)), None);
     let now = board.view().now();
-    let change = Change {
+    let change = DecidedWrites {
         limits: vec![consume(1), consume(2), consume(2)],
-        ..Change::default()
+        ..DecidedWrites::default()
     };
     board.apply(Some(key(1)), change);
     for (number, seconds, loaded) in [(1, 1, Some(LOADED)), (2, 2, None)] {
@@ -63,7 +63,7 @@ fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
         assert_eq!(board.view().limit(&limit(number)), Some(full_at));
         assert_eq!(board.view().loaded_limit(&limit(number)), loaded);
     }
-    let (mut changes, _) = board.close();
+    let (mut changes, _) = board.into_write_batch();
     changes.limits.sort_unstable_by_key(|change| change.key);
     let expected: Vec<_> = changes
         .limits
@@ -78,10 +78,10 @@ fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
 fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
     let mut board = board();
     let narrow = Quota::new(1, Duration::from_millis(1)).expect("it is on");
-    let clamp = |board: &mut Board| {
-        let change = Change {
+    let clamp = |board: &mut WorkingSet| {
+        let change = DecidedWrites {
             limits: vec![(limit(1), LimitUpdate::Clamp(narrow))],
-            ..Change::default()
+            ..DecidedWrites::default()
         };
         board.apply(Some(key(1)), change);
     };
@@ -89,7 +89,7 @@ fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
     let full_at = board.view().limit(&limit(1));
     clamp(&mut board);
     assert_eq!(board.view().limit(&limit(1)), full_at);
-    let (changes, _) = board.close();
+    let (changes, _) = board.into_write_batch();
     assert_eq!(changes.limits[0].expected, ExpectedLimit::Unchanged(LOADED));
 }
 
@@ -97,17 +97,17 @@ fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
 fn a_decision_waits_for_what_was_changed_of_its_record_and_its_limits() {
     let mut board = board();
     assert!(!board.is_pending(&job(&[1])));
-    let change = Change {
+    let change = DecidedWrites {
         limits: vec![consume(2)],
-        ..Change::default()
+        ..DecidedWrites::default()
     };
     board.apply(Some(key(1)), change);
     assert!(!board.is_pending(&job(&[])));
     assert!(!board.is_pending(&job(&[1])));
     assert!(board.is_pending(&job(&[1, 2])));
-    let change = Change {
+    let change = DecidedWrites {
         record: Some((record(1), at(0))),
-        ..Change::default()
+        ..DecidedWrites::default()
     };
     board.apply(Some(key(1)), change);
     assert!(board.is_pending(&job(&[])));
@@ -116,13 +116,13 @@ fn a_decision_waits_for_what_was_changed_of_its_record_and_its_limits() {
 #[test]
 fn a_decision_stands_once_all_of_it_that_was_to_be_written_is() {
     let mut board = board();
-    let change = Change {
+    let change = DecidedWrites {
         record: Some((record(1), at(0))),
         limits: vec![consume(2)],
         message: None,
     };
     board.apply(Some(key(1)), change);
-    let (_, pending) = board.close();
+    let (_, pending) = board.into_write_batch();
     let written = |records: &[u8], limits: &[u8]| WriteResult {
         records: records.iter().copied().map(key).collect(),
         limits: limits.iter().map(|byte| (limit(*byte), at(7))).collect(),
@@ -130,7 +130,7 @@ fn a_decision_stands_once_all_of_it_that_was_to_be_written_is() {
     };
     // Of the limit of 1 nothing was to be written.
     let job = job(&[1, 2]);
-    assert!(pending.stands(&job, &written(&[1], &[2])));
-    assert!(!pending.stands(&job, &written(&[1], &[])));
-    assert!(!pending.stands(&job, &written(&[], &[2])));
+    assert!(pending.is_satisfied(&job, &written(&[1], &[2])));
+    assert!(!pending.is_satisfied(&job, &written(&[1], &[])));
+    assert!(!pending.is_satisfied(&job, &written(&[], &[2])));
 }

@@ -27,7 +27,7 @@ async fn a_look_that_nobody_waits_for_is_not_taken_to_the_store() {
     let first = world.count(key(0));
     settle().await;
     let batcher = world.batcher.clone();
-    let look = tokio::spawn(async move { batcher.look(key(1)).await });
+    let look = tokio::spawn(async move { batcher.read(key(1)).await });
     settle().await;
     assert_eq!(world.batcher.waiting(), 1);
     look.abort();

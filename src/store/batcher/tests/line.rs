@@ -1,55 +1,55 @@
 //! The waiting line by itself.
 
-use super::super::line::Line;
+use super::super::fair_queue::FairQueue;
 use crate::domain::CallerName;
 
 #[test]
 fn callers_take_turns_and_what_was_promised_goes_first() {
     let caller = |name: &str| CallerName::new(name);
-    let mut line = Line::new(100);
+    let mut line = FairQueue::new(100);
     for number in 0..5 {
-        assert_eq!(line.add(&caller("a"), ("a", number)), None);
+        assert_eq!(line.push(&caller("a"), ("a", number)), None);
     }
     for number in 0..2 {
-        assert_eq!(line.add(&caller("b"), ("b", number)), None);
+        assert_eq!(line.push(&caller("b"), ("b", number)), None);
     }
-    assert_eq!(line.ahead_of(&caller("a")), 5 + 2);
-    assert_eq!(line.ahead_of(&caller("b")), 2 + 3);
-    assert_eq!(line.ahead_of(&caller("c")), 1 + 1);
-    line.add_own(("own", 0));
-    assert_eq!(line.ahead_of(&caller("c")), 3);
+    assert_eq!(line.position_of(&caller("a")), 5 + 2);
+    assert_eq!(line.position_of(&caller("b")), 2 + 3);
+    assert_eq!(line.position_of(&caller("c")), 1 + 1);
+    line.push_priority(("own", 0));
+    assert_eq!(line.position_of(&caller("c")), 3);
     let mut batch = Vec::new();
-    line.take(4, &mut batch);
+    line.pop_batch(4, &mut batch);
     assert_eq!(batch, [("own", 0), ("a", 0), ("b", 0), ("a", 1)]);
-    assert_eq!(line.add(&caller("c"), ("c", 0)), None);
+    assert_eq!(line.push(&caller("c"), ("c", 0)), None);
     batch.clear();
-    line.take(100, &mut batch);
+    line.pop_batch(100, &mut batch);
     assert_eq!(batch, [("b", 1), ("a", 2), ("c", 0), ("a", 3), ("a", 4)]);
     batch.clear();
-    line.take(1, &mut batch);
+    line.pop_batch(1, &mut batch);
     assert!(batch.is_empty());
 }
 
 #[test]
 fn where_there_is_no_room_whoever_has_most_waiting_gives_way() {
     let caller = |name: &str| CallerName::new(name);
-    let mut line = Line::new(4);
+    let mut line = FairQueue::new(4);
     for number in 0..4 {
-        assert_eq!(line.add(&caller("a"), ("a", number)), None);
+        assert_eq!(line.push(&caller("a"), ("a", number)), None);
     }
-    assert_eq!(line.add(&caller("a"), ("a", 4)), Some(("a", 4)));
-    assert_eq!(line.add(&caller("b"), ("b", 0)), Some(("a", 3)));
-    assert_eq!(line.add(&caller("b"), ("b", 1)), Some(("a", 2)));
+    assert_eq!(line.push(&caller("a"), ("a", 4)), Some(("a", 4)));
+    assert_eq!(line.push(&caller("b"), ("b", 0)), Some(("a", 3)));
+    assert_eq!(line.push(&caller("b"), ("b", 1)), Some(("a", 2)));
     // Now both have as many.
-    assert_eq!(line.add(&caller("b"), ("b", 2)), Some(("b", 2)));
-    assert_eq!(line.add(&caller("a"), ("a", 5)), Some(("a", 5)));
+    assert_eq!(line.push(&caller("b"), ("b", 2)), Some(("b", 2)));
+    assert_eq!(line.push(&caller("a"), ("a", 5)), Some(("a", 5)));
     assert_eq!(line.len(), 4);
     // What was promised has no bound of its own here.
-    line.add_own(("own", 0));
-    line.add_own(("own", 1));
+    line.push_priority(("own", 0));
+    line.push_priority(("own", 1));
     assert_eq!(line.len(), 6);
     let mut batch = Vec::new();
-    line.take(100, &mut batch);
+    line.pop_batch(100, &mut batch);
     assert_eq!(
         batch,
         [
@@ -67,10 +67,10 @@ fn where_there_is_no_room_whoever_has_most_waiting_gives_way() {
 #[test]
 fn nobody_gives_way_to_one_who_would_then_have_as_many() {
     let caller = |name: &str| CallerName::new(name);
-    let mut line = Line::new(3);
+    let mut line = FairQueue::new(3);
     for (name, number) in [("a", 0), ("a", 1), ("b", 0)] {
-        assert_eq!(line.add(&caller(name), (name, number)), None);
+        assert_eq!(line.push(&caller(name), (name, number)), None);
     }
-    assert_eq!(line.add(&caller("b"), ("b", 1)), Some(("b", 1)));
-    assert_eq!(line.add(&caller("c"), ("c", 0)), Some(("a", 1)));
+    assert_eq!(line.push(&caller("b"), ("b", 1)), Some(("b", 1)));
+    assert_eq!(line.push(&caller("c"), ("c", 0)), Some(("a", 1)));
 }

@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{BatchError, BatchOptions, Seen, item::MAX_DOUBTS, writer::MAX_TRIES};
+use super::{
+    BatchError, BatchOptions, ReadResult, executor::MAX_CONFLICT_RETRIES,
+    item::MAX_UNKNOWN_OUTCOMES,
+};
 use crate::{
     domain::{MessageId, RecordKey},
     store::StoreError,
@@ -79,12 +82,12 @@ async fn who_lost_the_race_decides_again_from_what_the_winner_left() {
 #[tokio::test(start_paused = true)]
 async fn who_always_loses_is_told_so_in_the_end() {
     let world = World::new(OPTIONS);
-    for _ in 0..MAX_TRIES {
+    for _ in 0..MAX_CONFLICT_RETRIES {
         world.store.instead_of_a_write(Instead::Overtake(key(1)));
     }
     let end = world.count(key(1)).end().await;
-    assert!(matches!(end, Err(BatchError::Outraced)), "{end:?}");
-    assert_eq!(world.store.loads().len(), MAX_TRIES as usize);
+    assert!(matches!(end, Err(BatchError::ContentionLimit)), "{end:?}");
+    assert_eq!(world.store.loads().len(), MAX_CONFLICT_RETRIES as usize);
     // A conflict of the database is a lost race as well, at the load and at the write.
     let conflict = || Instead::Fail(StoreError::Conflict("deadlock".to_owned()));
     world.store.instead_of_a_load(conflict());
@@ -152,8 +155,8 @@ async fn more_than_may_wait_are_refused_at_once() {
     let version = world.store.add_message(id);
     let batcher = world.batcher.clone();
     let patient = tokio::spawn(async move {
-        let settled = batcher.settle(settlement(id, version, -1)).await;
-        (batcher.look(key(1)).await, settled)
+        let settled = batcher.update_message(settlement(id, version, -1)).await;
+        (batcher.read(key(1)).await, settled)
     });
     settle().await;
     world.store.let_loads(10);
@@ -254,7 +257,10 @@ async fn who_lost_the_acknowledgement_decides_again_and_knows_it() {
     let id = MessageId([1; 16]);
     let version = world.store.add_message(id);
     world.store.instead_of_a_write(Instead::DoAndFail);
-    let end = world.batcher.settle(settlement(id, version, -1)).await;
+    let end = world
+        .batcher
+        .update_message(settlement(id, version, -1))
+        .await;
     assert!(
         matches!(end, Err(BatchError::Store(StoreError::Unavailable(_)))),
         "{end:?}"
@@ -286,7 +292,7 @@ async fn a_store_that_fails_or_hangs_fails_those_of_one_batch() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_every_write_is_told_as_one_that_fails() {
     let world = World::new(OPTIONS);
-    for _ in 0..=MAX_DOUBTS {
+    for _ in 0..=MAX_UNKNOWN_OUTCOMES {
         let full = Instead::Fail(unavailable());
         world.store.instead_of_a_write(full);
     }
@@ -317,7 +323,7 @@ async fn settlements_go_with_a_write_and_need_no_load() {
     let world = World::new(OPTIONS);
     let id = MessageId([1; 16]);
     let version = world.store.add_message(id);
-    let settle = |version, next| world.batcher.settle(settlement(id, version, next));
+    let settle = |version, next| world.batcher.update_message(settlement(id, version, next));
     // Two of one message: the first wins, the other one is not even in its batch.
     let (first, second) = tokio::join!(settle(version, -1), settle(version, -2));
     assert_eq!((first.unwrap(), second.unwrap()), (true, false));
@@ -357,9 +363,9 @@ async fn what_was_submitted_ends_although_the_batcher_is_gone() {
     }
 }
 
-fn look(world: &World, key: RecordKey) -> JoinHandle<Result<Seen, BatchError>> {
+fn look(world: &World, key: RecordKey) -> JoinHandle<Result<ReadResult, BatchError>> {
     let batcher = world.batcher.clone();
-    tokio::spawn(async move { batcher.look(key).await })
+    tokio::spawn(async move { batcher.read(key).await })
 }
 
 /// Lets everything go as far as it goes: paused time moves on only when nothing else can

@@ -5,7 +5,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    super::{Asked, BatchError, BatchOptions, Batcher, Change, Job, Loss, View},
+    super::{
+        Admission, BatchClient, BatchError, BatchOptions, DecidedWrites, Job, NotCommitted,
+        WorkingSetView,
+    },
     store::{InMemory, at, record},
 };
 use crate::{
@@ -30,7 +33,7 @@ pub fn rate() -> Quota {
 /// A batcher in front of it.
 pub struct World {
     pub store: Arc<InMemory>,
-    pub batcher: Batcher,
+    pub batcher: BatchClient,
     pub metrics: Metrics,
 }
 
@@ -47,7 +50,7 @@ impl World {
     pub fn held(options: BatchOptions) -> Self {
         let store = Arc::new(InMemory::default());
         let metrics = Metrics::new(&Known::default());
-        let batcher = Batcher::new(
+        let batcher = BatchClient::new(
             Arc::clone(&store),
             StoreHealth::fixed(true),
             options,
@@ -160,8 +163,8 @@ impl Job for Count {
         &self.limits
     }
 
-    fn asked(&self) -> Option<Asked<'_>> {
-        Some(Asked {
+    fn admission(&self) -> Option<Admission<'_>> {
+        Some(Admission {
             caller: &self.caller,
             deadline: self.submitted + self.patience,
         })
@@ -180,37 +183,37 @@ impl Job for Count {
         !self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
-    fn decide(&mut self, view: &View<'_>) -> Change {
+    fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites {
         assert!(!self.panics, "as it was told");
         let stored = view.record(&self.keys[0]);
         let count = stored.map_or(0, |record| record.challenge.attempts) + u32::from(!self.looks);
         self.counted.count = count;
         self.counted.tries += 1;
         if self.looks {
-            return Change::default();
+            return DecidedWrites::default();
         }
         let charge = |key: &LimitKey| (*key, LimitUpdate::Consume(rate()));
-        Change {
+        DecidedWrites {
             record: Some((record(count), at(0))),
             limits: self.limits.iter().map(charge).collect(),
             message: None,
         }
     }
 
-    fn lost(&mut self, loss: Loss<'_>) {
+    fn on_not_committed(&mut self, loss: NotCommitted<'_>) {
         match loss {
-            Loss::Raced(written) => {
+            NotCommitted::Conflict(written) => {
                 let ours = self
                     .limits
                     .iter()
                     .filter(|key| written.limits.contains_key(key));
                 self.counted.paid.extend(ours);
             }
-            Loss::InDoubt => self.counted.doubts += 1,
+            NotCommitted::InDoubt => self.counted.doubts += 1,
         }
     }
 
-    fn end(self: Box<Self>, end: Result<StoreClock, BatchError>) {
+    fn complete(self: Box<Self>, end: Result<StoreClock, BatchError>) {
         assert!(!self.panics_at_the_end, "as it was told");
         let counted = self.counted;
         let reply = self.reply.expect("a submitted job has one");

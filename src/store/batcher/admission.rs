@@ -9,13 +9,13 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Asked, BatchOptions,
-    item::Item,
-    line::{Line, Pace},
+    Admission, BatchOptions,
+    fair_queue::{BatchLatency, FairQueue},
+    item::QueuedJob,
 };
 
 /// What waits for one writer.
-pub(super) struct Queue {
+pub(super) struct AdmissionQueue {
     state: Mutex<State>,
     /// Told when something came that the writer waits for.
     arrived: Notify,
@@ -23,43 +23,43 @@ pub(super) struct Queue {
 }
 
 struct State {
-    line: Line<Item>,
-    pace: Pace,
+    line: FairQueue<QueuedJob>,
+    pace: BatchLatency,
     /// Whether nobody can add anything any more.
     closed: bool,
 }
 
 /// What keeps a queue open. Once the last one is gone, the writer ends with what waits.
-pub(super) struct Entrance(Arc<Queue>);
+pub(super) struct QueueSender(Arc<AdmissionQueue>);
 
-impl Entrance {
-    pub fn to(queue: Arc<Queue>) -> Self {
+impl QueueSender {
+    pub fn to(queue: Arc<AdmissionQueue>) -> Self {
         Self(queue)
     }
 }
 
-impl Deref for Entrance {
-    type Target = Queue;
+impl Deref for QueueSender {
+    type Target = AdmissionQueue;
 
-    fn deref(&self) -> &Queue {
+    fn deref(&self) -> &AdmissionQueue {
         &self.0
     }
 }
 
-impl Drop for Entrance {
+impl Drop for QueueSender {
     fn drop(&mut self) {
         self.0.state().closed = true;
         self.0.arrived.notify_one();
     }
 }
 
-impl Queue {
+impl AdmissionQueue {
     pub fn new(options: BatchOptions) -> Self {
         let share = options.max_waiting.div_ceil(options.writers.max(1));
         Self {
             state: Mutex::new(State {
-                line: Line::new(share),
-                pace: Pace::default(),
+                line: FairQueue::new(share),
+                pace: BatchLatency::default(),
                 closed: false,
             }),
             arrived: Notify::new(),
@@ -69,41 +69,41 @@ impl Queue {
 
     /// Lets a request in. Returns what is refused for lack of room or time, this one or
     /// another's, and how long what waits now will take.
-    pub fn admit(&self, item: Item) -> Option<(Item, Duration)> {
-        let Some(Asked { caller, deadline }) = item.asked() else {
+    pub fn admit(&self, item: QueuedJob) -> Option<(QueuedJob, Duration)> {
+        let Some(Admission { caller, deadline }) = item.asked() else {
             self.add_own(item);
             return None;
         };
         let now = Instant::now();
         let mut state = self.state();
-        let ahead = state.line.ahead_of(caller);
-        let outlook = state.pace.outlook(ahead, self.max_batch(), now);
+        let ahead = state.line.position_of(caller);
+        let outlook = state.pace.estimate(ahead, self.max_batch(), now);
         let time_left = deadline.saturating_duration_since(now);
         if outlook.behind_others > self.options.max_wait || outlook.answer > time_left {
             return Some((item, outlook.answer));
         }
         let caller = caller.clone();
-        let displaced = state.line.add(&caller, item);
+        let displaced = state.line.push(&caller, item);
         drop(state);
         self.arrived.notify_one();
         displaced.map(|item| (item, outlook.answer))
     }
 
     /// Lets in what otpd itself has begun.
-    pub fn add_own(&self, item: Item) {
-        self.state().line.add_own(item);
+    pub fn add_own(&self, item: QueuedJob) {
+        self.state().line.push_priority(item);
         self.arrived.notify_one();
     }
 
     /// Fills up a batch, and says that it goes off. Waits for something where there is
     /// nothing to do; `false` where there never will be.
-    pub async fn fill(&self, batch: &mut Vec<Item>) -> bool {
+    pub async fn next_batch(&self, batch: &mut Vec<QueuedJob>) -> bool {
         loop {
             {
                 let mut state = self.state();
                 // What is tried again comes first.
                 let room = self.max_batch().saturating_sub(batch.len());
-                state.line.take(room, batch);
+                state.line.pop_batch(room, batch);
                 if !batch.is_empty() {
                     state.pace.started(Instant::now());
                     return true;
@@ -123,8 +123,8 @@ impl Queue {
     }
 
     /// The store took a batch.
-    pub fn went(&self, taken: Duration) {
-        self.state().pace.went(taken);
+    pub fn record_latency(&self, taken: Duration) {
+        self.state().pace.record(taken);
     }
 
     fn max_batch(&self) -> usize {

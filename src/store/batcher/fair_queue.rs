@@ -9,7 +9,7 @@ use crate::{domain::CallerName, lanes::Lanes};
 
 /// Waiting line with a lane for each caller, and a bound.
 #[derive(Debug)]
-pub(super) struct Line<Item> {
+pub(super) struct FairQueue<Item> {
     /// What otpd itself has begun: it goes first, because it was promised. What there is
     /// of it is bounded by the messages that a replica holds.
     own: VecDeque<Item>,
@@ -18,7 +18,7 @@ pub(super) struct Line<Item> {
     max_waiting: usize,
 }
 
-impl<Item> Line<Item> {
+impl<Item> FairQueue<Item> {
     pub fn new(max_waiting: usize) -> Self {
         Self {
             own: VecDeque::new(),
@@ -33,14 +33,14 @@ impl<Item> Line<Item> {
     }
 
     /// Adds what otpd itself has begun.
-    pub fn add_own(&mut self, item: Item) {
+    pub fn push_priority(&mut self, item: Item) {
         self.own.push_back(item);
     }
 
     /// Adds a caller's request, and returns what there is no room for: the newest one of
     /// whoever has most waiting.
     #[must_use]
-    pub fn add(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
+    pub fn push(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
         let mut displaced = None;
         if self.lanes.waiting() >= self.max_waiting {
             // No caller gives way to one that would then have as many.
@@ -55,12 +55,12 @@ impl<Item> Line<Item> {
     }
 
     /// How many would go before the next request of `caller`.
-    pub fn ahead_of(&self, caller: &CallerName) -> usize {
+    pub fn position_of(&self, caller: &CallerName) -> usize {
         self.own.len() + self.lanes.ahead_of(caller)
     }
 
     /// Moves up to `most` into a batch, in turn.
-    pub fn take(&mut self, most: usize, batch: &mut Vec<Item>) {
+    pub fn pop_batch(&mut self, most: usize, batch: &mut Vec<Item>) {
         let own = most.min(self.own.len());
         batch.extend(self.own.drain(..own));
         batch.extend(std::iter::from_fn(|| self.lanes.pop()).take(most - own));
@@ -69,21 +69,21 @@ impl<Item> Line<Item> {
 
 /// How quickly batches go, by those that went last.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct BatchLatency {
     /// How long one takes.
     batch: Duration,
     /// Since when one is on its way.
     under_way: Option<Instant>,
 }
 
-impl Pace {
+impl BatchLatency {
     /// A batch goes off.
     pub fn started(&mut self, now: Instant) {
         self.under_way = Some(now);
     }
 
     /// It is back, and the store took it: one that fails tells nothing of the pace.
-    pub fn went(&mut self, taken: Duration) {
+    pub fn record(&mut self, taken: Duration) {
         // Half of it is the newest batch's, so that one slow batch is forgotten after a
         // few quick ones.
         self.batch = (self.batch + taken) / 2;
@@ -96,17 +96,17 @@ impl Pace {
 
     /// How long a request waits and is worked on, with `ahead` others before it, of which
     /// `max_batch` go at a time.
-    pub fn outlook(&self, ahead: usize, max_batch: usize, now: Instant) -> Outlook {
+    pub fn estimate(&self, ahead: usize, max_batch: usize, now: Instant) -> WaitEstimate {
         let Some(since) = self.under_way else {
             // It goes at once, and so finds out how long it takes.
-            return Outlook::default();
+            return WaitEstimate::default();
         };
         let rest = self
             .batch
             .saturating_sub(now.saturating_duration_since(since));
         let batches = u32::try_from(ahead / max_batch).unwrap_or(u32::MAX);
         let behind_others = self.batch.saturating_mul(batches);
-        Outlook {
+        WaitEstimate {
             behind_others,
             answer: rest + behind_others + self.batch,
         }
@@ -115,7 +115,7 @@ impl Pace {
 
 /// What a request has to expect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Outlook {
+pub(super) struct WaitEstimate {
     /// How long it waits although nothing but other requests keeps it: nothing where it
     /// fits into the next batch.
     pub behind_others: Duration,

@@ -11,10 +11,10 @@ use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::time::Instant;
 
 use super::{
-    BatchError, BatchOptions, Job, Loss, RecordStore, RowVersion, StoreError, WriteResult,
-    board::{Board, Pending},
-    item::{Item, Task, fail_all},
-    queue::Queue,
+    BatchError, BatchOptions, Job, NotCommitted, RecordStore, RowVersion, StoreError, WriteResult,
+    admission::AdmissionQueue,
+    item::{QueuedJob, WorkItem, fail_all},
+    working_set::{CommitDependencies, WorkingSet},
 };
 use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
@@ -25,45 +25,45 @@ use crate::{
 
 /// How often something that lost its race is tried again. Each loss is another request's
 /// success, and a code has few of those to give.
-pub(super) const MAX_TRIES: u32 = 32;
+pub(super) const MAX_CONFLICT_RETRIES: u32 = 32;
 
 /// Takes batches to the store, one after the other.
-pub(super) struct Writer<Store> {
+pub(super) struct BatchExecutor<Store> {
     pub store: Arc<Store>,
     pub availability: StoreHealth,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<AdmissionQueue>,
     pub options: BatchOptions,
     pub metrics: BatchMetrics,
 }
 
 /// What became of a batch.
-enum Outcome {
+enum BatchOutcome {
     /// These are to be tried again; all others have ended.
-    Again(Vec<Item>),
+    Again(Vec<QueuedJob>),
     /// Nothing happened, because something about one of these is more than the store
     /// takes.
-    Refused(Vec<Item>, StoreError),
+    Refused(Vec<QueuedJob>, StoreError),
 }
 
-impl<Store: RecordStore> Writer<Store> {
+impl<Store: RecordStore> BatchExecutor<Store> {
     /// Works until nobody can submit anything any more, and everything has ended.
     pub async fn run(self) {
         let mut batch = Vec::new();
-        while self.queue.fill(&mut batch).await {
-            batch = self.work_off(batch).await;
+        while self.queue.next_batch(&mut batch).await {
+            batch = self.process(batch).await;
         }
     }
 
     /// Works a batch off, in ever smaller parts where it is more than the store takes,
     /// so that strangers do not suffer from each other's data. Returns what is to be
     /// tried again.
-    async fn work_off(&self, batch: Vec<Item>) -> Vec<Item> {
+    async fn process(&self, batch: Vec<QueuedJob>) -> Vec<QueuedJob> {
         let mut again = Vec::new();
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.traced(part).await {
-                Outcome::Again(items) => again.extend(items),
-                Outcome::Refused(mut first, error) => {
+            match self.process_traced(part).await {
+                BatchOutcome::Again(items) => again.extend(items),
+                BatchOutcome::Refused(mut first, error) => {
                     let second = first.split_off(first.len() / 2);
                     if first.is_empty() {
                         fail_all(second, &error.into());
@@ -77,17 +77,17 @@ impl<Store: RecordStore> Writer<Store> {
         let mut left = Vec::with_capacity(again.len());
         for mut item in again {
             item.tries += 1;
-            if item.tries < MAX_TRIES {
+            if item.tries < MAX_CONFLICT_RETRIES {
                 left.push(item);
             } else {
-                item.failed(BatchError::Outraced);
+                item.fail(BatchError::ContentionLimit);
             }
         }
         left
     }
 
     /// Attempts a batch, as a part of the traces in which it was asked for.
-    async fn traced(&self, batch: Vec<Item>) -> Outcome {
+    async fn process_traced(&self, batch: Vec<QueuedJob>) -> BatchOutcome {
         let places = batch.iter().filter_map(|item| item.place);
         let mut span = Span::together("batch", places);
         if span.is_recorded() {
@@ -97,32 +97,32 @@ impl<Store: RecordStore> Writer<Store> {
         traces::within(span.context(), self.attempt(batch)).await
     }
 
-    async fn attempt(&self, mut batch: Vec<Item>) -> Outcome {
-        batch.retain(Item::is_wanted);
+    async fn attempt(&self, mut batch: Vec<QueuedJob>) -> BatchOutcome {
+        batch.retain(QueuedJob::is_wanted);
         let since = Instant::now();
-        self.note(&batch);
+        self.record_batch_start(&batch);
         if !self.availability.is_available() {
             let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
             fail_all(batch, &gone.into());
-            return Outcome::Again(Vec::new());
+            return BatchOutcome::Again(Vec::new());
         }
-        let snapshot = match self.load(About::of(&batch)).await {
+        let snapshot = match self.load(KeySet::of(&batch)).await {
             Ok(snapshot) => snapshot,
-            Err(StoreError::Conflict(_)) => return Outcome::Again(batch),
+            Err(StoreError::Conflict(_)) => return BatchOutcome::Again(batch),
             Err(error @ StoreError::Unavailable(_)) => {
                 fail_all(batch, &error.into());
-                return Outcome::Again(Vec::new());
+                return BatchOutcome::Again(Vec::new());
             }
-            Err(error) => return Outcome::Refused(batch, error),
+            Err(error) => return BatchOutcome::Refused(batch, error),
         };
-        let mut board = Board::new(snapshot, RowVersion::random(&mut UnwrapErr(SysRng)));
-        let Decided {
+        let mut board = WorkingSet::new(snapshot, RowVersion::random(&mut UnwrapErr(SysRng)));
+        let DecidedBatch {
             waiting,
             reading,
             mut again,
         } = decide(&mut board, batch);
         let clock = board.clock();
-        let (changes, pending) = board.close();
+        let (changes, pending) = board.into_write_batch();
         // At the same time, so that neither waits for the other.
         let (written, ()) = tokio::join!(
             self.write(waiting, &changes, &pending, clock),
@@ -130,17 +130,17 @@ impl<Store: RecordStore> Writer<Store> {
         );
         match written {
             Ok(undone) => {
-                self.queue.went(since.elapsed());
+                self.queue.record_latency(since.elapsed());
                 again.extend(undone);
-                Outcome::Again(again)
+                BatchOutcome::Again(again)
             }
-            Err(Outcome::Again(items)) => {
+            Err(BatchOutcome::Again(items)) => {
                 again.extend(items);
-                Outcome::Again(again)
+                BatchOutcome::Again(again)
             }
-            Err(Outcome::Refused(items, error)) => {
+            Err(BatchOutcome::Refused(items, error)) => {
                 again.extend(items);
-                Outcome::Refused(again, error)
+                BatchOutcome::Refused(again, error)
             }
         }
     }
@@ -151,44 +151,49 @@ impl<Store: RecordStore> Writer<Store> {
     /// The outcome for those who waited, if the store failed.
     async fn write(
         &self,
-        waiting: Vec<Item>,
+        waiting: Vec<QueuedJob>,
         changes: &WriteBatch,
-        pending: &Pending,
+        pending: &CommitDependencies,
         clock: StoreClock,
-    ) -> Result<Vec<Item>, Outcome> {
+    ) -> Result<Vec<QueuedJob>, BatchOutcome> {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
         let nothing = WriteResult::default();
         match self.in_time(self.store.write(changes)).await {
-            Ok(written) => Ok(settle(waiting, pending, &written, clock)),
-            Err(StoreError::Conflict(_)) => {
-                Err(Outcome::Again(lost(waiting, Loss::Raced(&nothing))))
-            }
+            Ok(written) => Ok(complete_committed(waiting, pending, &written, clock)),
+            Err(StoreError::Conflict(_)) => Err(BatchOutcome::Again(notify_not_committed(
+                waiting,
+                NotCommitted::Conflict(&nothing),
+            ))),
             Err(error @ StoreError::Unavailable(_)) => {
-                let (jobs, others): (Vec<_>, _) =
-                    waiting.into_iter().partition(Item::is_worth_another_doubt);
+                let (jobs, others): (Vec<_>, _) = waiting
+                    .into_iter()
+                    .partition(QueuedJob::may_retry_unknown_outcome);
                 fail_all(others, &error.into());
                 // The acknowledgement may have been lost: a job finds its own answer in
                 // the record, if it was written.
-                Err(Outcome::Again(lost(jobs, Loss::InDoubt)))
+                Err(BatchOutcome::Again(notify_not_committed(
+                    jobs,
+                    NotCommitted::InDoubt,
+                )))
             }
             Err(error) => {
-                let undone = lost(waiting, Loss::Raced(&nothing));
-                Err(Outcome::Refused(undone, error))
+                let undone = notify_not_committed(waiting, NotCommitted::Conflict(&nothing));
+                Err(BatchOutcome::Refused(undone, error))
             }
         }
     }
 
     /// Notes a batch that begins, and what has waited for the first time.
-    fn note(&self, batch: &[Item]) {
+    fn record_batch_start(&self, batch: &[QueuedJob]) {
         let now = Instant::now();
         let fresh = batch.iter().filter(|item| item.tries == 0);
         let waits = fresh.map(|item| now.saturating_duration_since(item.since));
         self.metrics.begun(batch.len(), waits);
     }
 
-    async fn load(&self, about: About) -> Result<LoadedState, StoreError> {
+    async fn load(&self, about: KeySet) -> Result<LoadedState, StoreError> {
         if about.records.is_empty() && about.limits.is_empty() {
             // Settlements alone, which ask for no clock either.
             let clock = StoreClock::from_reading(Timestamp::from_milliseconds(0), Instant::now());
@@ -199,13 +204,13 @@ impl<Store: RecordStore> Writer<Store> {
     }
 
     /// Ends what needs messages with them.
-    async fn read_messages(&self, reading: Vec<Item>, clock: StoreClock) {
-        let keys = About::of(&reading).records;
+    async fn read_messages(&self, reading: Vec<QueuedJob>, clock: StoreClock) {
+        let keys = KeySet::of(&reading).records;
         if keys.is_empty() {
             return;
         }
         match self.in_time(self.store.load_messages(&keys)).await {
-            Ok(found) => hand_out(reading, &found, clock),
+            Ok(found) => complete_with_messages(reading, &found, clock),
             Err(error) => fail_all(reading, &error.into()),
         }
     }
@@ -225,14 +230,14 @@ impl<Store: RecordStore> Writer<Store> {
 }
 
 /// What a batch is about, in the order of the keys, which is that of the indexes.
-struct About {
+struct KeySet {
     records: Vec<RecordKey>,
     limits: Vec<LimitKey>,
 }
 
-impl About {
-    fn of(batch: &[Item]) -> Self {
-        let jobs = || batch.iter().filter_map(Item::job);
+impl KeySet {
+    fn of(batch: &[QueuedJob]) -> Self {
+        let jobs = || batch.iter().filter_map(QueuedJob::job);
         let mut records: Vec<RecordKey> = jobs().flat_map(Job::records).copied().collect();
         let mut limits: Vec<LimitKey> = jobs().flat_map(Job::limits).copied().collect();
         records.sort_unstable();
@@ -244,23 +249,23 @@ impl About {
 }
 
 /// Items of a batch that were decided and have not ended.
-struct Decided {
+struct DecidedBatch {
     /// Those that wait for the write.
-    waiting: Vec<Item>,
+    waiting: Vec<QueuedJob>,
     /// Those that need messages of their records.
-    reading: Vec<Item>,
+    reading: Vec<QueuedJob>,
     /// Those that have to wait for another batch.
-    again: Vec<Item>,
+    again: Vec<QueuedJob>,
 }
 
 /// Has everything decided, in order. What needs neither a write nor messages has ended.
-fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
+fn decide(board: &mut WorkingSet, batch: Vec<QueuedJob>) -> DecidedBatch {
     let (mut waiting, mut again) = (Vec::with_capacity(batch.len()), Vec::new());
     let mut reading = Vec::new();
     let mut settled = HashSet::new();
     for mut item in batch {
         match &mut item.task {
-            Task::Settlement { change, .. } => {
+            WorkItem::MessageUpdate { change, .. } => {
                 if settled.insert(change.message.id) {
                     board.replace((**change).clone());
                     waiting.push(item);
@@ -268,16 +273,16 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
                     again.push(item);
                 }
             }
-            Task::Job(job) => {
+            WorkItem::Job(job) => {
                 if let Some(error) = board.unreadable(&**job) {
                     let error = error.clone();
-                    item.failed(error.into());
+                    item.fail(error.into());
                     continue;
                 }
                 let view = board.view();
                 let decided = catch_unwind(AssertUnwindSafe(|| job.decide(&view)));
                 let Ok(change) = decided else {
-                    item.failed(BatchError::Panicked);
+                    item.fail(BatchError::Panicked);
                     continue;
                 };
                 board.apply(job.records().first().copied(), change);
@@ -289,12 +294,12 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
                 } else if board.is_pending(&**job) {
                     waiting.push(item);
                 } else {
-                    item.done(board.clock(), false);
+                    item.complete(board.clock(), false);
                 }
             }
         }
     }
-    Decided {
+    DecidedBatch {
         waiting,
         reading,
         again,
@@ -303,51 +308,53 @@ fn decide(board: &mut Board, batch: Vec<Item>) -> Decided {
 
 /// Ends jobs with the messages of their records. A message that cannot be read fails the
 /// jobs about its record, and no others.
-fn hand_out(reading: Vec<Item>, found: &[FoundMessage], clock: StoreClock) {
+fn complete_with_messages(reading: Vec<QueuedJob>, found: &[FoundMessage], clock: StoreClock) {
     for mut item in reading {
-        if let Task::Job(job) = &mut item.task {
+        if let WorkItem::Job(job) = &mut item.task {
             let keys = job.records();
             let own = found.iter().filter(|found| keys.contains(&found.key));
             let own = own.map(|found| found.message.clone());
             match own.collect() {
                 Ok(own) => job.take_messages(own),
                 Err(error) => {
-                    item.failed(BatchError::Store(error));
+                    item.fail(BatchError::Store(error));
                     continue;
                 }
             }
         }
-        item.done(clock, false);
+        item.complete(clock, false);
     }
 }
 
 /// Ends what was written, and returns what was not.
-fn settle(
-    batch: Vec<Item>,
-    pending: &Pending,
+fn complete_committed(
+    batch: Vec<QueuedJob>,
+    pending: &CommitDependencies,
     written: &WriteResult,
     clock: StoreClock,
-) -> Vec<Item> {
+) -> Vec<QueuedJob> {
     let mut undone = Vec::new();
     for item in batch {
         match &item.task {
-            Task::Settlement { change, .. } => {
+            WorkItem::MessageUpdate { change, .. } => {
                 let settled = written.messages.contains(&change.message.id);
-                item.done(clock, settled);
+                item.complete(clock, settled);
             }
-            Task::Job(job) if pending.stands(&**job, written) => item.done(clock, false),
-            Task::Job(_) => undone.push(item),
+            WorkItem::Job(job) if pending.is_satisfied(&**job, written) => {
+                item.complete(clock, false)
+            }
+            WorkItem::Job(_) => undone.push(item),
         }
     }
-    lost(undone, Loss::Raced(written))
+    notify_not_committed(undone, NotCommitted::Conflict(written))
 }
 
 /// Tells jobs that what they decided did not stand.
-fn lost(mut batch: Vec<Item>, loss: Loss<'_>) -> Vec<Item> {
+fn notify_not_committed(mut batch: Vec<QueuedJob>, loss: NotCommitted<'_>) -> Vec<QueuedJob> {
     for item in &mut batch {
-        item.doubts += u32::from(matches!(loss, Loss::InDoubt));
-        if let Task::Job(job) = &mut item.task {
-            job.lost(loss);
+        item.unknown_outcomes += u32::from(matches!(loss, NotCommitted::InDoubt));
+        if let WorkItem::Job(job) = &mut item.task {
+            job.on_not_committed(loss);
         }
     }
     batch

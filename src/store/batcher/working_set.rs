@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use super::{
-    Change, Job, MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedRecord, WriteResult,
+    DecidedWrites, Job, MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedRecord,
+    WriteResult,
 };
 use crate::{
     domain::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp},
@@ -14,7 +15,7 @@ use crate::{
 
 /// The state of a batch between its load and its write.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct WorkingSet {
     clock: StoreClock,
     /// The store's clock when the first job is decided about. All are decided at this
     /// instant, so that their charges on one limit can be added up.
@@ -32,12 +33,12 @@ pub(super) struct Board {
 struct RecordSlot {
     loaded: Option<RowVersion>,
     record: Record<SealedBytes>,
-    changed: Option<Changed>,
+    changed: Option<PendingWrite>,
 }
 
 /// What a changed record is written with.
 #[derive(Debug)]
-struct Changed {
+struct PendingWrite {
     removable_at: Timestamp,
     limits: Vec<LimitKey>,
 }
@@ -57,9 +58,9 @@ impl LimitSlot {
 /// What a job sees: the store as it will be once what was decided before it in its batch
 /// has been written.
 #[derive(Debug)]
-pub struct View<'a>(&'a Board);
+pub struct WorkingSetView<'a>(&'a WorkingSet);
 
-impl View<'_> {
+impl WorkingSetView<'_> {
     /// The instant at which everything in this batch is decided.
     pub fn now(&self) -> Timestamp {
         self.0.now
@@ -86,7 +87,7 @@ impl View<'_> {
     }
 }
 
-impl Board {
+impl WorkingSet {
     /// A board of what was loaded, for a batch that writes `version`.
     pub fn new(snapshot: LoadedState, version: RowVersion) -> Self {
         let record = |(key, VersionedRecord { version, record })| {
@@ -125,13 +126,13 @@ impl Board {
         records.find_map(|key| self.unreadable.get(key))
     }
 
-    pub fn view(&self) -> View<'_> {
-        View(self)
+    pub fn view(&self) -> WorkingSetView<'_> {
+        WorkingSetView(self)
     }
 
     /// Takes in what a job decided about the record of `key`.
-    pub fn apply(&mut self, key: Option<RecordKey>, change: Change) {
-        let Change {
+    pub fn apply(&mut self, key: Option<RecordKey>, change: DecidedWrites) {
+        let DecidedWrites {
             record,
             limits,
             message,
@@ -143,7 +144,7 @@ impl Board {
                     vacant.insert(RecordSlot {
                         loaded: None,
                         record,
-                        changed: Some(Changed {
+                        changed: Some(PendingWrite {
                             removable_at,
                             limits: charged.collect(),
                         }),
@@ -156,7 +157,7 @@ impl Board {
                     let before = slot.changed.take().map(|changed| changed.limits);
                     let mut all = before.unwrap_or_default();
                     all.extend(charged);
-                    slot.changed = Some(Changed {
+                    slot.changed = Some(PendingWrite {
                         removable_at,
                         limits: all,
                     });
@@ -195,7 +196,7 @@ impl Board {
     }
 
     /// What is to be written, nothing twice; and what to hold against what was.
-    pub fn close(self) -> (WriteBatch, Pending) {
+    pub fn into_write_batch(self) -> (WriteBatch, CommitDependencies) {
         let version = self.version;
         let limits = self.limits.into_iter().filter_map(|(key, slot)| {
             let expected = match slot.loaded {
@@ -228,7 +229,7 @@ impl Board {
             records: records.collect(),
             messages: self.messages,
         };
-        let pending = Pending {
+        let pending = CommitDependencies {
             records: changes.records.iter().map(|change| change.key).collect(),
             limits: changes.limits.iter().map(|change| change.key).collect(),
         };
@@ -237,16 +238,16 @@ impl Board {
 }
 
 /// What a batch is about to write.
-pub(super) struct Pending {
+pub(super) struct CommitDependencies {
     records: HashSet<RecordKey>,
     limits: HashSet<LimitKey>,
 }
 
-impl Pending {
+impl CommitDependencies {
     /// Whether everything was written that a job's decision is of, or rests on. (It may
     /// ask for more: for what others changed after it. Then a decision that stands is
     /// made once more, and finds its own answer.)
-    pub fn stands(&self, job: &dyn Job, written: &WriteResult) -> bool {
+    pub fn is_satisfied(&self, job: &dyn Job, written: &WriteResult) -> bool {
         let record_stands = |key| !self.records.contains(key) || written.records.contains(key);
         let limit_stands = |key| !self.limits.contains(key) || written.limits.contains_key(key);
         job.records().iter().all(record_stands) && job.limits().iter().all(limit_stands)
