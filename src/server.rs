@@ -21,7 +21,7 @@ use tower::ServiceBuilder;
 use crate::{
     connection,
     grpc::{
-        AdmissionLayer, ArrivalLayer, MeasureLayer, OtpGrpc, OversizeLayer,
+        AdmissionLayer, BodyTimeoutLayer, OtpGrpc, RpcMetricsLayer, SizeLimitErrorLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
     metrics::Metrics,
@@ -94,10 +94,10 @@ pub async fn run(
         parts.budget,
         move |terms| {
             ServiceBuilder::new()
-                .layer(MeasureLayer(calls.clone()))
+                .layer(RpcMetricsLayer(calls.clone()))
                 .layer(admission.clone())
-                .layer(OversizeLayer)
-                .layer(ArrivalLayer(terms.bounds.message_timeout))
+                .layer(SizeLimitErrorLayer)
+                .layer(BodyTimeoutLayer(terms.bounds.message_timeout))
                 .service(routes.clone())
         },
         end_serving.clone(),

@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::LazyLock};
 
 use otpd::{
     domain::{ChallengeId, Recipient, Region},
-    grpc::{translate, v1},
+    grpc::{convert, v1},
     service::ServiceError,
 };
 use prost::Message;
@@ -45,7 +45,7 @@ fn send(bytes: &[u8], region: Option<Region>) {
     let Some(request) = decoded::<v1::SendOtpRequest>(bytes) else {
         return;
     };
-    match translate::send(&request, region) {
+    match convert::send(&request, region) {
         Ok(send) => {
             is_canonical(&send.recipient);
             assert!(send.channel.reaches(&send.recipient));
@@ -79,7 +79,7 @@ fn verify(bytes: &[u8], region: Option<Region>) {
     let Some(request) = decoded::<v1::VerifyOtpRequest>(bytes) else {
         return;
     };
-    match translate::verify(&request, region) {
+    match convert::verify(&request, region) {
         Ok(verify) => {
             is_canonical(&verify.recipient);
             is_visible(verify.challenge_id.as_deref());
@@ -100,7 +100,7 @@ fn cancel(bytes: &[u8], region: Option<Region>) {
     let Some(request) = decoded::<v1::CancelOtpRequest>(bytes) else {
         return;
     };
-    match translate::cancel(&request, region) {
+    match convert::cancel(&request, region) {
         Ok(cancel) => {
             cancel.subject.recipient.iter().for_each(is_canonical);
             is_visible(cancel.request_id.as_deref());
@@ -114,7 +114,7 @@ fn status(bytes: &[u8], region: Option<Region>) {
     let Some(request) = decoded::<v1::GetOtpStatusRequest>(bytes) else {
         return;
     };
-    match translate::status(&request, region) {
+    match convert::status(&request, region) {
         Ok(subject) => {
             subject.recipient.iter().for_each(is_canonical);
             assert!(subject.recipient.is_some() || subject.challenge_id.is_some());

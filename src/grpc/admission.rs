@@ -30,8 +30,8 @@ use tonic::{
 use tower::{Layer, Service};
 
 use super::{
-    MAX_MESSAGE_BYTES, authentication::identify, content_type, journal::Journal,
-    otp_service::Current, rejection::Rejection,
+    MAX_MESSAGE_BYTES, authentication::identify, content_type, otp_service::AppState,
+    rejection::RejectedRequest, request_log::RequestLog,
 };
 use crate::{
     callers::Unknown,
@@ -81,7 +81,7 @@ const MAX_TIMEOUT_BYTES: usize = 9;
 #[derive(Clone, Debug)]
 pub struct AdmissionLayer {
     /// Callers at the time of a request.
-    pub current: watch::Receiver<Arc<Current>>,
+    pub current: watch::Receiver<Arc<AppState>>,
     /// Counters of answers.
     pub answers: Answers,
     /// Memory of all connections.
@@ -91,10 +91,10 @@ pub struct AdmissionLayer {
 }
 
 impl<S> Layer<S> for AdmissionLayer {
-    type Service = Admission<S>;
+    type Service = AdmissionService<S>;
 
-    fn layer(&self, inner: S) -> Admission<S> {
-        Admission {
+    fn layer(&self, inner: S) -> AdmissionService<S> {
+        AdmissionService {
             inner,
             layer: self.clone(),
         }
@@ -103,23 +103,23 @@ impl<S> Layer<S> for AdmissionLayer {
 
 /// The service of an [`AdmissionLayer`].
 #[derive(Clone, Debug)]
-pub struct Admission<S> {
+pub struct AdmissionService<S> {
     inner: S,
     layer: AdmissionLayer,
 }
 
 /// Caller of an admitted request, for the handler.
 #[derive(Clone, Debug)]
-pub(super) struct Admitted {
+pub(super) struct AdmittedCaller {
     /// Configuration in force when the request came.
-    pub current: Arc<Current>,
+    pub current: Arc<AppState>,
     pub caller: Arc<Caller>,
     pub place: Option<TraceContext>,
     /// True once the handler writes the log lines and counts the answer.
     handled: Arc<AtomicBool>,
 }
 
-impl Admitted {
+impl AdmittedCaller {
     /// Leaves the log lines and the count of the answer to the handler.
     pub fn take_over(&self) {
         self.handled.store(true, Ordering::Relaxed);
@@ -136,13 +136,13 @@ pub(super) struct BodyBounds {
 
 /// Service that a method belongs to.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+enum TargetService {
     Call(Rpc),
     Health,
     Reflection,
 }
 
-impl Target {
+impl TargetService {
     const fn bytes(self) -> usize {
         match self {
             Self::Call(_) => CALL_BYTES,
@@ -153,17 +153,19 @@ impl Target {
 }
 
 impl AdmissionLayer {
-    fn target(&self, path: &str) -> Option<(Target, &'static str)> {
+    fn target(&self, path: &str) -> Option<(TargetService, &'static str)> {
         if let Some((rpc, path)) = Rpc::at(path) {
-            return Some((Target::Call(rpc), path));
+            return Some((TargetService::Call(rpc), path));
         }
         let of = |paths: [&'static str; 2]| paths.into_iter().find(|known| *known == path);
-        of(HEALTH).map(|path| (Target::Health, path)).or_else(|| {
-            Some((
-                Target::Reflection,
-                of(REFLECTION).filter(|_| self.reflection)?,
-            ))
-        })
+        of(HEALTH)
+            .map(|path| (TargetService::Health, path))
+            .or_else(|| {
+                Some((
+                    TargetService::Reflection,
+                    of(REFLECTION).filter(|_| self.reflection)?,
+                ))
+            })
     }
 
     /// Decides on the headers of `request`, and reduces them to what its service reads:
@@ -172,16 +174,17 @@ impl AdmissionLayer {
         let headers = request.headers();
         let peer = request.extensions().get::<Peer>();
         let traceparent = headers.get(traces::HEADER);
-        let mut rejection = Rejection {
+        let mut rejection = RejectedRequest {
             rpc: Rpc::at(request.uri().path()).map(|(rpc, _)| rpc),
             caller: None,
             from: peer.and_then(|peer| peer.address),
             place: traceparent.and_then(|place| TraceContext::parse(place.to_str().ok()?)),
         };
-        let refuse = |rejection: &Rejection, answer, cause: &str, response: Response<Body>| {
-            rejection.record(&self.answers, answer, cause);
-            Box::new(response)
-        };
+        let refuse =
+            |rejection: &RejectedRequest, answer, cause: &str, response: Response<Body>| {
+                rejection.record(&self.answers, answer, cause);
+                Box::new(response)
+            };
 
         let Some(media_type) = content_type::accepted(headers) else {
             let cause = "the content type is not accepted";
@@ -207,10 +210,10 @@ impl AdmissionLayer {
         let proof = identify(&current.callers, headers, peer);
         let caller = match (target, proof) {
             (_, Ok(caller)) => Some(caller),
-            (Target::Call(rpc), Err(unknown)) => {
+            (TargetService::Call(rpc), Err(unknown)) => {
                 return Err(Box::new(self.turn_away(rpc, &rejection, unknown)));
             }
-            (Target::Health | Target::Reflection, Err(_)) => None,
+            (TargetService::Health | TargetService::Reflection, Err(_)) => None,
         };
         rejection.caller.clone_from(&caller);
         if let Some(encoding) = headers.get(GRPC_ENCODING)
@@ -244,16 +247,16 @@ impl AdmissionLayer {
         *request.headers_mut() = kept(headers, media_type);
         *request.uri_mut() = Uri::from_static(path);
         let max_message = match target {
-            Target::Call(_) => MAX_MESSAGE_BYTES,
-            Target::Health | Target::Reflection => MAX_PUBLIC_MESSAGE_BYTES,
+            TargetService::Call(_) => MAX_MESSAGE_BYTES,
+            TargetService::Health | TargetService::Reflection => MAX_PUBLIC_MESSAGE_BYTES,
         };
         let extensions = request.extensions_mut();
         extensions.insert(BodyBounds {
             memory: Arc::clone(&memory),
             max_message,
         });
-        if let (Target::Call(_), Some(caller)) = (target, caller) {
-            extensions.insert(Admitted {
+        if let (TargetService::Call(_), Some(caller)) = (target, caller) {
+            extensions.insert(AdmittedCaller {
                 current,
                 caller,
                 place,
@@ -268,9 +271,9 @@ impl AdmissionLayer {
         })
     }
 
-    fn turn_away(&self, rpc: Rpc, rejection: &Rejection, unknown: Unknown) -> Response<Body> {
+    fn turn_away(&self, rpc: Rpc, rejection: &RejectedRequest, unknown: Unknown) -> Response<Body> {
         traces::enter(rejection.place, || {
-            Journal::turned_away(rpc, rejection.from, unknown, &self.answers);
+            RequestLog::unauthenticated(rpc, rejection.from, unknown, &self.answers);
         });
         Status::from(ServiceError::from(unknown)).into_http()
     }
@@ -297,7 +300,7 @@ fn http_error(status: StatusCode, (name, value): (HeaderName, HeaderValue)) -> R
     response
 }
 
-impl<S> Service<Request<Body>> for Admission<S>
+impl<S> Service<Request<Body>> for AdmissionService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Unpin,
@@ -345,7 +348,7 @@ fn discard(mut body: Body) {
 /// An admitted request that has not been answered yet.
 #[derive(Debug)]
 struct Answering {
-    rejection: Rejection,
+    rejection: RejectedRequest,
     handled: Arc<AtomicBool>,
     memory: Arc<Reservation>,
     answers: Answers,

@@ -2,24 +2,24 @@
 //! takes, its replies and errors to what callers get.
 
 mod admission;
-mod arrival;
 mod authentication;
+mod body_timeout;
 pub mod codec;
 mod content_type;
+pub mod convert;
 pub mod deadline;
-mod journal;
-mod measure;
+pub mod error;
+mod metrics_layer;
 mod otp_service;
-mod oversize;
 mod rejection;
-pub mod status;
-pub mod translate;
+mod request_log;
+mod size_limit;
 
 pub use admission::AdmissionLayer;
-pub use arrival::ArrivalLayer;
-pub use measure::MeasureLayer;
-pub use otp_service::{Current, OtpGrpc};
-pub use oversize::OversizeLayer;
+pub use body_timeout::BodyTimeoutLayer;
+pub use metrics_layer::RpcMetricsLayer;
+pub use otp_service::{AppState, OtpGrpc};
+pub use size_limit::SizeLimitErrorLayer;
 
 /// The package `otp.v1`, generated from the contract.
 #[expect(

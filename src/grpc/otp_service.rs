@@ -13,10 +13,10 @@ use tokio_util::{
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    admission::Admitted,
+    admission::AdmittedCaller,
+    convert,
     deadline::deadline,
-    journal::Journal,
-    translate,
+    request_log::RequestLog,
     v1::{self, otp_service_server::OtpService as Contract},
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
 /// What requests are answered with. It may change while otpd runs; each request keeps to
 /// its end what it began with.
 #[derive(Debug)]
-pub struct Current {
+pub struct AppState {
     /// The use cases.
     pub service: OtpService,
     /// Who may call.
@@ -49,11 +49,11 @@ pub struct OtpGrpc {
 
 /// A request of a caller whom otpd knows.
 #[derive(Clone)]
-struct Opened {
+struct RequestContext {
     /// What it is answered with.
-    current: Arc<Current>,
+    current: Arc<AppState>,
     /// Where it is told.
-    journal: Journal,
+    journal: RequestLog,
     /// Until when an answer is of use.
     deadline: Instant,
 }
@@ -71,15 +71,19 @@ impl OtpGrpc {
     }
 
     /// Starts the journal and the span of an admitted request.
-    fn open<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(Span, Opened), Status> {
-        let Some(admitted) = request.extensions().get::<Admitted>() else {
+    fn begin_request<T>(
+        &self,
+        rpc: Rpc,
+        request: &Request<T>,
+    ) -> Result<(Span, RequestContext), Status> {
+        let Some(admitted) = request.extensions().get::<AdmittedCaller>() else {
             return Err(ServiceError::from(Unknown::NoProof).into());
         };
         admitted.take_over();
         let caller = Arc::clone(&admitted.caller);
-        let opened = Opened {
+        let opened = RequestContext {
             current: Arc::clone(&admitted.current),
-            journal: Journal::new(rpc, caller, self.answers.clone()),
+            journal: RequestLog::new(rpc, caller, self.answers.clone()),
             deadline: deadline(request.metadata()),
         };
         let span = Span::of_request(admitted.place, Method::of(rpc).name());
@@ -92,9 +96,9 @@ impl OtpGrpc {
     async fn run<T: Send + 'static>(
         &self,
         mut span: Span,
-        Opened {
+        RequestContext {
             journal, deadline, ..
-        }: Opened,
+        }: RequestContext,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let gone = journal.unless_answered();
@@ -105,7 +109,7 @@ impl OtpGrpc {
             biased;
             // Sooner than the caller's own time-out, which tells it nothing.
             outcome = timeout_at(deadline, call) => match outcome {
-                Ok(outcome) => outcome.unwrap_or_else(|error| Err(unfinished(&error))),
+                Ok(outcome) => outcome.unwrap_or_else(|error| Err(join_error(&error))),
                 Err(_) => Err(ServiceError::DeadlineExceeded),
             },
             () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
@@ -115,7 +119,7 @@ impl OtpGrpc {
         let outcome = outcome.map(Response::new).map_err(refused);
         if span.is_recorded() {
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-            journal.note(&mut span, code);
+            journal.annotate_span(&mut span, code);
         }
         outcome
     }
@@ -123,7 +127,7 @@ impl OtpGrpc {
 
 /// A call whose task did not end by itself. Tokio would tell what a panic said, which
 /// may be the recipient or the code that it is about.
-fn unfinished(error: &JoinError) -> ServiceError {
+fn join_error(error: &JoinError) -> ServiceError {
     let cause = if error.is_panic() {
         "the call panicked"
     } else {
@@ -138,14 +142,14 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let (span, opened) = self.open(Rpc::Send, &request)?;
+        let (span, opened) = self.begin_request(Rpc::Send, &request)?;
         self.run(span, opened.clone(), async move {
-            let Opened {
+            let RequestContext {
                 current,
                 journal,
                 deadline,
             } = opened;
-            let wish = Arc::new(translate::send(request.get_ref(), current.default_region)?);
+            let wish = Arc::new(convert::send(request.get_ref(), current.default_region)?);
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = current
                 .service
@@ -173,20 +177,20 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let (span, opened) = self.open(Rpc::Verify, &request)?;
+        let (span, opened) = self.begin_request(Rpc::Verify, &request)?;
         self.run(span, opened.clone(), async move {
-            let Opened {
+            let RequestContext {
                 current,
                 journal,
                 deadline,
             } = opened;
-            let typed = translate::verify(request.get_ref(), current.default_region)?;
+            let typed = convert::verify(request.get_ref(), current.default_region)?;
             journal.received(Some(&typed.recipient), &typed.purpose);
             let reply = current
                 .service
                 .verify(&journal.caller, &typed, deadline)
                 .await?;
-            journal.judged(&reply);
+            journal.verify_completed(&reply);
             let mut response = v1::VerifyOtpResponse {
                 challenge_id: reply
                     .challenge_id
@@ -221,14 +225,14 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let (span, opened) = self.open(Rpc::Cancel, &request)?;
+        let (span, opened) = self.begin_request(Rpc::Cancel, &request)?;
         self.run(span, opened.clone(), async move {
-            let Opened {
+            let RequestContext {
                 current,
                 journal,
                 deadline,
             } = opened;
-            let wish = translate::cancel(request.get_ref(), current.default_region)?;
+            let wish = convert::cancel(request.get_ref(), current.default_region)?;
             journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
             let reply = current
                 .service
@@ -247,20 +251,20 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let (span, opened) = self.open(Rpc::Status, &request)?;
+        let (span, opened) = self.begin_request(Rpc::Status, &request)?;
         self.run(span, opened.clone(), async move {
-            let Opened {
+            let RequestContext {
                 current,
                 journal,
                 deadline,
             } = opened;
-            let subject = translate::status(request.get_ref(), current.default_region)?;
+            let subject = convert::status(request.get_ref(), current.default_region)?;
             journal.received(subject.recipient.as_ref(), &subject.purpose);
             let reply = current
                 .service
                 .status(&journal.caller, &subject, deadline)
                 .await?;
-            journal.told(&reply);
+            journal.status_returned(&reply);
             let live = reply.status.live.as_ref();
             Ok(v1::GetOtpStatusResponse {
                 live: live.is_some(),
@@ -329,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_panic_said_is_not_told() {
         let panicked = tokio::spawn(async { panic!("no such recipient: +79991234567") });
-        let error = unfinished(&panicked.await.unwrap_err());
+        let error = join_error(&panicked.await.unwrap_err());
         assert_eq!(error.to_string(), "the call panicked");
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tonic::{Code, Status};
 use tracing::field::display;
 
-use super::journal::mark;
+use super::request_log::log_prefix;
 use crate::{
     domain::Caller,
     log_targets::STRANGER,
@@ -15,7 +15,7 @@ use crate::{
 
 /// Facts about a request that its headers tell.
 #[derive(Debug)]
-pub(super) struct Rejection {
+pub(super) struct RejectedRequest {
     /// Method, if it is one of the contract.
     pub rpc: Option<Rpc>,
     /// Caller, if it proved who it is.
@@ -24,7 +24,7 @@ pub(super) struct Rejection {
     pub place: Option<TraceContext>,
 }
 
-impl Rejection {
+impl RejectedRequest {
     /// Writes the line of an answer and counts it. `cause` holds no text of a stranger.
     pub fn record(&self, answers: &Answers, answer: Answer, cause: &str) {
         let caller = self.caller.as_ref().map(|caller| &caller.name);
@@ -33,7 +33,7 @@ impl Rejection {
         let reason = answer.name();
         traces::enter(self.place, || {
             if let (Some(caller), Some(known)) = (caller, self.rpc) {
-                let mark = mark(known);
+                let mark = log_prefix(known);
                 tracing::info!(%rpc, %caller, reason, cause, "{mark} Request refused");
             } else {
                 let from = self.from.map(display);

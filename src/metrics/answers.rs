@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     /// The one table of reasons.
-    const TABLE: &str = include_str!("../grpc/status.rs");
+    const TABLE: &str = include_str!("../grpc/error.rs");
 
     #[test]
     fn every_reason_of_the_contract_is_an_answer() {

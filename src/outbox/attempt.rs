@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{InHand, courier::Courier};
+use super::{LeasedMessage, dispatcher::Dispatcher};
 use crate::{
     delivery::{
         Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Progress, text::Facts,
@@ -12,11 +12,11 @@ use crate::{
     traces::{self, Kind, Span},
 };
 
-impl Courier {
+impl Dispatcher {
     /// Makes one attempt, and tells its span and the metrics how it went.
     pub(super) async fn attempt(
         &self,
-        in_hand: &InHand,
+        in_hand: &LeasedMessage,
         gateway: &Gateway,
     ) -> (LoggedAttempt, Result<Accepted, DeliveryError>) {
         let channel = gateway.channel(in_hand.message.channel);
@@ -43,7 +43,7 @@ impl Courier {
     /// Renders the text, and hands it over.
     async fn hand_over(
         &self,
-        in_hand: &InHand,
+        in_hand: &LeasedMessage,
         gateway: &Gateway,
         channel: Channel,
         now: Timestamp,

@@ -7,10 +7,10 @@
 //! by compare-and-set, like everything else.
 
 mod attempt;
-mod courier;
-mod rooms;
-mod scan;
-mod takeover;
+mod dispatcher;
+mod lane_scan;
+mod permits;
+mod reclaimer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,25 +32,25 @@ use crate::{
     },
     traces,
 };
-use courier::Courier;
-use rooms::{Carried, Rooms};
+use dispatcher::Dispatcher;
+use permits::{HeldMessages, InFlightLimits};
 
-pub use rooms::Room;
+pub use permits::OutboxPermit;
 
 /// How many messages a replica holds at most between their commit and their end. More
 /// are left to whoever has room, so that memory is bounded whatever comes.
-const MOST_FRESH: usize = 1_024;
+const MAX_NEW_IN_FLIGHT: usize = 1_024;
 /// Number of further rooms for each caller alone.
 const FRESH_EACH: usize = 16;
 /// How many of others' messages, and of those that are tried again, a replica holds at
 /// most: so few that new ones never wait long behind them.
-const MOST_TAKEN_OVER: usize = 64;
+const MAX_RECLAIMED_IN_FLIGHT: usize = 64;
 /// Number of further rooms for each caller alone.
 const TAKEN_OVER_EACH: usize = 4;
 
 /// No attempt starts later than this after the store was asked for a code that it says
 /// is alive, by the monotonic clock.
-const FRESHNESS: Duration = Duration::from_secs(2);
+const MAX_LIVENESS_AGE: Duration = Duration::from_secs(2);
 /// Length of a lease beyond the longest attempt: for the start before it, and for the write
 /// after it. The lease of a message that waits for a turn is renewed.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
@@ -83,13 +83,13 @@ impl Default for OutboxOptions {
 /// The messages of a replica that are on their way. Clones are one outbox.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    courier: Arc<Courier>,
+    courier: Arc<Dispatcher>,
     /// Who carries what is taken over: with the tools that were given last.
-    newest: watch::Sender<Arc<Courier>>,
+    newest: watch::Sender<Arc<Dispatcher>>,
     /// Rooms for messages that this replica writes.
-    fresh: Rooms,
+    fresh: InFlightLimits,
     /// Messages in hand. This replica never takes them over from itself.
-    carried: Carried,
+    carried: HeldMessages,
     /// Told when there is a message that nobody holds.
     unheld: Arc<Notify>,
     tasks: TaskTracker,
@@ -100,7 +100,7 @@ pub struct Outbox {
 
 /// What the outbox works with.
 #[derive(Clone, Debug)]
-pub struct Tools {
+pub struct OutboxContext {
     /// Where messages are.
     pub store: Arc<RecordStoreHandle>,
     /// How long a look at it may take.
@@ -121,7 +121,7 @@ pub struct Tools {
 
 /// A message whose lease this replica holds.
 #[derive(Debug)]
-pub struct InHand {
+pub struct LeasedMessage {
     /// The record whose code it carries.
     pub key: RecordKey,
     /// Whose code that is.
@@ -138,28 +138,28 @@ pub struct InHand {
 
 impl Outbox {
     /// An outbox, which takes messages over until it is closed.
-    pub fn new(tools: Tools, options: OutboxOptions) -> Self {
+    pub fn new(tools: OutboxContext, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
-        let courier = Arc::new(Courier::new(tools, stopping.clone()));
+        let courier = Arc::new(Dispatcher::new(tools, stopping.clone()));
         let outbox = Self {
             newest: watch::Sender::new(Arc::clone(&courier)),
             courier,
-            fresh: Rooms::new(MOST_FRESH, FRESH_EACH),
-            carried: Carried::default(),
+            fresh: InFlightLimits::new(MAX_NEW_IN_FLIGHT, FRESH_EACH),
+            carried: HeldMessages::default(),
             unheld: Arc::default(),
             tasks: TaskTracker::new(),
             taking_over: TaskTracker::new(),
             stopping,
         };
-        let taking_over = takeover::run(outbox.clone(), options);
+        let taking_over = reclaimer::run(outbox.clone(), options);
         outbox.taking_over.spawn(taking_over);
         outbox
     }
 
     /// The same outbox with other tools. What is on its way keeps those that it has.
     #[must_use]
-    pub fn with(&self, tools: Tools) -> Self {
-        let courier = Arc::new(Courier::new(tools, self.stopping.clone()));
+    pub fn with_context(&self, tools: OutboxContext) -> Self {
+        let courier = Arc::new(Dispatcher::new(tools, self.stopping.clone()));
         self.newest.send_replace(Arc::clone(&courier));
         Self {
             courier,
@@ -183,7 +183,7 @@ impl Outbox {
 
     /// Room for a message of `caller` that is about to be written; `None` if no room is
     /// free, and the message is to be written without a lease.
-    pub fn room(&self, caller: &CallerName) -> Option<Room> {
+    pub fn try_reserve(&self, caller: &CallerName) -> Option<OutboxPermit> {
         if self.stopping.is_cancelled() {
             return None;
         }
@@ -196,20 +196,20 @@ impl Outbox {
     }
 
     /// Sends a message that was just written, off the way of the reply.
-    pub fn send(&self, room: Room, in_hand: InHand) {
+    pub fn send(&self, room: OutboxPermit, in_hand: LeasedMessage) {
         self.carry(room, in_hand);
     }
 
     /// A message was just written that nobody holds.
-    pub fn notice(&self) {
+    pub fn wake(&self) {
         self.unheld.notify_one();
     }
 
-    fn carry(&self, room: Room, in_hand: InHand) {
+    fn carry(&self, room: OutboxPermit, in_hand: LeasedMessage) {
         let courier = Arc::clone(&self.courier);
         let entry = self.carried.add(in_hand.message.id);
         let carrying = async move {
-            courier.carry(in_hand).await;
+            courier.dispatch(in_hand).await;
             drop((room, entry));
         };
         // What becomes of a message belongs to the trace in which it was asked for.
@@ -233,7 +233,7 @@ impl Outbox {
     }
 }
 
-impl Tools {
+impl OutboxContext {
     /// The policy of a caller's codes; `None` if this replica does not know the caller.
     fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&PurposePolicy> {
         let caller = self.callers.named(caller)?;
@@ -241,7 +241,7 @@ impl Tools {
     }
 
     /// The way of a message; `None` where no provider is for it any more.
-    fn route(&self, in_hand: &InHand) -> Option<&Route> {
+    fn route(&self, in_hand: &LeasedMessage) -> Option<&Route> {
         let content = in_hand.message.content()?;
         self.delivery.route(&Shipment {
             channel: in_hand.message.channel,

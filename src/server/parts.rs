@@ -11,10 +11,10 @@ use crate::{
     config::{Config, Written},
     connection::{self, MemoryBudget, ServerTls, Terms},
     domain::{Region, TestRecipient},
-    grpc::{Current, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
+    grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
     metrics::{Answers, Calls, Metrics},
-    outbox::{Outbox, Tools},
+    outbox::{Outbox, OutboxContext},
     service::{ConversionTracker, OtpService},
     store::{
         RecordStoreHandle, StoreError,
@@ -57,7 +57,7 @@ pub(super) struct Parts {
     /// How much there is in the store.
     pub census: observe::Newest,
     /// What requests are answered with.
-    pub current: watch::Receiver<Arc<Current>>,
+    pub current: watch::Receiver<Arc<AppState>>,
     pub contract: OtpServiceServer<OtpGrpc>,
     /// The requests that run, and what is still decided for callers that have gone.
     pub running: TaskTracker,
@@ -78,14 +78,14 @@ pub(super) struct Reloadable {
     /// What is to know the names that the configuration has.
     pub metrics: Option<Arc<Metrics>>,
     use_cases: UseCases,
-    current: watch::Sender<Arc<Current>>,
+    current: watch::Sender<Arc<AppState>>,
     terms: watch::Sender<Arc<Terms>>,
 }
 
 /// What the use cases work with.
 #[derive(Debug)]
 struct UseCases {
-    tools: Tools,
+    tools: OutboxContext,
     outbox: Outbox,
     running: TaskTracker,
     conversions: ConversionTracker,
@@ -114,7 +114,7 @@ impl Parts {
             settings.store.batches(),
             metrics.batches.clone(),
         );
-        let tools = Tools {
+        let tools = OutboxContext {
             store: Arc::clone(&store),
             store_timeout: settings.store.timeout,
             batcher: batcher.clone(),
@@ -210,14 +210,14 @@ impl Reloadable {
         if let Some(metrics) = &self.metrics {
             metrics.know(&observe::known(&config));
         }
-        let tools = Tools {
+        let tools = OutboxContext {
             keys: Arc::new(keys),
             callers: Arc::new(config.callers),
             delivery: Arc::new(config.delivery.keeping(&before.delivery)),
             ..before.clone()
         };
         let use_cases = &mut self.use_cases;
-        use_cases.outbox = use_cases.outbox.with(tools.clone());
+        use_cases.outbox = use_cases.outbox.with_context(tools.clone());
         use_cases.tools = tools;
         let settings = &config.settings;
         let current = use_cases.current(settings.default_region, config.test_recipients);
@@ -237,9 +237,9 @@ impl UseCases {
         &self,
         default_region: Option<Region>,
         test_recipients: Vec<TestRecipient>,
-    ) -> Current {
+    ) -> AppState {
         let tools = &self.tools;
-        Current {
+        AppState {
             service: OtpService {
                 batcher: tools.batcher.clone(),
                 availability: tools.availability.clone(),

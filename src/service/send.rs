@@ -17,7 +17,7 @@ use crate::{
         SendRequest, TestRecipient, Timestamp, Undeliverable,
     },
     keys::{SystemRandom, system_random},
-    outbox::{InHand, Outbox, Room},
+    outbox::{LeasedMessage, Outbox, OutboxPermit},
     traces::{self, TraceContext},
 };
 
@@ -51,7 +51,7 @@ impl OtpService {
                 .map_err(|error| ServiceError::request("variables", error.to_string()))?;
         }
         let key = self.keys.record_key(&caller.name, recipient, purpose);
-        let room = route.and_then(|_| self.outbox.room(&caller.name));
+        let room = route.and_then(|_| self.outbox.try_reserve(&caller.name));
         let wish = SendCommand {
             identity: self.identity("SendOtp", request.request_id.as_deref(), &request.fields()),
             caller: Arc::clone(caller),
@@ -179,7 +179,7 @@ struct OutboxHandoff {
     key: RecordKey,
     caller: CallerName,
     purpose: Purpose,
-    room: Option<Room>,
+    room: Option<OutboxPermit>,
     /// Where in a trace the message was asked for.
     place: Option<TraceContext>,
 }
@@ -189,7 +189,7 @@ impl OutboxHandoff {
         // What is answered with a message was written by this request, in a try before.
         match (message.zip(done.message_version), self.room) {
             (Some((message, version)), Some(room)) => {
-                let in_hand = InHand {
+                let in_hand = LeasedMessage {
                     key: self.key,
                     caller: self.caller,
                     purpose: self.purpose,
@@ -199,7 +199,7 @@ impl OutboxHandoff {
                 };
                 traces::enter(self.place, || self.outbox.send(room, in_hand));
             }
-            (Some(_), None) => self.outbox.notice(),
+            (Some(_), None) => self.outbox.wake(),
             (None, _) => {}
         }
     }

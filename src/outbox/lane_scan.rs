@@ -22,8 +22,8 @@ const MOST_LEFT: usize = 16_384;
 /// One walk through all lanes at once, each from its oldest message on. It passes by what
 /// cannot be taken over, so that nothing keeps a message behind it waiting.
 #[derive(Debug)]
-pub(super) struct Scan {
-    lanes: Vec<Lane>,
+pub(super) struct LaneScan {
+    lanes: Vec<CallerLane>,
     started_at: Instant,
     /// Duration of a walk, after which older messages that became due meanwhile come first.
     lasts: Duration,
@@ -34,13 +34,13 @@ pub(super) struct Scan {
 
 /// Caller's lane that may hold more messages.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct CallerLane {
     pub caller: CallerName,
     /// Last message that was passed.
     pub after: Option<Place>,
 }
 
-impl Scan {
+impl LaneScan {
     /// A walk that has not begun.
     pub fn new(lasts: Duration) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Scan {
 
     /// Begins at the oldest message of each of these lanes.
     pub fn start(&mut self, lanes: Vec<CallerName>) {
-        let lane = |caller| Lane {
+        let lane = |caller| CallerLane {
             caller,
             after: None,
         };
@@ -81,7 +81,7 @@ impl Scan {
     }
 
     /// Lanes that may hold more messages.
-    pub fn lanes(&self) -> &[Lane] {
+    pub fn lanes(&self) -> &[CallerLane] {
         &self.lanes
     }
 
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    fn lanes(scan: &Scan) -> Vec<(&str, Option<i64>)> {
+    fn lanes(scan: &LaneScan) -> Vec<(&str, Option<i64>)> {
         let lanes = scan.lanes().iter();
         lanes
             .map(|lane| {
@@ -160,7 +160,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_passes_by_what_is_left_and_then_begins_with_the_oldest_again() {
-        let mut scan = Scan::new(Duration::from_secs(1));
+        let mut scan = LaneScan::new(Duration::from_secs(1));
         assert!(scan.is_over());
         scan.start(["a", "b", "c"].map(CallerName::new).into());
         scan.passed(
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_was_left_is_looked_at_again_later() {
-        let mut scan = Scan::new(Duration::from_secs(1));
+        let mut scan = LaneScan::new(Duration::from_secs(1));
         let id = MessageId([7; 16]);
         assert!(!scan.has_left(id));
         scan.leave(id);

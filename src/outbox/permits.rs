@@ -13,18 +13,18 @@ use crate::domain::{CallerName, MessageId};
 /// Rooms for messages in hand: some that all callers share, and a few for each caller
 /// alone. Clones are the same rooms.
 #[derive(Clone, Debug)]
-pub(super) struct Rooms(Arc<Inner>);
+pub(super) struct InFlightLimits(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     shared: usize,
     reserved: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<PermitCounts>,
     freed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct PermitCounts {
     by: HashMap<CallerName, usize>,
     /// Number of shared rooms that are taken.
     shared: usize,
@@ -32,12 +32,12 @@ struct Taken {
 
 /// Room for one message, until it is dropped.
 #[derive(Debug)]
-pub struct Room {
-    rooms: Rooms,
+pub struct OutboxPermit {
+    rooms: InFlightLimits,
     caller: CallerName,
 }
 
-impl Rooms {
+impl InFlightLimits {
     /// `shared` rooms for all callers, and `reserved` rooms for each of them.
     pub fn new(shared: usize, reserved: usize) -> Self {
         Self(Arc::new(Inner {
@@ -49,7 +49,7 @@ impl Rooms {
     }
 
     /// Takes a room for a message of `caller`, if one is free.
-    pub fn enter(&self, caller: &CallerName) -> Option<Room> {
+    pub fn enter(&self, caller: &CallerName) -> Option<OutboxPermit> {
         let mut taken = self.taken();
         let mine = taken.by.get(caller).copied().unwrap_or_default();
         if mine >= self.0.reserved {
@@ -59,7 +59,7 @@ impl Rooms {
             taken.shared += 1;
         }
         taken.by.insert(caller.clone(), mine + 1);
-        Some(Room {
+        Some(OutboxPermit {
             rooms: self.clone(),
             caller: caller.clone(),
         })
@@ -70,13 +70,13 @@ impl Rooms {
         self.0.freed.notified().await;
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, PermitCounts> {
         // Nothing panics while it is held.
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Room {
+impl Drop for OutboxPermit {
     fn drop(&mut self) {
         let inner = &self.rooms.0;
         let mut taken = self.rooms.taken();
@@ -96,20 +96,20 @@ impl Drop for Room {
 
 /// The messages that this replica carries now. Clones are one list.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Carried(Arc<Mutex<HashSet<MessageId>>>);
+pub(super) struct HeldMessages(Arc<Mutex<HashSet<MessageId>>>);
 
 /// Entry of a message in the list, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Entry {
-    carried: Carried,
+pub(super) struct HeldMessage {
+    carried: HeldMessages,
     id: MessageId,
 }
 
-impl Carried {
+impl HeldMessages {
     /// Adds a message.
-    pub fn add(&self, id: MessageId) -> Entry {
+    pub fn add(&self, id: MessageId) -> HeldMessage {
         self.ids().insert(id);
-        Entry {
+        HeldMessage {
             carried: self.clone(),
             id,
         }
@@ -126,7 +126,7 @@ impl Carried {
     }
 }
 
-impl Drop for Entry {
+impl Drop for HeldMessage {
     fn drop(&mut self) {
         self.carried.ids().remove(&self.id);
     }
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn a_caller_with_many_messages_leaves_room_for_each_other_one() {
         let [a, b, c] = ["a", "b", "c"].map(CallerName::new);
-        let rooms = Rooms::new(3, 2);
-        let enter = |caller: &CallerName, number: usize| -> Vec<Room> {
+        let rooms = InFlightLimits::new(3, 2);
+        let enter = |caller: &CallerName, number: usize| -> Vec<OutboxPermit> {
             (0..number).map_while(|_| rooms.enter(caller)).collect()
         };
         let mut of_a = enter(&a, 100);

@@ -32,27 +32,27 @@ const PREFIX_BYTES: usize = 5;
 /// Gives the message of each request a time to arrive in: this one, or that of the
 /// caller if it is shorter.
 #[derive(Clone, Copy, Debug)]
-pub struct ArrivalLayer(pub Duration);
+pub struct BodyTimeoutLayer(pub Duration);
 
-impl<S> Layer<S> for ArrivalLayer {
-    type Service = Arrival<S>;
+impl<S> Layer<S> for BodyTimeoutLayer {
+    type Service = BodyTimeout<S>;
 
-    fn layer(&self, inner: S) -> Arrival<S> {
-        Arrival {
+    fn layer(&self, inner: S) -> BodyTimeout<S> {
+        BodyTimeout {
             inner,
             patience: self.0,
         }
     }
 }
 
-/// The service that [`ArrivalLayer`] makes.
+/// The service that [`BodyTimeoutLayer`] makes.
 #[derive(Clone, Debug)]
-pub struct Arrival<S> {
+pub struct BodyTimeout<S> {
     inner: S,
     patience: Duration,
 }
 
-impl<S: Service<Request<Body>>> Service<Request<Body>> for Arrival<S> {
+impl<S: Service<Request<Body>>> Service<Request<Body>> for BodyTimeout<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -67,7 +67,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Arrival<S> {
         let until = Instant::now() + patience;
         let bounds = request.extensions().get::<BodyBounds>().cloned();
         self.inner.call(request.map(|body| {
-            Body::new(Arriving {
+            Body::new(TimeoutBody {
                 body,
                 patience,
                 until,
@@ -80,7 +80,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Arrival<S> {
 }
 
 /// A message on its way.
-struct Arriving {
+struct TimeoutBody {
     body: Body,
     patience: Duration,
     until: Instant,
@@ -91,7 +91,7 @@ struct Arriving {
     arrived: usize,
 }
 
-impl Arriving {
+impl TimeoutBody {
     /// Takes a frame, if the bounds have room for it.
     fn take(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, Status>> {
         // Requests of gRPC have no trailers.
@@ -112,7 +112,7 @@ impl Arriving {
     }
 }
 
-impl http_body::Body for Arriving {
+impl http_body::Body for TimeoutBody {
     type Data = Bytes;
     type Error = Status;
 

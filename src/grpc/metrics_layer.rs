@@ -14,47 +14,47 @@ use crate::metrics::{Calls, Method};
 
 /// Measures every call of the services under it.
 #[derive(Clone, Debug)]
-pub struct MeasureLayer(pub Calls);
+pub struct RpcMetricsLayer(pub Calls);
 
-impl<S> Layer<S> for MeasureLayer {
-    type Service = Measure<S>;
+impl<S> Layer<S> for RpcMetricsLayer {
+    type Service = RpcMetricsService<S>;
 
-    fn layer(&self, inner: S) -> Measure<S> {
-        Measure {
+    fn layer(&self, inner: S) -> RpcMetricsService<S> {
+        RpcMetricsService {
             inner,
             calls: self.0.clone(),
         }
     }
 }
 
-/// The service that [`MeasureLayer`] makes.
+/// The service that [`RpcMetricsLayer`] makes.
 #[derive(Clone, Debug)]
-pub struct Measure<S> {
+pub struct RpcMetricsService<S> {
     inner: S,
     calls: Calls,
 }
 
-impl<S, Request, Body> Service<http::Request<Request>> for Measure<S>
+impl<S, Request, Body> Service<http::Request<Request>> for RpcMetricsService<S>
 where
     S: Service<http::Request<Request>, Response = http::Response<Body>>,
     S::Future: Unpin,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Measured<S::Future>;
+    type Future = RpcMetricsFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<Request>) -> Self::Future {
-        let call = Call {
+        let call = InFlightCall {
             calls: self.calls.clone(),
             method: Method::at(request.uri().path()),
             since: Instant::now(),
             code: Code::Cancelled,
         };
-        Measured {
+        RpcMetricsFuture {
             inner: self.inner.call(request),
             call,
         }
@@ -63,21 +63,21 @@ where
 
 /// A call on its way.
 #[derive(Debug)]
-pub struct Measured<F> {
+pub struct RpcMetricsFuture<F> {
     inner: F,
-    call: Call,
+    call: InFlightCall,
 }
 
 /// Counts when it is dropped: a caller who hangs up has its call dropped before the end.
 #[derive(Debug)]
-struct Call {
+struct InFlightCall {
     calls: Calls,
     method: Method,
     since: Instant,
     code: Code,
 }
 
-impl<F, Body, Error> Future for Measured<F>
+impl<F, Body, Error> Future for RpcMetricsFuture<F>
 where
     F: Future<Output = Result<http::Response<Body>, Error>> + Unpin,
 {
@@ -97,7 +97,7 @@ where
     }
 }
 
-impl Drop for Call {
+impl Drop for InFlightCall {
     fn drop(&mut self) {
         let code = self.code.into();
         self.calls.ended(self.method, code, self.since.elapsed());

@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 use rand::RngExt as _;
 
 use super::{
-    InHand, MOST_TAKEN_OVER, Outbox, OutboxOptions, TAKEN_OVER_EACH, Tools,
-    rooms::{Room, Rooms},
-    scan::{MOST_AT_ONCE, Scan},
+    LeasedMessage, MAX_RECLAIMED_IN_FLIGHT, Outbox, OutboxContext, OutboxOptions, TAKEN_OVER_EACH,
+    lane_scan::{LaneScan, MOST_AT_ONCE},
+    permits::{InFlightLimits, OutboxPermit},
 };
 use crate::{
     domain::{CallerName, MessageId, NextState, OutboxMessage, Timestamp},
@@ -25,10 +25,10 @@ use crate::{
 
 /// How long to wait at most after another replica was faster, so that the two do not
 /// meet again.
-const STEP_ASIDE: Duration = Duration::from_millis(50);
+const CONFLICT_JITTER: Duration = Duration::from_millis(50);
 
 /// Result of one look at the store.
-enum Found {
+enum PollOutcome {
     /// There is nothing more that is due.
     Nothing,
     /// More may be due, and there is no room for it.
@@ -40,9 +40,9 @@ enum Found {
 }
 
 /// Verdict about a message that is due.
-enum Fate {
+enum ReclaimDecision {
     /// This replica carries it.
-    Carry(Box<Taken>),
+    Carry(Box<ReclaimedMessage>),
     /// Its code is dead.
     Dead,
     /// This replica cannot judge it, for that reason. Another one may.
@@ -52,15 +52,17 @@ enum Fate {
 /// Takes messages over, until the outbox is closed. It ends between two rounds alone:
 /// what was leased in one would else be nobody's until its lease ends.
 pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
-    let rooms = Rooms::new(MOST_TAKEN_OVER, TAKEN_OVER_EACH);
-    let mut scan = Scan::new(options.poll_interval);
+    let rooms = InFlightLimits::new(MAX_RECLAIMED_IN_FLIGHT, TAKEN_OVER_EACH);
+    let mut scan = LaneScan::new(options.poll_interval);
     while !outbox.stopping.is_cancelled() {
-        let found = round(&outbox.newest(), &rooms, &mut scan).await;
-        let waits_for_room = matches!(found, Ok(Found::NoRoom));
+        let found = poll_once(&outbox.newest(), &rooms, &mut scan).await;
+        let waits_for_room = matches!(found, Ok(PollOutcome::NoRoom));
         let pause = match found {
-            Ok(Found::All) => Duration::ZERO,
-            Ok(Found::Part) => STEP_ASIDE.mul_f64(system_random().random_range(0.0..1.0)),
-            Ok(Found::Nothing | Found::NoRoom) => options.poll_interval,
+            Ok(PollOutcome::All) => Duration::ZERO,
+            Ok(PollOutcome::Part) => {
+                CONFLICT_JITTER.mul_f64(system_random().random_range(0.0..1.0))
+            }
+            Ok(PollOutcome::Nothing | PollOutcome::NoRoom) => options.poll_interval,
             Err(error) => {
                 tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
                 scan.end();
@@ -77,11 +79,15 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
 }
 
 /// Takes over some of what is due, as far as there is room for it.
-async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found, BatchError> {
+async fn poll_once(
+    outbox: &Outbox,
+    rooms: &InFlightLimits,
+    scan: &mut LaneScan,
+) -> Result<PollOutcome, BatchError> {
     let tools = &outbox.courier.tools;
     if !tools.availability.is_available() {
         scan.end();
-        return Ok(Found::Nothing);
+        return Ok(PollOutcome::Nothing);
     }
     if scan.is_over() {
         scan.start(tools.waiting_lanes().await?);
@@ -89,10 +95,10 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
     let (turns, mut free) = turns(rooms, scan);
     if turns.is_empty() {
         return Ok(if scan.is_at_end() {
-            Found::Nothing
+            PollOutcome::Nothing
         } else {
             scan.allow_restart();
-            Found::NoRoom
+            PollOutcome::NoRoom
         });
     }
     let due = tools.due_messages(&turns).await?;
@@ -102,7 +108,7 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
     let seen = join_all(looks).await;
 
     // What is wrong with one message keeps no other from being taken over.
-    let mut found = Ok(Found::All);
+    let mut found = Ok(PollOutcome::All);
     let mut decided = Vec::new();
     for ((lane, due), seen) in due.into_iter().zip(seen) {
         let id = due.message.id;
@@ -114,12 +120,12 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
             }
         };
         let taken = match judge(tools, &due, &seen) {
-            Fate::Carry(taken) => Some(taken),
-            Fate::Dead => {
+            ReclaimDecision::Carry(taken) => Some(taken),
+            ReclaimDecision::Dead => {
                 tracing::warn!(message_id = %id, "[OTP] Message dropped: its code is dead");
                 None
             }
-            Fate::Leave(cause) => {
+            ReclaimDecision::Leave(cause) => {
                 tracing::warn!(message_id = %id, cause, "[OTP] Message left to other replicas");
                 scan.leave(id);
                 continue;
@@ -147,28 +153,28 @@ async fn round(outbox: &Outbox, rooms: &Rooms, scan: &mut Scan) -> Result<Found,
                 scan.allow_restart();
                 tools.metrics.ended(Ended::Dropped);
             }
-            (Ok(false), _) => found = found.and(Ok(Found::Part)),
+            (Ok(false), _) => found = found.and(Ok(PollOutcome::Part)),
             (Err(error), _) => found = found.and(excuse(error, change.message.id, scan)),
         }
     }
     match found {
-        Ok(Found::All) if scan.is_at_end() => Ok(Found::Nothing),
+        Ok(PollOutcome::All) if scan.is_at_end() => Ok(PollOutcome::Nothing),
         found => found,
     }
 }
 
 /// A message that is taken over.
-struct Taken {
-    in_hand: InHand,
+struct ReclaimedMessage {
+    in_hand: LeasedMessage,
     /// End of its lease.
     until: Timestamp,
     /// Whether the replica that held it before may have been trying it.
     was_interrupted: bool,
 }
 
-impl Taken {
+impl ReclaimedMessage {
     /// Counts the attempt that the lost replica may have made.
-    fn note_interruption(&self, tools: &Tools) {
+    fn note_interruption(&self, tools: &OutboxContext) {
         let message = &self.in_hand.message;
         let Some(attempt) = message
             .history
@@ -191,12 +197,15 @@ impl Taken {
 
 /// Takes rooms for the lanes that are to be looked through, and returns the turns that
 /// fit into them.
-fn turns(rooms: &Rooms, scan: &Scan) -> (Vec<LaneCursor>, HashMap<CallerName, Vec<Room>>) {
+fn turns(
+    rooms: &InFlightLimits,
+    scan: &LaneScan,
+) -> (Vec<LaneCursor>, HashMap<CallerName, Vec<OutboxPermit>>) {
     let mut free = HashMap::new();
     let mut turns = Vec::new();
     let share = (MOST_AT_ONCE / scan.lanes().len().max(1)).max(1);
     for lane in scan.lanes() {
-        let taken: Vec<Room> = (0..share)
+        let taken: Vec<OutboxPermit> = (0..share)
             .map_while(|_| rooms.enter(&lane.caller))
             .collect();
         if !taken.is_empty() {
@@ -215,7 +224,7 @@ fn turns(rooms: &Rooms, scan: &Scan) -> (Vec<LaneCursor>, HashMap<CallerName, Ve
 /// cannot be read.
 fn readable(
     outbox: &Outbox,
-    scan: &mut Scan,
+    scan: &mut LaneScan,
     found: Vec<FoundMessage>,
 ) -> Vec<(CallerName, VersionedMessage)> {
     let mut readable = Vec::new();
@@ -233,20 +242,24 @@ fn readable(
 }
 
 /// Logs that a message cannot be taken over for a reason of its own, and leaves it.
-fn refuse(error: &BatchError, id: MessageId, scan: &mut Scan) {
+fn refuse(error: &BatchError, id: MessageId, scan: &mut LaneScan) {
     tracing::error!(message_id = %id, %error, "[OTP] A message cannot be taken over");
     scan.leave(id);
 }
 
 /// Sorts the error of one message: the round fails only if the store does.
-fn excuse(error: BatchError, id: MessageId, scan: &mut Scan) -> Result<Found, BatchError> {
+fn excuse(
+    error: BatchError,
+    id: MessageId,
+    scan: &mut LaneScan,
+) -> Result<PollOutcome, BatchError> {
     match error {
         BatchError::Store(StoreError::Unavailable(_))
         | BatchError::ContentionLimit
         | BatchError::Full { .. } => Err(error),
         BatchError::Panicked | BatchError::Store(_) => {
             refuse(&error, id, scan);
-            Ok(Found::All)
+            Ok(PollOutcome::All)
         }
     }
 }
@@ -255,13 +268,13 @@ fn excuse(error: BatchError, id: MessageId, scan: &mut Scan) -> Result<Found, Ba
 /// it.
 fn change(
     due: VersionedMessage,
-    mut taken: Option<Box<Taken>>,
+    mut taken: Option<Box<ReclaimedMessage>>,
     now: Timestamp,
-) -> (MessageWrite, Option<Box<Taken>>) {
+) -> (MessageWrite, Option<Box<ReclaimedMessage>>) {
     let version = RowVersion::random(&mut system_random());
     let mut message = due.message;
     let mut then = NextState::Dropped;
-    if let Some(Taken { in_hand, until, .. }) = taken.as_deref_mut() {
+    if let Some(ReclaimedMessage { in_hand, until, .. }) = taken.as_deref_mut() {
         in_hand.version = version;
         message.history.clone_from(&in_hand.message.history);
         message.provider.clone_from(&in_hand.message.provider);
@@ -279,19 +292,19 @@ fn change(
 /// Decides about a message. Only the record can say that a code is dead. What the
 /// configuration of this replica lacks says nothing of the code: replicas may run with an
 /// older or a newer configuration.
-fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
+fn judge(tools: &OutboxContext, due: &VersionedMessage, seen: &ReadResult) -> ReclaimDecision {
     let now = seen.clock.now();
     let Some(record) = &seen.record else {
-        return Fate::Dead;
+        return ReclaimDecision::Dead;
     };
     if record.is_dead(due.message.challenge, now) || now >= due.message.expires_at {
-        return Fate::Dead;
+        return ReclaimDecision::Dead;
     }
     let Some(policy) = tools.policy(&record.caller, &record.purpose) else {
-        return Fate::Leave("its caller is not configured here");
+        return ReclaimDecision::Leave("its caller is not configured here");
     };
     if !record.has_live(due.message.challenge, policy, now) {
-        return Fate::Leave("its code was answered more often than is allowed here");
+        return ReclaimDecision::Leave("its code was answered more often than is allowed here");
     }
     let opened = tools.keys.open_message(
         &due.key,
@@ -302,7 +315,7 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
     let message = match opened {
         Ok(message) => message,
         Err(OpenError::Unreadable) => {
-            return Fate::Leave("it was sealed with a key that is not in the key ring");
+            return ReclaimDecision::Leave("it was sealed with a key that is not in the key ring");
         }
         Err(OpenError::Altered) => {
             tracing::error!(
@@ -313,10 +326,10 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
                 channel = %due.message.channel,
                 "[OTP AUDIT] Message dropped: it was altered in the database"
             );
-            return Fate::Dead;
+            return ReclaimDecision::Dead;
         }
     };
-    let mut in_hand = InHand {
+    let mut in_hand = LeasedMessage {
         key: due.key,
         caller: record.caller.clone(),
         purpose: record.purpose.clone(),
@@ -325,7 +338,7 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
         clock: seen.clock,
     };
     let Some(route) = tools.route(&in_hand) else {
-        return Fate::Leave("no route leads to a provider for it");
+        return ReclaimDecision::Leave("no route leads to a provider for it");
     };
     let until = now.saturating_add(Outbox::lease(route));
     let first = route.first(in_hand.message.predecessors);
@@ -334,7 +347,7 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
         in_hand.message = interrupted(tools, in_hand.message, provider, now);
     }
     in_hand.message = in_hand.message.transition_to(NextState::Leased(until), now);
-    Fate::Carry(Box::new(Taken {
+    ReclaimDecision::Carry(Box::new(ReclaimedMessage {
         in_hand,
         until,
         was_interrupted: open.is_some(),
@@ -344,7 +357,7 @@ fn judge(tools: &Tools, due: &VersionedMessage, seen: &ReadResult) -> Fate {
 /// The message after the replica that held it was lost while it may have been trying
 /// `provider`.
 fn interrupted(
-    tools: &Tools,
+    tools: &OutboxContext,
     message: OutboxMessage,
     provider: &str,
     now: Timestamp,

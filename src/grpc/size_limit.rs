@@ -15,21 +15,21 @@ use crate::service::ServiceError;
 /// Turns tonic's `OUT_OF_RANGE` for a message over the limit, which nothing else
 /// here answers, into the contract's `REQUEST_INVALID`.
 #[derive(Clone, Copy, Debug)]
-pub struct OversizeLayer;
+pub struct SizeLimitErrorLayer;
 
-impl<S> Layer<S> for OversizeLayer {
-    type Service = Oversize<S>;
+impl<S> Layer<S> for SizeLimitErrorLayer {
+    type Service = SizeLimitErrorService<S>;
 
-    fn layer(&self, inner: S) -> Oversize<S> {
-        Oversize(inner)
+    fn layer(&self, inner: S) -> SizeLimitErrorService<S> {
+        SizeLimitErrorService(inner)
     }
 }
 
-/// The service that [`OversizeLayer`] makes.
+/// The service that [`SizeLimitErrorLayer`] makes.
 #[derive(Clone, Debug)]
-pub struct Oversize<S>(S);
+pub struct SizeLimitErrorService<S>(S);
 
-impl<S, Request, Body> Service<Request> for Oversize<S>
+impl<S, Request, Body> Service<Request> for SizeLimitErrorService<S>
 where
     S: Service<Request, Response = http::Response<Body>>,
     S::Future: Send + 'static,

@@ -7,7 +7,7 @@ use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FRESHNESS, InHand, LEASE_MARGIN, LEASE_RENEWAL, LEASE_RESERVE, Tools,
+    LEASE_MARGIN, LEASE_RENEWAL, LEASE_RESERVE, LeasedMessage, MAX_LIVENESS_AGE, OutboxContext,
     attempt::{note_failure, report},
 };
 use crate::{
@@ -20,13 +20,13 @@ use crate::{
 
 /// Carries messages.
 #[derive(Debug)]
-pub(super) struct Courier {
-    pub tools: Tools,
+pub(super) struct Dispatcher {
+    pub tools: OutboxContext,
     stopping: CancellationToken,
 }
 
 /// How the carrying of a message goes on.
-enum Next<'a> {
+enum NextStep<'a> {
     /// With an attempt.
     Try(&'a Gateway),
     /// As soon as another message knows whether the provider is back.
@@ -38,19 +38,19 @@ enum Next<'a> {
 }
 
 /// The message is out of this replica's hands.
-struct Lost;
+struct LeaseLost;
 
-impl Courier {
-    pub fn new(tools: Tools, stopping: CancellationToken) -> Self {
+impl Dispatcher {
+    pub fn new(tools: OutboxContext, stopping: CancellationToken) -> Self {
         Self { tools, stopping }
     }
 
     /// Carries a message as far as it goes now.
-    pub async fn carry(&self, mut in_hand: InHand) {
+    pub async fn dispatch(&self, mut in_hand: LeasedMessage) {
         let Some(route) = self.tools.route(&in_hand) else {
             // It was leased to a replica that knows one, so another configuration does.
             let now = in_hand.clock.now();
-            return self.end(in_hand, NextState::Queued(now)).await;
+            return self.finish(in_hand, NextState::Queued(now)).await;
         };
         let mut tried = HashSet::new();
         let mut has_waited = false;
@@ -60,32 +60,35 @@ impl Courier {
                 return self.drop_dead(in_hand).await;
             }
             let gateway = match self.choose(&in_hand.message, route, &tried, now) {
-                Next::Try(gateway) => gateway,
-                Next::Await(gateway) if !has_waited => {
+                NextStep::Try(gateway) => gateway,
+                NextStep::Await(gateway) if !has_waited => {
                     has_waited = true;
                     self.unless_stopping(gateway.breaker.outcome()).await;
                     continue;
                 }
-                Next::Await(gateway) => {
+                NextStep::Await(gateway) => {
                     let then = NextState::Queued(now.saturating_add(gateway.breaker.wait()));
-                    return self.end(in_hand, then).await;
+                    return self.finish(in_hand, then).await;
                 }
-                Next::End(then) => return self.end(in_hand, then).await,
-                Next::GiveUp => return self.give_up(in_hand).await,
+                NextStep::End(then) => return self.finish(in_hand, then).await,
+                NextStep::GiveUp => return self.give_up(in_hand).await,
             };
             let turn = match self.turn(&mut in_hand, gateway).await {
                 Ok(Some(turn)) => turn,
                 Ok(None) => continue,
-                Err(Lost) => return,
+                Err(LeaseLost) => return,
             };
             if !gateway.breaker.wait().is_zero() {
                 // While the message waited, the provider proved to be down.
                 continue;
             }
-            match self.make_fit(&mut in_hand, gateway, route).await {
+            match self
+                .ensure_live_and_leased(&mut in_hand, gateway, route)
+                .await
+            {
                 Ok(true) => {}
                 Ok(false) => return self.drop_dead(in_hand).await,
-                Err(Lost) => return,
+                Err(LeaseLost) => return,
             }
             // That took time as well.
             let Some(admission) = gateway.breaker.admit() else {
@@ -96,7 +99,7 @@ impl Courier {
             drop(turn);
             report(gateway, admission, &result);
             match result {
-                Ok(accepted) => return self.handed_over(in_hand, attempt, &accepted).await,
+                Ok(accepted) => return self.on_accepted(in_hand, attempt, &accepted).await,
                 Err(error) => {
                     note_failure(&in_hand.message, gateway, &error);
                     in_hand.message = in_hand.message.failed(attempt, gateway.is_idempotent());
@@ -118,9 +121,9 @@ impl Courier {
     /// stops, or the code has expired meanwhile.
     async fn turn<'a>(
         &self,
-        in_hand: &mut InHand,
+        in_hand: &mut LeasedMessage,
         gateway: &'a Gateway,
-    ) -> Result<Option<SemaphorePermit<'a>>, Lost> {
+    ) -> Result<Option<SemaphorePermit<'a>>, LeaseLost> {
         let caller = in_hand.caller.clone();
         let mut turn = std::pin::pin!(gateway.turn(&caller));
         loop {
@@ -152,9 +155,9 @@ impl Courier {
         route: &'a Route,
         tried: &HashSet<String>,
         now: Timestamp,
-    ) -> Next<'a> {
+    ) -> NextStep<'a> {
         if self.stopping.is_cancelled() {
-            return Next::End(NextState::Queued(now));
+            return NextStep::End(NextState::Queued(now));
         }
         let history = &message.history;
         let mut left: Vec<&Gateway> = route
@@ -163,11 +166,11 @@ impl Courier {
             .filter(|gateway| !history.is_rejected_by(&gateway.name))
             .collect();
         if left.is_empty() {
-            return Next::End(NextState::Failed);
+            return NextStep::End(NextState::Failed);
         }
         left.retain(|gateway| history.permits_copy_with(&gateway.name, gateway.is_idempotent()));
         if left.is_empty() {
-            return Next::GiveUp;
+            return NextStep::GiveUp;
         }
         left.sort_by_key(|gateway| {
             let copies = history.copies_with(&gateway.name);
@@ -178,14 +181,14 @@ impl Courier {
             .map(|gateway| (*gateway, gateway.breaker.wait()))
             .collect();
         if let Some((gateway, _)) = waits.iter().find(|(_, wait)| wait.is_zero()) {
-            return Next::Try(gateway);
+            return NextStep::Try(gateway);
         }
         let pause = if tried.is_empty() {
             // Nobody was asked about it, so it has nothing to wait for but that somebody
             // may be; then such messages are found in their order.
             if let Some((gateway, _)) = waits.iter().find(|(gateway, _)| gateway.breaker.is_tried())
             {
-                return Next::Await(gateway);
+                return NextStep::Await(gateway);
             }
             waits
                 .iter()
@@ -196,7 +199,7 @@ impl Courier {
             history.retry_backoff(left.len(), &mut system_random())
         };
         // Whoever finds it when its code has died drops it.
-        Next::End(NextState::Queued(
+        NextStep::End(NextState::Queued(
             now.saturating_add(pause).min(message.expires_at.max(now)),
         ))
     }
@@ -204,12 +207,12 @@ impl Courier {
     /// Makes sure that the code was alive a moment ago, that the lease lasts for an
     /// attempt, and that the store shows which provider is tried; says whether the code
     /// lives.
-    async fn make_fit(
+    async fn ensure_live_and_leased(
         &self,
-        in_hand: &mut InHand,
+        in_hand: &mut LeasedMessage,
         gateway: &Gateway,
         route: &Route,
-    ) -> Result<bool, Lost> {
+    ) -> Result<bool, LeaseLost> {
         let needed = gateway.options.timeout + LEASE_RESERVE;
         let first = route.first(in_hand.message.predecessors);
         let is_noted = |message: &OutboxMessage| message.open_attempt(first) == Some(&gateway.name);
@@ -218,8 +221,8 @@ impl Courier {
             let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
             if in_hand.clock.now() >= in_hand.message.expires_at {
                 return Ok(false);
-            } else if in_hand.clock.requested_at().elapsed() >= FRESHNESS {
-                if !self.sees_alive(in_hand).await? {
+            } else if in_hand.clock.requested_at().elapsed() >= MAX_LIVENESS_AGE {
+                if !self.is_code_live(in_hand).await? {
                     return Ok(false);
                 }
             } else if !is_noted(&in_hand.message)
@@ -238,7 +241,7 @@ impl Courier {
 
     /// Renews the lease of a message that waits for a turn with a gateway. It was not given
     /// to that gateway yet.
-    async fn renew(&self, in_hand: &mut InHand, gateway: &Gateway) -> Result<(), Lost> {
+    async fn renew(&self, in_hand: &mut LeasedMessage, gateway: &Gateway) -> Result<(), LeaseLost> {
         let now = in_hand.clock.now();
         let until = now.saturating_add(gateway.options.timeout + LEASE_MARGIN);
         let mut message = in_hand
@@ -250,10 +253,10 @@ impl Courier {
     }
 
     /// Looks whether the code is alive.
-    async fn sees_alive(&self, in_hand: &mut InHand) -> Result<bool, Lost> {
+    async fn is_code_live(&self, in_hand: &mut LeasedMessage) -> Result<bool, LeaseLost> {
         let look = self.tools.batcher.read(in_hand.key);
         // Whoever takes the message over when the lease has ended knows as much.
-        let seen = look.await.map_err(|_| Lost)?;
+        let seen = look.await.map_err(|_| LeaseLost)?;
         in_hand.clock = seen.clock;
         let (challenge, now) = (in_hand.message.challenge, seen.clock.now());
         let Some(record) = seen.record.filter(|record| !record.is_dead(challenge, now)) else {
@@ -264,16 +267,21 @@ impl Courier {
             return Ok(true);
         }
         // For this configuration alone; the lease ends, and another replica may judge.
-        Err(Lost)
+        Err(LeaseLost)
     }
 
     /// Drops a message whose code is dead.
-    async fn drop_dead(&self, in_hand: InHand) {
+    async fn drop_dead(&self, in_hand: LeasedMessage) {
         tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
-        self.end(in_hand, NextState::Dropped).await;
+        self.finish(in_hand, NextState::Dropped).await;
     }
 
-    async fn handed_over(&self, mut in_hand: InHand, attempt: LoggedAttempt, accepted: &Accepted) {
+    async fn on_accepted(
+        &self,
+        mut in_hand: LeasedMessage,
+        attempt: LoggedAttempt,
+        accepted: &Accepted,
+    ) {
         let recipient = in_hand.message.content().map(|content| &content.recipient);
         tracing::info!(
             message_id = %in_hand.message.id,
@@ -291,7 +299,7 @@ impl Courier {
         }
     }
 
-    async fn end(&self, mut in_hand: InHand, then: NextState) {
+    async fn finish(&self, mut in_hand: LeasedMessage, then: NextState) {
         if then == NextState::Failed {
             let recipient = in_hand.message.content().map(|content| &content.recipient);
             tracing::error!(
@@ -310,7 +318,7 @@ impl Courier {
     }
 
     /// Ends a message that may have arrived as often as it is allowed to.
-    async fn give_up(&self, mut in_hand: InHand) {
+    async fn give_up(&self, mut in_hand: LeasedMessage) {
         let recipient = in_hand.message.content().map(|content| &content.recipient);
         tracing::error!(
             message_id = %in_hand.message.id,
@@ -322,7 +330,7 @@ impl Courier {
             .await;
     }
 
-    async fn put_down(&self, in_hand: &mut InHand, then: NextState, how: Option<Ended>) {
+    async fn put_down(&self, in_hand: &mut LeasedMessage, then: NextState, how: Option<Ended>) {
         let now = in_hand.clock.now();
         let message = in_hand.message.clone().transition_to(then, now);
         let written = self.write(in_hand, message).await.is_ok();
@@ -347,8 +355,12 @@ impl Courier {
     }
 
     /// Writes what became of a message.
-    async fn write(&self, in_hand: &mut InHand, message: OutboxMessage) -> Result<(), Lost> {
-        let InHand { key, version, .. } = *in_hand;
+    async fn write(
+        &self,
+        in_hand: &mut LeasedMessage,
+        message: OutboxMessage,
+    ) -> Result<(), LeaseLost> {
+        let LeasedMessage { key, version, .. } = *in_hand;
         let random = &mut system_random();
         let change = MessageWrite {
             key,
@@ -359,7 +371,7 @@ impl Courier {
         let version = change.version;
         if !self.tools.settle(change).await {
             tracing::debug!(message_id = %message.id, "[OTP] Another replica has the message");
-            return Err(Lost);
+            return Err(LeaseLost);
         }
         in_hand.version = version;
         in_hand.message = message;

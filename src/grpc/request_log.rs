@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What marks the lines of an RPC.
-pub(super) const fn mark(rpc: Rpc) -> &'static str {
+pub(super) const fn log_prefix(rpc: Rpc) -> &'static str {
     match rpc {
         Rpc::Verify => "[OTP VERIFY]",
         Rpc::Send | Rpc::Cancel | Rpc::Status => "[OTP]",
@@ -29,25 +29,25 @@ pub(super) const fn mark(rpc: Rpc) -> &'static str {
 
 /// The lines of one request.
 #[derive(Clone, Debug)]
-pub(super) struct Journal {
+pub(super) struct RequestLog {
     /// Who makes it.
     pub caller: Arc<Caller>,
     rpc: Rpc,
     /// Shared by all clones.
-    known: Arc<Known>,
+    known: Arc<RequestLogState>,
     answers: Answers,
 }
 
 /// What becomes known of a request.
 #[derive(Debug, Default)]
-struct Known {
+struct RequestLogState {
     /// Once it has been read.
     subject: OnceLock<(Option<Recipient>, Purpose)>,
     /// Once it has been answered.
     answer: OnceLock<Answer>,
 }
 
-impl Journal {
+impl RequestLog {
     pub fn new(rpc: Rpc, caller: Arc<Caller>, answers: Answers) -> Self {
         Self {
             caller,
@@ -58,7 +58,12 @@ impl Journal {
     }
 
     /// A request of nobody whom otpd knows.
-    pub fn turned_away(rpc: Rpc, from: Option<SocketAddr>, unknown: Unknown, answers: &Answers) {
+    pub fn unauthenticated(
+        rpc: Rpc,
+        from: Option<SocketAddr>,
+        unknown: Unknown,
+        answers: &Answers,
+    ) {
         answers.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
         tracing::warn!(target: STRANGER, %rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
@@ -82,7 +87,7 @@ impl Journal {
     }
 
     /// Notes in the span of the request what came of it.
-    pub fn note(&self, span: &mut Span, code: Code) {
+    pub fn annotate_span(&self, span: &mut Span, code: Code) {
         span.note("rpc.system.name", "grpc");
         span.note("rpc.method", Method::of(self.rpc).name());
         let code_name = code_name(i32::from(code));
@@ -114,7 +119,7 @@ impl Journal {
             .known
             .subject
             .set((recipient.cloned(), purpose.clone()));
-        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
+        let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         tracing::info!(%rpc, %caller, recipient, %purpose, "{mark} Request received");
     }
@@ -127,12 +132,12 @@ impl Journal {
         };
         self.count(answer);
         let (mark, recipient, challenge_id) =
-            (mark(self.rpc), self.recipient(), &reply.challenge_id);
+            (log_prefix(self.rpc), self.recipient(), &reply.challenge_id);
         tracing::info!(recipient, %channel, %challenge_id, "{mark} {step}");
     }
 
-    pub fn judged(&self, reply: &VerifyReply) {
-        let (mark, recipient) = (mark(self.rpc), self.recipient());
+    pub fn verify_completed(&self, reply: &VerifyReply) {
+        let (mark, recipient) = (log_prefix(self.rpc), self.recipient());
         match reply.verdict {
             VerifyOutcome::Verified { .. } => {
                 tracing::info!(recipient, "{mark} OTP verified successfully");
@@ -161,7 +166,7 @@ impl Journal {
     }
 
     pub fn cancelled(&self, reply: &CancelReply) {
-        let (mark, recipient) = (mark(self.rpc), self.recipient());
+        let (mark, recipient) = (log_prefix(self.rpc), self.recipient());
         let (step, answer) = if reply.challenge_id.is_some() {
             ("OTP cancelled", Answer::CANCELLED)
         } else {
@@ -176,20 +181,20 @@ impl Journal {
         }
     }
 
-    pub fn told(&self, reply: &StatusReply) {
+    pub fn status_returned(&self, reply: &StatusReply) {
         let recipient = reply.recipient.as_ref().map(display);
-        let (mark, live) = (mark(self.rpc), reply.status.live.is_some());
+        let (mark, live) = (log_prefix(self.rpc), reply.status.live.is_some());
         self.count(Answer::TOLD);
         tracing::info!(recipient, live, "{mark} Status told");
     }
 
     /// Notes that the caller has gone, unless it is told that there was an answer.
-    pub fn unless_answered(&self) -> UnlessAnswered<'_> {
-        UnlessAnswered(Some(self))
+    pub fn unless_answered(&self) -> DisconnectGuard<'_> {
+        DisconnectGuard(Some(self))
     }
 
-    fn gone(&self) {
-        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
+    fn client_disconnected(&self) {
+        let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         self.count(Answer::CALLER_GONE);
         tracing::info!(%rpc, %caller, recipient, "{mark} Caller gone before the answer");
@@ -198,7 +203,7 @@ impl Journal {
     /// A request that gets no reply, and the status that it gets. A store that does
     /// not answer has its own line, one for the cause and not one for each request.
     pub fn refused(&self, error: ServiceError) -> Status {
-        let (mark, rpc, recipient) = (mark(self.rpc), self.rpc.name(), self.recipient());
+        let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         let reason = error.code_and_reason().1;
         self.count(Answer::refused(reason));
@@ -227,19 +232,19 @@ impl Journal {
 }
 
 /// Says, when it is dropped, that the caller has gone.
-pub(super) struct UnlessAnswered<'a>(Option<&'a Journal>);
+pub(super) struct DisconnectGuard<'a>(Option<&'a RequestLog>);
 
-impl UnlessAnswered<'_> {
+impl DisconnectGuard<'_> {
     /// There is an answer.
     pub fn answered(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for UnlessAnswered<'_> {
+impl Drop for DisconnectGuard<'_> {
     fn drop(&mut self) {
         if let Some(journal) = self.0 {
-            journal.gone();
+            journal.client_disconnected();
         }
     }
 }
@@ -256,7 +261,7 @@ mod tests {
     fn a_caller_that_hangs_up_while_it_is_answered_is_counted_once() {
         let metrics = Metrics::new(&Names::default());
         let caller = Arc::new(Caller::development(PolicySet::default()));
-        let journal = Journal::new(Rpc::Cancel, caller, metrics.answers.clone());
+        let journal = RequestLog::new(Rpc::Cancel, caller, metrics.answers.clone());
         journal.cancelled(&CancelReply {
             challenge_id: None,
             failures_reset: false,
