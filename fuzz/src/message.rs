@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use otpd::{
-    delivery::{Envelope, Progress, Text},
+    delivery::{AttemptProgress, MessageBody, OutgoingMessage},
     domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
 };
 
@@ -16,14 +16,14 @@ pub const DIGITS: &str = "79255070602";
 pub struct Message {
     recipient: Recipient,
     code: OtpCode,
-    text: Text,
+    text: MessageBody,
 }
 
 /// A message as a provider would be given it.
 pub static MESSAGE: LazyLock<Message> = LazyLock::new(|| Message {
     recipient: Recipient::from_canonical(format!("+{DIGITS}")),
     code: OtpCode::from_digits(CODE).expect("these are digits"),
-    text: Text {
+    text: MessageBody {
         plain: format!("Код {CODE} & \"more\" ~1/0"),
         subject: None,
         html: None,
@@ -32,8 +32,8 @@ pub static MESSAGE: LazyLock<Message> = LazyLock::new(|| Message {
 
 impl Message {
     /// The message, ready to be handed over.
-    pub fn envelope(&self) -> Envelope<'_> {
-        Envelope {
+    pub fn envelope(&self) -> OutgoingMessage<'_> {
+        OutgoingMessage {
             id: MessageId([7; 16]),
             challenge_id: ChallengeId {
                 key: RecordKey([8; 32]),
@@ -46,7 +46,7 @@ impl Message {
             life_left: Duration::from_secs(299),
             locale: "ru",
             client_ip: Some([192, 0, 2, 77].into()),
-            progress: Progress::default(),
+            progress: AttemptProgress::default(),
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use config::{Config, ConfigError, File, FileFormat, Map, Value, ValueKind};
 use otpd::{
     delivery::{
-        Answer, DeliveryError, Envelope, HttpSettings,
-        settings::{KindSettings, ProviderSettings},
+        DeliveryError, GatewayResponse, HttpSettings, OutgoingMessage,
+        settings::{ProviderKind, ProviderSettings},
     },
     domain::DeliveryErrorKind,
     tables::{self, KeyError, Table},
@@ -92,8 +92,8 @@ fn settings(mut provider: Table) -> Result<HttpSettings, Option<KeyError>> {
         secrets.insert("key".to_owned(), secret());
     }
     match ProviderSettings::parse("a", provider).map_err(Some)?.kind {
-        KindSettings::Http(settings) => Ok(*settings),
-        KindSettings::Log | KindSettings::Smtp(_) => Err(None),
+        ProviderKind::Http(settings) => Ok(*settings),
+        ProviderKind::Log | ProviderKind::Smtp(_) => Err(None),
     }
 }
 
@@ -104,7 +104,7 @@ pub fn reply(data: &[u8]) {
     let mut input = Bytes(data);
     let settings = &PROVIDERS[usize::from(input.byte()) % PROVIDERS.len()];
     let status = u16::from_le_bytes(input.array());
-    judge(settings, &Answer::new(status % 1000, input.0));
+    judge(settings, &GatewayResponse::new(status % 1000, input.0));
 }
 
 /// A description is refused with the key at fault, or makes requests that go where it
@@ -146,7 +146,7 @@ pub fn provider(data: &[u8]) {
             }
         }
     }
-    judge(&settings, &Answer::new(200, input.0));
+    judge(&settings, &GatewayResponse::new(200, input.0));
 }
 
 /// What a JSON pointer with a value in it finds is what stands under that value, whatever
@@ -162,13 +162,13 @@ pub fn pointer(data: &[u8]) {
     ];
     let table = texts.map(|(name, text)| (name.to_owned(), text.into()));
     let settings = settings(table.into()).expect("a good description");
-    let envelope = Envelope {
+    let envelope = OutgoingMessage {
         locale: &key,
         ..MESSAGE.envelope()
     };
     let values = settings.values(&envelope);
     let id = |body: serde_json::Value| {
-        let answer = Answer::new(200, body.to_string().as_bytes());
+        let answer = GatewayResponse::new(200, body.to_string().as_bytes());
         let accepted = settings.verdict(&answer, &values);
         accepted.expect("there are no conditions").provider_id
     };
@@ -183,7 +183,7 @@ pub fn pointer(data: &[u8]) {
     }
 }
 
-fn judge(settings: &HttpSettings, answer: &Answer) {
+fn judge(settings: &HttpSettings, answer: &GatewayResponse) {
     let envelope = MESSAGE.envelope();
     let values = settings.values(&envelope);
     let verdict = settings.verdict(answer, &values);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use config::{Map, Value, ValueKind};
 use otpd::{
-    delivery::text::{Facts, Locale, PurposeTextSettings, Texts},
+    delivery::text::{Locale, MessageTemplates, PurposeTextSettings, RenderContext},
     domain::{Channel, OtpCode, PolicySet, Purpose},
 };
 
@@ -55,7 +55,7 @@ pub fn template(data: &[u8]) {
     let settings: PurposeTextSettings = settings.try_deserialize().expect("all keys are known");
     let purpose = Purpose::default();
     let settings = BTreeMap::from([(purpose.clone(), settings)]);
-    let texts = match Texts::new(&Locale::default(), &settings, &PolicySet::default()) {
+    let texts = match MessageTemplates::new(&Locale::default(), &settings, &PolicySet::default()) {
         Ok(texts) => texts,
         Err(error) => {
             let told = error.to_string();
@@ -67,7 +67,7 @@ pub fn template(data: &[u8]) {
     let variables = BTreeMap::from([("name".to_owned(), value)]);
     for channel in CHANNELS {
         for seconds in [1, 299] {
-            let facts = Facts {
+            let facts = RenderContext {
                 code: &code,
                 life_left: Duration::from_secs(seconds),
                 variables: &variables,

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     callers::Callers,
     delivery::{
-        Conditions, Delivery, Gateway, Provider, Resend, Route, settings::ProviderSettings,
-        text::Texts,
+        Delivery, Provider, ProviderHandle, ResendStrategy, Route, RouteMatcher,
+        settings::ProviderSettings, text::MessageTemplates,
     },
     domain::{CallerName, Channel, PolicySet, Purpose, RecipientPattern},
     environment::Environment,
@@ -61,7 +61,7 @@ pub struct RouteTable {
     /// Where the second message of a code starts: with the same provider, or with the
     /// next one, in case the first one's did not arrive.
     #[serde(default, deserialize_with = "name")]
-    resend: Resend,
+    resend: ResendStrategy,
 }
 
 /// Everything about delivery; the development log, where nothing is configured in
@@ -72,7 +72,7 @@ pub fn delivery(
     callers: &Callers,
     policies: &PolicySet,
 ) -> Result<Delivery, ConfigError> {
-    let texts = Texts::new(&settings.default_locale, &settings.texts, policies)
+    let texts = MessageTemplates::new(&settings.default_locale, &settings.texts, policies)
         .map_err(|error| ConfigError::new(&error.key, error.problem))?;
     if providers.is_empty() && settings.routes.is_empty() {
         return match settings.environment.development() {
@@ -112,7 +112,7 @@ fn all_deliver(callers: &Callers) -> bool {
 fn gateways(
     settings: &Settings,
     providers: BTreeMap<String, Table>,
-) -> Result<BTreeMap<String, Arc<Gateway>>, ConfigError> {
+) -> Result<BTreeMap<String, Arc<ProviderHandle>>, ConfigError> {
     let mut gateways = BTreeMap::new();
     for (name, table) in providers {
         let key = format!("providers.{name}");
@@ -123,23 +123,27 @@ fn gateways(
         let written = tables::digest(&table);
         let (made, files) = files::recorded(|| gateway(&name, table, settings.environment));
         let origin = Sha256::digest([written, files.digest()].concat()).into();
-        gateways.insert(name, Arc::new(made?.of(origin)));
+        gateways.insert(name, Arc::new(made?.with_config_digest(origin)));
     }
     Ok(gateways)
 }
 
-fn gateway(name: &str, table: Table, environment: Environment) -> Result<Gateway, ConfigError> {
+fn gateway(
+    name: &str,
+    table: Table,
+    environment: Environment,
+) -> Result<ProviderHandle, ConfigError> {
     let fault = |error: KeyError| ConfigError::new(&error.key, error.problem);
     let provider = ProviderSettings::parse(name, table).map_err(fault)?;
     let options = provider.common.options();
     let provider = Provider::new(name, provider, environment).map_err(fault)?;
-    Ok(Gateway::new(name, provider, options))
+    Ok(ProviderHandle::new(name, provider, options))
 }
 
 fn route(
     index: usize,
     entry: &RouteTable,
-    gateways: &BTreeMap<String, Arc<Gateway>>,
+    gateways: &BTreeMap<String, Arc<ProviderHandle>>,
     callers: &Callers,
 ) -> Result<Route, ConfigError> {
     let fault =
@@ -175,7 +179,7 @@ fn route(
         of_callers.insert(name);
     }
     Ok(Route {
-        conditions: Conditions {
+        conditions: RouteMatcher {
             channels: entry.channels.clone(),
             purposes: entry.purposes.iter().cloned().collect(),
             callers: of_callers,

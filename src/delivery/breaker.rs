@@ -43,14 +43,14 @@ struct State {
 /// Leave to try the provider; tells the breaker how it went. One that is dropped
 /// without a word changes nothing.
 #[derive(Debug)]
-pub struct Admission<'a> {
+pub struct BreakerPermit<'a> {
     breaker: &'a Breaker,
     probe: bool,
 }
 
 /// A change of a breaker, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum BreakerTransition {
     /// The provider is left alone.
     Opened,
     /// The provider is back.
@@ -82,7 +82,7 @@ impl Breaker {
 
     /// How far it is open: 0 closed, 1 one message may try or tries whether the provider is
     /// back, 2 open.
-    pub fn level(&self) -> u8 {
+    pub fn state(&self) -> u8 {
         self.with(|state| match state.open_until {
             None => 0,
             Some(until) if state.probing || until <= Instant::now() => 1,
@@ -91,29 +91,29 @@ impl Breaker {
     }
 
     /// Whether a message is trying whether the provider is back.
-    pub fn is_tried(&self) -> bool {
+    pub fn is_half_open(&self) -> bool {
         self.with(|state| state.probing)
     }
 
     /// Waits until the message that is trying the provider knows whether it is back; not
     /// much longer than a provider that is takes to answer.
-    pub async fn outcome(&self) {
+    pub async fn wait_for_probe(&self) {
         let ended = self.tried.notified();
-        if self.is_tried() {
+        if self.is_half_open() {
             // Late is as good as never: whoever waited finds out how things stand.
             let _ = tokio::time::timeout(PROBE_PATIENCE, ended).await;
         }
     }
 
     /// Leave to try the provider now.
-    pub fn admit(&self) -> Option<Admission<'_>> {
+    pub fn admit(&self) -> Option<BreakerPermit<'_>> {
         self.with(|state| {
             if !self.wait_in(state).is_zero() {
                 return None;
             }
             let probe = state.open_until.is_some();
             state.probing |= probe;
-            Some(Admission {
+            Some(BreakerPermit {
                 breaker: self,
                 probe,
             })
@@ -126,9 +126,9 @@ impl Breaker {
     }
 }
 
-impl Admission<'_> {
+impl BreakerPermit<'_> {
     /// The provider does its work, whether or not it took the message.
-    pub fn succeeded(self) -> Option<Change> {
+    pub fn succeeded(self) -> Option<BreakerTransition> {
         self.breaker.with(|state| {
             let was_open = state.open_until.is_some();
             // What was admitted before the breaker opened says nothing of now.
@@ -136,13 +136,13 @@ impl Admission<'_> {
                 return None;
             }
             *state = State::default();
-            was_open.then_some(Change::Closed)
+            was_open.then_some(BreakerTransition::Closed)
         })
     }
 
     /// The provider failed. `at_once`: it will fail for everybody, so that no further
     /// failure is waited for.
-    pub fn failed(self, at_once: bool) -> Option<Change> {
+    pub fn failed(self, at_once: bool) -> Option<BreakerTransition> {
         let options = self.breaker.options;
         self.breaker.with(|state| {
             let was_open = state.open_until.is_some();
@@ -154,12 +154,12 @@ impl Admission<'_> {
                 state.open_until = Some(Instant::now() + options.pause);
                 state.probing = false;
             }
-            (!was_open && state.open_until.is_some()).then_some(Change::Opened)
+            (!was_open && state.open_until.is_some()).then_some(BreakerTransition::Opened)
         })
     }
 }
 
-impl Drop for Admission<'_> {
+impl Drop for BreakerPermit<'_> {
     fn drop(&mut self) {
         if self.probe {
             self.breaker.with(|state| state.probing = false);
@@ -181,7 +181,7 @@ mod tests {
         })
     }
 
-    fn fail(breaker: &Breaker) -> Option<Change> {
+    fn fail(breaker: &Breaker) -> Option<BreakerTransition> {
         breaker.admit().unwrap().failed(false)
     }
 
@@ -194,19 +194,22 @@ mod tests {
         assert_eq!(fail(&breaker), None);
         assert_eq!(fail(&breaker), None);
         assert!(breaker.admit().is_some());
-        assert_eq!(breaker.level(), 0);
-        assert_eq!(fail(&breaker), Some(Change::Opened));
+        assert_eq!(breaker.state(), 0);
+        assert_eq!(fail(&breaker), Some(BreakerTransition::Opened));
         assert!(breaker.admit().is_none());
         assert_eq!(breaker.wait(), PAUSE);
-        assert_eq!(breaker.level(), 2);
+        assert_eq!(breaker.state(), 2);
         tokio::time::advance(PAUSE).await;
-        assert_eq!(breaker.level(), 1);
+        assert_eq!(breaker.state(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_its_pause_one_message_at_a_time_tries() {
         let breaker = breaker();
-        assert_eq!(breaker.admit().unwrap().failed(true), Some(Change::Opened));
+        assert_eq!(
+            breaker.admit().unwrap().failed(true),
+            Some(BreakerTransition::Opened)
+        );
         tokio::time::advance(PAUSE).await;
         let probe = breaker.admit().unwrap();
         assert!(breaker.admit().is_none());
@@ -216,7 +219,7 @@ mod tests {
         // A probe that was given up leaves its turn to the next.
         drop(breaker.admit().unwrap());
         let probe = breaker.admit().unwrap();
-        assert_eq!(probe.succeeded(), Some(Change::Closed));
+        assert_eq!(probe.succeeded(), Some(BreakerTransition::Closed));
         assert!(breaker.admit().is_some());
         assert!(breaker.wait().is_zero());
     }
@@ -225,18 +228,18 @@ mod tests {
     async fn whoever_waits_for_the_outcome_of_a_try_is_told_and_does_not_wait_long() {
         let breaker = breaker();
         // Nobody tries, so there is nothing to wait for.
-        breaker.outcome().await;
+        breaker.wait_for_probe().await;
         breaker.admit().unwrap().failed(true);
         tokio::time::advance(PAUSE).await;
         let start = Instant::now();
         let probe = breaker.admit().unwrap();
-        assert!(breaker.is_tried());
+        assert!(breaker.is_half_open());
         assert_eq!(breaker.wait(), PROBE_PATIENCE);
-        breaker.outcome().await;
+        breaker.wait_for_probe().await;
         assert_eq!(start.elapsed(), PROBE_PATIENCE);
         let succeeded = async { probe.succeeded() };
-        let ((), change) = tokio::join!(breaker.outcome(), succeeded);
-        assert_eq!(change, Some(Change::Closed));
+        let ((), change) = tokio::join!(breaker.wait_for_probe(), succeeded);
+        assert_eq!(change, Some(BreakerTransition::Closed));
         assert_eq!(start.elapsed(), PROBE_PATIENCE);
         assert!(breaker.wait().is_zero());
     }
@@ -245,7 +248,10 @@ mod tests {
     async fn what_was_let_through_before_says_nothing_of_now() {
         let breaker = breaker();
         let (early, late) = (breaker.admit().unwrap(), breaker.admit().unwrap());
-        assert_eq!(breaker.admit().unwrap().failed(true), Some(Change::Opened));
+        assert_eq!(
+            breaker.admit().unwrap().failed(true),
+            Some(BreakerTransition::Opened)
+        );
         assert_eq!(early.succeeded(), None);
         assert!(breaker.admit().is_none());
         tokio::time::advance(PAUSE).await;

@@ -1,10 +1,10 @@
 //! The development log: whoever can read it has the code.
 
-use super::Envelope;
+use super::OutgoingMessage;
 use crate::log_targets::CODE;
 
 /// Writes the line of a message.
-pub fn deliver(envelope: &Envelope<'_>) {
+pub fn deliver(envelope: &OutgoingMessage<'_>) {
     // The one place where a code and its recipient may be logged.
     tracing::info!(
         target: CODE,

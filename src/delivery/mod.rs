@@ -3,51 +3,51 @@
 //! [`outbox`](crate::outbox); a provider only hands one over.
 
 mod breaker;
-mod envelope;
-mod gateway;
-mod guard;
+mod fair_semaphore;
 mod http;
 mod log;
-mod pace;
+mod message;
 mod preset;
-mod problem;
 mod provider;
-mod roots;
+mod provider_handle;
+mod public_ip;
+mod rate_limiter;
+mod redact;
 mod route;
 pub mod settings;
 mod smtp;
 #[cfg(test)]
 mod tests;
 pub mod text;
-mod turnstile;
+mod tls_roots;
 
 use std::sync::Arc;
 
 use crate::environment::Development;
-use text::Texts;
+use text::MessageTemplates;
 
-pub use breaker::{Admission, Change};
-pub use envelope::{Accepted, DeliveryError, Envelope, Progress, Text};
-pub use gateway::{Gateway, GatewayOptions};
-pub use http::{Answer, HttpProvider, HttpSettings, Request, Values};
+pub use breaker::{BreakerPermit, BreakerTransition};
+pub use http::{GatewayResponse, HttpProvider, HttpSettings, RequestTemplate, TemplateValues};
+pub use message::{AttemptProgress, DeliveryError, MessageBody, OutgoingMessage, ProviderReceipt};
 pub use preset::preset_names;
 pub use provider::Provider;
-pub use route::{Conditions, Resend, Route, Shipment};
+pub use provider_handle::{GatewayOptions, ProviderHandle};
+pub use route::{ResendStrategy, Route, RouteMatcher, RouteQuery};
 
 /// Every provider, and the way of each message.
 #[derive(Debug)]
 pub struct Delivery {
     /// All gateways, in the order of their names.
-    pub gateways: Vec<Arc<Gateway>>,
+    pub gateways: Vec<Arc<ProviderHandle>>,
     /// The first one that is for a message counts.
     pub routes: Vec<Route>,
     /// What messages say.
-    pub texts: Texts,
+    pub texts: MessageTemplates,
 }
 
 impl Delivery {
     /// Nothing is delivered: there is no provider.
-    pub fn none(texts: Texts) -> Self {
+    pub fn none(texts: MessageTemplates) -> Self {
         Self {
             gateways: Vec::new(),
             routes: Vec::new(),
@@ -56,8 +56,8 @@ impl Delivery {
     }
 
     /// Everything goes to the development log.
-    pub fn development(texts: Texts, development: Development) -> Self {
-        let log = Arc::new(Gateway::new(
+    pub fn development(texts: MessageTemplates, development: Development) -> Self {
+        let log = Arc::new(ProviderHandle::new(
             "log",
             Provider::Log(development),
             GatewayOptions::default(),
@@ -65,9 +65,9 @@ impl Delivery {
         Self {
             gateways: vec![Arc::clone(&log)],
             routes: vec![Route {
-                conditions: Conditions::default(),
+                conditions: RouteMatcher::default(),
                 gateways: vec![log],
-                resend: Resend::Same,
+                resend: ResendStrategy::Same,
             }],
             texts,
         }
@@ -76,10 +76,11 @@ impl Delivery {
     /// The same delivery with those gateways of `earlier` that were made of the same: they
     /// know who is down, and whose turn it is.
     #[must_use]
-    pub fn keeping(mut self, earlier: &Self) -> Self {
-        let keep = |gateway: &mut Arc<Gateway>| {
-            let is_same =
-                |old: &&Arc<Gateway>| old.name == gateway.name && old.origin == gateway.origin;
+    pub fn reuse_unchanged(mut self, earlier: &Self) -> Self {
+        let keep = |gateway: &mut Arc<ProviderHandle>| {
+            let is_same = |old: &&Arc<ProviderHandle>| {
+                old.name == gateway.name && old.origin == gateway.origin
+            };
             if let Some(old) = earlier.gateways.iter().find(is_same) {
                 *gateway = Arc::clone(old);
             }
@@ -92,7 +93,7 @@ impl Delivery {
     }
 
     /// The way of a message; `None` where no provider is for it.
-    pub fn route(&self, shipment: &Shipment<'_>) -> Option<&Route> {
+    pub fn route(&self, shipment: &RouteQuery<'_>) -> Option<&Route> {
         self.routes.iter().find(|route| route.is_for(shipment))
     }
 }

@@ -34,14 +34,14 @@ pub fn preset_names() -> impl Iterator<Item = &'static str> {
 /// What a preset cannot know, and a provider's own table must say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Needs {
+pub struct PresetRequirements {
     #[serde(skip)]
     preset: String,
     secrets: BTreeSet<String>,
     parameters: BTreeSet<String>,
 }
 
-impl Needs {
+impl PresetRequirements {
     /// Whether `table` has all that is needed.
     ///
     /// # Errors
@@ -75,9 +75,9 @@ impl Needs {
 ///
 /// # Errors
 /// There is no such preset.
-pub fn lay_out(mut table: Table) -> Result<(Table, Needs), KeyError> {
+pub fn apply_preset(mut table: Table) -> Result<(Table, PresetRequirements), KeyError> {
     let Some(name) = table.remove("preset") else {
-        return Ok((table, Needs::default()));
+        return Ok((table, PresetRequirements::default()));
     };
     let name = name.into_string().unwrap_or_default();
     let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
@@ -106,9 +106,9 @@ pub fn lay_out(mut table: Table) -> Result<(Table, Needs), KeyError> {
         .collect();
     laid_out.remove("documentation");
     let needs = laid_out.remove("needs");
-    let needs: Option<Needs> =
+    let needs: Option<PresetRequirements> =
         needs.map(|needs| needs.try_deserialize().expect("a test reads all presets"));
-    let needs = Needs {
+    let needs = PresetRequirements {
         preset: name,
         ..needs.unwrap_or_default()
     };
@@ -119,21 +119,21 @@ pub fn lay_out(mut table: Table) -> Result<(Table, Needs), KeyError> {
         }
     }
     for (key, value) in table {
-        lay(&mut laid_out, key, value);
+        merge(&mut laid_out, key, value);
     }
     laid_out.insert("kind".to_owned(), "http".into());
     Ok((laid_out, needs))
 }
 
 /// Puts a value over what is there; of tables each key by itself.
-fn lay(base: &mut Table, key: String, value: Value) {
+fn merge(base: &mut Table, key: String, value: Value) {
     let origin = value.origin().map(str::to_owned);
     let below = base.get_mut(&key).map(|below| &mut below.kind);
     match (below, value.kind) {
         (Some(ValueKind::Table(below)), ValueKind::Table(above)) => {
             let mut merged: Table = std::mem::take(below).into_iter().collect();
             for (key, value) in above {
-                lay(&mut merged, key, value);
+                merge(&mut merged, key, value);
             }
             *below = merged.into_iter().collect();
         }

@@ -1,10 +1,10 @@
 //! The closed set of what takes messages.
 
 use super::{
-    Accepted, DeliveryError, Envelope,
+    DeliveryError, OutgoingMessage, ProviderReceipt,
     http::HttpProvider,
     log,
-    settings::{KindSettings, ProviderSettings},
+    settings::{ProviderKind, ProviderSettings},
     smtp::SmtpProvider,
 };
 use crate::{
@@ -34,7 +34,7 @@ impl Provider {
         environment: Environment,
     ) -> Result<Self, KeyError> {
         Ok(match settings.kind {
-            KindSettings::Log => {
+            ProviderKind::Log => {
                 let development = environment.development().ok_or_else(|| {
                     KeyError::new(
                         format!("providers.{name}.kind"),
@@ -43,8 +43,8 @@ impl Provider {
                 })?;
                 Self::Log(development)
             }
-            KindSettings::Smtp(settings) => Self::Smtp(Box::new(SmtpProvider::new(*settings))),
-            KindSettings::Http(settings) => {
+            ProviderKind::Smtp(settings) => Self::Smtp(Box::new(SmtpProvider::new(*settings))),
+            ProviderKind::Http(settings) => {
                 let http = HttpProvider::new(name, *settings);
                 let http = http.map_err(|fault| fault.inside(&format!("providers.{name}")))?;
                 Self::Http(Box::new(http))
@@ -57,11 +57,14 @@ impl Provider {
     ///
     /// # Errors
     /// Why the provider has not taken it, and what can be done about it.
-    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+    pub async fn deliver(
+        &self,
+        envelope: &OutgoingMessage<'_>,
+    ) -> Result<ProviderReceipt, DeliveryError> {
         match self {
             Self::Log(_) => {
                 log::deliver(envelope);
-                Ok(Accepted::default())
+                Ok(ProviderReceipt::default())
             }
             Self::Smtp(smtp) => smtp.deliver(envelope).await,
             Self::Http(http) => http.deliver(envelope).await,

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::Gateway;
+use super::ProviderHandle;
 use crate::domain::{CallerName, Channel, Purpose, Recipient, RecipientPattern};
 
 /// What routes look at.
 #[derive(Clone, Copy, Debug)]
-pub struct Shipment<'a> {
+pub struct RouteQuery<'a> {
     /// The channel that was asked for.
     pub channel: Channel,
     /// What the code is for.
@@ -24,16 +24,16 @@ pub struct Shipment<'a> {
 #[derive(Debug)]
 pub struct Route {
     /// Which messages.
-    pub conditions: Conditions,
+    pub conditions: RouteMatcher,
     /// The providers, the first one first; never none.
-    pub gateways: Vec<Arc<Gateway>>,
+    pub gateways: Vec<Arc<ProviderHandle>>,
     /// Where the second message of a challenge starts.
-    pub resend: Resend,
+    pub resend: ResendStrategy,
 }
 
 /// Which messages a route is for; an empty condition holds for every one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
+pub struct RouteMatcher {
     /// By channel.
     pub channels: Vec<Channel>,
     /// By purpose.
@@ -49,7 +49,7 @@ pub struct Conditions {
 /// Where the second message of a challenge starts, and each one after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Resend {
+pub enum ResendStrategy {
     /// With the first provider, as always.
     #[default]
     Same,
@@ -57,8 +57,8 @@ pub enum Resend {
     Next,
 }
 
-impl Conditions {
-    fn hold(&self, shipment: &Shipment<'_>) -> bool {
+impl RouteMatcher {
+    fn matches(&self, shipment: &RouteQuery<'_>) -> bool {
         let Self {
             channels,
             purposes,
@@ -86,16 +86,18 @@ fn is_in(tag: &str, range: &str) -> bool {
 
 impl Route {
     /// Whether the route is for such a message.
-    pub fn is_for(&self, shipment: &Shipment<'_>) -> bool {
-        self.conditions.hold(shipment)
+    pub fn is_for(&self, shipment: &RouteQuery<'_>) -> bool {
+        self.conditions.matches(shipment)
     }
 
     /// The providers in the order in which a message is to try them that has so many
     /// `predecessors`.
-    pub fn order(&self, predecessors: u32) -> impl Iterator<Item = &Arc<Gateway>> {
+    pub fn order(&self, predecessors: u32) -> impl Iterator<Item = &Arc<ProviderHandle>> {
         let start = match self.resend {
-            Resend::Same => 0,
-            Resend::Next => usize::try_from(predecessors).unwrap_or(0) % self.gateways.len().max(1),
+            ResendStrategy::Same => 0,
+            ResendStrategy::Next => {
+                usize::try_from(predecessors).unwrap_or(0) % self.gateways.len().max(1)
+            }
         };
         let (earlier, later) = self.gateways.split_at(start);
         later.iter().chain(earlier)
@@ -122,11 +124,11 @@ mod tests {
         environment::Environment,
     };
 
-    fn route(conditions: Conditions, names: &[&str], resend: Resend) -> Route {
+    fn route(conditions: RouteMatcher, names: &[&str], resend: ResendStrategy) -> Route {
         let development = Environment::Development.development().unwrap();
         let gateway = |name: &&str| {
             let log = Provider::Log(development);
-            Arc::new(Gateway::new(name, log, GatewayOptions::default()))
+            Arc::new(ProviderHandle::new(name, log, GatewayOptions::default()))
         };
         Route {
             conditions,
@@ -135,8 +137,8 @@ mod tests {
         }
     }
 
-    fn holds(conditions: &Conditions, recipient: &str, locale: &str) -> bool {
-        conditions.hold(&Shipment {
+    fn holds(conditions: &RouteMatcher, recipient: &str, locale: &str) -> bool {
+        conditions.matches(&RouteQuery {
             channel: Channel::Sms,
             purpose: &Purpose::default(),
             caller: &CallerName::new("crm"),
@@ -148,10 +150,10 @@ mod tests {
     #[test]
     fn every_condition_must_hold_and_an_empty_one_does() {
         let moscow = "+79991234567";
-        let all = Conditions::default();
+        let all = RouteMatcher::default();
         assert!(holds(&all, moscow, ""));
-        let by = |change: &dyn Fn(&mut Conditions)| {
-            let mut conditions = Conditions::default();
+        let by = |change: &dyn Fn(&mut RouteMatcher)| {
+            let mut conditions = RouteMatcher::default();
             change(&mut conditions);
             holds(&conditions, moscow, "ru-RU")
         };
@@ -177,9 +179,17 @@ mod tests {
             let order = route.order(predecessors);
             order.map(|gateway| gateway.name.clone()).collect()
         };
-        let same = route(Conditions::default(), &["a", "b", "c"], Resend::Same);
+        let same = route(
+            RouteMatcher::default(),
+            &["a", "b", "c"],
+            ResendStrategy::Same,
+        );
         assert_eq!(names(&same, 2), ["a", "b", "c"]);
-        let next = route(Conditions::default(), &["a", "b", "c"], Resend::Next);
+        let next = route(
+            RouteMatcher::default(),
+            &["a", "b", "c"],
+            ResendStrategy::Next,
+        );
         assert_eq!(names(&next, 0), ["a", "b", "c"]);
         assert_eq!(names(&next, 1), ["b", "c", "a"]);
         assert_eq!(names(&next, 3), ["a", "b", "c"]);

@@ -32,12 +32,12 @@ pub struct ProviderSettings {
     /// How it is used.
     pub common: CommonSettings,
     /// What it is.
-    pub kind: KindSettings,
+    pub kind: ProviderKind,
 }
 
 /// What a provider is.
 #[derive(Debug)]
-pub enum KindSettings {
+pub enum ProviderKind {
     /// The development log.
     Log,
     /// An SMTP server.
@@ -89,7 +89,7 @@ impl ProviderSettings {
     /// from.
     pub fn parse(name: &str, table: Table) -> Result<Self, KeyError> {
         let key = format!("providers.{name}");
-        let (mut table, needs) = preset::lay_out(table).map_err(|fault| fault.inside(&key))?;
+        let (mut table, needs) = preset::apply_preset(table).map_err(|fault| fault.inside(&key))?;
         let kind = match table.remove("kind") {
             None => {
                 return Err(KeyError::new(
@@ -106,20 +106,20 @@ impl ProviderSettings {
         common.validate().map_err(|fault| fault.inside(&key))?;
         let kind = match kind.as_str() {
             "log" => {
-                let NoKeys {} = read(&key, own)?;
-                Ok(KindSettings::Log)
+                let LogProviderConfig {} = read(&key, own)?;
+                Ok(ProviderKind::Log)
             }
             "smtp" => {
                 let table: SmtpTable = read(&key, own)?;
                 SmtpSettings::new(table, common.timeout)
-                    .map(|settings| KindSettings::Smtp(Box::new(settings)))
+                    .map(|settings| ProviderKind::Smtp(Box::new(settings)))
             }
             "http" => {
                 let table: HttpTable = read(&key, own)?;
                 needs
                     .check(&table)
                     .and_then(|()| HttpSettings::new(table, common.timeout))
-                    .map(|settings| KindSettings::Http(Box::new(settings)))
+                    .map(|settings| ProviderKind::Http(Box::new(settings)))
             }
             _ => Err(KeyError::new(
                 "kind",
@@ -136,7 +136,7 @@ impl ProviderSettings {
 /// A provider that is a word alone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoKeys {}
+struct LogProviderConfig {}
 
 fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError> {
     tables::read(name, keys).map_err(|mut fault| {

@@ -5,7 +5,8 @@ use tokio::time::Instant;
 use super::{LeasedMessage, dispatcher::Dispatcher};
 use crate::{
     delivery::{
-        Accepted, Admission, Change, DeliveryError, Envelope, Gateway, Progress, text::Facts,
+        AttemptProgress, BreakerPermit, BreakerTransition, DeliveryError, OutgoingMessage,
+        ProviderHandle, ProviderReceipt, text::RenderContext,
     },
     domain::{ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp},
     log_targets::CHANGE,
@@ -17,8 +18,8 @@ impl Dispatcher {
     pub(super) async fn attempt(
         &self,
         in_hand: &LeasedMessage,
-        gateway: &Gateway,
-    ) -> (LoggedAttempt, Result<Accepted, DeliveryError>) {
+        gateway: &ProviderHandle,
+    ) -> (LoggedAttempt, Result<ProviderReceipt, DeliveryError>) {
         let channel = gateway.channel(in_hand.message.channel);
         let (started_at, start) = (in_hand.clock.now(), Instant::now());
         let mut span = Span::inside("deliver", Kind::Client);
@@ -44,15 +45,15 @@ impl Dispatcher {
     async fn hand_over(
         &self,
         in_hand: &LeasedMessage,
-        gateway: &Gateway,
+        gateway: &ProviderHandle,
         channel: Channel,
         now: Timestamp,
-    ) -> Result<Accepted, DeliveryError> {
+    ) -> Result<ProviderReceipt, DeliveryError> {
         let message = &in_hand.message;
         let content = message.content().ok_or_else(|| {
             DeliveryError::new(DeliveryErrorKind::Permanent, "the message is final")
         })?;
-        let facts = Facts {
+        let facts = RenderContext {
             code: &content.code,
             life_left: now.duration_until(message.expires_at),
             variables: &content.variables,
@@ -61,7 +62,7 @@ impl Dispatcher {
         let text = texts
             .render(&in_hand.purpose, &content.locale, channel, &facts)
             .map_err(|error| DeliveryError::new(DeliveryErrorKind::Permanent, error))?;
-        let envelope = Envelope {
+        let envelope = OutgoingMessage {
             id: message.id,
             challenge_id: ChallengeId {
                 key: in_hand.key,
@@ -74,7 +75,7 @@ impl Dispatcher {
             life_left: facts.life_left,
             locale: &content.locale,
             client_ip: content.client_ip,
-            progress: Progress::default(),
+            progress: AttemptProgress::default(),
         };
         gateway.deliver(&envelope).await
     }
@@ -82,9 +83,9 @@ impl Dispatcher {
 
 /// Tells the breaker how an attempt went, and the log what follows.
 pub(super) fn report(
-    gateway: &Gateway,
-    admission: Admission<'_>,
-    result: &Result<Accepted, DeliveryError>,
+    gateway: &ProviderHandle,
+    admission: BreakerPermit<'_>,
+    result: &Result<ProviderReceipt, DeliveryError>,
 ) {
     let change = match result.as_ref().map_err(|error| error.class) {
         // A provider that refuses a message does its work.
@@ -101,7 +102,7 @@ pub(super) fn report(
     let provider = &gateway.name;
     match change {
         None => {}
-        Some(Change::Opened) => {
+        Some(BreakerTransition::Opened) => {
             let pause = gateway.options.breaker.pause;
             tracing::error!(
                 target: CHANGE,
@@ -110,7 +111,7 @@ pub(super) fn report(
                 "[OTP] Provider is down and left alone for a while"
             );
         }
-        Some(Change::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
+        Some(BreakerTransition::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
     }
 }
 
@@ -118,7 +119,7 @@ pub(super) fn report(
 fn note_attempt(
     span: &mut Span,
     message: &OutboxMessage,
-    gateway: &Gateway,
+    gateway: &ProviderHandle,
     channel: Channel,
     error: Option<DeliveryErrorKind>,
 ) {
@@ -133,7 +134,11 @@ fn note_attempt(
 }
 
 /// Tells the log of an attempt that failed.
-pub(super) fn note_failure(message: &OutboxMessage, gateway: &Gateway, error: &DeliveryError) {
+pub(super) fn note_failure(
+    message: &OutboxMessage,
+    gateway: &ProviderHandle,
+    error: &DeliveryError,
+) {
     let recipient = message.content().map(|content| &content.recipient);
     tracing::warn!(
         message_id = %message.id,

@@ -11,7 +11,7 @@ use super::{
     attempt::{note_failure, report},
 };
 use crate::{
-    delivery::{Accepted, Gateway, Route},
+    delivery::{ProviderHandle, ProviderReceipt, Route},
     domain::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp},
     keys::system_random,
     metrics::Ended,
@@ -28,9 +28,9 @@ pub(super) struct Dispatcher {
 /// How the carrying of a message goes on.
 enum NextStep<'a> {
     /// With an attempt.
-    Try(&'a Gateway),
+    Try(&'a ProviderHandle),
     /// As soon as another message knows whether the provider is back.
-    Await(&'a Gateway),
+    Await(&'a ProviderHandle),
     /// Not now.
     End(NextState),
     /// Never: it may have arrived as often as it is allowed to.
@@ -63,7 +63,7 @@ impl Dispatcher {
                 NextStep::Try(gateway) => gateway,
                 NextStep::Await(gateway) if !has_waited => {
                     has_waited = true;
-                    self.unless_stopping(gateway.breaker.outcome()).await;
+                    self.unless_stopping(gateway.breaker.wait_for_probe()).await;
                     continue;
                 }
                 NextStep::Await(gateway) => {
@@ -122,10 +122,10 @@ impl Dispatcher {
     async fn turn<'a>(
         &self,
         in_hand: &mut LeasedMessage,
-        gateway: &'a Gateway,
+        gateway: &'a ProviderHandle,
     ) -> Result<Option<SemaphorePermit<'a>>, LeaseLost> {
         let caller = in_hand.caller.clone();
-        let mut turn = std::pin::pin!(gateway.turn(&caller));
+        let mut turn = std::pin::pin!(gateway.acquire(&caller));
         loop {
             let now = in_hand.clock.now();
             let life_left = now.duration_until(in_hand.message.expires_at);
@@ -160,7 +160,7 @@ impl Dispatcher {
             return NextStep::End(NextState::Queued(now));
         }
         let history = &message.history;
-        let mut left: Vec<&Gateway> = route
+        let mut left: Vec<&ProviderHandle> = route
             .order(message.predecessors)
             .map(|gateway| &**gateway)
             .filter(|gateway| !history.is_rejected_by(&gateway.name))
@@ -177,7 +177,7 @@ impl Dispatcher {
             if gateway.is_idempotent() { 0 } else { copies }
         });
         let untried = left.iter().filter(|gateway| !tried.contains(&gateway.name));
-        let waits: Vec<(&Gateway, Duration)> = untried
+        let waits: Vec<(&ProviderHandle, Duration)> = untried
             .map(|gateway| (*gateway, gateway.breaker.wait()))
             .collect();
         if let Some((gateway, _)) = waits.iter().find(|(_, wait)| wait.is_zero()) {
@@ -186,7 +186,9 @@ impl Dispatcher {
         let pause = if tried.is_empty() {
             // Nobody was asked about it, so it has nothing to wait for but that somebody
             // may be; then such messages are found in their order.
-            if let Some((gateway, _)) = waits.iter().find(|(gateway, _)| gateway.breaker.is_tried())
+            if let Some((gateway, _)) = waits
+                .iter()
+                .find(|(gateway, _)| gateway.breaker.is_half_open())
             {
                 return NextStep::Await(gateway);
             }
@@ -210,7 +212,7 @@ impl Dispatcher {
     async fn ensure_live_and_leased(
         &self,
         in_hand: &mut LeasedMessage,
-        gateway: &Gateway,
+        gateway: &ProviderHandle,
         route: &Route,
     ) -> Result<bool, LeaseLost> {
         let needed = gateway.options.timeout + LEASE_RESERVE;
@@ -241,7 +243,11 @@ impl Dispatcher {
 
     /// Renews the lease of a message that waits for a turn with a gateway. It was not given
     /// to that gateway yet.
-    async fn renew(&self, in_hand: &mut LeasedMessage, gateway: &Gateway) -> Result<(), LeaseLost> {
+    async fn renew(
+        &self,
+        in_hand: &mut LeasedMessage,
+        gateway: &ProviderHandle,
+    ) -> Result<(), LeaseLost> {
         let now = in_hand.clock.now();
         let until = now.saturating_add(gateway.options.timeout + LEASE_MARGIN);
         let mut message = in_hand
@@ -280,7 +286,7 @@ impl Dispatcher {
         &self,
         mut in_hand: LeasedMessage,
         attempt: LoggedAttempt,
-        accepted: &Accepted,
+        accepted: &ProviderReceipt,
     ) {
         let recipient = in_hand.message.content().map(|content| &content.recipient);
         tracing::info!(

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     callers::Callers,
-    delivery::{Delivery, Route, Shipment},
+    delivery::{Delivery, Route, RouteQuery},
     domain::{CallerName, OutboxMessage, Purpose, PurposePolicy, RecordKey},
     keys::KeyRing,
     metrics::DeliveryMetrics,
@@ -243,7 +243,7 @@ impl OutboxContext {
     /// The way of a message; `None` where no provider is for it any more.
     fn route(&self, in_hand: &LeasedMessage) -> Option<&Route> {
         let content = in_hand.message.content()?;
-        self.delivery.route(&Shipment {
+        self.delivery.route(&RouteQuery {
             channel: in_hand.message.channel,
             purpose: &in_hand.purpose,
             caller: &in_hand.caller,

@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::parts::Parts;
 use crate::{
     config::Config,
-    delivery::Gateway,
+    delivery::ProviderHandle,
     domain::Purpose,
     metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
     service::{ConversionTracker, PendingAttribution, SELF_DELIVERY_PROVIDER},
@@ -228,8 +228,8 @@ fn labelled(
     series([(label, value.to_owned())], look)
 }
 
-fn breaker(gateway: &Arc<Gateway>) -> (String, f64) {
-    (gateway.name.clone(), f64::from(gateway.breaker.level()))
+fn breaker(gateway: &Arc<ProviderHandle>) -> (String, f64) {
+    (gateway.name.clone(), f64::from(gateway.breaker.state()))
 }
 
 fn count(count: usize) -> f64 {

@@ -213,7 +213,7 @@ impl Reloadable {
         let tools = OutboxContext {
             keys: Arc::new(keys),
             callers: Arc::new(config.callers),
-            delivery: Arc::new(config.delivery.keeping(&before.delivery)),
+            delivery: Arc::new(config.delivery.reuse_unchanged(&before.delivery)),
             ..before.clone()
         };
         let use_cases = &mut self.use_cases;

@@ -10,7 +10,7 @@ use super::{
     permit_purpose,
 };
 use crate::{
-    delivery::{Route, Shipment},
+    delivery::{Route, RouteQuery},
     domain::{
         self, Caller, CallerName, ChallengeId, Decision, MessageId, MessageRequest, OutboxMessage,
         Purpose, RateLimitState, Record, RecordKey, RequestFingerprint, SendError, SendOutcome,
@@ -118,7 +118,7 @@ impl OtpService {
 
     /// The way of the message; `None` where there is none, or it needs no message.
     fn route(&self, caller: &Caller, request: &SendOtp) -> Option<&Route> {
-        let shipment = Shipment {
+        let shipment = RouteQuery {
             channel: request.channel,
             purpose: &request.purpose,
             caller: &caller.name,

@@ -11,7 +11,7 @@ use super::{
     permit_subject, policy_of,
 };
 use crate::{
-    delivery::Shipment,
+    delivery::RouteQuery,
     domain::{
         self, Caller, ChallengeId, CodeStatus, LastSend, MessageState, OutboxMessage, Record,
         RecordKey,
@@ -133,7 +133,7 @@ impl OtpService {
         if !message.provider.is_empty() {
             return message.provider;
         }
-        let shipment = Shipment {
+        let shipment = RouteQuery {
             channel: message.channel,
             purpose: &last.purpose,
             caller: &caller.name,

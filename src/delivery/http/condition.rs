@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::template::{ASTERISK, Template, Values};
+use super::template::{ASTERISK, TemplateValues, ValueTemplate};
 
 /// Statuses from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statuses(u16, u16);
+pub struct StatusRange(u16, u16);
 
-impl Statuses {
+impl StatusRange {
     /// Every status of success.
     pub const SUCCESS: Self = Self(200, 299);
 
@@ -20,7 +20,7 @@ impl Statuses {
     }
 }
 
-impl TryFrom<String> for Statuses {
+impl TryFrom<String> for StatusRange {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -36,16 +36,16 @@ impl TryFrom<String> for Statuses {
 
 /// Something that is said of one place in a reply, or of several of one kind.
 #[derive(Clone, Debug)]
-pub struct Condition {
+pub struct ReplyCondition {
     /// The place (RFC 6901); a step `*` stands for every element or member.
-    pub pointer: Template,
+    pub pointer: ValueTemplate,
     /// What is said of it.
-    pub test: Test,
+    pub test: Predicate,
 }
 
 /// What is said of a value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Test {
+pub enum Predicate {
     /// It is this.
     Equals(String),
     /// It is one of these.
@@ -62,7 +62,7 @@ pub enum Test {
 
 /// Number of places of a reply for which a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
+pub enum MatchCount {
     /// All of them.
     Everywhere,
     /// Some of several.
@@ -71,20 +71,20 @@ pub enum Holds {
     Nowhere,
 }
 
-impl Condition {
+impl ReplyCondition {
     /// For which of its places in `reply` the condition holds.
-    pub fn holds(&self, reply: &Value, values: &Values<'_>) -> Holds {
+    pub fn holds(&self, reply: &Value, values: &TemplateValues<'_>) -> MatchCount {
         let places = places(reply, &self.pointer.render_in_pointer(values));
         let held = places.iter().filter(|value| self.test.holds(**value));
         match held.count() {
-            0 => Holds::Nowhere,
-            all if all == places.len() => Holds::Everywhere,
-            _ => Holds::Partly,
+            0 => MatchCount::Nowhere,
+            all if all == places.len() => MatchCount::Everywhere,
+            _ => MatchCount::Partly,
         }
     }
 }
 
-impl Test {
+impl Predicate {
     fn holds(&self, value: Option<&Value>) -> bool {
         let value = value.filter(|value| !value.is_null());
         let written = value.and_then(as_written);
@@ -144,7 +144,7 @@ pub fn as_written(value: &Value) -> Option<String> {
 }
 
 /// Without what it compares with.
-impl fmt::Display for Test {
+impl fmt::Display for Predicate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Equals(_) => "equals",

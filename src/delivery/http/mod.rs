@@ -1,8 +1,8 @@
 //! A gateway that is described by configuration alone.
 
-mod answer;
 mod condition;
 mod request;
+mod response;
 mod settings;
 mod table;
 mod template;
@@ -14,16 +14,16 @@ use std::fmt;
 use reqwest::{Client, redirect::Policy};
 use secrecy::ExposeSecret as _;
 
-pub use answer::Answer;
-pub use request::Request;
+pub use request::RequestTemplate;
+pub use response::GatewayResponse;
 pub use settings::HttpSettings;
 pub(super) use settings::read_secret;
 pub use table::HttpTable;
-pub use template::Values;
+pub use template::TemplateValues;
 
 use super::{
-    Accepted, DeliveryError, Envelope, guard::Resolver, problem::connection_problem,
-    roots::client_config,
+    DeliveryError, OutgoingMessage, ProviderReceipt, public_ip::PublicOnlyResolver,
+    redact::redacted_cause, tls_roots::client_config,
 };
 use crate::{domain::DeliveryErrorKind, tables::KeyError, traces};
 
@@ -51,7 +51,7 @@ impl HttpProvider {
     /// # Errors
     /// The key at fault.
     pub fn new(name: &str, settings: HttpSettings) -> Result<Self, KeyError> {
-        let resolver = Resolver {
+        let resolver = PublicOnlyResolver {
             allow_private: settings.allow_private_addresses,
         };
         let client = Client::builder()
@@ -77,7 +77,10 @@ impl HttpProvider {
     ///
     /// # Errors
     /// Why the gateway has not taken it, and what can be done about it.
-    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+    pub async fn deliver(
+        &self,
+        envelope: &OutgoingMessage<'_>,
+    ) -> Result<ProviderReceipt, DeliveryError> {
         let settings = &self.settings;
         let values = settings.values(envelope);
         // The time to connect ends before that of the attempt, so that whoever gives it up
@@ -99,7 +102,7 @@ impl HttpProvider {
     /// # Errors
     /// What is wrong.
     pub async fn check(&self) -> Result<String, String> {
-        let values = Values::default();
+        let values = TemplateValues::default();
         let Some(request) = &self.settings.check else {
             self.connect().await?;
             return Ok(format!("{} answers", self.settings.send.host()));
@@ -116,7 +119,11 @@ impl HttpProvider {
 
     /// Sends `request`, to its other hosts as well while there is no connection: then
     /// nobody can have taken the message.
-    async fn ask(&self, request: &Request, values: &Values<'_>) -> Result<Answer, DeliveryError> {
+    async fn ask(
+        &self,
+        request: &RequestTemplate,
+        values: &TemplateValues<'_>,
+    ) -> Result<GatewayResponse, DeliveryError> {
         let transient = |cause: String| DeliveryError::new(DeliveryErrorKind::Transient, cause);
         let mut host = 0;
         loop {
@@ -131,7 +138,7 @@ impl HttpProvider {
             };
             host += 1;
             match built.send().await {
-                Ok(response) => return Ok(Answer::read(response).await),
+                Ok(response) => return Ok(GatewayResponse::read(response).await),
                 Err(error) if error.is_connect() && host < request.hosts() => {}
                 Err(error) if error.is_builder() => {
                     return Err(DeliveryError::new(
@@ -140,12 +147,12 @@ impl HttpProvider {
                     ));
                 }
                 Err(error) if error.is_connect() => {
-                    let problem = connection_problem(&error);
+                    let problem = redacted_cause(&error);
                     return Err(transient(format!("no connection: {problem}")));
                 }
                 Err(error) => {
                     // The connection stood, so that the request may have been read.
-                    let problem = connection_problem(&error);
+                    let problem = redacted_cause(&error);
                     return Err(DeliveryError::new(
                         DeliveryErrorKind::UnknownOutcome,
                         format!("no answer: {problem}"),
@@ -161,23 +168,27 @@ impl HttpProvider {
         // Any status will do: it is the connection and its certificate that count.
         let sent = self.client.head(origin.clone()).send().await;
         sent.map(|_| ())
-            .map_err(|error| format!("no connection: {}", connection_problem(&error)))
+            .map_err(|error| format!("no connection: {}", redacted_cause(&error)))
     }
 }
 
 impl HttpSettings {
-    /// What the templates stand for in the message of `envelope`.
-    pub fn values<'a>(&self, envelope: &'a Envelope<'a>) -> Values<'a> {
-        Values::new(envelope, self.shortest_life, self.longest_life)
+    /// What the templates stand for in the message of `message`.
+    pub fn values<'a>(&self, envelope: &'a OutgoingMessage<'a>) -> TemplateValues<'a> {
+        TemplateValues::new(envelope, self.shortest_life, self.longest_life)
     }
 
     /// What a reply says of the message of `values`.
     ///
     /// # Errors
     /// Why the gateway has not taken it, and what can be done about it.
-    pub fn verdict(&self, answer: &Answer, values: &Values<'_>) -> Result<Accepted, DeliveryError> {
+    pub fn verdict(
+        &self,
+        answer: &GatewayResponse,
+        values: &TemplateValues<'_>,
+    ) -> Result<ProviderReceipt, DeliveryError> {
         match answer.fault(&self.send, values) {
-            None => Ok(Accepted {
+            None => Ok(ProviderReceipt {
                 provider_id: answer
                     .provider_id(self, values)
                     .filter(|id| !self.shown_by(id, values)),
@@ -186,7 +197,12 @@ impl HttpSettings {
         }
     }
 
-    fn refused(&self, answer: &Answer, fault: String, values: &Values<'_>) -> DeliveryError {
+    fn refused(
+        &self,
+        answer: &GatewayResponse,
+        fault: String,
+        values: &TemplateValues<'_>,
+    ) -> DeliveryError {
         let (class, matched) = answer.class(self, values);
         let mut cause = fault;
         if let Some(code) = self.error_code(answer, values) {
@@ -199,7 +215,7 @@ impl HttpSettings {
     }
 
     /// The gateway's own code of an error, if it is one and holds nothing else.
-    fn error_code(&self, answer: &Answer, values: &Values<'_>) -> Option<String> {
+    fn error_code(&self, answer: &GatewayResponse, values: &TemplateValues<'_>) -> Option<String> {
         let mut pointers = self.error_pointers.iter();
         let code = pointers.find_map(|pointer| answer.visible(pointer, values))?;
         (!self.shown_by(&code, values)).then_some(code)
@@ -207,7 +223,7 @@ impl HttpSettings {
 
     /// Whether a text of the gateway, which is for the log, repeats something of the
     /// message or a secret.
-    fn shown_by(&self, text: &str, values: &Values<'_>) -> bool {
+    fn shown_by(&self, text: &str, values: &TemplateValues<'_>) -> bool {
         let lower = text.to_lowercase();
         let secret =
             |secret: &secrecy::SecretString| lower.contains(&secret.expose_secret().to_lowercase());

@@ -10,11 +10,11 @@ use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
 use super::{
-    condition::{Condition, Statuses},
-    template::{Names, Template, Values},
+    condition::{ReplyCondition, StatusRange},
+    template::{TemplateScope, TemplateValues, ValueTemplate},
 };
 use crate::{
-    delivery::guard::{PrivateAddress, is_public},
+    delivery::public_ip::{PrivateAddress, is_public},
     tables::KeyError,
 };
 
@@ -31,26 +31,26 @@ pub struct RequestTable {
     pub basic: Option<(String, String)>,
     pub form: Option<BTreeMap<String, String>>,
     pub json: Option<Value>,
-    pub success: Vec<Statuses>,
-    pub conditions: Vec<Condition>,
+    pub success: Vec<StatusRange>,
+    pub conditions: Vec<ReplyCondition>,
 }
 
 /// A request, and what its reply must be.
-pub struct Request {
+pub struct RequestTemplate {
     method: Method,
-    urls: Vec<Address>,
-    query: Vec<(String, Template)>,
-    headers: Vec<(HeaderName, Template)>,
-    basic: Option<(Template, Template)>,
-    body: Body,
+    urls: Vec<UrlTemplate>,
+    query: Vec<(String, ValueTemplate)>,
+    headers: Vec<(HeaderName, ValueTemplate)>,
+    basic: Option<(ValueTemplate, ValueTemplate)>,
+    body: BodyTemplate,
     /// The statuses of a good reply.
-    pub success: Vec<Statuses>,
+    pub success: Vec<StatusRange>,
     /// What else must hold of it.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<ReplyCondition>,
 }
 
 /// Shows nothing that could be secret.
-impl fmt::Debug for Request {
+impl fmt::Debug for RequestTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Request")
@@ -60,34 +60,34 @@ impl fmt::Debug for Request {
 }
 
 /// Where a request goes; only what follows the host may differ from message to message.
-struct Address {
+struct UrlTemplate {
     origin: Url,
-    rest: Template,
+    rest: ValueTemplate,
 }
 
-enum Body {
+enum BodyTemplate {
     Empty,
-    Form(Vec<(String, Template)>),
-    Json(Tree),
+    Form(Vec<(String, ValueTemplate)>),
+    Json(JsonTemplate),
 }
 
 /// JSON whose texts are templates. Values become texts of a JSON value and are never
 /// pasted into JSON, so that none can end a text and begin something else.
-enum Tree {
+enum JsonTemplate {
     Fixed(Value),
-    Text(Template),
-    List(Vec<Tree>),
-    Object(Vec<(String, Tree)>),
+    Text(ValueTemplate),
+    List(Vec<JsonTemplate>),
+    Object(Vec<(String, JsonTemplate)>),
 }
 
-impl Request {
+impl RequestTemplate {
     /// Reads the templates.
     ///
     /// # Errors
     /// The first key at fault.
     pub(super) fn new(
         table: RequestTable,
-        names: &Names,
+        names: &TemplateScope,
         allow_plaintext: bool,
         allow_private: bool,
     ) -> Result<Self, KeyError> {
@@ -105,7 +105,7 @@ impl Request {
             .chain(table.second_urls.iter().map(|url| ("second_url", url)));
         let urls = addresses
             .map(|(key, url)| {
-                Address::new(url, names, allow_plaintext, allow_private)
+                UrlTemplate::new(url, names, allow_plaintext, allow_private)
                     .map_err(|problem| KeyError::new(key, problem))
             })
             .collect::<Result<_, _>>()?;
@@ -113,15 +113,15 @@ impl Request {
             (Some(_), Some(_)) => {
                 return Err(KeyError::new("json", "form is set as well; leave one out"));
             }
-            (Some(form), None) => Body::Form(templates("form", form, names)?),
-            (None, Some(json)) => Body::Json(
-                Tree::new(json, names).map_err(|problem| KeyError::new("json", problem))?,
+            (Some(form), None) => BodyTemplate::Form(templates("form", form, names)?),
+            (None, Some(json)) => BodyTemplate::Json(
+                JsonTemplate::new(json, names).map_err(|problem| KeyError::new("json", problem))?,
             ),
-            (None, None) => Body::Empty,
+            (None, None) => BodyTemplate::Empty,
         };
         let headers = templates("headers", table.headers, names)?;
         let basic = |key: &str, text: &str| {
-            Template::parse(text, names)
+            ValueTemplate::parse(text, names)
                 .map_err(|problem| KeyError::new(format!("basic.{key}"), problem))
         };
         Ok(Self {
@@ -164,7 +164,7 @@ impl Request {
     /// Whether it is the same for all messages.
     pub fn is_fixed(&self) -> bool {
         let mut pointers = self.conditions.iter().map(|condition| &condition.pointer);
-        self.all_parts(Template::is_fixed) && pointers.all(Template::is_fixed)
+        self.all_parts(ValueTemplate::is_fixed) && pointers.all(ValueTemplate::is_fixed)
     }
 
     /// Whether the gateway is given an idempotency key.
@@ -173,7 +173,7 @@ impl Request {
     }
 
     /// Whether something holds of every template of what is sent.
-    fn all_parts(&self, holds: impl Fn(&Template) -> bool) -> bool {
+    fn all_parts(&self, holds: impl Fn(&ValueTemplate) -> bool) -> bool {
         let pairs = self.query.iter().map(|(_, template)| template);
         let headers = self.headers.iter().map(|(_, template)| template);
         let basic = self
@@ -182,9 +182,9 @@ impl Request {
             .flat_map(|(user, password)| [user, password]);
         let urls = self.urls.iter().map(|address| &address.rest);
         let body = match &self.body {
-            Body::Empty => true,
-            Body::Form(pairs) => pairs.iter().all(|(_, template)| holds(template)),
-            Body::Json(tree) => tree.all_texts(&holds),
+            BodyTemplate::Empty => true,
+            BodyTemplate::Form(pairs) => pairs.iter().all(|(_, template)| holds(template)),
+            BodyTemplate::Json(tree) => tree.all_texts(&holds),
         };
         let mut others = pairs.chain(headers).chain(basic).chain(urls);
         body && others.all(holds)
@@ -198,7 +198,7 @@ impl Request {
         &self,
         client: &Client,
         host: usize,
-        values: &Values<'_>,
+        values: &TemplateValues<'_>,
     ) -> Result<RequestBuilder, String> {
         let mut url = self.urls[host].with(values)?;
         let query = rendered(&self.query, values);
@@ -221,13 +221,13 @@ impl Request {
             request = request.basic_auth(user.render(values), Some(password.render(values)));
         }
         Ok(match &self.body {
-            Body::Empty => request,
-            Body::Form(pairs) => {
+            BodyTemplate::Empty => request,
+            BodyTemplate::Form(pairs) => {
                 let mut form = Serializer::new(String::new());
                 form.extend_pairs(rendered(pairs, values));
                 request.header(CONTENT_TYPE, FORM).body(form.finish())
             }
-            Body::Json(tree) => {
+            BodyTemplate::Json(tree) => {
                 let body = tree.render(values).unwrap_or_default();
                 request.header(CONTENT_TYPE, JSON).body(body.to_string())
             }
@@ -235,14 +235,14 @@ impl Request {
     }
 }
 
-impl Address {
+impl UrlTemplate {
     fn new(
         text: &str,
-        names: &Names,
+        names: &TemplateScope,
         allow_plaintext: bool,
         allow_private: bool,
     ) -> Result<Self, String> {
-        let template = Template::parse(text, names)?;
+        let template = ValueTemplate::parse(text, names)?;
         let beginning = template.beginning();
         let after_scheme = beginning.find("://").ok_or("must begin with https://")? + 3;
         let end = beginning[after_scheme..]
@@ -250,7 +250,7 @@ impl Address {
             .map(|position| position + after_scheme);
         let end = match end {
             Some(end) => end,
-            None if template.render(&Values::default()) == beginning => beginning.len(),
+            None if template.render(&TemplateValues::default()) == beginning => beginning.len(),
             None => {
                 return Err(
                     "has a variable in its host; values can stand only in what follows it"
@@ -285,7 +285,7 @@ impl Address {
         Ok(Self { origin, rest })
     }
 
-    fn with(&self, values: &Values<'_>) -> Result<Url, String> {
+    fn with(&self, values: &TemplateValues<'_>) -> Result<Url, String> {
         let rest = self.rest.render_in_url(values);
         self.origin
             .join(&rest)
@@ -296,10 +296,10 @@ impl Address {
     }
 }
 
-impl Tree {
-    fn new(json: Value, names: &Names) -> Result<Self, String> {
+impl JsonTemplate {
+    fn new(json: Value, names: &TemplateScope) -> Result<Self, String> {
         Ok(match json {
-            Value::String(text) => Self::Text(Template::parse(&text, names)?),
+            Value::String(text) => Self::Text(ValueTemplate::parse(&text, names)?),
             Value::Array(elements) => {
                 let trees = elements
                     .into_iter()
@@ -316,7 +316,7 @@ impl Tree {
         })
     }
 
-    fn all_texts(&self, holds: &impl Fn(&Template) -> bool) -> bool {
+    fn all_texts(&self, holds: &impl Fn(&ValueTemplate) -> bool) -> bool {
         match self {
             Self::Fixed(_) => true,
             Self::Text(template) => holds(template),
@@ -326,7 +326,7 @@ impl Tree {
     }
 
     /// The JSON value, or nothing where a text comes out empty.
-    fn render(&self, values: &Values<'_>) -> Option<Value> {
+    fn render(&self, values: &TemplateValues<'_>) -> Option<Value> {
         Some(match self {
             Self::Fixed(value) => value.clone(),
             Self::Text(template) if template.is_ttl_seconds() => values.ttl_seconds().into(),
@@ -353,17 +353,19 @@ impl Tree {
 fn templates(
     table: &str,
     texts: BTreeMap<String, String>,
-    names: &Names,
-) -> Result<Vec<(String, Template)>, KeyError> {
+    names: &TemplateScope,
+) -> Result<Vec<(String, ValueTemplate)>, KeyError> {
     let each = texts.into_iter().map(|(key, text)| {
-        let template = Template::parse(&text, names)
+        let template = ValueTemplate::parse(&text, names)
             .map_err(|problem| KeyError::new(format!("{table}.{key}"), problem))?;
         Ok((key, template))
     });
     each.collect()
 }
 
-fn header((name, template): (String, Template)) -> Result<(HeaderName, Template), KeyError> {
+fn header(
+    (name, template): (String, ValueTemplate),
+) -> Result<(HeaderName, ValueTemplate), KeyError> {
     let parsed = HeaderName::try_from(name.as_str())
         .map_err(|_| KeyError::new(format!("headers.{name}"), "is no name of a header"))?;
     Ok((parsed, template))
@@ -371,7 +373,10 @@ fn header((name, template): (String, Template)) -> Result<(HeaderName, Template)
 
 /// What is to be sent: a value that comes out empty is left out, so that an optional one
 /// needs no template of its own.
-fn rendered<'t>(pairs: &'t [(String, Template)], values: &Values<'_>) -> Vec<(&'t str, String)> {
+fn rendered<'t>(
+    pairs: &'t [(String, ValueTemplate)],
+    values: &TemplateValues<'_>,
+) -> Vec<(&'t str, String)> {
     pairs
         .iter()
         .map(|(key, template)| (key.as_str(), template.render(values)))

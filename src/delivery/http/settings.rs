@@ -11,26 +11,26 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::{
-    condition::{Condition, Statuses, Test},
-    request::{Request, RequestTable},
-    table::{CheckTable, ConditionTable, ErrorTable, HttpTable, Scalar, Scalars},
-    template::{Names, Template},
+    condition::{Predicate, ReplyCondition, StatusRange},
+    request::{RequestTable, RequestTemplate},
+    table::{CheckTable, ConditionTable, ConfigScalar, ErrorTable, HttpTable, ScalarList},
+    template::{TemplateScope, ValueTemplate},
 };
 use crate::{domain::DeliveryErrorKind, files, tables::KeyError};
 
 /// How a gateway is spoken to.
 pub struct HttpSettings {
     /// The request that hands a message over.
-    pub send: Request,
-    pub(super) id_pointer: Option<Template>,
-    pub(super) error_pointers: Vec<Template>,
+    pub send: RequestTemplate,
+    pub(super) id_pointer: Option<ValueTemplate>,
+    pub(super) error_pointers: Vec<ValueTemplate>,
     pub(super) errors: Vec<ErrorRule>,
     pub(super) shortest_life: Duration,
     pub(super) longest_life: Duration,
     pub(super) secrets: Vec<SecretString>,
     pub(super) ca: Option<PathBuf>,
     pub(super) allow_private_addresses: bool,
-    pub(super) check: Option<Request>,
+    pub(super) check: Option<RequestTemplate>,
     /// How long to wait for a connection before the next host is tried.
     pub(super) connect_timeout: Duration,
 }
@@ -39,8 +39,8 @@ pub struct HttpSettings {
 #[derive(Debug)]
 pub(super) struct ErrorRule {
     pub class: DeliveryErrorKind,
-    pub statuses: Vec<Statuses>,
-    pub condition: Option<Condition>,
+    pub statuses: Vec<StatusRange>,
+    pub condition: Option<ReplyCondition>,
 }
 
 /// Shows nothing that could be secret.
@@ -60,7 +60,7 @@ impl HttpSettings {
     /// # Errors
     /// The first key at fault.
     pub fn new(table: HttpTable, timeout: Duration) -> Result<Self, KeyError> {
-        let names = Names {
+        let names = TemplateScope {
             secrets: secrets(table.secrets)?,
             parameters: plain(table.parameters),
         };
@@ -79,10 +79,10 @@ impl HttpSettings {
             form: table.form.map(plain),
             json: table.json,
             success: statuses("success_status", table.success_status)?
-                .unwrap_or(vec![Statuses::SUCCESS]),
+                .unwrap_or(vec![StatusRange::SUCCESS]),
             conditions: conditions(table.conditions, &names)?,
         };
-        let send = Request::new(send, &names, plaintext, table.allow_private_addresses)?;
+        let send = RequestTemplate::new(send, &names, plaintext, table.allow_private_addresses)?;
         let check = table
             .check
             .map(|check| check_request(check, &names, plaintext, table.allow_private_addresses))
@@ -154,17 +154,19 @@ pub(in crate::delivery) fn read_secret(key: &str, path: &str) -> Result<SecretSt
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
 
-fn plain(table: BTreeMap<String, Scalar>) -> BTreeMap<String, String> {
+fn plain(table: BTreeMap<String, ConfigScalar>) -> BTreeMap<String, String> {
     let pairs = table.into_iter();
-    pairs.map(|(key, Scalar(value))| (key, value)).collect()
+    pairs
+        .map(|(key, ConfigScalar(value))| (key, value))
+        .collect()
 }
 
 fn check_request(
     table: CheckTable,
-    names: &Names,
+    names: &TemplateScope,
     plaintext: bool,
     private: bool,
-) -> Result<Request, KeyError> {
+) -> Result<RequestTemplate, KeyError> {
     let request = RequestTable {
         method: Some(table.method.unwrap_or("GET".to_owned())),
         url: table.url,
@@ -175,10 +177,10 @@ fn check_request(
         form: table.form.map(plain),
         json: table.json,
         success: statuses("success_status", table.success_status)?
-            .unwrap_or(vec![Statuses::SUCCESS]),
+            .unwrap_or(vec![StatusRange::SUCCESS]),
         conditions: conditions(table.conditions, names)?,
     };
-    let request = Request::new(request, names, plaintext, private)?;
+    let request = RequestTemplate::new(request, names, plaintext, private)?;
     if !request.is_fixed() {
         return Err(KeyError::new(
             "url",
@@ -188,29 +190,32 @@ fn check_request(
     Ok(request)
 }
 
-fn statuses(key: &str, given: Option<Scalars>) -> Result<Option<Vec<Statuses>>, KeyError> {
-    let Some(Scalars(texts)) = given else {
+fn statuses(key: &str, given: Option<ScalarList>) -> Result<Option<Vec<StatusRange>>, KeyError> {
+    let Some(ScalarList(texts)) = given else {
         return Ok(None);
     };
     let each = texts.into_iter().map(|text| {
-        Statuses::try_from(text.clone())
+        StatusRange::try_from(text.clone())
             .map_err(|problem| KeyError::new(key, format!("{text:?} is {problem}")))
     });
     each.collect::<Result<_, _>>().map(Some)
 }
 
-fn pointer(text: &str, names: &Names) -> Result<Template, String> {
-    let template = Template::parse(text, names)?;
+fn pointer(text: &str, names: &TemplateScope) -> Result<ValueTemplate, String> {
+    let template = ValueTemplate::parse(text, names)?;
     if !template.beginning().starts_with('/') {
         return Err("not a JSON pointer (RFC 6901); write e.g. /result/id".to_owned());
     }
     Ok(template)
 }
 
-fn conditions(tables: Vec<ConditionTable>, names: &Names) -> Result<Vec<Condition>, KeyError> {
+fn conditions(
+    tables: Vec<ConditionTable>,
+    names: &TemplateScope,
+) -> Result<Vec<ReplyCondition>, KeyError> {
     let each = tables.into_iter().enumerate().map(|(index, table)| {
         let at = format!("conditions[{index}]");
-        let test = Tests {
+        let test = Conditions {
             equals: table.equals,
             one_of: table.one_of,
             not_one_of: table.not_one_of,
@@ -218,7 +223,7 @@ fn conditions(tables: Vec<ConditionTable>, names: &Names) -> Result<Vec<Conditio
             absent: table.absent,
             greater_than: table.greater_than,
         };
-        Ok(Condition {
+        Ok(ReplyCondition {
             pointer: pointer(&table.pointer, names)
                 .map_err(|problem| KeyError::new(format!("{at}.pointer"), problem))?,
             test: test.only().map_err(|problem| KeyError::new(at, problem))?,
@@ -227,7 +232,7 @@ fn conditions(tables: Vec<ConditionTable>, names: &Names) -> Result<Vec<Conditio
     each.collect()
 }
 
-fn error_rules(tables: Vec<ErrorTable>, names: &Names) -> Result<Vec<ErrorRule>, KeyError> {
+fn error_rules(tables: Vec<ErrorTable>, names: &TemplateScope) -> Result<Vec<ErrorRule>, KeyError> {
     let each = tables.into_iter().enumerate().map(|(index, table)| {
         let at = format!("errors[{index}]");
         error_rule(table, names).map_err(|fault| fault.inside(&at))
@@ -235,7 +240,7 @@ fn error_rules(tables: Vec<ErrorTable>, names: &Names) -> Result<Vec<ErrorRule>,
     each.collect()
 }
 
-fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
+fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, KeyError> {
     let classes = [
         DeliveryErrorKind::UnknownOutcome,
         DeliveryErrorKind::Transient,
@@ -250,7 +255,7 @@ fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
         let known = classes.map(DeliveryErrorKind::name).join(", ");
         KeyError::new("class", format!("no class of errors; there are {known}"))
     })?;
-    let tests = Tests {
+    let tests = Conditions {
         equals: table.equals,
         one_of: table.one_of,
         not_one_of: table.not_one_of,
@@ -265,7 +270,7 @@ fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
             }
             None
         }
-        Some(text) => Some(Condition {
+        Some(text) => Some(ReplyCondition {
             pointer: pointer(&text, names).map_err(|problem| KeyError::new("pointer", problem))?,
             test: tests
                 .only()
@@ -287,16 +292,16 @@ fn error_rule(table: ErrorTable, names: &Names) -> Result<ErrorRule, KeyError> {
 }
 
 /// What is written of a value; it must be one thing.
-struct Tests {
-    equals: Option<Scalar>,
-    one_of: Option<Scalars>,
-    not_one_of: Option<Scalars>,
+struct Conditions {
+    equals: Option<ConfigScalar>,
+    one_of: Option<ScalarList>,
+    not_one_of: Option<ScalarList>,
     present: Option<bool>,
     absent: Option<bool>,
     greater_than: Option<f64>,
 }
 
-impl Tests {
+impl Conditions {
     fn names(&self) -> impl Iterator<Item = &'static str> {
         [
             ("equals", self.equals.is_some()),
@@ -310,7 +315,7 @@ impl Tests {
         .filter_map(|(name, given)| given.then_some(name))
     }
 
-    fn only(self) -> Result<Test, String> {
+    fn only(self) -> Result<Predicate, String> {
         if self.names().count() != 1 {
             return Err(
                 "needs one of equals, one_of, not_one_of, present, absent and greater_than"
@@ -318,19 +323,21 @@ impl Tests {
             );
         }
         let presence = match (self.present, self.absent) {
-            (Some(true), _) | (_, Some(false)) => Some(Test::Present),
-            (Some(false), _) | (_, Some(true)) => Some(Test::Absent),
+            (Some(true), _) | (_, Some(false)) => Some(Predicate::Present),
+            (Some(false), _) | (_, Some(true)) => Some(Predicate::Absent),
             (None, None) => None,
         };
         let test = self
             .equals
-            .map(|Scalar(value)| Test::Equals(value))
-            .or(self.one_of.map(|Scalars(values)| Test::OneOf(values)))
+            .map(|ConfigScalar(value)| Predicate::Equals(value))
+            .or(self
+                .one_of
+                .map(|ScalarList(values)| Predicate::OneOf(values)))
             .or(self
                 .not_one_of
-                .map(|Scalars(values)| Test::NotOneOf(values)))
+                .map(|ScalarList(values)| Predicate::NotOneOf(values)))
             .or(presence)
-            .or(self.greater_than.map(Test::GreaterThan));
+            .or(self.greater_than.map(Predicate::GreaterThan));
         Ok(test.expect("one of them was counted"))
     }
 }

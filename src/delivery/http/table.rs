@@ -10,11 +10,11 @@ use serde::{
 
 /// A text, or a number or truth value as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scalar(pub String);
+pub struct ConfigScalar(pub String);
 
 /// Several of them: a list, or a text with commas between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scalars(pub Vec<String>);
+pub struct ScalarList(pub Vec<String>);
 
 /// The keys of an `http` provider; docs/providers.md explains each.
 #[derive(Debug, Default, Deserialize)]
@@ -25,25 +25,25 @@ pub struct HttpTable {
     /// Where the request goes.
     pub url: Option<String>,
     /// What is added to the URL.
-    pub query: BTreeMap<String, Scalar>,
+    pub query: BTreeMap<String, ConfigScalar>,
     /// The headers.
-    pub headers: BTreeMap<String, Scalar>,
+    pub headers: BTreeMap<String, ConfigScalar>,
     /// A name and password (RFC 7617).
     pub basic: Option<BasicTable>,
     /// The body, as a form.
-    pub form: Option<BTreeMap<String, Scalar>>,
+    pub form: Option<BTreeMap<String, ConfigScalar>>,
     /// The body, as JSON.
     pub json: Option<serde_json::Value>,
     /// The statuses of a good reply.
-    pub success_status: Option<Scalars>,
+    pub success_status: Option<ScalarList>,
     /// What else must hold of it.
     pub conditions: Vec<ConditionTable>,
     /// Where else to connect to if the first host cannot be reached.
-    pub second_url: Option<Scalars>,
+    pub second_url: Option<ScalarList>,
     /// Where the reply has the gateway's name of the message.
     pub id_pointer: Option<String>,
     /// Where the reply has the gateway's error code: the first place that has one.
-    pub error_pointer: Option<Scalars>,
+    pub error_pointer: Option<ScalarList>,
     /// The classes of other replies; the first that fits counts.
     pub errors: Vec<ErrorTable>,
     /// The least that `{ttl_seconds}` can be.
@@ -53,7 +53,7 @@ pub struct HttpTable {
     /// What `{secrets.NAME}` stands for; `NAME_file` names a file.
     pub secrets: BTreeMap<String, SecretString>,
     /// What `{parameters.NAME}` stands for.
-    pub parameters: BTreeMap<String, Scalar>,
+    pub parameters: BTreeMap<String, ConfigScalar>,
     /// More authorities for the gateway's certificate, as PEM.
     pub ca: Option<PathBuf>,
     /// Whether the gateway may be in a network that is not public.
@@ -83,17 +83,17 @@ pub struct CheckTable {
     /// Where the request goes.
     pub url: Option<String>,
     /// What is added to the URL.
-    pub query: BTreeMap<String, Scalar>,
+    pub query: BTreeMap<String, ConfigScalar>,
     /// The headers.
-    pub headers: BTreeMap<String, Scalar>,
+    pub headers: BTreeMap<String, ConfigScalar>,
     /// A name and password (RFC 7617).
     pub basic: Option<BasicTable>,
     /// The body, as a form.
-    pub form: Option<BTreeMap<String, Scalar>>,
+    pub form: Option<BTreeMap<String, ConfigScalar>>,
     /// The body, as JSON.
     pub json: Option<serde_json::Value>,
     /// The statuses of a good reply.
-    pub success_status: Option<Scalars>,
+    pub success_status: Option<ScalarList>,
     /// What else must hold of it.
     pub conditions: Vec<ConditionTable>,
 }
@@ -105,11 +105,11 @@ pub struct ConditionTable {
     /// The place in the reply (RFC 6901).
     pub pointer: String,
     /// It is this.
-    pub equals: Option<Scalar>,
+    pub equals: Option<ConfigScalar>,
     /// It is one of these.
-    pub one_of: Option<Scalars>,
+    pub one_of: Option<ScalarList>,
     /// It is there, and none of these.
-    pub not_one_of: Option<Scalars>,
+    pub not_one_of: Option<ScalarList>,
     /// It is there.
     pub present: Option<bool>,
     /// It is not there.
@@ -125,15 +125,15 @@ pub struct ErrorTable {
     /// What they mean.
     pub class: String,
     /// The statuses that it is about.
-    pub status: Option<Scalars>,
+    pub status: Option<ScalarList>,
     /// The place in the reply (RFC 6901).
     pub pointer: Option<String>,
     /// It is this.
-    pub equals: Option<Scalar>,
+    pub equals: Option<ConfigScalar>,
     /// It is one of these.
-    pub one_of: Option<Scalars>,
+    pub one_of: Option<ScalarList>,
     /// It is there, and none of these.
-    pub not_one_of: Option<Scalars>,
+    pub not_one_of: Option<ScalarList>,
     /// It is there.
     pub present: Option<bool>,
     /// It is not there.
@@ -142,30 +142,30 @@ pub struct ErrorTable {
     pub greater_than: Option<f64>,
 }
 
-impl<'de> Deserialize<'de> for Scalar {
+impl<'de> Deserialize<'de> for ConfigScalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(ScalarVisitor)? {
-            Written::One(text) => Ok(Self(text)),
-            Written::Many(_) => Err(serde::de::Error::custom(
+            ScalarOrList::One(text) => Ok(Self(text)),
+            ScalarOrList::Many(_) => Err(serde::de::Error::custom(
                 "must be a text, a number, true or false",
             )),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Scalars {
+impl<'de> Deserialize<'de> for ScalarList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(match deserializer.deserialize_any(ScalarVisitor)? {
-            Written::One(text) => text
+            ScalarOrList::One(text) => text
                 .split(',')
                 .map(|element| element.trim().to_owned())
                 .collect(),
-            Written::Many(elements) => elements,
+            ScalarOrList::Many(elements) => elements,
         }))
     }
 }
 
-enum Written {
+enum ScalarOrList {
     One(String),
     Many(Vec<String>),
 }
@@ -173,37 +173,37 @@ enum Written {
 struct ScalarVisitor;
 
 impl<'de> Visitor<'de> for ScalarVisitor {
-    type Value = Written;
+    type Value = ScalarOrList;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a text, a number, true or false, or a list of such")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
-        Ok(Written::One(value.to_string()))
+    fn visit_bool<E>(self, value: bool) -> Result<ScalarOrList, E> {
+        Ok(ScalarOrList::One(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
-        Ok(Written::One(value.to_string()))
+    fn visit_i64<E>(self, value: i64) -> Result<ScalarOrList, E> {
+        Ok(ScalarOrList::One(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
-        Ok(Written::One(value.to_string()))
+    fn visit_u64<E>(self, value: u64) -> Result<ScalarOrList, E> {
+        Ok(ScalarOrList::One(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
-        Ok(Written::One(value.to_string()))
+    fn visit_f64<E>(self, value: f64) -> Result<ScalarOrList, E> {
+        Ok(ScalarOrList::One(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Written, E> {
-        Ok(Written::One(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<ScalarOrList, E> {
+        Ok(ScalarOrList::One(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Written, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ScalarOrList, A::Error> {
         let mut elements = Vec::new();
-        while let Some(Scalar(element)) = list.next_element()? {
+        while let Some(ConfigScalar(element)) = list.next_element()? {
             elements.push(element);
         }
-        Ok(Written::Many(elements))
+        Ok(ScalarOrList::Many(elements))
     }
 }

@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::delivery::Envelope;
+use crate::delivery::OutgoingMessage;
 
 /// What RFC 3986, section 2.3, leaves as it is.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -23,7 +23,7 @@ pub const ASTERISK: &str = "~2";
 
 /// A value that differs from message to message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variable {
+pub enum TemplateVariable {
     /// The recipient: a phone number in E.164, or an e-mail address.
     ToE164,
     /// The digits of a phone number, without "+".
@@ -46,7 +46,7 @@ pub enum Variable {
     ChallengeId,
 }
 
-impl Variable {
+impl TemplateVariable {
     const ALL: [(&'static str, Self); 10] = [
         ("to_e164", Self::ToE164),
         ("to_digits", Self::ToDigits),
@@ -63,7 +63,7 @@ impl Variable {
 
 /// What the names of one provider stand for.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct TemplateScope {
     /// `secrets.NAME`.
     pub secrets: BTreeMap<String, SecretString>,
     /// `parameters.NAME`.
@@ -72,28 +72,28 @@ pub struct Names {
 
 /// A text with names in it.
 #[derive(Clone)]
-pub struct Template(Vec<Part>);
+pub struct ValueTemplate(Vec<TemplatePart>);
 
 #[derive(Clone)]
-enum Part {
+enum TemplatePart {
     Literal(String),
-    Variable(Variable),
+    Variable(TemplateVariable),
     Secret(SecretString),
 }
 
 /// Shows nothing: somebody may have written a secret into the text itself.
-impl fmt::Debug for Template {
+impl fmt::Debug for ValueTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Template(…)")
     }
 }
 
-impl Template {
+impl ValueTemplate {
     /// Reads a text in which `{name}` stands for a value, and `{{` and `}}` for a brace.
     ///
     /// # Errors
     /// What is wrong with it. It shows names only.
-    pub fn parse(text: &str, names: &Names) -> Result<Self, String> {
+    pub fn parse(text: &str, names: &TemplateScope) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -112,31 +112,31 @@ impl Template {
                 .ok_or("has a brace alone; write {name}, or {{ and }} for braces")?;
             rest = after;
             match names.resolve(name)? {
-                Part::Literal(value) => literal.push_str(&value),
+                TemplatePart::Literal(value) => literal.push_str(&value),
                 part => {
-                    parts.push(Part::Literal(std::mem::take(&mut literal)));
+                    parts.push(TemplatePart::Literal(std::mem::take(&mut literal)));
                     parts.push(part);
                 }
             }
         }
         literal.push_str(rest);
-        parts.push(Part::Literal(literal));
-        parts.retain(|part| !matches!(part, Part::Literal(text) if text.is_empty()));
+        parts.push(TemplatePart::Literal(literal));
+        parts.retain(|part| !matches!(part, TemplatePart::Literal(text) if text.is_empty()));
         Ok(Self(parts))
     }
 
     /// The text with all values, each as it is.
-    pub fn render(&self, values: &Values<'_>) -> String {
+    pub fn render(&self, values: &TemplateValues<'_>) -> String {
         self.render_with(values, |value| value.into())
     }
 
     /// The text as part of a URL.
-    pub fn render_in_url(&self, values: &Values<'_>) -> String {
+    pub fn render_in_url(&self, values: &TemplateValues<'_>) -> String {
         self.render_with(values, |value| utf8_percent_encode(value, RESERVED).into())
     }
 
     /// The text as a JSON pointer, where a value is one step or a part of it.
-    pub fn render_in_pointer(&self, values: &Values<'_>) -> String {
+    pub fn render_in_pointer(&self, values: &TemplateValues<'_>) -> String {
         self.render_with(values, |value| {
             let value = value.replace('~', "~0").replace('/', "~1");
             value.replace('*', ASTERISK).into()
@@ -145,15 +145,15 @@ impl Template {
 
     fn render_with(
         &self,
-        values: &Values<'_>,
+        values: &TemplateValues<'_>,
         escape: impl for<'v> Fn(&'v str) -> Cow<'v, str>,
     ) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
-                Part::Literal(literal) => text.push_str(literal),
-                Part::Variable(variable) => text.push_str(&escape(&values.of(*variable))),
-                Part::Secret(secret) => text.push_str(&escape(secret.expose_secret())),
+                TemplatePart::Literal(literal) => text.push_str(literal),
+                TemplatePart::Variable(variable) => text.push_str(&escape(&values.of(*variable))),
+                TemplatePart::Secret(secret) => text.push_str(&escape(secret.expose_secret())),
             }
         }
         text
@@ -161,60 +161,73 @@ impl Template {
 
     /// Whether this is the number of seconds alone, which JSON writes without quotes.
     pub fn is_ttl_seconds(&self) -> bool {
-        matches!(self.0[..], [Part::Variable(Variable::TtlSeconds)])
+        matches!(
+            self.0[..],
+            [TemplatePart::Variable(TemplateVariable::TtlSeconds)]
+        )
     }
 
     /// Whether the text is the same for all messages.
     pub fn is_fixed(&self) -> bool {
-        !self.0.iter().any(|part| matches!(part, Part::Variable(_)))
+        !self
+            .0
+            .iter()
+            .any(|part| matches!(part, TemplatePart::Variable(_)))
     }
 
     /// Whether an idempotency key stands in the text.
     pub fn has_idempotency_key(&self) -> bool {
-        let is_key = |part: &Part| matches!(part, Part::Variable(Variable::IdempotencyKey));
+        let is_key = |part: &TemplatePart| {
+            matches!(
+                part,
+                TemplatePart::Variable(TemplateVariable::IdempotencyKey)
+            )
+        };
         self.0.iter().any(is_key)
     }
 
     /// The text before the first value that is not written in it.
     pub fn beginning(&self) -> &str {
         match self.0.first() {
-            Some(Part::Literal(literal)) => literal,
+            Some(TemplatePart::Literal(literal)) => literal,
             _ => "",
         }
     }
 }
 
-impl Template {
+impl ValueTemplate {
     /// The template without the first `length` bytes, which are of its beginning.
     pub fn without_beginning(mut self, length: usize) -> Self {
-        if let Some(Part::Literal(literal)) = self.0.first_mut() {
+        if let Some(TemplatePart::Literal(literal)) = self.0.first_mut() {
             literal.drain(..length);
         }
         self
     }
 }
 
-impl Names {
-    fn resolve(&self, name: &str) -> Result<Part, String> {
+impl TemplateScope {
+    fn resolve(&self, name: &str) -> Result<TemplatePart, String> {
         if let Some(name) = name.strip_prefix("secrets.") {
             let secret = self.secrets.get(name);
             return secret
-                .map(|secret| Part::Secret(secret.clone()))
+                .map(|secret| TemplatePart::Secret(secret.clone()))
                 .ok_or_else(|| format!("names {{secrets.{name}}}, which is not among secrets"));
         }
         if let Some(name) = name.strip_prefix("parameters.") {
             let parameter = self.parameters.get(name);
             return parameter
-                .map(|value| Part::Literal(value.clone()))
+                .map(|value| TemplatePart::Literal(value.clone()))
                 .ok_or_else(|| {
                     format!("names {{parameters.{name}}}, which is not among parameters")
                 });
         }
-        let known = Variable::ALL.iter().find(|(known, _)| *known == name);
+        let known = TemplateVariable::ALL
+            .iter()
+            .find(|(known, _)| *known == name);
         known
-            .map(|(_, variable)| Part::Variable(*variable))
+            .map(|(_, variable)| TemplatePart::Variable(*variable))
             .ok_or_else(|| {
-                let known: Vec<&str> = Variable::ALL.iter().map(|(name, _)| *name).collect();
+                let known: Vec<&str> = TemplateVariable::ALL.iter().map(|(name, _)| *name).collect();
                 format!(
                     "names {{{name}}}, and there is no such variable; there are {}, secrets.NAME and parameters.NAME",
                     known.join(", ")
@@ -225,7 +238,7 @@ impl Names {
 
 /// The values of one message; or none, for requests that are about no message.
 #[derive(Default)]
-pub struct Values<'a> {
+pub struct TemplateValues<'a> {
     to: &'a str,
     to_digits: String,
     text: &'a str,
@@ -238,15 +251,15 @@ pub struct Values<'a> {
 }
 
 /// Shows nothing of the message.
-impl fmt::Debug for Values<'_> {
+impl fmt::Debug for TemplateValues<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Values(…)")
     }
 }
 
-impl<'a> Values<'a> {
-    /// The values of `envelope`, its life put between `shortest` and `longest`.
-    pub fn new(envelope: &'a Envelope<'a>, shortest: Duration, longest: Duration) -> Self {
+impl<'a> TemplateValues<'a> {
+    /// The values of `message`, its life put between `shortest` and `longest`.
+    pub fn new(envelope: &'a OutgoingMessage<'a>, shortest: Duration, longest: Duration) -> Self {
         let number = envelope.recipient.phone_number().unwrap_or_default();
         Self {
             to: envelope.recipient.as_str(),
@@ -266,17 +279,21 @@ impl<'a> Values<'a> {
         self.ttl_seconds
     }
 
-    fn of(&self, variable: Variable) -> Cow<'_, str> {
+    fn of(&self, variable: TemplateVariable) -> Cow<'_, str> {
         match variable {
-            Variable::ToE164 => self.to.into(),
-            Variable::ToDigits => self.to_digits.as_str().into(),
-            Variable::Text => self.text.into(),
-            Variable::Code => self.code.into(),
-            Variable::TtlSeconds => self.ttl_seconds.to_string().into(),
-            Variable::ClientIp => self.client_ip.map_or("".into(), |ip| ip.to_string().into()),
-            Variable::MessageId | Variable::IdempotencyKey => self.message_id.as_str().into(),
-            Variable::Locale => self.locale.into(),
-            Variable::ChallengeId => self.challenge_id.as_str().into(),
+            TemplateVariable::ToE164 => self.to.into(),
+            TemplateVariable::ToDigits => self.to_digits.as_str().into(),
+            TemplateVariable::Text => self.text.into(),
+            TemplateVariable::Code => self.code.into(),
+            TemplateVariable::TtlSeconds => self.ttl_seconds.to_string().into(),
+            TemplateVariable::ClientIp => {
+                self.client_ip.map_or("".into(), |ip| ip.to_string().into())
+            }
+            TemplateVariable::MessageId | TemplateVariable::IdempotencyKey => {
+                self.message_id.as_str().into()
+            }
+            TemplateVariable::Locale => self.locale.into(),
+            TemplateVariable::ChallengeId => self.challenge_id.as_str().into(),
         }
     }
 
@@ -286,7 +303,7 @@ impl<'a> Values<'a> {
         let digits: String = text.chars().filter(char::is_ascii_digit).collect();
         let tail = &self.to_digits[self.to_digits.len().saturating_sub(LAST_DIGITS)..];
         let text = text.to_lowercase();
-        let ip = self.of(Variable::ClientIp);
+        let ip = self.of(TemplateVariable::ClientIp);
         let whole = [self.to, self.text, &ip, &self.challenge_id];
         let in_digits = [self.code, tail];
         whole

@@ -5,26 +5,26 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, HttpSettings, HttpTable,
-    condition::{Condition, Holds, Statuses, Test},
-    template::{Names, Template, Values},
+    GatewayResponse, HttpSettings, HttpTable,
+    condition::{MatchCount, Predicate, ReplyCondition, StatusRange},
+    template::{TemplateScope, TemplateValues, ValueTemplate},
 };
-use crate::delivery::guard::is_public;
+use crate::delivery::public_ip::is_public;
 use crate::{
-    delivery::{Envelope, Progress, Text},
+    delivery::{AttemptProgress, MessageBody, OutgoingMessage},
     domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
 };
 
 /// Calls `use_it` with the values of a message of that text to that recipient.
-fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&Values<'_>) -> T) -> T {
+fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&TemplateValues<'_>) -> T) -> T {
     let recipient = Recipient::from_canonical(to.to_owned());
     let code = OtpCode::from_digits("481516").expect("six digits");
-    let text = Text {
+    let text = MessageBody {
         plain: text.to_owned(),
         subject: None,
         html: None,
     };
-    let envelope = Envelope {
+    let envelope = OutgoingMessage {
         id: MessageId([7; 16]),
         challenge_id: ChallengeId {
             key: RecordKey([9; 32]),
@@ -37,21 +37,21 @@ fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&Values<'_>) -> T) -
         life_left: Duration::from_millis(90_900),
         locale: "ru",
         client_ip: "2001:db8::1".parse().ok(),
-        progress: Progress::default(),
+        progress: AttemptProgress::default(),
     };
     let no_bounds = (Duration::ZERO, Duration::MAX);
-    use_it(&Values::new(&envelope, no_bounds.0, no_bounds.1))
+    use_it(&TemplateValues::new(&envelope, no_bounds.0, no_bounds.1))
 }
 
-fn names() -> Names {
-    Names {
+fn names() -> TemplateScope {
+    TemplateScope {
         secrets: [("key".to_owned(), "s e/cret".into())].into(),
         parameters: [("sender".to_owned(), "Shop {x}".to_owned())].into(),
     }
 }
 
-fn parse(text: &str) -> Result<Template, String> {
-    Template::parse(text, &names())
+fn parse(text: &str) -> Result<ValueTemplate, String> {
+    ValueTemplate::parse(text, &names())
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn conditions_compare_values_as_they_are_written() {
         "sms": { "79991234567": { "a/b~c": "OK" } },
         "list": [{ "status": "0" }],
     });
-    let equals = |value: &str| Test::Equals(value.to_owned());
+    let equals = |value: &str| Predicate::Equals(value.to_owned());
     let some = |values: &[&str]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
     for (pointer, test, expected) in [
         ("/number", equals("100"), true),
@@ -124,40 +124,40 @@ fn conditions_compare_values_as_they_are_written() {
         ("/sms/{to_e164}/a~1b~0c", equals("OK"), false),
         ("/list/0/status", equals("0"), true),
         ("/list/1/status", equals("0"), false),
-        ("/number", Test::OneOf(some(&["1", "100"])), true),
-        ("/number", Test::OneOf(some(&["1", "10"])), false),
-        ("/number", Test::NotOneOf(some(&["1", "100"])), false),
-        ("/number", Test::NotOneOf(some(&["1", "10"])), true),
+        ("/number", Predicate::OneOf(some(&["1", "100"])), true),
+        ("/number", Predicate::OneOf(some(&["1", "10"])), false),
+        ("/number", Predicate::NotOneOf(some(&["1", "100"])), false),
+        ("/number", Predicate::NotOneOf(some(&["1", "10"])), true),
         // What is not there proves nothing.
-        ("/absent", Test::NotOneOf(some(&["1"])), false),
-        ("/nothing", Test::Present, false),
-        ("/sms", Test::Present, true),
-        ("/nothing", Test::Absent, true),
-        ("/absent", Test::Absent, true),
-        ("/sms", Test::Absent, false),
-        ("/number", Test::GreaterThan(99.9), true),
-        ("/number", Test::GreaterThan(100.0), false),
-        ("/text", Test::GreaterThan(0.0), true),
-        ("/float", Test::GreaterThan(0.4), true),
-        ("/truth", Test::GreaterThan(0.0), false),
-        ("/absent", Test::GreaterThan(-1.0), false),
+        ("/absent", Predicate::NotOneOf(some(&["1"])), false),
+        ("/nothing", Predicate::Present, false),
+        ("/sms", Predicate::Present, true),
+        ("/nothing", Predicate::Absent, true),
+        ("/absent", Predicate::Absent, true),
+        ("/sms", Predicate::Absent, false),
+        ("/number", Predicate::GreaterThan(99.9), true),
+        ("/number", Predicate::GreaterThan(100.0), false),
+        ("/text", Predicate::GreaterThan(0.0), true),
+        ("/float", Predicate::GreaterThan(0.4), true),
+        ("/truth", Predicate::GreaterThan(0.0), false),
+        ("/absent", Predicate::GreaterThan(-1.0), false),
     ] {
-        let condition = Condition {
+        let condition = ReplyCondition {
             pointer: parse(pointer).expect("known names"),
             test,
         };
         let holds = with_values("+79991234567", "", |values| condition.holds(&reply, values));
         let expected = if expected {
-            Holds::Everywhere
+            MatchCount::Everywhere
         } else {
-            Holds::Nowhere
+            MatchCount::Nowhere
         };
         assert_eq!(holds, expected, "{pointer} {:?}", condition.test);
     }
     let pointer = parse("/x").expect("no names");
-    let test = Test::Present;
-    let holds = Condition { pointer, test }.holds(&Value::Null, &Values::default());
-    assert_eq!(holds, Holds::Nowhere);
+    let test = Predicate::Present;
+    let holds = ReplyCondition { pointer, test }.holds(&Value::Null, &TemplateValues::default());
+    assert_eq!(holds, MatchCount::Nowhere);
 }
 
 #[test]
@@ -174,27 +174,31 @@ fn a_step_for_every_element_holds_of_all_or_of_a_part_or_of_none() {
         "hollow": [{ "parts": [0] }, { "parts": [] }],
         "*": { "status": 0 },
     });
-    let zero = || Test::Equals("0".to_owned());
+    let zero = || Predicate::Equals("0".to_owned());
     for (pointer, test, expected) in [
-        ("/all/*/status", zero(), Holds::Everywhere),
-        ("/part/*/status", zero(), Holds::Partly),
-        ("/gap/*/status", zero(), Holds::Partly),
-        ("/none/*/status", zero(), Holds::Nowhere),
-        ("/empty/*/status", zero(), Holds::Nowhere),
-        ("/empty/*", Test::Absent, Holds::Everywhere),
-        ("/absent/*/status", zero(), Holds::Nowhere),
-        ("/absent/*/status", Test::Absent, Holds::Everywhere),
-        ("/text/*", zero(), Holds::Nowhere),
-        ("/members/*/status", zero(), Holds::Everywhere),
-        ("/nested/*/parts/*", zero(), Holds::Partly),
-        ("/hollow/*/parts/*", zero(), Holds::Partly),
-        ("/all/*/status", Test::Present, Holds::Everywhere),
-        ("/gap/*/status", Test::Absent, Holds::Partly),
+        ("/all/*/status", zero(), MatchCount::Everywhere),
+        ("/part/*/status", zero(), MatchCount::Partly),
+        ("/gap/*/status", zero(), MatchCount::Partly),
+        ("/none/*/status", zero(), MatchCount::Nowhere),
+        ("/empty/*/status", zero(), MatchCount::Nowhere),
+        ("/empty/*", Predicate::Absent, MatchCount::Everywhere),
+        ("/absent/*/status", zero(), MatchCount::Nowhere),
+        (
+            "/absent/*/status",
+            Predicate::Absent,
+            MatchCount::Everywhere,
+        ),
+        ("/text/*", zero(), MatchCount::Nowhere),
+        ("/members/*/status", zero(), MatchCount::Everywhere),
+        ("/nested/*/parts/*", zero(), MatchCount::Partly),
+        ("/hollow/*/parts/*", zero(), MatchCount::Partly),
+        ("/all/*/status", Predicate::Present, MatchCount::Everywhere),
+        ("/gap/*/status", Predicate::Absent, MatchCount::Partly),
         // A value is a step as it is written.
-        ("/{text}/status", zero(), Holds::Everywhere),
-        ("/members/{text}/status", zero(), Holds::Nowhere),
+        ("/{text}/status", zero(), MatchCount::Everywhere),
+        ("/members/{text}/status", zero(), MatchCount::Nowhere),
     ] {
-        let condition = Condition {
+        let condition = ReplyCondition {
             pointer: parse(pointer).expect("known names"),
             test,
         };
@@ -208,14 +212,14 @@ fn a_step_for_every_element_holds_of_all_or_of_a_part_or_of_none() {
 #[test]
 fn statuses_are_single_ones_or_ranges() {
     for (text, inside, outside) in [("200", 200, 201), ("200..299", 299, 300)] {
-        let statuses = Statuses::try_from(text.to_owned()).expect(text);
+        let statuses = StatusRange::try_from(text.to_owned()).expect(text);
         assert!(
             statuses.contain(inside) && !statuses.contain(outside),
             "{text}"
         );
     }
     for bad in ["", "2", "600", "299..200", "200..", "all", "200-299"] {
-        assert!(Statuses::try_from(bad.to_owned()).is_err(), "{bad}");
+        assert!(StatusRange::try_from(bad.to_owned()).is_err(), "{bad}");
     }
 }
 
@@ -332,7 +336,7 @@ fn an_id_that_repeats_something_of_the_message_is_left_out() {
         ("key:S3CRET", false),
         ("2001:db8::1", false),
     ] {
-        let answer = Answer::new(200, json!({ "id": id }).to_string().as_bytes());
+        let answer = GatewayResponse::new(200, json!({ "id": id }).to_string().as_bytes());
         let accepted = with_values("+79991234567", "", |values| {
             settings.verdict(&answer, values)
         });

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::settings::{MECHANISMS, SmtpSettings, TlsMode};
 use crate::{
-    delivery::{DeliveryError, problem::connection_problem},
+    delivery::{DeliveryError, redact::redacted_cause},
     domain::DeliveryErrorKind,
 };
 
@@ -27,20 +27,20 @@ const MAX_KEPT: usize = 16;
 
 /// This part of an attempt's time one kept connection has to show that it still lives: one
 /// that a firewall has forgotten would be silent until the attempt is given up.
-const PART_FOR_KEPT: u32 = 5;
+const LIVENESS_CHECK_FRACTION: u32 = 5;
 
 /// Open connections that nobody uses, the newest last.
 #[derive(Default)]
-pub struct Connections(Mutex<Vec<(AsyncSmtpConnection, Instant)>>);
+pub struct ConnectionPool(Mutex<Vec<(AsyncSmtpConnection, Instant)>>);
 
-impl Connections {
+impl ConnectionPool {
     /// A connection that is ready for a message.
     pub async fn take(
         &self,
         settings: &SmtpSettings,
     ) -> Result<AsyncSmtpConnection, DeliveryError> {
         while let Some(mut connection) = self.newest() {
-            let patience = settings.connect_timeout / PART_FOR_KEPT;
+            let patience = settings.connect_timeout / LIVENESS_CHECK_FRACTION;
             match tokio::time::timeout(patience, connection.test_connected()).await {
                 Ok(true) => return Ok(connection),
                 // The server has closed it.
@@ -85,7 +85,7 @@ async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, Deliver
     );
     let mut connection = connected
         .await
-        .map_err(|error| refusal(Step::Connection, &error))?;
+        .map_err(|error| classify_error(SmtpCommand::Connection, &error))?;
     if let Some(tls) = settings
         .tls
         .clone()
@@ -98,18 +98,18 @@ async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, Deliver
             ));
         }
         let secured = connection.starttls(tls, &settings.hello_name).await;
-        secured.map_err(|error| refusal(Step::Connection, &error))?;
+        secured.map_err(|error| classify_error(SmtpCommand::Connection, &error))?;
     }
     if let Some(credentials) = settings.credentials() {
         let known = connection.auth(MECHANISMS, &credentials).await;
-        known.map_err(|error| refusal(Step::Authentication, &error))?;
+        known.map_err(|error| classify_error(SmtpCommand::Authentication, &error))?;
     }
     Ok(connection)
 }
 
 /// How far a conversation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SmtpCommand {
     /// Connecting, TLS and the greetings.
     Connection,
     /// AUTH.
@@ -124,7 +124,7 @@ pub enum Step {
     Content,
 }
 
-impl Step {
+impl SmtpCommand {
     const fn name(self) -> &'static str {
         match self {
             Self::Connection => "connecting",
@@ -138,25 +138,25 @@ impl Step {
 
 /// What an error at `step` means. Servers repeat addresses in their texts, so only the
 /// codes of a reply are told.
-pub fn refusal(step: Step, error: &Error) -> DeliveryError {
+pub fn classify_error(step: SmtpCommand, error: &Error) -> DeliveryError {
     let Some(code) = error.status() else {
-        let what = if step == Step::Connection {
+        let what = if step == SmtpCommand::Connection {
             "no connection"
         } else {
             "no answer"
         };
-        if error.is_client() && step == Step::Authentication {
+        if error.is_client() && step == SmtpCommand::Authentication {
             return DeliveryError::new(
                 DeliveryErrorKind::AccountUnavailable,
                 "AUTH: the server offers neither PLAIN nor LOGIN",
             );
         }
         let class = match step {
-            Step::Content if error.is_timeout() => DeliveryErrorKind::Timeout,
-            Step::Content => DeliveryErrorKind::UnknownOutcome,
+            SmtpCommand::Content if error.is_timeout() => DeliveryErrorKind::Timeout,
+            SmtpCommand::Content => DeliveryErrorKind::UnknownOutcome,
             _ => DeliveryErrorKind::Transient,
         };
-        let problem = connection_problem(error);
+        let problem = redacted_cause(error);
         let at = step.name();
         return DeliveryError::new(class, format!("{what} ({at}): {problem}"));
     };
@@ -173,14 +173,18 @@ pub fn refusal(step: Step, error: &Error) -> DeliveryError {
     DeliveryError::new(class, format!("{cause} to {}", step.name()))
 }
 
-fn permanent(step: Step, code: u16, enhanced: Option<(u16, u16)>) -> DeliveryErrorKind {
+fn permanent(step: SmtpCommand, code: u16, enhanced: Option<(u16, u16)>) -> DeliveryErrorKind {
     match (step, code, enhanced) {
         // The account is not let in, and so no message of anybody is (RFC 4954,
         // section 6), also where a server asks for AUTH only at a later step.
-        (Step::Authentication, ..) | (_, 530 | 535, _) => DeliveryErrorKind::AccountUnavailable,
+        (SmtpCommand::Authentication, ..) | (_, 530 | 535, _) => {
+            DeliveryErrorKind::AccountUnavailable
+        }
         // RFC 3463, section 3.2: the address, not the message. Without such a code a
         // server may as well mean that it does not trust us.
-        (Step::Recipient, 550 | 551 | 553, Some((1, detail))) if !OF_SENDER.contains(&detail) => {
+        (SmtpCommand::Recipient, 550 | 551 | 553, Some((1, detail)))
+            if !OF_SENDER.contains(&detail) =>
+        {
             DeliveryErrorKind::BadDestination
         }
         _ => DeliveryErrorKind::Permanent,
@@ -252,7 +256,7 @@ mod tests {
                 tokio::spawn(fall_silent(stream, Arc::clone(&counted)));
             }
         });
-        let connections = Connections::default();
+        let connections = ConnectionPool::default();
         for _ in 0..3 {
             connections.give_back(connect(&settings).await.unwrap());
         }

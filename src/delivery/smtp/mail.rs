@@ -10,18 +10,21 @@ use lettre::{
 
 use super::SmtpSettings;
 use crate::{
-    delivery::{DeliveryError, Envelope},
+    delivery::{DeliveryError, OutgoingMessage},
     domain::DeliveryErrorKind,
 };
 
 /// What a mail is called whose text has no subject.
 const DEFAULT_SUBJECT: &str = "Code";
 
-/// The e-mail for `envelope`.
+/// The e-mail for `message`.
 ///
 /// # Errors
 /// What cannot be an e-mail.
-pub fn compose(settings: &SmtpSettings, envelope: &Envelope<'_>) -> Result<Message, DeliveryError> {
+pub fn compose(
+    settings: &SmtpSettings,
+    envelope: &OutgoingMessage<'_>,
+) -> Result<Message, DeliveryError> {
     let unfit = |what: &str| DeliveryError::new(DeliveryErrorKind::Permanent, what);
     let to = envelope.recipient.as_str().parse();
     let to = to.map_err(|_| unfit("the recipient is no e-mail address"))?;

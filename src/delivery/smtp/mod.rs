@@ -8,14 +8,14 @@ use std::fmt;
 
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 
-use super::{Accepted, DeliveryError, Envelope};
-use connection::{Connections, Step, refusal};
+use super::{DeliveryError, OutgoingMessage, ProviderReceipt};
+use connection::{ConnectionPool, SmtpCommand, classify_error};
 pub use settings::{SmtpSettings, SmtpTable};
 
 /// Hands messages to an SMTP server.
 pub struct SmtpProvider {
     settings: SmtpSettings,
-    connections: Connections,
+    connections: ConnectionPool,
 }
 
 /// Shows nothing that could be secret.
@@ -34,7 +34,7 @@ impl SmtpProvider {
     pub fn new(settings: SmtpSettings) -> Self {
         Self {
             settings,
-            connections: Connections::default(),
+            connections: ConnectionPool::default(),
         }
     }
 
@@ -43,25 +43,31 @@ impl SmtpProvider {
     ///
     /// # Errors
     /// Why the server has not taken it, and what can be done about it.
-    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+    pub async fn deliver(
+        &self,
+        envelope: &OutgoingMessage<'_>,
+    ) -> Result<ProviderReceipt, DeliveryError> {
         let mail = mail::compose(&self.settings, envelope)?;
         let addresses = mail.envelope();
         let mut connection = self.connections.take(&self.settings).await?;
         let sender = Mail::new(addresses.from().cloned(), Vec::new());
-        let step = |step| move |error| refusal(step, &error);
+        let step = |step| move |error| classify_error(step, &error);
         let sent = connection.command(sender).await;
-        sent.map_err(step(Step::Sender))?;
+        sent.map_err(step(SmtpCommand::Sender))?;
         for recipient in addresses.to() {
             let recipient = Rcpt::new(recipient.clone(), Vec::new());
             let taken = connection.command(recipient).await;
-            taken.map_err(step(Step::Recipient))?;
+            taken.map_err(step(SmtpCommand::Recipient))?;
         }
-        connection.command(Data).await.map_err(step(Step::Data))?;
+        connection
+            .command(Data)
+            .await
+            .map_err(step(SmtpCommand::Data))?;
         envelope.progress.hand_over();
         let sent = connection.message(&mail.formatted()).await;
-        sent.map_err(step(Step::Content))?;
+        sent.map_err(step(SmtpCommand::Content))?;
         self.connections.give_back(connection);
-        Ok(Accepted::default())
+        Ok(ProviderReceipt::default())
     }
 
     /// Connects and authenticates, and sends nothing. Whoever calls this sets it a time.

@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use crate::{
-    delivery::{http::read_secret, roots},
+    delivery::{http::read_secret, tls_roots},
     tables::{self, KeyError},
 };
 
@@ -116,7 +116,11 @@ impl SmtpSettings {
             TlsMode::None => None,
             TlsMode::StartTls | TlsMode::Implicit => {
                 let mut parameters = TlsParameters::builder(host.clone());
-                let extra = table.ca.as_deref().map(roots::certificates).transpose()?;
+                let extra = table
+                    .ca
+                    .as_deref()
+                    .map(tls_roots::certificates)
+                    .transpose()?;
                 for certificate in extra.unwrap_or_default() {
                     let certificate = Certificate::from_der(certificate.to_vec())
                         .map_err(|error| KeyError::new("ca", error))?;

@@ -9,7 +9,7 @@ use config::{File, FileFormat};
 use super::{
     preset::PRESETS,
     provider::Provider,
-    settings::{KindSettings, ProviderSettings},
+    settings::{ProviderKind, ProviderSettings},
 };
 use crate::{domain::Channel, environment::Environment, tables::Table};
 
@@ -77,7 +77,7 @@ fn each_preset_is_whole_and_asks_for_what_it_needs() {
         }
         let settings = parse(&own).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         assert!(settings.common.channel.is_some(), "{name}");
-        assert!(matches!(settings.kind, KindSettings::Http(_)), "{name}");
+        assert!(matches!(settings.kind, ProviderKind::Http(_)), "{name}");
         let shown = format!("{settings:?}");
         assert!(!shown.contains(SECRET), "{shown}");
         let provider = Provider::new("x", settings, Environment::Development).expect(name);

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Autofill, Engine, Field, Locale, PurposeTextSettings, PurposeTexts, Table, TextError,
-    TextSettings, Texts, Variables, autofill, lookup, shipped,
+    Autofill, Engine, Locale, MessageTemplates, PurposeTemplates, PurposeTextSettings,
+    PurposeTexts, TemplateField, TextError, TextSettings, Variables, autofill, defaults, lookup,
 };
 use crate::domain::{PolicySet, Purpose};
 
-impl Texts {
+impl MessageTemplates {
     /// Compiles the texts of `settings` on top of those that are shipped, and tries
     /// them with codes as long as those of `policies`.
     ///
@@ -21,7 +21,7 @@ impl Texts {
         settings: &BTreeMap<Purpose, PurposeTextSettings>,
         policies: &PolicySet,
     ) -> Result<Self, TextError> {
-        let mut compiler = Compiler::new()?;
+        let mut compiler = TemplateCompiler::new()?;
         let default = Purpose::default();
         let nothing = PurposeTextSettings::default();
         let settings_of = |purpose: &Purpose| settings.get(purpose).unwrap_or(&nothing);
@@ -62,18 +62,18 @@ impl Texts {
 }
 
 /// Compiles tables one by one.
-struct Compiler {
+struct TemplateCompiler {
     engine: Engine,
-    shipped: BTreeMap<Locale, Table>,
+    shipped: BTreeMap<Locale, PurposeTemplates>,
 }
 
-impl Compiler {
+impl TemplateCompiler {
     fn new() -> Result<Self, TextError> {
         let mut compiler = Self {
             engine: Engine::new(),
             shipped: BTreeMap::new(),
         };
-        for (tag, settings) in shipped::texts() {
+        for (tag, settings) in defaults::texts() {
             let locale = Locale::parse(tag).map_err(|error| TextError::new(tag, error))?;
             let key = format!("the shipped texts.default.{tag}");
             let mut table = compiler.table(key, &locale, &settings, &Variables::default())?;
@@ -124,7 +124,7 @@ impl Compiler {
         locale: &Locale,
         settings: &TextSettings,
         variables: &Variables,
-    ) -> Result<Table, TextError> {
+    ) -> Result<PurposeTemplates, TextError> {
         let mut templates = BTreeMap::new();
         for (field, source) in settings.templates() {
             let name = format!("{key}.{field}");
@@ -142,14 +142,14 @@ impl Compiler {
             }
             templates.insert(field, name);
         }
-        let Some(plain) = templates.get(&Field::Plain).cloned() else {
+        let Some(plain) = templates.get(&TemplateField::Plain).cloned() else {
             let problem = "is missing; it is the text of every channel that has none of its own";
             return Err(TextError::new(&format!("{key}.plain"), problem));
         };
-        for field in Field::LIKE_PLAIN {
+        for field in TemplateField::LIKE_PLAIN {
             templates.entry(field).or_insert_with(|| plain.clone());
         }
-        Ok(Table {
+        Ok(PurposeTemplates {
             key,
             locale: locale.clone(),
             shipped: false,
@@ -161,11 +161,11 @@ impl Compiler {
     /// language, or the shipped one, or else the one of the default locale.
     fn borrow_subjects(
         &self,
-        tables: &mut BTreeMap<Locale, Table>,
-        general: Option<&BTreeMap<Locale, Table>>,
+        tables: &mut BTreeMap<Locale, PurposeTemplates>,
+        general: Option<&BTreeMap<Locale, PurposeTemplates>>,
         default_locale: &Locale,
     ) {
-        let lenders: Vec<&BTreeMap<Locale, Table>> =
+        let lenders: Vec<&BTreeMap<Locale, PurposeTemplates>> =
             general.into_iter().chain([&self.shipped]).collect();
         for table in tables.values_mut() {
             let languages = [
@@ -177,10 +177,10 @@ impl Compiler {
                 let mut found = lenders
                     .iter()
                     .filter_map(|tables| lookup(tables, language.as_str()));
-                found.find_map(|table| table.templates.get(&Field::Subject))
+                found.find_map(|table| table.templates.get(&TemplateField::Subject))
             });
             if let Some(subject) = subject {
-                let entry = table.templates.entry(Field::Subject);
+                let entry = table.templates.entry(TemplateField::Subject);
                 entry.or_insert_with(|| subject.clone());
             }
         }

@@ -3,16 +3,16 @@
 
 mod autofill;
 mod compile;
-mod links;
+mod cost_report;
+mod defaults;
+mod link_detection;
 mod locale;
-mod report;
 mod segments;
 mod settings;
-mod shipped;
 mod template;
 #[cfg(test)]
 mod tests;
-mod trial;
+mod validate;
 mod variables;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -22,17 +22,17 @@ use minijinja::Value;
 pub use locale::Locale;
 pub use settings::PurposeTextSettings;
 
-use super::Text;
+use super::MessageBody;
 use crate::domain::{Channel, OtpCode, Purpose};
 use autofill::Autofill;
 use locale::lookup;
 use settings::{TextSettings, VariableSettings};
-use template::{Context, Engine, Field, public_problem, shows_code};
+use template::{Engine, TemplateContext, TemplateField, public_problem, shows_code};
 use variables::{VariableError, Variables};
 
 /// The texts of all purposes in all languages, compiled and tried out.
 #[derive(Debug)]
-pub struct Texts {
+pub struct MessageTemplates {
     engine: Engine,
     default_locale: Locale,
     /// What purposes without texts of their own have.
@@ -44,7 +44,7 @@ pub struct Texts {
 #[derive(Debug)]
 struct PurposeTexts {
     /// Its own, by language.
-    tables: BTreeMap<Locale, Table>,
+    tables: BTreeMap<Locale, PurposeTemplates>,
     variables: Variables,
     autofill: Autofill,
     /// How many digits its codes have.
@@ -54,23 +54,23 @@ struct PurposeTexts {
 /// What the messages of one purpose say in one language: which template each field
 /// has. All but the HTML have one.
 #[derive(Clone, Debug)]
-struct Table {
+struct PurposeTemplates {
     /// Where it stands in the configuration: `texts.PURPOSE.LOCALE`.
     key: String,
     locale: Locale,
     /// Whether otpd brought it along.
     shipped: bool,
-    templates: BTreeMap<Field, String>,
+    templates: BTreeMap<TemplateField, String>,
 }
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct RenderContext<'a> {
     /// The code.
     pub code: &'a OtpCode,
     /// How long it still lives.
     pub life_left: Duration,
-    /// What the caller gave, as [`Texts::check_variables`] passed it.
+    /// What the caller gave, as [`MessageTemplates::check_variables`] passed it.
     pub variables: &'a BTreeMap<String, String>,
 }
 
@@ -104,7 +104,7 @@ pub struct RenderError {
     pub problem: String,
 }
 
-impl Texts {
+impl MessageTemplates {
     /// Whether a message of `purpose` can be given these `variables`.
     ///
     /// # Errors
@@ -135,8 +135,8 @@ impl Texts {
         purpose: &Purpose,
         locale: &str,
         channel: Channel,
-        facts: &Facts<'_>,
-    ) -> Result<Text, RenderError> {
+        facts: &RenderContext<'_>,
+    ) -> Result<MessageBody, RenderError> {
         let texts = self.of(purpose);
         self.fill(texts, self.table(texts, locale), channel, facts)
     }
@@ -145,7 +145,7 @@ impl Texts {
         self.purposes.get(purpose).unwrap_or(&self.general)
     }
 
-    fn table<'a>(&'a self, texts: &'a PurposeTexts, locale: &str) -> &'a Table {
+    fn table<'a>(&'a self, texts: &'a PurposeTexts, locale: &str) -> &'a PurposeTemplates {
         let default = self.default_locale.as_str();
         lookup(&texts.tables, locale)
             .or_else(|| lookup(&texts.tables, default))
@@ -157,31 +157,31 @@ impl Texts {
     fn fill(
         &self,
         texts: &PurposeTexts,
-        table: &Table,
+        table: &PurposeTemplates,
         channel: Channel,
-        facts: &Facts<'_>,
-    ) -> Result<Text, RenderError> {
+        facts: &RenderContext<'_>,
+    ) -> Result<MessageBody, RenderError> {
         let context = context(&texts.variables, channel, facts);
-        let mut plain = self.field(table, Field::of(channel), &context, facts.code)?;
+        let mut plain = self.field(table, TemplateField::of(channel), &context, facts.code)?;
         plain.truncate(plain.trim_end().len());
         if channel == Channel::Sms {
             texts.autofill.append(&mut plain, facts.code);
         }
         if channel != Channel::Email {
-            return Ok(Text {
+            return Ok(MessageBody {
                 plain,
                 subject: None,
                 html: None,
             });
         }
-        let subject = self.field(table, Field::Subject, &context, facts.code)?;
-        let html = table.templates.contains_key(&Field::Html);
-        Ok(Text {
+        let subject = self.field(table, TemplateField::Subject, &context, facts.code)?;
+        let html = table.templates.contains_key(&TemplateField::Html);
+        Ok(MessageBody {
             plain,
             // A header is one line.
             subject: Some(subject.split_whitespace().collect::<Vec<_>>().join(" ")),
             html: html
-                .then(|| self.field(table, Field::Html, &context, facts.code))
+                .then(|| self.field(table, TemplateField::Html, &context, facts.code))
                 .transpose()?,
         })
     }
@@ -189,9 +189,9 @@ impl Texts {
     /// Fills the template of one field.
     fn field(
         &self,
-        table: &Table,
-        field: Field,
-        context: &Context<'_>,
+        table: &PurposeTemplates,
+        field: TemplateField,
+        context: &TemplateContext<'_>,
         code: &OtpCode,
     ) -> Result<String, RenderError> {
         let key = table.templates.get(&field).map_or("", String::as_str);
@@ -201,7 +201,7 @@ impl Texts {
         };
         let text = self.engine.render(key, context);
         let text = text.map_err(|error| fault(public_problem(&error)))?;
-        if field != Field::Subject && !shows_code(field, &text, code.expose()) {
+        if field != TemplateField::Subject && !shows_code(field, &text, code.expose()) {
             return Err(fault("the text does not contain the code".to_owned()));
         }
         Ok(text)
@@ -219,7 +219,11 @@ fn whole_minutes(life_left: Duration) -> u64 {
 
 /// What a template is filled with. A voice spells the digits, since it would read
 /// "123456" as a number.
-fn context<'a>(declared: &'a Variables, channel: Channel, facts: &Facts<'_>) -> Context<'a> {
+fn context<'a>(
+    declared: &'a Variables,
+    channel: Channel,
+    facts: &RenderContext<'_>,
+) -> TemplateContext<'a> {
     let code = facts.code.expose();
     let code = if channel == Channel::Voice {
         let digits: Vec<String> = code.chars().map(String::from).collect();

@@ -12,7 +12,7 @@ const EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
 /// How the characters of an SMS are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub enum SmsEncoding {
     /// Seven bits a character: 160 in a lone segment, 153 in each of several.
     Gsm7,
     /// Two octets a character, because one is not in the GSM alphabet: 70 in a lone
@@ -20,7 +20,7 @@ pub enum Encoding {
     Ucs2,
 }
 
-impl Encoding {
+impl SmsEncoding {
     /// How many units a message of one segment holds.
     pub const fn alone(self) -> usize {
         match self {
@@ -38,7 +38,7 @@ impl Encoding {
     }
 }
 
-impl fmt::Display for Encoding {
+impl fmt::Display for SmsEncoding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Gsm7 => "GSM-7",
@@ -49,9 +49,9 @@ impl fmt::Display for Encoding {
 
 /// What an SMS costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segments {
+pub struct SmsSegments {
     /// How its characters are written.
-    pub encoding: Encoding,
+    pub encoding: SmsEncoding,
     /// Its length: septets of GSM-7, in which an extension character counts two, or
     /// UTF-16 code units of UCS-2, in which an emoji counts two.
     pub units: usize,
@@ -59,7 +59,7 @@ pub struct Segments {
     pub count: usize,
 }
 
-impl fmt::Display for Segments {
+impl fmt::Display for SmsSegments {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             encoding,
@@ -76,11 +76,11 @@ impl fmt::Display for Segments {
 
 /// Counts what `text` takes as an SMS. A character of two units is never split over
 /// two segments, so a segment may stay one unit short.
-pub fn segments(text: &str) -> Segments {
+pub fn segments(text: &str) -> SmsSegments {
     let encoding = if text.chars().all(is_gsm) {
-        Encoding::Gsm7
+        SmsEncoding::Gsm7
     } else {
-        Encoding::Ucs2
+        SmsEncoding::Ucs2
     };
     let widths = text.chars().map(|character| width(character, encoding));
     let units = widths.clone().sum();
@@ -96,7 +96,7 @@ pub fn segments(text: &str) -> Segments {
         });
         full
     };
-    Segments {
+    SmsSegments {
         encoding,
         units,
         count,
@@ -108,10 +108,10 @@ pub fn is_gsm(character: char) -> bool {
     BASIC.contains(character) || EXTENSION.contains(character)
 }
 
-fn width(character: char, encoding: Encoding) -> usize {
+fn width(character: char, encoding: SmsEncoding) -> usize {
     match encoding {
-        Encoding::Gsm7 => 1 + usize::from(EXTENSION.contains(character)),
-        Encoding::Ucs2 => character.len_utf16(),
+        SmsEncoding::Gsm7 => 1 + usize::from(EXTENSION.contains(character)),
+        SmsEncoding::Ucs2 => character.len_utf16(),
     }
 }
 
@@ -119,10 +119,10 @@ fn width(character: char, encoding: Encoding) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Encoding::*, *};
+    use super::{SmsEncoding::*, *};
 
-    fn counted(text: &str) -> (Encoding, usize, usize) {
-        let Segments {
+    fn counted(text: &str) -> (SmsEncoding, usize, usize) {
+        let SmsSegments {
             encoding,
             units,
             count,

@@ -7,7 +7,7 @@ use serde::{
     de::{self, Deserializer, MapAccess, Visitor},
 };
 
-use super::{locale::Locale, template::Field};
+use super::{locale::Locale, template::TemplateField};
 
 /// The keys of `[texts.PURPOSE]` besides its locales.
 const KEYS: &[&str] = &[
@@ -55,16 +55,16 @@ pub struct TextSettings {
 
 impl TextSettings {
     /// The templates that are written.
-    pub(super) fn templates(&self) -> impl Iterator<Item = (Field, &str)> {
+    pub(super) fn templates(&self) -> impl Iterator<Item = (TemplateField, &str)> {
         let written = [
-            (Field::Plain, &self.plain),
-            (Field::Sms, &self.sms),
-            (Field::Voice, &self.voice),
-            (Field::Whatsapp, &self.whatsapp),
-            (Field::Telegram, &self.telegram),
-            (Field::Subject, &self.subject),
-            (Field::Email, &self.email),
-            (Field::Html, &self.html),
+            (TemplateField::Plain, &self.plain),
+            (TemplateField::Sms, &self.sms),
+            (TemplateField::Voice, &self.voice),
+            (TemplateField::Whatsapp, &self.whatsapp),
+            (TemplateField::Telegram, &self.telegram),
+            (TemplateField::Subject, &self.subject),
+            (TemplateField::Email, &self.email),
+            (TemplateField::Html, &self.html),
         ];
         written
             .into_iter()
@@ -95,7 +95,7 @@ impl Default for VariableSettings {
 }
 
 /// A key of `[texts.PURPOSE]`.
-enum Key {
+enum TextKey {
     Origin,
     AndroidHash,
     Variables,
@@ -103,7 +103,7 @@ enum Key {
 }
 
 // Reading the key by itself, as derived code does, has the error name it.
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for TextKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let key = String::deserialize(deserializer)?;
         match key.as_str() {
@@ -130,10 +130,10 @@ impl<'de> Visitor<'de> for PurposeVisitor {
         let mut settings = PurposeTextSettings::default();
         while let Some(key) = map.next_key()? {
             match key {
-                Key::Origin => settings.origin = Some(map.next_value()?),
-                Key::AndroidHash => settings.android_hash = Some(map.next_value()?),
-                Key::Variables => settings.variables = map.next_value()?,
-                Key::Text(locale) => {
+                TextKey::Origin => settings.origin = Some(map.next_value()?),
+                TextKey::AndroidHash => settings.android_hash = Some(map.next_value()?),
+                TextKey::Variables => settings.variables = map.next_value()?,
+                TextKey::Text(locale) => {
                     let text = map.next_value()?;
                     if settings.texts.insert(locale.clone(), text).is_some() {
                         return Err(de::Error::custom(format_args!(

@@ -15,7 +15,7 @@ const RECURSION: usize = 50;
 
 /// What a template is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Field {
+pub(super) enum TemplateField {
     Plain,
     Sms,
     Voice,
@@ -26,7 +26,7 @@ pub(super) enum Field {
     Html,
 }
 
-impl Field {
+impl TemplateField {
     /// Those that are like [`Plain`](Self::Plain) where they are not written.
     pub const LIKE_PLAIN: [Self; 5] = [
         Self::Sms,
@@ -62,14 +62,14 @@ impl Field {
     }
 }
 
-impl fmt::Display for Field {
+impl fmt::Display for TemplateField {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
 }
 
 /// What a template is filled with.
-pub(super) type Context<'a> = BTreeMap<&'a str, Value>;
+pub(super) type TemplateContext<'a> = BTreeMap<&'a str, Value>;
 
 /// All templates, each under the key by which the configuration has it.
 ///
@@ -87,7 +87,7 @@ impl Engine {
         // It writes out everything that a template knows.
         environment.remove_global("debug");
         environment.set_auto_escape_callback(|name| match name.rsplit_once('.') {
-            Some((_, field)) if field == Field::Html.name() => AutoEscape::Html,
+            Some((_, field)) if field == TemplateField::Html.name() => AutoEscape::Html,
             _ => AutoEscape::None,
         });
         // So that a line that holds only a condition leaves no empty one behind.
@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// Fills a template.
-    pub fn render(&self, key: &str, context: &Context<'_>) -> Result<String, Error> {
+    pub fn render(&self, key: &str, context: &TemplateContext<'_>) -> Result<String, Error> {
         self.0.get_template(key)?.render(context)
     }
 }
@@ -150,12 +150,12 @@ pub(super) fn public_problem(error: &Error) -> String {
 
 /// Whether a message shows `code`: its digits in order, with nothing but blanks,
 /// hyphens, commas and, in HTML, tags between them.
-pub(super) fn shows_code(field: Field, message: &str, code: &str) -> bool {
+pub(super) fn shows_code(field: TemplateField, message: &str, code: &str) -> bool {
     let mut inside_tag = false;
     let mut shown = String::with_capacity(message.len());
     for character in message.chars() {
         match character {
-            '<' if field == Field::Html => inside_tag = true,
+            '<' if field == TemplateField::Html => inside_tag = true,
             '>' if inside_tag => inside_tag = false,
             ',' | '-' | '\u{2010}'..='\u{2015}' => {}
             _ if inside_tag || character.is_whitespace() => {}
@@ -172,7 +172,7 @@ mod tests {
     fn filled(key: &str, source: &str) -> Result<String, String> {
         let mut engine = Engine::new();
         engine.add(key.to_owned(), source.to_owned())?;
-        let context = Context::from([
+        let context = TemplateContext::from([
             ("code", Value::from("012345")),
             ("minutes", Value::from(5)),
             ("name", Value::from("<b>&\"'")),
@@ -245,14 +245,18 @@ mod tests {
             "0, 1, 2, 3, 4, 5",
             "012–345",
         ] {
-            assert!(shows_code(Field::Plain, text, "012345"), "{text}");
+            assert!(shows_code(TemplateField::Plain, text, "012345"), "{text}");
         }
         for text in ["", "01234", "01234x5", "012.345", "<b>012</b>345"] {
-            assert!(!shows_code(Field::Plain, text, "012345"), "{text}");
+            assert!(!shows_code(TemplateField::Plain, text, "012345"), "{text}");
         }
-        assert!(shows_code(Field::Html, "<b>012</b>\n<b>345</b>", "012345"));
+        assert!(shows_code(
+            TemplateField::Html,
+            "<b>012</b>\n<b>345</b>",
+            "012345"
+        ));
         assert!(!shows_code(
-            Field::Html,
+            TemplateField::Html,
             "<a title=\"012345\">x</a>",
             "012345"
         ));

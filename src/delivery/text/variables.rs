@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{TextError, links::looks_like_link, settings::VariableSettings};
+use super::{TextError, link_detection::looks_like_link, settings::VariableSettings};
 use crate::domain::is_ignorable;
 
 /// What otpd gives to every text.

@@ -1,7 +1,7 @@
 //! Gateways that fail in every way.
 
 use otpd::{
-    delivery::{Accepted, DeliveryError, Provider},
+    delivery::{DeliveryError, Provider, ProviderReceipt},
     domain::DeliveryErrorKind,
 };
 
@@ -33,7 +33,7 @@ fn spoken(url: &str) -> Provider {
     provider(table(&format!("url = \"{url}\"\n{SPOKEN}")))
 }
 
-async fn send(provider: &Provider) -> Result<Accepted, DeliveryError> {
+async fn send(provider: &Provider) -> Result<ProviderReceipt, DeliveryError> {
     let letter = Letter::to("+79991234567");
     provider.deliver(&letter.envelope()).await
 }

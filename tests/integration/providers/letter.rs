@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otpd::{
-    delivery::{Envelope, Progress, Text},
+    delivery::{AttemptProgress, MessageBody, OutgoingMessage},
     domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
 };
 
@@ -14,7 +14,7 @@ pub const MESSAGE_ID: &str = "07070707070707070707070707070707";
 pub struct Letter {
     recipient: Recipient,
     pub code: OtpCode,
-    pub text: Text,
+    pub text: MessageBody,
     pub life_left: Duration,
 }
 
@@ -23,7 +23,7 @@ impl Letter {
         Self {
             recipient: Recipient::from_canonical(recipient.to_owned()),
             code: OtpCode::from_digits("481516").expect("six digits"),
-            text: Text {
+            text: MessageBody {
                 plain: "Код 481516 & \"more\"".to_owned(),
                 subject: None,
                 html: None,
@@ -32,8 +32,8 @@ impl Letter {
         }
     }
 
-    pub fn envelope(&self) -> Envelope<'_> {
-        Envelope {
+    pub fn envelope(&self) -> OutgoingMessage<'_> {
+        OutgoingMessage {
             id: MessageId([7; 16]),
             challenge_id: ChallengeId {
                 key: RecordKey([9; 32]),
@@ -50,7 +50,7 @@ impl Letter {
             life_left: self.life_left,
             locale: "ru",
             client_ip: "192.0.2.77".parse().ok(),
-            progress: Progress::default(),
+            progress: AttemptProgress::default(),
         }
     }
 }

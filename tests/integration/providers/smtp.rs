@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use otpd::{
-    delivery::{DeliveryError, Gateway, GatewayOptions, Provider},
+    delivery::{DeliveryError, GatewayOptions, Provider, ProviderHandle},
     domain::DeliveryErrorKind,
 };
 use serde_json::Value;
@@ -194,7 +194,7 @@ async fn after_the_whole_mail_a_lost_reply_leaves_the_outcome_open() {
         timeout: Duration::from_secs(3),
         ..GatewayOptions::default()
     };
-    let gateway = Gateway::new("mail", to(&sink, ACCOUNT), options);
+    let gateway = ProviderHandle::new("mail", to(&sink, ACCOUNT), options);
     for (local_part, class, told) in [
         // Before DATA the server has nothing that it could deliver.
         (

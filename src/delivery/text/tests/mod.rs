@@ -27,9 +27,9 @@ fn read(toml: &str) -> Result<Root, String> {
         .map_err(|error| format!("{}: {}", error.path(), error.inner()))
 }
 
-fn load(toml: &str) -> Result<Texts, String> {
+fn load(toml: &str) -> Result<MessageTemplates, String> {
     let root = read(toml)?;
-    Texts::new(&root.default_locale, &root.texts, &PolicySet::default())
+    MessageTemplates::new(&root.default_locale, &root.texts, &PolicySet::default())
         .map_err(|error| error.to_string())
 }
 
@@ -41,12 +41,12 @@ fn given(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn rendered(
-    texts: &Texts,
+    texts: &MessageTemplates,
     (purpose, locale): (&str, &str),
     channel: Channel,
     variables: &[(&str, &str)],
-) -> Text {
-    let facts = Facts {
+) -> MessageBody {
+    let facts = RenderContext {
         code: &OtpCode::from_digits("012345").unwrap(),
         life_left: Duration::from_secs(299),
         variables: &given(variables),
@@ -56,7 +56,7 @@ fn rendered(
         .unwrap()
 }
 
-fn sms(texts: &Texts, purpose: &str, locale: &str) -> String {
+fn sms(texts: &MessageTemplates, purpose: &str, locale: &str) -> String {
     rendered(texts, (purpose, locale), Channel::Sms, &[]).plain
 }
 
@@ -212,7 +212,7 @@ fn minutes_are_rounded_down_but_for_the_way_to_the_provider_and_never_none() {
         (300_000, "5 300"),
         (600_000, "10 600"),
     ] {
-        let facts = Facts {
+        let facts = RenderContext {
             code: &OtpCode::from_digits("012345").unwrap(),
             life_left: Duration::from_millis(milliseconds),
             variables: &BTreeMap::new(),
@@ -253,7 +253,7 @@ fn a_render_error_shows_nothing_of_what_was_rendered() {
     )
     .unwrap();
     let variables = given(&[("name", "boom")]);
-    let facts = Facts {
+    let facts = RenderContext {
         code: &OtpCode::from_digits("012345").unwrap(),
         life_left: Duration::from_mins(5),
         variables: &variables,

@@ -20,7 +20,7 @@ proptest! {
         )
         .unwrap();
         let code = OtpCode::from_digits(&digits).unwrap();
-        let facts = Facts {
+        let facts = RenderContext {
             code: &code,
             life_left: Duration::from_secs(seconds),
             variables: &given(&[("name", &name), (&stray, &name)]),

@@ -1,7 +1,7 @@
 //! What `otpd check` tells of texts.
 
 use super::*;
-use crate::{delivery::text::report::ReportLine, domain::PurposePolicy};
+use crate::{delivery::text::cost_report::ReportLine, domain::PurposePolicy};
 
 #[test]
 fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
@@ -42,7 +42,7 @@ fn the_report_tells_what_costs() {
         ",
     )
     .unwrap();
-    let texts = Texts::new(&root.default_locale, &root.texts, &policies).unwrap();
+    let texts = MessageTemplates::new(&root.default_locale, &root.texts, &policies).unwrap();
     let report: BTreeMap<String, ReportLine> = texts
         .report()
         .into_iter()

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Accepted, DeliveryError, Envelope, Provider,
+    DeliveryError, OutgoingMessage, Provider, ProviderReceipt,
     breaker::{Breaker, BreakerOptions},
-    pace::Pace,
+    fair_semaphore::FairSemaphore,
+    rate_limiter::RateLimiter,
     settings::CommonSettings,
-    turnstile::Turnstile,
 };
 use crate::domain::{CallerName, Channel, DeliveryErrorKind};
 
@@ -36,7 +36,7 @@ impl Default for GatewayOptions {
 
 /// A provider as messages reach it.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct ProviderHandle {
     /// Its configured name.
     pub name: String,
     /// How it is used.
@@ -47,22 +47,22 @@ pub struct Gateway {
     pub breaker: Breaker,
     provider: Provider,
     /// Admits one message at a time to the wait for a slot and for the pace.
-    next: Turnstile,
+    next: FairSemaphore,
     slots: Semaphore,
-    pace: Pace,
+    pace: RateLimiter,
 }
 
-impl Gateway {
+impl ProviderHandle {
     /// The gateway `name` to `provider`.
     pub fn new(name: &str, provider: Provider, options: GatewayOptions) -> Self {
         Self {
             name: name.to_owned(),
             origin: [0; 32],
             breaker: Breaker::new(options.breaker),
-            next: Turnstile::default(),
+            next: FairSemaphore::default(),
             // More than a semaphore takes is any number.
             slots: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
-            pace: Pace::new(options.rate_per_second),
+            pace: RateLimiter::new(options.rate_per_second),
             provider,
             options,
         }
@@ -70,13 +70,13 @@ impl Gateway {
 
     /// The same, made of what `origin` tells.
     #[must_use]
-    pub fn of(self, origin: [u8; 32]) -> Self {
+    pub fn with_config_digest(self, origin: [u8; 32]) -> Self {
         Self { origin, ..self }
     }
 
     /// Waits for leave to make one attempt, which lasts as long as it is kept. Callers take
     /// turns; of one caller's messages the one that waited longest comes first.
-    pub async fn turn(&self, caller: &CallerName) -> SemaphorePermit<'_> {
+    pub async fn acquire(&self, caller: &CallerName) -> SemaphorePermit<'_> {
         let _next = self.next.pass(caller).await;
         let slot = self.slots.acquire().await;
         let slot = slot.expect("the semaphore of a gateway is never closed");
@@ -88,7 +88,10 @@ impl Gateway {
     ///
     /// # Errors
     /// Why the provider has not taken it, as far as anybody knows.
-    pub async fn deliver(&self, envelope: &Envelope<'_>) -> Result<Accepted, DeliveryError> {
+    pub async fn deliver(
+        &self,
+        envelope: &OutgoingMessage<'_>,
+    ) -> Result<ProviderReceipt, DeliveryError> {
         let attempt = self.provider.deliver(envelope);
         match tokio::time::timeout(self.options.timeout, attempt).await {
             Ok(result) => result,
@@ -144,7 +147,7 @@ mod tests {
             concurrency: usize::MAX,
             ..GatewayOptions::default()
         };
-        let gateway = Gateway::new("log", log(), options);
+        let gateway = ProviderHandle::new("log", log(), options);
         assert_eq!(gateway.slots.available_permits(), Semaphore::MAX_PERMITS);
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::{
-    Locale, PurposeTexts, Table, Texts,
-    segments::{Encoding, Segments, is_gsm, segments},
-    trial::{ANDROID_BYTES, android_bytes},
+    Locale, MessageTemplates, PurposeTemplates, PurposeTexts,
+    segments::{SmsEncoding, SmsSegments, is_gsm, segments},
+    validate::{ANDROID_BYTES, android_bytes},
 };
 use crate::domain::Purpose;
 
@@ -24,7 +24,7 @@ pub struct ReportLine {
     /// The SMS, with a sample code and variables as long as they may be.
     pub text: String,
     /// What it takes.
-    pub segments: Segments,
+    pub segments: SmsSegments,
     /// What is worth a second thought, each on one line.
     pub warnings: Vec<String>,
 }
@@ -39,7 +39,7 @@ impl fmt::Display for ReportLine {
     }
 }
 
-impl Texts {
+impl MessageTemplates {
     /// What the SMS of every purpose and language that is configured cost at most.
     /// Purposes that are named nowhere are like `default`.
     pub fn report(&self) -> Vec<ReportLine> {
@@ -54,7 +54,12 @@ impl Texts {
             .collect()
     }
 
-    fn line(&self, purpose: &Purpose, texts: &PurposeTexts, table: &Table) -> ReportLine {
+    fn line(
+        &self,
+        purpose: &Purpose,
+        texts: &PurposeTexts,
+        table: &PurposeTemplates,
+    ) -> ReportLine {
         let text = self.sample_sms(texts, table, 'x');
         let counted = segments(&text);
         let mut warnings = Vec::new();
@@ -94,7 +99,7 @@ impl Texts {
 /// Names the few characters that make a text UCS-2 which could be GSM-7 without them. A
 /// text in another alphabet has no choice.
 fn foreign_characters(text: &str) -> Option<String> {
-    if segments(text).encoding == Encoding::Gsm7 {
+    if segments(text).encoding == SmsEncoding::Gsm7 {
         return None;
     }
     let letters = text.chars().filter(|letter| letter.is_alphabetic());

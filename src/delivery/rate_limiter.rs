@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 /// Lets messages go at most so often, evenly; each replica counts its own.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimiter {
     interval: Duration,
     next: Mutex<Option<Instant>>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// `per_second` messages; 0: any number.
     pub fn new(per_second: u32) -> Self {
         Self {
@@ -49,7 +49,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn turns_come_evenly_and_unused_time_is_not_saved_up() {
         let start = Instant::now();
-        let pace = Pace::new(10);
+        let pace = RateLimiter::new(10);
         for _ in 0..11 {
             pace.turn().await;
         }
@@ -65,7 +65,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_rate_nobody_waits() {
         let start = Instant::now();
-        let pace = Pace::new(0);
+        let pace = RateLimiter::new(0);
         for _ in 0..1_000 {
             pace.turn().await;
         }

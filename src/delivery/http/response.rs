@@ -4,12 +4,12 @@ use reqwest::Response;
 use serde_json::Value;
 
 use super::{
-    condition::{Holds, as_written, places},
-    request::Request,
+    condition::{MatchCount, as_written, places},
+    request::RequestTemplate,
     settings::HttpSettings,
-    template::{Template, Values},
+    template::{TemplateValues, ValueTemplate},
 };
-use crate::{delivery::problem::connection_problem, domain::DeliveryErrorKind};
+use crate::{delivery::redact::redacted_cause, domain::DeliveryErrorKind};
 
 /// More than any gateway has to say of one message.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -20,12 +20,12 @@ const MAX_ID_CHARACTERS: usize = 128;
 
 /// A reply: its status, and its body if that is JSON.
 #[derive(Debug)]
-pub struct Answer {
+pub struct GatewayResponse {
     status: u16,
     body: Result<Value, String>,
 }
 
-impl Answer {
+impl GatewayResponse {
     /// The reply of that status whose whole body is `body`.
     pub fn new(status: u16, body: &[u8]) -> Self {
         let body = serde_json::from_slice(body).map_err(|_| "the body is not JSON".to_owned());
@@ -44,7 +44,7 @@ impl Answer {
                 }
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Err(error) => {
-                    break format!("the body broke off: {}", connection_problem(&error));
+                    break format!("the body broke off: {}", redacted_cause(&error));
                 }
             }
         };
@@ -55,7 +55,7 @@ impl Answer {
     }
 
     /// Why this is no good reply to `request`; nothing where it is one.
-    pub fn fault(&self, request: &Request, values: &Values<'_>) -> Option<String> {
+    pub fn fault(&self, request: &RequestTemplate, values: &TemplateValues<'_>) -> Option<String> {
         let status = self.status;
         if !request.success.iter().any(|good| good.contain(status)) {
             return Some(format!("HTTP status {status}"));
@@ -70,9 +70,9 @@ impl Answer {
         let mut conditions = request.conditions.iter().enumerate();
         conditions.find_map(|(index, condition)| {
             let extent = match condition.holds(body, values) {
-                Holds::Everywhere => return None,
-                Holds::Partly => "holds of a part alone",
-                Holds::Nowhere => "does not hold",
+                MatchCount::Everywhere => return None,
+                MatchCount::Partly => "holds of a part alone",
+                MatchCount::Nowhere => "does not hold",
             };
             let test = &condition.test;
             Some(format!(
@@ -82,20 +82,21 @@ impl Answer {
     }
 
     /// Whether the gateway took one part of the message and refused another.
-    fn is_partly_good(&self, request: &Request, values: &Values<'_>) -> bool {
+    fn is_partly_good(&self, request: &RequestTemplate, values: &TemplateValues<'_>) -> bool {
         let Ok(body) = &self.body else {
             return false;
         };
         let is_good_status = request.success.iter().any(|good| good.contain(self.status));
         let mut conditions = request.conditions.iter();
-        is_good_status && conditions.any(|condition| condition.holds(body, values) == Holds::Partly)
+        is_good_status
+            && conditions.any(|condition| condition.holds(body, values) == MatchCount::Partly)
     }
 
     /// The class of a reply that is not good, and the rule that says so.
     pub fn class(
         &self,
         settings: &HttpSettings,
-        values: &Values<'_>,
+        values: &TemplateValues<'_>,
     ) -> (DeliveryErrorKind, Option<usize>) {
         if self.is_partly_good(&settings.send, values) {
             // To send it again repeats, and costs, the part that was taken.
@@ -106,7 +107,7 @@ impl Answer {
                 || rule.statuses.iter().any(|some| some.contain(self.status));
             let of_body = rule.condition.as_ref().is_none_or(|condition| {
                 let body = self.body.as_ref();
-                body.is_ok_and(|body| condition.holds(body, values) != Holds::Nowhere)
+                body.is_ok_and(|body| condition.holds(body, values) != MatchCount::Nowhere)
             });
             of_status && of_body
         });
@@ -125,7 +126,11 @@ impl Answer {
     }
 
     /// The gateway's own name of the message.
-    pub fn provider_id(&self, settings: &HttpSettings, values: &Values<'_>) -> Option<String> {
+    pub fn provider_id(
+        &self,
+        settings: &HttpSettings,
+        values: &TemplateValues<'_>,
+    ) -> Option<String> {
         let ids = self.texts(settings.id_pointer.as_ref()?, values);
         let id = ids.into_iter().next()?;
         is_visible(&id, MAX_ID_CHARACTERS).then_some(id)
@@ -133,12 +138,12 @@ impl Answer {
 
     /// The value at `pointer`, or its values, if they can be error codes. A longer one is
     /// left out and not cut, because half a secret would not be known for one.
-    pub fn visible(&self, pointer: &Template, values: &Values<'_>) -> Option<String> {
+    pub fn visible(&self, pointer: &ValueTemplate, values: &TemplateValues<'_>) -> Option<String> {
         let code = self.texts(pointer, values).join(", ");
         is_visible(&code, MAX_CODE_CHARACTERS).then_some(code)
     }
 
-    fn texts(&self, pointer: &Template, values: &Values<'_>) -> Vec<String> {
+    fn texts(&self, pointer: &ValueTemplate, values: &TemplateValues<'_>) -> Vec<String> {
         let Ok(body) = &self.body else {
             return Vec::new();
         };

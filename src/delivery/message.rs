@@ -10,7 +10,7 @@ use crate::domain::{ChallengeId, Channel, DeliveryErrorKind, MessageId, OtpCode,
 
 /// One message, ready to be handed over.
 #[derive(Debug)]
-pub struct Envelope<'a> {
+pub struct OutgoingMessage<'a> {
     /// Tells it from every other; the idempotency key of providers that take one.
     pub id: MessageId,
     /// Whose code it carries.
@@ -22,7 +22,7 @@ pub struct Envelope<'a> {
     /// The code, for providers that make the text themselves.
     pub code: &'a OtpCode,
     /// What it says.
-    pub text: &'a Text,
+    pub text: &'a MessageBody,
     /// How long the code still lives.
     pub life_left: Duration,
     /// The language that was asked for, as a BCP 47 tag; empty where none was.
@@ -30,14 +30,14 @@ pub struct Envelope<'a> {
     /// Where the end user is, for providers that look for fraud.
     pub client_ip: Option<IpAddr>,
     /// How far the attempt has come.
-    pub progress: Progress,
+    pub progress: AttemptProgress,
 }
 
 /// How far an attempt has come, for the caller that gives it up.
 #[derive(Debug, Default)]
-pub struct Progress(AtomicBool);
+pub struct AttemptProgress(AtomicBool);
 
-impl Progress {
+impl AttemptProgress {
     /// Notes that the provider is given the message from here on.
     pub fn hand_over(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -51,7 +51,7 @@ impl Progress {
 
 /// What a message says; it holds the code.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Text {
+pub struct MessageBody {
     /// The whole message, as plain text.
     pub plain: String,
     /// Its subject, where the channel has one (e-mail).
@@ -60,7 +60,7 @@ pub struct Text {
     pub html: Option<String>,
 }
 
-impl std::fmt::Debug for Text {
+impl std::fmt::Debug for MessageBody {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Text(…)")
     }
@@ -68,7 +68,7 @@ impl std::fmt::Debug for Text {
 
 /// A provider has taken a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
+pub struct ProviderReceipt {
     /// The provider's own name for it, where it gives one.
     pub provider_id: Option<String>,
 }

@@ -62,12 +62,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// Resolves names to public addresses alone.
 #[derive(Clone, Copy, Debug)]
-pub struct Resolver {
+pub struct PublicOnlyResolver {
     /// Whether other addresses do as well.
     pub allow_private: bool,
 }
 
-impl Resolver {
+impl PublicOnlyResolver {
     /// The addresses of `host` that may be connected to.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Resolver {
     }
 }
 
-impl Resolve for Resolver {
+impl Resolve for PublicOnlyResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let resolver = *self;
         Box::pin(async move {

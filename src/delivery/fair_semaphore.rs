@@ -8,7 +8,7 @@ use crate::{domain::CallerName, lanes::Lanes};
 
 /// Turnstile with a lane for each caller.
 #[derive(Debug, Default)]
-pub struct Turnstile {
+pub struct FairSemaphore {
     state: Arc<Mutex<State>>,
 }
 
@@ -16,21 +16,21 @@ pub struct Turnstile {
 struct State {
     /// True while a passage exists.
     taken: bool,
-    waiting: Lanes<oneshot::Sender<Passage>>,
+    waiting: Lanes<oneshot::Sender<FairPermit>>,
 }
 
 /// Leave to be in the turnstile. The next waiter follows when it is dropped.
 #[derive(Debug)]
-pub struct Passage(Option<Arc<Mutex<State>>>);
+pub struct FairPermit(Option<Arc<Mutex<State>>>);
 
-impl Turnstile {
+impl FairSemaphore {
     /// Waits for the turnstile, in the lane of `caller`.
-    pub async fn pass(&self, caller: &CallerName) -> Passage {
+    pub async fn pass(&self, caller: &CallerName) -> FairPermit {
         let turn = {
             let mut state = lock(&self.state);
             if !state.taken {
                 state.taken = true;
-                return Passage(Some(Arc::clone(&self.state)));
+                return FairPermit(Some(Arc::clone(&self.state)));
             }
             let (sender, turn) = oneshot::channel();
             state.waiting.push(caller, sender);
@@ -41,7 +41,7 @@ impl Turnstile {
     }
 }
 
-impl Drop for Passage {
+impl Drop for FairPermit {
     fn drop(&mut self) {
         let Some(state) = self.0.take() else {
             return;
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test]
     async fn callers_take_turns_and_a_waiter_that_gives_up_holds_up_nobody() {
-        let turnstile = Turnstile::default();
+        let turnstile = FairSemaphore::default();
         let [a, b] = ["a", "b"].map(CallerName::new);
         let first = turnstile.pass(&a).await;
         let waiting = [&a, &a, &a, &b, &b].map(|caller| Box::pin(turnstile.pass(caller)));

@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 /// A cause somewhere below `error` that can be shown: libraries put URLs, replies and
 /// whatever else into their own texts.
-pub fn connection_problem(error: &(dyn Error + 'static)) -> String {
+pub fn redacted_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     let mut found = None;
     while let Some(error) = cause {
@@ -23,7 +23,7 @@ pub fn connection_problem(error: &(dyn Error + 'static)) -> String {
 const NO_SUCH_NAME: &str = "failed to lookup address information";
 
 fn shown(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(refused) = error.downcast_ref::<super::guard::PrivateAddress>() {
+    if let Some(refused) = error.downcast_ref::<super::public_ip::PrivateAddress>() {
         return Some(refused.to_string());
     }
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
@@ -56,7 +56,7 @@ mod tests {
         // Longer than a name can be, so that no server is asked for it.
         let name = "a".repeat(300);
         let error = (name.as_str(), 443).to_socket_addrs().unwrap_err();
-        let problem = connection_problem(&error);
+        let problem = redacted_cause(&error);
         assert!(problem.starts_with(NO_SUCH_NAME), "{problem}");
         assert!(!problem.contains(&name), "{problem}");
     }

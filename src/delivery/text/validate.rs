@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Context, Facts, Field, PurposeTexts, Table, TextError, Texts, VariableSettings, Variables,
-    context, lookup,
-    segments::{Encoding, segments},
+    MessageTemplates, PurposeTemplates, PurposeTexts, RenderContext, TemplateContext,
+    TemplateField, TextError, VariableSettings, Variables, context, lookup,
+    segments::{SmsEncoding, segments},
     shows_code,
     template::problem,
 };
@@ -19,7 +19,7 @@ const LONGEST_LIFE: Duration = Duration::from_mins(10);
 /// What HTML must not repeat as it is.
 const MARKUP: &str = "<&>";
 
-impl Texts {
+impl MessageTemplates {
     /// Renders samples of everything.
     pub(super) fn try_out(&self) -> Result<(), TextError> {
         let default = Purpose::default();
@@ -42,13 +42,13 @@ impl Texts {
     fn try_field(
         &self,
         texts: &PurposeTexts,
-        table: &Table,
-        field: Field,
+        table: &PurposeTemplates,
+        field: TemplateField,
     ) -> Result<(), TextError> {
         let key = &table.templates[&field];
         let fault = |problem: String| Err(TextError::new(key, problem));
         let channel = match field {
-            Field::Voice => Channel::Voice,
+            TemplateField::Voice => Channel::Voice,
             _ => Channel::Sms,
         };
         for (variables, life_left) in [
@@ -57,12 +57,12 @@ impl Texts {
             (markup(&texts.variables), LONGEST_LIFE),
         ] {
             let code = sample_code(texts.code_length);
-            let facts = Facts {
+            let facts = RenderContext {
                 code: &code,
                 life_left,
                 variables: &variables,
             };
-            let context: Context<'_> = context(&texts.variables, channel, &facts);
+            let context: TemplateContext<'_> = context(&texts.variables, channel, &facts);
             let text = match self.engine.render(key, &context) {
                 Ok(text) => text,
                 Err(error) => return fault(problem(&error)),
@@ -70,13 +70,13 @@ impl Texts {
             if text.trim().is_empty() {
                 return fault("the text is empty".to_owned());
             }
-            if field != Field::Subject && !shows_code(field, &text, code.expose()) {
+            if field != TemplateField::Subject && !shows_code(field, &text, code.expose()) {
                 return fault(
                     "the text does not always contain the code; write {{ code }} outside of every condition"
                         .to_owned(),
                 );
             }
-            if field == Field::Html && text.contains(MARKUP) {
+            if field == TemplateField::Html && text.contains(MARKUP) {
                 return fault(
                     "lets callers write HTML of their own into the e-mail; leave out `safe` and `autoescape`"
                         .to_owned(),
@@ -91,7 +91,7 @@ impl Texts {
         &self,
         purpose: &Purpose,
         texts: &PurposeTexts,
-        table: &Table,
+        table: &PurposeTemplates,
     ) -> Result<(), TextError> {
         if texts.autofill.android_hash.is_none() {
             return Ok(());
@@ -112,7 +112,7 @@ impl Texts {
                 ),
             )
         } else {
-            let key = table.templates[&Field::Sms].clone();
+            let key = table.templates[&TemplateField::Sms].clone();
             (
                 key,
                 format!(
@@ -125,8 +125,13 @@ impl Texts {
 
     /// The longest SMS of a table: a sample code, and the most `letter`s that callers
     /// may give.
-    pub(super) fn sample_sms(&self, texts: &PurposeTexts, table: &Table, letter: char) -> String {
-        let facts = Facts {
+    pub(super) fn sample_sms(
+        &self,
+        texts: &PurposeTexts,
+        table: &PurposeTemplates,
+        letter: char,
+    ) -> String {
+        let facts = RenderContext {
             code: &sample_code(texts.code_length),
             life_left: LONGEST_LIFE,
             variables: &most(&texts.variables, letter),
@@ -141,7 +146,7 @@ impl Texts {
     pub(super) fn reachable<'a>(
         &'a self,
         texts: &'a PurposeTexts,
-    ) -> impl Iterator<Item = &'a Table> {
+    ) -> impl Iterator<Item = &'a PurposeTemplates> {
         let own = &texts.tables;
         let alone = lookup(own, self.default_locale.as_str()).is_some();
         let general = &self.general.tables;
@@ -157,8 +162,8 @@ impl Texts {
 pub(super) fn android_bytes(text: &str) -> usize {
     let counted = segments(text);
     match counted.encoding {
-        Encoding::Gsm7 => text.len(),
-        Encoding::Ucs2 => text.len().max(counted.units * 2),
+        SmsEncoding::Gsm7 => text.len(),
+        SmsEncoding::Ucs2 => text.len().max(counted.units * 2),
     }
 }
 
