@@ -138,7 +138,7 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
             format!("{max_batch} is out of bounds; allowed: 1 to {MAX_BATCH}"),
         ));
     }
-    if let Some((key, problem)) = settings.connections.fault() {
+    if let Some((key, problem)) = settings.connections.validate() {
         return Err(ConfigError::new(&format!("connections.{key}"), problem));
     }
     check_durations(settings)

@@ -1,10 +1,10 @@
 //! Connections as the server takes them: plain or TLS, with what the client's
 //! certificate says, under bounds that no client can break.
 
-mod activity;
-mod closing;
-mod crowd;
-mod memory;
+mod connection_limit;
+mod in_flight;
+mod lingering_close;
+mod memory_budget;
 mod revocation;
 mod serving;
 mod settings;
@@ -32,10 +32,10 @@ use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsSt
 
 use crate::callers::CertificateName;
 
-pub use closing::close;
-pub use memory::{MemoryBudget, Reservation, Share};
+pub use lingering_close::close;
+pub use memory_budget::{BudgetShare, MemoryBudget, MemoryReservation};
 pub use revocation::report_outdated;
-pub use serving::{Terms, serve};
+pub use serving::{ConnectionConfig, serve};
 pub use settings::ConnectionSettings;
 pub use tls::{ServerTls, TlsError, TlsSettings};
 
@@ -47,7 +47,7 @@ const READ_BURST: usize = 32 * 1024;
 
 /// Who is at the other end of a connection; part of each request on it.
 #[derive(Clone, Debug, Default)]
-pub struct Peer {
+pub struct PeerIdentity {
     /// Its address.
     pub address: Option<SocketAddr>,
     /// The names in its certificate, which has been verified: DNS names and URIs.
@@ -56,8 +56,8 @@ pub struct Peer {
 
 /// A connection, ready for HTTP/2.
 #[derive(Debug)]
-struct Connection {
-    stream: Transport,
+struct ClientStream {
+    stream: StreamTransport,
     /// How long a client may take none of what it is sent.
     patience: Duration,
     /// When that is over; there only while it takes nothing.
@@ -95,41 +95,41 @@ impl ReadAllowance {
 
 /// A TLS handshake that failed, with its socket, on which the alert has been sent.
 #[derive(Debug)]
-struct Unestablished {
+struct FailedHandshake {
     error: io::Error,
     stream: TcpStream,
 }
 
 #[derive(Debug)]
-enum Transport {
+enum StreamTransport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection {
+impl ClientStream {
     /// Takes what a client has to say before its first request, however slowly it does.
     async fn establish(
         stream: TcpStream,
         acceptor: Option<TlsAcceptor>,
         patience: Duration,
-        peer: &mut Peer,
-    ) -> Result<Self, Unestablished> {
+        peer: &mut PeerIdentity,
+    ) -> Result<Self, FailedHandshake> {
         // A reply is one small packet; it must not wait for another one to join it.
         let _ = stream.set_nodelay(true);
         let stream = match acceptor {
-            None => Transport::Plain(stream),
+            None => StreamTransport::Plain(stream),
             Some(acceptor) => {
                 let accepted = acceptor.accept(stream).into_fallible().await;
                 let stream = match accepted {
                     Ok(stream) => stream,
                     Err((error, stream)) => {
-                        return Err(Unestablished { error, stream });
+                        return Err(FailedHandshake { error, stream });
                     }
                 };
                 let certificates = stream.get_ref().1.peer_certificates();
                 let own = certificates.and_then(<[_]>::first);
                 peer.certificate_names = own.map(tls::names).unwrap_or_default().into();
-                Transport::Tls(Box::new(stream))
+                StreamTransport::Tls(Box::new(stream))
             }
         };
         Ok(Self {
@@ -143,7 +143,7 @@ impl Connection {
 
     /// What came of writing, or the end of all patience. HTTP/2 itself cannot tell: its
     /// own signs of life wait behind what the client does not take.
-    fn taken<T>(
+    fn enforce_write_timeout<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
@@ -162,7 +162,7 @@ impl Connection {
     }
 
     /// Waits until the client has begun to speak HTTP/2, or something else.
-    async fn hear(&mut self) -> io::Result<()> {
+    async fn read_preface(&mut self) -> io::Result<()> {
         let mut preface = vec![0; PREFACE_BYTES];
         self.read_exact(&mut preface).await?;
         self.preface = preface;
@@ -170,12 +170,12 @@ impl Connection {
     }
 }
 
-impl Connection {
+impl ClientStream {
     /// Certificates that the client has shown, its own first; none without TLS.
     fn client_certificates(&self) -> Vec<CertificateDer<'static>> {
         match &self.stream {
-            Transport::Plain(_) => Vec::new(),
-            Transport::Tls(stream) => {
+            StreamTransport::Plain(_) => Vec::new(),
+            StreamTransport::Tls(stream) => {
                 let certificates = stream.get_ref().1.peer_certificates();
                 certificates.map(<[_]>::to_vec).unwrap_or_default()
             }
@@ -183,7 +183,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -201,39 +201,39 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         let read = match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            StreamTransport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            StreamTransport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         self.allowance.spend(buffer.filled().len() - before);
         read
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            StreamTransport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            StreamTransport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         };
-        self.taken(context, written)
+        self.enforce_write_timeout(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let written = match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+            StreamTransport::Plain(stream) => Pin::new(stream).poll_flush(context),
+            StreamTransport::Tls(stream) => Pin::new(stream).poll_flush(context),
         };
-        self.taken(context, written)
+        self.enforce_write_timeout(context, written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            StreamTransport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            StreamTransport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 
@@ -243,16 +243,18 @@ impl AsyncWrite for Connection {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
+            StreamTransport::Plain(stream) => {
+                Pin::new(stream).poll_write_vectored(context, buffers)
+            }
+            StreamTransport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, buffers),
         };
-        self.taken(context, written)
+        self.enforce_write_timeout(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
+            StreamTransport::Plain(stream) => stream.is_write_vectored(),
+            StreamTransport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 }

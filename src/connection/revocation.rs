@@ -13,7 +13,7 @@ use rustls::pki_types::UnixTime;
 use tokio::{sync::watch, time::sleep};
 use x509_parser::{prelude::FromDer as _, revocation_list::CertificateRevocationList};
 
-use super::Terms;
+use super::ConnectionConfig;
 
 /// Interval in which outdated lists are reported again.
 const REPEAT: Duration = Duration::from_hours(1);
@@ -61,7 +61,7 @@ impl fmt::Display for RevocationList {
 
 /// Reports revocation lists that are outdated: when they are read, when they become so,
 /// and then every hour. Runs for ever.
-pub async fn report_outdated(mut terms: watch::Receiver<Arc<Terms>>) {
+pub async fn report_outdated(mut terms: watch::Receiver<Arc<ConnectionConfig>>) {
     loop {
         let in_force = Arc::clone(&terms.borrow_and_update());
         let lists = in_force.tls.as_ref().map_or(&[][..], |tls| &tls.lists);

@@ -30,10 +30,10 @@ use tonic::{body::Body, codegen::http};
 use tower::{Service, ServiceExt as _, util::Oneshot};
 
 use super::{
-    Connection, ConnectionSettings, MemoryBudget, Peer, ServerTls, Share, Unestablished,
-    activity::{Activity, Answer},
-    close,
-    crowd::{Crowd, Full},
+    BudgetShare, ClientStream, ConnectionSettings, FailedHandshake, MemoryBudget, PeerIdentity,
+    ServerTls, close,
+    connection_limit::{ConnectionLimiter, LimitReached},
+    in_flight::{GuardedBody, InFlightTracker},
 };
 use crate::log_targets::{AUDIT, STRANGER};
 
@@ -66,14 +66,14 @@ const NEVER: Duration = Duration::from_hours(24 * 365);
 /// Terms of a connection. It keeps them, except that newer ones verify its client
 /// certificate again.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct ConnectionConfig {
     /// TLS; without it the connection is plain.
     pub tls: Option<ServerTls>,
     /// The bounds.
     pub bounds: ConnectionSettings,
 }
 
-impl Terms {
+impl ConnectionConfig {
     /// Verifies the certificates of a client that was accepted under earlier terms.
     fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let unverifiable = Err(rustls::Error::NoCertificatesPresented);
@@ -88,9 +88,9 @@ impl Terms {
 /// finished.
 pub async fn serve<S>(
     listener: TcpListener,
-    terms: watch::Receiver<Arc<Terms>>,
+    terms: watch::Receiver<Arc<ConnectionConfig>>,
     budget: MemoryBudget,
-    service: impl Fn(&Terms) -> S,
+    service: impl Fn(&ConnectionConfig) -> S,
     end: CancellationToken,
 ) where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
@@ -100,8 +100,8 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     let connections = TaskTracker::new();
-    let crowd = Crowd::default();
-    let mut refusals = Refusals::default();
+    let crowd = ConnectionLimiter::default();
+    let mut refusals = RejectionLog::default();
     let lingering = Arc::new(Semaphore::new(MAX_REFUSED_LINGERING));
     loop {
         let accepted = tokio::select! {
@@ -119,21 +119,24 @@ pub async fn serve<S>(
         let mut newest = terms.clone();
         let terms = Arc::clone(&newest.borrow_and_update());
         budget.resize(terms.bounds.memory_bytes());
-        let place = crowd.enter(address.ip(), &terms.bounds).and_then(|place| {
-            let memory = budget.reserve(terms.bounds.connection_bytes(), Share::Connections);
-            Ok((place, memory.map_err(|_| Full::Memory)?))
-        });
+        let place = crowd
+            .try_acquire(address.ip(), &terms.bounds)
+            .and_then(|place| {
+                let memory =
+                    budget.reserve(terms.bounds.connection_bytes(), BudgetShare::Connections);
+                Ok((place, memory.map_err(|_| LimitReached::Memory)?))
+            });
         match place {
             Ok(place) => {
                 let service = service(&terms);
                 let end = end.clone();
                 connections.spawn(async move {
-                    attend(stream, address, &terms, newest, service, end).await;
+                    serve_connection(stream, address, &terms, newest, service, end).await;
                     drop(place);
                 });
             }
             Err(full) => {
-                refusals.tell(address, full);
+                refusals.log_refusal(address, full);
                 if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
                     connections.spawn(async move {
                         close(stream).await;
@@ -149,11 +152,11 @@ pub async fn serve<S>(
 }
 
 /// One connection from its first byte to its last.
-async fn attend<S>(
+async fn serve_connection<S>(
     stream: TcpStream,
     address: SocketAddr,
-    terms: &Terms,
-    newest: watch::Receiver<Arc<Terms>>,
+    terms: &ConnectionConfig,
+    newest: watch::Receiver<Arc<ConnectionConfig>>,
     service: S,
     end: CancellationToken,
 ) where
@@ -163,9 +166,9 @@ async fn attend<S>(
         + 'static,
     S::Future: Send,
 {
-    let mut peer = Peer {
+    let mut peer = PeerIdentity {
         address: Some(address),
-        ..Peer::default()
+        ..PeerIdentity::default()
     };
     let established = establish(stream, address, terms, &mut peer);
     let connection = tokio::select! {
@@ -182,10 +185,10 @@ async fn attend<S>(
 /// Serves the requests of a connection until both sides are done, or until it has to be
 /// cut off.
 async fn serve_requests<S>(
-    connection: &mut Connection,
-    peer: Peer,
+    connection: &mut ClientStream,
+    peer: PeerIdentity,
     bounds: &ConnectionSettings,
-    mut newest: watch::Receiver<Arc<Terms>>,
+    mut newest: watch::Receiver<Arc<ConnectionConfig>>,
     service: S,
     end: CancellationToken,
 ) where
@@ -198,7 +201,7 @@ async fn serve_requests<S>(
     let address = peer.address.map(tracing::field::display);
     let certificates = connection.client_certificates();
     let is_accepted = Arc::new(AtomicBool::new(true));
-    let activity = Activity::default();
+    let activity = InFlightTracker::default();
     let answer = {
         let (activity, is_accepted) = (activity.clone(), Arc::clone(&is_accepted));
         service_fn(move |request: http::Request<Incoming>| {
@@ -212,7 +215,7 @@ async fn serve_requests<S>(
             let answer = call_now(service.clone(), request);
             async move {
                 let response = answer.await?;
-                Ok::<_, Infallible>(Answer::new(response, busy))
+                Ok::<_, Infallible>(GuardedBody::new(response, busy))
             }
         })
     };
@@ -303,17 +306,17 @@ where
 async fn establish(
     stream: TcpStream,
     address: SocketAddr,
-    terms: &Terms,
-    peer: &mut Peer,
-) -> Option<Connection> {
+    terms: &ConnectionConfig,
+    peer: &mut PeerIdentity,
+) -> Option<ClientStream> {
     let until = Instant::now() + terms.bounds.handshake_timeout;
     let tls = terms.tls.is_some();
     let patience = terms.bounds.keepalive_timeout;
     let acceptor = terms.tls.as_ref().map(|tls| tls.acceptor.clone());
-    let established = Connection::establish(stream, acceptor, patience, peer);
+    let established = ClientStream::establish(stream, acceptor, patience, peer);
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(Unestablished { error, stream })) => {
+        Ok(Err(FailedHandshake { error, stream })) => {
             tracing::warn!(target: STRANGER, from = %address, cause = %error, "[OTP AUDIT] TLS handshake refused");
             close(stream).await;
             return None;
@@ -324,7 +327,7 @@ async fn establish(
         }
         Err(_) => return None,
     };
-    match timeout_at(until, connection.hear()).await {
+    match timeout_at(until, connection.read_preface()).await {
         Ok(Ok(())) => return Some(connection),
         // A probe that looks only whether somebody listens says nothing, and is no event.
         Ok(Err(_)) => {}
@@ -348,22 +351,22 @@ fn jittered(duration: Duration) -> Duration {
 
 /// Connections that found no place, told so seldom that they cannot flood the log.
 #[derive(Debug, Default)]
-struct Refusals {
+struct RejectionLog {
     untold: u64,
     told_at: Option<Instant>,
 }
 
-impl Refusals {
-    fn tell(&mut self, address: SocketAddr, full: Full) {
+impl RejectionLog {
+    fn log_refusal(&mut self, address: SocketAddr, full: LimitReached) {
         self.untold += 1;
         if self.told_at.is_some_and(|at| at.elapsed() < REFUSALS_TOLD) {
             return;
         }
         let bound = match full {
-            Full::All => "connections.max",
-            Full::Address => "connections.max_per_address",
-            Full::Site => "connections.max_per_site",
-            Full::Memory => "connections.memory_mib",
+            LimitReached::All => "connections.max",
+            LimitReached::Address => "connections.max_per_address",
+            LimitReached::Site => "connections.max_per_site",
+            LimitReached::Memory => "connections.memory_mib",
         };
         tracing::warn!(
             target: AUDIT,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::memory::{CONNECTION_BYTES, STREAM_BYTES};
+use super::memory_budget::{CONNECTION_BYTES, STREAM_BYTES};
 
 /// The `[connections]` table of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,7 +86,7 @@ impl ConnectionSettings {
     }
 
     /// The first key that cannot work, and why.
-    pub fn fault(&self) -> Option<(&'static str, String)> {
+    pub fn validate(&self) -> Option<(&'static str, String)> {
         const SHORTEST: Duration = Duration::from_millis(10);
         const LONGEST: Duration = Duration::from_hours(365 * 24);
         let none = "0 is out of bounds; allowed: 1 and more".to_owned();
@@ -135,14 +135,14 @@ mod tests {
     #[test]
     fn the_budget_has_room_for_all_connections_and_their_requests() {
         let settings = ConnectionSettings::default();
-        assert_eq!(settings.fault(), None);
+        assert_eq!(settings.validate(), None);
         let reserved = settings.max * settings.connection_bytes();
         assert!(reserved < settings.memory_bytes() / 4 * 3, "{reserved}");
         let more = ConnectionSettings {
             max: 4_096,
             ..settings
         };
-        let (key, problem) = more.fault().unwrap();
+        let (key, problem) = more.validate().unwrap();
         assert_eq!(key, "memory_mib");
         let needed = "192 is too little for 4096 connections with 100 streams each; allowed: 1750";
         assert!(problem.starts_with(needed), "{problem}");
@@ -150,11 +150,11 @@ mod tests {
             memory_mib: 1_750,
             ..more.clone()
         };
-        assert_eq!(enough.fault(), None);
+        assert_eq!(enough.validate(), None);
         let short = ConnectionSettings {
             memory_mib: 1_749,
             ..more
         };
-        assert!(short.fault().is_some());
+        assert!(short.validate().is_some());
     }
 }

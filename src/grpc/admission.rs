@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     callers::Unknown,
-    connection::{MemoryBudget, Peer, Reservation, Share},
+    connection::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
     domain::Caller,
     metrics::{Answer, Answers, Rpc},
     service::ServiceError,
@@ -129,7 +129,7 @@ impl AdmittedCaller {
 /// Bounds of the body of an admitted request.
 #[derive(Clone, Debug)]
 pub(super) struct BodyBounds {
-    pub memory: Arc<Reservation>,
+    pub memory: Arc<MemoryReservation>,
     /// Bytes of its messages.
     pub max_message: usize,
 }
@@ -172,7 +172,7 @@ impl AdmissionLayer {
     /// whatever else a client sent is no longer kept in memory.
     fn admit(&self, request: &mut Request<Body>) -> Result<Answering, Box<Response<Body>>> {
         let headers = request.headers();
-        let peer = request.extensions().get::<Peer>();
+        let peer = request.extensions().get::<PeerIdentity>();
         let traceparent = headers.get(traces::HEADER);
         let mut rejection = RejectedRequest {
             rpc: Rpc::at(request.uri().path()).map(|(rpc, _)| rpc),
@@ -230,9 +230,9 @@ impl AdmissionLayer {
             .from
             .is_some_and(|from| from.ip().to_canonical().is_loopback());
         let share = match caller {
-            Some(_) => Share::Calls,
-            None if local => Share::Local,
-            None => Share::Public,
+            Some(_) => BudgetShare::Calls,
+            None if local => BudgetShare::Local,
+            None => BudgetShare::Public,
         };
         let Ok(memory) = self.budget.reserve(target.bytes(), share) else {
             let error = ServiceError::Overloaded { wait: MEMORY_RETRY };
@@ -350,7 +350,7 @@ fn discard(mut body: Body) {
 struct Answering {
     rejection: RejectedRequest,
     handled: Arc<AtomicBool>,
-    memory: Arc<Reservation>,
+    memory: Arc<MemoryReservation>,
     answers: Answers,
 }
 

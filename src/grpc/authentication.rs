@@ -6,7 +6,7 @@ use tonic::codegen::http::HeaderMap;
 
 use crate::{
     callers::{Callers, Proof, Unknown},
-    connection::Peer,
+    connection::PeerIdentity,
     domain::Caller,
 };
 
@@ -16,7 +16,7 @@ const SCHEME: &str = "bearer ";
 pub(super) fn identify(
     callers: &Callers,
     headers: &HeaderMap,
-    peer: Option<&Peer>,
+    peer: Option<&PeerIdentity>,
 ) -> Result<Arc<Caller>, Unknown> {
     let authorization = headers.get("authorization");
     let token = match authorization.map(|value| value.to_str()) {

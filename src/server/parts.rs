@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{ServerError, observe, sweeping::sweep};
 use crate::{
     config::{Config, Written},
-    connection::{self, MemoryBudget, ServerTls, Terms},
+    connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
     domain::{Region, TestRecipient},
     grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
@@ -64,7 +64,7 @@ pub(super) struct Parts {
     /// Cancelled when those that still run are out of time.
     pub ending: CancellationToken,
     /// Under which terms connections are taken.
-    pub terms: watch::Receiver<Arc<Terms>>,
+    pub terms: watch::Receiver<Arc<ConnectionConfig>>,
     /// What goes on until the server ends.
     pub background: BoxFuture<Result<(), StoreError>>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Reloadable {
     pub metrics: Option<Arc<Metrics>>,
     use_cases: UseCases,
     current: watch::Sender<Arc<AppState>>,
-    terms: watch::Sender<Arc<Terms>>,
+    terms: watch::Sender<Arc<ConnectionConfig>>,
 }
 
 /// What the use cases work with.
@@ -140,7 +140,7 @@ impl Parts {
         };
         let current = use_cases.current(settings.default_region, config.test_recipients);
         let (current, currently) = watch::channel(Arc::new(current));
-        let (terms, in_force) = watch::channel(Arc::new(Terms {
+        let (terms, in_force) = watch::channel(Arc::new(ConnectionConfig {
             tls,
             bounds: settings.connections.clone(),
         }));
@@ -222,7 +222,7 @@ impl Reloadable {
         let settings = &config.settings;
         let current = use_cases.current(settings.default_region, config.test_recipients);
         self.current.send_replace(Arc::new(current));
-        self.terms.send_replace(Arc::new(Terms {
+        self.terms.send_replace(Arc::new(ConnectionConfig {
             tls,
             bounds: settings.connections.clone(),
         }));

@@ -20,10 +20,10 @@ const UNAUTHENTICATED_SHARE: usize = 16;
 
 /// Memory that connections and their requests may take together. Clones are one budget.
 #[derive(Clone, Debug)]
-pub struct MemoryBudget(Arc<Usage>);
+pub struct MemoryBudget(Arc<BudgetUsage>);
 
 #[derive(Debug)]
-struct Usage {
+struct BudgetUsage {
     limit: AtomicUsize,
     all: AtomicUsize,
     /// Parts of it that the shares without authentication hold.
@@ -31,20 +31,20 @@ struct Usage {
     local: AtomicUsize,
 }
 
-impl Usage {
+impl BudgetUsage {
     /// The part of a share that is smaller than all.
-    fn part(&self, share: Share) -> Option<&AtomicUsize> {
+    fn part(&self, share: BudgetShare) -> Option<&AtomicUsize> {
         match share {
-            Share::Connections | Share::Calls => None,
-            Share::Public => Some(&self.public),
-            Share::Local => Some(&self.local),
+            BudgetShare::Connections | BudgetShare::Calls => None,
+            BudgetShare::Public => Some(&self.public),
+            BudgetShare::Local => Some(&self.local),
         }
     }
 }
 
 /// Part of the budget that a reservation is taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
+pub enum BudgetShare {
     /// Connections, which may take all of it.
     Connections,
     /// Calls of known callers. They leave an eighth to new connections and probes.
@@ -64,7 +64,7 @@ pub struct BudgetExhausted;
 impl MemoryBudget {
     /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Usage {
+        Self(Arc::new(BudgetUsage {
             limit: AtomicUsize::new(limit),
             all: AtomicUsize::new(0),
             public: AtomicUsize::new(0),
@@ -86,8 +86,12 @@ impl MemoryBudget {
     ///
     /// # Errors
     /// The share has no room for them.
-    pub fn reserve(&self, bytes: usize, share: Share) -> Result<Reservation, BudgetExhausted> {
-        let reservation = Reservation {
+    pub fn reserve(
+        &self,
+        bytes: usize,
+        share: BudgetShare,
+    ) -> Result<MemoryReservation, BudgetExhausted> {
+        let reservation = MemoryReservation {
             budget: self.clone(),
             share,
             bytes: AtomicUsize::new(0),
@@ -96,7 +100,7 @@ impl MemoryBudget {
         Ok(reservation)
     }
 
-    fn add(&self, bytes: usize, share: Share) -> Result<(), BudgetExhausted> {
+    fn add(&self, bytes: usize, share: BudgetShare) -> Result<(), BudgetExhausted> {
         let limit = self.0.limit.load(Ordering::Relaxed);
         let part = self.0.part(share);
         let add = |used: &AtomicUsize, limit: usize| {
@@ -108,8 +112,8 @@ impl MemoryBudget {
             add(part, limit / UNAUTHENTICATED_SHARE)?;
         }
         let limit = match share {
-            Share::Calls => limit - limit / HEADROOM,
-            Share::Connections | Share::Public | Share::Local => limit,
+            BudgetShare::Calls => limit - limit / HEADROOM,
+            BudgetShare::Connections | BudgetShare::Public | BudgetShare::Local => limit,
         };
         add(&self.0.all, limit).inspect_err(|_| {
             if let Some(part) = part {
@@ -118,7 +122,7 @@ impl MemoryBudget {
         })
     }
 
-    fn give_back(&self, bytes: usize, share: Share) {
+    fn release(&self, bytes: usize, share: BudgetShare) {
         self.0.all.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(part) = self.0.part(share) {
             part.fetch_sub(bytes, Ordering::Relaxed);
@@ -128,13 +132,13 @@ impl MemoryBudget {
 
 /// Bytes of the budget that one connection or request holds until it is dropped.
 #[derive(Debug)]
-pub struct Reservation {
+pub struct MemoryReservation {
     budget: MemoryBudget,
-    share: Share,
+    share: BudgetShare,
     bytes: AtomicUsize,
 }
 
-impl Reservation {
+impl MemoryReservation {
     /// Reserves more bytes.
     ///
     /// # Errors
@@ -146,9 +150,9 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.budget.give_back(*self.bytes.get_mut(), self.share);
+        self.budget.release(*self.bytes.get_mut(), self.share);
     }
 }
 
@@ -159,9 +163,9 @@ mod tests {
     #[test]
     fn reservations_of_all_holders_share_one_limit() {
         let budget = MemoryBudget::new(100);
-        let first = budget.reserve(60, Share::Connections).unwrap();
-        assert!(budget.reserve(41, Share::Connections).is_err());
-        let second = budget.reserve(30, Share::Connections).unwrap();
+        let first = budget.reserve(60, BudgetShare::Connections).unwrap();
+        assert!(budget.reserve(41, BudgetShare::Connections).is_err());
+        let second = budget.reserve(30, BudgetShare::Connections).unwrap();
         assert_eq!(second.grow(11), Err(BudgetExhausted));
         second.grow(10).unwrap();
         assert_eq!(budget.used(), 100);
@@ -174,28 +178,28 @@ mod tests {
     #[test]
     fn public_requests_leave_most_of_the_budget_to_callers() {
         let budget = MemoryBudget::new(160);
-        let public = budget.reserve(10, Share::Public).unwrap();
-        assert!(budget.reserve(1, Share::Public).is_err());
-        let local = budget.reserve(10, Share::Local).unwrap();
-        assert!(budget.reserve(1, Share::Local).is_err());
-        let caller = budget.reserve(140, Share::Connections).unwrap();
+        let public = budget.reserve(10, BudgetShare::Public).unwrap();
+        assert!(budget.reserve(1, BudgetShare::Public).is_err());
+        let local = budget.reserve(10, BudgetShare::Local).unwrap();
+        assert!(budget.reserve(1, BudgetShare::Local).is_err());
+        let caller = budget.reserve(140, BudgetShare::Connections).unwrap();
         drop(public);
-        let full = budget.reserve(10, Share::Connections).unwrap();
+        let full = budget.reserve(10, BudgetShare::Connections).unwrap();
         // A reservation that fails holds nothing of its share.
-        assert!(budget.reserve(5, Share::Public).is_err());
+        assert!(budget.reserve(5, BudgetShare::Public).is_err());
         drop((caller, full, local));
-        drop(budget.reserve(10, Share::Public).unwrap());
+        drop(budget.reserve(10, BudgetShare::Public).unwrap());
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn calls_leave_room_for_connections_and_probes() {
         let budget = MemoryBudget::new(160);
-        let calls = budget.reserve(140, Share::Calls).unwrap();
-        assert!(budget.reserve(1, Share::Calls).is_err());
-        let connection = budget.reserve(10, Share::Connections).unwrap();
-        let probe = budget.reserve(10, Share::Local).unwrap();
-        assert!(budget.reserve(1, Share::Connections).is_err());
+        let calls = budget.reserve(140, BudgetShare::Calls).unwrap();
+        assert!(budget.reserve(1, BudgetShare::Calls).is_err());
+        let connection = budget.reserve(10, BudgetShare::Connections).unwrap();
+        let probe = budget.reserve(10, BudgetShare::Local).unwrap();
+        assert!(budget.reserve(1, BudgetShare::Connections).is_err());
         drop((calls, connection, probe));
         assert_eq!(budget.used(), 0);
     }
@@ -203,10 +207,10 @@ mod tests {
     #[test]
     fn a_smaller_limit_holds_for_what_comes_after_it() {
         let budget = MemoryBudget::new(100);
-        let held = budget.reserve(80, Share::Connections).unwrap();
+        let held = budget.reserve(80, BudgetShare::Connections).unwrap();
         budget.resize(50);
-        assert!(budget.reserve(1, Share::Connections).is_err());
+        assert!(budget.reserve(1, BudgetShare::Connections).is_err());
         drop(held);
-        assert!(budget.reserve(50, Share::Connections).is_ok());
+        assert!(budget.reserve(50, BudgetShare::Connections).is_ok());
     }
 }

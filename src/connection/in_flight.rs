@@ -13,26 +13,26 @@ use tonic::{
     codegen::{Bytes, http},
 };
 
-use super::Reservation;
+use super::MemoryReservation;
 
 /// Whether requests run on a connection, and since when none does. Clones are one.
 #[derive(Clone, Debug)]
-pub(super) struct Activity(Arc<Mutex<(usize, Instant)>>);
+pub(super) struct InFlightTracker(Arc<Mutex<(usize, Instant)>>);
 
 /// One request that runs.
 #[derive(Debug)]
-pub(super) struct Busy(Activity);
+pub(super) struct InFlightGuard(InFlightTracker);
 
-impl Default for Activity {
+impl Default for InFlightTracker {
     fn default() -> Self {
         Self(Arc::new(Mutex::new((0, Instant::now()))))
     }
 }
 
-impl Activity {
-    pub fn begin(&self) -> Busy {
+impl InFlightTracker {
+    pub fn begin(&self) -> InFlightGuard {
         self.with(|(running, _)| *running += 1);
-        Busy(self.clone())
+        InFlightGuard(self.clone())
     }
 
     /// Since when no request runs; now, if one does.
@@ -50,7 +50,7 @@ impl Activity {
     }
 }
 
-impl Drop for Busy {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.with(|(running, since)| {
             *running -= 1;
@@ -60,15 +60,15 @@ impl Drop for Busy {
 }
 
 /// What is answered; while it is, its request runs.
-pub(super) struct Answer {
+pub(super) struct GuardedBody {
     body: Body,
-    _busy: Busy,
-    _memory: Option<Arc<Reservation>>,
+    _busy: InFlightGuard,
+    _memory: Option<Arc<MemoryReservation>>,
 }
 
-impl Answer {
+impl GuardedBody {
     /// Takes the body of `response`. What it holds lasts until the body has been sent.
-    pub fn new(mut response: http::Response<Body>, busy: Busy) -> http::Response<Self> {
+    pub fn new(mut response: http::Response<Body>, busy: InFlightGuard) -> http::Response<Self> {
         let memory = response.extensions_mut().remove();
         response.map(|body| Self {
             body,
@@ -78,7 +78,7 @@ impl Answer {
     }
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = tonic::Status;
 

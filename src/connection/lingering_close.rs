@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Connection, Transport};
+use super::{ClientStream, StreamTransport};
 
 /// Maximum duration of a lingering close. Long enough for a retransmission of the last
 /// packets; clients that heed the end close at once.
@@ -32,7 +32,7 @@ pub async fn close(mut stream: TcpStream) {
     let _ = timeout(LINGER, closing).await;
 }
 
-impl Connection {
+impl ClientStream {
     /// Closes the connection without a reset.
     pub(super) async fn close(mut self) {
         let closing = async {
@@ -45,8 +45,8 @@ impl Connection {
 
     fn socket(&mut self) -> &mut TcpStream {
         match &mut self.stream {
-            Transport::Plain(stream) => stream,
-            Transport::Tls(stream) => stream.get_mut().0,
+            StreamTransport::Plain(stream) => stream,
+            StreamTransport::Tls(stream) => stream.get_mut().0,
         }
     }
 }

@@ -12,10 +12,10 @@ use crate::domain::{site_network, subscriber_network};
 
 /// Everybody who is connected. Clones are one crowd.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Crowd(Arc<Mutex<Counts>>);
+pub(super) struct ConnectionLimiter(Arc<Mutex<ConnectionCounts>>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ConnectionCounts {
     all: usize,
     by_network: HashMap<IpAddr, usize>,
     by_site: HashMap<Ipv6Addr, usize>,
@@ -23,15 +23,15 @@ struct Counts {
 
 /// The place of one connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Crowd,
+pub(super) struct ConnectionPermit {
+    crowd: ConnectionLimiter,
     network: IpAddr,
     site: Option<Ipv6Addr>,
 }
 
 /// Which bound leaves no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum LimitReached {
     /// `max`.
     All,
     /// `max_per_address`.
@@ -42,23 +42,27 @@ pub(super) enum Full {
     Memory,
 }
 
-impl Crowd {
+impl ConnectionLimiter {
     /// A place for a connection from `address`.
-    pub fn enter(&self, address: IpAddr, bounds: &ConnectionSettings) -> Result<Place, Full> {
+    pub fn try_acquire(
+        &self,
+        address: IpAddr,
+        bounds: &ConnectionSettings,
+    ) -> Result<ConnectionPermit, LimitReached> {
         let (network, site) = (subscriber_network(address), site_network(address));
         let mut counts = self.counts();
         let own = counts.by_network.get(&network).copied().unwrap_or_default();
         let bounded = bounds.max_per_address > 0 && !network.is_loopback();
         if counts.all >= bounds.max {
-            return Err(Full::All);
+            return Err(LimitReached::All);
         }
         if bounded && own >= bounds.max_per_address {
-            return Err(Full::Address);
+            return Err(LimitReached::Address);
         }
         let of_site = site.and_then(|site| counts.by_site.get(&site));
         let of_site = of_site.copied().unwrap_or_default();
         if bounds.max_per_site > 0 && of_site >= bounds.max_per_site {
-            return Err(Full::Site);
+            return Err(LimitReached::Site);
         }
         counts.all += 1;
         counts.by_network.insert(network, own + 1);
@@ -66,20 +70,20 @@ impl Crowd {
             counts.by_site.insert(site, of_site + 1);
         }
         drop(counts);
-        Ok(Place {
+        Ok(ConnectionPermit {
             crowd: self.clone(),
             network,
             site,
         })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
         // Nothing panics between two counts that belong together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.crowd.counts();
         counts.all -= 1;
@@ -112,8 +116,8 @@ mod tests {
             max_per_site: 3,
             ..ConnectionSettings::default()
         };
-        let crowd = Crowd::default();
-        let enter = |address: &str| crowd.enter(address.parse().unwrap(), &bounds);
+        let crowd = ConnectionLimiter::default();
+        let enter = |address: &str| crowd.try_acquire(address.parse().unwrap(), &bounds);
         let mut inside = Vec::new();
         for address in [
             "192.0.2.1",
@@ -123,17 +127,17 @@ mod tests {
         ] {
             inside.push(enter(address).unwrap());
         }
-        assert_eq!(enter("192.0.2.1").unwrap_err(), Full::Address);
-        assert_eq!(enter("2001:db8::3").unwrap_err(), Full::Address);
+        assert_eq!(enter("192.0.2.1").unwrap_err(), LimitReached::Address);
+        assert_eq!(enter("2001:db8::3").unwrap_err(), LimitReached::Address);
         inside.push(enter("2001:db8:0:1::3").unwrap());
-        assert_eq!(enter("2001:db8:0:2::4").unwrap_err(), Full::Site);
+        assert_eq!(enter("2001:db8:0:2::4").unwrap_err(), LimitReached::Site);
         // Who leaves makes room.
         inside.remove(0);
         inside.push(enter("192.0.2.1").unwrap());
         for _ in 0..2 {
             inside.push(enter("127.0.0.1").unwrap());
         }
-        assert_eq!(enter("::1").unwrap_err(), Full::All);
+        assert_eq!(enter("::1").unwrap_err(), LimitReached::All);
         inside.pop();
         inside.push(enter("::1").unwrap());
         inside.clear();
