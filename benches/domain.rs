@@ -12,7 +12,7 @@ use otpd::{
         Record, RecordKey, RecordedOutcome, Region, RequestFingerprint, SendRequest, SubmittedCode,
         Timestamp, VerifyRequest, send, verify,
     },
-    keys::{KeyRing, SystemRandom, system_random},
+    keys::{KeyRing, SystemRandom, os_rng},
 };
 
 /// The regions whose phone numbers are read, of many calling codes and plans.
@@ -56,7 +56,7 @@ impl World {
             recipient: Recipient::from_canonical(RECIPIENT.to_owned()),
             purpose: Purpose::default(),
             variables: BTreeMap::new(),
-            random: system_random(),
+            random: os_rng(),
         }
     }
 
@@ -194,7 +194,7 @@ fn valid_form(line: &str) -> Option<(Region, &str)> {
 }
 
 fn codes(criterion: &mut Criterion) {
-    let mut random = system_random();
+    let mut random = os_rng();
     criterion.bench_function("make a code", |bencher| {
         bencher.iter(|| OtpCode::generate(6, &mut random));
     });
@@ -204,7 +204,7 @@ fn codes(criterion: &mut Criterion) {
 }
 
 fn keys(criterion: &mut Criterion) {
-    let mut random = system_random();
+    let mut random = os_rng();
     let ring = KeyRing::parse(&KeyRing::generate(&mut random)).expect("a new key ring is whole");
     let mut world = World::new();
     let (record, code) = world.send();
@@ -241,7 +241,7 @@ fn contents(
     key: RecordKey,
     secret: &ChallengeSecret,
 ) {
-    let mut random = system_random();
+    let mut random = os_rng();
     let message = OutboxMessage {
         id: MessageId([7; 16]),
         challenge: ChallengeNonce([5; 16]),

@@ -3,40 +3,40 @@
 
 mod callers;
 mod delivery;
+mod load;
 mod log;
 mod service_links;
 mod settings;
-mod source;
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use load::{ConfigDiff, ConfigError, ConfigSnapshot, EnvVars};
 pub use log::{AuditLog, LogFormat, LogLevel};
-pub use settings::{DEFAULT_LISTEN, Settings};
-pub use source::{Changes, ConfigError, Variables, Written};
+pub use settings::{DEFAULT_LISTEN, TopLevelSettings};
 
 use crate::{
-    callers::Callers, delivery::Delivery, domain::TestRecipient, environment::Environment,
+    auth::CallerRegistry, delivery::Delivery, domain::TestRecipient, environment::Environment,
     store::StoreOptions,
 };
 
 /// Everything that `otpd serve` is told.
 #[derive(Debug)]
-pub struct Config {
+pub struct ServeConfig {
     /// The plain keys.
-    pub settings: Settings,
+    pub settings: TopLevelSettings,
     /// Who may call, and how the codes of each behave: `[policy]`, `[purposes.NAME]`
-    /// and `[callers.NAME]`.
-    pub callers: Callers,
+    /// and `[auth.NAME]`.
+    pub callers: CallerRegistry,
     /// Who gets a fixed code and no message.
     pub test_recipients: Vec<TestRecipient>,
     /// How messages travel, and what they say: `[providers.NAME]`, `[[routes]]` and
     /// `[texts.PURPOSE]`.
     pub delivery: Delivery,
     /// What all of it was made of.
-    pub written: Written,
+    pub written: ConfigSnapshot,
 }
 
 /// The largest batch that every store takes: SQLite binds 32,766 values to a statement.
@@ -47,12 +47,12 @@ const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 /// Minimum of an interval or a time-out; nothing is done without a pause.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-impl Config {
+impl ServeConfig {
     /// Reads the file, then the environment on top of it.
     ///
     /// # Errors
     /// The first mistake, as one line that names the key.
-    pub fn load(file: Option<&Path>, variables: &Variables) -> Result<Self, ConfigError> {
+    pub fn load(file: Option<&Path>, variables: &EnvVars) -> Result<Self, ConfigError> {
         Self::build(file, variables, None)
     }
 
@@ -62,10 +62,10 @@ impl Config {
     /// # Errors
     /// Also a mistake that only the next start would meet.
     pub fn load_after(
-        before: &Written,
+        before: &ConfigSnapshot,
         file: Option<&Path>,
-        variables: &Variables,
-    ) -> Result<(Self, Changes), ConfigError> {
+        variables: &EnvVars,
+    ) -> Result<(Self, ConfigDiff), ConfigError> {
         let mut next = Self::load(file, variables)?;
         let changes = before.changes(&next.written);
         if !changes.fixed.is_empty() {
@@ -76,10 +76,10 @@ impl Config {
 
     fn build(
         file: Option<&Path>,
-        variables: &Variables,
-        before: Option<&Written>,
+        variables: &EnvVars,
+        before: Option<&ConfigSnapshot>,
     ) -> Result<Self, ConfigError> {
-        let (settings, tables, written) = source::load(file, variables, before)?;
+        let (settings, tables, written) = load::load(file, variables, before)?;
         check(&settings)?;
         let general = callers::policies(&tables.policy, &tables.purposes, None)?;
         let callers = callers::callers(&settings, &tables, &general)?;
@@ -96,7 +96,7 @@ impl Config {
 }
 
 /// Refuses what cannot work, and what is not safe in its environment.
-fn check(settings: &Settings) -> Result<(), ConfigError> {
+fn check(settings: &TopLevelSettings) -> Result<(), ConfigError> {
     settings
         .traces
         .validate()
@@ -146,7 +146,7 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
 
 /// Refuses durations that cannot work: intervals without a pause, and any that is so long
 /// that sums with it overflow.
-fn check_durations(settings: &Settings) -> Result<(), ConfigError> {
+fn check_durations(settings: &TopLevelSettings) -> Result<(), ConfigError> {
     let none = Duration::ZERO;
     let interval = settings.reload_interval;
     let least_interval = if interval.is_zero() {
@@ -213,9 +213,9 @@ pub fn development_keys_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::callers::Proof;
+    use crate::auth::PresentedCredentials;
 
-    fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+    fn load(file: &str, variables: &[(&str, &str)]) -> Result<ServeConfig, String> {
         let directory = std::env::temp_dir();
         let path = directory.join(format!(
             "otpd-config-{}-{:p}.toml",
@@ -223,12 +223,12 @@ mod tests {
             &file
         ));
         std::fs::write(&path, file).expect("the temporary directory takes files");
-        let variables = Variables::new(
+        let variables = EnvVars::new(
             variables
                 .iter()
                 .map(|(key, value)| (key.to_string(), value.to_string())),
         );
-        let config = Config::load(Some(&path), &variables);
+        let config = ServeConfig::load(Some(&path), &variables);
         std::fs::remove_file(&path).expect("the file was just written");
         config.map_err(|error| error.to_string())
     }
@@ -250,7 +250,10 @@ mod tests {
         .unwrap();
         assert_eq!(config.settings.store.max_connections, 7);
         assert_eq!(config.settings.default_region, "RU".parse().ok());
-        let caller = config.callers.identify(&Proof::default()).unwrap();
+        let caller = config
+            .callers
+            .identify(&PresentedCredentials::default())
+            .unwrap();
         let general = &caller.policies.general;
         assert_eq!((general.code_ttl.as_secs(), general.max_attempts), (120, 4));
         let sign_up = caller.policies.of(&"sign-up".parse().unwrap());

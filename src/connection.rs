@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsStream};
 
-use crate::callers::CertificateName;
+use crate::auth::CertificateName;
 
 pub use lingering_close::close;
 pub use memory_budget::{BudgetShare, MemoryBudget, MemoryReservation};

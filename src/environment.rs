@@ -17,13 +17,13 @@ pub enum Environment {
 /// Proof that the environment is development. What must not exist in production takes
 /// one, so that no path of the configuration makes it there by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Development(());
+pub struct DevelopmentOnly(());
 
 impl Environment {
     /// The proof; `None` in production.
-    pub fn development(self) -> Option<Development> {
+    pub fn development(self) -> Option<DevelopmentOnly> {
         match self {
-            Self::Development => Some(Development(())),
+            Self::Development => Some(DevelopmentOnly(())),
             Self::Production => None,
         }
     }

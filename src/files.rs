@@ -12,18 +12,18 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 thread_local! {
-    /// What [`recorded`] has seen so far, if it runs on this thread.
-    static RECORD: RefCell<Option<Files>> = const { RefCell::new(None) };
+    /// What [`track_reads`] has seen so far, if it runs on this thread.
+    static RECORD: RefCell<Option<FileSnapshot>> = const { RefCell::new(None) };
 }
 
 /// Files as they were when they were read. Two are equal if every file said the same.
 #[derive(Clone, Debug, Default)]
-pub struct Files(BTreeMap<PathBuf, Seen>);
+pub struct FileSnapshot(BTreeMap<PathBuf, FileState>);
 
 /// One file as it was.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
-    stamp: Option<Stamp>,
+struct FileState {
+    stamp: Option<FileStamp>,
     /// SHA-256 of what it said; `None`: it could not be read.
     digest: Option<[u8; 32]>,
 }
@@ -31,7 +31,7 @@ struct Seen {
 /// What changes when a file does, at the price of a look at its directory. It is that of
 /// the file at the end of all links: Kubernetes changes files by moving a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     node: u64,
     length: u64,
@@ -44,12 +44,12 @@ struct Stamp {
 /// What the file system says.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     // The stamp first: a change in between is then seen at the next look.
-    let stamp = Stamp::of(path);
+    let stamp = FileStamp::of(path);
     let content = fs::read(path);
     let digest = content.as_deref().ok().map(digest);
     RECORD.with_borrow_mut(|record| {
-        if let Some(Files(files)) = record {
-            files.insert(path.to_owned(), Seen { stamp, digest });
+        if let Some(FileSnapshot(files)) = record {
+            files.insert(path.to_owned(), FileState { stamp, digest });
         }
     });
     content
@@ -65,8 +65,8 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// Does `work`, and tells which files it read.
-pub fn recorded<T>(work: impl FnOnce() -> T) -> (T, Files) {
-    let outer = RECORD.replace(Some(Files::default()));
+pub fn track_reads<T>(work: impl FnOnce() -> T) -> (T, FileSnapshot) {
+    let outer = RECORD.replace(Some(FileSnapshot::default()));
     let done = work();
     let files = RECORD.replace(outer).unwrap_or_default();
     // What was read inside of another recording belongs to that as well.
@@ -78,18 +78,18 @@ pub fn recorded<T>(work: impl FnOnce() -> T) -> (T, Files) {
     (done, files)
 }
 
-impl Files {
+impl FileSnapshot {
     /// The same files as they are now. Reads only those whose stamp is another.
     #[must_use]
-    pub fn now(&self) -> Self {
-        let look = |(path, seen): (&PathBuf, &Seen)| {
-            let stamp = Stamp::of(path);
+    pub fn refresh(&self) -> Self {
+        let look = |(path, seen): (&PathBuf, &FileState)| {
+            let stamp = FileStamp::of(path);
             let digest = if stamp == seen.stamp {
                 seen.digest
             } else {
                 fs::read(path).as_deref().ok().map(digest)
             };
-            (path.clone(), Seen { stamp, digest })
+            (path.clone(), FileState { stamp, digest })
         };
         Self(self.0.iter().map(look).collect())
     }
@@ -117,7 +117,7 @@ impl Files {
     }
 }
 
-impl PartialEq for Files {
+impl PartialEq for FileSnapshot {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self
@@ -128,7 +128,7 @@ impl PartialEq for Files {
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
@@ -158,33 +158,33 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(place(name), text).unwrap();
         write("first", "one");
         symlink(place("first"), place("link")).unwrap();
-        let (text, files) = recorded(|| {
+        let (text, files) = track_reads(|| {
             read(&place("absent")).unwrap_err();
-            recorded(|| read_text(&place("link")).unwrap()).0
+            track_reads(|| read_text(&place("link")).unwrap()).0
         });
         assert_eq!(text, "one");
-        assert_eq!(files, files.now());
+        assert_eq!(files, files.refresh());
 
         // Written again, and the same.
         write("first", "one");
-        assert_eq!(files, files.now());
+        assert_eq!(files, files.refresh());
         // Of the same length.
         write("first", "two");
-        let changed = files.now();
+        let changed = files.refresh();
         assert_ne!(files, changed);
         assert_ne!(files.digest(), changed.digest());
         // Another file behind the link.
         write("second", "three");
         symlink(place("second"), place("new")).unwrap();
         fs::rename(place("new"), place("link")).unwrap();
-        let moved = changed.now();
+        let moved = changed.refresh();
         assert_ne!(changed, moved);
         // One that comes, and one that goes.
         write("absent", "");
-        let there = moved.now();
+        let there = moved.refresh();
         assert_ne!(moved, there);
         fs::remove_file(place("second")).unwrap();
-        assert_ne!(there, there.now());
+        assert_ne!(there, there.refresh());
         fs::remove_dir_all(&directory).unwrap();
     }
 }

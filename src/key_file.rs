@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     files,
-    keys::{KeyRing, system_random},
+    keys::{KeyRing, os_rng},
 };
 
 /// Readable and writable by the owner alone.
@@ -30,7 +30,7 @@ pub fn create(path: &Path) -> io::Result<bool> {
     // Not the id of the process, which is 1 in every container: what one that died left
     // behind, or another one is writing, would be in the way for ever.
     let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{:016x}", system_random().next_u64()));
+    unfinished.push(format!(".{:016x}", os_rng().next_u64()));
     let unfinished = Path::new(&unfinished);
     let mut file = File::options()
         .write(true)
@@ -38,7 +38,7 @@ pub fn create(path: &Path) -> io::Result<bool> {
         .mode(OWNER_ONLY)
         .open(unfinished)?;
     let made = file
-        .write_all(KeyRing::generate(&mut system_random()).as_bytes())
+        .write_all(KeyRing::generate(&mut os_rng()).as_bytes())
         .and_then(|()| file.sync_all())
         // Unlike a rename, a link never replaces what another process put there.
         .and_then(|()| fs::hard_link(unfinished, path));

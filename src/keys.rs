@@ -28,16 +28,16 @@ const SEALING_PREFIX: &str = "seal.";
 
 // Ciphers and hashes, and with these HMAC, overwrite their keys when they go only where
 // their crates are asked to. Without that this does not compile.
-const fn overwrites_itself<T: ZeroizeOnDrop>() {}
-const _: () = overwrites_itself::<XChaCha20Poly1305>();
-const _: () = overwrites_itself::<Sha256>();
+const fn assert_zeroize_on_drop<T: ZeroizeOnDrop>() {}
+const _: () = assert_zeroize_on_drop::<XChaCha20Poly1305>();
+const _: () = assert_zeroize_on_drop::<Sha256>();
 
 /// The operating system's random source, which the rules draw from.
 pub type SystemRandom = rand::rand_core::UnwrapErr<SysRng>;
 
 /// The operating system's random source. It panics where the system has none,
 /// which Linux rules out once it is up: better no answer than a guessable code.
-pub fn system_random() -> SystemRandom {
+pub fn os_rng() -> SystemRandom {
     rand::rand_core::UnwrapErr(SysRng)
 }
 
@@ -154,7 +154,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// What would make codes that nobody opens.
-    pub fn allows(&self, next: &Self) -> Result<(), RotationError> {
+    pub fn check_rotation(&self, next: &Self) -> Result<(), RotationError> {
         let has = |ring: &Self, key: &SealingKey| {
             ring.sealing.iter().any(|other| other.print == key.print)
         };
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     fn ring() -> KeyRing {
-        KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
+        KeyRing::parse(&KeyRing::generate(&mut os_rng())).unwrap()
     }
 
     #[test]
@@ -300,9 +300,9 @@ mod tests {
     #[test]
     fn a_sealing_key_is_added_then_first_and_its_predecessor_then_removed() {
         let lines: Vec<String> = (1..=3)
-            .map(|id| generate_sealing_entry(id, &mut system_random()).to_string())
+            .map(|id| generate_sealing_entry(id, &mut os_rng()).to_string())
             .collect();
-        let index = generate_entry(INDEX_ENTRY, &mut system_random());
+        let index = generate_entry(INDEX_ENTRY, &mut os_rng());
         let ring =
             |entries: &[&str]| KeyRing::parse(&format!("{}{}", *index, entries.concat())).unwrap();
         let [one, two, three] = [0, 1, 2].map(|index: usize| lines[index].as_str());
@@ -313,10 +313,10 @@ mod tests {
             ring(&[two]),
         ];
         for pair in steps.windows(2) {
-            assert_eq!(pair[0].allows(&pair[1]), Ok(()));
-            assert_eq!(pair[0].allows(&pair[0]), Ok(()));
+            assert_eq!(pair[0].check_rotation(&pair[1]), Ok(()));
+            assert_eq!(pair[0].check_rotation(&pair[0]), Ok(()));
         }
-        let allows = |from: &[&str], to: &[&str]| ring(from).allows(&ring(to));
+        let allows = |from: &[&str], to: &[&str]| ring(from).check_rotation(&ring(to));
         assert_eq!(allows(&[one], &[two, one]), Err(RotationError::NewFirst(2)));
         assert_eq!(
             allows(&[one, two], &[two]),
@@ -324,10 +324,10 @@ mod tests {
         );
         assert_eq!(allows(&[one, two, three], &[one, three]), Ok(()));
         // Another key of the same number.
-        let other = generate_sealing_entry(1, &mut system_random());
+        let other = generate_sealing_entry(1, &mut os_rng());
         assert_eq!(allows(&[one], &[&other]), Err(RotationError::NewFirst(1)));
         assert_eq!(
-            ring(&[one]).allows(&self::ring()),
+            ring(&[one]).check_rotation(&self::ring()),
             Err(RotationError::Index)
         );
     }

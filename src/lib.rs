@@ -1,8 +1,8 @@
 //! otpd sends one-time passwords and checks them, over gRPC, on state that all its
 //! replicas share. ARCHITECTURE.md has the map.
 
+pub mod auth;
 pub mod bench;
-pub mod callers;
 pub mod cli;
 pub mod config;
 pub mod connection;

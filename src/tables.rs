@@ -8,12 +8,12 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 /// A table of the configuration.
-pub type Table = HashMap<String, Value>;
+pub type ConfigTable = HashMap<String, Value>;
 
 /// A key is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
-pub struct KeyError {
+pub struct ConfigKeyError {
     /// The key, with the tables that it is in, or the variable that it came from.
     pub key: String,
     /// What is wrong, and what to do about it.
@@ -22,7 +22,7 @@ pub struct KeyError {
     pub unknown: bool,
 }
 
-impl KeyError {
+impl ConfigKeyError {
     /// The key `key` is there, or must be, and has `problem`.
     pub fn new(key: impl ToString, problem: impl ToString) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl KeyError {
 ///
 /// # Errors
 /// The first key at fault.
-pub fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError> {
+pub fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, ConfigKeyError> {
     let origins = origins(&keys, "");
     let value = Value::new(None, ValueKind::Table(keys.into_iter().collect()));
     serde_path_to_error::deserialize(value).map_err(|error| {
@@ -71,9 +71,9 @@ pub fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError>
             Some(variable) => variable.clone(),
             None => joined(name, &path),
         };
-        KeyError {
+        ConfigKeyError {
             unknown,
-            ..KeyError::new(key, problem)
+            ..ConfigKeyError::new(key, problem)
         }
     })
 }
@@ -82,15 +82,15 @@ pub fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError>
 ///
 /// # Errors
 /// `name`, if it is none.
-pub fn table(name: &str, value: Value) -> Result<Table, KeyError> {
+pub fn table(name: &str, value: Value) -> Result<ConfigTable, ConfigKeyError> {
     let table = value
         .into_table()
-        .map_err(|_| KeyError::new(name, "must be a table"))?;
+        .map_err(|_| ConfigKeyError::new(name, "must be a table"))?;
     Ok(table.into_iter().collect())
 }
 
 /// Tells what a table says from anything else that it could say, wherever it was written.
-pub fn digest(table: &Table) -> [u8; 32] {
+pub fn digest(table: &ConfigTable) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in leaves(table)
         .into_iter()
@@ -103,7 +103,7 @@ pub fn digest(table: &Table) -> [u8; 32] {
 }
 
 /// The keys of a table and of those in it, each with what tells its value from others.
-pub fn leaves(table: &Table) -> BTreeMap<String, [u8; 32]> {
+pub fn leaves(table: &ConfigTable) -> BTreeMap<String, [u8; 32]> {
     let mut found = BTreeMap::new();
     for (name, value) in table {
         if let Ok(inner) = self::table(name, value.clone()) {
@@ -195,12 +195,12 @@ fn value_of_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 /// The variables that keys came from.
-fn origins(keys: &Table, prefix: &str) -> HashMap<String, String> {
+fn origins(keys: &ConfigTable, prefix: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
     for (name, value) in keys {
         let path = format!("{prefix}{name}");
         if let ValueKind::Table(inner) = &value.kind {
-            let inner: Table = inner
+            let inner: ConfigTable = inner
                 .iter()
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();

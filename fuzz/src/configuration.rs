@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
-use otpd::config::{Changes, Config, Variables};
+use otpd::config::{ConfigDiff, EnvVars, ServeConfig};
 
 use crate::scratch::scratch;
 
@@ -25,7 +25,7 @@ pub fn configuration(data: &[u8]) {
     }
     let path = DIRECTORY.join("otpd.toml");
     fs::write(&path, data).expect("temporary files can be written");
-    let variables = Variables::new(
+    let variables = EnvVars::new(
         [
             ("OTPD_KEYS", SECRET.to_owned()),
             (
@@ -35,7 +35,7 @@ pub fn configuration(data: &[u8]) {
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
-    let config = match Config::load(Some(&path), &variables) {
+    let config = match ServeConfig::load(Some(&path), &variables) {
         Ok(config) => config,
         Err(error) => {
             let told = error.to_string();
@@ -47,11 +47,11 @@ pub fn configuration(data: &[u8]) {
     };
     let shown = format!("{config:?}");
     assert!(!shown.contains(SECRET), "{shown:?} shows a secret");
-    let (again, changes) = Config::load_after(&config.written, Some(&path), &variables)
+    let (again, changes) = ServeConfig::load_after(&config.written, Some(&path), &variables)
         .expect("what was loaded is loaded again");
-    assert_eq!(changes, Changes::default(), "nothing has changed");
+    assert_eq!(changes, ConfigDiff::default(), "nothing has changed");
     let changes = again.written.changes(&config.written);
-    assert_eq!(changes, Changes::default(), "nothing has changed");
+    assert_eq!(changes, ConfigDiff::default(), "nothing has changed");
     // Whatever a message is, it is known whether there is a provider for it.
     assert!(
         config

@@ -10,7 +10,7 @@ use otpd::{
         settings::{ProviderKind, ProviderSettings},
     },
     domain::DeliveryErrorKind,
-    tables::{self, KeyError, Table},
+    tables::{self, ConfigKeyError, ConfigTable},
 };
 use reqwest::Client;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -75,7 +75,7 @@ static CLIENT: LazyLock<Client> = LazyLock::new(|| {
     client.build().expect("nothing of it can fail")
 });
 
-fn table(toml: &str) -> Result<Table, ConfigError> {
+fn table(toml: &str) -> Result<ConfigTable, ConfigError> {
     let file = File::from_str(toml, FileFormat::Toml);
     let built = Config::builder().add_source(file).build()?;
     Ok(built.cache.into_table()?.into_iter().collect())
@@ -83,7 +83,7 @@ fn table(toml: &str) -> Result<Table, ConfigError> {
 
 /// The settings of a provider over HTTP, with the secret; the error is `None` where it is
 /// of another kind.
-fn settings(mut provider: Table) -> Result<HttpSettings, Option<KeyError>> {
+fn settings(mut provider: ConfigTable) -> Result<HttpSettings, Option<ConfigKeyError>> {
     let secret = || Value::from(SECRET);
     let secrets = provider
         .entry("secrets".to_owned())

@@ -19,7 +19,7 @@ use crate::{
     bench::{
         Bench, BenchError, MAX_CLIENT_IPS, MAX_REGIONS, Process, Progress, Report, Settings, Target,
     },
-    keys::system_random,
+    keys::os_rng,
     shutdown::Signals,
 };
 
@@ -154,7 +154,7 @@ impl Options {
             targets,
             authorization: self.access.authorization()?,
             processes: self.process,
-            start: system_random().next_u64(),
+            start: os_rng().next_u64(),
             progress,
             settings: Settings {
                 addresses,

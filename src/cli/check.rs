@@ -5,7 +5,7 @@ use std::{fmt::Display, path::Path, process::ExitCode};
 
 use super::{Failure, Outcome, block_on, exit, serve};
 use crate::{
-    config::Config,
+    config::ServeConfig,
     delivery::Delivery,
     domain::{
         CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
@@ -13,7 +13,7 @@ use crate::{
         Timestamp,
     },
     environment::Environment,
-    keys::{KeyRing, system_random},
+    keys::{KeyRing, os_rng},
     store::{RecordStore as _, RecordStoreHandle, RecordWrite, RowVersion, StoreError, WriteBatch},
 };
 
@@ -127,7 +127,7 @@ async fn try_store(store: &RecordStoreHandle, keys: &KeyRing) -> Result<(), Stor
 /// A record that no request can be about, and that may be swept at once. Its recipient
 /// is random, so that no two checks share a record.
 fn trial(keys: &KeyRing, now: Timestamp) -> RecordWrite {
-    let random = &mut system_random();
+    let random = &mut os_rng();
     let (caller, purpose) = (CallerName::new("otpd-check"), Purpose::default());
     let mailbox = MessageId::generate(random);
     let recipient = Recipient::from_canonical(format!("{mailbox}@check.invalid"));
@@ -181,7 +181,7 @@ async fn check_providers(delivery: &Delivery, findings: &mut Findings) {
 }
 
 /// What an SMS costs, in each language that there is.
-fn report_texts(config: &Config) {
+fn report_texts(config: &ServeConfig) {
     for line in config.delivery.texts.report() {
         println!("text    {line}");
         for warning in &line.warnings {

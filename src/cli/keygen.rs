@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Failure, Outcome};
 use crate::{
     key_file,
-    keys::{KeyRing, generate_sealing_entry, system_random},
+    keys::{KeyRing, generate_sealing_entry, os_rng},
 };
 
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn keygen(options: &Options) -> Outcome {
-    let random = &mut system_random();
+    let random = &mut os_rng();
     match (&options.output, options.seal) {
         (Some(path), _) => {
             let created = key_file::create(path).map_err(|error| {

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::{Failure, Outcome, block_on, exit};
 use crate::{
-    callers::Callers,
-    config::{self, Config, Settings, Variables},
+    auth::CallerRegistry,
+    config::{self, EnvVars, ServeConfig, TopLevelSettings},
     connection::TlsSettings,
     environment::Environment,
     files, key_file,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub(super) fn serve(file: Option<&Path>) -> Outcome {
-    let (loaded, files) = files::recorded(|| {
+    let (loaded, files) = files::track_reads(|| {
         let config = load(file)?;
         complete(config)
     });
@@ -51,10 +51,10 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         traces::start(&settings.traces).map_err(Failure::usage)?;
         let environment = match (settings.environment, &config.callers) {
             (Environment::Production, _) => "Production environment",
-            (Environment::Development, Callers::Known(_)) => {
+            (Environment::Development, CallerRegistry::Configured(_)) => {
                 "Development environment: codes are printed here"
             }
-            (Environment::Development, Callers::Anyone(_)) => {
+            (Environment::Development, CallerRegistry::Unauthenticated(_)) => {
                 "Development environment: no caller must prove who it is, and codes are printed here"
             }
         };
@@ -83,7 +83,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
     })
 }
 
-fn start_log(settings: &Settings) -> Result<(), Failure> {
+fn start_log(settings: &TopLevelSettings) -> Result<(), Failure> {
     let log = LogSettings {
         format: settings.log_format,
         level: settings.log_level,
@@ -100,7 +100,7 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 /// A configuration with what it names, and where its keys are from.
-fn complete(config: Config) -> Result<(Loaded, String), Failure> {
+fn complete(config: ServeConfig) -> Result<(Loaded, String), Failure> {
     let (keys, origin) = keys(&config.settings)?;
     let tls = config.settings.tls.as_ref();
     let tls = tls.map(TlsSettings::read).transpose();
@@ -116,8 +116,8 @@ fn complete(config: Config) -> Result<(Loaded, String), Failure> {
 fn again(file: Option<&Path>) -> Again {
     let file = file.map(Path::to_owned);
     Arc::new(move |before| {
-        files::recorded(|| {
-            let again = Config::load_after(before, file.as_deref(), &Variables::of_process());
+        files::track_reads(|| {
+            let again = ServeConfig::load_after(before, file.as_deref(), &EnvVars::of_process());
             let (config, changes) = again.map_err(|error| error.to_string())?;
             let (loaded, _) = complete(config).map_err(|failure| failure.message)?;
             Ok((loaded, changes))
@@ -140,12 +140,12 @@ pub(super) fn migrate(file: Option<&Path>) -> Outcome {
     })
 }
 
-pub(super) fn load(file: Option<&Path>) -> Result<Config, Failure> {
-    Config::load(file, &Variables::of_process()).map_err(Failure::usage)
+pub(super) fn load(file: Option<&Path>) -> Result<ServeConfig, Failure> {
+    ServeConfig::load(file, &EnvVars::of_process()).map_err(Failure::usage)
 }
 
 /// The configured key ring; in development one is made where none is configured.
-pub(super) fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
+pub(super) fn keys(settings: &TopLevelSettings) -> Result<(KeyRing, String), Failure> {
     let (text, origin) = if let Some(keys) = &settings.keys {
         (
             Zeroizing::new(keys.expose_secret().to_owned()),
@@ -170,14 +170,14 @@ pub(super) fn keys(settings: &Settings) -> Result<(KeyRing, String), Failure> {
     Ok((keys, origin))
 }
 
-fn sqlite_file(settings: &Settings) -> Result<Option<PathBuf>, StoreError> {
+fn sqlite_file(settings: &TopLevelSettings) -> Result<Option<PathBuf>, StoreError> {
     let url = settings.database_url.expose_secret();
     let is_sqlite = url.starts_with("sqlite:");
     is_sqlite.then(|| SqliteStore::path(url)).transpose()
 }
 
 /// The store without the password that its URL may hold.
-pub(super) fn store_name(settings: &Settings) -> String {
+pub(super) fn store_name(settings: &TopLevelSettings) -> String {
     match sqlite_file(settings) {
         Ok(Some(file)) => format!("SQLite file {}", file.display()),
         _ => "PostgreSQL".to_owned(),

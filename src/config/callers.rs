@@ -1,4 +1,4 @@
-//! `[callers.NAME]` and `[[test_recipients]]`: who may call, and what for.
+//! `[auth.NAME]` and `[[test_recipients]]`: who may call, and what for.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,11 +9,11 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    ConfigError, Settings,
-    source::{self, Table, Tables, list},
+    ConfigError, TopLevelSettings,
+    load::{self, ConfigTable, ConfigTables, list},
 };
 use crate::{
-    callers::{Callers, CertificateName, Credentials},
+    auth::{CallerCredentials, CallerRegistry, CertificateName},
     domain::{
         Caller, CallerName, DestinationPolicy, OtpCode, PolicySet, Purpose, PurposePolicy,
         Recipient, RecipientPattern, TestRecipient, Timestamp,
@@ -100,11 +100,11 @@ pub struct TestRecipientTable {
 
 /// All callers; anyone, where none is configured in development.
 pub fn callers(
-    settings: &Settings,
-    tables: &Tables,
+    settings: &TopLevelSettings,
+    tables: &ConfigTables,
     general: &PolicySet,
-) -> Result<Callers, ConfigError> {
-    let Tables {
+) -> Result<CallerRegistry, ConfigError> {
+    let ConfigTables {
         policy,
         purposes,
         callers,
@@ -117,7 +117,7 @@ pub fn callers(
                 "production needs callers; add a table [callers.NAME] for each, with token_sha256 or certificate_names",
             )
         })?;
-        return Ok(Callers::anyone(general.clone(), development));
+        return Ok(CallerRegistry::anyone(general.clone(), development));
     }
     let mut known = Vec::new();
     for (name, mut table) in callers.clone() {
@@ -128,25 +128,25 @@ pub fn callers(
         })?;
         let own_policy = table.remove("policy");
         let own_policy = own_policy
-            .map(|own| source::table(&format!("{key}.policy"), own))
+            .map(|own| load::table(&format!("{key}.policy"), own))
             .transpose()?;
         let own_policy = own_policy.map(|own| (format!("{key}.policy"), own));
         let policies = policies(policy, purposes, own_policy)?;
-        let table: CallerTable = source::deserialize(&key, table)?;
+        let table: CallerTable = load::deserialize(&key, table)?;
         known.push(credentials(settings, &name, table, policies)?);
     }
-    of_one_each(&known, "token_sha256", |caller| &caller.tokens)?;
-    of_one_each(&known, "certificate_names", |caller| {
+    ensure_unique(&known, "token_sha256", |caller| &caller.tokens)?;
+    ensure_unique(&known, "certificate_names", |caller| {
         &caller.certificate_names
     })?;
-    Ok(Callers::Known(known))
+    Ok(CallerRegistry::Configured(known))
 }
 
 /// Refuses a proof that two callers have: one of them could never prove who it is.
-fn of_one_each<Proof: Eq + Hash>(
-    known: &[Credentials],
+fn ensure_unique<Proof: Eq + Hash>(
+    known: &[CallerCredentials],
     key: &str,
-    proofs: impl Fn(&Credentials) -> &[Proof],
+    proofs: impl Fn(&CallerCredentials) -> &[Proof],
 ) -> Result<(), ConfigError> {
     let mut owners = HashMap::new();
     for credentials in known {
@@ -166,11 +166,11 @@ fn of_one_each<Proof: Eq + Hash>(
 
 /// What proves a caller, and what it may do.
 fn credentials(
-    settings: &Settings,
+    settings: &TopLevelSettings,
     name: &str,
     table: CallerTable,
     policies: PolicySet,
-) -> Result<Credentials, ConfigError> {
+) -> Result<CallerCredentials, ConfigError> {
     let fault =
         |key: &str, problem: &str| Err(ConfigError::new(&format!("callers.{name}.{key}"), problem));
     if table.token_sha256.is_empty() && table.certificate_names.is_empty() {
@@ -212,7 +212,7 @@ fn credentials(
         table.destinations
     };
     let purposes = (!table.purposes.is_empty()).then(|| table.purposes.into_iter().collect());
-    Ok(Credentials {
+    Ok(CallerCredentials {
         caller: Arc::new(Caller {
             name: CallerName::new(name),
             purposes,
@@ -236,13 +236,13 @@ fn credentials(
 /// `[policy]`, on top of it each `[purposes.NAME]`, and on top of both the own one of a
 /// caller.
 pub fn policies(
-    general: &Table,
-    purposes: &BTreeMap<String, Table>,
-    own: Option<(String, Table)>,
+    general: &ConfigTable,
+    purposes: &BTreeMap<String, ConfigTable>,
+    own: Option<(String, ConfigTable)>,
 ) -> Result<PolicySet, ConfigError> {
     let (own_name, own) = own.unzip();
     let own = own.unwrap_or_default();
-    let laid_over = |base: &Table, top: &Table| -> Table {
+    let laid_over = |base: &ConfigTable, top: &ConfigTable| -> ConfigTable {
         base.iter()
             .chain(top)
             .map(|(key, value)| (key.clone(), value.clone()))
@@ -264,8 +264,8 @@ pub fn policies(
     Ok(policies)
 }
 
-fn policy(table: &str, keys: Table) -> Result<PurposePolicy, ConfigError> {
-    let policy: PurposePolicy = source::deserialize(table, keys)?;
+fn policy(table: &str, keys: ConfigTable) -> Result<PurposePolicy, ConfigError> {
+    let policy: PurposePolicy = load::deserialize(table, keys)?;
     policy
         .validate()
         .map_err(|error| ConfigError::new(&format!("{table}.{}", error.key), error.problem))?;
@@ -274,8 +274,8 @@ fn policy(table: &str, keys: Table) -> Result<PurposePolicy, ConfigError> {
 
 /// The test recipients, each bound to a caller and a purpose.
 pub fn test_recipients(
-    settings: &Settings,
-    callers: &Callers,
+    settings: &TopLevelSettings,
+    callers: &CallerRegistry,
 ) -> Result<Vec<TestRecipient>, ConfigError> {
     let refused = settings.environment == Environment::Production
         && !settings.allow_test_recipients
@@ -295,8 +295,8 @@ pub fn test_recipients(
 fn test_recipient(
     index: usize,
     entry: &TestRecipientTable,
-    settings: &Settings,
-    callers: &Callers,
+    settings: &TopLevelSettings,
+    callers: &CallerRegistry,
 ) -> Result<TestRecipient, ConfigError> {
     let fault = |key: &str, problem: &dyn ToString| {
         ConfigError::new(
@@ -305,11 +305,11 @@ fn test_recipient(
         )
     };
     let caller = match (callers, &entry.caller) {
-        (Callers::Anyone(caller), None) => caller,
-        (Callers::Anyone(_), Some(_)) => {
+        (CallerRegistry::Unauthenticated(caller), None) => caller,
+        (CallerRegistry::Unauthenticated(_), Some(_)) => {
             return Err(fault("caller", &"there are no callers; leave it out"));
         }
-        (Callers::Known(known), name) => known
+        (CallerRegistry::Configured(known), name) => known
             .iter()
             .map(|credentials| &credentials.caller)
             .find(|caller| Some(caller.name.as_str()) == name.as_deref())

@@ -10,11 +10,11 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ConfigError, Settings,
-    source::{Table, list, name, names},
+    ConfigError, TopLevelSettings,
+    load::{ConfigTable, list, name, names},
 };
 use crate::{
-    callers::Callers,
+    auth::CallerRegistry,
     delivery::{
         Delivery, Provider, ProviderHandle, ResendStrategy, Route, RouteMatcher,
         settings::ProviderSettings, text::MessageTemplates,
@@ -22,7 +22,7 @@ use crate::{
     domain::{CallerName, Channel, PolicySet, Purpose, RecipientPattern},
     environment::Environment,
     files,
-    tables::{self, KeyError},
+    tables::{self, ConfigKeyError},
 };
 
 /// A `[[routes]]` entry: some messages, and the providers that they go to. A condition
@@ -67,9 +67,9 @@ pub struct RouteTable {
 /// Everything about delivery; the development log, where nothing is configured in
 /// development.
 pub fn delivery(
-    settings: &Settings,
-    providers: BTreeMap<String, Table>,
-    callers: &Callers,
+    settings: &TopLevelSettings,
+    providers: BTreeMap<String, ConfigTable>,
+    callers: &CallerRegistry,
     policies: &PolicySet,
 ) -> Result<Delivery, ConfigError> {
     let texts = MessageTemplates::new(&settings.default_locale, &settings.texts, policies)
@@ -102,16 +102,18 @@ pub fn delivery(
     })
 }
 
-fn all_deliver(callers: &Callers) -> bool {
+fn all_deliver(callers: &CallerRegistry) -> bool {
     match callers {
-        Callers::Anyone(caller) => caller.delivers,
-        Callers::Known(known) => known.iter().all(|credentials| credentials.caller.delivers),
+        CallerRegistry::Unauthenticated(caller) => caller.delivers,
+        CallerRegistry::Configured(known) => {
+            known.iter().all(|credentials| credentials.caller.delivers)
+        }
     }
 }
 
 fn gateways(
-    settings: &Settings,
-    providers: BTreeMap<String, Table>,
+    settings: &TopLevelSettings,
+    providers: BTreeMap<String, ConfigTable>,
 ) -> Result<BTreeMap<String, Arc<ProviderHandle>>, ConfigError> {
     let mut gateways = BTreeMap::new();
     for (name, table) in providers {
@@ -121,7 +123,7 @@ fn gateways(
             ConfigError::new(&key, "a provider's name is a small letter and then up to 31 small letters, digits, \"_\" or \"-\"")
         })?;
         let written = tables::digest(&table);
-        let (made, files) = files::recorded(|| gateway(&name, table, settings.environment));
+        let (made, files) = files::track_reads(|| gateway(&name, table, settings.environment));
         let origin = Sha256::digest([written, files.digest()].concat()).into();
         gateways.insert(name, Arc::new(made?.with_config_digest(origin)));
     }
@@ -130,10 +132,10 @@ fn gateways(
 
 fn gateway(
     name: &str,
-    table: Table,
+    table: ConfigTable,
     environment: Environment,
 ) -> Result<ProviderHandle, ConfigError> {
-    let fault = |error: KeyError| ConfigError::new(&error.key, error.problem);
+    let fault = |error: ConfigKeyError| ConfigError::new(&error.key, error.problem);
     let provider = ProviderSettings::parse(name, table).map_err(fault)?;
     let options = provider.common.options();
     let provider = Provider::new(name, provider, environment).map_err(fault)?;
@@ -144,7 +146,7 @@ fn route(
     index: usize,
     entry: &RouteTable,
     gateways: &BTreeMap<String, Arc<ProviderHandle>>,
-    callers: &Callers,
+    callers: &CallerRegistry,
 ) -> Result<Route, ConfigError> {
     let fault =
         |key: &str, problem: String| ConfigError::new(&format!("routes[{index}].{key}"), problem);
@@ -173,7 +175,7 @@ fn route(
     let mut of_callers = BTreeSet::new();
     for name in &entry.callers {
         let name = CallerName::new(name);
-        if callers.named(&name).is_none() {
+        if callers.get(&name).is_none() {
             return Err(fault("callers", format!("there is no caller \"{name}\"")));
         }
         of_callers.insert(name);

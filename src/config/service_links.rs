@@ -10,7 +10,7 @@ const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// Value of a kind of link.
 #[derive(Clone, Copy, Debug)]
-enum Value {
+enum LinkValue {
     Address,
     Port,
     Protocol,
@@ -20,10 +20,10 @@ enum Value {
 /// Returns whether a variable has the name and the value of a link.
 pub(super) fn is_link(name: &str, value: &str) -> bool {
     kind(name).is_some_and(|kind| match kind {
-        Value::Address => value.parse::<IpAddr>().is_ok(),
-        Value::Port => value.parse::<u16>().is_ok(),
-        Value::Protocol => PROTOCOLS.contains(&value),
-        Value::Url => value
+        LinkValue::Address => value.parse::<IpAddr>().is_ok(),
+        LinkValue::Port => value.parse::<u16>().is_ok(),
+        LinkValue::Protocol => PROTOCOLS.contains(&value),
+        LinkValue::Url => value
             .split_once("://")
             .is_some_and(|(scheme, _)| PROTOCOLS.contains(&scheme)),
     })
@@ -37,12 +37,12 @@ pub(super) fn is_name(name: &str) -> bool {
 /// The kind of the link of that name: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
 /// `…_SERVICE_PORT_NAME`, `…_PORT`, or `…_PORT_50051_TCP` and that with `_PROTO`, `_PORT`
 /// or `_ADDR`.
-fn kind(name: &str) -> Option<Value> {
+fn kind(name: &str) -> Option<LinkValue> {
     if name.ends_with("_SERVICE_HOST") {
-        return Some(Value::Address);
+        return Some(LinkValue::Address);
     }
     if name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_") {
-        return Some(Value::Port);
+        return Some(LinkValue::Port);
     }
     if let Some((_, rest)) = name.split_once("_PORT_") {
         let mut parts = rest.split('_');
@@ -50,13 +50,13 @@ fn kind(name: &str) -> Option<Value> {
         let protocol = parts.next()?.to_lowercase();
         if port.is_ok() && PROTOCOLS.contains(&&*protocol) {
             return match parts.next() {
-                None => Some(Value::Url),
-                Some("PROTO") => Some(Value::Protocol),
-                Some("PORT") => Some(Value::Port),
-                Some("ADDR") => Some(Value::Address),
+                None => Some(LinkValue::Url),
+                Some("PROTO") => Some(LinkValue::Protocol),
+                Some("PORT") => Some(LinkValue::Port),
+                Some("ADDR") => Some(LinkValue::Address),
                 Some(_) => None,
             };
         }
     }
-    name.ends_with("_PORT").then_some(Value::Url)
+    name.ends_with("_PORT").then_some(LinkValue::Url)
 }

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::{
     callers::TestRecipientTable,
     delivery::RouteTable,
+    load::name,
     log::{AuditLog, LogFormat, LogLevel},
-    source::name,
 };
 use crate::{
     connection::{ConnectionSettings, TlsSettings},
@@ -28,11 +28,11 @@ use crate::{
 /// Where clients find otpd, and where it listens, unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 
-/// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
+/// The keys outside of `[policy]`, `[purposes.NAME]` and `[auth.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub struct Settings {
+pub struct TopLevelSettings {
     /// Where to listen; other than loopback only with `development_remote`, or in
     /// production.
     ///
@@ -110,7 +110,7 @@ pub struct Settings {
     pub traces: TraceSettings,
 }
 
-impl Default for Settings {
+impl Default for TopLevelSettings {
     fn default() -> Self {
         Self {
             listen: DEFAULT_LISTEN,

@@ -20,7 +20,7 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 use zeroize::Zeroizing;
 
 use super::revocation::RevocationList;
-use crate::{callers::CertificateName, files};
+use crate::{auth::CertificateName, files};
 
 /// The `[tls]` table of the configuration; every value names a PEM file.
 #[derive(Clone, Debug, Deserialize)]

@@ -23,7 +23,7 @@ mod tls_roots;
 
 use std::sync::Arc;
 
-use crate::environment::Development;
+use crate::environment::DevelopmentOnly;
 use text::MessageTemplates;
 
 pub use breaker::{BreakerPermit, BreakerTransition};
@@ -56,7 +56,7 @@ impl Delivery {
     }
 
     /// Everything goes to the development log.
-    pub fn development(texts: MessageTemplates, development: Development) -> Self {
+    pub fn development(texts: MessageTemplates, development: DevelopmentOnly) -> Self {
         let log = Arc::new(ProviderHandle::new(
             "log",
             Provider::Log(development),

@@ -7,7 +7,7 @@ use config::{File, FileFormat, Value, ValueKind};
 use serde::Deserialize;
 
 use super::http::HttpTable;
-use crate::tables::{KeyError, Table};
+use crate::tables::{ConfigKeyError, ConfigTable};
 
 /// The presets and their names.
 pub const PRESETS: [(&str, &str); 7] = [
@@ -46,10 +46,10 @@ impl PresetRequirements {
     ///
     /// # Errors
     /// The first key that is missing.
-    pub fn check(&self, table: &HttpTable) -> Result<(), KeyError> {
+    pub fn check(&self, table: &HttpTable) -> Result<(), ConfigKeyError> {
         let missing = |key: String| {
             let problem = format!("is missing; preset {} needs it", self.preset);
-            Err(KeyError::new(key, problem))
+            Err(ConfigKeyError::new(key, problem))
         };
         for name in &self.secrets {
             if !table.secrets.contains_key(name)
@@ -75,14 +75,16 @@ impl PresetRequirements {
 ///
 /// # Errors
 /// There is no such preset.
-pub fn apply_preset(mut table: Table) -> Result<(Table, PresetRequirements), KeyError> {
+pub fn apply_preset(
+    mut table: ConfigTable,
+) -> Result<(ConfigTable, PresetRequirements), ConfigKeyError> {
     let Some(name) = table.remove("preset") else {
         return Ok((table, PresetRequirements::default()));
     };
     let name = name.into_string().unwrap_or_default();
     let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
         let known = PRESETS.map(|(name, _)| name).join(", ");
-        return Err(KeyError::new(
+        return Err(ConfigKeyError::new(
             "preset",
             format!("no preset; there are {known}"),
         ));
@@ -91,7 +93,7 @@ pub fn apply_preset(mut table: Table) -> Result<(Table, PresetRequirements), Key
         .get("kind")
         .is_some_and(|kind| kind.clone().into_string().ok().as_deref() != Some("http"))
     {
-        return Err(KeyError::new(
+        return Err(ConfigKeyError::new(
             "kind",
             "must be \"http\", or left out, beside a preset",
         ));
@@ -99,7 +101,7 @@ pub fn apply_preset(mut table: Table) -> Result<(Table, PresetRequirements), Key
     let built = config::Config::builder()
         .add_source(File::from_str(text, FileFormat::Toml))
         .build();
-    let mut laid_out: Table = built
+    let mut laid_out: ConfigTable = built
         .and_then(|config| config.cache.into_table())
         .expect("a test reads all presets")
         .into_iter()
@@ -126,12 +128,12 @@ pub fn apply_preset(mut table: Table) -> Result<(Table, PresetRequirements), Key
 }
 
 /// Puts a value over what is there; of tables each key by itself.
-fn merge(base: &mut Table, key: String, value: Value) {
+fn merge(base: &mut ConfigTable, key: String, value: Value) {
     let origin = value.origin().map(str::to_owned);
     let below = base.get_mut(&key).map(|below| &mut below.kind);
     match (below, value.kind) {
         (Some(ValueKind::Table(below)), ValueKind::Table(above)) => {
-            let mut merged: Table = std::mem::take(below).into_iter().collect();
+            let mut merged: ConfigTable = std::mem::take(below).into_iter().collect();
             for (key, value) in above {
                 merge(&mut merged, key, value);
             }

@@ -8,15 +8,15 @@ use super::{
     smtp::SmtpProvider,
 };
 use crate::{
-    environment::{Development, Environment},
-    tables::KeyError,
+    environment::{DevelopmentOnly, Environment},
+    tables::ConfigKeyError,
 };
 
 /// What takes messages.
 #[derive(Debug)]
 pub enum Provider {
     /// The development log: whoever can read it has the code.
-    Log(Development),
+    Log(DevelopmentOnly),
     /// An SMTP server.
     Smtp(Box<SmtpProvider>),
     /// A gateway over HTTP.
@@ -32,11 +32,11 @@ impl Provider {
         name: &str,
         settings: ProviderSettings,
         environment: Environment,
-    ) -> Result<Self, KeyError> {
+    ) -> Result<Self, ConfigKeyError> {
         Ok(match settings.kind {
             ProviderKind::Log => {
                 let development = environment.development().ok_or_else(|| {
-                    KeyError::new(
+                    ConfigKeyError::new(
                         format!("providers.{name}.kind"),
                         "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
                     )

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::Channel,
-    tables::{self, KeyError, Table},
+    tables::{self, ConfigKeyError, ConfigTable},
 };
 
 /// Keys that each kind of provider has.
@@ -87,19 +87,19 @@ impl ProviderSettings {
     /// # Errors
     /// The first key at fault, with the provider's table, or the variable that it came
     /// from.
-    pub fn parse(name: &str, table: Table) -> Result<Self, KeyError> {
+    pub fn parse(name: &str, table: ConfigTable) -> Result<Self, ConfigKeyError> {
         let key = format!("providers.{name}");
         let (mut table, needs) = preset::apply_preset(table).map_err(|fault| fault.inside(&key))?;
         let kind = match table.remove("kind") {
             None => {
-                return Err(KeyError::new(
+                return Err(ConfigKeyError::new(
                     format!("{key}.kind"),
                     "is missing; write \"smtp\", \"http\" or \"log\", or name a preset",
                 ));
             }
             Some(kind) => kind.into_string().unwrap_or_default().to_lowercase(),
         };
-        let (common, own): (Table, Table) = table
+        let (common, own): (ConfigTable, ConfigTable) = table
             .into_iter()
             .partition(|(name, _)| COMMON.contains(&name.as_str()));
         let common: CommonSettings = tables::read(&key, common)?;
@@ -121,7 +121,7 @@ impl ProviderSettings {
                     .and_then(|()| HttpSettings::new(table, common.timeout))
                     .map(|settings| ProviderKind::Http(Box::new(settings)))
             }
-            _ => Err(KeyError::new(
+            _ => Err(ConfigKeyError::new(
                 "kind",
                 "no kind of provider; use one of: smtp, http, log",
             )),
@@ -138,7 +138,7 @@ impl ProviderSettings {
 #[serde(deny_unknown_fields)]
 struct LogProviderConfig {}
 
-fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError> {
+fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, ConfigKeyError> {
     tables::read(name, keys).map_err(|mut fault| {
         // Of the provider's own table: a key in one of its tables has none of these.
         if fault.unknown
@@ -155,23 +155,23 @@ fn read<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, KeyError> {
 }
 
 impl CommonSettings {
-    fn validate(&self) -> Result<(), KeyError> {
+    fn validate(&self) -> Result<(), ConfigKeyError> {
         let bounds = Duration::from_millis(100)..=Duration::from_mins(1);
         if !bounds.contains(&self.timeout) {
             let given = humantime::format_duration(self.timeout);
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "timeout",
                 format!("{given} is out of bounds; allowed: 100ms to 60s"),
             ));
         }
         if self.concurrency == 0 {
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "concurrency",
                 "0 is out of bounds; allowed: 1 and more",
             ));
         }
         if self.breaker_failures == 0 {
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "breaker_failures",
                 "0 is out of bounds; allowed: 1 and more",
             ));
@@ -179,7 +179,7 @@ impl CommonSettings {
         let bounds = Duration::from_millis(10)..=Duration::from_mins(10);
         if !bounds.contains(&self.breaker_pause) {
             let given = humantime::format_duration(self.breaker_pause);
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "breaker_pause",
                 format!("{given} is out of bounds; allowed: 10ms to 10m"),
             ));

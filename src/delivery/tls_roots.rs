@@ -8,14 +8,15 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use crate::{files, tables::KeyError};
+use crate::{files, tables::ConfigKeyError};
 
 /// The certificates in a PEM file.
 ///
 /// # Errors
 /// `ca`, if there are none.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
-    let fault = |problem: String| KeyError::new("ca", format!("{}: {problem}", path.display()));
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigKeyError> {
+    let fault =
+        |problem: String| ConfigKeyError::new("ca", format!("{}: {problem}", path.display()));
     let text = files::read(path).map_err(|error| fault(error.to_string()))?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
@@ -30,7 +31,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyErro
 ///
 /// # Errors
 /// `ca`, if it cannot be used, or if there is no authority at all.
-pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, KeyError> {
+pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, ConfigKeyError> {
     let mut roots = RootCertStore::empty();
     // What cannot be read is left out: one odd file among the machine's certificates
     // must not stop all delivery.
@@ -38,10 +39,10 @@ pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, KeyError> {
     for certificate in ca.map(certificates).transpose()?.unwrap_or_default() {
         roots
             .add(certificate)
-            .map_err(|error| KeyError::new("ca", error))?;
+            .map_err(|error| ConfigKeyError::new("ca", error))?;
     }
     if roots.is_empty() {
-        return Err(KeyError::new(
+        return Err(ConfigKeyError::new(
             "ca",
             "this machine has no certificate authorities; install them (on Debian: ca-certificates), or name a file of them here",
         ));
@@ -49,6 +50,6 @@ pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, KeyError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| KeyError::new("ca", error))?;
+        .map_err(|error| ConfigKeyError::new("ca", error))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

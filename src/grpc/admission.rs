@@ -34,7 +34,7 @@ use super::{
     rejection::RejectedRequest, request_log::RequestLog,
 };
 use crate::{
-    callers::Unknown,
+    auth::AuthError,
     connection::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
     domain::Caller,
     metrics::{Answer, Answers, Rpc},
@@ -271,7 +271,12 @@ impl AdmissionLayer {
         })
     }
 
-    fn turn_away(&self, rpc: Rpc, rejection: &RejectedRequest, unknown: Unknown) -> Response<Body> {
+    fn turn_away(
+        &self,
+        rpc: Rpc,
+        rejection: &RejectedRequest,
+        unknown: AuthError,
+    ) -> Response<Body> {
         traces::enter(rejection.place, || {
             RequestLog::unauthenticated(rpc, rejection.from, unknown, &self.answers);
         });

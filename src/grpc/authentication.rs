@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::codegen::http::HeaderMap;
 
 use crate::{
-    callers::{Callers, Proof, Unknown},
+    auth::{AuthError, CallerRegistry, PresentedCredentials},
     connection::PeerIdentity,
     domain::Caller,
 };
@@ -14,20 +14,20 @@ const SCHEME: &str = "bearer ";
 
 /// Identifies the caller of a request by its headers and its connection.
 pub(super) fn identify(
-    callers: &Callers,
+    callers: &CallerRegistry,
     headers: &HeaderMap,
     peer: Option<&PeerIdentity>,
-) -> Result<Arc<Caller>, Unknown> {
+) -> Result<Arc<Caller>, AuthError> {
     let authorization = headers.get("authorization");
     let token = match authorization.map(|value| value.to_str()) {
         None => None,
-        Some(value) => Some(value.ok().and_then(bearer).ok_or(Unknown::Token)?),
+        Some(value) => Some(value.ok().and_then(bearer).ok_or(AuthError::Token)?),
     };
     let certificate_names = peer
         .map(|peer| &*peer.certificate_names)
         .unwrap_or_default();
     callers
-        .identify(&Proof {
+        .identify(&PresentedCredentials {
             token,
             certificate_names,
         })

@@ -20,7 +20,7 @@ use super::{
     v1::{self, otp_service_server::OtpService as Contract},
 };
 use crate::{
-    callers::{Callers, Unknown},
+    auth::{AuthError, CallerRegistry},
     domain::{Channel, Region, Timestamp, VerifyOutcome},
     metrics::{Answers, Method, Rpc},
     service::{DeliveryState, DeliverySummary, OtpService, ServiceError},
@@ -34,7 +34,7 @@ pub struct AppState {
     /// The use cases.
     pub service: OtpService,
     /// Who may call.
-    pub callers: Arc<Callers>,
+    pub callers: Arc<CallerRegistry>,
     /// Where national numbers are read.
     pub default_region: Option<Region>,
 }
@@ -77,7 +77,7 @@ impl OtpGrpc {
         request: &Request<T>,
     ) -> Result<(Span, RequestContext), Status> {
         let Some(admitted) = request.extensions().get::<AdmittedCaller>() else {
-            return Err(ServiceError::from(Unknown::NoProof).into());
+            return Err(ServiceError::from(AuthError::NoProof).into());
         };
         admitted.take_over();
         let caller = Arc::clone(&admitted.caller);

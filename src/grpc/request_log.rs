@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tracing::field::{DisplayValue, display};
 
 use crate::{
-    callers::Unknown,
+    auth::AuthError,
     domain::{Caller, Channel, Purpose, Recipient, VerifyOutcome},
     log_targets::{AUDIT, STRANGER},
     metrics::{Answer, Answers, Method, Rpc, code_name},
@@ -61,7 +61,7 @@ impl RequestLog {
     pub fn unauthenticated(
         rpc: Rpc,
         from: Option<SocketAddr>,
-        unknown: Unknown,
+        unknown: AuthError,
         answers: &Answers,
     ) {
         answers.unknown(unknown.name());

@@ -176,14 +176,14 @@ mod tests {
     use super::*;
     use crate::{
         domain::{AttemptLog, MessageState, Timestamp},
-        keys::system_random,
+        keys::os_rng,
     };
 
     const KEY: RecordKey = RecordKey([1; 32]);
     const CHALLENGE: ChallengeNonce = ChallengeNonce([2; 16]);
 
     fn ring() -> KeyRing {
-        KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
+        KeyRing::parse(&KeyRing::generate(&mut os_rng())).unwrap()
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_content_opens_for_its_own_message_only() {
         let (ring, content) = (ring(), content());
-        let sealed = ring.seal_content(&KEY, PLACE, &content, &mut system_random());
+        let sealed = ring.seal_content(&KEY, PLACE, &content, &mut os_rng());
         let (opened, channel) = ring.open_content(&KEY, PLACE, &sealed).unwrap();
         assert_eq!(opened.recipient, content.recipient);
         assert_eq!(opened.code.expose(), "0123");
@@ -249,7 +249,7 @@ mod tests {
 
         let (_, channel): (StoredContent<'_>, _) = postcard::take_from_bytes(&plain).unwrap();
         let old = &plain[..plain.len() - channel.len()];
-        let sealed = ring.seal_bytes(old, &PLACE.bytes(&KEY), &mut system_random());
+        let sealed = ring.seal_bytes(old, &PLACE.bytes(&KEY), &mut os_rng());
         let (opened, channel) = ring.open_content(&KEY, PLACE, &sealed).unwrap();
         assert_eq!(opened.recipient, content.recipient);
         assert_eq!(opened.client_ip, content.client_ip);
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_row_of_another_caller_purpose_or_channel_is_altered() {
-        let (ring, content, random) = (ring(), content(), &mut system_random());
+        let (ring, content, random) = (ring(), content(), &mut os_rng());
         let [crm, evil] = ["crm", "evil"].map(CallerName::new);
         let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
         let key = ring.record_key(&crm, &content.recipient, &login);

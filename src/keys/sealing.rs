@@ -172,10 +172,10 @@ impl KeyRing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{generate_sealing_entry, system_random};
+    use crate::keys::{generate_sealing_entry, os_rng};
 
     fn ring() -> KeyRing {
-        KeyRing::parse(&KeyRing::generate(&mut system_random())).unwrap()
+        KeyRing::parse(&KeyRing::generate(&mut os_rng())).unwrap()
     }
 
     fn secret() -> ChallengeSecret {
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_secret_opens_in_its_own_place_only() {
         let ring = ring();
-        let sealed = ring.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
+        let sealed = ring.seal(&KEY, &CHALLENGE, &secret(), &mut os_rng());
         let opened = ring.open(&KEY, &CHALLENGE, &sealed).unwrap();
         assert_eq!(opened.code.expose(), "012345");
         assert_eq!(opened.recipient.as_str(), "+79991234567");
@@ -220,8 +220,8 @@ mod tests {
 
     #[test]
     fn the_first_sealing_key_seals_and_all_of_them_open() {
-        let old = KeyRing::generate(&mut system_random()).to_string();
-        let new = generate_sealing_entry(2, &mut system_random()).to_string();
+        let old = KeyRing::generate(&mut os_rng()).to_string();
+        let new = generate_sealing_entry(2, &mut os_rng()).to_string();
         let (index, old_seal) = old
             .trim_start_matches(|c| c != '\n')
             .trim()
@@ -231,8 +231,8 @@ mod tests {
         let made_primary = KeyRing::parse(&format!("{index},{new},{old_seal}")).unwrap();
         let old_removed = KeyRing::parse(&format!("{index}\n{new}")).unwrap();
 
-        let before = read_by_all.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
-        let after = made_primary.seal(&KEY, &CHALLENGE, &secret(), &mut system_random());
+        let before = read_by_all.seal(&KEY, &CHALLENGE, &secret(), &mut os_rng());
+        let after = made_primary.seal(&KEY, &CHALLENGE, &secret(), &mut os_rng());
         assert_eq!((before.0[0], after.0[0]), (1, 2));
         assert!(made_primary.open(&KEY, &CHALLENGE, &before).is_some());
         assert!(read_by_all.open(&KEY, &CHALLENGE, &after).is_some());

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     delivery::{ProviderHandle, ProviderReceipt, Route},
     domain::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp},
-    keys::system_random,
+    keys::os_rng,
     metrics::Ended,
     store::{MessageWrite, RowVersion},
 };
@@ -198,7 +198,7 @@ impl Dispatcher {
                 .min()
                 .unwrap_or_default()
         } else {
-            history.retry_backoff(left.len(), &mut system_random())
+            history.retry_backoff(left.len(), &mut os_rng())
         };
         // Whoever finds it when its code has died drops it.
         NextStep::End(NextState::Queued(
@@ -367,7 +367,7 @@ impl Dispatcher {
         message: OutboxMessage,
     ) -> Result<(), LeaseLost> {
         let LeasedMessage { key, version, .. } = *in_hand;
-        let random = &mut system_random();
+        let random = &mut os_rng();
         let change = MessageWrite {
             key,
             expected: Some(version),

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    callers::Callers,
+    auth::CallerRegistry,
     delivery::{Delivery, Route, RouteQuery},
     domain::{CallerName, OutboxMessage, Purpose, PurposePolicy, RecordKey},
     keys::KeyRing,
@@ -112,7 +112,7 @@ pub struct OutboxContext {
     /// What messages are sealed with.
     pub keys: Arc<KeyRing>,
     /// Whose codes they carry.
-    pub callers: Arc<Callers>,
+    pub callers: Arc<CallerRegistry>,
     /// Who takes them.
     pub delivery: Arc<Delivery>,
     /// How they do.
@@ -236,7 +236,7 @@ impl Outbox {
 impl OutboxContext {
     /// The policy of a caller's codes; `None` if this replica does not know the caller.
     fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&PurposePolicy> {
-        let caller = self.callers.named(caller)?;
+        let caller = self.callers.get(caller)?;
         Some(caller.policies.of(purpose))
     }
 

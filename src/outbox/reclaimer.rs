@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{CallerName, MessageId, NextState, OutboxMessage, Timestamp},
-    keys::{OpenError, system_random},
+    keys::{OpenError, os_rng},
     log_targets::AUDIT,
     metrics::Ended,
     store::{
@@ -59,9 +59,7 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
         let waits_for_room = matches!(found, Ok(PollOutcome::NoRoom));
         let pause = match found {
             Ok(PollOutcome::All) => Duration::ZERO,
-            Ok(PollOutcome::Part) => {
-                CONFLICT_JITTER.mul_f64(system_random().random_range(0.0..1.0))
-            }
+            Ok(PollOutcome::Part) => CONFLICT_JITTER.mul_f64(os_rng().random_range(0.0..1.0)),
             Ok(PollOutcome::Nothing | PollOutcome::NoRoom) => options.poll_interval,
             Err(error) => {
                 tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
@@ -271,7 +269,7 @@ fn change(
     mut taken: Option<Box<ReclaimedMessage>>,
     now: Timestamp,
 ) -> (MessageWrite, Option<Box<ReclaimedMessage>>) {
-    let version = RowVersion::random(&mut system_random());
+    let version = RowVersion::random(&mut os_rng());
     let mut message = due.message;
     let mut then = NextState::Dropped;
     if let Some(ReclaimedMessage { in_hand, until, .. }) = taken.as_deref_mut() {

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::parts::Parts;
 use crate::{
-    config::Config,
+    config::ServeConfig,
     delivery::ProviderHandle,
     domain::Purpose,
     metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
@@ -26,7 +26,7 @@ const CENSUS_PAUSE: Duration = Duration::from_secs(5);
 const CENSUS_SHARE: u32 = 100;
 
 /// The names that the configuration has.
-pub(super) fn known(config: &Config) -> Known {
+pub(super) fn known(config: &ServeConfig) -> Known {
     let callers = config.callers.all();
     let mut purposes = BTreeSet::from([Purpose::default().as_str().to_owned()]);
     for caller in &callers {

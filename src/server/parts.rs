@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ServerError, observe, sweeping::sweep};
 use crate::{
-    config::{Config, Written},
+    config::{ConfigSnapshot, ServeConfig},
     connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
     domain::{Region, TestRecipient},
     grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
@@ -28,7 +28,7 @@ type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
 /// A configuration with all that it names, read and found good.
 pub struct Loaded {
     /// The configuration.
-    pub config: Config,
+    pub config: ServeConfig,
     /// Its key ring.
     pub keys: KeyRing,
     /// Its certificates; none where connections are plain.
@@ -74,7 +74,7 @@ pub(super) struct Parts {
 #[derive(Debug)]
 pub(super) struct Reloadable {
     /// What the configuration in force says.
-    pub written: Written,
+    pub written: ConfigSnapshot,
     /// What is to know the names that the configuration has.
     pub metrics: Option<Arc<Metrics>>,
     use_cases: UseCases,
@@ -205,7 +205,7 @@ impl Reloadable {
     pub fn replace(&mut self, loaded: Loaded) -> Result<(), String> {
         let Loaded { config, keys, tls } = loaded;
         let before = &self.use_cases.tools;
-        let allowed = before.keys.allows(&keys);
+        let allowed = before.keys.check_rotation(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
         if let Some(metrics) = &self.metrics {
             metrics.know(&observe::known(&config));

@@ -7,8 +7,8 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{Loaded, parts::Reloadable};
 use crate::{
-    config::{Changes, LogLevel, Written},
-    files::Files,
+    config::{ConfigDiff, ConfigSnapshot, LogLevel},
+    files::FileSnapshot,
     log_targets::AUDIT,
     shutdown::Hangups,
     telemetry,
@@ -25,15 +25,15 @@ const NAMES_TOLD: usize = 20;
 
 /// Reads the configuration again, after the one that was written before; also tells which
 /// files it read.
-pub type Again = Arc<dyn Fn(&Written) -> Reread + Send + Sync>;
+pub type Again = Arc<dyn Fn(&ConfigSnapshot) -> Reread + Send + Sync>;
 
 /// What came of reading it, with the files that were read.
-pub type Reread = (Result<(Loaded, Changes), String>, Files);
+pub type Reread = (Result<(Loaded, ConfigDiff), String>, FileSnapshot);
 
 /// How the configuration is read again, and when.
 pub struct Reload {
     /// The files that were read so far.
-    pub files: Files,
+    pub files: FileSnapshot,
     /// How often it is looked whether they changed; zero: never.
     pub interval: Duration,
     /// Which lines the log tells so far.
@@ -58,7 +58,7 @@ impl Reload {
     pub(super) async fn run(mut self, mut running: Reloadable) {
         // Files that are just being written are let be until they have been the same
         // for one interval.
-        let mut unsettled: Option<Files> = None;
+        let mut unsettled: Option<FileSnapshot> = None;
         loop {
             tokio::select! {
                 () = self.hangups.next() => {
@@ -74,7 +74,7 @@ impl Reload {
                 () = sleep(self.interval), if !self.interval.is_zero() => {
                     let files = self.files.clone();
                     // The look may take its time where files are far away.
-                    let Ok(now) = spawn_blocking(move || files.now()).await else { continue };
+                    let Ok(now) = spawn_blocking(move || files.refresh()).await else { continue };
                     if now == self.files {
                         // Written again and the same: not to be read at each look.
                         self.files = now;
@@ -91,18 +91,18 @@ impl Reload {
         }
     }
 
-    async fn read(&self, written: &Written) -> Option<Reread> {
+    async fn read(&self, written: &ConfigSnapshot) -> Option<Reread> {
         let (again, written) = (Arc::clone(&self.again), written.clone());
         spawn_blocking(move || again(&written)).await.ok()
     }
 
     /// Reads the configuration until its files stay as they were read.
-    async fn read_settled(&self, written: &Written) -> Option<Reread> {
+    async fn read_settled(&self, written: &ConfigSnapshot) -> Option<Reread> {
         for _ in 0..MAX_READS {
             let (loaded, files) = self.read(written).await?;
             sleep(SETTLING).await;
             let read = files.clone();
-            let now = spawn_blocking(move || read.now()).await.ok()?;
+            let now = spawn_blocking(move || read.refresh()).await.ok()?;
             if now == files {
                 return Some((loaded, files));
             }
@@ -138,7 +138,7 @@ impl Reload {
     }
 }
 
-fn report(changes: &Changes, files: &[PathBuf]) {
+fn report(changes: &ConfigDiff, files: &[PathBuf]) {
     if !changes.fixed.is_empty() {
         let keys = told(&changes.fixed);
         tracing::warn!(keys, "[OTP] Some settings changed that need a restart");
@@ -177,12 +177,12 @@ mod tests {
     fn reload(path: &Path, writer: impl Fn(&Path, &str) + Send + Sync + 'static) -> Reload {
         let path = path.to_owned();
         Reload {
-            files: Files::default(),
+            files: FileSnapshot::default(),
             interval: Duration::ZERO,
             log_level: LogLevel::Info,
             hangups: Hangups::catch().unwrap(),
             again: Arc::new(move |_| {
-                files::recorded(|| {
+                files::track_reads(|| {
                     let text = files::read_text(&path).unwrap();
                     writer(&path, &text);
                     Err(text)
@@ -201,9 +201,12 @@ mod tests {
                 fs::write(path, "half and the rest").unwrap();
             }
         });
-        let (read, files) = reload.read_settled(&Written::default()).await.unwrap();
+        let (read, files) = reload
+            .read_settled(&ConfigSnapshot::default())
+            .await
+            .unwrap();
         assert_eq!(read.unwrap_err(), "half and the rest");
-        assert_eq!(files, files.now());
+        assert_eq!(files, files.refresh());
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,7 +217,10 @@ mod tests {
         let reload = reload(&path, |path, text| {
             fs::write(path, format!("{text}.")).unwrap();
         });
-        let (read, _) = reload.read_settled(&Written::default()).await.unwrap();
+        let (read, _) = reload
+            .read_settled(&ConfigSnapshot::default())
+            .await
+            .unwrap();
         assert!(read.unwrap_err().contains("keep changing"));
         let length = fs::read_to_string(&path).unwrap().len();
         assert_eq!(length, usize::try_from(MAX_READS).unwrap());

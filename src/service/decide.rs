@@ -12,7 +12,7 @@ use crate::{
         Caller, ChallengeState, Decision, LimitCharge, LimitKey, LimitUpdate, OutboxMessage,
         Purpose, Quota, RateLimitKind, RateLimitState, Record, RecordKey, Timestamp,
     },
-    keys::{KeyRing, OpenError, SystemRandom, system_random},
+    keys::{KeyRing, OpenError, SystemRandom, os_rng},
     log_targets::AUDIT,
     store::{
         MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedMessage,
@@ -165,7 +165,7 @@ where
     }
 
     fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites {
-        let random = &mut system_random();
+        let random = &mut os_rng();
         let now = view.now();
         let shared = self.tab.shared(view);
         let [key] = self.records;

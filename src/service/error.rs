@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    callers::Unknown,
+    auth::AuthError,
     domain::{
         ChallengeId, Channel, CodeError, Lockout, Purpose, PurposeError, RateLimited,
         RecipientError, Timestamp,
@@ -41,7 +41,7 @@ pub enum ServiceError {
     },
     /// Nobody whom otpd knows makes this request.
     #[error("{0}; send a known token as \"authorization: Bearer TOKEN\", or a known certificate")]
-    CallerUnknown(#[from] Unknown),
+    CallerUnknown(#[from] AuthError),
     /// This caller's codes are not for this.
     #[error("this caller may not use the purpose \"{0}\"")]
     PurposeNotAllowed(Purpose),

@@ -27,7 +27,7 @@ use crate::{
         self, Caller, CancelRequest, ChallengeId, ChallengeSelector, Purpose, PurposePolicy,
         Record, RecordKey, RequestFingerprint, TestRecipient, VerifyError, VerifyRequest,
     },
-    keys::{KeyRing, system_random},
+    keys::{KeyRing, os_rng},
     outbox::Outbox,
     store::{batcher::BatchClient, health::StoreHealth},
 };
@@ -179,7 +179,7 @@ impl OtpService {
 
     fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[&str]) -> RequestFingerprint {
         self.keys
-            .request_identity(rpc, request_id, fields, &mut system_random())
+            .request_identity(rpc, request_id, fields, &mut os_rng())
     }
 
     /// The record that a subject names, and which of its challenges; `None` where it

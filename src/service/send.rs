@@ -16,7 +16,7 @@ use crate::{
         Purpose, RateLimitState, Record, RecordKey, RequestFingerprint, SendError, SendOutcome,
         SendRequest, TestRecipient, Timestamp, Undeliverable,
     },
-    keys::{SystemRandom, system_random},
+    keys::{SystemRandom, os_rng},
     outbox::{LeasedMessage, Outbox, OutboxPermit},
     traces::{self, TraceContext},
 };
@@ -60,7 +60,7 @@ impl OtpService {
             barred,
             message: route.map(|route| {
                 let lease = room.is_some().then(|| Outbox::lease(route));
-                (MessageId::generate(&mut system_random()), lease)
+                (MessageId::generate(&mut os_rng()), lease)
             }),
         };
         let matter = DecisionInput {

@@ -103,7 +103,7 @@ impl RecordStoreHandle {
         .await
     }
 
-    /// Counts what is there `now`.
+    /// Counts what is there `refresh`.
     ///
     /// # Errors
     /// The store's.

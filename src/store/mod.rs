@@ -198,7 +198,7 @@ pub trait RecordStore: Send + Sync + 'static {
         turns: &[LaneCursor],
     ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
-    /// Removes up to `limit` records that are removable at `now`, as many limits that
+    /// Removes up to `limit` records that are removable at `refresh`, as many limits that
     /// are full (some stores leave them for an hour), and the removable messages of as many
     /// records, and returns how many. A message that is not final is kept for another
     /// [`UNENDED_KEPT`].

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use otpd::config::{Config, Variables};
+use otpd::config::{EnvVars, ServeConfig};
 use syn::{Fields, ItemStruct};
 
 use crate::{
@@ -259,11 +259,11 @@ fn the_page_has_the_keys_of_the_code() {
 }
 
 /// What otpd says to a file.
-fn load(file: &str) -> Result<Config, String> {
+fn load(file: &str) -> Result<ServeConfig, String> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path: PathBuf = directory.path().join("otpd.toml");
     fs::write(&path, file).expect("the file can be written");
-    let config = Config::load(Some(Path::new(&path)), &Variables::new([]));
+    let config = ServeConfig::load(Some(Path::new(&path)), &EnvVars::new([]));
     config.map_err(|error| error.to_string())
 }
 

@@ -165,7 +165,7 @@ async fn in_the_end<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, S
 /// `until` is where the clock then stands, beyond any cool-down.
 async fn assert_all_are_served(replica: &Replica, database: &Database, until: Duration) {
     // Of no other such round.
-    let round = otpd::keys::system_random().next_u64();
+    let round = otpd::keys::os_rng().next_u64();
     let send_once = async |number: usize, time: &str| {
         let message = SendOtpRequest {
             recipient: recipient(number),

@@ -17,7 +17,7 @@
 //! Neither bound rests on an approximation; see [`tail_exponent`] and
 //! [`largest_plausible`].
 
-use otpd::{domain::OtpCode, keys::system_random};
+use otpd::{domain::OtpCode, keys::os_rng};
 
 const CODES: usize = 1_000_000;
 const VALUES: usize = 10_000;
@@ -27,7 +27,7 @@ const BUDGET: f64 = 1e-11;
 
 #[test]
 fn a_million_codes_are_unbiased() {
-    let mut random = system_random();
+    let mut random = os_rng();
     let codes = draw(|| {
         let code = OtpCode::generate(4, &mut random);
         assert_eq!(code.length(), 4);

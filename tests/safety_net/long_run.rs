@@ -9,7 +9,7 @@ use crate::support::asked;
 
 /// The seed of this run: that of `SAFETY_NET_SEED`, or a new one, which is printed.
 pub fn seed() -> u64 {
-    let seed = asked("SAFETY_NET_SEED").unwrap_or_else(|| otpd::keys::system_random().next_u64());
+    let seed = asked("SAFETY_NET_SEED").unwrap_or_else(|| otpd::keys::os_rng().next_u64());
     eprintln!("SAFETY_NET_SEED={seed}");
     seed
 }

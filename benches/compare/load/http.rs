@@ -91,7 +91,7 @@ async fn call(options: Options, end: Instant, number: u64) -> Tally {
 }
 
 fn seed(number: u64) -> u64 {
-    otpd::keys::system_random().next_u64() ^ number
+    otpd::keys::os_rng().next_u64() ^ number
 }
 
 async fn pair(

@@ -3,8 +3,8 @@
 use std::{cell::Cell, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use otpd::{
-    config::{Config, LogLevel, Variables},
-    files::Files,
+    config::{EnvVars, LogLevel, ServeConfig},
+    files::FileSnapshot,
     keys::KeyRing,
     server::{self, Loaded, Reload},
     shutdown::Hangups,
@@ -46,7 +46,7 @@ impl Server {
             let listener = listener.expect("there is a free port");
             let address = listener.local_addr().expect("it is bound");
             let reload = Reload {
-                files: Files::default(),
+                files: FileSnapshot::default(),
                 interval: Duration::ZERO,
                 log_level: LogLevel::default(),
                 hangups: Hangups::catch().expect("signals can be caught"),
@@ -109,7 +109,7 @@ fn loaded(directory: &Path) -> Loaded {
         ("OTPD_KEYS", keys.to_string()),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
-    let config = Config::load(Some(&file), &Variables::new(variables));
+    let config = ServeConfig::load(Some(&file), &EnvVars::new(variables));
     Loaded {
         config: config.expect("a good configuration"),
         keys: KeyRing::parse(&keys).expect("a new key ring is one"),

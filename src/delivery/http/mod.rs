@@ -25,7 +25,7 @@ use super::{
     DeliveryError, OutgoingMessage, ProviderReceipt, public_ip::PublicOnlyResolver,
     redact::redacted_cause, tls_roots::client_config,
 };
-use crate::{domain::DeliveryErrorKind, tables::KeyError, traces};
+use crate::{domain::DeliveryErrorKind, tables::ConfigKeyError, traces};
 
 /// Hands messages to a gateway over HTTP.
 pub struct HttpProvider {
@@ -50,7 +50,7 @@ impl HttpProvider {
     ///
     /// # Errors
     /// The key at fault.
-    pub fn new(name: &str, settings: HttpSettings) -> Result<Self, KeyError> {
+    pub fn new(name: &str, settings: HttpSettings) -> Result<Self, ConfigKeyError> {
         let resolver = PublicOnlyResolver {
             allow_private: settings.allow_private_addresses,
         };
@@ -65,7 +65,7 @@ impl HttpProvider {
             .referer(false)
             .user_agent(concat!("otpd/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| KeyError::new("url", error.without_url()))?;
+            .map_err(|error| ConfigKeyError::new("url", error.without_url()))?;
         Ok(Self {
             name: name.to_owned(),
             client,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     delivery::public_ip::{PrivateAddress, is_public},
-    tables::KeyError,
+    tables::ConfigKeyError,
 };
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -90,39 +90,43 @@ impl RequestTemplate {
         names: &TemplateScope,
         allow_plaintext: bool,
         allow_private: bool,
-    ) -> Result<Self, KeyError> {
+    ) -> Result<Self, ConfigKeyError> {
         let method = table.method.unwrap_or("POST".to_owned()).to_uppercase();
         let method = match method.as_str() {
             "GET" => Method::GET,
             "POST" => Method::POST,
             "PUT" => Method::PUT,
-            _ => return Err(KeyError::new("method", "must be GET, POST or PUT")),
+            _ => return Err(ConfigKeyError::new("method", "must be GET, POST or PUT")),
         };
         let url = table.url.ok_or_else(|| {
-            KeyError::new("url", "is missing; write e.g. https://gateway.example/send")
+            ConfigKeyError::new("url", "is missing; write e.g. https://gateway.example/send")
         })?;
         let addresses = std::iter::once(("url", &url))
             .chain(table.second_urls.iter().map(|url| ("second_url", url)));
         let urls = addresses
             .map(|(key, url)| {
                 UrlTemplate::new(url, names, allow_plaintext, allow_private)
-                    .map_err(|problem| KeyError::new(key, problem))
+                    .map_err(|problem| ConfigKeyError::new(key, problem))
             })
             .collect::<Result<_, _>>()?;
         let body = match (table.form, table.json) {
             (Some(_), Some(_)) => {
-                return Err(KeyError::new("json", "form is set as well; leave one out"));
+                return Err(ConfigKeyError::new(
+                    "json",
+                    "form is set as well; leave one out",
+                ));
             }
             (Some(form), None) => BodyTemplate::Form(templates("form", form, names)?),
             (None, Some(json)) => BodyTemplate::Json(
-                JsonTemplate::new(json, names).map_err(|problem| KeyError::new("json", problem))?,
+                JsonTemplate::new(json, names)
+                    .map_err(|problem| ConfigKeyError::new("json", problem))?,
             ),
             (None, None) => BodyTemplate::Empty,
         };
         let headers = templates("headers", table.headers, names)?;
         let basic = |key: &str, text: &str| {
             ValueTemplate::parse(text, names)
-                .map_err(|problem| KeyError::new(format!("basic.{key}"), problem))
+                .map_err(|problem| ConfigKeyError::new(format!("basic.{key}"), problem))
         };
         Ok(Self {
             method,
@@ -354,10 +358,10 @@ fn templates(
     table: &str,
     texts: BTreeMap<String, String>,
     names: &TemplateScope,
-) -> Result<Vec<(String, ValueTemplate)>, KeyError> {
+) -> Result<Vec<(String, ValueTemplate)>, ConfigKeyError> {
     let each = texts.into_iter().map(|(key, text)| {
         let template = ValueTemplate::parse(&text, names)
-            .map_err(|problem| KeyError::new(format!("{table}.{key}"), problem))?;
+            .map_err(|problem| ConfigKeyError::new(format!("{table}.{key}"), problem))?;
         Ok((key, template))
     });
     each.collect()
@@ -365,9 +369,9 @@ fn templates(
 
 fn header(
     (name, template): (String, ValueTemplate),
-) -> Result<(HeaderName, ValueTemplate), KeyError> {
+) -> Result<(HeaderName, ValueTemplate), ConfigKeyError> {
     let parsed = HeaderName::try_from(name.as_str())
-        .map_err(|_| KeyError::new(format!("headers.{name}"), "is no name of a header"))?;
+        .map_err(|_| ConfigKeyError::new(format!("headers.{name}"), "is no name of a header"))?;
     Ok((parsed, template))
 }
 

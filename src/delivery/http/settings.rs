@@ -16,7 +16,7 @@ use super::{
     table::{CheckTable, ConditionTable, ConfigScalar, ErrorTable, HttpTable, ScalarList},
     template::{TemplateScope, ValueTemplate},
 };
-use crate::{domain::DeliveryErrorKind, files, tables::KeyError};
+use crate::{domain::DeliveryErrorKind, files, tables::ConfigKeyError};
 
 /// How a gateway is spoken to.
 pub struct HttpSettings {
@@ -59,7 +59,7 @@ impl HttpSettings {
     ///
     /// # Errors
     /// The first key at fault.
-    pub fn new(table: HttpTable, timeout: Duration) -> Result<Self, KeyError> {
+    pub fn new(table: HttpTable, timeout: Duration) -> Result<Self, ConfigKeyError> {
         let names = TemplateScope {
             secrets: secrets(table.secrets)?,
             parameters: plain(table.parameters),
@@ -89,7 +89,7 @@ impl HttpSettings {
             .transpose()
             .map_err(|fault| fault.inside("check"))?;
         let pointer = |key: &str, text: String| {
-            pointer(&text, &names).map_err(|problem| KeyError::new(key, problem))
+            pointer(&text, &names).map_err(|problem| ConfigKeyError::new(key, problem))
         };
         let error_pointers = table.error_pointer.unwrap_or_default().0.into_iter();
         let shortest_life = Duration::from_secs(table.ttl_seconds_min.unwrap_or(0));
@@ -97,7 +97,7 @@ impl HttpSettings {
             .ttl_seconds_max
             .map_or(Duration::MAX, Duration::from_secs);
         if shortest_life > longest_life {
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "ttl_seconds_min",
                 "is greater than ttl_seconds_max",
             ));
@@ -127,7 +127,7 @@ impl HttpSettings {
 /// The secrets, those of files among them.
 fn secrets(
     given: BTreeMap<String, SecretString>,
-) -> Result<BTreeMap<String, SecretString>, KeyError> {
+) -> Result<BTreeMap<String, SecretString>, ConfigKeyError> {
     let mut secrets = BTreeMap::new();
     for (key, value) in given {
         let at = format!("secrets.{key}");
@@ -136,20 +136,23 @@ fn secrets(
             Some(name) => (name.to_owned(), read_secret(&at, value.expose_secret())?),
         };
         if secret.expose_secret().is_empty() {
-            return Err(KeyError::new(at, "is empty"));
+            return Err(ConfigKeyError::new(at, "is empty"));
         }
         if secrets.insert(name.clone(), secret).is_some() {
             let both = format!("secrets.{name} is set as well; leave one out");
-            return Err(KeyError::new(at, both));
+            return Err(ConfigKeyError::new(at, both));
         }
     }
     Ok(secrets)
 }
 
 /// The text of a file without the line end that editors put there.
-pub(in crate::delivery) fn read_secret(key: &str, path: &str) -> Result<SecretString, KeyError> {
+pub(in crate::delivery) fn read_secret(
+    key: &str,
+    path: &str,
+) -> Result<SecretString, ConfigKeyError> {
     let text = files::read_text(Path::new(path))
-        .map_err(|error| KeyError::new(key, format!("cannot read {path}: {error}")))?;
+        .map_err(|error| ConfigKeyError::new(key, format!("cannot read {path}: {error}")))?;
     let text = Zeroizing::new(text);
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
@@ -166,7 +169,7 @@ fn check_request(
     names: &TemplateScope,
     plaintext: bool,
     private: bool,
-) -> Result<RequestTemplate, KeyError> {
+) -> Result<RequestTemplate, ConfigKeyError> {
     let request = RequestTable {
         method: Some(table.method.unwrap_or("GET".to_owned())),
         url: table.url,
@@ -182,7 +185,7 @@ fn check_request(
     };
     let request = RequestTemplate::new(request, names, plaintext, private)?;
     if !request.is_fixed() {
-        return Err(KeyError::new(
+        return Err(ConfigKeyError::new(
             "url",
             "is of a request with a variable of messages, and a check is about none; only secrets and parameters can stand there",
         ));
@@ -190,13 +193,16 @@ fn check_request(
     Ok(request)
 }
 
-fn statuses(key: &str, given: Option<ScalarList>) -> Result<Option<Vec<StatusRange>>, KeyError> {
+fn statuses(
+    key: &str,
+    given: Option<ScalarList>,
+) -> Result<Option<Vec<StatusRange>>, ConfigKeyError> {
     let Some(ScalarList(texts)) = given else {
         return Ok(None);
     };
     let each = texts.into_iter().map(|text| {
         StatusRange::try_from(text.clone())
-            .map_err(|problem| KeyError::new(key, format!("{text:?} is {problem}")))
+            .map_err(|problem| ConfigKeyError::new(key, format!("{text:?} is {problem}")))
     });
     each.collect::<Result<_, _>>().map(Some)
 }
@@ -212,7 +218,7 @@ fn pointer(text: &str, names: &TemplateScope) -> Result<ValueTemplate, String> {
 fn conditions(
     tables: Vec<ConditionTable>,
     names: &TemplateScope,
-) -> Result<Vec<ReplyCondition>, KeyError> {
+) -> Result<Vec<ReplyCondition>, ConfigKeyError> {
     let each = tables.into_iter().enumerate().map(|(index, table)| {
         let at = format!("conditions[{index}]");
         let test = Conditions {
@@ -225,14 +231,19 @@ fn conditions(
         };
         Ok(ReplyCondition {
             pointer: pointer(&table.pointer, names)
-                .map_err(|problem| KeyError::new(format!("{at}.pointer"), problem))?,
-            test: test.only().map_err(|problem| KeyError::new(at, problem))?,
+                .map_err(|problem| ConfigKeyError::new(format!("{at}.pointer"), problem))?,
+            test: test
+                .only()
+                .map_err(|problem| ConfigKeyError::new(at, problem))?,
         })
     });
     each.collect()
 }
 
-fn error_rules(tables: Vec<ErrorTable>, names: &TemplateScope) -> Result<Vec<ErrorRule>, KeyError> {
+fn error_rules(
+    tables: Vec<ErrorTable>,
+    names: &TemplateScope,
+) -> Result<Vec<ErrorRule>, ConfigKeyError> {
     let each = tables.into_iter().enumerate().map(|(index, table)| {
         let at = format!("errors[{index}]");
         error_rule(table, names).map_err(|fault| fault.inside(&at))
@@ -240,7 +251,7 @@ fn error_rules(tables: Vec<ErrorTable>, names: &TemplateScope) -> Result<Vec<Err
     each.collect()
 }
 
-fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, KeyError> {
+fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, ConfigKeyError> {
     let classes = [
         DeliveryErrorKind::UnknownOutcome,
         DeliveryErrorKind::Transient,
@@ -253,7 +264,7 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Key
         .find(|class| class.name() == table.class);
     let class = class.ok_or_else(|| {
         let known = classes.map(DeliveryErrorKind::name).join(", ");
-        KeyError::new("class", format!("no class of errors; there are {known}"))
+        ConfigKeyError::new("class", format!("no class of errors; there are {known}"))
     })?;
     let tests = Conditions {
         equals: table.equals,
@@ -266,20 +277,24 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Key
     let condition = match table.pointer {
         None => {
             if tests.names().next().is_some() {
-                return Err(KeyError::new("pointer", "is missing; what is compared?"));
+                return Err(ConfigKeyError::new(
+                    "pointer",
+                    "is missing; what is compared?",
+                ));
             }
             None
         }
         Some(text) => Some(ReplyCondition {
-            pointer: pointer(&text, names).map_err(|problem| KeyError::new("pointer", problem))?,
+            pointer: pointer(&text, names)
+                .map_err(|problem| ConfigKeyError::new("pointer", problem))?,
             test: tests
                 .only()
-                .map_err(|problem| KeyError::new("pointer", problem))?,
+                .map_err(|problem| ConfigKeyError::new("pointer", problem))?,
         }),
     };
     let statuses = statuses("status", table.status)?;
     if statuses.is_none() && condition.is_none() {
-        return Err(KeyError::new(
+        return Err(ConfigKeyError::new(
             "status",
             "is missing, and pointer too; which replies are of this class?",
         ));

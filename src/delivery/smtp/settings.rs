@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     delivery::{http::read_secret, tls_roots},
-    tables::{self, KeyError},
+    tables::{self, ConfigKeyError},
 };
 
 /// RFC 8314: submission over STARTTLS, and with TLS from the first byte.
@@ -99,7 +99,7 @@ impl SmtpSettings {
     ///
     /// # Errors
     /// The first key at fault.
-    pub fn new(table: SmtpTable, timeout: Duration) -> Result<Self, KeyError> {
+    pub fn new(table: SmtpTable, timeout: Duration) -> Result<Self, ConfigKeyError> {
         let host = required("host", table.host)?;
         let from = mailbox("from", &required("from", table.from)?)?;
         let loopback = host == "localhost"
@@ -107,7 +107,7 @@ impl SmtpSettings {
                 .parse()
                 .is_ok_and(|address: IpAddr| address.is_loopback());
         if table.tls == TlsMode::None && !loopback && !table.allow_plaintext {
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "tls",
                 "codes would cross the network in the clear; use \"starttls\" or \"implicit\", or set allow_plaintext = true",
             ));
@@ -123,11 +123,11 @@ impl SmtpSettings {
                     .transpose()?;
                 for certificate in extra.unwrap_or_default() {
                     let certificate = Certificate::from_der(certificate.to_vec())
-                        .map_err(|error| KeyError::new("ca", error))?;
+                        .map_err(|error| ConfigKeyError::new("ca", error))?;
                     parameters = parameters.add_root_certificate(certificate);
                 }
                 let parameters = parameters.build_rustls();
-                Some(parameters.map_err(|error| KeyError::new("ca", error))?)
+                Some(parameters.map_err(|error| ConfigKeyError::new("ca", error))?)
             }
         };
         Ok(Self {
@@ -160,20 +160,20 @@ impl SmtpSettings {
 /// What lettre speaks and is not obsolete.
 pub(super) const MECHANISMS: &[Mechanism] = &[Mechanism::Plain, Mechanism::Login];
 
-fn required(key: &str, value: Option<String>) -> Result<String, KeyError> {
+fn required(key: &str, value: Option<String>) -> Result<String, ConfigKeyError> {
     value
         .filter(|value| !value.is_empty())
-        .ok_or_else(|| KeyError::new(key, "is missing"))
+        .ok_or_else(|| ConfigKeyError::new(key, "is missing"))
 }
 
 fn login(
     user: Option<String>,
     password: Option<SecretString>,
     file: Option<String>,
-) -> Result<Option<(String, SecretString)>, KeyError> {
+) -> Result<Option<(String, SecretString)>, ConfigKeyError> {
     let password = match (password, file) {
         (Some(_), Some(_)) => {
-            return Err(KeyError::new(
+            return Err(ConfigKeyError::new(
                 "password_file",
                 "password is set as well; leave one out",
             ));
@@ -184,15 +184,15 @@ fn login(
     match (user, password) {
         (Some(user), Some(password)) => Ok(Some((user, password))),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(KeyError::new("password", "is missing; user is set")),
-        (None, Some(_)) => Err(KeyError::new("user", "is missing; a password is set")),
+        (Some(_), None) => Err(ConfigKeyError::new("password", "is missing; user is set")),
+        (None, Some(_)) => Err(ConfigKeyError::new("user", "is missing; a password is set")),
     }
 }
 
 /// An address with a name or without, its domain in A-labels as all servers know it.
-fn mailbox(key: &str, text: &str) -> Result<Mailbox, KeyError> {
+fn mailbox(key: &str, text: &str) -> Result<Mailbox, ConfigKeyError> {
     let fault = || {
-        KeyError::new(
+        ConfigKeyError::new(
             key,
             "is no e-mail address; write name@example.com, or Name <name@example.com>",
         )
@@ -219,7 +219,7 @@ fn mailbox(key: &str, text: &str) -> Result<Mailbox, KeyError> {
 }
 
 /// The name for EHLO: the sender's domain unless another one is given.
-fn hello_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, KeyError> {
+fn hello_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, ConfigKeyError> {
     let name = given.unwrap_or_else(|| from.email.domain().to_owned());
     if let Ok(address) = name.parse() {
         return Ok(match address {
@@ -229,7 +229,7 @@ fn hello_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, KeyErro
     }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if name.is_empty() || !name.bytes().all(fits) {
-        return Err(KeyError::new(
+        return Err(ConfigKeyError::new(
             "hello_name",
             "is neither a domain nor an address",
         ));

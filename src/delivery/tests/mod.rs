@@ -11,12 +11,12 @@ use super::{
     provider::Provider,
     settings::{ProviderKind, ProviderSettings},
 };
-use crate::{domain::Channel, environment::Environment, tables::Table};
+use crate::{domain::Channel, environment::Environment, tables::ConfigTable};
 
 /// A marker that must be shown nowhere.
 const SECRET: &str = "hush-hush-4711";
 
-fn table(text: &str) -> Table {
+fn table(text: &str) -> ConfigTable {
     let source = File::from_str(text, FileFormat::Toml);
     let built = config::Config::builder().add_source(source).build();
     let table = built.and_then(|config| config.cache.into_table());

@@ -8,7 +8,7 @@ use std::{
 
 use otpd::{
     domain::{BatchedLimit, LimitDelta, LimitKey, LimitUpdate, Quota, Timestamp},
-    keys::system_random,
+    keys::os_rng,
     store::{
         ExpectedLimit, LimitWrite, RecordStore, RecordWrite, StoreError, VersionedLimit,
         WriteBatch, WriteResult,
@@ -86,7 +86,7 @@ async fn load<S: RecordStore>(store: &S, key: LimitKey) -> Option<VersionedLimit
 
 /// The statement does with a stored state what the pure function does.
 async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
-    let around_now = || at(NOW.milliseconds() + system_random().random_range(-3..=3));
+    let around_now = || at(NOW.milliseconds() + os_rng().random_range(-3..=3));
     for round in 0..200 {
         let first = new_limit(around_now());
         let delta = LimitDelta {
@@ -100,7 +100,7 @@ async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
             } else {
                 around_now()
             },
-            cost: system_random().random_range(-2..=2),
+            cost: os_rng().random_range(-2..=2),
         };
         let second = LimitWrite {
             expected: ExpectedLimit::Present,

@@ -8,7 +8,7 @@ use otpd::{
         MessageId, MessageState, NextState, OutboxMessage, PossibleCopies, PurposePolicy,
         RecordKey, Timestamp,
     },
-    keys::system_random,
+    keys::os_rng,
     store::{
         FoundMessage, LaneCursor, LimitWrite, MessageWrite, Place, RecordStore, RecordWrite,
         RowVersion, SealedBytes, UNENDED_KEPT, VersionedMessage, WriteBatch,
@@ -78,7 +78,7 @@ async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(stor
     let settled = MessageWrite {
         key: old.key,
         expected: Some(old.version),
-        version: RowVersion::random(&mut system_random()),
+        version: RowVersion::random(&mut os_rng()),
         message: old.message.transition_to(NextState::Failed, at(7)),
     };
     batch.messages.push(settled.clone());
@@ -110,7 +110,7 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
     ] {
         let mut change = insert(store, far()).await;
         change.expected = Some(change.version);
-        change.version = RowVersion::random(&mut system_random());
+        change.version = RowVersion::random(&mut os_rng());
         change.message.state = state;
         change.message.due_at = due_at;
         "смс".clone_into(&mut change.message.provider);
@@ -353,9 +353,9 @@ fn new_message(key: RecordKey, due_at: Timestamp) -> MessageWrite {
     MessageWrite {
         key,
         expected: None,
-        version: RowVersion::random(&mut system_random()),
+        version: RowVersion::random(&mut os_rng()),
         message: OutboxMessage {
-            id: MessageId::generate(&mut system_random()),
+            id: MessageId::generate(&mut os_rng()),
             challenge: ChallengeNonce([7; 16]),
             channel: Channel::Sms,
             predecessors: 3,
@@ -376,7 +376,7 @@ fn next(change: &MessageWrite, then: NextState) -> MessageWrite {
     MessageWrite {
         key: change.key,
         expected: Some(change.version),
-        version: RowVersion::random(&mut system_random()),
+        version: RowVersion::random(&mut os_rng()),
         message: change.message.clone().transition_to(then, updated_at),
     }
 }
@@ -460,7 +460,7 @@ async fn drain<S: RecordStore>(store: &S) {
             .map(|due| MessageWrite {
                 key: due.key,
                 expected: Some(due.version),
-                version: RowVersion::random(&mut system_random()),
+                version: RowVersion::random(&mut os_rng()),
                 message: due.message.transition_to(NextState::Failed, at(0)),
             })
             .collect();

@@ -7,7 +7,7 @@ use otpd::{
         CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
         IdempotencyLog, Purpose, Record, RecordKey, SendLimits, Timestamp,
     },
-    keys::system_random,
+    keys::os_rng,
     store::{
         RecordStore, RecordWrite, RowVersion, SealedBytes, StoreError, VersionedRecord, WriteBatch,
     },
@@ -325,12 +325,12 @@ async fn the_clock_goes_with_the_records<S: RecordStore>(store: &S, database: &D
 
 pub(super) fn random_key() -> RecordKey {
     let mut key = [0; 32];
-    system_random().fill_bytes(&mut key);
+    os_rng().fill_bytes(&mut key);
     RecordKey(key)
 }
 
 pub(super) fn random_version() -> RowVersion {
-    RowVersion::random(&mut system_random())
+    RowVersion::random(&mut os_rng())
 }
 
 /// A change that makes a record.

@@ -10,7 +10,7 @@ use otpd::{
         RequestFingerprint, SendError, SendOutcome, SendRequest, SubmittedCode, Timestamp,
         VerifyError, VerifyOutcome, VerifyRequest,
     },
-    keys::system_random,
+    keys::os_rng,
 };
 
 /// When every simulation starts.
@@ -128,7 +128,7 @@ impl World {
             barred: None,
             message: None,
         };
-        let random = &mut system_random();
+        let random = &mut os_rng();
         let decision = domain::send(
             record.clone(),
             limit.as_slice(),

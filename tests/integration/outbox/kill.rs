@@ -140,7 +140,7 @@ impl Run {
     /// acknowledgements, or between a request to the gateway and its answer.
     async fn kill(&mut self, victim: Replica, name: &str, count: &watch::Sender<usize>) {
         let (more, by_gateway) = {
-            let mut random = otpd::keys::system_random();
+            let mut random = otpd::keys::os_rng();
             (random.random_range(10..200_usize), random.random_bool(0.5))
         };
         if by_gateway {

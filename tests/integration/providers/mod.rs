@@ -14,11 +14,11 @@ use config::{File, FileFormat};
 use otpd::{
     delivery::{Provider, settings::ProviderSettings},
     environment::Environment,
-    tables::Table,
+    tables::ConfigTable,
 };
 
 /// A table of the configuration.
-fn table(text: &str) -> Table {
+fn table(text: &str) -> ConfigTable {
     let source = File::from_str(text, FileFormat::Toml);
     let built = config::Config::builder().add_source(source).build();
     let table = built.and_then(|config| config.cache.into_table());
@@ -27,7 +27,7 @@ fn table(text: &str) -> Table {
 
 /// The provider that a table of the configuration describes.
 #[track_caller]
-fn provider(table: Table) -> Provider {
+fn provider(table: ConfigTable) -> Provider {
     let settings = ProviderSettings::parse("x", table).expect("the settings are right");
     Provider::new("x", settings, Environment::Development).expect("the settings are right")
 }

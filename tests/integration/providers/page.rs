@@ -49,7 +49,7 @@ async fn a_gateway_is_added_by_configuration_alone() {
     let providers = root.remove("providers").expect("the page adds a provider");
     let mut providers = providers.into_table().expect("a table");
     let pigeon = providers.remove("pigeon").expect("the page calls it so");
-    let mut pigeon: otpd::tables::Table =
+    let mut pigeon: otpd::tables::ConfigTable =
         pigeon.into_table().expect("a table").into_iter().collect();
     pigeon.insert("allow_private_addresses".to_owned(), true.into());
     let provider = provider(pigeon);

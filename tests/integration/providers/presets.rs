@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use config::Value;
-use otpd::{domain::DeliveryErrorKind, tables::Table};
+use otpd::{domain::DeliveryErrorKind, tables::ConfigTable};
 use serde::Deserialize;
 
 use super::{
@@ -94,14 +94,14 @@ fn after_host(url: &str) -> &str {
 }
 
 /// The table of a provider that is `preset`, and whose hosts are all `gateway`.
-fn own_table(preset: &str, own: &BTreeMap<String, Value>, gateway: &Gateway) -> Table {
+fn own_table(preset: &str, own: &BTreeMap<String, Value>, gateway: &Gateway) -> ConfigTable {
     let file = repository::path("presets").join(format!("{preset}.toml"));
     let known = table(&fs::read_to_string(file).expect("the preset has a file"));
     let moved = |url: &Value| {
         let url = url.clone().into_string().expect("a text");
         Value::from(gateway.url(after_host(&url)))
     };
-    let mut table: Table = own.clone().into_iter().collect();
+    let mut table: ConfigTable = own.clone().into_iter().collect();
     table.insert("preset".to_owned(), preset.into());
     table.insert("allow_private_addresses".to_owned(), true.into());
     table.insert("url".to_owned(), moved(&known["url"]));

@@ -5,7 +5,7 @@ use std::fs;
 
 use otpd::{
     grpc::v1::VerifyOtpRequest,
-    keys::{KeyRing, generate_sealing_entry, system_random},
+    keys::{KeyRing, generate_sealing_entry, os_rng},
 };
 
 use super::{REFUSED, RELOADED, to};
@@ -39,7 +39,7 @@ async fn a_sealing_key_is_exchanged_while_two_replicas_run() {
     let replicas = Replica::start_many_with(&database, 2, &[BY_SIGNAL]).await;
     let file = database.keys_file();
     let first = fs::read_to_string(&file).expect("it was made");
-    let second = generate_sealing_entry(2, &mut system_random()).to_string();
+    let second = generate_sealing_entry(2, &mut os_rng()).to_string();
     let (index, one): (Vec<&str>, Vec<&str>) =
         first.lines().partition(|line| !line.starts_with("seal"));
     let ring = |keys: &[&str]| format!("{}\n{}\n", index.join("\n"), keys.join("\n"));
@@ -47,7 +47,7 @@ async fn a_sealing_key_is_exchanged_while_two_replicas_run() {
     let write = |text: &str| fs::write(&file, text).expect("it is ours");
 
     // Steps out of order are refused, and change nothing.
-    let other_index = KeyRing::generate(&mut system_random());
+    let other_index = KeyRing::generate(&mut os_rng());
     for (count, (bad, why)) in [
         (ring(&[two, one]), "keys: seal.2 is new and stands first"),
         (ring(&[two]), "keys: seal.2 is new and stands first"),

@@ -35,7 +35,7 @@ impl Database {
 
     /// A new database in the PostgreSQL of that URL.
     pub async fn in_server(server: &str) -> Self {
-        let name = format!("test_{:016x}", otpd::keys::system_random().next_u64());
+        let name = format!("test_{:016x}", otpd::keys::os_rng().next_u64());
         let mut connection = PgConnection::connect(server)
             .await
             .expect("PostgreSQL runs");

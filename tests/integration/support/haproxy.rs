@@ -22,7 +22,7 @@ impl HaProxy {
     /// Starts one before `server`, on a free port.
     pub fn start(server: SocketAddr) -> Self {
         for _ in 0..20 {
-            let random = otpd::keys::system_random().next_u64() % 12_000;
+            let random = otpd::keys::os_rng().next_u64() % 12_000;
             let port = 20_000 + u16::try_from(random).expect("below");
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             if let Some(proxy) = Self::start_at(address, server) {

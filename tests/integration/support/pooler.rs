@@ -25,7 +25,7 @@ impl PgBouncer {
     /// One before the server of `url`, on a port that is free.
     pub fn start(url: &str, mode: &str) -> Self {
         for _ in 0..20 {
-            let random = otpd::keys::system_random().next_u64() % 12_000;
+            let random = otpd::keys::os_rng().next_u64() % 12_000;
             let port = 20_000 + u16::try_from(random).expect("below");
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             if let Some(pooler) = Self::start_at(address, url, mode) {

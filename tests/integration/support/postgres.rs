@@ -94,7 +94,7 @@ impl Postgres {
     /// take theirs, and tried until one is.
     fn listen(mut self) -> Self {
         for _ in 0..20 {
-            let random = otpd::keys::system_random().next_u64() % 12_000;
+            let random = otpd::keys::os_rng().next_u64() % 12_000;
             self.port = 20_000 + u16::try_from(random).expect("below");
             if self.control(&["start", "--wait"]) {
                 return self;

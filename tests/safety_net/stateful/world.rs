@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
-use otpd::keys::{generate_sealing_entry, system_random};
+use otpd::keys::{generate_sealing_entry, os_rng};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -250,7 +250,7 @@ impl Rotation {
         self.number = self.number % 200 + 1;
         self.old = std::mem::replace(
             &mut self.new,
-            generate_sealing_entry(self.number, &mut system_random()).to_string(),
+            generate_sealing_entry(self.number, &mut os_rng()).to_string(),
         );
         self.step = 0;
     }

@@ -8,21 +8,21 @@ use subtle::ConstantTimeEq as _;
 
 use crate::{
     domain::{Caller, CallerName, PolicySet},
-    environment::Development,
+    environment::DevelopmentOnly,
 };
 
 /// All callers, and their proofs.
 #[derive(Debug)]
-pub enum Callers {
+pub enum CallerRegistry {
     /// None has to prove anything: development alone.
-    Anyone(Arc<Caller>),
+    Unauthenticated(Arc<Caller>),
     /// Each has to.
-    Known(Vec<Credentials>),
+    Configured(Vec<CallerCredentials>),
 }
 
 /// What proves that somebody is a caller.
 #[derive(Clone, Debug)]
-pub struct Credentials {
+pub struct CallerCredentials {
     /// Which caller.
     pub caller: Arc<Caller>,
     /// SHA-256 of its bearer tokens; several, so that they can be exchanged.
@@ -81,7 +81,7 @@ impl TryFrom<String> for CertificateName {
 
 /// What somebody brought along to prove who it is.
 #[derive(Clone, Debug, Default)]
-pub struct Proof<'a> {
+pub struct PresentedCredentials<'a> {
     /// The bearer token of the request.
     pub token: Option<&'a str>,
     /// The names in the certificate of the connection, which TLS has verified.
@@ -90,7 +90,7 @@ pub struct Proof<'a> {
 
 /// Why somebody is no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unknown {
+pub enum AuthError {
     /// It brought nothing along.
     #[error("no bearer token and no client certificate")]
     NoProof,
@@ -102,7 +102,7 @@ pub enum Unknown {
     Certificate,
 }
 
-impl Unknown {
+impl AuthError {
     /// Its name among the metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -113,12 +113,12 @@ impl Unknown {
     }
 }
 
-impl Callers {
+impl CallerRegistry {
     /// Every caller.
     pub fn all(&self) -> Vec<&Arc<Caller>> {
         match self {
-            Self::Anyone(caller) => vec![caller],
-            Self::Known(known) => known
+            Self::Unauthenticated(caller) => vec![caller],
+            Self::Configured(known) => known
                 .iter()
                 .map(|credentials| &credentials.caller)
                 .collect(),
@@ -126,15 +126,15 @@ impl Callers {
     }
 
     /// Callers of a development server that tells none apart.
-    pub fn anyone(policies: PolicySet, _: Development) -> Self {
-        Self::Anyone(Arc::new(Caller::development(policies)))
+    pub fn anyone(policies: PolicySet, _: DevelopmentOnly) -> Self {
+        Self::Unauthenticated(Arc::new(Caller::development(policies)))
     }
 
     /// The caller of that name.
-    pub fn named(&self, name: &CallerName) -> Option<&Arc<Caller>> {
+    pub fn get(&self, name: &CallerName) -> Option<&Arc<Caller>> {
         match self {
-            Self::Anyone(caller) => Some(caller).filter(|caller| caller.name == *name),
-            Self::Known(known) => known
+            Self::Unauthenticated(caller) => Some(caller).filter(|caller| caller.name == *name),
+            Self::Configured(known) => known
                 .iter()
                 .map(|credentials| &credentials.caller)
                 .find(|caller| caller.name == *name),
@@ -146,16 +146,16 @@ impl Callers {
     ///
     /// # Errors
     /// Why it proves none.
-    pub fn identify(&self, proof: &Proof<'_>) -> Result<&Arc<Caller>, Unknown> {
+    pub fn identify(&self, proof: &PresentedCredentials<'_>) -> Result<&Arc<Caller>, AuthError> {
         let known = match self {
-            Self::Anyone(caller) => return Ok(caller),
-            Self::Known(known) => known,
+            Self::Unauthenticated(caller) => return Ok(caller),
+            Self::Configured(known) => known,
         };
         if let Some(token) = proof.token {
-            return by_token(known, token).ok_or(Unknown::Token);
+            return by_token(known, token).ok_or(AuthError::Token);
         }
         if proof.certificate_names.is_empty() {
-            return Err(Unknown::NoProof);
+            return Err(AuthError::NoProof);
         }
         let by_name = known.iter().find(|credentials| {
             credentials
@@ -165,13 +165,13 @@ impl Callers {
         });
         by_name
             .map(|credentials| &credentials.caller)
-            .ok_or(Unknown::Certificate)
+            .ok_or(AuthError::Certificate)
     }
 }
 
 /// The caller of a token. Compares with every digest to its end, so that the time it
 /// takes tells nothing of any of them.
-fn by_token<'a>(known: &'a [Credentials], token: &str) -> Option<&'a Arc<Caller>> {
+fn by_token<'a>(known: &'a [CallerCredentials], token: &str) -> Option<&'a Arc<Caller>> {
     let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let mut found = None;
     for credentials in known {
@@ -188,10 +188,10 @@ fn by_token<'a>(known: &'a [Credentials], token: &str) -> Option<&'a Arc<Caller>
 mod tests {
     use super::*;
 
-    fn credentials(name: &str, tokens: &[&str], certificate_names: &[&str]) -> Credentials {
+    fn credentials(name: &str, tokens: &[&str], certificate_names: &[&str]) -> CallerCredentials {
         let mut caller = Caller::development(PolicySet::default());
         caller.name = CallerName::new(name);
-        Credentials {
+        CallerCredentials {
             caller: Arc::new(caller),
             tokens: tokens
                 .iter()
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    fn identify(token: Option<&str>, names: &[&str]) -> Result<String, Unknown> {
+    fn identify(token: Option<&str>, names: &[&str]) -> Result<String, AuthError> {
         let names: Vec<_> = names
             .iter()
             .map(|name| CertificateName::parse(name).unwrap())
@@ -212,12 +212,12 @@ mod tests {
         identify_named(token, &names)
     }
 
-    fn identify_named(token: Option<&str>, names: &[CertificateName]) -> Result<String, Unknown> {
-        let callers = Callers::Known(vec![
+    fn identify_named(token: Option<&str>, names: &[CertificateName]) -> Result<String, AuthError> {
+        let callers = CallerRegistry::Configured(vec![
             credentials("crm", &["old", "new"], &["crm.internal"]),
             credentials("shop", &["other"], &["spiffe://example/shop"]),
         ]);
-        let proof = Proof {
+        let proof = PresentedCredentials {
             token,
             certificate_names: names,
         };
@@ -243,9 +243,9 @@ mod tests {
     #[test]
     fn a_dns_name_and_a_uri_of_the_same_text_are_two_names() {
         let uri = CertificateName::Uri("crm.internal".to_owned());
-        assert_eq!(identify_named(None, &[uri]), Err(Unknown::Certificate));
+        assert_eq!(identify_named(None, &[uri]), Err(AuthError::Certificate));
         let dns = CertificateName::dns("spiffe://example/shop");
-        assert_eq!(identify_named(None, &[dns]), Err(Unknown::Certificate));
+        assert_eq!(identify_named(None, &[dns]), Err(AuthError::Certificate));
         let capitals = CertificateName::dns("CRM.Internal");
         assert_eq!(identify_named(None, &[capitals]).as_deref(), Ok("crm"));
     }
@@ -280,12 +280,12 @@ mod tests {
 
     #[test]
     fn nobody_else_is_a_caller() {
-        assert_eq!(identify(None, &[]), Err(Unknown::NoProof));
-        assert_eq!(identify(Some(""), &[]), Err(Unknown::Token));
+        assert_eq!(identify(None, &[]), Err(AuthError::NoProof));
+        assert_eq!(identify(Some(""), &[]), Err(AuthError::Token));
         assert_eq!(
             identify(Some("Old"), &["crm.internal"]),
-            Err(Unknown::Token)
+            Err(AuthError::Token)
         );
-        assert_eq!(identify(None, &["crm"]), Err(Unknown::Certificate));
+        assert_eq!(identify(None, &["crm"]), Err(AuthError::Certificate));
     }
 }

@@ -11,9 +11,9 @@ use config::{File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-pub use crate::tables::{Table, list, name, names};
+pub use crate::tables::{ConfigTable, list, name, names};
 
-use super::{Settings, service_links};
+use super::{TopLevelSettings, service_links};
 use crate::{files, tables};
 
 const PREFIX: &str = "OTPD_";
@@ -25,7 +25,7 @@ const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS
 const SECRETS: [&str; 2] = ["database_url", "keys"];
 
 /// Keys and tables that keep their value until otpd starts again.
-const FIXED: [&str; 15] = [
+const RESTART_ONLY_KEYS: [&str; 15] = [
     "listen",
     "operations_listen",
     "environment",
@@ -69,9 +69,9 @@ impl ConfigError {
 
 /// Environment variables that concern otpd.
 #[derive(Clone, Debug)]
-pub struct Variables(BTreeMap<String, String>);
+pub struct EnvVars(BTreeMap<String, String>);
 
-impl Variables {
+impl EnvVars {
     /// Those of `variables` that concern otpd. An empty one counts as unset, since
     /// compose files cannot leave one out. Links that Kubernetes sets for services whose
     /// names begin with otpd are ignored.
@@ -97,29 +97,29 @@ impl Variables {
 
 /// The tables that are laid over each other before they are read.
 #[derive(Debug, Default)]
-pub struct Tables {
+pub struct ConfigTables {
     /// `[policy]`.
-    pub policy: Table,
+    pub policy: ConfigTable,
     /// `[purposes.NAME]`.
-    pub purposes: BTreeMap<String, Table>,
-    /// `[callers.NAME]`.
-    pub callers: BTreeMap<String, Table>,
+    pub purposes: BTreeMap<String, ConfigTable>,
+    /// `[auth.NAME]`.
+    pub callers: BTreeMap<String, ConfigTable>,
     /// `[providers.NAME]`.
-    pub providers: BTreeMap<String, Table>,
+    pub providers: BTreeMap<String, ConfigTable>,
 }
 
 /// What a configuration says, key by key, without saying it: to see what another one says
 /// differently.
 #[derive(Clone, Default)]
-pub struct Written {
+pub struct ConfigSnapshot {
     keys: BTreeMap<String, [u8; 32]>,
     /// The values that stay as they are until otpd starts again.
-    fixed: Table,
+    fixed: ConfigTable,
 }
 
 /// What one configuration says differently from the one before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ConfigDiff {
     /// Keys that can change while otpd runs.
     pub keys: Vec<String>,
     /// Keys that cannot, and keep their value.
@@ -127,16 +127,16 @@ pub struct Changes {
 }
 
 /// Shows keys alone: the values that stay are as they were written, secrets too.
-impl fmt::Debug for Written {
+impl fmt::Debug for ConfigSnapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<&String> = self.keys.keys().collect();
         formatter.debug_tuple("Written").field(&keys).finish()
     }
 }
 
-impl Written {
-    fn new(root: &Table) -> Self {
-        let fixed = |(name, _): &(&String, &Value)| FIXED.contains(&name.as_str());
+impl ConfigSnapshot {
+    fn new(root: &ConfigTable) -> Self {
+        let fixed = |(name, _): &(&String, &Value)| RESTART_ONLY_KEYS.contains(&name.as_str());
         let pair = |(name, value): (&String, &Value)| (name.clone(), value.clone());
         Self {
             keys: tables::leaves(root),
@@ -145,7 +145,7 @@ impl Written {
     }
 
     /// What `next` says differently.
-    pub fn changes(&self, next: &Self) -> Changes {
+    pub fn changes(&self, next: &Self) -> ConfigDiff {
         let names: BTreeSet<&String> = self.keys.keys().chain(next.keys.keys()).collect();
         let changed = names
             .into_iter()
@@ -153,15 +153,15 @@ impl Written {
             .cloned();
         let is_fixed = |name: &String| {
             let first = name.split('.').next().unwrap_or_default();
-            FIXED.contains(&first)
+            RESTART_ONLY_KEYS.contains(&first)
         };
         let (fixed, keys) = changed.partition(is_fixed);
-        Changes { keys, fixed }
+        ConfigDiff { keys, fixed }
     }
 
     /// Puts the values back in `root` that stay as they are.
-    fn keep_fixed(&self, root: &mut Table) {
-        for name in FIXED {
+    fn keep_fixed(&self, root: &mut ConfigTable) {
+        for name in RESTART_ONLY_KEYS {
             match self.fixed.get(name) {
                 Some(value) => root.insert(name.to_owned(), value.clone()),
                 None => root.remove(name),
@@ -174,15 +174,15 @@ impl Written {
 /// cannot change while otpd runs is as it was `before`.
 pub fn load(
     file: Option<&Path>,
-    variables: &Variables,
-    before: Option<&Written>,
-) -> Result<(Settings, Tables, Written), ConfigError> {
+    variables: &EnvVars,
+    before: Option<&ConfigSnapshot>,
+) -> Result<(TopLevelSettings, ConfigTables, ConfigSnapshot), ConfigError> {
     let mut root = root(file, variables)?;
     if let Some(before) = before {
         before.keep_fixed(&mut root);
     }
-    let written = Written::new(&root);
-    let mut tables = Tables::default();
+    let written = ConfigSnapshot::new(&root);
+    let mut tables = ConfigTables::default();
     if let Some(policy) = root.remove("policy") {
         tables.policy = table("policy", policy)?;
     }
@@ -193,9 +193,9 @@ pub fn load(
 }
 
 /// The file with the environment on top of it.
-fn root(file: Option<&Path>, variables: &Variables) -> Result<Table, ConfigError> {
+fn root(file: Option<&Path>, variables: &EnvVars) -> Result<ConfigTable, ConfigError> {
     let mut root = match file {
-        None => Table::new(),
+        None => ConfigTable::new(),
         Some(path) => read_file(path)?,
     };
     for secret in SECRETS {
@@ -238,7 +238,7 @@ fn root(file: Option<&Path>, variables: &Variables) -> Result<Table, ConfigError
 
 /// Makes a `T` of the keys of a table; the key at fault is told with the table's
 /// name, or by the variable that it came from.
-pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, ConfigError> {
+pub fn deserialize<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, ConfigError> {
     tables::read(name, keys).map_err(|fault| {
         let mut problem = fault.problem;
         if name.is_empty() && fault.unknown && !fault.key.contains('.') {
@@ -251,7 +251,7 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: Table) -> Result<T, Co
     })
 }
 
-fn read_file(path: &Path) -> Result<Table, ConfigError> {
+fn read_file(path: &Path) -> Result<ConfigTable, ConfigError> {
     let name = path.display().to_string();
     let text = files::read_text(path).map_err(|error| ConfigError::new(&name, error))?;
     // It may hold secrets.
@@ -266,7 +266,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
 }
 
 fn insert_secret(
-    root: &mut Table,
+    root: &mut ConfigTable,
     key: &str,
     named_by: &str,
     path: &str,
@@ -285,7 +285,12 @@ fn insert_secret(
     Ok(())
 }
 
-fn insert(root: &mut Table, path: &[&str], name: &str, value: &str) -> Result<(), ConfigError> {
+fn insert(
+    root: &mut ConfigTable,
+    path: &[&str],
+    name: &str,
+    value: &str,
+) -> Result<(), ConfigError> {
     let (last, tables) = path
         .split_last()
         .expect("splitting yields at least one part");
@@ -314,7 +319,10 @@ fn insert(root: &mut Table, path: &[&str], name: &str, value: &str) -> Result<()
 }
 
 /// The tables `[NAME.…]`.
-fn named_tables(name: &str, root: &mut Table) -> Result<BTreeMap<String, Table>, ConfigError> {
+fn named_tables(
+    name: &str,
+    root: &mut ConfigTable,
+) -> Result<BTreeMap<String, ConfigTable>, ConfigError> {
     let Some(value) = root.remove(name) else {
         return Ok(BTreeMap::new());
     };
@@ -325,6 +333,6 @@ fn named_tables(name: &str, root: &mut Table) -> Result<BTreeMap<String, Table>,
 }
 
 /// A value that must be a table.
-pub fn table(name: &str, value: Value) -> Result<Table, ConfigError> {
+pub fn table(name: &str, value: Value) -> Result<ConfigTable, ConfigError> {
     tables::table(name, value).map_err(|fault| ConfigError::new(&fault.key, fault.problem))
 }
