@@ -44,7 +44,7 @@ const PROMETHEUS_TEXT: HeaderValue =
 const OPEN_METRICS_TEXT: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-type Reply = Response<Full<Bytes>>;
+type AdminReply = Response<Full<Bytes>>;
 
 /// Answers operators, for ever.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
@@ -80,7 +80,7 @@ async fn serve_connection(stream: &mut TcpStream, from: IpAddr, metrics: Arc<Met
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> Reply {
+async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> AdminReply {
     match (request.uri().path(), request.method()) {
         ("/metrics", &Method::GET | &Method::HEAD) => scrape(&request, metrics),
         ("/metrics", _) => not_allowed("GET, HEAD"),
@@ -108,12 +108,12 @@ fn may_change(from: IpAddr) -> bool {
     from.to_canonical().is_loopback()
 }
 
-fn told_level() -> Reply {
+fn told_level() -> AdminReply {
     let level = telemetry::level().map_or("none", LogLevel::name);
     reply(StatusCode::OK, TEXT, format!("{level}\n"))
 }
 
-async fn set_level(body: Incoming, from: IpAddr) -> Reply {
+async fn set_level(body: Incoming, from: IpAddr) -> AdminReply {
     let body = Limited::new(body, MOST_BODY_BYTES).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes);
     let name = body.as_deref().unwrap_or_default();
@@ -130,7 +130,7 @@ async fn set_level(body: Incoming, from: IpAddr) -> Reply {
 }
 
 /// Everything that is measured, in the format that the scraper takes.
-fn scrape(request: &Request<Incoming>, metrics: &Metrics) -> Reply {
+fn scrape(request: &Request<Incoming>, metrics: &Metrics) -> AdminReply {
     let accepted = request.headers().get_all(ACCEPT).iter();
     let mut accepted = accepted.filter_map(|value| value.to_str().ok());
     let (text, format) = if accepted.any(|value| value.contains(OPEN_METRICS)) {
@@ -144,7 +144,7 @@ fn scrape(request: &Request<Incoming>, metrics: &Metrics) -> Reply {
     }
 }
 
-fn not_allowed(allowed: &'static str) -> Reply {
+fn not_allowed(allowed: &'static str) -> AdminReply {
     let mut refused = reply(
         StatusCode::METHOD_NOT_ALLOWED,
         TEXT,
@@ -155,7 +155,7 @@ fn not_allowed(allowed: &'static str) -> Reply {
     refused
 }
 
-fn reply(status: StatusCode, format: HeaderValue, body: impl Into<Bytes>) -> Reply {
+fn reply(status: StatusCode, format: HeaderValue, body: impl Into<Bytes>) -> AdminReply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, format);

@@ -1,9 +1,9 @@
 //! The server: everything put together, from the first line of the log to the last.
 
-mod observe;
-mod parts;
+mod app;
+mod gauges;
 mod reload;
-mod sweeping;
+mod sweeper;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -29,19 +29,19 @@ use crate::{
     store::{StoreError, health::StoreHealth},
     traces,
 };
-use parts::Parts;
+use app::App;
 
-pub use parts::Loaded;
-pub use reload::{Again, Reload, Reread};
+pub use app::LoadedConfig;
+pub use reload::{ConfigLoader, ConfigReload, LoadResult};
 
 /// The full name of the service, as health checks know it.
 const OTP_SERVICE: &str = "otp.v1.OtpService";
 /// What health checks ask for who only want to know that the process lives.
 const LIVENESS: &str = "liveness";
 /// How long the last spans may take to the collector, even after the grace.
-const LAST_SPANS: Duration = Duration::from_millis(500);
+const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long those who are told to go elsewhere at the very end have to hear it.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a server ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -64,15 +64,15 @@ pub enum ServerError {
 pub async fn run(
     listener: TcpListener,
     operations: Option<TcpListener>,
-    loaded: Loaded,
-    reload: Reload,
+    loaded: LoadedConfig,
+    reload: ConfigReload,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
     let settings = loaded.config.settings.clone();
-    let mut metrics = Metrics::new(&observe::known(&loaded.config));
-    let (parts, mut reloadable) = Parts::assemble(loaded, &metrics, operations.is_some())?;
+    let mut metrics = Metrics::new(&gauges::label_values(&loaded.config));
+    let (parts, mut reloadable) = App::assemble(loaded, &metrics, operations.is_some())?;
     let _operations = operations.map(|listener| {
-        observe::watch(&mut metrics, &parts);
+        gauges::watch(&mut metrics, &parts);
         let metrics = Arc::new(metrics);
         reloadable.metrics = Some(Arc::clone(&metrics));
         let serving = operations::serve(listener, metrics);
@@ -144,11 +144,11 @@ pub async fn run(
         );
         // Who still waits hears so, rather than that the connection broke.
         parts.ending.cancel();
-        let _ = tokio::time::timeout(FAREWELL, server).await;
+        let _ = tokio::time::timeout(SHUTDOWN_REPLY_TIMEOUT, server).await;
     }
     parts.store.close().await;
     let left = ends.saturating_duration_since(Instant::now());
-    traces::stop(left.max(LAST_SPANS)).await;
+    traces::stop(left.max(SPAN_FLUSH_TIMEOUT)).await;
     tracing::info!("[OTP] Stopped");
     Ok(())
 }

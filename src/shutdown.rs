@@ -8,12 +8,12 @@ use crate::telemetry;
 
 /// The signals that stop otpd.
 #[derive(Debug)]
-pub struct Signals {
+pub struct ShutdownSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl ShutdownSignals {
     /// Takes the signals from their default action, which would end otpd at once.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::{
         Bench, BenchError, MAX_CLIENT_IPS, MAX_REGIONS, Process, Progress, Report, Settings, Target,
     },
     keys::os_rng,
-    shutdown::Signals,
+    shutdown::ShutdownSignals,
 };
 
 /// Pairs in flight where the next one starts when one ends.
@@ -111,7 +111,8 @@ pub(super) fn bench(options: Options) -> Outcome {
     let json = options.json.clone();
     let bench = options.prepare()?;
     let report = runtime(bench.settings.threads)?.block_on(async {
-        let signals = Signals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
+        let signals =
+            ShutdownSignals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
         bench.run(signals.stop()).await.map_err(failure)
     })?;
     publish(&report, json.as_deref())?;

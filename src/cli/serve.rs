@@ -19,8 +19,8 @@ use crate::{
     environment::Environment,
     files, key_file,
     keys::KeyRing,
-    server::{self, Again, Loaded, Reload, ServerError},
-    shutdown::{Hangups, Signals},
+    server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
+    shutdown::{Hangups, ShutdownSignals},
     store::{RecordStoreHandle, SqliteStore, StoreError},
     telemetry::{self, LogSettings},
     traces,
@@ -36,7 +36,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         let config = &loaded.config;
         let settings = &config.settings;
         let refused = |error| Failure::new(exit::SOFTWARE, error);
-        let signals = Signals::catch().map_err(refused)?;
+        let signals = ShutdownSignals::catch().map_err(refused)?;
         let hangups = Hangups::catch().map_err(refused)?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().unwrap_or(settings.listen);
@@ -66,7 +66,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             keys = keys_origin,
             "[OTP] {environment}"
         );
-        let reload = Reload {
+        let reload = ConfigReload {
             files,
             interval: settings.reload_interval,
             log_level: settings.log_level,
@@ -100,11 +100,11 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 /// A configuration with what it names, and where its keys are from.
-fn complete(config: ServeConfig) -> Result<(Loaded, String), Failure> {
+fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), Failure> {
     let (keys, origin) = keys(&config.settings)?;
     let tls = config.settings.tls.as_ref();
     let tls = tls.map(TlsSettings::read).transpose();
-    let loaded = Loaded {
+    let loaded = LoadedConfig {
         tls: tls.map_err(Failure::usage)?,
         config,
         keys,
@@ -113,7 +113,7 @@ fn complete(config: ServeConfig) -> Result<(Loaded, String), Failure> {
 }
 
 /// Reads the configuration again, as at the start and with the same complaints.
-fn again(file: Option<&Path>) -> Again {
+fn again(file: Option<&Path>) -> ConfigLoader {
     let file = file.map(Path::to_owned);
     Arc::new(move |before| {
         files::track_reads(|| {

@@ -5,7 +5,7 @@ use std::{fmt::Display, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{Loaded, parts::Reloadable};
+use super::{LoadedConfig, app::ReloadHandle};
 use crate::{
     config::{ConfigDiff, ConfigSnapshot, LogLevel},
     files::FileSnapshot,
@@ -25,13 +25,13 @@ const NAMES_TOLD: usize = 20;
 
 /// Reads the configuration again, after the one that was written before; also tells which
 /// files it read.
-pub type Again = Arc<dyn Fn(&ConfigSnapshot) -> Reread + Send + Sync>;
+pub type ConfigLoader = Arc<dyn Fn(&ConfigSnapshot) -> LoadResult + Send + Sync>;
 
 /// What came of reading it, with the files that were read.
-pub type Reread = (Result<(Loaded, ConfigDiff), String>, FileSnapshot);
+pub type LoadResult = (Result<(LoadedConfig, ConfigDiff), String>, FileSnapshot);
 
 /// How the configuration is read again, and when.
-pub struct Reload {
+pub struct ConfigReload {
     /// The files that were read so far.
     pub files: FileSnapshot,
     /// How often it is looked whether they changed; zero: never.
@@ -41,10 +41,10 @@ pub struct Reload {
     /// By which signal it is read whether or not they did.
     pub hangups: Hangups,
     /// Reads it.
-    pub again: Again,
+    pub again: ConfigLoader,
 }
 
-impl std::fmt::Debug for Reload {
+impl std::fmt::Debug for ConfigReload {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Reload")
@@ -53,9 +53,9 @@ impl std::fmt::Debug for Reload {
     }
 }
 
-impl Reload {
+impl ConfigReload {
     /// Puts each new configuration in force, for ever.
-    pub(super) async fn run(mut self, mut running: Reloadable) {
+    pub(super) async fn run(mut self, mut running: ReloadHandle) {
         // Files that are just being written are let be until they have been the same
         // for one interval.
         let mut unsettled: Option<FileSnapshot> = None;
@@ -91,13 +91,13 @@ impl Reload {
         }
     }
 
-    async fn read(&self, written: &ConfigSnapshot) -> Option<Reread> {
+    async fn read(&self, written: &ConfigSnapshot) -> Option<LoadResult> {
         let (again, written) = (Arc::clone(&self.again), written.clone());
         spawn_blocking(move || again(&written)).await.ok()
     }
 
     /// Reads the configuration until its files stay as they were read.
-    async fn read_settled(&self, written: &ConfigSnapshot) -> Option<Reread> {
+    async fn read_settled(&self, written: &ConfigSnapshot) -> Option<LoadResult> {
         for _ in 0..MAX_READS {
             let (loaded, files) = self.read(written).await?;
             sleep(SETTLING).await;
@@ -111,7 +111,7 @@ impl Reload {
         Some((Err(problem.to_owned()), self.files.clone()))
     }
 
-    fn put_in_force(&mut self, read: Option<Reread>, running: &mut Reloadable) {
+    fn put_in_force(&mut self, read: Option<LoadResult>, running: &mut ReloadHandle) {
         let Some((loaded, files)) = read else { return };
         let changed_files = files.changed(&self.files);
         // Also of a bad one: it is looked at again when it has changed.
@@ -140,7 +140,7 @@ impl Reload {
 
 fn report(changes: &ConfigDiff, files: &[PathBuf]) {
     if !changes.fixed.is_empty() {
-        let keys = told(&changes.fixed);
+        let keys = join_names(&changes.fixed);
         tracing::warn!(keys, "[OTP] Some settings changed that need a restart");
     }
     let files: Vec<_> = files.iter().map(|path| path.display()).collect();
@@ -148,12 +148,12 @@ fn report(changes: &ConfigDiff, files: &[PathBuf]) {
         tracing::info!("[OTP] Configuration reloaded: nothing has changed");
         return;
     }
-    let (keys, files) = (told(&changes.keys), told(&files));
+    let (keys, files) = (join_names(&changes.keys), join_names(&files));
     tracing::info!(target: AUDIT, keys, files, "[OTP AUDIT] Configuration reloaded");
 }
 
 /// Names with commas between; of very many the first.
-fn told(names: &[impl Display]) -> String {
+fn join_names(names: &[impl Display]) -> String {
     let told: Vec<_> = names
         .iter()
         .take(NAMES_TOLD)
@@ -174,9 +174,9 @@ mod tests {
     use crate::files;
 
     /// A reload of one file, after whose reading `writer` comes to write it.
-    fn reload(path: &Path, writer: impl Fn(&Path, &str) + Send + Sync + 'static) -> Reload {
+    fn reload(path: &Path, writer: impl Fn(&Path, &str) + Send + Sync + 'static) -> ConfigReload {
         let path = path.to_owned();
-        Reload {
+        ConfigReload {
             files: FileSnapshot::default(),
             interval: Duration::ZERO,
             log_level: LogLevel::Info,

@@ -6,7 +6,7 @@ use otpd::{
     config::{EnvVars, LogLevel, ServeConfig},
     files::FileSnapshot,
     keys::KeyRing,
-    server::{self, Loaded, Reload},
+    server::{self, ConfigReload, LoadedConfig},
     shutdown::Hangups,
 };
 use tokio::{
@@ -45,7 +45,7 @@ impl Server {
             let listener = TcpListener::bind("127.0.0.1:0").await;
             let listener = listener.expect("there is a free port");
             let address = listener.local_addr().expect("it is bound");
-            let reload = Reload {
+            let reload = ConfigReload {
                 files: FileSnapshot::default(),
                 interval: Duration::ZERO,
                 log_level: LogLevel::default(),
@@ -84,7 +84,7 @@ impl Server {
     }
 }
 
-fn loaded(directory: &Path) -> Loaded {
+fn loaded(directory: &Path) -> LoadedConfig {
     let keys = KeyRing::generate(&mut Draws(1));
     let store = directory.join("otpd.db");
     let file = directory.join("otpd.toml");
@@ -110,7 +110,7 @@ fn loaded(directory: &Path) -> Loaded {
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
     let config = ServeConfig::load(Some(&file), &EnvVars::new(variables));
-    Loaded {
+    LoadedConfig {
         config: config.expect("a good configuration"),
         keys: KeyRing::parse(&keys).expect("a new key ring is one"),
         tls: None,

@@ -6,7 +6,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ServerError, observe, sweeping::sweep};
+use super::{ServerError, gauges, sweeper::sweep};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
     connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
@@ -26,7 +26,7 @@ use crate::{
 type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
 
 /// A configuration with all that it names, read and found good.
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The configuration.
     pub config: ServeConfig,
     /// Its key ring.
@@ -35,7 +35,7 @@ pub struct Loaded {
     pub tls: Option<ServerTls>,
 }
 
-impl std::fmt::Debug for Loaded {
+impl std::fmt::Debug for LoadedConfig {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { config, keys, .. } = self;
         let mut shown = formatter.debug_struct("Loaded");
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Loaded {
 }
 
 /// What a server is made of.
-pub(super) struct Parts {
+pub(super) struct App {
     pub store: Arc<RecordStoreHandle>,
     pub availability: StoreHealth,
     pub batcher: BatchClient,
@@ -55,7 +55,7 @@ pub(super) struct Parts {
     /// Memory of all connections.
     pub budget: MemoryBudget,
     /// How much there is in the store.
-    pub census: observe::Newest,
+    pub census: gauges::LatestStats,
     /// What requests are answered with.
     pub current: watch::Receiver<Arc<AppState>>,
     pub contract: OtpServiceServer<OtpGrpc>,
@@ -72,34 +72,34 @@ pub(super) struct Parts {
 /// What is replaced while the server runs. A request and a message keep to their end
 /// what they began with, and a connection too.
 #[derive(Debug)]
-pub(super) struct Reloadable {
+pub(super) struct ReloadHandle {
     /// What the configuration in force says.
     pub written: ConfigSnapshot,
     /// What is to know the names that the configuration has.
     pub metrics: Option<Arc<Metrics>>,
-    use_cases: UseCases,
+    use_cases: ServiceDeps,
     current: watch::Sender<Arc<AppState>>,
     terms: watch::Sender<Arc<ConnectionConfig>>,
 }
 
 /// What the use cases work with.
 #[derive(Debug)]
-struct UseCases {
+struct ServiceDeps {
     tools: OutboxContext,
     outbox: Outbox,
     running: TaskTracker,
     conversions: ConversionTracker,
 }
 
-impl Parts {
+impl App {
     /// Makes everything, and what goes on in the background until the server ends. Where
     /// nobody can see the metrics, what takes work to measure is left out.
     pub fn assemble(
-        loaded: Loaded,
+        loaded: LoadedConfig,
         metrics: &Metrics,
         observed: bool,
-    ) -> Result<(Self, Reloadable), ServerError> {
-        let Loaded { config, keys, tls } = loaded;
+    ) -> Result<(Self, ReloadHandle), ServerError> {
+        let LoadedConfig { config, keys, tls } = loaded;
         let settings = config.settings;
         let store = RecordStoreHandle::open(&settings.database_url, &settings.store)?;
         let store = Arc::new(store.with_metrics(metrics.statements.clone()));
@@ -132,7 +132,7 @@ impl Parts {
         } else {
             (ConversionTracker::disabled(), None)
         };
-        let use_cases = UseCases {
+        let use_cases = ServiceDeps {
             tools,
             outbox: outbox.clone(),
             running: running.clone(),
@@ -152,12 +152,12 @@ impl Parts {
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let interval = settings.store.sweep_interval;
         let sweeper = sweep(Arc::clone(&store), availability.clone(), interval);
-        let census = observe::Newest::default();
+        let census = gauges::LatestStats::default();
         let (delivery, looked_at) = (metrics.delivery.clone(), Arc::clone(&store));
         let (asked, newest) = (availability.clone(), Arc::clone(&census));
         let looking = async move {
             match verified {
-                Some(verified) => observe::run(delivery, looked_at, asked, verified, newest).await,
+                Some(verified) => gauges::run(delivery, looked_at, asked, verified, newest).await,
                 None => std::future::pending().await,
             }
         };
@@ -186,7 +186,7 @@ impl Parts {
             terms: in_force,
             background,
         };
-        let reloadable = Reloadable {
+        let reloadable = ReloadHandle {
             written: config.written,
             metrics: None,
             use_cases,
@@ -197,18 +197,18 @@ impl Parts {
     }
 }
 
-impl Reloadable {
+impl ReloadHandle {
     /// Puts another configuration in force, all of it at once.
     ///
     /// # Errors
     /// Why it cannot be while otpd runs; then nothing changes.
-    pub fn replace(&mut self, loaded: Loaded) -> Result<(), String> {
-        let Loaded { config, keys, tls } = loaded;
+    pub fn replace(&mut self, loaded: LoadedConfig) -> Result<(), String> {
+        let LoadedConfig { config, keys, tls } = loaded;
         let before = &self.use_cases.tools;
         let allowed = before.keys.check_rotation(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
         if let Some(metrics) = &self.metrics {
-            metrics.know(&observe::known(&config));
+            metrics.know(&gauges::label_values(&config));
         }
         let tools = OutboxContext {
             keys: Arc::new(keys),
@@ -231,7 +231,7 @@ impl Reloadable {
     }
 }
 
-impl UseCases {
+impl ServiceDeps {
     /// What requests are answered with from now on.
     fn current(
         &self,

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::parts::Parts;
+use super::app::App;
 use crate::{
     config::ServeConfig,
     delivery::ProviderHandle,
@@ -26,7 +26,7 @@ const CENSUS_PAUSE: Duration = Duration::from_secs(5);
 const CENSUS_SHARE: u32 = 100;
 
 /// The names that the configuration has.
-pub(super) fn known(config: &ServeConfig) -> Known {
+pub(super) fn label_values(config: &ServeConfig) -> Known {
     let callers = config.callers.all();
     let mut purposes = BTreeSet::from([Purpose::default().as_str().to_owned()]);
     for caller in &callers {
@@ -50,7 +50,7 @@ pub(super) fn known(config: &ServeConfig) -> Known {
 
 /// What the newest census counted; nothing before the first one, and while the store does
 /// not answer.
-pub(super) type Newest = Arc<Mutex<Option<StoreStats>>>;
+pub(super) type LatestStats = Arc<Mutex<Option<StoreStats>>>;
 
 /// Finds out what takes work to measure, for ever.
 pub(super) async fn run(
@@ -58,7 +58,7 @@ pub(super) async fn run(
     store: Arc<RecordStoreHandle>,
     availability: StoreHealth,
     verified: mpsc::Receiver<PendingAttribution>,
-    newest: Newest,
+    newest: LatestStats,
 ) {
     let counting =
         ConversionTracker::count(metrics, verified, Arc::clone(&store), availability.clone());
@@ -69,7 +69,7 @@ pub(super) async fn run(
 async fn take_censuses(
     store: Arc<RecordStoreHandle>,
     mut availability: StoreHealth,
-    newest: Newest,
+    newest: LatestStats,
 ) {
     loop {
         let start = Instant::now();
@@ -97,7 +97,7 @@ async fn take_census(store: &RecordStoreHandle) -> Result<StoreStats, StoreError
 }
 
 /// Has the metrics look at the parts of a server, whenever somebody scrapes.
-pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
+pub(super) fn watch(metrics: &mut Metrics, parts: &App) {
     let running = parts.running.clone();
     gauge(
         metrics,
@@ -180,7 +180,7 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &Parts) {
     );
 }
 
-fn watch_census(metrics: &mut Metrics, newest: &Newest) {
+fn watch_census(metrics: &mut Metrics, newest: &LatestStats) {
     let of = |number: fn(StoreStats) -> f64| {
         let newest = Arc::clone(newest);
         move || {
