@@ -1,6 +1,7 @@
 //! otpd sends one-time passwords and checks them, over gRPC, on state that all its
 //! replicas share. ARCHITECTURE.md has the map.
 
+pub mod admin;
 pub mod auth;
 pub mod bench;
 pub mod cli;
@@ -16,7 +17,6 @@ pub mod keys;
 pub mod lanes;
 pub mod log_targets;
 pub mod metrics;
-pub mod operations;
 pub mod outbox;
 pub mod server;
 pub mod service;

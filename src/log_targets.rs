@@ -9,6 +9,6 @@ pub const AUDIT: &str = "otpd_audit";
 pub const STRANGER: &str = "otpd_stranger";
 /// Target of lines about a change of state, such as an outage of the store. They are
 /// written once per change, so they need no other limit.
-pub const CHANGE: &str = "otpd_change";
+pub const STATE_CHANGE: &str = "otpd_change";
 /// Target of the lines with which the development provider delivers codes.
 pub const CODE: &str = "otpd_code";

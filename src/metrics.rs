@@ -4,27 +4,27 @@
 //! that nobody scrapes. Counting costs an atomic addition: what a counter is found by
 //! are small numbers, not names. docs/metrics.md says what each metric means.
 
-mod answers;
 mod batches;
-mod calls;
+mod callback;
 mod delivery;
 mod grid;
 mod process;
-mod statements;
-mod watched;
+mod rpc_latency;
+mod rpc_outcomes;
+mod store;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use prometheus_client::{encoding, registry::Registry};
 
-pub use answers::{Answer, Answers, Rpc};
 pub use batches::BatchMetrics;
-pub use calls::{Calls, Method, code_name};
-pub use delivery::{DeliveryMetrics, Ended};
-pub use statements::{Failure, Statement, StatementMetrics, Swept};
-pub use watched::{Kind, Series, series};
+pub use callback::{CallbackSeries, MetricKind, series};
+pub use delivery::{DeliveryMetrics, MessageOutcome};
+pub use rpc_latency::{RpcLatency, RpcMethod, code_name};
+pub use rpc_outcomes::{RpcName, RpcOutcome, RpcOutcomeCounters};
+pub use store::{PurgeStats, StatementKind, StatementMetrics, StoreFailureKind};
 
-use watched::{Watched, look_at};
+use callback::{CallbackCollector, sample_all};
 
 /// From half a millisecond to ten seconds: what one statement, one wait or one whole
 /// request may take, its usual time in the middle.
@@ -35,7 +35,7 @@ const SECONDS: [f64; 14] = [
 /// The values of the labels that configuration names. Any other value is told as
 /// `other`, so that nobody from outside can make series.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct LabelValues {
     /// The callers.
     pub callers: BTreeSet<String>,
     /// What their codes may be for.
@@ -49,9 +49,9 @@ pub struct Known {
 pub struct Metrics {
     registry: Registry,
     /// Each RPC as a whole.
-    pub calls: Calls,
+    pub calls: RpcLatency,
     /// What was answered to whom.
-    pub answers: Answers,
+    pub answers: RpcOutcomeCounters,
     /// Requests on their way to the store.
     pub batches: BatchMetrics,
     /// What the store does.
@@ -62,11 +62,11 @@ pub struct Metrics {
 
 impl Metrics {
     /// Metrics at nought.
-    pub fn new(known: &Known) -> Self {
+    pub fn new(known: &LabelValues) -> Self {
         let mut registry = Registry::default();
         Self {
-            calls: Calls::new(&mut registry),
-            answers: Answers::new(known, &mut registry),
+            calls: RpcLatency::new(&mut registry),
+            answers: RpcOutcomeCounters::new(known, &mut registry),
             batches: BatchMetrics::new(&mut registry),
             statements: StatementMetrics::new(&mut registry),
             delivery: DeliveryMetrics::new(known, &mut registry),
@@ -76,24 +76,31 @@ impl Metrics {
     }
 
     /// Takes other names for known from now on; what was counted stays.
-    pub fn know(&self, known: &Known) {
+    pub fn set_label_values(&self, known: &LabelValues) {
         self.answers.know(known);
         self.delivery.know(known);
     }
 
     /// Has something looked at whenever somebody scrapes.
-    pub fn watch(&mut self, kind: Kind, name: &'static str, help: &'static str, all: Vec<Series>) {
-        self.registry.register_collector(Box::new(Watched {
-            kind,
-            name,
-            help,
-            look: look_at(all),
-        }));
+    pub fn register_callback(
+        &mut self,
+        kind: MetricKind,
+        name: &'static str,
+        help: &'static str,
+        all: Vec<CallbackSeries>,
+    ) {
+        self.registry
+            .register_collector(Box::new(CallbackCollector {
+                kind,
+                name,
+                help,
+                look: sample_all(all),
+            }));
     }
 
     /// Has gauges looked at whenever somebody scrapes, of which there may be others each
     /// time: one for each value of `label`.
-    pub fn watch_each(
+    pub fn register_callback_family(
         &mut self,
         name: &'static str,
         help: &'static str,
@@ -101,26 +108,27 @@ impl Metrics {
         look: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
     ) {
         let labelled = move |(value, number)| (vec![(label, value)], number);
-        self.registry.register_collector(Box::new(Watched {
-            kind: Kind::Gauge,
-            name,
-            help,
-            look: Box::new(move || look().into_iter().map(labelled).collect()),
-        }));
+        self.registry
+            .register_collector(Box::new(CallbackCollector {
+                kind: MetricKind::Gauge,
+                name,
+                help,
+                look: Box::new(move || look().into_iter().map(labelled).collect()),
+            }));
     }
 
     fn with_process(mut self) -> Self {
         let one = || Some(1.0);
         let version = [("version", env!("CARGO_PKG_VERSION").to_owned())];
         let build = vec![series(version, one)];
-        self.watch(
-            Kind::Gauge,
+        self.register_callback(
+            MetricKind::Gauge,
             "otpd_build_info",
             "The version that runs",
             build,
         );
         for (kind, name, help, read) in process::ALL {
-            self.watch(kind, name, help, vec![series([], read)]);
+            self.register_callback(kind, name, help, vec![series([], read)]);
         }
         self
     }
@@ -147,21 +155,21 @@ impl Metrics {
 }
 
 /// The values of a label, each with its number.
-type Names = Arc<[String]>;
+type ConfiguredNames = Arc<[String]>;
 
 /// Values that are fixed.
-fn fixed<const COUNT: usize>(names: [&str; COUNT]) -> Names {
+fn fixed<const COUNT: usize>(names: [&str; COUNT]) -> ConfiguredNames {
     names.iter().map(ToString::to_string).collect()
 }
 
 /// Known values in their order, and after them what stands for all others.
-fn known(names: &BTreeSet<String>) -> Names {
+fn known(names: &BTreeSet<String>) -> ConfiguredNames {
     let other = std::iter::once("other".to_owned());
     names.iter().cloned().chain(other).collect()
 }
 
 /// The number of a known value; that of `other`, where it is not.
-fn number_of(names: &Names, name: &str) -> usize {
+fn number_of(names: &ConfiguredNames, name: &str) -> usize {
     let known = names.len().saturating_sub(1);
     names[..known]
         .binary_search_by(|known| known.as_str().cmp(name))

@@ -19,13 +19,12 @@ use tonic_health::{
 use tower::ServiceBuilder;
 
 use crate::{
-    connection,
+    admin, connection,
     grpc::{
         AdmissionLayer, BodyTimeoutLayer, OtpGrpc, RpcMetricsLayer, SizeLimitErrorLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
     metrics::Metrics,
-    operations,
     store::{StoreError, health::StoreHealth},
     traces,
 };
@@ -75,7 +74,7 @@ pub async fn run(
         gauges::watch(&mut metrics, &parts);
         let metrics = Arc::new(metrics);
         reloadable.metrics = Some(Arc::clone(&metrics));
-        let serving = operations::serve(listener, metrics);
+        let serving = admin::serve(listener, metrics);
         AbortOnDropHandle::new(tokio::spawn(serving))
     });
     let (health, health_service) = new_health().await;

@@ -18,7 +18,7 @@ impl ShutdownSignals {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn catch() -> std::io::Result<Self> {
+    pub fn install() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -48,9 +48,9 @@ impl ShutdownSignals {
 
 /// The signals by which otpd is told to read its configuration again.
 #[derive(Debug)]
-pub struct Hangups(Option<Signal>);
+pub struct ReloadSignals(Option<Signal>);
 
-impl Hangups {
+impl ReloadSignals {
     /// Takes SIGHUP from its default action, which would end otpd; but not where a
     /// terminal shows the log: there it says that the terminal is gone.
     ///

@@ -2,10 +2,10 @@
 //! so configured, a file of its own for what auditors look for.
 
 mod audit;
-mod line_queue;
-mod lines;
-mod repeats;
-mod strangers;
+mod dedup;
+mod format;
+mod unauthenticated_log;
+mod writer_queue;
 
 use std::{
     fs::File,
@@ -29,11 +29,11 @@ use crate::{
     config::{AuditLog, LogFormat, LogLevel},
     log_targets::{AUDIT, STRANGER},
 };
-use audit::{AuditFile, Outlet};
-use line_queue::LineQueue;
-use lines::Lines;
-use repeats::Repeats;
-use strangers::Strangers;
+use audit::{AuditFile, LogWriter};
+use dedup::LogDeduplicator;
+use format::LogFormatter;
+use unauthenticated_log::UnauthenticatedLog;
+use writer_queue::LineQueue;
 
 /// Time that the last lines have at the end of the process.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -53,15 +53,15 @@ pub struct LogSettings {
 
 /// What of the log can be changed while it is written.
 #[derive(Debug)]
-struct Controls {
+struct LogHandle {
     filter: reload::Handle<EnvFilter, Registry>,
     level: AtomicU64,
-    outlet: Outlet,
-    strangers: Arc<Strangers>,
+    outlet: LogWriter,
+    strangers: Arc<UnauthenticatedLog>,
 }
 
 /// One for the process, like the log.
-static CONTROLS: OnceLock<Controls> = OnceLock::new();
+static CONTROLS: OnceLock<LogHandle> = OnceLock::new();
 /// How many lines were left out.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
@@ -81,8 +81,8 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
         AuditLog::Standard => None,
         AuditLog::File(path) => Some(Arc::new(AuditFile::open(path, Arc::clone(&standard))?)),
     };
-    let outlet = Outlet { standard, audit };
-    let strangers = Arc::new(Strangers::default());
+    let outlet = LogWriter { standard, audit };
+    let strangers = Arc::new(UnauthenticatedLog::default());
     let summaries = Arc::clone(&strangers);
     thread::Builder::new()
         .name("log-strangers".to_owned())
@@ -93,11 +93,11 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
         .with_ansi(colours)
         // They would go to standard error, which may block.
         .log_internal_errors(false)
-        .event_format(Lines::new(
+        .event_format(LogFormatter::new(
             settings.format,
             colours,
             outlet.audit.is_some(),
-            Repeats::new(settings.repeat_after),
+            LogDeduplicator::new(settings.repeat_after),
             Arc::clone(&strangers),
         ))
         .with_writer(outlet.clone());
@@ -106,7 +106,7 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
         .with(lines)
         .init();
     // The log cannot be started twice: that would have panicked.
-    let _ = CONTROLS.set(Controls {
+    let _ = CONTROLS.set(LogHandle {
         filter: handle,
         level: AtomicU64::new(settings.level as u64),
         outlet,
@@ -186,14 +186,14 @@ pub fn reopen() -> io::Result<()> {
 }
 
 /// How many lines were left out, since they repeated others.
-pub fn lines_left_out() -> u64 {
+pub fn suppressed_lines() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
 }
 
 /// Number of lines that were dropped because nobody took them: those for standard output,
 /// and those for the audit log.
 pub fn lines_dropped() -> (u64, u64) {
-    let Some(Controls { outlet, .. }) = CONTROLS.get() else {
+    let Some(LogHandle { outlet, .. }) = CONTROLS.get() else {
         return (0, 0);
     };
     let audit = outlet.audit.as_ref().map(|audit| audit.queue().dropped());

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 pub use context::TraceContext;
 pub use export::{TraceError, start, stop};
-pub use span::{Kind, Span};
+pub use span::{SpanSide, TraceSpan};
 
 /// The header that carries a [`TraceContext`] (W3C Trace Context).
 pub const HEADER: &str = "traceparent";
@@ -62,7 +62,7 @@ impl TraceSettings {
 }
 
 /// How long spans are gathered before they are sent.
-const GATHER: Duration = Duration::from_secs(1);
+const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     /// Where in a trace the current task is.
@@ -75,7 +75,7 @@ pub fn current() -> Option<TraceContext> {
 }
 
 /// Does `work` at that place of a trace.
-pub fn within<F: Future>(
+pub fn with_context<F: Future>(
     context: Option<TraceContext>,
     work: F,
 ) -> impl Future<Output = F::Output> {

@@ -4,19 +4,19 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     BenchError,
-    board::Board,
-    follow::{self, Log},
+    code_inbox::CodeInbox,
+    follow::{self, LogFollower},
 };
 use crate::grpc::v1::SendOtpResponse;
 
 /// From replies, where the caller delivers by itself; else from the servers' logs,
 /// where there are any.
 #[derive(Debug)]
-pub struct Codes {
-    logs: Option<Arc<Board>>,
+pub struct CodeSource {
+    logs: Option<Arc<CodeInbox>>,
 }
 
-impl Codes {
+impl CodeSource {
     /// Follows the logs, from their present end on.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl Codes {
         };
         let logs = paths
             .iter()
-            .map(|path| Log::from_end(path).map_err(|error| cannot_read(path, error)))
+            .map(|path| LogFollower::from_end(path).map_err(|error| cannot_read(path, error)))
             .collect::<Result<_, _>>()?;
         let board = Arc::default();
         follow::follow(logs, &board).map_err(|error| cannot_read(&paths[0], error))?;

@@ -16,7 +16,7 @@ use crate::grpc::v1::{
 
 /// A server that is called.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct TargetServer {
     /// The address, as it was given.
     pub address: String,
     /// How to reach it, with the time-outs of connections and calls.
@@ -24,19 +24,22 @@ pub struct Target {
 }
 
 /// What a call says as `authorization`.
-pub type Authorization = Option<MetadataValue<Ascii>>;
+pub type AuthorizationHeader = Option<MetadataValue<Ascii>>;
 
 /// One HTTP/2 connection, which is opened again when it breaks.
 #[derive(Clone, Debug)]
-pub struct Connection {
+pub struct LoadConnection {
     client: OtpServiceClient<Channel>,
-    authorization: Authorization,
+    authorization: AuthorizationHeader,
 }
 
-impl Connection {
+impl LoadConnection {
     /// # Errors
     /// Where the server cannot be reached.
-    pub async fn open(target: &Target, authorization: Authorization) -> Result<Self, BenchError> {
+    pub async fn open(
+        target: &TargetServer,
+        authorization: AuthorizationHeader,
+    ) -> Result<Self, BenchError> {
         let channel = target.endpoint.connect().await.map_err(|error| {
             let cause =
                 Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);

@@ -13,7 +13,7 @@ use std::{
 use memchr::{memchr, memmem::Finder, memrchr};
 
 use super::{
-    board::Board,
+    code_inbox::CodeInbox,
     log_line::{self, MARK},
 };
 
@@ -33,7 +33,7 @@ const PIECE: usize = 256 * 1024;
 
 /// A log and how far it has been read.
 #[derive(Debug)]
-pub struct Log {
+pub struct LogFollower {
     path: PathBuf,
     file: File,
     position: u64,
@@ -42,7 +42,7 @@ pub struct Log {
     idle: u32,
 }
 
-impl Log {
+impl LogFollower {
     /// The log at `path`, from its present end on.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ fn marked_lines(lines: &[u8], told: &mut impl FnMut(&[u8])) {
 ///
 /// # Errors
 /// Where no thread can be started.
-pub fn follow(logs: Vec<Log>, board: &Arc<Board>) -> io::Result<()> {
+pub fn follow(logs: Vec<LogFollower>, board: &Arc<CodeInbox>) -> io::Result<()> {
     let board = Arc::downgrade(board);
     thread::Builder::new()
         .name("bench-logs".to_owned())
@@ -137,7 +137,7 @@ pub fn follow(logs: Vec<Log>, board: &Arc<Board>) -> io::Result<()> {
         .map(drop)
 }
 
-fn follow_all(mut logs: Vec<Log>, board: &Weak<Board>) {
+fn follow_all(mut logs: Vec<LogFollower>, board: &Weak<CodeInbox>) {
     let mut piece = vec![0; PIECE];
     let mut pause = PAUSE;
     while let Some(board) = board.upgrade() {
@@ -145,7 +145,7 @@ fn follow_all(mut logs: Vec<Log>, board: &Weak<Board>) {
         let mut told = |line: &[u8]| {
             if let Some(told) = log_line::read(line) {
                 codes += 1;
-                board.post(told);
+                board.deliver(told);
             }
         };
         logs.retain_mut(|log| {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     /// Reads until there is nothing more, and returns the codes.
-    fn codes(log: &mut Log, piece: usize) -> Vec<String> {
+    fn codes(log: &mut LogFollower, piece: usize) -> Vec<String> {
         let mut codes = Vec::new();
         let mut piece = vec![0; piece];
         let mut told = |line: &[u8]| {
@@ -192,7 +192,7 @@ mod tests {
             let path = directory.path().join("log");
             let mut file = File::create(&path).unwrap();
             write!(file, "{}", line(1)).unwrap();
-            let mut log = Log::from_end(&path).unwrap();
+            let mut log = LogFollower::from_end(&path).unwrap();
             assert_eq!(codes(&mut log, piece), [""; 0]);
 
             write!(file, "other\n{}{}", line(2), line(3)).unwrap();
@@ -213,7 +213,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         fs::write(&path, line(1)).unwrap();
-        let mut log = Log::from_end(&path).unwrap();
+        let mut log = LogFollower::from_end(&path).unwrap();
         let mut after_a_while = || {
             let mut all = Vec::new();
             for _ in 0..2 * LOOKS_BEFORE_A_CHECK {
@@ -237,8 +237,10 @@ mod tests {
         for path in &paths {
             File::create(path).unwrap();
         }
-        let board = Arc::new(Board::default());
-        let logs = paths.iter().map(|path| Log::from_end(path).unwrap());
+        let board = Arc::new(CodeInbox::default());
+        let logs = paths
+            .iter()
+            .map(|path| LogFollower::from_end(path).unwrap());
         follow(logs.collect(), &board).unwrap();
         for (number, path) in (1..).zip(&paths) {
             fs::write(path, line(number)).unwrap();

@@ -11,13 +11,13 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    course::{Course, Phase},
-    schedule::{Arrival, Schedule},
+    phases::{LoadPhase, LoadPhases},
+    schedule::{ArrivalSchedule, ScheduledPair},
 };
 
 /// One pair that starts.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
+pub struct PairStart {
     /// Chooses the connections.
     pub lane: usize,
     /// Since when its first call is waited for.
@@ -31,8 +31,8 @@ pub struct Start {
 pub async fn closed<F: Future<Output = ()> + Send + 'static>(
     in_flight: usize,
     ramp: Duration,
-    course: Arc<Course>,
-    pair: impl Fn(Start) -> F + Clone + Send + Sync + 'static,
+    course: Arc<LoadPhases>,
+    pair: impl Fn(PairStart) -> F + Clone + Send + Sync + 'static,
 ) {
     let mut slots = JoinSet::new();
     for lane in 0..in_flight {
@@ -44,12 +44,12 @@ pub async fn closed<F: Future<Output = ()> + Send + 'static>(
             if !delay.is_zero() {
                 select! {
                     () = sleep(delay) => {}
-                    () = course.reached(Phase::Over) => return,
+                    () = course.reached(LoadPhase::Over) => return,
                 }
             }
             while let Some(counted) = course.admit() {
                 let planned = Instant::now();
-                pair(Start {
+                pair(PairStart {
                     lane,
                     planned,
                     counted,
@@ -65,15 +65,15 @@ pub async fn closed<F: Future<Output = ()> + Send + 'static>(
 /// `not_started`. Ends when all have arrived and ended, or, once the course is stopped,
 /// when those that run have.
 pub async fn open<F: Future<Output = ()> + Send + 'static>(
-    mut arrivals: UnboundedReceiver<Arrival>,
+    mut arrivals: UnboundedReceiver<ScheduledPair>,
     begin: Instant,
     at_most: usize,
-    course: Arc<Course>,
-    pair: impl Fn(Start) -> F,
-    not_started: impl Fn(Arrival),
+    course: Arc<LoadPhases>,
+    pair: impl Fn(PairStart) -> F,
+    not_started: impl Fn(ScheduledPair),
 ) {
     let running = TaskTracker::new();
-    let stopped = course.reached(Phase::Stopped);
+    let stopped = course.reached(LoadPhase::Stopped);
     tokio::pin!(stopped);
     for lane in 0.. {
         let arrival = select! {
@@ -86,7 +86,7 @@ pub async fn open<F: Future<Output = ()> + Send + 'static>(
             not_started(arrival);
             continue;
         }
-        running.spawn(pair(Start {
+        running.spawn(pair(PairStart {
             lane,
             planned: begin + arrival.planned,
             counted: arrival.counted,
@@ -102,9 +102,9 @@ pub async fn open<F: Future<Output = ()> + Send + 'static>(
 /// # Errors
 /// Where no thread can be started.
 pub fn pace(
-    schedule: Schedule,
+    schedule: ArrivalSchedule,
     begin: Instant,
-    arrivals: UnboundedSender<Arrival>,
+    arrivals: UnboundedSender<ScheduledPair>,
 ) -> std::io::Result<()> {
     let tell = move || {
         for arrival in schedule.arrivals() {
@@ -141,7 +141,7 @@ mod tests {
     /// third to its fifth second, and answers at once otherwise. Returns the latencies
     /// and how many pairs were not started.
     async fn run(
-        schedule: Schedule,
+        schedule: ArrivalSchedule,
         at_most: usize,
         stop_after: Option<Duration>,
     ) -> (Vec<Duration>, usize) {
@@ -157,7 +157,7 @@ mod tests {
         });
         let latencies = Arc::new(Mutex::new(Vec::new()));
         let not_started = AtomicUsize::new(0);
-        let pair = |start: Start| {
+        let pair = |start: PairStart| {
             let latencies = Arc::clone(&latencies);
             async move {
                 let second = begin.elapsed().as_secs();
@@ -167,12 +167,12 @@ mod tests {
                 latencies.lock().unwrap().push(start.planned.elapsed());
             }
         };
-        let course = Arc::new(Course::new(None));
+        let course = Arc::new(LoadPhases::new(None));
         if let Some(after) = stop_after {
             let course = Arc::clone(&course);
             tokio::spawn(async move {
                 sleep(after).await;
-                course.enter(Phase::Stopped);
+                course.enter(LoadPhase::Stopped);
             });
         }
         open(arrivals, begin, at_most, course, pair, |_| {
@@ -183,8 +183,8 @@ mod tests {
         (latencies, not_started.load(Ordering::Relaxed))
     }
 
-    fn schedule() -> Schedule {
-        Schedule {
+    fn schedule() -> ArrivalSchedule {
+        ArrivalSchedule {
             rate: 100.0,
             ramp: Duration::ZERO,
             warm_up: Duration::ZERO,
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn arrivals_are_told_until_nobody_listens() {
         let (sender, mut arrivals) = unbounded_channel();
-        let endless = Schedule {
+        let endless = ArrivalSchedule {
             rate: 1e9,
             duration: None,
             ..schedule()
@@ -234,7 +234,7 @@ mod tests {
         drop(arrivals);
 
         let (sender, mut arrivals) = unbounded_channel();
-        let few = Schedule {
+        let few = ArrivalSchedule {
             rate: 1e6,
             pairs: Some(3),
             ..schedule()
@@ -250,11 +250,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_many_pairs_run_at_once_and_their_number_grows_in_the_ramp() {
         let begin = Instant::now();
-        let course = Arc::new(Course::new(None));
+        let course = Arc::new(LoadPhases::new(None));
         let starts = Arc::new(Mutex::new(Vec::new()));
         let pair = {
             let starts = Arc::clone(&starts);
-            move |start: Start| {
+            move |start: PairStart| {
                 starts
                     .lock()
                     .unwrap()
@@ -265,7 +265,7 @@ mod tests {
         let load = closed(10, 10 * SECOND, Arc::clone(&course), pair);
         let direct = async {
             sleep(Duration::from_millis(20_500)).await;
-            course.enter(Phase::Over);
+            course.enter(LoadPhase::Over);
         };
         tokio::join!(load, direct);
         let starts = starts.lock().unwrap();
@@ -277,11 +277,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn as_many_pairs_as_were_asked_for_count() {
-        let course = Arc::new(Course::new(Some(25)));
+        let course = Arc::new(LoadPhases::new(Some(25)));
         let counted = Arc::new(AtomicUsize::new(0));
         let pair = {
             let counted = Arc::clone(&counted);
-            move |start: Start| {
+            move |start: PairStart| {
                 counted.fetch_add(usize::from(start.counted), Ordering::Relaxed);
                 sleep(SECOND)
             }
@@ -289,7 +289,7 @@ mod tests {
         let load = closed(10, Duration::ZERO, Arc::clone(&course), pair);
         let direct = async {
             sleep(Duration::from_millis(1_500)).await;
-            course.enter(Phase::Counted);
+            course.enter(LoadPhase::Counted);
         };
         let both = async { tokio::join!(load, direct) };
         timeout(10 * SECOND, both).await.expect("it ends by itself");

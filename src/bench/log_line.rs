@@ -10,7 +10,7 @@ const CHALLENGE: &[u8] = b"challenge_id";
 
 /// A code that a log told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told<'a> {
+pub struct LoggedCode<'a> {
     /// The challenge that it is of.
     pub challenge_id: &'a str,
     /// The code.
@@ -19,10 +19,10 @@ pub struct Told<'a> {
 
 /// Reads a line of the log, in its text or its JSON form; nothing where it tells no
 /// code. What stands before the line, such as the name of a container, does not matter.
-pub fn read(line: &[u8]) -> Option<Told<'_>> {
+pub fn read(line: &[u8]) -> Option<LoggedCode<'_>> {
     let code = memmem::find(line, MARK)? + MARK.len();
     let id = memmem::find(line, CHALLENGE)? + CHALLENGE.len();
-    let told = Told {
+    let told = LoggedCode {
         challenge_id: leading(after_separator(&line[id..])?, is_id),
         code: leading(&line[code..], |byte| byte.is_ascii_digit()),
     };
@@ -58,7 +58,7 @@ fn leading(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> &str {
 mod tests {
     use super::*;
 
-    const TOLD: Option<Told<'_>> = Some(Told {
+    const TOLD: Option<LoggedCode<'_>> = Some(LoggedCode {
         challenge_id: "lwUr5T_Czq0-n50l",
         code: "044388",
     });

@@ -1,24 +1,24 @@
 //! Load on servers, and what becomes of it: what a deployment can bear, and whether it
 //! keeps the rules meanwhile. It knows the servers as any caller does, by the contract.
 
-mod board;
+mod code_inbox;
 mod codes;
 mod connection;
-mod course;
 mod follow;
-mod hot;
+mod hot_recipients;
+mod invariants;
 mod load;
 mod log_line;
-mod pair;
+mod phases;
 mod process;
 mod progress;
 mod recipients;
 mod report;
-mod rules;
+mod scenario;
 mod schedule;
 mod settings;
+mod stats;
 mod table;
-mod tally;
 
 use std::{
     pin::{Pin, pin},
@@ -33,25 +33,25 @@ use tokio::{
 };
 use tonic::Status;
 
-pub use connection::{Authorization, Target, was_not_sent};
-pub use process::Process;
-pub use progress::Progress;
+pub use connection::{AuthorizationHeader, TargetServer, was_not_sent};
+pub use process::WatchedProcess;
+pub use progress::ProgressLine;
 pub use recipients::{MAX_CLIENT_IPS, MAX_REGIONS};
-pub use report::Report;
-pub use settings::Settings;
+pub use report::BenchReport;
+pub use settings::BenchSettings;
 
-use codes::Codes;
-use connection::Connection;
-use course::{Course, Ended, Phase, end_of_phase};
-use hot::Hot;
-use load::Start;
-use pair::{Pairs, Share};
-use process::Watch;
-use recipients::Recipients;
-use report::Measured;
-use rules::Rules;
-use schedule::Schedule;
-use tally::Tally;
+use codes::CodeSource;
+use connection::LoadConnection;
+use hot_recipients::HotRecipientLoad;
+use invariants::InvariantChecker;
+use load::PairStart;
+use phases::{LoadPhase, LoadPhases, PhaseEnded, end_of_phase};
+use process::ProcessWatch;
+use recipients::RecipientSupply;
+use report::MeasuredPhase;
+use scenario::{PairScenario, PairShare};
+use schedule::ArrivalSchedule;
+use stats::Stats;
 
 use crate::grpc::v1::VerifyOutcome;
 
@@ -63,19 +63,19 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A run that is to be.
 #[derive(Debug)]
-pub struct Bench {
+pub struct BenchRun {
     /// How it goes.
-    pub settings: Settings,
+    pub settings: BenchSettings,
     /// Which servers it is about.
-    pub targets: Vec<Target>,
+    pub targets: Vec<TargetServer>,
     /// What each call says as `authorization`.
-    pub authorization: Authorization,
+    pub authorization: AuthorizationHeader,
     /// The processes that are watched.
-    pub processes: Vec<Process>,
+    pub processes: Vec<WatchedProcess>,
     /// Where the numbers of recipients start; random, so that runs have none in common.
     pub start: u64,
     /// How its progress is told.
-    pub progress: Progress,
+    pub progress: ProgressLine,
 }
 
 /// Why there was no run.
@@ -113,14 +113,14 @@ pub enum BenchError {
     Interrupted,
 }
 
-impl Bench {
+impl BenchRun {
     /// Runs to the end, or until `stop` completes; what is running then is finished.
     ///
     /// # Errors
     /// Where no run is possible.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Report, BenchError> {
-        let watch = Watch::new(self.processes.clone()).map_err(|process| {
-            let Process { name, id } = process;
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<BenchReport, BenchError> {
+        let watch = ProcessWatch::new(self.processes.clone()).map_err(|process| {
+            let WatchedProcess { name, id } = process;
             BenchError::Usage(format!("--process: {name}={id}: there is no such process"))
         })?;
         let mut stop = pin!(stop);
@@ -129,42 +129,47 @@ impl Bench {
             pairs = self.prepare() => Arc::new(pairs?),
         };
 
-        let course = Arc::new(Course::new(self.settings.pairs));
-        let telling = tokio::spawn(self.progress.tell(Arc::clone(&pairs), Arc::clone(&course)));
+        let course = Arc::new(LoadPhases::new(self.settings.pairs));
+        let telling = tokio::spawn(self.progress.spawn(Arc::clone(&pairs), Arc::clone(&course)));
         let load = self.load(&pairs, &course)?;
-        let measured = self.direct(&course, load, stop, watch).await;
+        let measured = self.drive(&course, load, stop, watch).await;
         telling.abort();
         self.progress.end();
         let counts = pairs.tally.counts().clone();
         let violations = pairs.rules.violations();
-        Ok(Report::new(self.settings, counts, violations, measured))
+        Ok(BenchReport::new(
+            self.settings,
+            counts,
+            violations,
+            measured,
+        ))
     }
 
     /// Opens connections and logs, and tries them.
-    async fn prepare(&self) -> Result<Pairs, BenchError> {
+    async fn prepare(&self) -> Result<PairScenario, BenchError> {
         let settings = &self.settings;
         // Before the first code is told.
-        let codes = Codes::from_logs(&settings.codes)?;
+        let codes = CodeSource::from_logs(&settings.codes)?;
         let mut connections = Vec::new();
         for target in self.targets.iter().cycle().take(settings.connections) {
-            let connection = Connection::open(target, self.authorization.clone());
+            let connection = LoadConnection::open(target, self.authorization.clone());
             connections.push(connection.await?);
         }
-        let pairs = Pairs {
+        let pairs = PairScenario {
             connections,
-            recipients: Recipients::new(settings.regions, settings.client_ips, self.start),
+            recipients: RecipientSupply::new(settings.regions, settings.client_ips, self.start),
             codes,
             purpose: settings.purpose.clone(),
-            wrong: Share::new(settings.wrong_share),
-            tally: Tally::default(),
-            rules: Rules::new(settings.max_attempts),
+            wrong: PairShare::new(settings.wrong_share),
+            tally: Stats::default(),
+            rules: InvariantChecker::new(settings.max_attempts),
         };
         self.probe(&pairs).await?;
         Ok(pairs)
     }
 
     /// Takes a pair through each server, so that what is wrong is told before the run.
-    async fn probe(&self, pairs: &Pairs) -> Result<(), BenchError> {
+    async fn probe(&self, pairs: &PairScenario) -> Result<(), BenchError> {
         for (target, connection) in self.targets.iter().zip(&pairs.connections) {
             let address = || target.address.clone();
             let refused = |status| BenchError::Refused {
@@ -185,7 +190,7 @@ impl Bench {
             if reply.outcome() != VerifyOutcome::Verified {
                 return Err(BenchError::NotVerified {
                     address: address(),
-                    outcome: pair::outcome_name(&reply),
+                    outcome: scenario::outcome_name(&reply),
                 });
             }
         }
@@ -195,16 +200,16 @@ impl Bench {
     /// All pairs, which end when the course is over.
     fn load(
         &self,
-        pairs: &Arc<Pairs>,
-        course: &Arc<Course>,
+        pairs: &Arc<PairScenario>,
+        course: &Arc<LoadPhases>,
     ) -> Result<impl Future<Output = ()> + use<>, BenchError> {
         let hot = self.settings.hot.map(|recipients| {
-            let hot = Hot::new(Arc::clone(pairs), recipients);
+            let hot = HotRecipientLoad::new(Arc::clone(pairs), recipients);
             Arc::new(hot)
         });
         let pair = {
             let pairs = Arc::clone(pairs);
-            move |start: Start| {
+            move |start: PairStart| {
                 let (pairs, hot) = (Arc::clone(&pairs), hot.clone());
                 async move {
                     match hot {
@@ -221,7 +226,7 @@ impl Bench {
             let Some((begin, arrivals)) = arrivals else {
                 return load::closed(in_flight, ramp, course, pair).await;
             };
-            let not_started = |arrival: schedule::Arrival| {
+            let not_started = |arrival: schedule::ScheduledPair| {
                 if arrival.counted {
                     pairs.tally.not_started();
                 }
@@ -233,12 +238,13 @@ impl Bench {
     /// Where pairs arrive at a rate: since when, and each of them.
     fn arrivals(
         &self,
-    ) -> Result<Option<(Instant, mpsc::UnboundedReceiver<schedule::Arrival>)>, BenchError> {
+    ) -> Result<Option<(Instant, mpsc::UnboundedReceiver<schedule::ScheduledPair>)>, BenchError>
+    {
         let settings = &self.settings;
         let Some(rate) = settings.rate else {
             return Ok(None);
         };
-        let schedule = Schedule {
+        let schedule = ArrivalSchedule {
             rate,
             ramp: settings.ramp,
             warm_up: settings.warm_up,
@@ -253,18 +259,18 @@ impl Bench {
     }
 
     /// Leads the load through its phases, and measures the time that counts.
-    async fn direct(
+    async fn drive(
         &self,
-        course: &Course,
+        course: &LoadPhases,
         load: impl Future<Output = ()>,
         stop: impl Future<Output = ()>,
-        watch: Watch,
-    ) -> Measured {
+        watch: ProcessWatch,
+    ) -> MeasuredPhase {
         let mut load = pin!(load);
         let mut stop = pin!(stop);
         for (phase, length) in [
-            (Phase::Ramp, self.settings.ramp),
-            (Phase::WarmUp, self.settings.warm_up),
+            (LoadPhase::Ramp, self.settings.ramp),
+            (LoadPhase::WarmUp, self.settings.warm_up),
         ] {
             // The load starts with the first phase that has a length.
             if length.is_zero() {
@@ -272,12 +278,12 @@ impl Bench {
             }
             course.enter(phase);
             match end_of_phase(Some(length), &mut load, &mut stop).await {
-                Ended::InTime => {}
-                Ended::WithTheLoad => return Measured::default(),
-                Ended::Stopped => {
-                    course.enter(Phase::Stopped);
+                PhaseEnded::InTime => {}
+                PhaseEnded::WithTheLoad => return MeasuredPhase::default(),
+                PhaseEnded::Stopped => {
+                    course.enter(LoadPhase::Stopped);
                     load.await;
-                    return Measured::default();
+                    return MeasuredPhase::default();
                 }
             }
         }
@@ -287,22 +293,22 @@ impl Bench {
     /// The time that counts.
     async fn measure(
         &self,
-        course: &Course,
+        course: &LoadPhases,
         mut load: Pin<&mut impl Future<Output = ()>>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
-        watch: Watch,
-    ) -> Measured {
+        watch: ProcessWatch,
+    ) -> MeasuredPhase {
         let watch = Arc::new(Mutex::new(watch));
-        with(&watch, Watch::begin);
+        with(&watch, ProcessWatch::begin);
         let begin = Instant::now();
-        course.enter(Phase::Counted);
+        course.enter(LoadPhase::Counted);
         let sampling = tokio::spawn(sample(Arc::clone(&watch)));
         let ended = end_of_phase(self.settings.duration, &mut load, &mut stop).await;
         let phase = match ended {
-            Ended::InTime | Ended::WithTheLoad => Phase::Over,
-            Ended::Stopped => Phase::Stopped,
+            PhaseEnded::InTime | PhaseEnded::WithTheLoad => LoadPhase::Over,
+            PhaseEnded::Stopped => LoadPhase::Stopped,
         };
-        let mut running = ended != Ended::WithTheLoad;
+        let mut running = ended != PhaseEnded::WithTheLoad;
         if running && !self.settings.starts_amid_load() {
             course.enter(phase);
             load.as_mut().await;
@@ -310,12 +316,12 @@ impl Bench {
         }
         let time = begin.elapsed();
         sampling.abort();
-        let (processes, own_cpu_seconds) = with(&watch, Watch::end);
+        let (processes, own_cpu_seconds) = with(&watch, ProcessWatch::end);
         course.enter(phase);
         if running {
             load.await;
         }
-        Measured {
+        MeasuredPhase {
             time,
             processes,
             own_cpu_seconds,
@@ -336,15 +342,15 @@ fn no_code(address: &str, has_logs: bool) -> String {
     }
 }
 
-async fn sample(watch: Arc<Mutex<Watch>>) {
+async fn sample(watch: Arc<Mutex<ProcessWatch>>) {
     let mut ticks = interval(SAMPLE_INTERVAL);
     loop {
         ticks.tick().await;
-        with(&watch, Watch::sample);
+        with(&watch, ProcessWatch::sample);
     }
 }
 
-fn with<T>(watch: &Mutex<Watch>, act: impl FnOnce(&mut Watch) -> T) -> T {
+fn with<T>(watch: &Mutex<ProcessWatch>, act: impl FnOnce(&mut ProcessWatch) -> T) -> T {
     // What was measured before a panic is still true.
     act(&mut watch.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -10,14 +10,14 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A process that is watched during a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Process {
+pub struct WatchedProcess {
     /// What it is called in the report.
     pub name: String,
     /// Its id.
     pub id: u32,
 }
 
-impl FromStr for Process {
+impl FromStr for WatchedProcess {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -34,7 +34,7 @@ impl FromStr for Process {
 
 /// What the kernel says of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
+struct ProcStat {
     id: u32,
     parent: u32,
     /// Ticks in user and in kernel mode, its own and those of children that ended and
@@ -43,14 +43,14 @@ struct Stat {
 }
 
 /// Reads /proc/PID/stat.
-fn parse_stat(text: &str) -> Option<Stat> {
+fn parse_stat(text: &str) -> Option<ProcStat> {
     let (id, rest) = text.split_once(' ')?;
     // The command stands in parentheses, and may hold blanks and parentheses itself.
     let (_, rest) = rest.rsplit_once(") ")?;
     // From the third field on: state, ppid, …; 14 to 17 are the times.
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let times = fields.get(11..15)?.iter().map(|time| time.parse::<u64>());
-    Some(Stat {
+    Some(ProcStat {
         id: id.parse().ok()?,
         parent: fields.get(1)?.parse().ok()?,
         ticks: times.sum::<Result<_, _>>().ok()?,
@@ -66,8 +66,8 @@ fn parse_size(status: &str, name: &str) -> Option<u64> {
 
 /// The ticks of a process and of all that descend from it, with those that ended. What
 /// ended is in the account of its parent, so that nothing is lost and nothing twice.
-fn ticks_of_tree(root: u32, all: &[Stat]) -> Option<u64> {
-    let mut children = HashMap::<u32, Vec<&Stat>>::new();
+fn ticks_of_tree(root: u32, all: &[ProcStat]) -> Option<u64> {
+    let mut children = HashMap::<u32, Vec<&ProcStat>>::new();
     for stat in all {
         children.entry(stat.parent).or_default().push(stat);
     }
@@ -81,7 +81,7 @@ fn ticks_of_tree(root: u32, all: &[Stat]) -> Option<u64> {
     Some(ticks)
 }
 
-fn all_processes() -> io::Result<Vec<Stat>> {
+fn all_processes() -> io::Result<Vec<ProcStat>> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
@@ -106,23 +106,23 @@ fn resident_bytes(id: u32) -> Option<u64> {
 /// The processor time of each process with its descendants, and of this one; nothing
 /// where it is not known.
 #[derive(Clone, Debug)]
-struct Times {
+struct ProcessorTimes {
     processes: Vec<Option<u64>>,
     own: Option<u64>,
 }
 
 /// Watches processes.
 #[derive(Debug)]
-pub struct Watch {
-    processes: Vec<Process>,
-    begin: Option<Times>,
+pub struct ProcessWatch {
+    processes: Vec<WatchedProcess>,
+    begin: Option<ProcessorTimes>,
     /// Of each process, the most resident bytes seen.
     peaks: Vec<Option<u64>>,
 }
 
 /// What one process used.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// What it is called.
     pub name: String,
     /// Its processor time with that of its descendants; nothing where it has ended.
@@ -135,13 +135,13 @@ pub struct Usage {
     pub peak_resident_bytes: Option<u64>,
 }
 
-impl Watch {
+impl ProcessWatch {
     /// Watches these processes.
     ///
     /// # Errors
     /// The process that is not there.
-    pub fn new(processes: Vec<Process>) -> Result<Self, Process> {
-        let absent = |process: &&Process| resident_bytes(process.id).is_none();
+    pub fn new(processes: Vec<WatchedProcess>) -> Result<Self, WatchedProcess> {
+        let absent = |process: &&WatchedProcess| resident_bytes(process.id).is_none();
         if let Some(process) = processes.iter().find(absent) {
             return Err(process.clone());
         }
@@ -167,13 +167,13 @@ impl Watch {
 
     /// The time that counts is over: what each process used in it, and the seconds of
     /// this process.
-    pub fn end(&mut self) -> (Vec<Usage>, Option<f64>) {
+    pub fn end(&mut self) -> (Vec<ProcessUsage>, Option<f64>) {
         self.sample();
         let end = self.times();
         let begin = self.begin.take();
         let usages = (0..).zip(&self.processes).map(|(index, process)| {
             let at_begin = begin.as_ref().and_then(|times| times.processes[index]);
-            Usage {
+            ProcessUsage {
                 name: process.name.clone(),
                 cpu_seconds: seconds_between(at_begin, end.processes[index]),
                 cpu_microseconds_per_pair: None,
@@ -185,7 +185,7 @@ impl Watch {
         (usages.collect(), own)
     }
 
-    fn times(&self) -> Times {
+    fn times(&self) -> ProcessorTimes {
         let all = if self.processes.is_empty() {
             Vec::new()
         } else {
@@ -193,7 +193,7 @@ impl Watch {
         };
         let processes = self.processes.iter();
         let own = fs::read_to_string("/proc/self/stat").ok();
-        Times {
+        ProcessorTimes {
             processes: processes
                 .map(|process| ticks_of_tree(process.id, &all))
                 .collect(),
@@ -223,7 +223,7 @@ mod tests {
             let text = format!(
                 "4242 {command} S 17 4242 4242 0 -1 4194560 100 200 3 4 7 11 13 19 20 0 8 0 5000 1000 50 18446744073709551615 1 1\n"
             );
-            let stat = Stat {
+            let stat = ProcStat {
                 id: 4242,
                 parent: 17,
                 ticks: 7 + 11 + 13 + 19,
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_tree_has_all_that_descend_from_its_root_and_nobody_else() {
-        let stat = |id, parent, ticks| Stat { id, parent, ticks };
+        let stat = |id, parent, ticks| ProcStat { id, parent, ticks };
         let all = [
             stat(1, 0, 1),
             stat(50, 40, 10_000),
@@ -271,11 +271,11 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .expect("every system has a shell");
-        let process = Process {
+        let process = WatchedProcess {
             name: "shell".to_owned(),
             id: child.id(),
         };
-        let mut watch = Watch::new(vec![process]).expect("it runs");
+        let mut watch = ProcessWatch::new(vec![process]).expect("it runs");
         watch.begin();
         let mut said = [0; 5];
         let stdout = child.stdout.as_mut().expect("it is piped");
@@ -296,15 +296,15 @@ mod tests {
 
     #[test]
     fn processes_are_named_and_must_be_there() {
-        let named = |name: &str, id| Process {
+        let named = |name: &str, id| WatchedProcess {
             name: name.to_owned(),
             id,
         };
         assert_eq!("server=42".parse(), Ok(named("server", 42)));
         for bad in ["", "1", "=1", "a=", "a=x", "a=-1", "a=1=2"] {
-            assert!(bad.parse::<Process>().is_err(), "{bad}");
+            assert!(bad.parse::<WatchedProcess>().is_err(), "{bad}");
         }
         let absent = named("absent", u32::MAX);
-        assert_eq!(Watch::new(vec![absent.clone()]).err(), Some(absent));
+        assert_eq!(ProcessWatch::new(vec![absent.clone()]).err(), Some(absent));
     }
 }

@@ -10,16 +10,16 @@ use hdrhistogram::Histogram;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{
-    course::{Course, Phase},
-    pair::Pairs,
-    tally::Counts,
+    phases::{LoadPhase, LoadPhases},
+    scenario::PairScenario,
+    stats::CallTally,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How progress is told, on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum ProgressLine {
     /// Not at all.
     Quiet,
     /// In one line that is written anew, for a terminal.
@@ -28,9 +28,9 @@ pub enum Progress {
     Lines,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Tells how a run goes, until the task is aborted.
-    pub async fn tell(self, pairs: Arc<Pairs>, course: Arc<Course>) {
+    pub async fn spawn(self, pairs: Arc<PairScenario>, course: Arc<LoadPhases>) {
         if self == Self::Quiet {
             return;
         }
@@ -74,12 +74,12 @@ impl Progress {
     }
 }
 
-fn line(since: Duration, time: Duration, new: u64, phase: Phase, counts: &Counts) -> String {
+fn line(since: Duration, time: Duration, new: u64, phase: LoadPhase, counts: &CallTally) -> String {
     let phase = match phase {
-        Phase::Ramp => "ramp",
-        Phase::WarmUp => "warm-up",
-        Phase::Counted => "counted",
-        Phase::Over | Phase::Stopped => "finishing",
+        LoadPhase::Ramp => "ramp",
+        LoadPhase::WarmUp => "warm-up",
+        LoadPhase::Counted => "counted",
+        LoadPhase::Over | LoadPhase::Stopped => "finishing",
     };
     #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
     let rate = new as f64 / time.as_secs_f64();
@@ -106,16 +106,16 @@ mod tests {
 
     #[test]
     fn a_line_tells_rate_errors_and_latencies() {
-        let mut counts = Counts::default();
+        let mut counts = CallTally::default();
         assert_eq!(
-            line(SECOND, SECOND, 0, Phase::WarmUp, &counts),
+            line(SECOND, SECOND, 0, LoadPhase::WarmUp, &counts),
             "   1 s  warm-up           0 pairs/s  0 errors"
         );
         counts.all_failures = 3;
         counts.send.record(12_300).unwrap();
         counts.verify.record(4_000).unwrap();
         assert_eq!(
-            line(12 * SECOND, 2 * SECOND, 2_469, Phase::Counted, &counts),
+            line(12 * SECOND, 2 * SECOND, 2_469, LoadPhase::Counted, &counts),
             "  12 s  counted        1234 pairs/s  3 errors  p99 SendOtp 12.3 ms  p99 VerifyOtp 4.0 ms"
         );
     }

@@ -46,7 +46,7 @@ const STRIDE: u64 = 618_033_989;
 
 /// Somebody who is sent a code.
 #[derive(Clone, Debug)]
-pub struct Person {
+pub struct TestUser {
     /// The number in E.164.
     pub recipient: String,
     /// The address; empty where none is told.
@@ -55,14 +55,14 @@ pub struct Person {
 
 /// A supply of people; none comes twice.
 #[derive(Debug)]
-pub struct Recipients {
-    spaces: Vec<Space>,
+pub struct RecipientSupply {
+    spaces: Vec<NumberSpace>,
     next: AtomicU64,
     start: u64,
     client_ips: u32,
 }
 
-impl Recipients {
+impl RecipientSupply {
     /// People of so many regions and addresses. Runs whose random starts differ have,
     /// with all likelihood, nobody in common: two runs of 100,000 people of 20 regions,
     /// that is 5,000 of each among a hundred million, share some with a chance of about
@@ -72,7 +72,7 @@ impl Recipients {
             spaces: REGIONS
                 .iter()
                 .take(regions)
-                .map(|name| Space::of(name, start))
+                .map(|name| NumberSpace::of(name, start))
                 .collect(),
             next: AtomicU64::new(0),
             start,
@@ -81,11 +81,11 @@ impl Recipients {
     }
 
     /// Somebody new.
-    pub fn next(&self) -> Person {
+    pub fn next(&self) -> TestUser {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // There are far fewer regions than fit, so a remainder fits as well.
         let space = usize::try_from(number % self.spaces.len() as u64).unwrap_or_default();
-        Person {
+        TestUser {
             recipient: self.spaces[space].next(),
             client_ip: self.client_ip(number),
         }
@@ -104,7 +104,7 @@ impl Recipients {
 
 /// The mobile numbers of a region that share their first digits with its example.
 #[derive(Debug)]
-struct Space {
+struct NumberSpace {
     /// The country's calling code.
     country_code: i32,
     /// The number within the country, the varied digits being zeros.
@@ -121,7 +121,7 @@ struct Position {
     last_digit: u64,
 }
 
-impl Space {
+impl NumberSpace {
     fn of(name: &str, start: u64) -> Self {
         let region: Region = name.parse().expect("the list names regions");
         let example = PHONE_NUMBER_UTIL
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn everybody_is_new_and_has_a_canonical_mobile_number() {
-        let people = Recipients::new(MAX_REGIONS, 100, 7_777_777_777);
+        let people = RecipientSupply::new(MAX_REGIONS, 100, 7_777_777_777);
         let mut numbers = HashSet::new();
         let mut client_ips = HashSet::new();
         let mut prefixes = HashSet::new();
@@ -212,7 +212,10 @@ mod tests {
 
     #[test]
     fn spaces_are_large_and_apart() {
-        let spaces: Vec<Space> = REGIONS.iter().map(|name| Space::of(name, 0)).collect();
+        let spaces: Vec<NumberSpace> = REGIONS
+            .iter()
+            .map(|name| NumberSpace::of(name, 0))
+            .collect();
         for (number, (name, space)) in REGIONS.iter().zip(&spaces).enumerate() {
             assert!(space.size >= 10_000_000, "{name}: {space:?}");
             let many = spaces.len() - 5;
@@ -232,8 +235,8 @@ mod tests {
 
     #[test]
     fn other_starts_give_other_people() {
-        let first = Recipients::new(20, 1_000, 1);
-        let second = Recipients::new(20, 1_000, 1 << 40);
+        let first = RecipientSupply::new(20, 1_000, 1);
+        let second = RecipientSupply::new(20, 1_000, 1 << 40);
         let numbers: HashSet<_> = (0..10_000).map(|_| first.next().recipient).collect();
         for _ in 0..10_000 {
             assert!(!numbers.contains(&second.next().recipient));
@@ -243,13 +246,13 @@ mod tests {
     #[test]
     fn addresses_stay_in_their_network() {
         for (client_ips, start) in [(1, u64::MAX), (MAX_CLIENT_IPS, 3), (10_000, 131_071)] {
-            let people = Recipients::new(1, client_ips, start);
+            let people = RecipientSupply::new(1, client_ips, start);
             for _ in 0..1_000 {
                 let client_ip = people.next().client_ip;
                 let network = ["198.18.", "198.19."];
                 assert!(network.iter().any(|start| client_ip.starts_with(start)));
             }
         }
-        assert_eq!(Recipients::new(1, 0, 1).next().client_ip, "");
+        assert_eq!(RecipientSupply::new(1, 0, 1).next().client_ip, "");
     }
 }

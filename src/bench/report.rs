@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{process::Usage, rules::Violations, settings::Settings, tally::Counts};
+use super::{
+    invariants::RuleViolations, process::ProcessUsage, settings::BenchSettings, stats::CallTally,
+};
 
 /// What a run found. As JSON it is documented in docs/bench.md, and keeps its shape.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// The version of the load generator.
     pub otpd: &'static str,
     /// What it was told.
-    pub settings: Settings,
+    pub settings: BenchSettings,
     /// How long pairs counted.
     pub seconds: f64,
     /// The pairs that count and ended as they should.
@@ -25,9 +27,9 @@ pub struct Report {
     /// Pairs that had arrived, and found too many running.
     pub not_started: u64,
     /// The calls of `SendOtp`.
-    pub send: Calls,
+    pub send: CallCounts,
     /// The calls of `VerifyOtp`.
-    pub verify: Calls,
+    pub verify: CallCounts,
     /// Verdicts, and expected refusals by their reason.
     pub outcomes: BTreeMap<String, u64>,
     /// Everything else that came of a call, by status and reason.
@@ -35,7 +37,7 @@ pub struct Report {
     /// Verdicts against the rules.
     pub violations: u64,
     /// The processes that were watched.
-    pub processes: Vec<Usage>,
+    pub processes: Vec<ProcessUsage>,
     /// This process.
     pub load_generator: LoadGenerator,
     /// The first of them, in words.
@@ -45,16 +47,16 @@ pub struct Report {
 
 /// Calls of one kind that were answered.
 #[derive(Clone, Debug, Serialize)]
-pub struct Calls {
+pub struct CallCounts {
     /// How many.
     pub count: u64,
     /// How long the answers took.
-    pub latency_microseconds: Latency,
+    pub latency_microseconds: LatencySummary,
 }
 
 /// A distribution of latencies, in microseconds, to three figures.
 #[derive(Clone, Debug, Serialize)]
-pub struct Latency {
+pub struct LatencySummary {
     /// Half of the calls took no longer.
     pub p50: u64,
     /// Nine of ten took no longer.
@@ -80,23 +82,23 @@ pub struct LoadGenerator {
 
 /// What was measured of the time that counts.
 #[derive(Clone, Debug, Default)]
-pub struct Measured {
+pub struct MeasuredPhase {
     /// How long it was.
     pub time: Duration,
     /// The processes that were watched.
-    pub processes: Vec<Usage>,
+    pub processes: Vec<ProcessUsage>,
     /// Processor time of this process.
     pub own_cpu_seconds: Option<f64>,
 }
 
-impl Report {
+impl BenchReport {
     /// Puts together what was found.
     #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
     pub fn new(
-        settings: Settings,
-        counts: Counts,
-        violations: Violations,
-        measured: Measured,
+        settings: BenchSettings,
+        counts: CallTally,
+        violations: RuleViolations,
+        measured: MeasuredPhase,
     ) -> Self {
         let seconds = measured.time.as_secs_f64();
         let pairs = counts.pairs as f64;
@@ -113,15 +115,15 @@ impl Report {
             pairs_failed: counts.pairs_failed,
             pairs_per_second: if seconds > 0.0 { pairs / seconds } else { 0.0 },
             not_started: counts.not_started,
-            send: Calls::of(&counts.send),
-            verify: Calls::of(&counts.verify),
+            send: CallCounts::of(&counts.send),
+            verify: CallCounts::of(&counts.verify),
             outcomes: counts.outcomes,
             failures: counts.failures,
             violations: violations.count,
             processes: measured
                 .processes
                 .into_iter()
-                .map(|usage| Usage {
+                .map(|usage| ProcessUsage {
                     cpu_microseconds_per_pair: per_pair(usage.cpu_seconds),
                     ..usage
                 })
@@ -136,7 +138,7 @@ impl Report {
 
     /// Whether the servers did what they should: nothing was against the rules, and
     /// every pair verified, of which there must be one. Who hammers may be turned away.
-    pub fn is_good(&self) -> bool {
+    pub fn passed(&self) -> bool {
         let all_verified = self.pairs_failed == 0 || self.settings.hot.is_some();
         self.violations == 0 && self.pairs > 0 && all_verified
     }
@@ -152,11 +154,11 @@ impl Report {
     }
 }
 
-impl Calls {
+impl CallCounts {
     fn of(latencies: &Histogram<u64>) -> Self {
         Self {
             count: latencies.len(),
-            latency_microseconds: Latency {
+            latency_microseconds: LatencySummary {
                 p50: latencies.value_at_quantile(0.5),
                 p90: latencies.value_at_quantile(0.9),
                 p99: latencies.value_at_quantile(0.99),
@@ -173,10 +175,10 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bench::tally::{Rpc, Tally};
+    use crate::bench::stats::{CallKind, Stats};
 
-    fn settings(hot: Option<usize>) -> Settings {
-        Settings {
+    fn settings(hot: Option<usize>) -> BenchSettings {
+        BenchSettings {
             addresses: vec!["127.0.0.1:50051".to_owned()],
             codes: vec!["otpd.log".into()],
             connections: 8,
@@ -197,13 +199,13 @@ pub(super) mod tests {
     }
 
     /// Two pairs and three failures in four seconds.
-    fn counts() -> Counts {
-        let tally = Tally::default();
+    fn counts() -> CallTally {
+        let tally = Stats::default();
         for milliseconds in [1, 3] {
             let latency = Duration::from_millis(milliseconds);
-            tally.answered(Rpc::Send, latency, None);
-            tally.answered(Rpc::Verify, latency, Some("WRONG_CODE"));
-            tally.answered(Rpc::Verify, latency, Some("VERIFIED"));
+            tally.answered(CallKind::Send, latency, None);
+            tally.answered(CallKind::Verify, latency, Some("WRONG_CODE"));
+            tally.answered(CallKind::Verify, latency, Some("VERIFIED"));
             tally.ended(true, true);
         }
         for name in ["UNAVAILABLE", "UNAVAILABLE", "CODE_NOT_SEEN"] {
@@ -214,15 +216,15 @@ pub(super) mod tests {
         tally.counts().clone()
     }
 
-    fn measured() -> Measured {
-        let usage = |name: &str, cpu_seconds, bytes| Usage {
+    fn measured() -> MeasuredPhase {
+        let usage = |name: &str, cpu_seconds, bytes| ProcessUsage {
             name: name.to_owned(),
             cpu_seconds,
             cpu_microseconds_per_pair: None,
             resident_bytes: bytes,
             peak_resident_bytes: bytes,
         };
-        Measured {
+        MeasuredPhase {
             time: Duration::from_secs(4),
             processes: vec![
                 usage("otpd", Some(0.5), Some(1 << 21)),
@@ -232,13 +234,13 @@ pub(super) mod tests {
         }
     }
 
-    pub fn report(hot: Option<usize>, violations: Violations) -> Report {
-        Report::new(settings(hot), counts(), violations, measured())
+    pub fn report(hot: Option<usize>, violations: RuleViolations) -> BenchReport {
+        BenchReport::new(settings(hot), counts(), violations, measured())
     }
 
     #[test]
     fn the_json_keeps_its_shape() {
-        let violations = Violations {
+        let violations = RuleViolations {
             count: 12,
             first: vec!["challenge a: VERIFIED 2 times".to_owned()],
         };
@@ -299,16 +301,16 @@ pub(super) mod tests {
 
     #[test]
     fn a_run_without_pairs_has_no_infinite_number() {
-        let nothing = Report::new(
+        let nothing = BenchReport::new(
             settings(None),
-            Counts::default(),
-            Violations::default(),
-            Measured {
+            CallTally::default(),
+            RuleViolations::default(),
+            MeasuredPhase {
                 time: Duration::ZERO,
                 ..measured()
             },
         );
-        assert!(!nothing.is_good());
+        assert!(!nothing.passed());
         let report = serde_json::to_value(&nothing).unwrap();
         assert_eq!(report["pairs_per_second"], 0.0);
         assert_eq!(report["send"]["latency_microseconds"]["mean"], 0.0);
@@ -320,18 +322,18 @@ pub(super) mod tests {
 
     #[test]
     fn a_run_is_good_where_all_verified_or_hammering_broke_no_rule() {
-        let none = Violations::default;
-        let one = || Violations {
+        let none = RuleViolations::default;
+        let one = || RuleViolations {
             count: 1,
             first: Vec::new(),
         };
-        assert!(!report(None, none()).is_good(), "pairs failed");
-        assert!(report(Some(5), none()).is_good());
-        assert!(!report(Some(5), one()).is_good());
+        assert!(!report(None, none()).passed(), "pairs failed");
+        assert!(report(Some(5), none()).passed());
+        assert!(!report(Some(5), one()).passed());
         let mut counts = counts();
         counts.pairs_failed = 0;
         let good = |violations| {
-            Report::new(settings(None), counts.clone(), violations, measured()).is_good()
+            BenchReport::new(settings(None), counts.clone(), violations, measured()).passed()
         };
         assert!(good(none()));
         assert!(!good(one()));

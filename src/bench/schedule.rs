@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// One pair that is to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
+pub struct ScheduledPair {
     /// When, from the begin of the run on.
     pub planned: Duration,
     /// Whether it counts.
@@ -13,7 +13,7 @@ pub struct Arrival {
 
 /// Pairs that arrive evenly, whatever becomes of them.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
+pub struct ArrivalSchedule {
     /// Pairs a second, after the ramp.
     pub rate: f64,
     /// While the rate grows evenly from nothing.
@@ -26,16 +26,16 @@ pub struct Schedule {
     pub pairs: Option<u64>,
 }
 
-impl Schedule {
+impl ArrivalSchedule {
     /// All pairs, one after the other.
-    pub fn arrivals(self) -> impl Iterator<Item = Arrival> {
+    pub fn arrivals(self) -> impl Iterator<Item = ScheduledPair> {
         let counted_from = self.ramp + self.warm_up;
         let counted_until = self.duration.map(|duration| counted_from + duration);
         let mut left = self.pairs;
         (0..)
             .map(move |number| self.planned(number))
             .take_while(move |&planned| counted_until.is_none_or(|end| planned < end))
-            .map(move |planned| Arrival {
+            .map(move |planned| ScheduledPair {
                 planned,
                 counted: planned >= counted_from,
             })
@@ -70,8 +70,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn schedule() -> Schedule {
-        Schedule {
+    fn schedule() -> ArrivalSchedule {
+        ArrivalSchedule {
             rate: 100.0,
             ramp: Duration::ZERO,
             warm_up: Duration::ZERO,
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn pairs_arrive_evenly() {
-        let arrivals: Vec<Arrival> = schedule().arrivals().collect();
+        let arrivals: Vec<ScheduledPair> = schedule().arrivals().collect();
         assert_eq!(arrivals.len(), 1_000);
         for (number, arrival) in (0..).zip(&arrivals) {
             assert_eq!(arrival.planned.as_micros(), number * 10_000);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn only_what_comes_after_ramp_and_warm_up_counts() {
-        let schedule = Schedule {
+        let schedule = ArrivalSchedule {
             ramp: 4 * SECOND,
             warm_up: 2 * SECOND,
             ..schedule()
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_rate_grows_evenly_in_the_ramp() {
-        let schedule = Schedule {
+        let schedule = ArrivalSchedule {
             ramp: 10 * SECOND,
             ..schedule()
         };
@@ -127,20 +127,20 @@ mod tests {
 
     #[test]
     fn so_many_pairs_count_and_then_none_arrives() {
-        let schedule = Schedule {
+        let schedule = ArrivalSchedule {
             warm_up: SECOND,
             duration: None,
             pairs: Some(7),
             ..schedule()
         };
-        let arrivals: Vec<Arrival> = schedule.arrivals().collect();
+        let arrivals: Vec<ScheduledPair> = schedule.arrivals().collect();
         assert_eq!(arrivals.len(), 107);
         assert_eq!(arrivals.iter().filter(|arrival| arrival.counted).count(), 7);
     }
 
     #[test]
     fn a_rate_near_nothing_is_no_mistake() {
-        let schedule = Schedule {
+        let schedule = ArrivalSchedule {
             rate: f64::MIN_POSITIVE,
             ..schedule()
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// How a run goes.
 #[derive(Clone, Debug, Serialize)]
-pub struct Settings {
+pub struct BenchSettings {
     /// The servers' addresses.
     pub addresses: Vec<String>,
     /// The servers' logs, from which codes are read.
@@ -45,7 +45,7 @@ pub struct Settings {
     pub threads: usize,
 }
 
-impl Settings {
+impl BenchSettings {
     /// Whether as much is in flight when the time that counts begins as when it ends, or
     /// the rate is given: then it need not last until the last pair that counts has ended
     /// for pairs and time to fit each other.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::report::Report;
+use super::report::BenchReport;
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
@@ -37,7 +37,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl BenchReport {
     fn counts(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter)?;
         for (what, counts) in [("outcomes", &self.outcomes), ("failures", &self.failures)] {
@@ -111,11 +111,11 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::bench::{report::tests::report, rules::Violations};
+    use crate::bench::{invariants::RuleViolations, report::tests::report};
 
     #[test]
     fn the_table_tells_everything_that_went_wrong() {
-        let violations = Violations {
+        let violations = RuleViolations {
             count: 12,
             first: vec!["challenge a: VERIFIED 2 times".to_owned()],
         };

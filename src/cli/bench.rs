@@ -12,12 +12,14 @@ use clap::Args;
 use rand::Rng as _;
 
 use super::{
-    Failure, Outcome, client, exit,
-    reach::{self, Access},
+    CommandError, CommandOutcome, client,
+    connect::{self, AccessArguments},
+    exit,
 };
 use crate::{
     bench::{
-        Bench, BenchError, MAX_CLIENT_IPS, MAX_REGIONS, Process, Progress, Report, Settings, Target,
+        BenchError, BenchReport, BenchRun, BenchSettings, MAX_CLIENT_IPS, MAX_REGIONS,
+        ProgressLine, TargetServer, WatchedProcess,
     },
     keys::os_rng,
     shutdown::ShutdownSignals,
@@ -32,14 +34,14 @@ const IN_FLIGHT_AT_A_RATE: usize = 10_000;
 const HOT_WRONG_SHARE: f64 = 0.5;
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct BenchOptions {
     /// The servers, HOST:PORT or URLs, with commas between; connections go to them in
     /// turn, and a code sent through one is verified through the next [default:
     /// OTPD_LISTEN, else 127.0.0.1:50051].
     #[arg(long, value_delimiter = ',', env = "OTPD_ADDRESS", hide_env = true)]
     address: Vec<String>,
     #[command(flatten)]
-    access: Access,
+    access: AccessArguments,
     /// The servers' logs, with commas between; codes are read from the lines of the
     /// development log provider as the logs grow. Without: from the replies, where the
     /// caller delivers by itself.
@@ -94,7 +96,7 @@ pub(super) struct Options {
     /// processor time it uses, with all that descend from it, and memory. May be given
     /// several times.
     #[arg(long, value_name = "NAME=PID")]
-    process: Vec<Process>,
+    process: Vec<WatchedProcess>,
     /// Threads of the load generator itself.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = number(1..=1_024))]
     threads: usize,
@@ -107,57 +109,57 @@ pub(super) struct Options {
     quiet: bool,
 }
 
-pub(super) fn bench(options: Options) -> Outcome {
+pub(super) fn bench(options: BenchOptions) -> CommandOutcome {
     let json = options.json.clone();
     let bench = options.prepare()?;
     let report = runtime(bench.settings.threads)?.block_on(async {
         let signals =
-            ShutdownSignals::catch().map_err(|error| Failure::new(exit::SOFTWARE, error))?;
+            ShutdownSignals::install().map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
         bench.run(signals.stop()).await.map_err(failure)
     })?;
     publish(&report, json.as_deref())?;
-    Ok(if report.is_good() {
+    Ok(if report.passed() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(exit::NO)
     })
 }
 
-impl Options {
-    fn prepare(self) -> Result<Bench, Failure> {
+impl BenchOptions {
+    fn prepare(self) -> Result<BenchRun, CommandError> {
         let mut addresses = self.address;
         addresses.retain(|address| !address.is_empty());
         if addresses.is_empty() {
-            addresses.push(reach::configured_address());
+            addresses.push(connect::configured_address());
         }
         if self.connections < addresses.len() {
             let count = addresses.len();
             let problem = format!("--connections: {count} servers need as many, or more");
-            return Err(Failure::usage(problem));
+            return Err(CommandError::usage(problem));
         }
         let targets = addresses
             .iter()
             .map(|address| {
-                Ok(Target {
+                Ok(TargetServer {
                     address: address.clone(),
                     endpoint: self.access.endpoint(address)?,
                 })
             })
-            .collect::<Result<_, Failure>>()?;
+            .collect::<Result<_, CommandError>>()?;
         let in_flight = self.rate.map_or(IN_FLIGHT, |_| IN_FLIGHT_AT_A_RATE);
         let wrong_share = self.hot.map_or(0.0, |_| HOT_WRONG_SHARE);
         let progress = match (self.quiet, io::stderr().is_terminal()) {
-            (true, _) => Progress::Quiet,
-            (false, true) => Progress::InPlace,
-            (false, false) => Progress::Lines,
+            (true, _) => ProgressLine::Quiet,
+            (false, true) => ProgressLine::InPlace,
+            (false, false) => ProgressLine::Lines,
         };
-        Ok(Bench {
+        Ok(BenchRun {
             targets,
             authorization: self.access.authorization()?,
             processes: self.process,
             start: os_rng().next_u64(),
             progress,
-            settings: Settings {
+            settings: BenchSettings {
                 addresses,
                 codes: self.codes,
                 connections: self.connections,
@@ -180,7 +182,7 @@ impl Options {
 }
 
 /// One thread needs no scheduler that moves work between threads.
-fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, CommandError> {
     use tokio::runtime::Builder;
 
     let mut builder = if threads == 1 {
@@ -192,25 +194,25 @@ fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(threads)
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))
+        .map_err(|error| CommandError::new(exit::SOFTWARE, format!("no runtime: {error}")))
 }
 
-fn failure(error: BenchError) -> Failure {
+fn failure(error: BenchError) -> CommandError {
     let code = match &error {
         BenchError::Usage(_) => exit::USAGE,
         BenchError::Unreachable { .. } => exit::UNAVAILABLE,
         BenchError::Refused { address, status } => {
-            let Failure { code, message } = client::failure(status);
-            return Failure::new(code, format!("{address}: {message}"));
+            let CommandError { code, message } = client::failure(status);
+            return CommandError::new(code, format!("{address}: {message}"));
         }
         BenchError::NotVerified { .. } | BenchError::Interrupted => exit::NO,
     };
-    Failure::new(code, error)
+    CommandError::new(code, error)
 }
 
-fn publish(report: &Report, json: Option<&Path>) -> Result<(), Failure> {
+fn publish(report: &BenchReport, json: Option<&Path>) -> Result<(), CommandError> {
     let text = serde_json::to_string_pretty(report)
-        .map_err(|error| Failure::new(exit::SOFTWARE, error))?;
+        .map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let to_standard_output = json.is_some_and(|path| path.as_os_str() == "-");
     if to_standard_output {
         eprint!("{report}");
@@ -222,7 +224,7 @@ fn publish(report: &Report, json: Option<&Path>) -> Result<(), Failure> {
     let _ = io::stdout().flush();
     let Some(path) = json else { return Ok(()) };
     fs::write(path, text + "\n")
-        .map_err(|error| Failure::usage(format!("--json: {}: {error}", path.display())))
+        .map_err(|error| CommandError::usage(format!("--json: {}: {error}", path.display())))
 }
 
 /// A number within bounds.

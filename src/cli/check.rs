@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, path::Path, process::ExitCode};
 
-use super::{Failure, Outcome, block_on, exit, serve};
+use super::{CommandError, CommandOutcome, block_on, exit, serve};
 use crate::{
     config::ServeConfig,
     delivery::Delivery,
@@ -24,11 +24,11 @@ const SWEEP_BATCH: u32 = 1_000;
 
 /// What was found, line by line.
 #[derive(Debug, Default)]
-struct Findings {
+struct CheckReport {
     failed: bool,
 }
 
-impl Findings {
+impl CheckReport {
     fn good(what: &str, found: impl Display) {
         println!("ok      {what}: {found}");
     }
@@ -39,19 +39,19 @@ impl Findings {
     }
 }
 
-pub(super) fn check(file: Option<&Path>) -> Outcome {
+pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
     let config = serve::load(file)?;
     let (keys, keys_origin) = serve::keys(&config.settings)?;
     let environment = match config.settings.environment {
         Environment::Development => "development",
         Environment::Production => "production",
     };
-    Findings::good("configuration", format!("{environment} environment"));
-    Findings::good("keys", keys_origin);
-    let mut findings = Findings::default();
+    CheckReport::good("configuration", format!("{environment} environment"));
+    CheckReport::good("keys", keys_origin);
+    let mut findings = CheckReport::default();
     if let Some(tls) = &config.settings.tls {
-        let tls = tls.read().map_err(Failure::usage)?;
-        Findings::good("tls", "the certificate and its key are read");
+        let tls = tls.read().map_err(CommandError::usage)?;
+        CheckReport::good("tls", "the certificate and its key are read");
         for list in tls.outdated_lists() {
             findings.bad(
                 "tls.client_crl",
@@ -62,10 +62,11 @@ pub(super) fn check(file: Option<&Path>) -> Outcome {
     }
     block_on(async {
         let url = &config.settings.database_url;
-        let store = RecordStoreHandle::open(url, &config.settings.store).map_err(Failure::usage)?;
+        let store =
+            RecordStoreHandle::open(url, &config.settings.store).map_err(CommandError::usage)?;
         let what = format!("database, {}", serve::store_name(&config.settings));
         match try_store(&store, &keys).await {
-            Ok(()) => Findings::good(&what, "a record was written, read and swept"),
+            Ok(()) => CheckReport::good(&what, "a record was written, read and swept"),
             Err(problem) => findings.bad(&what, &problem, remedy(&problem)),
         }
         store.close().await;
@@ -166,11 +167,11 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordWrite {
     }
 }
 
-async fn check_providers(delivery: &Delivery, findings: &mut Findings) {
+async fn check_providers(delivery: &Delivery, findings: &mut CheckReport) {
     for gateway in &delivery.gateways {
         let what = format!("provider {}", gateway.name);
         match gateway.check().await {
-            Ok(seen) => Findings::good(&what, seen),
+            Ok(seen) => CheckReport::good(&what, seen),
             Err(problem) => findings.bad(
                 &what,
                 problem,

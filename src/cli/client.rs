@@ -9,7 +9,7 @@ use tonic_health::pb::{
 };
 use tonic_types::StatusExt as _;
 
-use super::{About, Failure, Outcome, block_on, exit, reach::Server};
+use super::{CommandError, CommandOutcome, OtpTarget, block_on, connect::ServerArguments, exit};
 use crate::grpc::v1::{
     self, CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
 };
@@ -36,7 +36,7 @@ impl From<ChannelName> for v1::Channel {
     }
 }
 
-pub(super) fn health(server: &Server, service: String) -> Outcome {
+pub(super) fn health(server: &ServerArguments, service: String) -> CommandOutcome {
     block_on(async {
         let mut client = HealthClient::new(server.connect().await?);
         let request = HealthCheckRequest {
@@ -47,7 +47,7 @@ pub(super) fn health(server: &Server, service: String) -> Outcome {
             .await
             .map_err(|status| match status.code() {
                 Code::NotFound => {
-                    Failure::usage(format!("--service: the server knows no {service:?}"))
+                    CommandError::usage(format!("--service: the server knows no {service:?}"))
                 }
                 _ => failure(&status),
             })?;
@@ -61,9 +61,13 @@ pub(super) fn health(server: &Server, service: String) -> Outcome {
     })
 }
 
-pub(super) fn send(about: About, recipient: String, channel: Option<ChannelName>) -> Outcome {
+pub(super) fn send(
+    about: OtpTarget,
+    recipient: String,
+    channel: Option<ChannelName>,
+) -> CommandOutcome {
     block_on(async {
-        let About {
+        let OtpTarget {
             purpose,
             region,
             server,
@@ -98,9 +102,9 @@ pub(super) fn send(about: About, recipient: String, channel: Option<ChannelName>
     })
 }
 
-pub(super) fn verify(about: About, recipient: String, code: String) -> Outcome {
+pub(super) fn verify(about: OtpTarget, recipient: String, code: String) -> CommandOutcome {
     block_on(async {
-        let About {
+        let OtpTarget {
             purpose,
             region,
             server,
@@ -133,9 +137,9 @@ pub(super) fn verify(about: About, recipient: String, code: String) -> Outcome {
     })
 }
 
-pub(super) fn status(about: About, recipient: String) -> Outcome {
+pub(super) fn status(about: OtpTarget, recipient: String) -> CommandOutcome {
     block_on(async {
-        let About {
+        let OtpTarget {
             purpose,
             region,
             server,
@@ -182,9 +186,9 @@ pub(super) fn status(about: About, recipient: String) -> Outcome {
     })
 }
 
-pub(super) fn cancel(about: About, recipient: String, reset_failures: bool) -> Outcome {
+pub(super) fn cancel(about: OtpTarget, recipient: String, reset_failures: bool) -> CommandOutcome {
     block_on(async {
-        let About {
+        let OtpTarget {
             purpose,
             region,
             server,
@@ -219,7 +223,7 @@ pub(super) fn cancel(about: About, recipient: String, reset_failures: bool) -> O
 }
 
 /// How a call ended that got no reply.
-pub(super) fn failure(status: &Status) -> Failure {
+pub(super) fn failure(status: &Status) -> CommandError {
     let code = match status.code() {
         Code::InvalidArgument => exit::USAGE,
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => exit::UNAVAILABLE,
@@ -234,7 +238,7 @@ pub(super) fn failure(status: &Status) -> Failure {
         .error_info()
         .map(|info| info.reason.clone());
     let reason = reason.unwrap_or_else(|| format!("{:?}", status.code()));
-    Failure::new(code, format!("{reason}: {}", status.message()))
+    CommandError::new(code, format!("{reason}: {}", status.message()))
 }
 
 /// What became of one attempt, or of a message that waits, such as

@@ -4,14 +4,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Failure, Outcome};
+use super::{CommandError, CommandOutcome};
 use crate::{
     key_file,
     keys::{KeyRing, generate_sealing_entry, os_rng},
 };
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct KeygenOptions {
     /// Write the keys into this file, readable by its owner alone, instead of
     /// printing them; a file that exists is left as it is.
     #[arg(long, value_name = "FILE", conflicts_with = "seal")]
@@ -22,12 +22,12 @@ pub(super) struct Options {
     seal: Option<u8>,
 }
 
-pub(super) fn keygen(options: &Options) -> Outcome {
+pub(super) fn keygen(options: &KeygenOptions) -> CommandOutcome {
     let random = &mut os_rng();
     match (&options.output, options.seal) {
         (Some(path), _) => {
             let created = key_file::create(path).map_err(|error| {
-                Failure::usage(format!("--output: {}: {error}", path.display()))
+                CommandError::usage(format!("--output: {}: {error}", path.display()))
             })?;
             let what = if created {
                 "new keys in"

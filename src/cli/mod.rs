@@ -3,8 +3,8 @@
 mod bench;
 mod check;
 mod client;
+mod connect;
 mod keygen;
-mod reach;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -29,12 +29,12 @@ mod exit {
 
 /// A command that did not do what it was told.
 #[derive(Debug)]
-struct Failure {
+struct CommandError {
     code: u8,
     message: String,
 }
 
-impl Failure {
+impl CommandError {
     fn new(code: u8, message: impl ToString) -> Self {
         Self {
             code,
@@ -47,7 +47,7 @@ impl Failure {
     }
 }
 
-type Outcome = Result<ExitCode, Failure>;
+type CommandOutcome = Result<ExitCode, CommandError>;
 
 /// Sends one-time passwords and checks them, over gRPC.
 ///
@@ -69,7 +69,7 @@ struct CommandLine {
         value_name = "FILE",
         env = "OTPD_CONFIG",
         global = true,
-        value_parser = reach::path_or_nothing()
+        value_parser = connect::optional_path()
     )]
     config: Option<PathBuf>,
 
@@ -92,7 +92,7 @@ enum Command {
         #[arg(long, default_value = "")]
         service: String,
         #[command(flatten)]
-        server: reach::Server,
+        server: connect::ServerArguments,
     },
     /// Send a code.
     Send {
@@ -102,7 +102,7 @@ enum Command {
         #[arg(long)]
         channel: Option<client::ChannelName>,
         #[command(flatten)]
-        about: About,
+        about: OtpTarget,
     },
     /// Verify a code that somebody typed.
     Verify {
@@ -111,14 +111,14 @@ enum Command {
         /// What was typed.
         code: String,
         #[command(flatten)]
-        about: About,
+        about: OtpTarget,
     },
     /// Tell what is known of a recipient's code.
     Status {
         /// The recipient, written in this or another way.
         recipient: String,
         #[command(flatten)]
-        about: About,
+        about: OtpTarget,
     },
     /// End a recipient's live code.
     Cancel {
@@ -128,17 +128,17 @@ enum Command {
         #[arg(long)]
         reset_failures: bool,
         #[command(flatten)]
-        about: About,
+        about: OtpTarget,
     },
     /// Make new keys and print them.
-    Keygen(keygen::Options),
+    Keygen(keygen::KeygenOptions),
     /// Put load on servers, and measure: pairs of SendOtp and VerifyOtp.
-    Bench(Box<bench::Options>),
+    Bench(Box<bench::BenchOptions>),
 }
 
 /// What a code is about, and which server knows it.
 #[derive(Debug, Args)]
-struct About {
+struct OtpTarget {
     /// What the code is for.
     #[arg(long, default_value = "default")]
     purpose: String,
@@ -147,7 +147,7 @@ struct About {
     #[arg(long, default_value = "")]
     region: String,
     #[command(flatten)]
-    server: reach::Server,
+    server: connect::ServerArguments,
 }
 
 /// Runs the command that the process was started with.
@@ -170,9 +170,9 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn run(command_line: CommandLine) -> Outcome {
+fn run(command_line: CommandLine) -> CommandOutcome {
     let CommandLine { config, command } = command_line;
-    let config = reach::given(config.as_deref());
+    let config = connect::non_empty(config.as_deref());
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(config),
         Command::Migrate => serve::migrate(config),
@@ -201,9 +201,9 @@ fn run(command_line: CommandLine) -> Outcome {
 
 /// Runs `work` on a runtime of its own. What blocks a thread when it is done is not waited
 /// for: the system may look for a name for half a minute.
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn block_on<T>(work: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
+        .map_err(|error| CommandError::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done

@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
-use super::{Failure, Outcome, block_on, exit};
+use super::{CommandError, CommandOutcome, block_on, exit};
 use crate::{
     auth::CallerRegistry,
     config::{self, EnvVars, ServeConfig, TopLevelSettings},
@@ -20,13 +20,13 @@ use crate::{
     files, key_file,
     keys::KeyRing,
     server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
-    shutdown::{Hangups, ShutdownSignals},
+    shutdown::{ReloadSignals, ShutdownSignals},
     store::{RecordStoreHandle, SqliteStore, StoreError},
     telemetry::{self, LogSettings},
     traces,
 };
 
-pub(super) fn serve(file: Option<&Path>) -> Outcome {
+pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
     let (loaded, files) = files::track_reads(|| {
         let config = load(file)?;
         complete(config)
@@ -35,9 +35,9 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
     block_on(async {
         let config = &loaded.config;
         let settings = &config.settings;
-        let refused = |error| Failure::new(exit::SOFTWARE, error);
-        let signals = ShutdownSignals::catch().map_err(refused)?;
-        let hangups = Hangups::catch().map_err(refused)?;
+        let refused = |error| CommandError::new(exit::SOFTWARE, error);
+        let signals = ShutdownSignals::install().map_err(refused)?;
+        let hangups = ReloadSignals::catch().map_err(refused)?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().unwrap_or(settings.listen);
         let operations = match settings.operations_listen {
@@ -48,7 +48,7 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
         start_log(settings)?;
-        traces::start(&settings.traces).map_err(Failure::usage)?;
+        traces::start(&settings.traces).map_err(CommandError::usage)?;
         let environment = match (settings.environment, &config.callers) {
             (Environment::Production, _) => "Production environment",
             (Environment::Development, CallerRegistry::Configured(_)) => {
@@ -76,14 +76,14 @@ pub(super) fn serve(file: Option<&Path>) -> Outcome {
         server::run(listener, operations, loaded, reload, signals.stop())
             .await
             .map_err(|error| match error {
-                ServerError::Store(error) => Failure::usage(error),
-                error @ ServerError::Reflection(_) => Failure::new(exit::SOFTWARE, error),
+                ServerError::Store(error) => CommandError::usage(error),
+                error @ ServerError::Reflection(_) => CommandError::new(exit::SOFTWARE, error),
             })?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
-fn start_log(settings: &TopLevelSettings) -> Result<(), Failure> {
+fn start_log(settings: &TopLevelSettings) -> Result<(), CommandError> {
     let log = LogSettings {
         format: settings.log_format,
         level: settings.log_level,
@@ -91,21 +91,22 @@ fn start_log(settings: &TopLevelSettings) -> Result<(), Failure> {
         repeat_after: settings.log_repeat_after,
     };
     telemetry::start(&log)
-        .map_err(|error| Failure::usage(format!("audit_log: cannot be opened: {error}")))
+        .map_err(|error| CommandError::usage(format!("audit_log: cannot be opened: {error}")))
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CommandError> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| Failure::usage(format!("{key}: cannot listen on {address}: {error}")))
+    bound
+        .map_err(|error| CommandError::usage(format!("{key}: cannot listen on {address}: {error}")))
 }
 
 /// A configuration with what it names, and where its keys are from.
-fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), Failure> {
+fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), CommandError> {
     let (keys, origin) = keys(&config.settings)?;
     let tls = config.settings.tls.as_ref();
     let tls = tls.map(TlsSettings::read).transpose();
     let loaded = LoadedConfig {
-        tls: tls.map_err(Failure::usage)?,
+        tls: tls.map_err(CommandError::usage)?,
         config,
         keys,
     };
@@ -125,14 +126,14 @@ fn again(file: Option<&Path>) -> ConfigLoader {
     })
 }
 
-pub(super) fn migrate(file: Option<&Path>) -> Outcome {
+pub(super) fn migrate(file: Option<&Path>) -> CommandOutcome {
     let settings = load(file)?.settings;
     block_on(async {
         let store = RecordStoreHandle::open(&settings.database_url, &settings.store)
-            .map_err(Failure::usage)?;
+            .map_err(CommandError::usage)?;
         store.migrate().await.map_err(|error| match error {
-            error @ StoreError::Url(_) => Failure::usage(error),
-            error => Failure::new(exit::UNAVAILABLE, format!("database_url: {error}")),
+            error @ StoreError::Url(_) => CommandError::usage(error),
+            error => CommandError::new(exit::UNAVAILABLE, format!("database_url: {error}")),
         })?;
         store.close().await;
         println!("The schema of {} is up to date.", store_name(&settings));
@@ -140,30 +141,30 @@ pub(super) fn migrate(file: Option<&Path>) -> Outcome {
     })
 }
 
-pub(super) fn load(file: Option<&Path>) -> Result<ServeConfig, Failure> {
-    ServeConfig::load(file, &EnvVars::of_process()).map_err(Failure::usage)
+pub(super) fn load(file: Option<&Path>) -> Result<ServeConfig, CommandError> {
+    ServeConfig::load(file, &EnvVars::of_process()).map_err(CommandError::usage)
 }
 
 /// The configured key ring; in development one is made where none is configured.
-pub(super) fn keys(settings: &TopLevelSettings) -> Result<(KeyRing, String), Failure> {
+pub(super) fn keys(settings: &TopLevelSettings) -> Result<(KeyRing, String), CommandError> {
     let (text, origin) = if let Some(keys) = &settings.keys {
         (
             Zeroizing::new(keys.expose_secret().to_owned()),
             "keys".to_owned(),
         )
     } else {
-        let database = sqlite_file(settings).map_err(Failure::usage)?;
+        let database = sqlite_file(settings).map_err(CommandError::usage)?;
         let path = config::development_keys_file(settings.environment, database.as_deref());
-        let path = path.map_err(Failure::usage)?;
+        let path = path.map_err(CommandError::usage)?;
         let name = path.display().to_string();
         let text = key_file::create(&path).and_then(|_| key_file::read(&path));
         (
-            text.map_err(|error| Failure::usage(format!("keys: {name}: {error}")))?,
+            text.map_err(|error| CommandError::usage(format!("keys: {name}: {error}")))?,
             name,
         )
     };
     let keys = KeyRing::parse(&text).map_err(|error| {
-        Failure::usage(format!(
+        CommandError::usage(format!(
             "keys: {origin}: {error}; `otpd keygen` makes a key ring"
         ))
     })?;

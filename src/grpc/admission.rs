@@ -37,7 +37,7 @@ use crate::{
     auth::AuthError,
     connection::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
     domain::Caller,
-    metrics::{Answer, Answers, Rpc},
+    metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     service::ServiceError,
     traces::{self, TraceContext},
 };
@@ -83,7 +83,7 @@ pub struct AdmissionLayer {
     /// Callers at the time of a request.
     pub current: watch::Receiver<Arc<AppState>>,
     /// Counters of answers.
-    pub answers: Answers,
+    pub answers: RpcOutcomeCounters,
     /// Memory of all connections.
     pub budget: MemoryBudget,
     /// Reflection services are served.
@@ -137,7 +137,7 @@ pub(super) struct BodyBounds {
 /// Service that a method belongs to.
 #[derive(Clone, Copy, Debug)]
 enum TargetService {
-    Call(Rpc),
+    Call(RpcName),
     Health,
     Reflection,
 }
@@ -154,7 +154,7 @@ impl TargetService {
 
 impl AdmissionLayer {
     fn target(&self, path: &str) -> Option<(TargetService, &'static str)> {
-        if let Some((rpc, path)) = Rpc::at(path) {
+        if let Some((rpc, path)) = RpcName::at(path) {
             return Some((TargetService::Call(rpc), path));
         }
         let of = |paths: [&'static str; 2]| paths.into_iter().find(|known| *known == path);
@@ -175,7 +175,7 @@ impl AdmissionLayer {
         let peer = request.extensions().get::<PeerIdentity>();
         let traceparent = headers.get(traces::HEADER);
         let mut rejection = RejectedRequest {
-            rpc: Rpc::at(request.uri().path()).map(|(rpc, _)| rpc),
+            rpc: RpcName::at(request.uri().path()).map(|(rpc, _)| rpc),
             caller: None,
             from: peer.and_then(|peer| peer.address),
             place: traceparent.and_then(|place| TraceContext::parse(place.to_str().ok()?)),
@@ -192,18 +192,23 @@ impl AdmissionLayer {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 (ACCEPT, content_type::ACCEPT),
             );
-            return Err(refuse(&rejection, Answer::MEDIA_TYPE, cause, response));
+            return Err(refuse(&rejection, RpcOutcome::MEDIA_TYPE, cause, response));
         };
         if request.method() != HttpMethod::POST {
             let cause = "the HTTP method is not POST";
             let post = HeaderValue::from_static("POST");
             let response = http_error(StatusCode::METHOD_NOT_ALLOWED, (ALLOW, post));
-            return Err(refuse(&rejection, Answer::MALFORMED, cause, response));
+            return Err(refuse(&rejection, RpcOutcome::MALFORMED, cause, response));
         }
         let Some((target, path)) = self.target(request.uri().path()) else {
             let cause = "unknown method; the contract is otp.v1.OtpService";
             let response = Status::unimplemented(cause).into_http();
-            return Err(refuse(&rejection, Answer::UNIMPLEMENTED, cause, response));
+            return Err(refuse(
+                &rejection,
+                RpcOutcome::UNIMPLEMENTED,
+                cause,
+                response,
+            ));
         };
 
         let current = Arc::clone(&self.current.borrow());
@@ -224,7 +229,12 @@ impl AdmissionLayer {
             response
                 .headers_mut()
                 .insert(GRPC_ACCEPT_ENCODING, IDENTITY);
-            return Err(refuse(&rejection, Answer::UNIMPLEMENTED, cause, response));
+            return Err(refuse(
+                &rejection,
+                RpcOutcome::UNIMPLEMENTED,
+                cause,
+                response,
+            ));
         }
         let local = rejection
             .from
@@ -238,7 +248,7 @@ impl AdmissionLayer {
             let error = ServiceError::Overloaded { wait: MEMORY_RETRY };
             let cause = "connections.memory_mib is used up";
             let response = Status::from(error).into_http();
-            return Err(refuse(&rejection, Answer::OVERLOADED, cause, response));
+            return Err(refuse(&rejection, RpcOutcome::OVERLOADED, cause, response));
         };
 
         let memory = Arc::new(memory);
@@ -273,7 +283,7 @@ impl AdmissionLayer {
 
     fn turn_away(
         &self,
-        rpc: Rpc,
+        rpc: RpcName,
         rejection: &RejectedRequest,
         unknown: AuthError,
     ) -> Response<Body> {
@@ -356,7 +366,7 @@ struct Answering {
     rejection: RejectedRequest,
     handled: Arc<AtomicBool>,
     memory: Arc<MemoryReservation>,
-    answers: Answers,
+    answers: RpcOutcomeCounters,
 }
 
 /// Records the answer of an admitted request, unless its handler does. The answer keeps

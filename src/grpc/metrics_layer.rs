@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use tonic::{Code, Status, codegen::http};
 use tower::{Layer, Service};
 
-use crate::metrics::{Calls, Method};
+use crate::metrics::{RpcLatency, RpcMethod};
 
 /// Measures every call of the services under it.
 #[derive(Clone, Debug)]
-pub struct RpcMetricsLayer(pub Calls);
+pub struct RpcMetricsLayer(pub RpcLatency);
 
 impl<S> Layer<S> for RpcMetricsLayer {
     type Service = RpcMetricsService<S>;
@@ -31,7 +31,7 @@ impl<S> Layer<S> for RpcMetricsLayer {
 #[derive(Clone, Debug)]
 pub struct RpcMetricsService<S> {
     inner: S,
-    calls: Calls,
+    calls: RpcLatency,
 }
 
 impl<S, Request, Body> Service<http::Request<Request>> for RpcMetricsService<S>
@@ -50,7 +50,7 @@ where
     fn call(&mut self, request: http::Request<Request>) -> Self::Future {
         let call = InFlightCall {
             calls: self.calls.clone(),
-            method: Method::at(request.uri().path()),
+            method: RpcMethod::at(request.uri().path()),
             since: Instant::now(),
             code: Code::Cancelled,
         };
@@ -71,8 +71,8 @@ pub struct RpcMetricsFuture<F> {
 /// Counts when it is dropped: a caller who hangs up has its call dropped before the end.
 #[derive(Debug)]
 struct InFlightCall {
-    calls: Calls,
-    method: Method,
+    calls: RpcLatency,
+    method: RpcMethod,
     since: Instant,
     code: Code,
 }

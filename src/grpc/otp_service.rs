@@ -22,9 +22,9 @@ use super::{
 use crate::{
     auth::{AuthError, CallerRegistry},
     domain::{Channel, Region, Timestamp, VerifyOutcome},
-    metrics::{Answers, Method, Rpc},
+    metrics::{RpcMethod, RpcName, RpcOutcomeCounters},
     service::{DeliveryState, DeliverySummary, OtpService, ServiceError},
-    traces::{self, Span},
+    traces::{self, TraceSpan},
 };
 
 /// What requests are answered with. It may change while otpd runs; each request keeps to
@@ -44,7 +44,7 @@ pub struct AppState {
 pub struct OtpGrpc {
     running: TaskTracker,
     ending: CancellationToken,
-    answers: Answers,
+    answers: RpcOutcomeCounters,
 }
 
 /// A request of a caller whom otpd knows.
@@ -60,9 +60,13 @@ struct RequestContext {
 
 impl OtpGrpc {
     /// Creates the contract for requests that were admitted. What runs is counted by
-    /// `running`, and what is answered by `answers`. Once `ending` is cancelled, requests
+    /// `running`, and what is answered by `rpc_outcomes`. Once `ending` is cancelled, requests
     /// that still wait are answered with `SHUTTING_DOWN`.
-    pub fn new(running: TaskTracker, ending: CancellationToken, answers: Answers) -> Self {
+    pub fn new(
+        running: TaskTracker,
+        ending: CancellationToken,
+        answers: RpcOutcomeCounters,
+    ) -> Self {
         Self {
             running,
             ending,
@@ -73,9 +77,9 @@ impl OtpGrpc {
     /// Starts the journal and the span of an admitted request.
     fn begin_request<T>(
         &self,
-        rpc: Rpc,
+        rpc: RpcName,
         request: &Request<T>,
-    ) -> Result<(Span, RequestContext), Status> {
+    ) -> Result<(TraceSpan, RequestContext), Status> {
         let Some(admitted) = request.extensions().get::<AdmittedCaller>() else {
             return Err(ServiceError::from(AuthError::NoProof).into());
         };
@@ -86,7 +90,7 @@ impl OtpGrpc {
             journal: RequestLog::new(rpc, caller, self.answers.clone()),
             deadline: deadline(request.metadata()),
         };
-        let span = Span::of_request(admitted.place, Method::of(rpc).name());
+        let span = TraceSpan::server_span(admitted.place, RpcMethod::of(rpc).name());
         Ok((span, opened))
     }
 
@@ -95,14 +99,14 @@ impl OtpGrpc {
     /// hangs up: what has been decided by then is done to its end, and nothing else.
     async fn run<T: Send + 'static>(
         &self,
-        mut span: Span,
+        mut span: TraceSpan,
         RequestContext {
             journal, deadline, ..
         }: RequestContext,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let gone = journal.unless_answered();
-        let call = traces::within(span.context(), call);
+        let call = traces::with_context(span.context(), call);
         let call = AbortOnDropHandle::new(self.running.spawn(call));
         let outcome = tokio::select! {
             // What has been answered is told.
@@ -142,7 +146,7 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let (span, opened) = self.begin_request(Rpc::Send, &request)?;
+        let (span, opened) = self.begin_request(RpcName::Send, &request)?;
         self.run(span, opened.clone(), async move {
             let RequestContext {
                 current,
@@ -177,7 +181,7 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let (span, opened) = self.begin_request(Rpc::Verify, &request)?;
+        let (span, opened) = self.begin_request(RpcName::Verify, &request)?;
         self.run(span, opened.clone(), async move {
             let RequestContext {
                 current,
@@ -225,7 +229,7 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let (span, opened) = self.begin_request(Rpc::Cancel, &request)?;
+        let (span, opened) = self.begin_request(RpcName::Cancel, &request)?;
         self.run(span, opened.clone(), async move {
             let RequestContext {
                 current,
@@ -251,7 +255,7 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let (span, opened) = self.begin_request(Rpc::Status, &request)?;
+        let (span, opened) = self.begin_request(RpcName::Status, &request)?;
         self.run(span, opened.clone(), async move {
             let RequestContext {
                 current,

@@ -9,7 +9,7 @@ use super::request_log::log_prefix;
 use crate::{
     domain::Caller,
     log_targets::STRANGER,
-    metrics::{Answer, Answers, Rpc},
+    metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     traces::{self, TraceContext},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct RejectedRequest {
     /// Method, if it is one of the contract.
-    pub rpc: Option<Rpc>,
+    pub rpc: Option<RpcName>,
     /// Caller, if it proved who it is.
     pub caller: Option<Arc<Caller>>,
     pub from: Option<SocketAddr>,
@@ -26,10 +26,10 @@ pub(super) struct RejectedRequest {
 
 impl RejectedRequest {
     /// Writes the line of an answer and counts it. `cause` holds no text of a stranger.
-    pub fn record(&self, answers: &Answers, answer: Answer, cause: &str) {
+    pub fn record(&self, answers: &RpcOutcomeCounters, answer: RpcOutcome, cause: &str) {
         let caller = self.caller.as_ref().map(|caller| &caller.name);
         answers.count_rejection(self.rpc, caller, answer);
-        let rpc = self.rpc.map_or("other", Rpc::name);
+        let rpc = self.rpc.map_or("other", RpcName::name);
         let reason = answer.name();
         traces::enter(self.place, || {
             if let (Some(caller), Some(known)) = (caller, self.rpc) {
@@ -43,15 +43,15 @@ impl RejectedRequest {
     }
 
     /// Does the same for the status of a reply without a message; `OK` has no line.
-    pub fn record_status(&self, answers: &Answers, status: &Status) {
+    pub fn record_status(&self, answers: &RpcOutcomeCounters, status: &Status) {
         let answer = match status.code() {
             Code::Ok => return,
-            Code::InvalidArgument => Answer::REQUEST_INVALID,
-            Code::DeadlineExceeded => Answer::DEADLINE_EXCEEDED,
-            Code::Unavailable => Answer::OVERLOADED,
-            Code::Unimplemented => Answer::UNIMPLEMENTED,
-            Code::NotFound => Answer::NOT_FOUND,
-            _ => Answer::MALFORMED,
+            Code::InvalidArgument => RpcOutcome::REQUEST_INVALID,
+            Code::DeadlineExceeded => RpcOutcome::DEADLINE_EXCEEDED,
+            Code::Unavailable => RpcOutcome::OVERLOADED,
+            Code::Unimplemented => RpcOutcome::UNIMPLEMENTED,
+            Code::NotFound => RpcOutcome::NOT_FOUND,
+            _ => RpcOutcome::MALFORMED,
         };
         self.record(answers, answer, status.message());
     }

@@ -14,16 +14,16 @@ use crate::{
     auth::AuthError,
     domain::{Caller, Channel, Purpose, Recipient, VerifyOutcome},
     log_targets::{AUDIT, STRANGER},
-    metrics::{Answer, Answers, Method, Rpc, code_name},
+    metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
-    traces::Span,
+    traces::TraceSpan,
 };
 
 /// What marks the lines of an RPC.
-pub(super) const fn log_prefix(rpc: Rpc) -> &'static str {
+pub(super) const fn log_prefix(rpc: RpcName) -> &'static str {
     match rpc {
-        Rpc::Verify => "[OTP VERIFY]",
-        Rpc::Send | Rpc::Cancel | Rpc::Status => "[OTP]",
+        RpcName::Verify => "[OTP VERIFY]",
+        RpcName::Send | RpcName::Cancel | RpcName::Status => "[OTP]",
     }
 }
 
@@ -32,10 +32,10 @@ pub(super) const fn log_prefix(rpc: Rpc) -> &'static str {
 pub(super) struct RequestLog {
     /// Who makes it.
     pub caller: Arc<Caller>,
-    rpc: Rpc,
+    rpc: RpcName,
     /// Shared by all clones.
     known: Arc<RequestLogState>,
-    answers: Answers,
+    answers: RpcOutcomeCounters,
 }
 
 /// What becomes known of a request.
@@ -44,11 +44,11 @@ struct RequestLogState {
     /// Once it has been read.
     subject: OnceLock<(Option<Recipient>, Purpose)>,
     /// Once it has been answered.
-    answer: OnceLock<Answer>,
+    answer: OnceLock<RpcOutcome>,
 }
 
 impl RequestLog {
-    pub fn new(rpc: Rpc, caller: Arc<Caller>, answers: Answers) -> Self {
+    pub fn new(rpc: RpcName, caller: Arc<Caller>, answers: RpcOutcomeCounters) -> Self {
         Self {
             caller,
             rpc,
@@ -59,10 +59,10 @@ impl RequestLog {
 
     /// A request of nobody whom otpd knows.
     pub fn unauthenticated(
-        rpc: Rpc,
+        rpc: RpcName,
         from: Option<SocketAddr>,
         unknown: AuthError,
-        answers: &Answers,
+        answers: &RpcOutcomeCounters,
     ) {
         answers.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
@@ -77,7 +77,7 @@ impl RequestLog {
 
     /// Counts the answer of a request, which has one: who hangs up, or runs out of time,
     /// may do so at the very moment at which there is another.
-    fn count(&self, answer: Answer) {
+    fn count(&self, answer: RpcOutcome) {
         if self.known.answer.set(answer).is_err() {
             return;
         }
@@ -87,17 +87,17 @@ impl RequestLog {
     }
 
     /// Notes in the span of the request what came of it.
-    pub fn annotate_span(&self, span: &mut Span, code: Code) {
-        span.note("rpc.system.name", "grpc");
-        span.note("rpc.method", Method::of(self.rpc).name());
+    pub fn annotate_span(&self, span: &mut TraceSpan, code: Code) {
+        span.set_attribute("rpc.system.name", "grpc");
+        span.set_attribute("rpc.method", RpcMethod::of(self.rpc).name());
         let code_name = code_name(i32::from(code));
-        span.note("rpc.response.status_code", code_name);
-        span.note("otpd.caller", self.caller.name.as_str().to_owned());
+        span.set_attribute("rpc.response.status_code", code_name);
+        span.set_attribute("otpd.caller", self.caller.name.as_str().to_owned());
         if let Some((_, purpose)) = self.known.subject.get() {
-            span.note("otpd.purpose", purpose.as_str().to_owned());
+            span.set_attribute("otpd.purpose", purpose.as_str().to_owned());
         }
         if let Some(answer) = self.known.answer.get() {
-            span.note("otpd.answer", answer.name());
+            span.set_attribute("otpd.answer", answer.name());
         }
         // What is otpd's own failure, by OpenTelemetry's conventions for gRPC servers.
         if matches!(
@@ -126,9 +126,9 @@ impl RequestLog {
 
     pub fn sent(&self, channel: Channel, reply: &SendReply) {
         let (step, answer) = match (&reply.code, reply.resent) {
-            (Some(_), _) => ("OTP given to the caller", Answer::GIVEN_TO_CALLER),
-            (None, false) => ("OTP queued", Answer::SENT),
-            (None, true) => ("OTP queued again", Answer::RESENT),
+            (Some(_), _) => ("OTP given to the caller", RpcOutcome::GIVEN_TO_CALLER),
+            (None, false) => ("OTP queued", RpcOutcome::SENT),
+            (None, true) => ("OTP queued again", RpcOutcome::RESENT),
         };
         self.count(answer);
         let (mark, recipient, challenge_id) =
@@ -154,23 +154,23 @@ impl RequestLog {
             VerifyOutcome::NotFound => tracing::info!(recipient, "{mark} no live OTP"),
         }
         self.count(match reply.verdict {
-            VerifyOutcome::Verified { .. } => Answer::VERIFIED,
-            VerifyOutcome::WrongCode { .. } => Answer::WRONG_CODE,
-            VerifyOutcome::Expired { .. } => Answer::EXPIRED,
-            VerifyOutcome::AttemptsExhausted { .. } => Answer::ATTEMPTS_EXHAUSTED,
-            VerifyOutcome::NotFound => Answer::NOT_FOUND,
+            VerifyOutcome::Verified { .. } => RpcOutcome::VERIFIED,
+            VerifyOutcome::WrongCode { .. } => RpcOutcome::WRONG_CODE,
+            VerifyOutcome::Expired { .. } => RpcOutcome::EXPIRED,
+            VerifyOutcome::AttemptsExhausted { .. } => RpcOutcome::ATTEMPTS_EXHAUSTED,
+            VerifyOutcome::NotFound => RpcOutcome::NOT_FOUND,
         });
         if let Some(block) = reply.shut {
-            self.answers.shut(block.locked, &self.caller.name);
+            self.answers.lockout(block.locked, &self.caller.name);
         }
     }
 
     pub fn cancelled(&self, reply: &CancelReply) {
         let (mark, recipient) = (log_prefix(self.rpc), self.recipient());
         let (step, answer) = if reply.challenge_id.is_some() {
-            ("OTP cancelled", Answer::CANCELLED)
+            ("OTP cancelled", RpcOutcome::CANCELLED)
         } else {
-            ("no live OTP to cancel", Answer::NOTHING_TO_CANCEL)
+            ("no live OTP to cancel", RpcOutcome::NOTHING_TO_CANCEL)
         };
         self.count(answer);
         tracing::info!(recipient, "{mark} {step}");
@@ -184,7 +184,7 @@ impl RequestLog {
     pub fn status_returned(&self, reply: &StatusReply) {
         let recipient = reply.recipient.as_ref().map(display);
         let (mark, live) = (log_prefix(self.rpc), reply.status.live.is_some());
-        self.count(Answer::TOLD);
+        self.count(RpcOutcome::TOLD);
         tracing::info!(recipient, live, "{mark} Status told");
     }
 
@@ -196,7 +196,7 @@ impl RequestLog {
     fn client_disconnected(&self) {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
-        self.count(Answer::CALLER_GONE);
+        self.count(RpcOutcome::CALLER_GONE);
         tracing::info!(%rpc, %caller, recipient, "{mark} Caller gone before the answer");
     }
 
@@ -206,7 +206,7 @@ impl RequestLog {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         let reason = error.code_and_reason().1;
-        self.count(Answer::refused(reason));
+        self.count(RpcOutcome::refused(reason));
         if let ServiceError::SendLimit(exceeded) | ServiceError::VerifyLimit(exceeded) = &error {
             self.answers.limited(exceeded.limit, caller);
         }
@@ -254,14 +254,14 @@ mod tests {
     use super::*;
     use crate::{
         domain::PolicySet,
-        metrics::{Known as Names, Metrics},
+        metrics::{LabelValues as Names, Metrics},
     };
 
     #[test]
     fn a_caller_that_hangs_up_while_it_is_answered_is_counted_once() {
         let metrics = Metrics::new(&Names::default());
         let caller = Arc::new(Caller::development(PolicySet::default()));
-        let journal = RequestLog::new(Rpc::Cancel, caller, metrics.answers.clone());
+        let journal = RequestLog::new(RpcName::Cancel, caller, metrics.answers.clone());
         journal.cancelled(&CancelReply {
             challenge_id: None,
             failures_reset: false,

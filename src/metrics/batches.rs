@@ -55,7 +55,7 @@ impl BatchMetrics {
     }
 
     /// A batch begins, with what each in it has waited.
-    pub fn begun(&self, size: usize, waits: impl Iterator<Item = Duration>) {
+    pub fn batch_started(&self, size: usize, waits: impl Iterator<Item = Duration>) {
         // Exact far beyond any batch.
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.size.observe(f64::from(size));

@@ -12,8 +12,8 @@ use prometheus_client::{
 };
 
 use super::{
-    Known, Names, SECONDS, fixed,
-    grid::{Grid, Label},
+    ConfiguredNames, LabelValues, SECONDS, fixed,
+    grid::{CounterGrid, LabelDomain},
     known, number_of,
 };
 use crate::domain::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind};
@@ -34,12 +34,12 @@ const RESULTS: [&str; 7] = [
     DeliveryErrorKind::AccountUnavailable.name(),
     DeliveryErrorKind::UnknownOutcome.name(),
 ];
-/// How messages end, in the order of [`Ended`].
+/// How messages end, in the order of [`MessageOutcome`].
 const ENDS: [&str; 4] = ["sent", "failed", "dropped", "undecided"];
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum MessageOutcome {
     /// A provider has taken it.
     Sent,
     /// No provider ever will.
@@ -50,28 +50,28 @@ pub enum Ended {
     Undecided,
 }
 
-type Counters<const LABELS: usize> = Grid<Counter, fn() -> Counter, LABELS>;
-type Histograms = Grid<Histogram, fn() -> Histogram, 1>;
+type DeliveryCounters<const LABELS: usize> = CounterGrid<Counter, fn() -> Counter, LABELS>;
+type DeliveryHistograms = CounterGrid<Histogram, fn() -> Histogram, 1>;
 
 /// How messages do. Clones count into the same.
 #[derive(Clone, Debug)]
 pub struct DeliveryMetrics {
-    tables: Arc<RwLock<Tables>>,
-    delays: Arc<Histograms>,
-    ended: Arc<Counters<1>>,
-    recent: Arc<OnceLock<Recent>>,
+    tables: Arc<RwLock<LabeledDelivery>>,
+    delays: Arc<DeliveryHistograms>,
+    ended: Arc<DeliveryCounters<1>>,
+    recent: Arc<OnceLock<RecentDeliveries>>,
 }
 
 /// What depends on the names that are known.
 #[derive(Debug)]
-struct Tables {
-    sent: Counters<3>,
-    verified: Counters<3>,
-    attempts: Counters<3>,
-    durations: Histograms,
+struct LabeledDelivery {
+    sent: DeliveryCounters<3>,
+    verified: DeliveryCounters<3>,
+    attempts: DeliveryCounters<3>,
+    durations: DeliveryHistograms,
 }
 
-impl Tables {
+impl LabeledDelivery {
     fn count_sent(&self, provider: usize, channel: Channel, country: CountryCode) {
         let place = [channel as usize, country.number(), provider];
         self.sent.at(place).inc();
@@ -98,21 +98,21 @@ impl Tables {
     }
 }
 
-/// How many codes a generation of [`Recent`] has: some megabytes at most.
+/// How many codes a generation of [`RecentDeliveries`] has: some megabytes at most.
 const GENERATION: usize = 32_768;
 
 /// Which provider, by its number, took the last message of a code; of the last codes
 /// that were not verified yet.
 #[derive(Debug, Default)]
-struct Recent(Mutex<Generations>);
+struct RecentDeliveries(Mutex<TwoGenerations>);
 
 #[derive(Debug, Default)]
-struct Generations {
+struct TwoGenerations {
     young: HashMap<[u8; 16], (usize, Channel)>,
     old: HashMap<[u8; 16], (usize, Channel)>,
 }
 
-impl Recent {
+impl RecentDeliveries {
     fn note(&self, challenge: ChallengeNonce, by: (usize, Channel)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.young.len() >= GENERATION {
@@ -128,56 +128,56 @@ impl Recent {
     }
 
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Generations::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = TwoGenerations::default();
     }
 }
 
 impl Default for DeliveryMetrics {
     /// Metrics that nobody scrapes.
     fn default() -> Self {
-        Self::new(&Known::default(), &mut Registry::default())
+        Self::new(&LabelValues::default(), &mut Registry::default())
     }
 }
 
 impl DeliveryMetrics {
-    pub(super) fn new(all: &Known, registry: &mut Registry) -> Self {
+    pub(super) fn new(all: &LabelValues, registry: &mut Registry) -> Self {
         let providers = known(&all.providers);
-        let sent = Counters::new(
+        let sent = DeliveryCounters::new(
             "otpd_codes_sent",
             "Messages taken by a provider, and codes given to callers that deliver by themselves",
             codes_labels(&providers),
             Counter::default,
             registry,
         );
-        let verified = Counters::new(
+        let verified = DeliveryCounters::new(
             "otpd_codes_verified",
             "Codes verified, by who delivered the last message of each",
             codes_labels(&providers),
             Counter::default,
             registry,
         );
-        let attempts = Counters::new(
+        let attempts = DeliveryCounters::new(
             "otpd_delivery_attempts",
             "Attempts to hand a message to a provider, by what came of them",
             attempts_labels(&providers),
             Counter::default,
             registry,
         );
-        let durations = Histograms::new(
+        let durations = DeliveryHistograms::new(
             "otpd_delivery_attempt_duration_seconds",
             "What one attempt took",
             [("provider", providers)],
             || Histogram::new(SECONDS),
             registry,
         );
-        let delays = Histograms::new(
+        let delays = DeliveryHistograms::new(
             "otpd_delivery_delay_seconds",
             "From the commit of a message until a provider took it, by the store's clock",
             [channels()],
             || Histogram::new(DELAYS),
             registry,
         );
-        let ended = Counters::new(
+        let ended = DeliveryCounters::new(
             "otpd_messages_ended",
             "Messages that are final, by how they ended",
             [("result", fixed(ENDS))],
@@ -185,7 +185,7 @@ impl DeliveryMetrics {
             registry,
         )
         .with_all_series();
-        let tables = Tables {
+        let tables = LabeledDelivery {
             sent,
             verified,
             attempts,
@@ -199,10 +199,10 @@ impl DeliveryMetrics {
         }
     }
 
-    pub(super) fn know(&self, all: &Known) {
+    pub(super) fn know(&self, all: &LabelValues) {
         let providers = known(&all.providers);
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        *tables = Tables {
+        *tables = LabeledDelivery {
             sent: tables.sent.with(codes_labels(&providers)),
             verified: tables.verified.with(codes_labels(&providers)),
             attempts: tables.attempts.with(attempts_labels(&providers)),
@@ -214,7 +214,7 @@ impl DeliveryMetrics {
         }
     }
 
-    fn with<T>(&self, count: impl FnOnce(&Tables) -> T) -> T {
+    fn with<T>(&self, count: impl FnOnce(&LabeledDelivery) -> T) -> T {
         // Nobody panics half-way through a new table.
         count(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -244,7 +244,7 @@ impl DeliveryMetrics {
     /// Remembers from now on what is [`sent`](Self::sent), so that who delivered a code
     /// is known at once where the same replica verifies it.
     pub fn remember(&self) {
-        self.recent.get_or_init(Recent::default);
+        self.recent.get_or_init(RecentDeliveries::default);
     }
 
     /// A provider has taken a message of that challenge, so long after it was written.
@@ -269,7 +269,7 @@ impl DeliveryMetrics {
     }
 
     /// A code is on its way by somebody who writes down no attempts.
-    pub fn given(&self, provider: &str, channel: Channel, country: CountryCode) {
+    pub fn self_delivered(&self, provider: &str, channel: Channel, country: CountryCode) {
         self.with(|tables| {
             let provider = number_of(tables.sent.names(2), provider);
             tables.count_sent(provider, channel, country);
@@ -301,16 +301,16 @@ impl DeliveryMetrics {
     }
 
     /// A message is final.
-    pub fn ended(&self, how: Ended) {
+    pub fn ended(&self, how: MessageOutcome) {
         self.ended.at([how as usize]).inc();
     }
 }
 
-fn channels() -> Label {
+fn channels() -> LabelDomain {
     ("channel", fixed(Channel::ALL.map(Channel::name)))
 }
 
-fn codes_labels(providers: &Names) -> [Label; 3] {
+fn codes_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
     let countries = (0..CountryCode::COUNT).map(|number| CountryCode::numbered(number).to_string());
     [
         channels(),
@@ -319,7 +319,7 @@ fn codes_labels(providers: &Names) -> [Label; 3] {
     ]
 }
 
-fn attempts_labels(providers: &Names) -> [Label; 3] {
+fn attempts_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
     [
         ("provider", Arc::clone(providers)),
         channels(),
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_last_provider_of_a_recent_code_is_known_once() {
-        let recent = Recent::default();
+        let recent = RecentDeliveries::default();
         recent.note(nonce(1), (1, Channel::Sms));
         recent.note(nonce(1), (2, Channel::Voice));
         assert_eq!(recent.take(nonce(1)), Some((2, Channel::Voice)));
@@ -348,9 +348,9 @@ mod tests {
 
     #[test]
     fn another_configuration_takes_no_code_for_another_providers() {
-        let known = |providers: &[&str]| Known {
+        let known = |providers: &[&str]| LabelValues {
             providers: providers.iter().map(ToString::to_string).collect(),
-            ..Known::default()
+            ..LabelValues::default()
         };
         let metrics = DeliveryMetrics::new(&known(&["smtp"]), &mut Registry::default());
         metrics.remember();
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let recent = Recent::default();
+        let recent = RecentDeliveries::default();
         for number in 0..GENERATION * 5 {
             recent.note(nonce(number), (0, Channel::Sms));
         }

@@ -12,24 +12,24 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Names;
+use super::ConfiguredNames;
 
 /// The labels of one series.
-pub(super) type Labels = Vec<(&'static str, String)>;
+pub(super) type SeriesLabels = Vec<(&'static str, String)>;
 
 /// A label, with all its values.
-pub(super) type Label = (&'static str, Names);
+pub(super) type LabelDomain = (&'static str, ConfiguredNames);
 
 /// The series of one metric. Each is made when it is first used, and found without its
 /// name from then on.
 #[derive(Debug)]
-pub(super) struct Grid<M, C, const LABELS: usize> {
-    family: Family<Labels, M, C>,
-    labels: [Label; LABELS],
+pub(super) struct CounterGrid<M, C, const LABELS: usize> {
+    family: Family<SeriesLabels, M, C>,
+    labels: [LabelDomain; LABELS],
     cells: Box<[OnceLock<M>]>,
 }
 
-impl<M, C, const LABELS: usize> Grid<M, C, LABELS>
+impl<M, C, const LABELS: usize> CounterGrid<M, C, LABELS>
 where
     M: EncodeMetric + TypedMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
     C: MetricConstructor<M> + Clone + std::fmt::Debug + Send + Sync + 'static,
@@ -38,12 +38,12 @@ where
     pub fn new(
         name: &'static str,
         help: &'static str,
-        labels: [Label; LABELS],
+        labels: [LabelDomain; LABELS],
         constructor: C,
         registry: &mut Registry,
     ) -> Self {
         let family = Family::new_with_constructor(constructor);
-        registry.register_collector(Box::new(Described {
+        registry.register_collector(Box::new(DescribedMetric {
             name,
             help,
             family: family.clone(),
@@ -51,7 +51,7 @@ where
         Self::of(family, labels)
     }
 
-    fn of(family: Family<Labels, M, C>, labels: [Label; LABELS]) -> Self {
+    fn of(family: Family<SeriesLabels, M, C>, labels: [LabelDomain; LABELS]) -> Self {
         let count = labels.iter().map(|(_, values)| values.len()).product();
         Self {
             family,
@@ -61,12 +61,12 @@ where
     }
 
     /// The same metric with other values of its labels; its series go on.
-    pub fn with(&self, labels: [Label; LABELS]) -> Self {
+    pub fn with(&self, labels: [LabelDomain; LABELS]) -> Self {
         Self::of(self.family.clone(), labels)
     }
 
     /// The values of a label.
-    pub fn names(&self, label: usize) -> &Names {
+    pub fn names(&self, label: usize) -> &ConfiguredNames {
         &self.labels[label].1
     }
 
@@ -99,7 +99,7 @@ where
                 rest /= values.len();
                 (*label, values[number].clone())
             });
-            let mut labels: Labels = labels.collect();
+            let mut labels: SeriesLabels = labels.collect();
             labels.reverse();
             self.family.get_or_create_owned(&labels)
         })
@@ -108,13 +108,13 @@ where
 
 /// A metric that is described also while it has no series.
 #[derive(Debug)]
-struct Described<M, C> {
+struct DescribedMetric<M, C> {
     name: &'static str,
     help: &'static str,
-    family: Family<Labels, M, C>,
+    family: Family<SeriesLabels, M, C>,
 }
 
-impl<M, C> Collector for Described<M, C>
+impl<M, C> Collector for DescribedMetric<M, C>
 where
     M: EncodeMetric + TypedMetric + std::fmt::Debug + Send + Sync + 'static,
     C: MetricConstructor<M> + std::fmt::Debug + Send + Sync + 'static,

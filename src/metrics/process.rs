@@ -2,42 +2,42 @@
 
 use std::fs;
 
-use super::Kind;
+use super::MetricKind;
 
 /// A second in the unit of /proc/PID/stat: USER_HZ, which is 100 on every architecture
 /// that otpd is built for (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-type Reader = fn() -> Option<f64>;
+type ProcReader = fn() -> Option<f64>;
 
 /// Kind, name, help and how to read it.
-pub(super) const ALL: [(Kind, &str, &str, Reader); 5] = [
+pub(super) const ALL: [(MetricKind, &str, &str, ProcReader); 5] = [
     (
-        Kind::Counter,
+        MetricKind::Counter,
         "process_cpu_seconds",
         "Time on the processors, in user and in kernel mode",
         cpu_seconds,
     ),
     (
-        Kind::Gauge,
+        MetricKind::Gauge,
         "process_resident_memory_bytes",
         "Memory that is in use and not swapped out",
         resident_bytes,
     ),
     (
-        Kind::Gauge,
+        MetricKind::Gauge,
         "process_open_fds",
         "Open files and connections",
         open_files,
     ),
     (
-        Kind::Gauge,
+        MetricKind::Gauge,
         "process_max_fds",
         "How many there may be",
         most_files,
     ),
     (
-        Kind::Gauge,
+        MetricKind::Gauge,
         "process_start_time_seconds",
         "When the process started, in seconds since the Unix epoch",
         start_time,

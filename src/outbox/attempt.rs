@@ -9,8 +9,8 @@ use crate::{
         ProviderHandle, ProviderReceipt, text::RenderContext,
     },
     domain::{ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp},
-    log_targets::CHANGE,
-    traces::{self, Kind, Span},
+    log_targets::STATE_CHANGE,
+    traces::{self, SpanSide, TraceSpan},
 };
 
 impl Dispatcher {
@@ -22,9 +22,9 @@ impl Dispatcher {
     ) -> (LoggedAttempt, Result<ProviderReceipt, DeliveryError>) {
         let channel = gateway.channel(in_hand.message.channel);
         let (started_at, start) = (in_hand.clock.now(), Instant::now());
-        let mut span = Span::inside("deliver", Kind::Client);
+        let mut span = TraceSpan::child_span("deliver", SpanSide::Client);
         let handing_over = self.hand_over(in_hand, gateway, channel, started_at);
-        let result = traces::within(span.context(), handing_over).await;
+        let result = traces::with_context(span.context(), handing_over).await;
         let error = result.as_ref().err().map(|error| error.class);
         if span.is_recorded() {
             note_attempt(&mut span, &in_hand.message, gateway, channel, error);
@@ -105,7 +105,7 @@ pub(super) fn report(
         Some(BreakerTransition::Opened) => {
             let pause = gateway.options.breaker.pause;
             tracing::error!(
-                target: CHANGE,
+                target: STATE_CHANGE,
                 provider,
                 ?pause,
                 "[OTP] Provider is down and left alone for a while"
@@ -117,18 +117,18 @@ pub(super) fn report(
 
 /// Notes in the span of an attempt what it was and what came of it.
 fn note_attempt(
-    span: &mut Span,
+    span: &mut TraceSpan,
     message: &OutboxMessage,
     gateway: &ProviderHandle,
     channel: Channel,
     error: Option<DeliveryErrorKind>,
 ) {
-    span.note("otpd.provider", gateway.name.clone());
-    span.note("otpd.channel", channel.name());
-    span.note("otpd.message_id", message.id.to_string());
-    span.note("otpd.attempt", i64::from(message.history.count) + 1);
+    span.set_attribute("otpd.provider", gateway.name.clone());
+    span.set_attribute("otpd.channel", channel.name());
+    span.set_attribute("otpd.message_id", message.id.to_string());
+    span.set_attribute("otpd.attempt", i64::from(message.history.count) + 1);
     if let Some(class) = error {
-        span.note("error.type", class.name());
+        span.set_attribute("error.type", class.name());
         span.fail(class.name());
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     delivery::{ProviderHandle, ProviderReceipt, Route},
     domain::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp},
     keys::os_rng,
-    metrics::Ended,
+    metrics::MessageOutcome,
     store::{MessageWrite, RowVersion},
 };
 
@@ -301,7 +301,7 @@ impl Dispatcher {
         let message = in_hand.message.clone().sent(attempt);
         // Nothing is to be done where that was lost: another replica sends it once more.
         if self.write(&mut in_hand, message).await.is_ok() {
-            self.tools.metrics.ended(Ended::Sent);
+            self.tools.metrics.ended(MessageOutcome::Sent);
         }
     }
 
@@ -316,8 +316,8 @@ impl Dispatcher {
             );
         }
         let how = match then {
-            NextState::Failed => Some(Ended::Failed),
-            NextState::Dropped => Some(Ended::Dropped),
+            NextState::Failed => Some(MessageOutcome::Failed),
+            NextState::Dropped => Some(MessageOutcome::Dropped),
             NextState::Leased(_) | NextState::Queued(_) => None,
         };
         self.put_down(&mut in_hand, then, how).await;
@@ -332,11 +332,20 @@ impl Dispatcher {
             attempts = in_hand.message.history.count,
             "[OTP] Message given up: it may have arrived, and no provider confirmed it"
         );
-        self.put_down(&mut in_hand, NextState::Failed, Some(Ended::Undecided))
-            .await;
+        self.put_down(
+            &mut in_hand,
+            NextState::Failed,
+            Some(MessageOutcome::Undecided),
+        )
+        .await;
     }
 
-    async fn put_down(&self, in_hand: &mut LeasedMessage, then: NextState, how: Option<Ended>) {
+    async fn put_down(
+        &self,
+        in_hand: &mut LeasedMessage,
+        then: NextState,
+        how: Option<MessageOutcome>,
+    ) {
         let now = in_hand.clock.now();
         let message = in_hand.message.clone().transition_to(then, now);
         let written = self.write(in_hand, message).await.is_ok();

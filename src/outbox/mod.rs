@@ -214,7 +214,7 @@ impl Outbox {
         };
         // What becomes of a message belongs to the trace in which it was asked for.
         self.tasks
-            .spawn(traces::within(traces::current(), carrying));
+            .spawn(traces::with_context(traces::current(), carrying));
     }
 
     /// Finishes the attempts that run, and gives back the leases of what has not been

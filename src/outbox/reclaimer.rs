@@ -15,12 +15,12 @@ use crate::{
     domain::{CallerName, MessageId, NextState, OutboxMessage, Timestamp},
     keys::{OpenError, os_rng},
     log_targets::AUDIT,
-    metrics::Ended,
+    metrics::MessageOutcome,
     store::{
         FoundMessage, LaneCursor, MessageWrite, RowVersion, StoreError, VersionedMessage,
         batcher::{BatchError, ReadResult},
     },
-    traces::{self, Span},
+    traces::{self, TraceSpan},
 };
 
 /// How long to wait at most after another replica was faster, so that the two do not
@@ -143,13 +143,13 @@ async fn poll_once(
                 // There is a room for each that was asked for.
                 if let Some(room) = free.get_mut(&lane).and_then(Vec::pop) {
                     // Who asked for it is not known any more.
-                    let unasked = Span::unasked("take over");
+                    let unasked = TraceSpan::root_span("take over");
                     traces::enter(unasked.context(), || outbox.carry(room, taken.in_hand));
                 }
             }
             (Ok(true), None) => {
                 scan.allow_restart();
-                tools.metrics.ended(Ended::Dropped);
+                tools.metrics.ended(MessageOutcome::Dropped);
             }
             (Ok(false), _) => found = found.and(Ok(PollOutcome::Part)),
             (Err(error), _) => found = found.and(excuse(error, change.message.id, scan)),

@@ -13,7 +13,7 @@ use crate::{
     domain::{Region, TestRecipient},
     grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
-    metrics::{Answers, Calls, Metrics},
+    metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
     outbox::{Outbox, OutboxContext},
     service::{ConversionTracker, OtpService},
     store::{
@@ -50,8 +50,8 @@ pub(super) struct App {
     pub availability: StoreHealth,
     pub batcher: BatchClient,
     pub outbox: Outbox,
-    pub calls: Calls,
-    pub answers: Answers,
+    pub calls: RpcLatency,
+    pub answers: RpcOutcomeCounters,
     /// Memory of all connections.
     pub budget: MemoryBudget,
     /// How much there is in the store.
@@ -208,7 +208,7 @@ impl ReloadHandle {
         let allowed = before.keys.check_rotation(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
         if let Some(metrics) = &self.metrics {
-            metrics.know(&gauges::label_values(&config));
+            metrics.set_label_values(&gauges::label_values(&config));
         }
         let tools = OutboxContext {
             keys: Arc::new(keys),

@@ -13,7 +13,7 @@ use crate::{
     config::ServeConfig,
     delivery::ProviderHandle,
     domain::Purpose,
-    metrics::{DeliveryMetrics, Kind, Known, Metrics, Series, series},
+    metrics::{CallbackSeries, DeliveryMetrics, LabelValues, MetricKind, Metrics, series},
     service::{ConversionTracker, PendingAttribution, SELF_DELIVERY_PROVIDER},
     store::{RecordStore as _, RecordStoreHandle, StoreError, StoreStats, health::StoreHealth},
     telemetry,
@@ -26,7 +26,7 @@ const CENSUS_PAUSE: Duration = Duration::from_secs(5);
 const CENSUS_SHARE: u32 = 100;
 
 /// The names that the configuration has.
-pub(super) fn label_values(config: &ServeConfig) -> Known {
+pub(super) fn label_values(config: &ServeConfig) -> LabelValues {
     let callers = config.callers.all();
     let mut purposes = BTreeSet::from([Purpose::default().as_str().to_owned()]);
     for caller in &callers {
@@ -36,7 +36,7 @@ pub(super) fn label_values(config: &ServeConfig) -> Known {
     }
     let gateways = config.delivery.gateways.iter();
     let providers = gateways.map(|gateway| gateway.name.clone());
-    Known {
+    LabelValues {
         callers: callers
             .into_iter()
             .map(|caller| caller.name.as_str().to_owned())
@@ -127,8 +127,8 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &App) {
         move || Some(f64::from(u8::from(availability.is_available()))),
     );
     let (idle, used) = (Arc::clone(&parts.store), Arc::clone(&parts.store));
-    metrics.watch(
-        Kind::Gauge,
+    metrics.register_callback(
+        MetricKind::Gauge,
         "otpd_store_connections",
         "Connections to the store",
         vec![
@@ -141,7 +141,7 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &App) {
         ],
     );
     let current = parts.current.clone();
-    metrics.watch_each(
+    metrics.register_callback_family(
         "otpd_provider_breaker_state",
         "Whether a provider is asked: 0 it is, 1 to see whether it is back, 2 it is not",
         "provider",
@@ -159,14 +159,14 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &App) {
         move || Some(count(budget.used())),
     );
     watch_census(metrics, &parts.census);
-    metrics.watch(
-        Kind::Counter,
+    metrics.register_callback(
+        MetricKind::Counter,
         "otpd_log_lines_suppressed",
         "Repeated lines that were left out of the log",
-        vec![series([], || Some(number(telemetry::lines_left_out())))],
+        vec![series([], || Some(number(telemetry::suppressed_lines())))],
     );
-    metrics.watch(
-        Kind::Counter,
+    metrics.register_callback(
+        MetricKind::Counter,
         "otpd_log_lines_dropped",
         "Log lines that were dropped because the sink did not take them in time",
         vec![
@@ -200,8 +200,8 @@ fn watch_census(metrics: &mut Metrics, newest: &LatestStats) {
         "How long the oldest of them has been there",
         of(|census| number(census.oldest_queued) / 1_000.0),
     );
-    metrics.watch(
-        Kind::Gauge,
+    metrics.register_callback(
+        MetricKind::Gauge,
         "otpd_records",
         "Records in the store: live ones, and those that a sweep will remove",
         vec![
@@ -217,14 +217,14 @@ fn gauge(
     help: &'static str,
     look: impl Fn() -> Option<f64> + Send + Sync + 'static,
 ) {
-    metrics.watch(Kind::Gauge, name, help, vec![series([], look)]);
+    metrics.register_callback(MetricKind::Gauge, name, help, vec![series([], look)]);
 }
 
 fn labelled(
     label: &'static str,
     value: &str,
     look: impl Fn() -> Option<f64> + Send + Sync + 'static,
-) -> Series {
+) -> CallbackSeries {
     series([(label, value.to_owned())], look)
 }
 

@@ -10,7 +10,7 @@ use crate::{
     config::{ConfigDiff, ConfigSnapshot, LogLevel},
     files::FileSnapshot,
     log_targets::AUDIT,
-    shutdown::Hangups,
+    shutdown::ReloadSignals,
     telemetry,
 };
 
@@ -39,7 +39,7 @@ pub struct ConfigReload {
     /// Which lines the log tells so far.
     pub log_level: LogLevel,
     /// By which signal it is read whether or not they did.
-    pub hangups: Hangups,
+    pub hangups: ReloadSignals,
     /// Reads it.
     pub again: ConfigLoader,
 }
@@ -180,7 +180,7 @@ mod tests {
             files: FileSnapshot::default(),
             interval: Duration::ZERO,
             log_level: LogLevel::Info,
-            hangups: Hangups::catch().unwrap(),
+            hangups: ReloadSignals::catch().unwrap(),
             again: Arc::new(move |_| {
                 files::track_reads(|| {
                     let text = files::read_text(&path).unwrap();

@@ -105,8 +105,11 @@ impl ConversionTracker {
     /// A caller was given a code that it delivers by itself.
     pub(super) fn record_self_delivered(&self, channel: Channel, recipient: &Recipient) {
         if self.waiting.is_some() {
-            self.metrics
-                .given(SELF_DELIVERY_PROVIDER, channel, CountryCode::of(recipient));
+            self.metrics.self_delivered(
+                SELF_DELIVERY_PROVIDER,
+                channel,
+                CountryCode::of(recipient),
+            );
         }
     }
 

@@ -5,13 +5,13 @@ use std::future::Future;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PostgresStore, RecordStore,
-    SqliteStore, StoreError, StoreOptions, StoreStats, Swept, WriteBatch, WriteResult,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PostgresStore, PurgeStats,
+    RecordStore, SqliteStore, StoreError, StoreOptions, StoreStats, WriteBatch, WriteResult,
     instrument::StatementTimer,
 };
 use crate::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    metrics::{Statement, StatementMetrics},
+    metrics::{StatementKind, StatementMetrics},
 };
 
 /// The store that the configuration chose, with an account of what it does.
@@ -94,7 +94,7 @@ impl RecordStoreHandle {
     /// Why there is none; found out by a connection of its own where the pool
     /// cannot tell.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.instrument(Statement::Probe, async {
+        self.instrument(StatementKind::Probe, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.probe()).await,
                 Backend::Sqlite(store) => Box::pin(store.probe()).await,
@@ -108,7 +108,7 @@ impl RecordStoreHandle {
     /// # Errors
     /// The store's.
     pub async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        self.instrument(Statement::Census, async {
+        self.instrument(StatementKind::Census, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.census(now)).await,
                 Backend::Sqlite(store) => Box::pin(store.census(now)).await,
@@ -125,7 +125,7 @@ impl RecordStoreHandle {
         &self,
         records: &[RecordKey],
     ) -> Result<Vec<DeliveredMessage>, StoreError> {
-        self.instrument(Statement::Deliveries, async {
+        self.instrument(StatementKind::Deliveries, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.deliveries(records)).await,
                 Backend::Sqlite(store) => Box::pin(store.deliveries(records)).await,
@@ -155,7 +155,7 @@ impl RecordStoreHandle {
     /// Awaits the engine, and keeps account of that.
     async fn instrument<T>(
         &self,
-        statement: Statement,
+        statement: StatementKind,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let system = match &self.engine {
@@ -175,7 +175,7 @@ impl RecordStore for RecordStoreHandle {
         records: &[RecordKey],
         limits: &[LimitKey],
     ) -> Result<LoadedState, StoreError> {
-        self.instrument(Statement::Load, async {
+        self.instrument(StatementKind::Load, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.load(records, limits)).await,
                 Backend::Sqlite(store) => Box::pin(store.load(records, limits)).await,
@@ -186,9 +186,9 @@ impl RecordStore for RecordStoreHandle {
 
     async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
         let statement = if changes.limits.is_empty() && changes.records.is_empty() {
-            Statement::Settle
+            StatementKind::Settle
         } else {
-            Statement::Write
+            StatementKind::Write
         };
         self.instrument(statement, async {
             match &self.engine {
@@ -200,7 +200,7 @@ impl RecordStore for RecordStoreHandle {
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.instrument(Statement::Messages, async {
+        self.instrument(StatementKind::Messages, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.load_messages(records)).await,
                 Backend::Sqlite(store) => Box::pin(store.load_messages(records)).await,
@@ -210,7 +210,7 @@ impl RecordStore for RecordStoreHandle {
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        self.instrument(Statement::Due, async {
+        self.instrument(StatementKind::Due, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.waiting_lanes()).await,
                 Backend::Sqlite(store) => Box::pin(store.waiting_lanes()).await,
@@ -220,7 +220,7 @@ impl RecordStore for RecordStoreHandle {
     }
 
     async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.instrument(Statement::Due, async {
+        self.instrument(StatementKind::Due, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.due_messages(turns)).await,
                 Backend::Sqlite(store) => Box::pin(store.due_messages(turns)).await,
@@ -229,8 +229,8 @@ impl RecordStore for RecordStoreHandle {
         .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
-        let swept = self.instrument(Statement::Sweep, async {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
+        let swept = self.instrument(StatementKind::Sweep, async {
             match &self.engine {
                 Backend::Postgres(store) => Box::pin(store.sweep(now, limit)).await,
                 Backend::Sqlite(store) => Box::pin(store.sweep(now, limit)).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::{RecordStoreHandle, StoreError, StoreOptions};
-use crate::log_targets::CHANGE;
+use crate::log_targets::STATE_CHANGE;
 
 /// Whether the store answers. While it does not, requests are refused at once
 /// instead of each waiting for its own time-out.
@@ -106,7 +106,7 @@ impl HealthMonitor {
                     self.answers.send_replace(false);
                     let cause = error.to_string();
                     if causes.insert_if_new(&cause) {
-                        tracing::error!(target: CHANGE, %cause, "[OTP] Store unavailable");
+                        tracing::error!(target: STATE_CHANGE, %cause, "[OTP] Store unavailable");
                     }
                 }
             }

@@ -4,46 +4,46 @@ use tokio::time::Instant;
 
 use super::StoreError;
 use crate::{
-    metrics::{Failure, Statement, StatementMetrics},
-    traces::{Kind, Span},
+    metrics::{StatementKind, StatementMetrics, StoreFailureKind},
+    traces::{SpanSide, TraceSpan},
 };
 
 /// Runs from the order until it is carried out; or until nobody waits for that any
 /// longer, when it is dropped.
 pub(super) struct StatementTimer<'a> {
     metrics: &'a StatementMetrics,
-    statement: Statement,
+    statement: StatementKind,
     since: Instant,
-    failure: Option<Failure>,
-    span: Span,
+    failure: Option<StoreFailureKind>,
+    span: TraceSpan,
 }
 
 impl<'a> StatementTimer<'a> {
     pub fn start(
         metrics: &'a StatementMetrics,
-        statement: Statement,
+        statement: StatementKind,
         system: &'static str,
     ) -> Self {
-        let mut span = Span::inside(statement.name(), Kind::Client);
+        let mut span = TraceSpan::child_span(statement.name(), SpanSide::Client);
         if span.is_recorded() {
-            span.note("db.system.name", system);
-            span.note("db.operation.name", statement.name());
+            span.set_attribute("db.system.name", system);
+            span.set_attribute("db.operation.name", statement.name());
         }
         Self {
             metrics,
             statement,
             since: Instant::now(),
-            failure: Some(Failure::Timeout),
+            failure: Some(StoreFailureKind::Timeout),
             span,
         }
     }
 
     pub fn stop<T>(mut self, result: &Result<T, StoreError>) {
         self.failure = result.as_ref().err().map(|error| match error {
-            StoreError::Unavailable(_) | StoreError::Url(_) => Failure::Unavailable,
-            StoreError::Conflict(_) => Failure::Conflict,
-            StoreError::Corrupt(_) => Failure::Corrupt,
-            StoreError::Refused(_) | StoreError::IndexKeyMismatch => Failure::Refused,
+            StoreError::Unavailable(_) | StoreError::Url(_) => StoreFailureKind::Unavailable,
+            StoreError::Conflict(_) => StoreFailureKind::Conflict,
+            StoreError::Corrupt(_) => StoreFailureKind::Corrupt,
+            StoreError::Refused(_) | StoreError::IndexKeyMismatch => StoreFailureKind::Refused,
         });
     }
 }

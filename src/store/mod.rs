@@ -27,7 +27,7 @@ use crate::domain::{CallerName, LimitKey, MessageId, OutboxMessage, Record, Reco
 use batcher::BatchOptions;
 use postgres::PostgresStore;
 
-pub use crate::metrics::Swept;
+pub use crate::metrics::PurgeStats;
 pub use backend::RecordStoreHandle;
 pub use clock::StoreClock;
 pub use postgres::SESSION_OPTIONS;
@@ -206,7 +206,7 @@ pub trait RecordStore: Send + Sync + 'static {
         &self,
         now: Timestamp,
         limit: u32,
-    ) -> impl Future<Output = Result<Swept, StoreError>> + Send;
+    ) -> impl Future<Output = Result<PurgeStats, StoreError>> + Send;
 }
 
 /// Why a store did not do what it was told.

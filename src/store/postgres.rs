@@ -21,8 +21,8 @@ use std::{
 use sqlx::Connection as _;
 
 use super::{
-    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, RecordStore, StoreError, StoreOptions,
-    StoreStats, Swept, UNENDED_KEPT, WriteBatch, WriteResult, with_timeout,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, StoreError,
+    StoreOptions, StoreStats, UNENDED_KEPT, WriteBatch, WriteResult, with_timeout,
 };
 use crate::domain::{CallerName, LimitKey, RecordKey, Timestamp};
 use hosts::HostPool;
@@ -248,7 +248,7 @@ impl RecordStore for PostgresStore {
             .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
         self.in_time(async {
             // Oldest first, which is the order of an index; and deleted in the order of the
             // keys, which is that of whoever writes. An array, because a join would be
@@ -287,7 +287,7 @@ impl RecordStore for PostgresStore {
                 now.saturating_sub(UNENDED_KEPT).milliseconds(),
             );
             let messages = messages.execute(&mut *connection).await?;
-            Ok(Swept {
+            Ok(PurgeStats {
                 records: records.rows_affected(),
                 limits: limits.rows_affected(),
                 messages: messages.rows_affected(),

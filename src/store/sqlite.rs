@@ -24,8 +24,8 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LimitWrite, LoadedState,
-    RecordStore, RecordWrite, RowVersion, StoreClock, StoreError, StoreOptions, StoreStats, Swept,
+    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LimitWrite, LoadedState, PurgeStats,
+    RecordStore, RecordWrite, RowVersion, StoreClock, StoreError, StoreOptions, StoreStats,
     UNENDED_KEPT, VersionedLimit, WriteBatch, WriteResult,
     message_row::key_bytes,
     migration::migrator,
@@ -36,7 +36,7 @@ use url::DatabaseFile;
 
 use crate::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    log_targets::CHANGE,
+    log_targets::STATE_CHANGE,
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -99,7 +99,7 @@ impl SqliteStore {
         // processes apart.
         let waits = || {
             tracing::warn!(
-                target: CHANGE,
+                target: STATE_CHANGE,
                 file = %path.display(),
                 "[OTP] Waiting for another process that migrates the SQLite file"
             );
@@ -110,7 +110,7 @@ impl SqliteStore {
         }
         let waits = || {
             tracing::warn!(
-                target: CHANGE,
+                target: STATE_CHANGE,
                 file = %path.display(),
                 "[OTP] Migration waits for a lock of the SQLite file"
             );
@@ -287,7 +287,7 @@ impl RecordStore for SqliteStore {
         messages::due(&self.pool, turns).await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
         let run = async |statement: &'static str| {
             let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
             let query = query.bind(now.saturating_sub(UNENDED_KEPT).milliseconds());
@@ -296,7 +296,7 @@ impl RecordStore for SqliteStore {
                 .await
                 .map(|done| done.rows_affected())
         };
-        Ok(Swept {
+        Ok(PurgeStats {
             records: run("DELETE FROM otp_record WHERE record_key IN (
                      SELECT record_key FROM otp_record WHERE removable_at <= ?1 LIMIT ?2
                  )")

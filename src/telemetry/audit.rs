@@ -11,8 +11,8 @@ use std::{
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::line_queue::LineQueue;
-use crate::log_targets::{AUDIT, CHANGE, CODE, STRANGER};
+use super::writer_queue::LineQueue;
+use crate::log_targets::{AUDIT, CODE, STATE_CHANGE, STRANGER};
 
 /// Readable and writable by the owner alone.
 const MODE: u32 = 0o600;
@@ -60,12 +60,12 @@ fn append_to(path: &Path) -> io::Result<File> {
 
 /// Puts each line into its queue.
 #[derive(Clone, Debug)]
-pub(super) struct Outlet {
+pub(super) struct LogWriter {
     pub standard: Arc<LineQueue>,
     pub audit: Option<Arc<AuditFile>>,
 }
 
-impl<'a> MakeWriter<'a> for Outlet {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = QueueWriter<'a>;
 
     fn make_writer(&'a self) -> QueueWriter<'a> {
@@ -83,7 +83,7 @@ impl<'a> MakeWriter<'a> for Outlet {
         };
         let is_important = *metadata.level() <= Level::WARN
             || is_audit(target)
-            || [CHANGE, CODE].contains(&target);
+            || [STATE_CHANGE, CODE].contains(&target);
         QueueWriter {
             queue,
             is_important,

@@ -22,8 +22,8 @@ use opentelemetry_sdk::{
 use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tonic::transport::ClientTlsConfig;
 
-use super::{GATHER, TraceSettings};
-use crate::log_targets::CHANGE;
+use super::{EXPORT_INTERVAL, TraceSettings};
+use crate::log_targets::STATE_CHANGE;
 
 /// How many spans wait for the collector at most; more are dropped. About a megabyte.
 const MOST_WAITING: usize = 2_048;
@@ -39,17 +39,17 @@ pub struct TraceError(#[from] ExporterBuildError);
 
 /// What spans are made by.
 #[derive(Debug)]
-pub(super) struct Tracing {
+pub(super) struct TracerHandle {
     pub tracer: SdkTracer,
-    pub sample: Sample,
+    pub sample: RatioSampler,
     provider: SdkTracerProvider,
 }
 
 /// One for the process, like the log.
-static TRACING: OnceLock<Tracing> = OnceLock::new();
+static TRACING: OnceLock<TracerHandle> = OnceLock::new();
 
 /// What spans are made by; `None` where nobody wants any.
-pub(super) fn active() -> Option<&'static Tracing> {
+pub(super) fn active() -> Option<&'static TracerHandle> {
     TRACING.get()
 }
 
@@ -69,14 +69,14 @@ pub fn start(settings: &TraceSettings) -> Result<(), TraceError> {
     if endpoint.starts_with("https://") {
         exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
     }
-    let exporter = Outlet {
+    let exporter = LoggingExporter {
         exporter: exporter.build()?,
         fails: AtomicBool::new(false),
     };
     let config = BatchConfigBuilder::default()
         .with_max_queue_size(MOST_WAITING)
         .with_max_export_batch_size(BATCH)
-        .with_scheduled_delay(GATHER);
+        .with_scheduled_delay(EXPORT_INTERVAL);
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config.build());
     let provider = SdkTracerProvider::builder()
         .with_span_processor(processor.build())
@@ -85,9 +85,9 @@ pub fn start(settings: &TraceSettings) -> Result<(), TraceError> {
         .with_resource(resource())
         .build();
     // Whoever starts twice has two of everything else, too; the first one counts.
-    let _ = TRACING.set(Tracing {
+    let _ = TRACING.set(TracerHandle {
         tracer: provider.tracer("otpd"),
-        sample: Sample::new(settings.sample),
+        sample: RatioSampler::new(settings.sample),
         provider,
     });
     Ok(())
@@ -124,18 +124,18 @@ fn resource() -> Resource {
 
 /// Sends spans, and has one line in the log for a collector that does not take them.
 #[derive(Debug)]
-struct Outlet {
+struct LoggingExporter {
     exporter: opentelemetry_otlp::SpanExporter,
     fails: AtomicBool,
 }
 
-impl SpanExporter for Outlet {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let result = self.exporter.export(batch).await;
         let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(cause) if !failed_before => {
-                tracing::warn!(target: CHANGE, %cause, "[OTP] Spans are lost: the collector does not take them");
+                tracing::warn!(target: STATE_CHANGE, %cause, "[OTP] Spans are lost: the collector does not take them");
             }
             Ok(()) if failed_before => tracing::info!("[OTP] The collector takes spans again"),
             _ => {}
@@ -154,14 +154,14 @@ impl SpanExporter for Outlet {
 
 /// Chooses a share of requests, at the price of an addition and three multiplications.
 #[derive(Debug)]
-pub(super) struct Sample {
+pub(super) struct RatioSampler {
     /// Whatever is below it of 2^64 possible numbers is chosen.
     threshold: u64,
     all: bool,
     next: AtomicU64,
 }
 
-impl Sample {
+impl RatioSampler {
     fn new(share: f64) -> Self {
         /// 2^64.
         const NUMBERS: f64 = 18_446_744_073_709_551_616.0;
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn the_share_is_kept() {
         let count = |share| {
-            let sample = Sample::new(share);
+            let sample = RatioSampler::new(share);
             (0..100_000).filter(|_| sample.next()).count()
         };
         assert_eq!(count(0.0), 0);

@@ -12,7 +12,7 @@ use super::{TraceContext, current, export::active};
 
 /// On which side of a call a span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanSide {
     /// It answers somebody.
     Server,
     /// It asks somebody.
@@ -21,12 +21,12 @@ pub enum Kind {
     Internal,
 }
 
-impl From<Kind> for SpanKind {
-    fn from(kind: Kind) -> Self {
+impl From<SpanSide> for SpanKind {
+    fn from(kind: SpanSide) -> Self {
         match kind {
-            Kind::Server => Self::Server,
-            Kind::Client => Self::Client,
-            Kind::Internal => Self::Internal,
+            SpanSide::Server => Self::Server,
+            SpanSide::Client => Self::Client,
+            SpanSide::Internal => Self::Internal,
         }
     }
 }
@@ -34,15 +34,15 @@ impl From<Kind> for SpanKind {
 /// Something that takes time; ends when it is dropped. Where it is not sampled it is
 /// nothing but a place in a trace, or not even that.
 #[derive(Debug, Default)]
-pub struct Span {
+pub struct TraceSpan {
     recording: Option<Box<Recording>>,
     context: Option<TraceContext>,
 }
 
-impl Span {
+impl TraceSpan {
     /// The work on a request, which may come with its caller's place in a trace. Whether
     /// it is sampled is decided here.
-    pub fn of_request(caller: Option<TraceContext>, name: &'static str) -> Self {
+    pub fn server_span(caller: Option<TraceContext>, name: &'static str) -> Self {
         let Some(tracing) = active() else {
             return Self::at(caller);
         };
@@ -53,21 +53,21 @@ impl Span {
         if !sampled {
             return Self::at(caller);
         }
-        Self::start(name, Kind::Server, caller, true, Vec::new())
+        Self::start(name, SpanSide::Server, caller, true, Vec::new())
     }
 
     /// Work that nobody asked for, in a trace of its own.
-    pub fn unasked(name: &'static str) -> Self {
+    pub fn root_span(name: &'static str) -> Self {
         match active() {
             Some(tracing) if tracing.sample.next() => {
-                Self::start(name, Kind::Internal, None, false, Vec::new())
+                Self::start(name, SpanSide::Internal, None, false, Vec::new())
             }
             _ => Self::default(),
         }
     }
 
     /// A part of what is being done now.
-    pub fn inside(name: &'static str, kind: Kind) -> Self {
+    pub fn child_span(name: &'static str, kind: SpanSide) -> Self {
         match current() {
             Some(context) if context.is_sampled() && active().is_some() => {
                 Self::start(name, kind, Some(context), false, Vec::new())
@@ -78,7 +78,7 @@ impl Span {
 
     /// Work that several places of traces have asked for together: in the first sampled
     /// one's trace, and with a link to each.
-    pub fn together(name: &'static str, all: impl Iterator<Item = TraceContext>) -> Self {
+    pub fn linked_span(name: &'static str, all: impl Iterator<Item = TraceContext>) -> Self {
         if active().is_none() {
             return Self::default();
         }
@@ -89,7 +89,7 @@ impl Span {
         let links = sampled
             .map(|context| Link::new(context.span_context(false), Vec::new(), 0))
             .collect();
-        Self::start(name, Kind::Internal, Some(first), false, links)
+        Self::start(name, SpanSide::Internal, Some(first), false, links)
     }
 
     fn at(context: Option<TraceContext>) -> Self {
@@ -101,7 +101,7 @@ impl Span {
 
     fn start(
         name: &'static str,
-        kind: Kind,
+        kind: SpanSide,
         parent: Option<TraceContext>,
         remote: bool,
         links: Vec<Link>,
@@ -134,7 +134,7 @@ impl Span {
     }
 
     /// Notes something about it: never a code, a recipient or a token.
-    pub fn note(&mut self, key: &'static str, value: impl Into<Value>) {
+    pub fn set_attribute(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(recording) = &mut self.recording {
             recording.set_attribute(KeyValue::new(key, value));
         }

@@ -7,7 +7,7 @@ use otpd::{
     files::FileSnapshot,
     keys::KeyRing,
     server::{self, ConfigReload, LoadedConfig},
-    shutdown::Hangups,
+    shutdown::ReloadSignals,
 };
 use tokio::{
     net::TcpListener,
@@ -49,7 +49,7 @@ impl Server {
                 files: FileSnapshot::default(),
                 interval: Duration::ZERO,
                 log_level: LogLevel::default(),
-                hangups: Hangups::catch().expect("signals can be caught"),
+                hangups: ReloadSignals::catch().expect("signals can be caught"),
                 again: Arc::new(|_| unreachable!("nobody asks for another configuration")),
             };
             tokio::task::spawn_local(async move {

@@ -20,7 +20,7 @@ use crate::{
     domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
     store::{FoundMessage, LoadedState, StoreClock, WriteBatch, health::StoreHealth, with_timeout},
-    traces::{self, Span},
+    traces::{self, TraceSpan},
 };
 
 /// How often something that lost its race is tried again. Each loss is another request's
@@ -89,12 +89,12 @@ impl<Store: RecordStore> BatchExecutor<Store> {
     /// Attempts a batch, as a part of the traces in which it was asked for.
     async fn process_traced(&self, batch: Vec<QueuedJob>) -> BatchOutcome {
         let places = batch.iter().filter_map(|item| item.place);
-        let mut span = Span::together("batch", places);
+        let mut span = TraceSpan::linked_span("batch", places);
         if span.is_recorded() {
             let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
-            span.note("otpd.batch.size", size);
+            span.set_attribute("otpd.batch.size", size);
         }
-        traces::within(span.context(), self.attempt(batch)).await
+        traces::with_context(span.context(), self.attempt(batch)).await
     }
 
     async fn attempt(&self, mut batch: Vec<QueuedJob>) -> BatchOutcome {
@@ -190,7 +190,7 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         let now = Instant::now();
         let fresh = batch.iter().filter(|item| item.tries == 0);
         let waits = fresh.map(|item| now.saturating_duration_since(item.since));
-        self.metrics.begun(batch.len(), waits);
+        self.metrics.batch_started(batch.len(), waits);
     }
 
     async fn load(&self, about: KeySet) -> Result<LoadedState, StoreError> {

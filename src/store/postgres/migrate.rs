@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, migrate::Migrator};
 
 use super::super::{StoreError, migration::migrator, with_timeout};
-use crate::log_targets::CHANGE;
+use crate::log_targets::STATE_CHANGE;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -89,10 +89,10 @@ async fn wait_for_session_end(
 /// Logs why a migration is not done yet.
 fn report(blocked_by: &[i32]) {
     if blocked_by.is_empty() {
-        tracing::info!(target: CHANGE, "[OTP] Migration is running");
+        tracing::info!(target: STATE_CHANGE, "[OTP] Migration is running");
     } else {
         tracing::warn!(
-            target: CHANGE,
+            target: STATE_CHANGE,
             ?blocked_by,
             "[OTP] Migration waits for a lock of other sessions"
         );

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use otpd::{
     domain::{CallerName, LimitKey, RecordKey, Timestamp},
     store::{
-        FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, RecordStore, RecordStoreHandle,
-        StoreError, StoreOptions, Swept, VersionedMessage, WriteBatch, WriteResult,
+        FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, PurgeStats, RecordStore,
+        RecordStoreHandle, StoreError, StoreOptions, VersionedMessage, WriteBatch, WriteResult,
     },
 };
 use secrecy::SecretString;
@@ -155,7 +155,7 @@ impl RecordStore for Forgetful {
         self.store.due_messages(turns).await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<Swept, StoreError> {
+    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
         self.store.sweep(now, limit).await
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         RecordKey, SendLimits, Timestamp,
     },
     store::{
-        ExpectedLimit, FoundMessage, LaneCursor, LoadedState, Place, StoreClock, Swept,
+        ExpectedLimit, FoundMessage, LaneCursor, LoadedState, Place, PurgeStats, StoreClock,
         VersionedLimit, VersionedMessage, WriteBatch,
     },
 };
@@ -354,7 +354,7 @@ impl RecordStore for InMemory {
         unimplemented!("a batcher does not ask for messages")
     }
 
-    async fn sweep(&self, _: Timestamp, _: u32) -> Result<Swept, StoreError> {
+    async fn sweep(&self, _: Timestamp, _: u32) -> Result<PurgeStats, StoreError> {
         unimplemented!("a batcher does not sweep")
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{CallerName, LimitKey, LimitUpdate, MessageId, Quota, RecordKey},
-    metrics::{Known, Metrics},
+    metrics::{LabelValues, Metrics},
     store::{StoreClock, VersionedMessage, health::StoreHealth},
 };
 
@@ -49,7 +49,7 @@ impl World {
     /// A world whose store waits to be told that it may work.
     pub fn held(options: BatchOptions) -> Self {
         let store = Arc::new(InMemory::default());
-        let metrics = Metrics::new(&Known::default());
+        let metrics = Metrics::new(&LabelValues::default());
         let batcher = BatchClient::new(
             Arc::clone(&store),
             StoreHealth::fixed(true),

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    codes::{self, Codes},
-    connection::Connection,
-    load::Start,
-    recipients::{Person, Recipients},
-    rules::Rules,
-    tally::{self, Rpc, Tally},
+    codes::{self, CodeSource},
+    connection::LoadConnection,
+    invariants::InvariantChecker,
+    load::PairStart,
+    recipients::{RecipientSupply, TestUser},
+    stats::{self, CallKind, Stats},
 };
 use crate::grpc::v1::{
     SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
@@ -29,12 +29,12 @@ const CODE_NOT_SEEN: &str = "CODE_NOT_SEEN";
 
 /// A share of pairs, evenly spread.
 #[derive(Debug)]
-pub struct Share {
+pub struct PairShare {
     share: f64,
     number: AtomicU64,
 }
 
-impl Share {
+impl PairShare {
     /// From 0, none, to 1, all.
     pub fn new(share: f64) -> Self {
         Self {
@@ -53,37 +53,37 @@ impl Share {
 
 /// What pairs have in common.
 #[derive(Debug)]
-pub struct Pairs {
+pub struct PairScenario {
     /// To the servers, in turn.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<LoadConnection>,
     /// Whom codes are for.
-    pub recipients: Recipients,
+    pub recipients: RecipientSupply,
     /// Where codes come from.
-    pub codes: Codes,
+    pub codes: CodeSource,
     /// What codes are for.
     pub purpose: String,
     /// In which pairs a wrong code comes first.
-    pub wrong: Share,
+    pub wrong: PairShare,
     /// What has been counted.
-    pub tally: Tally,
+    pub tally: Stats,
     /// What verdicts are held against.
-    pub rules: Rules,
+    pub rules: InvariantChecker,
 }
 
-impl Pairs {
+impl PairScenario {
     /// The connection for the first call of a pair, and those for later ones. The next
     /// one is to another server, so that what one wrote another one reads.
-    pub fn connection(&self, start: Start, call: usize) -> &Connection {
+    pub fn connection(&self, start: PairStart, call: usize) -> &LoadConnection {
         &self.connections[(start.lane + call) % self.connections.len()]
     }
 
     /// Runs a pair to its end.
-    pub async fn run(&self, start: Start) {
+    pub async fn run(&self, start: PairStart) {
         let verified = self.verify_what_is_sent(start).await;
         self.tally.ended(verified, start.counted);
     }
 
-    async fn verify_what_is_sent(&self, start: Start) -> bool {
+    async fn verify_what_is_sent(&self, start: PairStart) -> bool {
         let person = self.recipients.next();
         let sent = self
             .connection(start, 0)
@@ -95,7 +95,7 @@ impl Pairs {
         };
         if start.counted {
             self.tally
-                .answered(Rpc::Send, start.planned.elapsed(), None);
+                .answered(CallKind::Send, start.planned.elapsed(), None);
         }
         let Some(code) = self.code(&reply, start).await else {
             return false;
@@ -119,7 +119,7 @@ impl Pairs {
     }
 
     /// The code that was sent; that there is none in time is a failure.
-    async fn code(&self, reply: &SendOtpResponse, start: Start) -> Option<String> {
+    async fn code(&self, reply: &SendOtpResponse, start: PairStart) -> Option<String> {
         let code = self.codes.of(reply, CODE_PATIENCE).await;
         if code.is_none() {
             self.tally.failed(CODE_NOT_SEEN, start.counted);
@@ -129,9 +129,9 @@ impl Pairs {
 
     async fn verify(
         &self,
-        person: &Person,
+        person: &TestUser,
         code: String,
-        start: Start,
+        start: PairStart,
     ) -> Result<VerifyOutcome, Status> {
         let request = self.verify_request(person, code);
         let begin = Instant::now();
@@ -139,18 +139,18 @@ impl Pairs {
         if start.counted {
             let outcome = outcome_name(&reply);
             self.tally
-                .answered(Rpc::Verify, begin.elapsed(), Some(outcome));
+                .answered(CallKind::Verify, begin.elapsed(), Some(outcome));
         }
         Ok(reply.outcome())
     }
 
-    fn failed(&self, status: &Status, start: Start) -> bool {
-        self.tally.failed(&tally::failure(status), start.counted);
+    fn failed(&self, status: &Status, start: PairStart) -> bool {
+        self.tally.failed(&stats::failure(status), start.counted);
         false
     }
 
     /// Asks for a code.
-    pub fn send_request(&self, person: &Person) -> SendOtpRequest {
+    pub fn send_request(&self, person: &TestUser) -> SendOtpRequest {
         SendOtpRequest {
             recipient: person.recipient.clone(),
             purpose: self.purpose.clone(),
@@ -160,7 +160,7 @@ impl Pairs {
     }
 
     /// Asks whether a code is right.
-    pub fn verify_request(&self, person: &Person, code: String) -> VerifyOtpRequest {
+    pub fn verify_request(&self, person: &TestUser, code: String) -> VerifyOtpRequest {
         VerifyOtpRequest {
             recipient: person.recipient.clone(),
             purpose: self.purpose.clone(),
@@ -184,13 +184,13 @@ mod tests {
     #[test]
     fn shares_are_exact_and_evenly_spread() {
         for (share, of_each_ten) in [(0.0, 0), (0.1, 1), (0.5, 5), (0.7, 7), (1.0, 10)] {
-            let share = Share::new(share);
+            let share = PairShare::new(share);
             for ten in 0..100 {
                 let hits = (0..10).filter(|_| share.next()).count();
                 assert!(hits.abs_diff(of_each_ten) <= 1, "{share:?} after {ten}");
             }
         }
-        let share = Share::new(0.25);
+        let share = PairShare::new(0.25);
         assert_eq!((0..10_000).filter(|_| share.next()).count(), 2_500);
     }
 }

@@ -13,15 +13,15 @@ const TOLD: usize = 10;
 /// The verdicts seen of each challenge. Verdicts whose reply was lost are missing, so
 /// what is found is certain, and not all may be found.
 #[derive(Debug)]
-pub struct Rules {
+pub struct InvariantChecker {
     max_attempts: u32,
-    seen: Mutex<Seen>,
+    seen: Mutex<ObservedCode>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct ObservedCode {
     challenges: HashMap<String, Verdicts>,
-    violations: Violations,
+    violations: RuleViolations,
 }
 
 #[derive(Debug, Default)]
@@ -32,14 +32,14 @@ struct Verdicts {
 
 /// What was against the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Violations {
+pub struct RuleViolations {
     /// How many verdicts.
     pub count: u64,
     /// The first of them, in words.
     pub first: Vec<String>,
 }
 
-impl Rules {
+impl InvariantChecker {
     /// The rules where so many wrong answers are judged per code.
     pub fn new(max_attempts: u32) -> Self {
         Self {
@@ -85,16 +85,16 @@ impl Rules {
     }
 
     /// What was found.
-    pub fn violations(&self) -> Violations {
+    pub fn violations(&self) -> RuleViolations {
         self.seen().violations.clone()
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, ObservedCode> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Violations {
+impl RuleViolations {
     fn add(&mut self, violation: String) {
         self.count += 1;
         if self.first.len() < TOLD {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_second_success_and_a_wrong_answer_too_many_are_found() {
-        let rules = Rules::new(5);
+        let rules = InvariantChecker::new(5);
         for challenge in ["a", "b"] {
             for _ in 0..5 {
                 rules.judged(challenge, VerifyOutcome::WrongCode);
@@ -118,7 +118,7 @@ mod tests {
             rules.judged(challenge, VerifyOutcome::NotFound);
         }
         rules.judged("a", VerifyOutcome::Verified);
-        assert_eq!(rules.violations(), Violations::default());
+        assert_eq!(rules.violations(), RuleViolations::default());
 
         rules.judged("a", VerifyOutcome::Verified);
         rules.judged("b", VerifyOutcome::WrongCode);
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn many_violations_are_counted_and_few_told() {
-        let rules = Rules::new(5);
+        let rules = InvariantChecker::new(5);
         for _ in 0..=20 {
             rules.judged("a", VerifyOutcome::Verified);
         }

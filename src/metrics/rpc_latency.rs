@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{metrics::histogram::Histogram, registry::Registry};
 
-use super::{Rpc, SECONDS, fixed, grid::Grid};
+use super::{RpcName, SECONDS, fixed, grid::CounterGrid};
 
 /// gRPC's status codes, each at its number.
 const CODES: [&str; 17] = [
@@ -38,9 +38,9 @@ const METHODS: [&str; 5] = [
 
 /// A method of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Method(usize);
+pub struct RpcMethod(usize);
 
-impl Method {
+impl RpcMethod {
     /// The method at a path, such as `/otp.v1.OtpService/SendOtp`.
     pub fn at(path: &str) -> Self {
         let name = path.strip_prefix('/').unwrap_or_default();
@@ -49,7 +49,7 @@ impl Method {
     }
 
     /// The method of an RPC of the contract.
-    pub const fn of(rpc: Rpc) -> Self {
+    pub const fn of(rpc: RpcName) -> Self {
         Self(rpc as usize)
     }
 
@@ -61,11 +61,11 @@ impl Method {
 
 /// How long calls take. Clones count into the same.
 #[derive(Clone, Debug)]
-pub struct Calls(Arc<Grid<Histogram, fn() -> Histogram, 3>>);
+pub struct RpcLatency(Arc<CounterGrid<Histogram, fn() -> Histogram, 3>>);
 
-impl Calls {
+impl RpcLatency {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        Self(Arc::new(Grid::new(
+        Self(Arc::new(CounterGrid::new(
             "rpc_server_call_duration_seconds",
             "From a call's headers to those of its reply",
             [
@@ -79,7 +79,7 @@ impl Calls {
     }
 
     /// A call has ended with a status code of gRPC.
-    pub fn ended(&self, method: Method, code: i32, took: Duration) {
+    pub fn ended(&self, method: RpcMethod, code: i32, took: Duration) {
         let place = [0, method.0, number_of_code(code)];
         self.0.at(place).observe(took.as_secs_f64());
     }

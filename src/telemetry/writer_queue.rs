@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::log_targets::CHANGE;
+use crate::log_targets::STATE_CHANGE;
 
 /// Maximum size of the lines that wait: about a second of a busy server.
 const CAPACITY: usize = 4 * 1024 * 1024;
@@ -29,7 +29,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(10);
 pub(super) struct LineQueue {
     /// Name of the file in metrics and reports.
     sink: &'static str,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Signals that the idle writer has something to do.
     filled: Condvar,
     /// Signals that everything has been written.
@@ -38,8 +38,8 @@ pub(super) struct LineQueue {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    entries: VecDeque<Entry>,
+struct QueueState {
+    entries: VecDeque<QueuedLine>,
     /// Size of the lines among `entries`.
     bytes: usize,
     /// Whether the writer has written everything and waits.
@@ -49,14 +49,14 @@ struct State {
 }
 
 #[derive(Debug)]
-enum Entry {
+enum QueuedLine {
     Line(Vec<u8>),
     /// The file of all later lines.
     File(File),
 }
 
 /// The next work of the writer.
-enum Work {
+enum WriterStep {
     /// Whole lines, with their number.
     Lines(Vec<u8>, u64),
     File(File),
@@ -88,12 +88,14 @@ impl LineQueue {
             .spawn(move || {
                 loop {
                     match writer.next(chunk) {
-                        Work::File(other) => file = other,
-                        Work::Lines(lines, count) => match (write(&mut file, &lines), &fallback) {
-                            (Ok(()), _) => writer.report_dropped(),
-                            (Err(_), Some(fallback)) => fallback.push(&lines, true),
-                            (Err(_), None) => writer.note_dropped(&mut writer.lock(), count),
-                        },
+                        WriterStep::File(other) => file = other,
+                        WriterStep::Lines(lines, count) => {
+                            match (write(&mut file, &lines), &fallback) {
+                                (Ok(()), _) => writer.report_dropped(),
+                                (Err(_), Some(fallback)) => fallback.push(&lines, true),
+                                (Err(_), None) => writer.note_dropped(&mut writer.lock(), count),
+                            }
+                        }
                     }
                 }
             })?;
@@ -113,12 +115,12 @@ impl LineQueue {
             return;
         }
         state.bytes += line.len();
-        self.append(state, Entry::Line(line.to_vec()));
+        self.append(state, QueuedLine::Line(line.to_vec()));
     }
 
     /// Has all later lines written to `file`.
     pub fn replace_file(&self, file: File) {
-        self.append(self.lock(), Entry::File(file));
+        self.append(self.lock(), QueuedLine::File(file));
     }
 
     /// Number of lines that were dropped.
@@ -128,25 +130,25 @@ impl LineQueue {
 
     /// Waits until every line is written, for `limit` at most.
     pub fn wait_until_drained(&self, limit: Duration) {
-        let is_busy = |state: &mut State| !(state.is_idle && state.entries.is_empty());
+        let is_busy = |state: &mut QueueState| !(state.is_idle && state.entries.is_empty());
         // What is not written by then is lost, and the process ends all the same.
         drop(self.drained.wait_timeout_while(self.lock(), limit, is_busy));
     }
 
-    fn append(&self, mut state: MutexGuard<'_, State>, entry: Entry) {
+    fn append(&self, mut state: MutexGuard<'_, QueueState>, entry: QueuedLine) {
         state.entries.push_back(entry);
         if std::mem::take(&mut state.is_idle) {
             self.filled.notify_one();
         }
     }
 
-    fn note_dropped(&self, state: &mut State, count: u64) {
+    fn note_dropped(&self, state: &mut QueueState, count: u64) {
         state.unreported += count;
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Waits for something to do, and takes about `chunk` bytes of it.
-    fn next(&self, chunk: usize) -> Work {
+    fn next(&self, chunk: usize) -> WriterStep {
         let mut state = self.lock();
         while state.entries.is_empty() {
             state.is_idle = true;
@@ -158,12 +160,12 @@ impl LineQueue {
         let (mut lines, mut count) = (Vec::new(), 0);
         while lines.len() < chunk {
             match state.entries.pop_front() {
-                Some(Entry::Line(line)) => {
+                Some(QueuedLine::Line(line)) => {
                     state.bytes -= line.len();
                     lines.extend_from_slice(&line);
                     count += 1;
                 }
-                Some(Entry::File(file)) if count == 0 => return Work::File(file),
+                Some(QueuedLine::File(file)) if count == 0 => return WriterStep::File(file),
                 Some(file) => {
                     state.entries.push_front(file);
                     break;
@@ -171,7 +173,7 @@ impl LineQueue {
                 None => break,
             }
         }
-        Work::Lines(lines, count)
+        WriterStep::Lines(lines, count)
     }
 
     /// Writes one line for all that were dropped, once there is room again.
@@ -183,16 +185,16 @@ impl LineQueue {
         let dropped = std::mem::take(&mut state.unreported);
         // The line comes back as one of this queue.
         drop(state);
-        tracing::warn!(target: CHANGE, sink = self.sink, dropped, "[OTP] Log lines dropped");
+        tracing::warn!(target: STATE_CHANGE, sink = self.sink, dropped, "[OTP] Log lines dropped");
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // No step of a change panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes all of `lines`.
+/// Writes all of `format`.
 fn write(file: &mut File, mut lines: &[u8]) -> io::Result<()> {
     while !lines.is_empty() {
         match file.write(lines) {

@@ -32,15 +32,15 @@ const MARK: &str = "[OTP AUDIT] ";
 
 /// Recent lines of strangers.
 #[derive(Debug, Default)]
-pub(super) struct Strangers {
-    entries: Mutex<HashMap<Subject, Window>>,
+pub(super) struct UnauthenticatedLog {
+    entries: Mutex<HashMap<AggregationKey, AggregationWindow>>,
     /// Signals that there is a first entry.
     filled: Condvar,
 }
 
 /// Lines that are aggregated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Subject {
+struct AggregationKey {
     event: String,
     /// Network of the stranger.
     from: String,
@@ -49,7 +49,7 @@ struct Subject {
 }
 
 #[derive(Clone, Debug)]
-struct Window {
+struct AggregationWindow {
     ends_at: Instant,
     /// The cause of the first line.
     cause: String,
@@ -57,15 +57,15 @@ struct Window {
     repeats: u64,
 }
 
-impl Strangers {
+impl UnauthenticatedLog {
     /// Returns whether a line is to be written; counts it otherwise.
     pub fn admit(&self, event: &Event<'_>) -> bool {
-        let mut subject = Subject::default();
+        let mut subject = AggregationKey::default();
         event.record(&mut subject);
         self.admit_at(subject, Instant::now())
     }
 
-    fn admit_at(&self, mut subject: Subject, now: Instant) -> bool {
+    fn admit_at(&self, mut subject: AggregationKey, now: Instant) -> bool {
         let mut entries = self.lock();
         let mut cause = subject.cause.clone();
         subject
@@ -80,7 +80,7 @@ impl Strangers {
             window.repeats += 1;
             return false;
         }
-        let window = Window {
+        let window = AggregationWindow {
             ends_at: now + WINDOW,
             cause,
             repeats: 0,
@@ -116,7 +116,7 @@ impl Strangers {
         summarize(all);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Window>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AggregationKey, AggregationWindow>> {
         // No step of a change panics.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,22 +124,22 @@ impl Strangers {
 
 /// Removes the windows that are `wanted`, and returns those with repeats.
 fn take(
-    entries: &mut HashMap<Subject, Window>,
-    wanted: impl Fn(&Window) -> bool,
-) -> Vec<(Subject, Window)> {
+    entries: &mut HashMap<AggregationKey, AggregationWindow>,
+    wanted: impl Fn(&AggregationWindow) -> bool,
+) -> Vec<(AggregationKey, AggregationWindow)> {
     entries
         .extract_if(|_, window| wanted(window))
         .filter(|(_, window)| window.repeats > 0)
         .collect()
 }
 
-fn summarize(windows: Vec<(Subject, Window)>) {
-    for (Subject { event, from, .. }, Window { cause, repeats, .. }) in windows {
+fn summarize(windows: Vec<(AggregationKey, AggregationWindow)>) {
+    for (AggregationKey { event, from, .. }, AggregationWindow { cause, repeats, .. }) in windows {
         tracing::warn!(target: AUDIT, %event, %from, %cause, repeats, "[OTP AUDIT] Repeated");
     }
 }
 
-impl Visit for Subject {
+impl Visit for AggregationKey {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = || format!("{value:?}");
         match field.name() {
@@ -164,8 +164,8 @@ fn network_of(from: String) -> String {
 mod tests {
     use super::*;
 
-    fn subject(from: &str) -> Subject {
-        Subject {
+    fn subject(from: &str) -> AggregationKey {
+        AggregationKey {
             event: "Caller unknown".to_owned(),
             from: network_of(from.to_owned()),
             cause: "the bearer token is nobody's".to_owned(),
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn lines_of_one_network_are_aggregated_until_their_window_ends() {
-        let strangers = Strangers::default();
+        let strangers = UnauthenticatedLog::default();
         let start = Instant::now();
         let admit = |from: &str| strangers.admit_at(subject(from), start);
         assert!(admit("192.0.2.1:1000"));
@@ -183,7 +183,7 @@ mod tests {
         assert!(admit("192.0.2.2:1000"));
         assert!(admit("[2001:db8::1]:1000"));
         assert!(!admit("[2001:db8::ffff:2]:1000"));
-        let because = |cause: &str| Subject {
+        let because = |cause: &str| AggregationKey {
             cause: cause.to_owned(),
             ..subject("192.0.2.1")
         };
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn any_number_of_addresses_is_bounded() {
-        let strangers = Strangers::default();
+        let strangers = UnauthenticatedLog::default();
         let start = Instant::now();
         let count = 10_000;
         let admitted = (0..count)

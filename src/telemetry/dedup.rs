@@ -17,7 +17,7 @@ use tracing::{
 };
 
 use super::LEFT_OUT;
-use crate::log_targets::{AUDIT, CHANGE, STRANGER};
+use crate::log_targets::{AUDIT, STATE_CHANGE, STRANGER};
 
 /// What tells the causes of lines of one place apart. All else, such as a message's id,
 /// is of the single case.
@@ -38,21 +38,21 @@ const MOST: usize = 512;
 
 /// What was said of late.
 #[derive(Debug)]
-pub(super) struct Repeats {
+pub(super) struct LogDeduplicator {
     after: Duration,
-    said: Mutex<HashMap<Key, Said>>,
+    said: Mutex<HashMap<DedupKey, LastLogged>>,
 }
 
 /// The place in the source that says it, and a digest of the cause.
-type Key = (Identifier, u64);
+type DedupKey = (Identifier, u64);
 
 #[derive(Clone, Copy, Debug)]
-struct Said {
+struct LastLogged {
     at: Instant,
     left_out: u64,
 }
 
-impl Repeats {
+impl LogDeduplicator {
     /// Leaves out what is said again less than `after` later.
     pub fn new(after: Duration) -> Self {
         Self {
@@ -67,11 +67,11 @@ impl Repeats {
         let metadata = event.metadata();
         let unlimited = *metadata.level() > Level::WARN
             || self.after.is_zero()
-            || [AUDIT, CHANGE, STRANGER].contains(&metadata.target());
+            || [AUDIT, STATE_CHANGE, STRANGER].contains(&metadata.target());
         if unlimited {
             return Some(0);
         }
-        let mut cause = Cause(DefaultHasher::new());
+        let mut cause = CauseDigest(DefaultHasher::new());
         event.record(&mut cause);
         let admitted = self.say((metadata.callsite(), cause.0.finish()), Instant::now());
         if admitted.is_none() {
@@ -80,8 +80,8 @@ impl Repeats {
         admitted
     }
 
-    fn say(&self, mut key: Key, now: Instant) -> Option<u64> {
-        let is_new = |said: &Said| now.saturating_duration_since(said.at) < self.after;
+    fn say(&self, mut key: DedupKey, now: Instant) -> Option<u64> {
+        let is_new = |said: &LastLogged| now.saturating_duration_since(said.at) < self.after;
         // Nothing here panics half-way.
         let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST && !all.contains_key(&key) {
@@ -97,7 +97,7 @@ impl Repeats {
             }
             before => {
                 let left_out = before.map_or(0, |said| said.left_out);
-                let said = Said {
+                let said = LastLogged {
                     at: now,
                     left_out: 0,
                 };
@@ -109,9 +109,9 @@ impl Repeats {
 }
 
 /// A digest of what was the cause.
-struct Cause(DefaultHasher);
+struct CauseDigest(DefaultHasher);
 
-impl Visit for Cause {
+impl Visit for CauseDigest {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if CAUSES.contains(&field.name()) {
             field.name().hash(&mut self.0);
@@ -121,7 +121,7 @@ impl Visit for Cause {
     }
 }
 
-impl fmt::Write for Cause {
+impl fmt::Write for CauseDigest {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.write(text.as_bytes());
         Ok(())
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_first_line_of_a_period_is_said_with_the_number_of_those_left_out() {
-        let repeats = Repeats::new(PERIOD);
+        let repeats = LogDeduplicator::new(PERIOD);
         let (place, start) = (place(), Instant::now());
         let say = |cause, seconds| {
             repeats.say((place.clone(), cause), start + Duration::from_secs(seconds))
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn causes_without_number_are_limited_all_the_same() {
-        let repeats = Repeats::new(PERIOD);
+        let repeats = LogDeduplicator::new(PERIOD);
         let (place, start) = (place(), Instant::now());
         let said =
             (1..10_000).filter(|cause| repeats.say((place.clone(), *cause), start).is_some());

@@ -7,11 +7,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{SECONDS, fixed, grid::Grid};
+use super::{SECONDS, fixed, grid::CounterGrid};
 
 /// What a store is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Statement {
+pub enum StatementKind {
     /// Load records, limits and the clock.
     Load,
     /// Write a batch.
@@ -32,7 +32,7 @@ pub enum Statement {
     Census,
 }
 
-/// Their names, in the order of [`Statement`].
+/// Their names, in the order of [`StatementKind`].
 const STATEMENTS: [&str; 9] = [
     "load",
     "write",
@@ -45,7 +45,7 @@ const STATEMENTS: [&str; 9] = [
     "census",
 ];
 
-impl Statement {
+impl StatementKind {
     /// Its name as a label.
     pub const fn name(self) -> &'static str {
         STATEMENTS[self as usize]
@@ -54,7 +54,7 @@ impl Statement {
 
 /// Why a store did not do what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum StoreFailureKind {
     /// It did not answer.
     Unavailable,
     /// Nobody waited for it any longer.
@@ -67,21 +67,21 @@ pub enum Failure {
     Refused,
 }
 
-/// Their names, in the order of [`Failure`].
+/// Their names, in the order of [`StoreFailureKind`].
 const FAILURES: [&str; 5] = ["unavailable", "timeout", "conflict", "corrupt", "refused"];
-impl Failure {
+impl StoreFailureKind {
     /// Its name as a label.
     pub const fn name(self) -> &'static str {
         FAILURES[self as usize]
     }
 }
 
-/// What is swept, in the order of the fields of [`Swept`].
+/// What is swept, in the order of the fields of [`PurgeStats`].
 const SWEPT: [&str; 3] = ["records", "limits", "messages"];
 
 /// How many rows a sweep has removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct PurgeStats {
     /// Records.
     pub records: u64,
     /// Limits.
@@ -90,7 +90,7 @@ pub struct Swept {
     pub messages: u64,
 }
 
-impl Swept {
+impl PurgeStats {
     /// How many in all.
     pub const fn all(self) -> u64 {
         self.records + self.limits + self.messages
@@ -114,21 +114,21 @@ impl Default for StatementMetrics {
 
 impl StatementMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        let durations = Grid::<Histogram, fn() -> Histogram, 1>::new(
+        let durations = CounterGrid::<Histogram, fn() -> Histogram, 1>::new(
             "otpd_store_statement_duration_seconds",
             "What the store took for one thing that it was told, with the wait for a connection",
             [("statement", fixed(STATEMENTS))],
             || Histogram::new(SECONDS),
             registry,
         );
-        let failures = Grid::<Counter, fn() -> Counter, 1>::new(
+        let failures = CounterGrid::<Counter, fn() -> Counter, 1>::new(
             "otpd_store_errors",
             "What the store did not do",
             [("kind", fixed(FAILURES))],
             Counter::default,
             registry,
         );
-        let swept = Grid::<Counter, fn() -> Counter, 1>::new(
+        let swept = CounterGrid::<Counter, fn() -> Counter, 1>::new(
             "otpd_swept",
             "Rows removed, since no answer depends on them any more",
             [("kind", fixed(SWEPT))],
@@ -143,7 +143,12 @@ impl StatementMetrics {
     }
 
     /// Something was done, or not.
-    pub fn done(&self, statement: Statement, took: Duration, failure: Option<Failure>) {
+    pub fn done(
+        &self,
+        statement: StatementKind,
+        took: Duration,
+        failure: Option<StoreFailureKind>,
+    ) {
         self.durations[statement as usize].observe(took.as_secs_f64());
         if let Some(failure) = failure {
             self.failures[failure as usize].inc();
@@ -151,8 +156,8 @@ impl StatementMetrics {
     }
 
     /// A sweep has removed so much.
-    pub fn swept(&self, swept: Swept) {
-        let Swept {
+    pub fn swept(&self, swept: PurgeStats) {
+        let PurgeStats {
             records,
             limits,
             messages,

@@ -18,7 +18,7 @@ const FIGURES: u8 = 3;
 
 /// The two calls of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rpc {
+pub enum CallKind {
     /// `SendOtp`.
     Send,
     /// `VerifyOtp`.
@@ -27,11 +27,11 @@ pub enum Rpc {
 
 /// What has been counted so far; shared by all pairs.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Counts>);
+pub struct Stats(Mutex<CallTally>);
 
 /// The counts.
 #[derive(Clone, Debug)]
-pub struct Counts {
+pub struct CallTally {
     /// Latencies of `SendOtp`, in microseconds.
     pub send: Histogram<u64>,
     /// Latencies of `VerifyOtp`, in microseconds.
@@ -52,7 +52,7 @@ pub struct Counts {
     pub all_failures: u64,
 }
 
-impl Default for Counts {
+impl Default for CallTally {
     fn default() -> Self {
         Self {
             send: latencies(),
@@ -77,14 +77,14 @@ fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-impl Tally {
+impl Stats {
     /// A call was answered after `latency`; `outcome` names the verdict, or the reason
     /// of an expected refusal.
-    pub fn answered(&self, rpc: Rpc, latency: Duration, outcome: Option<&str>) {
+    pub fn answered(&self, rpc: CallKind, latency: Duration, outcome: Option<&str>) {
         let counts = &mut *self.counts();
         let latencies = match rpc {
-            Rpc::Send => &mut counts.send,
-            Rpc::Verify => &mut counts.verify,
+            CallKind::Send => &mut counts.send,
+            CallKind::Verify => &mut counts.verify,
         };
         latencies.saturating_record(microseconds(latency));
         if let Some(outcome) = outcome {
@@ -115,7 +115,7 @@ impl Tally {
     }
 
     /// The counts, for as long as they are looked at.
-    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+    pub fn counts(&self) -> MutexGuard<'_, CallTally> {
         // A count that a panic left out is no worse than the panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn only_what_counts_is_counted() {
-        let tally = Tally::default();
-        tally.answered(Rpc::Verify, Duration::from_millis(3), Some("VERIFIED"));
-        tally.answered(Rpc::Send, 2 * LONGEST, None);
+        let tally = Stats::default();
+        tally.answered(CallKind::Verify, Duration::from_millis(3), Some("VERIFIED"));
+        tally.answered(CallKind::Send, 2 * LONGEST, None);
         tally.failed("UNAVAILABLE", false);
         tally.failed("UNAVAILABLE", true);
         for (as_expected, counted) in [(true, true), (true, false), (false, true), (false, false)] {

@@ -15,28 +15,30 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{LEFT_OUT, audit::is_audit, repeats::Repeats, strangers::Strangers};
+use super::{
+    LEFT_OUT, audit::is_audit, dedup::LogDeduplicator, unauthenticated_log::UnauthenticatedLog,
+};
 use crate::{config::LogFormat, log_targets::STRANGER, traces};
 
 /// Writes lines.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LogFormatter {
     format: LogFormat,
     text: Format<Full>,
     json: Format<Json>,
     /// Whether the audit log is a file of its own; then its lines are JSON.
     audit_apart: bool,
-    repeats: Repeats,
-    strangers: Arc<Strangers>,
+    repeats: LogDeduplicator,
+    strangers: Arc<UnauthenticatedLog>,
 }
 
-impl Lines {
+impl LogFormatter {
     pub fn new(
         format: LogFormat,
         colours: bool,
         audit_apart: bool,
-        repeats: Repeats,
-        strangers: Arc<Strangers>,
+        repeats: LogDeduplicator,
+        strangers: Arc<UnauthenticatedLog>,
     ) -> Self {
         let plain = Format::default().with_target(false);
         Self {
@@ -50,7 +52,7 @@ impl Lines {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LogFormatter
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,

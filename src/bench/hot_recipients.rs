@@ -13,10 +13,10 @@ use tonic::Status;
 
 use super::{
     codes,
-    load::Start,
-    pair::{Pairs, outcome_name},
-    recipients::Person,
-    tally::{self, Rpc},
+    load::PairStart,
+    recipients::TestUser,
+    scenario::{PairScenario, outcome_name},
+    stats::{self, CallKind},
 };
 use crate::grpc::v1::SendOtpResponse;
 
@@ -39,23 +39,23 @@ const CODE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The hammered recipients.
 #[derive(Debug)]
-pub struct Hot {
-    pairs: Arc<Pairs>,
-    recipients: Vec<Hammered>,
+pub struct HotRecipientLoad {
+    pairs: Arc<PairScenario>,
+    recipients: Vec<HotRecipient>,
     next: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Hammered {
-    person: Person,
+struct HotRecipient {
+    person: TestUser,
     /// The code that was last sent, as far as it is known.
     code: Mutex<String>,
 }
 
-impl Hot {
+impl HotRecipientLoad {
     /// So many new recipients.
-    pub fn new(pairs: Arc<Pairs>, recipients: usize) -> Self {
-        let hammered = |_| Hammered {
+    pub fn new(pairs: Arc<PairScenario>, recipients: usize) -> Self {
+        let hammered = |_| HotRecipient {
             person: pairs.recipients.next(),
             code: Mutex::new(GUESS.to_owned()),
         };
@@ -68,7 +68,7 @@ impl Hot {
 
     /// Asks one of the recipients for a code; answers a wrong one, if it is its turn, and
     /// then the right one twice at the same moment, on two connections.
-    pub async fn run(&self, start: Start) {
+    pub async fn run(&self, start: PairStart) {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let hammered = &self.recipients[next % self.recipients.len()];
         let mut as_expected = self.send(hammered, start).await;
@@ -86,62 +86,68 @@ impl Hot {
             .ended(as_expected && one && other, start.counted);
     }
 
-    async fn send(&self, hammered: &Hammered, start: Start) -> bool {
+    async fn send(&self, hammered: &HotRecipient, start: PairStart) -> bool {
         let request = self.pairs.send_request(&hammered.person);
         let sent = self.pairs.connection(start, 0).send(request).await;
         match sent {
             Ok(reply) => {
-                self.answered(Rpc::Send, start.planned, None, start);
+                self.answered(CallKind::Send, start.planned, None, start);
                 self.learn(hammered, &reply).await;
                 true
             }
-            Err(status) => self.refused(Rpc::Send, start.planned, &status, start),
+            Err(status) => self.refused(CallKind::Send, start.planned, &status, start),
         }
     }
 
     /// Waits for the code that was sent.
-    async fn learn(&self, hammered: &Hammered, reply: &SendOtpResponse) {
+    async fn learn(&self, hammered: &HotRecipient, reply: &SendOtpResponse) {
         if let Some(code) = self.pairs.codes.of(reply, CODE_PATIENCE).await {
             *hammered.code.lock().unwrap_or_else(PoisonError::into_inner) = code;
         }
     }
 
-    async fn verify(&self, hammered: &Hammered, code: String, call: usize, start: Start) -> bool {
+    async fn verify(
+        &self,
+        hammered: &HotRecipient,
+        code: String,
+        call: usize,
+        start: PairStart,
+    ) -> bool {
         let request = self.pairs.verify_request(&hammered.person, code);
         let begin = Instant::now();
         match self.pairs.connection(start, call).verify(request).await {
             Ok(reply) => {
-                self.answered(Rpc::Verify, begin, Some(outcome_name(&reply)), start);
+                self.answered(CallKind::Verify, begin, Some(outcome_name(&reply)), start);
                 self.pairs
                     .rules
                     .judged(&reply.challenge_id, reply.outcome());
                 true
             }
-            Err(status) => self.refused(Rpc::Verify, begin, &status, start),
+            Err(status) => self.refused(CallKind::Verify, begin, &status, start),
         }
     }
 
-    fn refused(&self, rpc: Rpc, begin: Instant, status: &Status, start: Start) -> bool {
-        let reason = tally::reason(status);
+    fn refused(&self, rpc: CallKind, begin: Instant, status: &Status, start: PairStart) -> bool {
+        let reason = stats::reason(status);
         let expected = EXPECTED.contains(&reason.as_str());
         if expected {
             self.answered(rpc, begin, Some(&reason), start);
         } else {
             self.pairs
                 .tally
-                .failed(&tally::failure(status), start.counted);
+                .failed(&stats::failure(status), start.counted);
         }
         expected
     }
 
-    fn answered(&self, rpc: Rpc, begin: Instant, outcome: Option<&str>, start: Start) {
+    fn answered(&self, rpc: CallKind, begin: Instant, outcome: Option<&str>, start: PairStart) {
         if start.counted {
             self.pairs.tally.answered(rpc, begin.elapsed(), outcome);
         }
     }
 }
 
-impl Hammered {
+impl HotRecipient {
     fn code(&self) -> String {
         let code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
         code.clone()

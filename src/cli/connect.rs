@@ -19,7 +19,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::{Failure, exit};
+use super::{CommandError, exit};
 use crate::{config::DEFAULT_LISTEN, grpc::v1::otp_service_client::OtpServiceClient};
 
 /// How long a command waits for its answer.
@@ -27,30 +27,30 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which server to speak to.
 #[derive(Debug, Args)]
-pub(super) struct Server {
+pub(super) struct ServerArguments {
     /// The server's address, HOST:PORT or a URL [default: OTPD_LISTEN, else
     /// 127.0.0.1:50051].
     #[arg(long, env = "OTPD_ADDRESS", hide_env = true)]
     address: Option<String>,
     #[command(flatten)]
-    access: Access,
+    access: AccessArguments,
 }
 
 /// How to be let in. What is empty counts as not given, as all variables of otpd do.
 #[derive(Debug, Args)]
-pub(super) struct Access {
+pub(super) struct AccessArguments {
     /// The bearer token that proves who calls.
     #[arg(long, env = "OTPD_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The certificate authority (PEM) of the server's certificate; implies TLS.
-    #[arg(long, value_name = "FILE", env = "OTPD_CA", value_parser = path_or_nothing())]
+    #[arg(long, value_name = "FILE", env = "OTPD_CA", value_parser = optional_path())]
     ca: Option<PathBuf>,
 }
 
-impl Server {
+impl ServerArguments {
     pub async fn otp(
         &self,
-    ) -> Result<OtpServiceClient<InterceptedService<Channel, BearerToken>>, Failure> {
+    ) -> Result<OtpServiceClient<InterceptedService<Channel, BearerToken>>, CommandError> {
         let token = self.access.authorization()?;
         Ok(OtpServiceClient::with_interceptor(
             self.connect().await?,
@@ -58,7 +58,7 @@ impl Server {
         ))
     }
 
-    pub async fn connect(&self) -> Result<Channel, Failure> {
+    pub async fn connect(&self) -> Result<Channel, CommandError> {
         let address = self.address.clone();
         let address = address.filter(|address| !address.is_empty());
         let address = address.unwrap_or_else(configured_address);
@@ -67,7 +67,7 @@ impl Server {
             let cause = error
                 .source()
                 .map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::new(
+            CommandError::new(
                 exit::UNAVAILABLE,
                 format!("cannot reach {address}: {cause}"),
             )
@@ -75,31 +75,31 @@ impl Server {
     }
 }
 
-impl Access {
+impl AccessArguments {
     /// The server of an address, HOST:PORT or a URL; opens no connection yet.
-    pub fn endpoint(&self, address: &str) -> Result<Endpoint, Failure> {
-        let ca = given(self.ca.as_deref());
+    pub fn endpoint(&self, address: &str) -> Result<Endpoint, CommandError> {
+        let ca = non_empty(self.ca.as_deref());
         let url = match (address.contains("://"), ca) {
             (true, _) => address.to_owned(),
             (false, None) => format!("http://{address}"),
             (false, Some(_)) => format!("https://{address}"),
         };
         let endpoint = Endpoint::from_shared(url)
-            .map_err(|error| Failure::usage(format!("--address: {error}")))?
+            .map_err(|error| CommandError::usage(format!("--address: {error}")))?
             .connect_timeout(TIMEOUT)
             .timeout(TIMEOUT);
         let Some(file) = ca else {
             return Ok(endpoint);
         };
         let pem = fs::read(file)
-            .map_err(|error| Failure::usage(format!("--ca: {}: {error}", file.display())))?;
+            .map_err(|error| CommandError::usage(format!("--ca: {}: {error}", file.display())))?;
         endpoint
             .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
-            .map_err(|error| Failure::usage(format!("--ca: {error}")))
+            .map_err(|error| CommandError::usage(format!("--ca: {error}")))
     }
 
     /// What each request says as `authorization`; nothing where there is no token.
-    pub fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+    pub fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, CommandError> {
         let token = self.token.as_deref().filter(|token| !token.is_empty());
         token.map(bearer).transpose()
     }
@@ -120,21 +120,21 @@ impl Interceptor for BearerToken {
     }
 }
 
-fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, CommandError> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
         .parse()
-        .map_err(|_| Failure::usage("--token: must be visible ASCII characters"))?;
+        .map_err(|_| CommandError::usage("--token: must be visible ASCII characters"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// Takes a path also where it is empty, which else would be a mistake.
-pub(super) fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+pub(super) fn optional_path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// A path that is not empty.
-pub(super) fn given(path: Option<&Path>) -> Option<&Path> {
+pub(super) fn non_empty(path: Option<&Path>) -> Option<&Path> {
     path.filter(|path| !path.as_os_str().is_empty())
 }
 
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_not_given() {
-        let access = |token: &str, ca: &str| Access {
+        let access = |token: &str, ca: &str| AccessArguments {
             token: Some(token.to_owned()),
             ca: Some(ca.into()),
         };

@@ -14,7 +14,7 @@ use tokio::{
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum LoadPhase {
     /// The load grows; pairs do not count.
     Ramp,
     /// The load is as it should be; pairs do not count.
@@ -29,15 +29,15 @@ pub enum Phase {
 
 /// Says which pairs may start, and which of them count.
 #[derive(Debug)]
-pub struct Course {
-    phase: watch::Sender<Phase>,
+pub struct LoadPhases {
+    phase: watch::Sender<LoadPhase>,
     /// How many pairs that count may still start, where their number is given.
     left: Option<AtomicU64>,
 }
 
 /// Why a phase ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum PhaseEnded {
     /// Its time is over.
     InTime,
     /// The load ended by itself.
@@ -46,22 +46,22 @@ pub enum Ended {
     Stopped,
 }
 
-impl Course {
+impl LoadPhases {
     /// A run of so many pairs; of any number without one.
     pub fn new(pairs: Option<u64>) -> Self {
         Self {
-            phase: watch::Sender::new(Phase::Ramp),
+            phase: watch::Sender::new(LoadPhase::Ramp),
             left: pairs.map(AtomicU64::new),
         }
     }
 
     /// Where the run is.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> LoadPhase {
         *self.phase.borrow()
     }
 
     /// The next phase begins.
-    pub fn enter(&self, phase: Phase) {
+    pub fn enter(&self, phase: LoadPhase) {
         self.phase.send_replace(phase);
     }
 
@@ -69,9 +69,9 @@ impl Course {
     /// more.
     pub fn admit(&self) -> Option<bool> {
         match self.phase() {
-            Phase::Ramp | Phase::WarmUp => Some(false),
-            Phase::Counted => self.take_one().then_some(true),
-            Phase::Over | Phase::Stopped => None,
+            LoadPhase::Ramp | LoadPhase::WarmUp => Some(false),
+            LoadPhase::Counted => self.take_one().then_some(true),
+            LoadPhase::Over | LoadPhase::Stopped => None,
         }
     }
 
@@ -86,7 +86,7 @@ impl Course {
     }
 
     /// Waits until the run is at `phase` or later.
-    pub async fn reached(&self, phase: Phase) {
+    pub async fn reached(&self, phase: LoadPhase) {
         let mut phases = self.phase.subscribe();
         // It fails only where the sender is gone, which is in `self`.
         let _ = phases.wait_for(|now| *now >= phase).await;
@@ -98,7 +98,7 @@ pub async fn end_of_phase(
     length: Option<Duration>,
     load: &mut Pin<&mut impl Future<Output = ()>>,
     stop: &mut Pin<&mut impl Future<Output = ()>>,
-) -> Ended {
+) -> PhaseEnded {
     let end = length.map(|length| Instant::now() + length);
     let time = async {
         match end {
@@ -108,8 +108,8 @@ pub async fn end_of_phase(
     };
     select! {
         biased;
-        () = stop => Ended::Stopped,
-        () = load => Ended::WithTheLoad,
-        () = time => Ended::InTime,
+        () = stop => PhaseEnded::Stopped,
+        () = load => PhaseEnded::WithTheLoad,
+        () = time => PhaseEnded::InTime,
     }
 }

@@ -5,15 +5,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use super::{
-    Known, Names, fixed,
-    grid::{Grid, Label},
+    ConfiguredNames, LabelValues, fixed,
+    grid::{CounterGrid, LabelDomain},
     known, number_of,
 };
 use crate::domain::{CallerName, Purpose, RateLimitKind};
 
 /// The RPCs of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rpc {
+pub enum RpcName {
     /// `SendOtp`.
     Send,
     /// `VerifyOtp`.
@@ -24,13 +24,13 @@ pub enum Rpc {
     Status,
 }
 
-/// Their names, in the order of [`Rpc`], and after them that of every other method.
+/// Their names, in the order of [`RpcName`], and after them that of every other method.
 const RPCS: [&str; 5] = ["SendOtp", "VerifyOtp", "CancelOtp", "GetOtpStatus", OTHER];
 
 /// Label of every value that is not known.
 const OTHER: &str = "other";
 
-impl Rpc {
+impl RpcName {
     /// Its name in the contract.
     pub const fn name(self) -> &'static str {
         RPCS[self as usize]
@@ -38,11 +38,11 @@ impl Rpc {
 
     /// Returns the RPC at a path, such as `/otp.v1.OtpService/SendOtp`, and the path.
     pub fn at(path: &str) -> Option<(Self, &'static str)> {
-        const PATHS: [(Rpc, &str); 4] = [
-            (Rpc::Send, "/otp.v1.OtpService/SendOtp"),
-            (Rpc::Verify, "/otp.v1.OtpService/VerifyOtp"),
-            (Rpc::Cancel, "/otp.v1.OtpService/CancelOtp"),
-            (Rpc::Status, "/otp.v1.OtpService/GetOtpStatus"),
+        const PATHS: [(RpcName, &str); 4] = [
+            (RpcName::Send, "/otp.v1.OtpService/SendOtp"),
+            (RpcName::Verify, "/otp.v1.OtpService/VerifyOtp"),
+            (RpcName::Cancel, "/otp.v1.OtpService/CancelOtp"),
+            (RpcName::Status, "/otp.v1.OtpService/GetOtpStatus"),
         ];
         PATHS.into_iter().find(|(_, known)| *known == path)
     }
@@ -50,7 +50,7 @@ impl Rpc {
 
 /// What was answered: what became of the request, or the contract's reason why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer(usize);
+pub struct RpcOutcome(usize);
 
 /// All answers, what became of requests first.
 const ANSWERS: [&str; 35] = [
@@ -91,7 +91,7 @@ const ANSWERS: [&str; 35] = [
     OTHER,
 ];
 
-impl Answer {
+impl RpcOutcome {
     /// A code was made, and its message written.
     pub const SENT: Self = Self(0);
     /// The same code once more.
@@ -144,33 +144,33 @@ impl Answer {
 /// What a series of a purpose is called where the purpose could not be read.
 const UNREAD: &str = OTHER;
 
-type Counters<const LABELS: usize> = Grid<Counter, fn() -> Counter, LABELS>;
+type OutcomeCounters<const LABELS: usize> = CounterGrid<Counter, fn() -> Counter, LABELS>;
 
 /// What was answered to whom. Clones count into the same.
 #[derive(Clone, Debug)]
-pub struct Answers(Arc<Shared>);
+pub struct RpcOutcomeCounters(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    tables: RwLock<Tables>,
-    unknown: Counters<1>,
+    tables: RwLock<LabeledCounters>,
+    unknown: OutcomeCounters<1>,
 }
 
 /// What depends on the names that are known.
 #[derive(Debug)]
-struct Tables {
-    answers: Counters<4>,
-    limits: Counters<2>,
-    shut: Counters<2>,
-    reset: Counters<1>,
+struct LabeledCounters {
+    answers: OutcomeCounters<4>,
+    limits: OutcomeCounters<2>,
+    shut: OutcomeCounters<2>,
+    reset: OutcomeCounters<1>,
 }
 
-impl Answers {
-    pub(super) fn new(all: &Known, registry: &mut Registry) -> Self {
+impl RpcOutcomeCounters {
+    pub(super) fn new(all: &LabelValues, registry: &mut Registry) -> Self {
         let callers = known(&all.callers);
         let purposes = known(&all.purposes);
         let causes = ("cause", fixed(["no_proof", "token", "certificate"]));
-        let unknown = Counters::new(
+        let unknown = OutcomeCounters::new(
             "otpd_callers_unknown",
             "Requests of nobody whom otpd knows",
             [causes],
@@ -178,14 +178,14 @@ impl Answers {
             registry,
         )
         .with_all_series();
-        let answers = Counters::new(
+        let answers = OutcomeCounters::new(
             "otpd_answers",
             "Answers to requests: what became of them, or the reason why nothing did",
             answers_labels(&callers, purposes),
             Counter::default,
             registry,
         );
-        let limits = Counters::new(
+        let limits = OutcomeCounters::new(
             "otpd_limits_hit",
             "Requests refused by a limit",
             limits_labels(&callers),
@@ -193,7 +193,7 @@ impl Answers {
             registry,
         )
         .with_all_series();
-        let shut = Counters::new(
+        let shut = OutcomeCounters::new(
             "otpd_records_shut",
             "Wrong answers after which the next one must wait, or none is taken any more",
             shut_labels(&callers),
@@ -201,7 +201,7 @@ impl Answers {
             registry,
         )
         .with_all_series();
-        let reset = Counters::new(
+        let reset = OutcomeCounters::new(
             "otpd_failures_reset",
             "Wrong answers forgotten at a caller's wish",
             [("caller", callers)],
@@ -209,7 +209,7 @@ impl Answers {
             registry,
         )
         .with_all_series();
-        let tables = Tables {
+        let tables = LabeledCounters {
             answers,
             limits,
             shut,
@@ -221,14 +221,14 @@ impl Answers {
         }))
     }
 
-    pub(super) fn know(&self, all: &Known) {
+    pub(super) fn know(&self, all: &LabelValues) {
         let callers = known(&all.callers);
         let mut tables = self
             .0
             .tables
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *tables = Tables {
+        *tables = LabeledCounters {
             answers: tables
                 .answers
                 .with(answers_labels(&callers, known(&all.purposes))),
@@ -241,14 +241,20 @@ impl Answers {
         };
     }
 
-    fn with(&self, count: impl FnOnce(&Tables) -> u64) {
+    fn with(&self, count: impl FnOnce(&LabeledCounters) -> u64) {
         // Nobody panics half-way through a new table.
         let tables = self.0.tables.read();
         count(&tables.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Something was answered; `purpose` is known once the request was read.
-    pub fn count(&self, rpc: Rpc, caller: &CallerName, purpose: Option<&Purpose>, answer: Answer) {
+    pub fn count(
+        &self,
+        rpc: RpcName,
+        caller: &CallerName,
+        purpose: Option<&Purpose>,
+        answer: RpcOutcome,
+    ) {
         self.with(|tables| {
             let answers = &tables.answers;
             let caller = number_of(answers.names(1), caller.as_str());
@@ -258,7 +264,12 @@ impl Answers {
     }
 
     /// Counts the answer to a request that did not reach its handler.
-    pub fn count_rejection(&self, rpc: Option<Rpc>, caller: Option<&CallerName>, answer: Answer) {
+    pub fn count_rejection(
+        &self,
+        rpc: Option<RpcName>,
+        caller: Option<&CallerName>,
+        answer: RpcOutcome,
+    ) {
         self.with(|tables| {
             let answers = &tables.answers;
             let rpc = rpc.map_or(RPCS.len() - 1, |rpc| rpc as usize);
@@ -287,7 +298,7 @@ impl Answers {
     }
 
     /// A wrong answer has shut its record: for a while, or `locked` for good.
-    pub fn shut(&self, locked: bool, caller: &CallerName) {
+    pub fn lockout(&self, locked: bool, caller: &CallerName) {
         self.with(|tables| {
             let caller = number_of(tables.shut.names(1), caller.as_str());
             tables.shut.at([usize::from(locked), caller]).inc()
@@ -303,7 +314,7 @@ impl Answers {
     }
 }
 
-fn answers_labels(callers: &Names, purposes: Names) -> [Label; 4] {
+fn answers_labels(callers: &ConfiguredNames, purposes: ConfiguredNames) -> [LabelDomain; 4] {
     [
         ("rpc", fixed(RPCS)),
         ("caller", Arc::clone(callers)),
@@ -312,7 +323,7 @@ fn answers_labels(callers: &Names, purposes: Names) -> [Label; 4] {
     ]
 }
 
-fn limits_labels(callers: &Names) -> [Label; 2] {
+fn limits_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
     let limits = [
         RateLimitKind::SendsPerHour,
         RateLimitKind::SendsPerDay,
@@ -329,7 +340,7 @@ fn limits_labels(callers: &Names) -> [Label; 2] {
     ]
 }
 
-fn shut_labels(callers: &Names) -> [Label; 2] {
+fn shut_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
     [
         ("kind", fixed(["delayed", "locked"])),
         ("caller", Arc::clone(callers)),
@@ -355,32 +366,32 @@ mod tests {
         let reasons: Vec<&str> = texts.filter(is_reason).collect();
         assert!(reasons.len() >= 17, "{reasons:?}");
         for reason in reasons {
-            assert_eq!(Answer::refused(reason).name(), reason);
+            assert_eq!(RpcOutcome::refused(reason).name(), reason);
         }
-        assert_eq!(Answer::refused("SOMETHING_NEW").name(), "other");
+        assert_eq!(RpcOutcome::refused("SOMETHING_NEW").name(), "other");
     }
 
     #[test]
     fn answers_are_named_as_they_are_numbered() {
         for (answer, name) in [
-            (Answer::SENT, "sent"),
-            (Answer::RESENT, "resent"),
-            (Answer::GIVEN_TO_CALLER, "given_to_caller"),
-            (Answer::VERIFIED, "verified"),
-            (Answer::WRONG_CODE, "wrong_code"),
-            (Answer::EXPIRED, "expired"),
-            (Answer::ATTEMPTS_EXHAUSTED, "attempts_exhausted"),
-            (Answer::NOT_FOUND, "not_found"),
-            (Answer::CANCELLED, "cancelled"),
-            (Answer::NOTHING_TO_CANCEL, "nothing_to_cancel"),
-            (Answer::TOLD, "told"),
-            (Answer::CALLER_GONE, "caller_gone"),
-            (Answer::MEDIA_TYPE, "unsupported_media_type"),
-            (Answer::UNIMPLEMENTED, "unimplemented"),
-            (Answer::MALFORMED, "malformed"),
-            (Answer::REQUEST_INVALID, "REQUEST_INVALID"),
-            (Answer::DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
-            (Answer::OVERLOADED, "OVERLOADED"),
+            (RpcOutcome::SENT, "sent"),
+            (RpcOutcome::RESENT, "resent"),
+            (RpcOutcome::GIVEN_TO_CALLER, "given_to_caller"),
+            (RpcOutcome::VERIFIED, "verified"),
+            (RpcOutcome::WRONG_CODE, "wrong_code"),
+            (RpcOutcome::EXPIRED, "expired"),
+            (RpcOutcome::ATTEMPTS_EXHAUSTED, "attempts_exhausted"),
+            (RpcOutcome::NOT_FOUND, "not_found"),
+            (RpcOutcome::CANCELLED, "cancelled"),
+            (RpcOutcome::NOTHING_TO_CANCEL, "nothing_to_cancel"),
+            (RpcOutcome::TOLD, "told"),
+            (RpcOutcome::CALLER_GONE, "caller_gone"),
+            (RpcOutcome::MEDIA_TYPE, "unsupported_media_type"),
+            (RpcOutcome::UNIMPLEMENTED, "unimplemented"),
+            (RpcOutcome::MALFORMED, "malformed"),
+            (RpcOutcome::REQUEST_INVALID, "REQUEST_INVALID"),
+            (RpcOutcome::DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+            (RpcOutcome::OVERLOADED, "OVERLOADED"),
         ] {
             assert_eq!(answer.name(), name);
         }

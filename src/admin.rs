@@ -84,7 +84,7 @@ async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> 
     match (request.uri().path(), request.method()) {
         ("/metrics", &Method::GET | &Method::HEAD) => scrape(&request, metrics),
         ("/metrics", _) => not_allowed("GET, HEAD"),
-        ("/log-level", &Method::GET) => told_level(),
+        ("/log-level", &Method::GET) => log_level_reply(),
         ("/log-level", &Method::PUT) if may_change(from) => {
             set_level(request.into_body(), from).await
         }
@@ -108,7 +108,7 @@ fn may_change(from: IpAddr) -> bool {
     from.to_canonical().is_loopback()
 }
 
-fn told_level() -> AdminReply {
+fn log_level_reply() -> AdminReply {
     let level = telemetry::level().map_or("none", LogLevel::name);
     reply(StatusCode::OK, TEXT, format!("{level}\n"))
 }
@@ -126,7 +126,7 @@ async fn set_level(body: Incoming, from: IpAddr) -> AdminReply {
     telemetry::set_level(level);
     let name = level.name();
     tracing::warn!(target: AUDIT, level = name, %from, "[OTP AUDIT] Log level set");
-    told_level()
+    log_level_reply()
 }
 
 /// Everything that is measured, in the format that the scraper takes.

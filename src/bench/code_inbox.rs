@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
-use super::log_line::Told;
+use super::log_line::LoggedCode;
 
 /// How many codes that nobody asked for are kept, at most twice: those of somebody
 /// else's calls, and of calls whose answer was lost.
@@ -17,12 +17,12 @@ const KEPT: usize = 100_000;
 
 /// Codes by their challenge, whichever comes first: the code or who waits for it.
 #[derive(Debug, Default)]
-pub struct Board {
-    notes: Mutex<Notes>,
+pub struct CodeInbox {
+    notes: Mutex<CodeNotes>,
 }
 
 #[derive(Debug, Default)]
-struct Notes {
+struct CodeNotes {
     /// Codes that nobody has asked for so far.
     told: HashMap<String, String>,
     /// Older ones; forgotten when there are enough younger ones.
@@ -31,9 +31,9 @@ struct Notes {
     waiting: HashMap<String, Vec<oneshot::Sender<String>>>,
 }
 
-impl Board {
+impl CodeInbox {
     /// A code was told.
-    pub fn post(&self, told: Told<'_>) {
+    pub fn deliver(&self, told: LoggedCode<'_>) {
         let notes = &mut *self.notes();
         if let Some(waiting) = notes.waiting.remove(told.challenge_id) {
             for one in waiting {
@@ -81,7 +81,7 @@ impl Board {
         }
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
+    fn notes(&self) -> MutexGuard<'_, CodeNotes> {
         // Each change is a single one, so none is left half done.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,14 +93,14 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn told<'a>(challenge_id: &'a str, code: &'a str) -> Told<'a> {
-        Told { challenge_id, code }
+    fn told<'a>(challenge_id: &'a str, code: &'a str) -> LoggedCode<'a> {
+        LoggedCode { challenge_id, code }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_code_is_found_whether_it_comes_before_or_after_who_asks() {
-        let board = Board::default();
-        board.post(told("before", "111111"));
+        let board = CodeInbox::default();
+        board.deliver(told("before", "111111"));
         assert_eq!(
             board.take("before", PATIENCE).await.as_deref(),
             Some("111111")
@@ -111,8 +111,8 @@ mod tests {
             board.take("after", Duration::ZERO),
             async {
                 tokio::time::sleep(PATIENCE / 2).await;
-                board.post(told("other", "333333"));
-                board.post(told("after", "222222"));
+                board.deliver(told("other", "333333"));
+                board.deliver(told("after", "222222"));
             }
         );
         assert_eq!(one.as_deref(), Some("222222"));
@@ -123,12 +123,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_leaves_nothing_behind() {
-        let board = Board::default();
+        let board = CodeInbox::default();
         let begin = tokio::time::Instant::now();
         assert_eq!(board.take("never", PATIENCE).await, None);
         assert_eq!(begin.elapsed().as_secs(), PATIENCE.as_secs());
         assert!(board.notes().waiting.is_empty());
-        board.post(told("never", "111111"));
+        board.deliver(told("never", "111111"));
         assert_eq!(
             board.take("never", PATIENCE).await.as_deref(),
             Some("111111")
@@ -137,9 +137,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_asks_for_is_forgotten_in_the_end() {
-        let board = Board::default();
+        let board = CodeInbox::default();
         for number in 0..=2 * KEPT {
-            board.post(told(&number.to_string(), "111111"));
+            board.deliver(told(&number.to_string(), "111111"));
         }
         assert_eq!(board.notes().told.len(), 1);
         assert_eq!(board.notes().told_before.len(), KEPT);
