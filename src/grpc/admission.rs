@@ -186,20 +186,8 @@ impl AdmissionLayer {
                 Box::new(response)
             };
 
-        let Some(media_type) = content_type::accepted(headers) else {
-            let cause = "the content type is not accepted";
-            let response = http_error(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                (ACCEPT, content_type::ACCEPT),
-            );
-            return Err(refuse(&rejection, RpcOutcome::MEDIA_TYPE, cause, response));
-        };
-        if request.method() != HttpMethod::POST {
-            let cause = "the HTTP method is not POST";
-            let post = HeaderValue::from_static("POST");
-            let response = http_error(StatusCode::METHOD_NOT_ALLOWED, (ALLOW, post));
-            return Err(refuse(&rejection, RpcOutcome::MALFORMED, cause, response));
-        }
+        let media_type = check_protocol(request)
+            .map_err(|(outcome, cause, response)| refuse(&rejection, outcome, cause, *response))?;
         let Some((target, path)) = self.target(request.uri().path()) else {
             let cause = "unknown method; the contract is otp.v1.OtpService";
             let response = Status::unimplemented(cause).into_http();
@@ -292,6 +280,32 @@ impl AdmissionLayer {
         });
         Status::from(ServiceError::from(unknown)).into_http()
     }
+}
+
+/// Returns the media type of a gRPC request.
+///
+/// # Errors
+/// The outcome, its cause and the HTTP response, if the request is not one of gRPC.
+fn check_protocol(
+    request: &Request<Body>,
+) -> Result<&'static str, (RpcOutcome, &'static str, Box<Response<Body>>)> {
+    let Some(media_type) = content_type::accepted(request.headers()) else {
+        let accept = (ACCEPT, content_type::ACCEPT);
+        return Err((
+            RpcOutcome::MEDIA_TYPE,
+            "the content type is not accepted",
+            Box::new(http_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, accept)),
+        ));
+    };
+    if request.method() != HttpMethod::POST {
+        let allow = (ALLOW, HeaderValue::from_static("POST"));
+        return Err((
+            RpcOutcome::MALFORMED,
+            "the HTTP method is not POST",
+            Box::new(http_error(StatusCode::METHOD_NOT_ALLOWED, allow)),
+        ));
+    }
+    Ok(media_type)
 }
 
 /// Copies the headers that services read. A copy, because a value keeps the whole frame

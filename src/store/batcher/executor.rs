@@ -341,7 +341,7 @@ fn complete_committed(
                 item.complete(clock, settled);
             }
             WorkItem::Job(job) if pending.is_satisfied(&**job, written) => {
-                item.complete(clock, false)
+                item.complete(clock, false);
             }
             WorkItem::Job(_) => undone.push(item),
         }
