@@ -28,7 +28,7 @@ pub struct ServeConfig {
     /// The plain keys.
     pub settings: TopLevelSettings,
     /// Who may call, and how the codes of each behave: `[policy]`, `[purposes.NAME]`
-    /// and `[auth.NAME]`.
+    /// and `[callers.NAME]`.
     pub callers: CallerRegistry,
     /// Who gets a fixed code and no message.
     pub test_recipients: Vec<TestRecipient>,
@@ -117,15 +117,15 @@ fn check(settings: &TopLevelSettings) -> Result<(), ConfigError> {
     let StoreOptions {
         max_connections,
         max_batch,
-        max_waiting,
-        writers,
+        queue_size,
+        batch_writers: writers,
         ..
     } = settings.store;
     for (key, given) in [
         ("store.max_connections", u64::from(max_connections)),
         ("store.max_batch", u64::from(max_batch)),
-        ("store.max_waiting", u64::from(max_waiting)),
-        ("store.writers", u64::from(writers)),
+        ("store.queue_size", u64::from(queue_size)),
+        ("store.batch_writers", u64::from(writers)),
     ] {
         if given == 0 {
             let problem = "0 is out of bounds; allowed: 1 and more";
@@ -167,15 +167,15 @@ fn check_durations(settings: &TopLevelSettings) -> Result<(), ConfigError> {
             settings.store.sweep_interval,
             MIN_INTERVAL,
         ),
-        ("store.max_wait", settings.store.max_wait, none),
+        ("store.max_queue_wait", settings.store.max_queue_wait, none),
         (
             "delivery.poll_interval",
             settings.delivery.poll_interval,
             MIN_INTERVAL,
         ),
-        ("log_repeat_after", settings.log_repeat_after, none),
-        ("shutdown_wait", settings.shutdown_wait, none),
-        ("shutdown_grace", settings.shutdown_grace, none),
+        ("log_dedup_window", settings.log_dedup_window, none),
+        ("shutdown_delay", settings.shutdown_delay, none),
+        ("shutdown_timeout", settings.shutdown_timeout, none),
     ] {
         if !(least..=MAX_DURATION).contains(&duration) {
             let given = humantime::format_duration(duration);
@@ -264,97 +264,150 @@ mod tests {
         );
     }
 
+    /// A file with a mistake, or a variable, and the part of the error that names its place.
+    const MISTAKES: &[(&str, (&str, &str), &str)] = &[
+        ("listne = \"127.0.0.1:1\"", ("", ""), "listne"),
+        ("listen = \"nowhere\"", ("", ""), "listen"),
+        ("listen = \"0.0.0.0:50051\"", ("", ""), "listen"),
+        ("listen = ", ("", ""), "line 1"),
+        ("environment = \"staging\"", ("", ""), "environment"),
+        ("default_region = \"ZZ\"", ("", ""), "default_region"),
+        ("[policy]\ncode_length = 5", ("", ""), "policy.code_length"),
+        ("[policy]\ncode_lenght = 6", ("", ""), "policy.code_lenght"),
+        ("[policy]\ncode_ttl = \"11m\"", ("", ""), "policy.code_ttl"),
+        ("[policy]\ncode_ttl = \"soon\"", ("", ""), "policy.code_ttl"),
+        ("policy = 5", ("", ""), "policy"),
+        (
+            "[purposes.Login]\ncode_length = 8",
+            ("", ""),
+            "purposes.Login",
+        ),
+        (
+            "[purposes.login]\nmax_attempts = 0",
+            ("", ""),
+            "purposes.login.max_attempts",
+        ),
+        (
+            "[purposes.login]\nmax_attempt = 1",
+            ("", ""),
+            "purposes.login.max_attempt",
+        ),
+        (
+            "[store]\nmax_connections = 0",
+            ("", ""),
+            "store.max_connections",
+        ),
+        ("[store]\nmax_batch = 0", ("", ""), "store.max_batch"),
+        ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
+        ("[store]\nqueue_size = 0", ("", ""), "store.queue_size"),
+        (
+            "[store]\nbatch_writers = 0",
+            ("", ""),
+            "store.batch_writers",
+        ),
+        // The store would be asked without a pause.
+        (
+            "[delivery]\npoll_interval = \"0s\"",
+            ("", ""),
+            "delivery.poll_interval",
+        ),
+        (
+            "operations_listen = \"9464\"",
+            ("", ""),
+            "operations_listen",
+        ),
+        ("log_dedup_window = \"soon\"", ("", ""), "log_dedup_window"),
+        ("log_dedup_window = \"366d\"", ("", ""), "log_dedup_window"),
+        ("shutdown_delay = \"1000y\"", ("", ""), "shutdown_delay"),
+        (
+            "shutdown_timeout = \"584542046090y\"",
+            ("", ""),
+            "shutdown_timeout",
+        ),
+        ("reload_interval = \"366d\"", ("", ""), "reload_interval"),
+        ("[store]\ntimeout = \"366d\"", ("", ""), "store.timeout"),
+        (
+            "[store]\nmax_queue_wait = \"366d\"",
+            ("", ""),
+            "store.max_queue_wait",
+        ),
+        (
+            "[connections]\nhandshake_timeout = \"1000y\"",
+            ("", ""),
+            "connections.handshake_timeout",
+        ),
+        (
+            "[policy]\nfailure_memory = \"584542046090y\"",
+            ("", ""),
+            "policy.failure_memory",
+        ),
+        (
+            "[traces]\nendpoint = \"collector:4317\"",
+            ("", ""),
+            "traces.endpoint",
+        ),
+        (
+            "[traces]\nsample_ratio = 1.5",
+            ("", ""),
+            "traces.sample_ratio",
+        ),
+        (
+            "",
+            ("OTPD_TRACES__SAMPLE_RATIO", "-1"),
+            "traces.sample_ratio",
+        ),
+        ("[traces]\nsamples = 1", ("", ""), "traces.samples"),
+        ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
+        (
+            "",
+            ("OTPD_POLICY__MAX_ATTEMPTS", "many"),
+            "OTPD_POLICY__MAX_ATTEMPTS",
+        ),
+        ("", ("OTPD_KEYS_FILE", "/nowhere"), "OTPD_KEYS_FILE"),
+        ("", ("DATABASE_URL_FILE", "/nowhere"), "DATABASE_URL_FILE"),
+        ("", ("OTPD_ENVIRONMENT", "production"), "keys"),
+    ];
+
     #[test]
     fn each_mistake_is_one_line_that_names_its_key() {
-        for (file, variable, key) in [
-            ("listne = \"127.0.0.1:1\"", ("", ""), "listne"),
-            ("listen = \"nowhere\"", ("", ""), "listen"),
-            ("listen = \"0.0.0.0:50051\"", ("", ""), "listen"),
-            ("listen = ", ("", ""), "line 1"),
-            ("environment = \"staging\"", ("", ""), "environment"),
-            ("default_region = \"ZZ\"", ("", ""), "default_region"),
-            ("[policy]\ncode_length = 5", ("", ""), "policy.code_length"),
-            ("[policy]\ncode_lenght = 6", ("", ""), "policy.code_lenght"),
-            ("[policy]\ncode_ttl = \"11m\"", ("", ""), "policy.code_ttl"),
-            ("[policy]\ncode_ttl = \"soon\"", ("", ""), "policy.code_ttl"),
-            ("policy = 5", ("", ""), "policy"),
-            (
-                "[purposes.Login]\ncode_length = 8",
-                ("", ""),
-                "purposes.Login",
-            ),
-            (
-                "[purposes.login]\nmax_attempts = 0",
-                ("", ""),
-                "purposes.login.max_attempts",
-            ),
-            (
-                "[purposes.login]\nmax_attempt = 1",
-                ("", ""),
-                "purposes.login.max_attempt",
-            ),
-            (
-                "[store]\nmax_connections = 0",
-                ("", ""),
-                "store.max_connections",
-            ),
-            ("[store]\nmax_batch = 0", ("", ""), "store.max_batch"),
-            ("[store]\nmax_batch = 4097", ("", ""), "store.max_batch"),
-            ("[store]\nmax_waiting = 0", ("", ""), "store.max_waiting"),
-            ("[store]\nwriters = 0", ("", ""), "store.writers"),
-            // The store would be asked without a pause.
-            (
-                "[delivery]\npoll_interval = \"0s\"",
-                ("", ""),
-                "delivery.poll_interval",
-            ),
-            (
-                "operations_listen = \"9464\"",
-                ("", ""),
-                "operations_listen",
-            ),
-            ("log_repeat_after = \"soon\"", ("", ""), "log_repeat_after"),
-            ("log_repeat_after = \"366d\"", ("", ""), "log_repeat_after"),
-            ("shutdown_wait = \"1000y\"", ("", ""), "shutdown_wait"),
-            (
-                "shutdown_grace = \"584542046090y\"",
-                ("", ""),
-                "shutdown_grace",
-            ),
-            ("reload_interval = \"366d\"", ("", ""), "reload_interval"),
-            ("[store]\ntimeout = \"366d\"", ("", ""), "store.timeout"),
-            ("[store]\nmax_wait = \"366d\"", ("", ""), "store.max_wait"),
-            (
-                "[connections]\nhandshake_timeout = \"1000y\"",
-                ("", ""),
-                "connections.handshake_timeout",
-            ),
-            (
-                "[policy]\nfailure_memory = \"584542046090y\"",
-                ("", ""),
-                "policy.failure_memory",
-            ),
-            (
-                "[traces]\nendpoint = \"collector:4317\"",
-                ("", ""),
-                "traces.endpoint",
-            ),
-            ("[traces]\nsample = 1.5", ("", ""), "traces.sample"),
-            ("", ("OTPD_TRACES__SAMPLE", "-1"), "traces.sample"),
-            ("[traces]\nsamples = 1", ("", ""), "traces.samples"),
-            ("", ("OTPD_LISTNE", "x"), "OTPD_LISTNE"),
-            (
-                "",
-                ("OTPD_POLICY__MAX_ATTEMPTS", "many"),
-                "OTPD_POLICY__MAX_ATTEMPTS",
-            ),
-            ("", ("OTPD_KEYS_FILE", "/nowhere"), "OTPD_KEYS_FILE"),
-            ("", ("DATABASE_URL_FILE", "/nowhere"), "DATABASE_URL_FILE"),
-            ("", ("OTPD_ENVIRONMENT", "production"), "keys"),
-        ] {
+        for &(file, variable, key) in MISTAKES {
             let error = load(file, &[variable]).expect_err(file);
             assert!(error.contains(key), "{error:?} does not name {key}");
             assert!(!error.contains('\n'), "{error:?} is more than one line");
+        }
+    }
+
+    #[test]
+    fn renamed_key_is_refused_with_its_present_name() {
+        for (file, variable, message) in [
+            (
+                "shutdown_grace = \"10s\"",
+                ("", ""),
+                "shutdown_grace: was renamed; write `shutdown_timeout` instead",
+            ),
+            (
+                "[store]\nmax_waiting = 1",
+                ("", ""),
+                "store.max_waiting: was renamed; write `queue_size` instead",
+            ),
+            (
+                "",
+                ("OTPD_STORE__WRITERS", "2"),
+                "OTPD_STORE__WRITERS: was renamed; write `batch_writers` instead",
+            ),
+            (
+                "[callers.crm]\ndelivers = true",
+                ("", ""),
+                "callers.crm.delivers: was renamed; write `self_delivery` instead",
+            ),
+            (
+                "[providers.mail]\nkind = \"smtp\"\nhost = \"localhost\"\nfrom = \"a@b.c\"\nconcurrency = 2",
+                ("", ""),
+                "providers.mail.concurrency: was renamed; write `max_concurrency` instead",
+            ),
+        ] {
+            let error = load(file, &[variable]).expect_err(file);
+            assert_eq!(error, message, "{file}");
         }
     }
 

@@ -96,7 +96,7 @@ pub async fn run(
                 .layer(RpcMetricsLayer(calls.clone()))
                 .layer(admission.clone())
                 .layer(SizeLimitErrorLayer)
-                .layer(BodyTimeoutLayer(terms.bounds.message_timeout))
+                .layer(BodyTimeoutLayer(terms.bounds.request_body_timeout))
                 .service(routes.clone())
         },
         end_serving.clone(),
@@ -119,7 +119,7 @@ pub async fn run(
     // Load balancers notice before connections are refused.
     tokio::select! {
         () = &mut server => return Ok(()),
-        () = tokio::time::sleep(settings.shutdown_wait) => {}
+        () = tokio::time::sleep(settings.shutdown_delay) => {}
     }
     end_serving.cancel();
     // A watch of health has no end of its own, and its connection would stay open
@@ -134,12 +134,12 @@ pub async fn run(
         // Nothing is written any more that could have a message.
         parts.outbox.close().await;
     };
-    let ends = Instant::now() + settings.shutdown_grace;
+    let ends = Instant::now() + settings.shutdown_timeout;
     if tokio::time::timeout_at(ends, drained).await.is_err() {
         tracing::warn!(
             requests = parts.running.len(),
             messages = parts.outbox.in_hand(),
-            "[OTP] Some requests, connections or messages did not end in time"
+            "[OTP] Shutdown grace period exceeded with work in flight"
         );
         // Who still waits hears so, rather than that the connection broke.
         parts.ending.cancel();

@@ -31,7 +31,7 @@ impl ShutdownSignals {
         self.next().await;
         tokio::spawn(async move {
             self.next().await;
-            tracing::warn!("[OTP] Aborted by a second signal");
+            tracing::warn!("[OTP] Aborted on second signal");
             telemetry::flush();
             // 128 + SIGTERM, as a shell tells it.
             std::process::exit(143);

@@ -10,6 +10,24 @@ use zeroize::Zeroizing;
 /// A table of the configuration.
 pub type ConfigTable = HashMap<String, Value>;
 
+/// Former names of keys, with the present ones.
+const RENAMED: [(&str, &str); 14] = [
+    ("age_grace", "max_age_grace"),
+    ("breaker_pause", "breaker_open_for"),
+    ("concurrency", "max_concurrency"),
+    ("delivers", "self_delivery"),
+    ("hello_name", "ehlo_name"),
+    ("log_repeat_after", "log_dedup_window"),
+    ("max_wait", "max_queue_wait"),
+    ("max_waiting", "queue_size"),
+    ("message_timeout", "request_body_timeout"),
+    ("sample", "sample_ratio"),
+    ("second_url", "fallback_urls"),
+    ("shutdown_grace", "shutdown_timeout"),
+    ("shutdown_wait", "shutdown_delay"),
+    ("writers", "batch_writers"),
+];
+
 /// A key is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
@@ -58,12 +76,16 @@ pub fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, Con
         if let Some(rest) = problem.strip_prefix("unknown field `")
             && let Some((key, expected)) = rest.split_once('`')
         {
-            unknown = true;
             let table = path.rsplit_once('.').map_or("", |(table, _)| table);
             if !path.ends_with(key) {
                 path = joined(table, key);
             }
-            problem = format!("unknown key{expected}");
+            let renamed = RENAMED.iter().find(|(former, _)| *former == key);
+            unknown = renamed.is_none();
+            problem = match renamed {
+                Some((_, present)) => format!("was renamed; write `{present}` instead"),
+                None => format!("unknown key{expected}"),
+            };
         }
         // config repeats the key and its origin, which are told already.
         let problem = problem.split(" for key `").next().unwrap_or_default();

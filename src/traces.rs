@@ -27,14 +27,14 @@ pub struct TraceSettings {
     /// The collector, which takes OTLP over gRPC; nowhere, where it is unset.
     pub endpoint: Option<String>,
     /// The share of requests that are sampled where the caller has not decided, 0 to 1.
-    pub sample: f64,
+    pub sample_ratio: f64,
 }
 
 impl Default for TraceSettings {
     fn default() -> Self {
         Self {
             endpoint: None,
-            sample: 0.01,
+            sample_ratio: 0.01,
         }
     }
 }
@@ -53,9 +53,9 @@ impl TraceSettings {
             let problem = "must begin with http:// or https://, such as http://127.0.0.1:4317";
             return Err(("endpoint", problem.to_owned()));
         }
-        if !(0.0..=1.0).contains(&self.sample) {
-            let problem = format!("{} is out of bounds; allowed: 0 to 1", self.sample);
-            return Err(("sample", problem));
+        if !(0.0..=1.0).contains(&self.sample_ratio) {
+            let problem = format!("{} is out of bounds; allowed: 0 to 1", self.sample_ratio);
+            return Err(("sample_ratio", problem));
         }
         Ok(())
     }

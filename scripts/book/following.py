@@ -38,7 +38,7 @@ class Page:
             # The checkout's own directory, in which the shell began.
             server = Terminal("exec otpd serve", self.checkout, self.environment | settings)
             self.terminals.append(server)
-            server.wait_for("a server", lambda lines: any("Store answers" in it for it in lines))
+            server.wait_for("a server", lambda lines: any("Store available" in it for it in lines))
         if not block.language:
             if "the log says" in remarks:
                 self.compare_log(block)

@@ -337,7 +337,7 @@ fn no_code(address: &str, has_logs: bool) -> String {
         )
     } else {
         format!(
-            "{address} tells no codes; give its log by --codes FILE, where it delivers by the provider `log`, or the --token of a caller that `delivers` by itself"
+            "{address} tells no codes; give its log by --codes FILE, where it delivers by the provider `log`, or the --token of a caller with `self_delivery`"
         )
     }
 }

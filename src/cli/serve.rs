@@ -88,7 +88,7 @@ fn start_log(settings: &TopLevelSettings) -> Result<(), CommandError> {
         format: settings.log_format,
         level: settings.log_level,
         audit: settings.audit_log.clone(),
-        repeat_after: settings.log_repeat_after,
+        repeat_after: settings.log_dedup_window,
     };
     telemetry::start(&log)
         .map_err(|error| CommandError::usage(format!("audit_log: cannot be opened: {error}")))

@@ -1,4 +1,4 @@
-//! `[auth.NAME]` and `[[test_recipients]]`: who may call, and what for.
+//! `[callers.NAME]` and `[[test_recipients]]`: who may call, and what for.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -52,7 +52,7 @@ struct CallerTable {
     /// Whether it may have wrong answers forgotten, by CancelOtp.
     may_reset_failures: bool,
     /// Whether it delivers by itself: SendOtp returns the code.
-    delivers: bool,
+    self_delivery: bool,
 }
 
 /// SHA-256 of a bearer token, in hexadecimal digits.
@@ -221,7 +221,7 @@ fn credentials(
                 blocked: table.blocked_destinations,
             },
             may_reset_failures: table.may_reset_failures,
-            delivers: table.delivers,
+            self_delivery: table.self_delivery,
             policies,
         }),
         tokens: table

@@ -80,7 +80,7 @@ pub fn delivery(
             None if all_deliver(callers) => Ok(Delivery::none(texts)),
             None => Err(ConfigError::new(
                 "providers",
-                "production needs a provider that reaches people; add a table [providers.NAME] and a [[routes]] entry that names it, or set delivers = true for every caller",
+                "production needs a provider that reaches people; add a table [providers.NAME] and a [[routes]] entry that names it, or set self_delivery = true for every caller",
             )),
         };
     }
@@ -104,10 +104,10 @@ pub fn delivery(
 
 fn all_deliver(callers: &CallerRegistry) -> bool {
     match callers {
-        CallerRegistry::Unauthenticated(caller) => caller.delivers,
-        CallerRegistry::Configured(known) => {
-            known.iter().all(|credentials| credentials.caller.delivers)
-        }
+        CallerRegistry::Unauthenticated(caller) => caller.self_delivery,
+        CallerRegistry::Configured(known) => known
+            .iter()
+            .all(|credentials| credentials.caller.self_delivery),
     }
 }
 

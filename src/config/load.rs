@@ -32,12 +32,12 @@ const RESTART_ONLY_KEYS: [&str; 15] = [
     "development_remote",
     "database_url",
     "log_format",
-    "log_repeat_after",
+    "log_dedup_window",
     "audit_log",
     "traces",
     "reflection",
-    "shutdown_wait",
-    "shutdown_grace",
+    "shutdown_delay",
+    "shutdown_timeout",
     "reload_interval",
     "delivery",
     "store",
@@ -102,7 +102,7 @@ pub struct ConfigTables {
     pub policy: ConfigTable,
     /// `[purposes.NAME]`.
     pub purposes: BTreeMap<String, ConfigTable>,
-    /// `[auth.NAME]`.
+    /// `[callers.NAME]`.
     pub callers: BTreeMap<String, ConfigTable>,
     /// `[providers.NAME]`.
     pub providers: BTreeMap<String, ConfigTable>,

@@ -28,7 +28,7 @@ use crate::{
 /// Where clients find otpd, and where it listens, unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 
-/// The keys outside of `[policy]`, `[purposes.NAME]` and `[auth.NAME]`.
+/// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -64,7 +64,7 @@ pub struct TopLevelSettings {
     /// How long a warning that repeats the one before it is left out of the log; nothing:
     /// never.
     #[serde(with = "humantime_serde")]
-    pub log_repeat_after: Duration,
+    pub log_dedup_window: Duration,
     /// Where the lines for auditors are: among all others, or in a file of their own, as
     /// JSON.
     ///
@@ -73,10 +73,10 @@ pub struct TopLevelSettings {
     /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
     /// that load balancers notice.
     #[serde(with = "humantime_serde")]
-    pub shutdown_wait: Duration,
+    pub shutdown_delay: Duration,
     /// How long what runs may then still take.
     #[serde(with = "humantime_serde")]
-    pub shutdown_grace: Duration,
+    pub shutdown_timeout: Duration,
     /// How often it is looked whether a file of the configuration is another one; zero:
     /// never.
     #[serde(with = "humantime_serde")]
@@ -122,10 +122,10 @@ impl Default for TopLevelSettings {
             operations_listen: None,
             log_format: LogFormat::default(),
             log_level: LogLevel::default(),
-            log_repeat_after: Duration::from_secs(10),
+            log_dedup_window: Duration::from_secs(10),
             audit_log: AuditLog::default(),
-            shutdown_wait: Duration::from_secs(1),
-            shutdown_grace: Duration::from_secs(10),
+            shutdown_delay: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(10),
             reload_interval: Duration::from_secs(5),
             reflection: true,
             tls: None,

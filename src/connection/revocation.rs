@@ -39,7 +39,7 @@ impl RevocationList {
         })
     }
 
-    /// Returns whether its next update is overdue at `refresh`, in seconds since 1970.
+    /// Returns whether its next update is overdue at `now`, in seconds since 1970.
     pub fn is_outdated(&self, now: u64) -> bool {
         self.next_update.is_some_and(|at| at <= now)
     }

@@ -111,7 +111,7 @@ pub async fn serve<S>(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "[OTP] A connection could not be accepted");
+                tracing::warn!(%error, "[OTP] Connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -249,7 +249,7 @@ async fn serve_requests<S>(
                 tracing::warn!(target: STRANGER, from = address, %cause, "[OTP AUDIT] Client certificate no longer accepted");
                 is_accepted.store(false, Ordering::Relaxed);
                 if cut_off_at.is_none() {
-                    cut_off_at = Some(Instant::now() + bounds.age_grace);
+                    cut_off_at = Some(Instant::now() + bounds.max_age_grace);
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -269,15 +269,15 @@ async fn serve_requests<S>(
             }
             () = sleep_until(next) => {
                 if cut_off_at.is_some() {
-                    tracing::debug!(from = address, "[OTP] Connection cut off after its grace");
+                    tracing::debug!(from = address, "[OTP] Connection aborted after grace period");
                     return;
                 }
                 let now = Instant::now();
                 let is_old = now >= aged_at;
                 if is_old || now >= activity.idle_since() + max_idle {
                     let why = if is_old { "old" } else { "idle" };
-                    tracing::debug!(from = address, why, "[OTP] Connection asked to end");
-                    cut_off_at = Some(now + bounds.age_grace);
+                    tracing::debug!(from = address, why, "[OTP] Connection closing");
+                    cut_off_at = Some(now + bounds.max_age_grace);
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -317,12 +317,12 @@ async fn establish(
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(FailedHandshake { error, stream })) => {
-            tracing::warn!(target: STRANGER, from = %address, cause = %error, "[OTP AUDIT] TLS handshake refused");
+            tracing::warn!(target: STRANGER, from = %address, cause = %error, "[OTP AUDIT] TLS handshake failed");
             close(stream).await;
             return None;
         }
         Err(_) if tls => {
-            tracing::warn!(target: STRANGER, from = %address, "[OTP AUDIT] TLS handshake took too long");
+            tracing::warn!(target: STRANGER, from = %address, "[OTP AUDIT] TLS handshake timed out");
             return None;
         }
         Err(_) => return None,
@@ -332,7 +332,7 @@ async fn establish(
         // A probe that looks only whether somebody listens says nothing, and is no event.
         Ok(Err(_)) => {}
         Err(_) => {
-            tracing::debug!(from = %address, "[OTP] Connection closed: nothing was said on it");
+            tracing::debug!(from = %address, "[OTP] Connection closed: no HTTP/2 preface before timeout");
         }
     }
     connection.close().await;
@@ -373,7 +373,7 @@ impl RejectionLog {
             from = %address,
             bound,
             refused = self.untold,
-            "[OTP AUDIT] Connections refused: there are too many"
+            "[OTP AUDIT] Connection limit reached"
         );
         self.untold = 0;
         self.told_at = Some(Instant::now());

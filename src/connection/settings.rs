@@ -30,7 +30,7 @@ pub struct ConnectionSettings {
     pub max_age: Duration,
     /// How long what runs on it may then still take.
     #[serde(with = "humantime_serde")]
-    pub age_grace: Duration,
+    pub max_age_grace: Duration,
     /// After how long without a request one is asked to end; zero: never.
     #[serde(with = "humantime_serde")]
     pub max_idle: Duration,
@@ -39,7 +39,7 @@ pub struct ConnectionSettings {
     pub handshake_timeout: Duration,
     /// How long the message of a request may take to arrive.
     #[serde(with = "humantime_serde")]
-    pub message_timeout: Duration,
+    pub request_body_timeout: Duration,
     /// How often one that says nothing is asked whether anybody is still there.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
@@ -59,10 +59,10 @@ impl Default for ConnectionSettings {
             max_streams: 100,
             memory_mib: 192,
             max_age: Duration::from_mins(10),
-            age_grace: Duration::from_secs(30),
+            max_age_grace: Duration::from_secs(30),
             max_idle: Duration::from_mins(5),
             handshake_timeout: Duration::from_secs(10),
-            message_timeout: Duration::from_secs(10),
+            request_body_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
         }
@@ -116,10 +116,10 @@ impl ConnectionSettings {
         };
         [
             ("max_age", self.max_age, true),
-            ("age_grace", self.age_grace, false),
+            ("max_age_grace", self.max_age_grace, false),
             ("max_idle", self.max_idle, true),
             ("handshake_timeout", self.handshake_timeout, false),
-            ("message_timeout", self.message_timeout, false),
+            ("request_body_timeout", self.request_body_timeout, false),
             ("keepalive_interval", self.keepalive_interval, false),
             ("keepalive_timeout", self.keepalive_timeout, false),
         ]

@@ -19,7 +19,7 @@ pub struct GatewayOptions {
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How many attempts run at once, per replica.
-    pub concurrency: usize,
+    pub max_concurrency: usize,
     /// How many attempts start in a second, per replica; 0: any number.
     pub rate_per_second: u32,
     /// The channel that the provider sends by, where it is not the one asked for.
@@ -61,7 +61,7 @@ impl ProviderHandle {
             breaker: Breaker::new(options.breaker),
             next: FairSemaphore::default(),
             // More than a semaphore takes is any number.
-            slots: Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)),
+            slots: Semaphore::new(options.max_concurrency.min(Semaphore::MAX_PERMITS)),
             pace: RateLimiter::new(options.rate_per_second),
             provider,
             options,
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn no_number_of_attempts_at_once_is_too_large() {
         let options = GatewayOptions {
-            concurrency: usize::MAX,
+            max_concurrency: usize::MAX,
             ..GatewayOptions::default()
         };
         let gateway = ProviderHandle::new("log", log(), options);

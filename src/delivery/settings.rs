@@ -19,11 +19,11 @@ use crate::{
 /// Keys that each kind of provider has.
 const COMMON: [&str; 6] = [
     "timeout",
-    "concurrency",
+    "max_concurrency",
     "rate_per_second",
     "channel",
     "breaker_failures",
-    "breaker_pause",
+    "breaker_open_for",
 ];
 
 /// A provider as the configuration describes it.
@@ -54,7 +54,7 @@ pub struct CommonSettings {
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// How many attempts a replica makes at once.
-    pub concurrency: usize,
+    pub max_concurrency: usize,
     /// How many attempts a replica begins in a second; 0 is no limit.
     pub rate_per_second: u32,
     /// The channel that it really sends by, where that is one alone.
@@ -65,18 +65,18 @@ pub struct CommonSettings {
     /// For how long, 10 ms to 10 min; then one message after the other tries it, until
     /// one succeeds.
     #[serde(with = "humantime_serde")]
-    pub breaker_pause: Duration,
+    pub breaker_open_for: Duration,
 }
 
 impl Default for CommonSettings {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
-            concurrency: 16,
+            max_concurrency: 16,
             rate_per_second: 0,
             channel: None,
             breaker_failures: 5,
-            breaker_pause: Duration::from_secs(10),
+            breaker_open_for: Duration::from_secs(10),
         }
     }
 }
@@ -164,9 +164,9 @@ impl CommonSettings {
                 format!("{given} is out of bounds; allowed: 100ms to 60s"),
             ));
         }
-        if self.concurrency == 0 {
+        if self.max_concurrency == 0 {
             return Err(ConfigKeyError::new(
-                "concurrency",
+                "max_concurrency",
                 "0 is out of bounds; allowed: 1 and more",
             ));
         }
@@ -177,10 +177,10 @@ impl CommonSettings {
             ));
         }
         let bounds = Duration::from_millis(10)..=Duration::from_mins(10);
-        if !bounds.contains(&self.breaker_pause) {
-            let given = humantime::format_duration(self.breaker_pause);
+        if !bounds.contains(&self.breaker_open_for) {
+            let given = humantime::format_duration(self.breaker_open_for);
             return Err(ConfigKeyError::new(
-                "breaker_pause",
+                "breaker_open_for",
                 format!("{given} is out of bounds; allowed: 10ms to 10m"),
             ));
         }
@@ -191,12 +191,12 @@ impl CommonSettings {
     pub fn options(&self) -> GatewayOptions {
         GatewayOptions {
             timeout: self.timeout,
-            concurrency: self.concurrency,
+            max_concurrency: self.max_concurrency,
             rate_per_second: self.rate_per_second,
             channel: self.channel,
             breaker: BreakerOptions {
                 failures: self.breaker_failures,
-                pause: self.breaker_pause,
+                pause: self.breaker_open_for,
             },
         }
     }

@@ -43,7 +43,7 @@ pub enum DeliveryErrorKind {
     BadDestination,
     /// The account with the provider is empty or shut: it takes no message of anybody,
     /// until somebody pays or repairs it. Another provider may.
-    AccountUnavailable,
+    NoBalance,
     /// The provider was given the message, and its answer was lost or cannot be read. It
     /// may have taken it.
     UnknownOutcome,
@@ -57,7 +57,7 @@ impl DeliveryErrorKind {
             Self::Timeout => "timeout",
             Self::Permanent => "permanent",
             Self::BadDestination => "bad_destination",
-            Self::AccountUnavailable => "no_balance",
+            Self::NoBalance => "no_balance",
             Self::UnknownOutcome => "unknown_outcome",
         }
     }
@@ -210,7 +210,7 @@ mod tests {
         (DeliveryErrorKind::Timeout, "timeout"),
         (DeliveryErrorKind::Permanent, "permanent"),
         (DeliveryErrorKind::BadDestination, "bad_destination"),
-        (DeliveryErrorKind::AccountUnavailable, "no_balance"),
+        (DeliveryErrorKind::NoBalance, "no_balance"),
         (DeliveryErrorKind::UnknownOutcome, "unknown_outcome"),
     ];
 
@@ -273,7 +273,7 @@ mod tests {
         assert!(!permitted("one", DeliveryErrorKind::Timeout));
         for class in [
             DeliveryErrorKind::Transient,
-            DeliveryErrorKind::AccountUnavailable,
+            DeliveryErrorKind::NoBalance,
             DeliveryErrorKind::Permanent,
         ] {
             for _ in 0..10 {

@@ -38,7 +38,7 @@ pub struct Caller {
     /// Whether it may have wrong answers forgotten.
     pub may_reset_failures: bool,
     /// Whether it delivers by itself: it is given the codes.
-    pub delivers: bool,
+    pub self_delivery: bool,
     /// How its codes behave.
     pub policies: PolicySet,
 }
@@ -51,7 +51,7 @@ impl Caller {
             purposes: None,
             destinations: DestinationPolicy::everybody(),
             may_reset_failures: false,
-            delivers: false,
+            self_delivery: false,
             policies,
         }
     }

@@ -31,7 +31,7 @@ impl FailureCounter {
         last_at: Timestamp::from_milliseconds(0),
     };
 
-    /// With one wrong answer more, judged `refresh`.
+    /// With one wrong answer more, judged `now`.
     #[must_use]
     pub fn record_failure(self, policy: &PurposePolicy, now: Timestamp) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl FailureCounter {
         }
     }
 
-    /// Whether answers are refused `refresh`: for good from `failure_limit` on, and for a
+    /// Whether answers are refused `now`: for good from `failure_limit` on, and for a
     /// doubling while after every `max_attempts` before that.
     pub fn lockout_at(self, policy: &PurposePolicy, now: Timestamp) -> Option<Lockout> {
         let count = self.count_at(policy, now);

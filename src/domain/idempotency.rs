@@ -144,7 +144,7 @@ impl IdempotencyLog {
         self.0.iter().map(|known| known.until).max()
     }
 
-    /// The memory after its store's clock stepped back to `refresh`: nothing is
+    /// The memory after its store's clock stepped back to `now`: nothing is
     /// remembered for longer than its whole time.
     #[must_use]
     pub(super) fn stepped_back_to(mut self, now: Timestamp, policy: &PurposePolicy) -> Self {

@@ -184,7 +184,7 @@ impl<S> OutboxMessage<S> {
         (is_held && self.history.attempt_open).then_some(provider)
     }
 
-    /// The message after the replica that held it was lost, `refresh` that it is found: what
+    /// The message after the replica that held it was lost, `now` that it is found: what
     /// it may have given to `provider` may have arrived.
     #[must_use]
     pub fn interrupted(
@@ -203,7 +203,7 @@ impl<S> OutboxMessage<S> {
         self.failed(attempt, is_idempotent)
     }
 
-    /// The message as it becomes `refresh`. What is final stays as it is.
+    /// The message as it becomes `now`. What is final stays as it is.
     #[must_use]
     pub fn transition_to(mut self, then: NextState, now: Timestamp) -> Self {
         self.state = match (self.state, then) {

@@ -67,7 +67,7 @@ impl Quota {
         (latest < full_at).then_some(latest)
     }
 
-    /// Part of a consumed cell that can be given back at `refresh`. The limit was `full_at`
+    /// Part of a consumed cell that can be given back at `now`. The limit was `full_at`
     /// after it was consumed; time has given back what is past of that.
     pub fn refund(self, full_at: Timestamp, now: Timestamp) -> Duration {
         now.duration_until(full_at).min(self.interval)

@@ -89,7 +89,7 @@ impl BatchedLimit {
         }
     }
 
-    /// Adds an update that was decided at `refresh`.
+    /// Adds an update that was decided at `now`.
     pub fn update(&mut self, update: LimitUpdate, now: Timestamp) {
         let delta = self.delta.get_or_insert(LimitDelta {
             floor: Timestamp::from_milliseconds(i64::MIN),
@@ -147,7 +147,7 @@ mod tests {
         Quota::new(10, Duration::from_secs(1)).unwrap()
     }
 
-    /// Delta of so many cells consumed at `refresh`.
+    /// Delta of so many cells consumed at `now`.
     fn cells(count: usize, now: Timestamp) -> LimitDelta {
         let mut limit = BatchedLimit::new(at(0));
         for _ in 0..count {

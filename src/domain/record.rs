@@ -212,7 +212,7 @@ impl<S> Record<S> {
 }
 
 impl<S> Record<S> {
-    /// Whether the challenge of `nonce` could still verify at `refresh`: a message that
+    /// Whether the challenge of `nonce` could still verify at `now`: a message that
     /// carries its code is worth sending.
     pub fn has_live(&self, nonce: ChallengeNonce, policy: &PurposePolicy, now: Timestamp) -> bool {
         let live = self.challenge.live_secret(policy, now).is_some();
@@ -232,7 +232,7 @@ impl<S> Record<S> {
 }
 
 impl<S> Challenge<S> {
-    /// The secret of a challenge that could still verify at `refresh`.
+    /// The secret of a challenge that could still verify at `now`.
     pub fn live_secret(&self, policy: &PurposePolicy, now: Timestamp) -> Option<&S> {
         match &self.state {
             ChallengeState::Live(secret)
@@ -278,7 +278,7 @@ impl Record {
             .max(self.memory.forgotten_at().unwrap_or(told_until))
     }
 
-    /// The record after its store's clock stepped back to `refresh`: no instant of it
+    /// The record after its store's clock stepped back to `now`: no instant of it
     /// lies ahead, so that a wait lasts at most its own length, and its code, whose
     /// age nobody can tell any more, is dead. So it may also be swept soon, however
     /// far ahead the clock was.
@@ -297,7 +297,7 @@ impl Record {
     }
 }
 
-/// Decides about `record` at `refresh`. Where the store's clock stepped back before
+/// Decides about `record` at `now`. Where the store's clock stepped back before
 /// the record's last write, that is first put right, and written even if the rule
 /// itself would write nothing: else its waits would start anew at each request.
 pub(super) fn with_clock_repair<Answer>(

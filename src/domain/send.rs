@@ -335,7 +335,7 @@ impl Challenge {
 }
 
 impl SendRequest<'_> {
-    /// The message that carries `code`, if one is to, as it is written `refresh`.
+    /// The message that carries `code`, if one is to, as it is written `now`.
     fn message_with<S>(
         &self,
         code: &OtpCode,
@@ -407,7 +407,7 @@ impl SendLimits {
         self
     }
 
-    /// The limits after the clock stepped back to `refresh`.
+    /// The limits after the clock stepped back to `now`.
     pub(super) fn stepped_back_to(self, policy: &PurposePolicy, now: Timestamp) -> Self {
         let limits = self.shared(policy);
         self.taken(&limits, &clamp_all(&limits, now))

@@ -57,7 +57,7 @@ impl<U: Message + Default> Decoder for OtpDecoder<U> {
     }
 }
 
-/// The field that prost names as `OutboxMessage.field` in an error's text; the whole
+/// The field that prost names as `Message.field` in an error's text; the whole
 /// request where it names none.
 fn field_of(problem: &str) -> &'static str {
     const FIELDS: [&str; 11] = [

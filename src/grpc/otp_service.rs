@@ -60,7 +60,7 @@ struct RequestContext {
 
 impl OtpGrpc {
     /// Creates the contract for requests that were admitted. What runs is counted by
-    /// `running`, and what is answered by `rpc_outcomes`. Once `ending` is cancelled, requests
+    /// `running`, and what is answered by `answers`. Once `ending` is cancelled, requests
     /// that still wait are answered with `SHUTTING_DOWN`.
     pub fn new(
         running: TaskTracker,

@@ -66,7 +66,7 @@ impl RequestLog {
     ) {
         answers.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
-        tracing::warn!(target: STRANGER, %rpc, from, cause = %unknown, "[OTP AUDIT] Caller unknown");
+        tracing::warn!(target: STRANGER, %rpc, from, cause = %unknown, "[OTP AUDIT] Authentication failed");
     }
 
     /// The masked recipient, once it is known.
@@ -151,7 +151,7 @@ impl RequestLog {
             VerifyOutcome::AttemptsExhausted { .. } => {
                 tracing::info!(recipient, "{mark} attempts exhausted");
             }
-            VerifyOutcome::NotFound => tracing::info!(recipient, "{mark} no live OTP"),
+            VerifyOutcome::NotFound => tracing::info!(recipient, "{mark} no active code"),
         }
         self.count(match reply.verdict {
             VerifyOutcome::Verified { .. } => RpcOutcome::VERIFIED,
@@ -170,14 +170,14 @@ impl RequestLog {
         let (step, answer) = if reply.challenge_id.is_some() {
             ("OTP cancelled", RpcOutcome::CANCELLED)
         } else {
-            ("no live OTP to cancel", RpcOutcome::NOTHING_TO_CANCEL)
+            ("no active code to cancel", RpcOutcome::NOTHING_TO_CANCEL)
         };
         self.count(answer);
         tracing::info!(recipient, "{mark} {step}");
         if reply.failures_reset {
             let caller = &self.caller.name;
             self.answers.reset(caller);
-            tracing::warn!(target: AUDIT, %caller, recipient, "[OTP AUDIT] Failures reset");
+            tracing::warn!(target: AUDIT, %caller, recipient, "[OTP AUDIT] Failed-attempt counter reset");
         }
     }
 
@@ -185,7 +185,7 @@ impl RequestLog {
         let recipient = reply.recipient.as_ref().map(display);
         let (mark, live) = (log_prefix(self.rpc), reply.status.live.is_some());
         self.count(RpcOutcome::TOLD);
-        tracing::info!(recipient, live, "{mark} Status told");
+        tracing::info!(recipient, live, "{mark} Status returned");
     }
 
     /// Notes that the caller has gone, unless it is told that there was an answer.
@@ -197,7 +197,7 @@ impl RequestLog {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
         self.count(RpcOutcome::CALLER_GONE);
-        tracing::info!(%rpc, %caller, recipient, "{mark} Caller gone before the answer");
+        tracing::info!(%rpc, %caller, recipient, "{mark} Client disconnected before response");
     }
 
     /// A request that gets no reply, and the status that it gets. A store that does
@@ -270,9 +270,9 @@ mod tests {
         let told = metrics.prometheus().expect("a text takes it");
         let counted: Vec<&str> = told
             .lines()
-            .filter(|line| line.starts_with("otpd_answers_total{"))
+            .filter(|line| line.starts_with("otpd_requests_total{"))
             .collect();
         assert_eq!(counted.len(), 1, "{counted:?}");
-        assert!(counted[0].contains("nothing_to_cancel"), "{counted:?}");
+        assert!(counted[0].contains("no_active_code"), "{counted:?}");
     }
 }

@@ -42,12 +42,12 @@ impl BatchMetrics {
             metrics.size.clone(),
         );
         registry.register(
-            "otpd_batch_wait_seconds",
+            "otpd_queue_wait_seconds",
             "How long each waited for its batch to begin",
             metrics.wait.clone(),
         );
         registry.register(
-            "otpd_batch_tries_lost",
+            "otpd_batch_conflicts",
             "Decisions made again, since another one was faster or the store gave it up",
             metrics.lost.clone(),
         );

@@ -31,7 +31,7 @@ const RESULTS: [&str; 7] = [
     DeliveryErrorKind::Timeout.name(),
     DeliveryErrorKind::Permanent.name(),
     DeliveryErrorKind::BadDestination.name(),
-    DeliveryErrorKind::AccountUnavailable.name(),
+    DeliveryErrorKind::NoBalance.name(),
     DeliveryErrorKind::UnknownOutcome.name(),
 ];
 /// How messages end, in the order of [`MessageOutcome`].
@@ -171,14 +171,14 @@ impl DeliveryMetrics {
             registry,
         );
         let delays = DeliveryHistograms::new(
-            "otpd_delivery_delay_seconds",
+            "otpd_delivery_latency_seconds",
             "From the commit of a message until a provider took it, by the store's clock",
             [channels()],
             || Histogram::new(DELAYS),
             registry,
         );
         let ended = DeliveryCounters::new(
-            "otpd_messages_ended",
+            "otpd_messages_completed",
             "Messages that are final, by how they ended",
             [("result", fixed(ENDS))],
             Counter::default,

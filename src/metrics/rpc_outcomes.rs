@@ -53,19 +53,19 @@ impl RpcName {
 pub struct RpcOutcome(usize);
 
 /// All answers, what became of requests first.
-const ANSWERS: [&str; 35] = [
+const OUTCOMES: [&str; 35] = [
     "sent",
     "resent",
-    "given_to_caller",
+    "self_delivered",
     "verified",
     "wrong_code",
     "expired",
     "attempts_exhausted",
     "not_found",
     "cancelled",
-    "nothing_to_cancel",
-    "told",
-    "caller_gone",
+    "no_active_code",
+    "ok",
+    "client_disconnected",
     "unsupported_media_type",
     "unimplemented",
     "malformed",
@@ -131,13 +131,13 @@ impl RpcOutcome {
 
     /// The refusal for this reason of the contract.
     pub fn refused(reason: &str) -> Self {
-        let number = ANSWERS.iter().position(|answer| *answer == reason);
-        Self(number.unwrap_or(ANSWERS.len() - 1))
+        let number = OUTCOMES.iter().position(|answer| *answer == reason);
+        Self(number.unwrap_or(OUTCOMES.len() - 1))
     }
 
     /// Its name as a label.
     pub const fn name(self) -> &'static str {
-        ANSWERS[self.0]
+        OUTCOMES[self.0]
     }
 }
 
@@ -169,9 +169,9 @@ impl RpcOutcomeCounters {
     pub(super) fn new(all: &LabelValues, registry: &mut Registry) -> Self {
         let callers = known(&all.callers);
         let purposes = known(&all.purposes);
-        let causes = ("cause", fixed(["no_proof", "token", "certificate"]));
+        let causes = ("reason", fixed(["no_proof", "token", "certificate"]));
         let unknown = OutcomeCounters::new(
-            "otpd_callers_unknown",
+            "otpd_auth_failures",
             "Requests of nobody whom otpd knows",
             [causes],
             Counter::default,
@@ -179,14 +179,14 @@ impl RpcOutcomeCounters {
         )
         .with_all_series();
         let answers = OutcomeCounters::new(
-            "otpd_answers",
+            "otpd_requests",
             "Answers to requests: what became of them, or the reason why nothing did",
             answers_labels(&callers, purposes),
             Counter::default,
             registry,
         );
         let limits = OutcomeCounters::new(
-            "otpd_limits_hit",
+            "otpd_rate_limited",
             "Requests refused by a limit",
             limits_labels(&callers),
             Counter::default,
@@ -194,7 +194,7 @@ impl RpcOutcomeCounters {
         )
         .with_all_series();
         let shut = OutcomeCounters::new(
-            "otpd_records_shut",
+            "otpd_lockouts",
             "Wrong answers after which the next one must wait, or none is taken any more",
             shut_labels(&callers),
             Counter::default,
@@ -202,7 +202,7 @@ impl RpcOutcomeCounters {
         )
         .with_all_series();
         let reset = OutcomeCounters::new(
-            "otpd_failures_reset",
+            "otpd_lockout_resets",
             "Wrong answers forgotten at a caller's wish",
             [("caller", callers)],
             Counter::default,
@@ -319,7 +319,7 @@ fn answers_labels(callers: &ConfiguredNames, purposes: ConfiguredNames) -> [Labe
         ("rpc", fixed(RPCS)),
         ("caller", Arc::clone(callers)),
         ("purpose", purposes),
-        ("answer", fixed(ANSWERS)),
+        ("outcome", fixed(OUTCOMES)),
     ]
 }
 
@@ -376,16 +376,16 @@ mod tests {
         for (answer, name) in [
             (RpcOutcome::SENT, "sent"),
             (RpcOutcome::RESENT, "resent"),
-            (RpcOutcome::GIVEN_TO_CALLER, "given_to_caller"),
+            (RpcOutcome::GIVEN_TO_CALLER, "self_delivered"),
             (RpcOutcome::VERIFIED, "verified"),
             (RpcOutcome::WRONG_CODE, "wrong_code"),
             (RpcOutcome::EXPIRED, "expired"),
             (RpcOutcome::ATTEMPTS_EXHAUSTED, "attempts_exhausted"),
             (RpcOutcome::NOT_FOUND, "not_found"),
             (RpcOutcome::CANCELLED, "cancelled"),
-            (RpcOutcome::NOTHING_TO_CANCEL, "nothing_to_cancel"),
-            (RpcOutcome::TOLD, "told"),
-            (RpcOutcome::CALLER_GONE, "caller_gone"),
+            (RpcOutcome::NOTHING_TO_CANCEL, "no_active_code"),
+            (RpcOutcome::TOLD, "ok"),
+            (RpcOutcome::CALLER_GONE, "client_disconnected"),
             (RpcOutcome::MEDIA_TYPE, "unsupported_media_type"),
             (RpcOutcome::UNIMPLEMENTED, "unimplemented"),
             (RpcOutcome::MALFORMED, "malformed"),

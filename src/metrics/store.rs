@@ -36,13 +36,13 @@ pub enum StatementKind {
 const STATEMENTS: [&str; 9] = [
     "load",
     "write",
-    "settle",
-    "messages",
-    "due",
-    "deliveries",
+    "update_messages",
+    "load_messages",
+    "due_messages",
+    "attribution",
     "sweep",
-    "probe",
-    "census",
+    "ping",
+    "stats",
 ];
 
 impl StatementKind {
@@ -77,7 +77,7 @@ impl StoreFailureKind {
 }
 
 /// What is swept, in the order of the fields of [`PurgeStats`].
-const SWEPT: [&str; 3] = ["records", "limits", "messages"];
+const PURGED: [&str; 3] = ["records", "limits", "messages"];
 
 /// How many rows a sweep has removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl PurgeStats {
 pub struct StatementMetrics {
     durations: [Histogram; STATEMENTS.len()],
     failures: [Counter; FAILURES.len()],
-    swept: [Counter; SWEPT.len()],
+    swept: [Counter; PURGED.len()],
 }
 
 impl Default for StatementMetrics {
@@ -129,9 +129,9 @@ impl StatementMetrics {
             registry,
         );
         let swept = CounterGrid::<Counter, fn() -> Counter, 1>::new(
-            "otpd_swept",
+            "otpd_rows_purged",
             "Rows removed, since no answer depends on them any more",
-            [("kind", fixed(SWEPT))],
+            [("table", fixed(PURGED))],
             Counter::default,
             registry,
         );

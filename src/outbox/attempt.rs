@@ -97,7 +97,7 @@ pub(super) fn report(
             | DeliveryErrorKind::Timeout
             | DeliveryErrorKind::UnknownOutcome,
         ) => admission.failed(false),
-        Err(DeliveryErrorKind::AccountUnavailable) => admission.failed(true),
+        Err(DeliveryErrorKind::NoBalance) => admission.failed(true),
     };
     let provider = &gateway.name;
     match change {
@@ -108,10 +108,10 @@ pub(super) fn report(
                 target: STATE_CHANGE,
                 provider,
                 ?pause,
-                "[OTP] Provider is down and left alone for a while"
+                "[OTP] Circuit breaker opened"
             );
         }
-        Some(BreakerTransition::Closed) => tracing::info!(provider, "[OTP] Provider is back"),
+        Some(BreakerTransition::Closed) => tracing::info!(provider, "[OTP] Circuit breaker closed"),
     }
 }
 

@@ -278,7 +278,7 @@ impl Dispatcher {
 
     /// Drops a message whose code is dead.
     async fn drop_dead(&self, in_hand: LeasedMessage) {
-        tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: its code died first");
+        tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: code expired or used");
         self.finish(in_hand, NextState::Dropped).await;
     }
 
@@ -295,7 +295,7 @@ impl Dispatcher {
             provider = attempt.provider,
             provider_id = accepted.provider_id,
             attempts = in_hand.message.history.count + 1,
-            "[OTP] Message handed over"
+            "[OTP] Message accepted by provider"
         );
         self.note_sent(&in_hand.message, &attempt);
         let message = in_hand.message.clone().sent(attempt);
@@ -312,7 +312,7 @@ impl Dispatcher {
                 message_id = %in_hand.message.id,
                 recipient = recipient.map(tracing::field::display),
                 attempts = in_hand.message.history.count,
-                "[OTP] Message failed for good"
+                "[OTP] Message failed permanently"
             );
         }
         let how = match then {
@@ -385,7 +385,7 @@ impl Dispatcher {
         };
         let version = change.version;
         if !self.tools.settle(change).await {
-            tracing::debug!(message_id = %message.id, "[OTP] Another replica has the message");
+            tracing::debug!(message_id = %message.id, "[OTP] Message lease lost to another replica");
             return Err(LeaseLost);
         }
         in_hand.version = version;

@@ -276,7 +276,7 @@ impl OutboxContext {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "[OTP] What became of a message could not be written");
+                    tracing::error!(%error, "[OTP] Message state could not be recorded");
                     return false;
                 }
             }

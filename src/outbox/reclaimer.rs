@@ -62,7 +62,7 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
             Ok(PollOutcome::Part) => CONFLICT_JITTER.mul_f64(os_rng().random_range(0.0..1.0)),
             Ok(PollOutcome::Nothing | PollOutcome::NoRoom) => options.poll_interval,
             Err(error) => {
-                tracing::debug!(%error, "[OTP] Outbox gave up until its next turn");
+                tracing::debug!(%error, "[OTP] Outbox poll failed, will retry");
                 scan.end();
                 options.poll_interval
             }
@@ -120,7 +120,7 @@ async fn poll_once(
         let taken = match judge(tools, &due, &seen) {
             ReclaimDecision::Carry(taken) => Some(taken),
             ReclaimDecision::Dead => {
-                tracing::warn!(message_id = %id, "[OTP] Message dropped: its code is dead");
+                tracing::warn!(message_id = %id, "[OTP] Message dropped: code expired or used");
                 None
             }
             ReclaimDecision::Leave(cause) => {
@@ -241,7 +241,7 @@ fn readable(
 
 /// Logs that a message cannot be taken over for a reason of its own, and leaves it.
 fn refuse(error: &BatchError, id: MessageId, scan: &mut LaneScan) {
-    tracing::error!(message_id = %id, %error, "[OTP] A message cannot be taken over");
+    tracing::error!(message_id = %id, %error, "[OTP] Message could not be reclaimed");
     scan.leave(id);
 }
 

@@ -79,7 +79,7 @@ async fn take_censuses(
             Err(StoreError::Unavailable("it does not answer".to_owned()))
         };
         if let Err(error) = &census {
-            tracing::debug!(%error, "[OTP] Census waits for its next turn");
+            tracing::debug!(%error, "[OTP] Store statistics refresh skipped");
         }
         // A number is written whole or not at all.
         *newest.lock().unwrap_or_else(PoisonError::into_inner) = census.ok();
@@ -101,28 +101,28 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &App) {
     let running = parts.running.clone();
     gauge(
         metrics,
-        "otpd_requests_running",
+        "otpd_requests_in_flight",
         "Requests that are being worked on",
         move || Some(count(running.len())),
     );
     let outbox = parts.outbox.clone();
     gauge(
         metrics,
-        "otpd_messages_in_hand",
+        "otpd_messages_leased",
         "Messages that this replica has the lease of",
         move || Some(count(outbox.in_hand())),
     );
     let batcher = parts.batcher.clone();
     gauge(
         metrics,
-        "otpd_batch_waiting",
+        "otpd_queue_depth",
         "What waits for its batch",
         move || Some(count(batcher.waiting())),
     );
     let availability = parts.availability.clone();
     gauge(
         metrics,
-        "otpd_store_available",
+        "otpd_store_up",
         "Whether the store answered when last asked",
         move || Some(f64::from(u8::from(availability.is_available()))),
     );
@@ -196,7 +196,7 @@ fn watch_census(metrics: &mut Metrics, newest: &LatestStats) {
     );
     gauge(
         metrics,
-        "otpd_oldest_queued_message_seconds",
+        "otpd_outbox_oldest_message_age_seconds",
         "How long the oldest of them has been there",
         of(|census| number(census.oldest_queued) / 1_000.0),
     );
@@ -205,8 +205,12 @@ fn watch_census(metrics: &mut Metrics, newest: &LatestStats) {
         "otpd_records",
         "Records in the store: live ones, and those that a sweep will remove",
         vec![
-            labelled("state", "live", of(|census| number(census.records_live))),
-            labelled("state", "dead", of(|census| number(census.records_dead))),
+            labelled("state", "active", of(|census| number(census.records_live))),
+            labelled(
+                "state",
+                "purgeable",
+                of(|census| number(census.records_dead)),
+            ),
         ],
     );
 }

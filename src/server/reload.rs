@@ -62,7 +62,7 @@ impl ConfigReload {
         loop {
             tokio::select! {
                 () = self.hangups.next() => {
-                    tracing::info!("[OTP] SIGHUP: reading the configuration again");
+                    tracing::info!("[OTP] SIGHUP received; reloading configuration");
                     // Whoever rotates logs says so by this signal.
                     if let Err(error) = telemetry::reopen() {
                         tracing::error!(%error, "[OTP] The audit log could not be opened again");
@@ -125,7 +125,7 @@ impl ConfigReload {
             Err(problem) => tracing::error!(
                 target: AUDIT,
                 problem,
-                "[OTP AUDIT] Configuration refused, the one before stays in force"
+                "[OTP AUDIT] Configuration reload rejected; keeping previous configuration"
             ),
             Ok((level, changes)) => {
                 // By the old level or the new one, the change is told.
@@ -141,7 +141,7 @@ impl ConfigReload {
 fn report(changes: &ConfigDiff, files: &[PathBuf]) {
     if !changes.fixed.is_empty() {
         let keys = join_names(&changes.fixed);
-        tracing::warn!(keys, "[OTP] Some settings changed that need a restart");
+        tracing::warn!(keys, "[OTP] Restart required for changed settings");
     }
     let files: Vec<_> = files.iter().map(|path| path.display()).collect();
     if changes.keys.is_empty() && files.is_empty() {

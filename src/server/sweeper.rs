@@ -25,7 +25,7 @@ pub(super) async fn sweep(
         match sweep_once(&store, &mut clock).await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "[OTP] Swept"),
-            Err(error) => tracing::debug!(%error, "[OTP] Sweep gave up until its next turn"),
+            Err(error) => tracing::debug!(%error, "[OTP] Purge failed, will retry"),
         }
     }
 }

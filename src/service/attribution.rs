@@ -125,7 +125,7 @@ impl ConversionTracker {
             return;
         };
         let country = CountryCode::of(recipient);
-        if caller.delivers {
+        if caller.self_delivery {
             return self
                 .metrics
                 .verified(SELF_DELIVERY_PROVIDER, channel, country);
@@ -187,7 +187,7 @@ async fn attribute_batch(
     let delivered = match store.deliveries(&keys).await {
         Ok(delivered) => delivered,
         Err(error) => {
-            tracing::debug!(%error, "[OTP] Conversions wait for their next turn");
+            tracing::debug!(%error, "[OTP] Delivery attribution postponed");
             return batch;
         }
     };

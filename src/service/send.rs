@@ -98,7 +98,7 @@ impl OtpService {
             SendError::IdempotencyKeyReused => ServiceError::idempotency_key_reused(),
             SendError::Undeliverable(barred) => barred.into(),
         })?;
-        let code = sent.code.filter(|_| caller.delivers);
+        let code = sent.code.filter(|_| caller.self_delivery);
         if code.is_some() {
             self.conversions
                 .record_self_delivered(request.channel, recipient);
@@ -125,7 +125,7 @@ impl OtpService {
             recipient: &request.recipient,
             locale: &request.locale,
         };
-        let routed = !caller.delivers;
+        let routed = !caller.self_delivery;
         routed.then(|| self.outbox.delivery().route(&shipment))?
     }
 }
@@ -213,7 +213,7 @@ fn undeliverable_reason(
 ) -> Option<Undeliverable> {
     if !caller.destinations.allows(&request.recipient) {
         Some(Undeliverable::Destination)
-    } else if route.is_none() && !caller.delivers {
+    } else if route.is_none() && !caller.self_delivery {
         Some(Undeliverable::NoRoute(request.channel))
     } else {
         None

@@ -48,7 +48,7 @@ impl OtpService {
             purpose: subject.named_purpose(),
             limits: Vec::new(),
             deadline,
-            reads_messages: !caller.delivers,
+            reads_messages: !caller.self_delivery,
         };
         let owner = Arc::clone(caller);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
@@ -61,7 +61,7 @@ impl OtpService {
         let (status, messages) = self.decide(matter, rule, then).await?;
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
-            Some(last) if caller.delivers => vec![DeliverySummary::by_caller(last)],
+            Some(last) if caller.self_delivery => vec![DeliverySummary::by_caller(last)],
             Some(last) => self.deliveries(caller, key, &last, messages),
         };
         let live = status.live.as_ref();

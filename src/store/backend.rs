@@ -103,7 +103,7 @@ impl RecordStoreHandle {
         .await
     }
 
-    /// Counts what is there `refresh`.
+    /// Counts what is there `now`.
     ///
     /// # Errors
     /// The store's.

@@ -96,7 +96,7 @@ impl HealthMonitor {
                 Ok(()) => {
                     prepared = true;
                     if !self.answers.send_replace(true) {
-                        tracing::info!("[OTP] Store answers");
+                        tracing::info!("[OTP] Store available");
                     }
                     causes = ReportedErrors::default();
                 }

@@ -212,7 +212,7 @@ mod tests {
             ("a", Some(DeliveryErrorKind::UnknownOutcome)),
             ("b", Some(DeliveryErrorKind::Timeout)),
             ("b", Some(DeliveryErrorKind::UnknownOutcome)),
-            ("c", Some(DeliveryErrorKind::AccountUnavailable)),
+            ("c", Some(DeliveryErrorKind::NoBalance)),
         ] {
             history.add(attempt(provider, error), false);
         }

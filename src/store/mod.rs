@@ -198,7 +198,7 @@ pub trait RecordStore: Send + Sync + 'static {
         turns: &[LaneCursor],
     ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
-    /// Removes up to `limit` records that are removable at `refresh`, as many limits that
+    /// Removes up to `limit` records that are removable at `now`, as many limits that
     /// are full (some stores leave them for an hour), and the removable messages of as many
     /// records, and returns how many. A message that is not final is kept for another
     /// [`UNENDED_KEPT`].
@@ -290,15 +290,15 @@ pub struct StoreOptions {
     /// Requests at most that are loaded and written together, 1 to 4096.
     pub max_batch: u32,
     /// Requests at most that wait for that; more are refused at once with `OVERLOADED`.
-    pub max_waiting: u32,
+    pub queue_size: u32,
     /// How long a request may have to wait behind others, by the pace of the last batches;
     /// what would wait longer, or longer than its caller, is refused at once with
     /// `OVERLOADED`.
     #[serde(with = "humantime_serde")]
-    pub max_wait: Duration,
+    pub max_queue_wait: Duration,
     /// How many groups of requests are on their way to the store at once; one is
     /// fastest where PostgreSQL is near.
-    pub writers: u16,
+    pub batch_writers: u16,
     /// How long one statement, with the wait for a connection, may take.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -317,9 +317,9 @@ impl StoreOptions {
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         BatchOptions {
             max_batch: count(self.max_batch),
-            max_waiting: count(self.max_waiting),
-            max_wait: self.max_wait,
-            writers: usize::from(self.writers),
+            queue_size: count(self.queue_size),
+            max_queue_wait: self.max_queue_wait,
+            batch_writers: usize::from(self.batch_writers),
             timeout: self.timeout,
         }
     }
@@ -330,9 +330,9 @@ impl Default for StoreOptions {
         Self {
             max_connections: 10,
             max_batch: 256,
-            max_waiting: 4_096,
-            max_wait: Duration::from_secs(1),
-            writers: 1,
+            queue_size: 4_096,
+            max_queue_wait: Duration::from_secs(1),
+            batch_writers: 1,
             timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(1),
             sweep_interval: Duration::from_mins(1),

@@ -166,7 +166,7 @@ mod tests {
 
     fn subject(from: &str) -> AggregationKey {
         AggregationKey {
-            event: "Caller unknown".to_owned(),
+            event: "Authentication failed".to_owned(),
             from: network_of(from.to_owned()),
             cause: "the bearer token is nobody's".to_owned(),
         }

@@ -87,7 +87,7 @@ pub fn start(settings: &TraceSettings) -> Result<(), TraceError> {
     // Whoever starts twice has two of everything else, too; the first one counts.
     let _ = TRACING.set(TracerHandle {
         tracer: provider.tracer("otpd"),
-        sample: RatioSampler::new(settings.sample),
+        sample: RatioSampler::new(settings.sample_ratio),
         provider,
     });
     Ok(())
@@ -135,9 +135,9 @@ impl SpanExporter for LoggingExporter {
         let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(cause) if !failed_before => {
-                tracing::warn!(target: STATE_CHANGE, %cause, "[OTP] Spans are lost: the collector does not take them");
+                tracing::warn!(target: STATE_CHANGE, %cause, "[OTP] Trace export failing; spans dropped");
             }
-            Ok(()) if failed_before => tracing::info!("[OTP] The collector takes spans again"),
+            Ok(()) if failed_before => tracing::info!("[OTP] Trace export recovered"),
             _ => {}
         }
         result

@@ -225,7 +225,7 @@ fn the_page_names_every_reason() {
 
 /// What the one table from errors to statuses says.
 fn reasons_of_the_code() -> BTreeSet<(String, String)> {
-    let table = page::read("src/grpc/status.rs");
+    let table = page::read("src/grpc/error.rs");
     let entries = table.split("(Code::").skip(1).filter_map(|entry| {
         let (status, rest) = entry.split_once(", \"")?;
         let mut words = String::new();

@@ -19,7 +19,7 @@ const PAGE: &str = "docs/configuration.md";
 
 /// The tables that are read apart from the plain keys, and what each is read into.
 const APART: [(&str, &str); 3] = [
-    ("policy", "Policy"),
+    ("policy", "PurposePolicy"),
     ("callers.NAME", "CallerTable"),
     ("providers.NAME", "CommonSettings"),
 ];
@@ -63,7 +63,7 @@ fn sections() -> Vec<Section> {
         &sources,
         "",
         false,
-        structure(&sources, "Settings"),
+        structure(&sources, "TopLevelSettings"),
         &mut found,
     );
     for (path, name) in APART {
@@ -176,7 +176,7 @@ fn kind(sources: &Sources, shape: &Shape) -> String {
         ("BTreeMap", [_, value]) => return format!("table: {}", kind(sources, value)),
         ("Region", _) => "region, such as `RU`",
         ("Locale", _) => "language, such as `ru`",
-        ("Destination", _) => "region, prefix, `email` or `*`",
+        ("RecipientPattern", _) => "region, prefix, `email` or `*`",
         ("AuditLog", _) => "`stdout`, or a file",
         ("TokenDigest", _) => "64 hexadecimal digits",
         ("CertificateName", _) => "DNS name or URI",

@@ -89,7 +89,7 @@ async fn what_runs_on_an_old_connection_is_finished() {
     replica.wait_for_line("Request received rpc=SendOtp").await;
     replica
         .wait_for_newest_line(|line| {
-            line.contains("Connection asked to end") && line.contains("why=\"old\"")
+            line.contains("Connection closing") && line.contains("why=\"old\"")
         })
         .await;
     lock.close().await.expect("the lock is given up");
@@ -105,12 +105,12 @@ async fn what_is_not_finished_in_the_grace_is_cut_off() {
     let database = Database::postgres().await;
     let settings = [
         ("OTPD_CONNECTIONS__MAX_AGE", "300ms"),
-        ("OTPD_CONNECTIONS__AGE_GRACE", "10ms"),
+        ("OTPD_CONNECTIONS__MAX_AGE_GRACE", "10ms"),
         ("OTPD_STORE__TIMEOUT", "1h"),
     ];
     // A watch of health would be cut off as well.
     let replica = Replica::launch(database.url(), &database, &settings).await;
-    replica.wait_for_line("[OTP] Store answers").await;
+    replica.wait_for_line("[OTP] Store available").await;
     let lock = database.lock_records().await;
     let request = about(1);
     let mut client = replica.client();
@@ -143,9 +143,7 @@ async fn a_watch_of_health_keeps_its_connection_from_being_idle() {
             .get_otp_status(about(round))
             .await
             .expect("it is told");
-        replica
-            .wait_for_lines("Connection asked to end", round)
-            .await;
+        replica.wait_for_lines("Connection closing", round).await;
     }
     replica.signal("TERM");
     watch

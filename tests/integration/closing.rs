@@ -71,7 +71,7 @@ async fn a_refused_connection_ends_without_a_reset() {
     let database = Database::new(Kind::Sqlite).await;
     let settings = [("OTPD_CONNECTIONS__MAX", "1")];
     let replica = Replica::launch(database.url(), &database, &settings).await;
-    replica.wait_for_line("[OTP] Store answers").await;
+    replica.wait_for_line("[OTP] Store available").await;
     let mut first = Client::connect(replica.address()).await;
     first.read_until(|end| end.acknowledged == 1).await;
     let mut second = Client::connect(replica.address()).await;

@@ -45,7 +45,7 @@ async fn a_code_goes_round_in_any_written_form() {
     assert_eq!(value(&told, "attempts_remaining"), "5");
 
     let code = replica.code(challenge_id).await;
-    replica.wait_for_line("Message handed over").await;
+    replica.wait_for_line("Message accepted by provider").await;
     let told = replica.command(&["status", "+7 999 123 45 67"]).done();
     // The line of the log may be a moment ahead of the note.
     let ways = [
@@ -89,7 +89,7 @@ async fn a_code_goes_round_in_any_written_form() {
 async fn what_is_not_sent_or_not_judged_is_not_hidden() {
     let database = Database::new(Kind::Sqlite).await;
     let courier = format!(
-        "[callers.courier]\ntoken_sha256 = \"{}\"\ndelivers = true\n",
+        "[callers.courier]\ntoken_sha256 = \"{}\"\nself_delivery = true\n",
         token_digest("known")
     );
     let environment = [
@@ -265,7 +265,7 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
     // Without a file of its own, each starts where it finds none.
     for (toml, variable, named) in [
         ("listne = \"127.0.0.1:0\"", ("", ""), "listne"),
-        ("shutdown_wait = \"soon\"", ("", ""), "shutdown_wait"),
+        ("shutdown_delay = \"soon\"", ("", ""), "shutdown_delay"),
         (
             "[policy]\ncode_ttl = \"5 parsecs\"",
             ("", ""),

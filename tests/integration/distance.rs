@@ -53,7 +53,7 @@ async fn a_distant_replica_is_served_on_a_limit_that_a_near_one_charges_all_the_
         ("OTPD_POLICY__CALLER_SENDS_PER_DAY", "1000000"),
         ("OTPD_POLICY__PREFIX_SENDS_PER_DAY", "1000000"),
     ];
-    let writers = [("OTPD_STORE__WRITERS", "4")];
+    let writers = [("OTPD_STORE__BATCH_WRITERS", "4")];
     let near = Replica::start_with(&database, &[&limits[..], &writers].concat()).await;
     let proxy = Proxy::forwarding(&database);
     let far = Replica::launch(proxy.url(), &database, &limits).await;

@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
         "cli",
         &[
             "bench",
-            "callers",
+            "auth",
             "config",
             "connection",
             "delivery",
@@ -37,7 +37,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     (
         "server",
         &[
-            "callers",
+            "auth",
             "config",
             "connection",
             "delivery",
@@ -47,7 +47,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
             "keys",
             "log_targets",
             "metrics",
-            "operations",
+            "admin",
             "outbox",
             "service",
             "shutdown",
@@ -61,7 +61,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     (
         "grpc",
         &[
-            "callers",
+            "auth",
             "connection",
             "domain",
             "log_targets",
@@ -73,7 +73,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     (
         "service",
         &[
-            "callers",
+            "auth",
             "delivery",
             "domain",
             "keys",
@@ -87,7 +87,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     (
         "outbox",
         &[
-            "callers",
+            "auth",
             "delivery",
             "domain",
             "keys",
@@ -98,7 +98,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
         ],
     ),
     (
-        "operations",
+        "admin",
         &[
             "config",
             "connection",
@@ -109,15 +109,15 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     ),
     ("metrics", &["domain"]),
     ("traces", &["log_targets"]),
-    ("callers", &["domain", "environment"]),
-    ("connection", &["callers", "domain", "files", "log_targets"]),
+    ("auth", &["domain", "environment"]),
+    ("connection", &["auth", "domain", "files", "log_targets"]),
     ("files", &[]),
     ("keys", &["domain", "store"]),
     ("key_file", &["files", "keys"]),
     (
         "config",
         &[
-            "callers",
+            "auth",
             "connection",
             "delivery",
             "domain",

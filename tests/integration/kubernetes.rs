@@ -128,9 +128,9 @@ async fn what_the_manifest_mounts_and_sets_serves_and_its_probes_answer() {
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     // The harness names both by other variables.
-    environment.extend([("DATABASE_URL", ""), ("OTPD_SHUTDOWN_WAIT", "0s")]);
+    environment.extend([("DATABASE_URL", ""), ("OTPD_SHUTDOWN_DELAY", "0s")]);
     let replica = Replica::launch("", &database, &environment).await;
-    replica.wait_for_line("Store answers").await;
+    replica.wait_for_line("Store available").await;
     let probes = probes(&manifest);
     assert_eq!(probes.len(), 3, "{probes:?}");
     for probe in probes {
@@ -170,6 +170,6 @@ fn the_time_to_end_is_longer_than_what_it_is_made_of() {
         .and_then(|text| text.parse().ok())
         .expect("a number");
     // A second to say farewell, and store.timeout.
-    let needed = seconds("OTPD_SHUTDOWN_WAIT") + seconds("OTPD_SHUTDOWN_GRACE") + 1 + 2;
+    let needed = seconds("OTPD_SHUTDOWN_DELAY") + seconds("OTPD_SHUTDOWN_TIMEOUT") + 1 + 2;
     assert!(given > needed, "{given} {needed}");
 }

@@ -95,10 +95,10 @@ async fn dropped_lines_are_counted_and_reported_once_the_log_is_read() {
     assert!(line.contains(&format!(r#""dropped":{dropped}"#)), "{line}");
     assert!(line.contains(r#""sink":"stdout""#), "{line}");
     // It writes again what comes later.
-    let lines = replica.log().matches("Status told").count();
+    let lines = replica.log().matches("Status returned").count();
     call(&client, CONCURRENCY, Code::Ok).await;
     replica
-        .wait_for_lines("Status told", lines + CONCURRENCY)
+        .wait_for_lines("Status returned", lines + CONCURRENCY)
         .await;
     let (status, log) = replica.stop().await;
     assert!(status.success(), "{status}");
@@ -135,7 +135,7 @@ async fn flood_of_a_stranger_makes_few_audit_lines() {
     let windows = start.elapsed().as_secs() / WINDOW.as_secs() + 1;
     let lines = u64::try_from(text.lines().count()).expect("a file has an end");
     assert!(lines <= 4 * windows, "{windows} windows: {text}");
-    let calls = |cause| audited(&text, "Caller unknown", cause);
+    let calls = |cause| audited(&text, "Authentication failed", cause);
     let expected = u64::try_from(CALLS).expect("a small number");
     assert_eq!(calls("the bearer token is nobody's"), expected, "{text}");
     assert_eq!(calls("no bearer token"), 32, "{text}");

@@ -12,7 +12,7 @@ use crate::{
 
 const LEFT_OUT: &str = "otpd_log_lines_suppressed_total";
 /// Longer than any test.
-const FOR_EVER: (&str, &str) = ("OTPD_LOG_REPEAT_AFTER", "1h");
+const FOR_EVER: (&str, &str) = ("OTPD_LOG_DEDUP_WINDOW", "1h");
 
 fn send(recipient: &str) -> SendOtpRequest {
     SendOtpRequest {
@@ -40,7 +40,9 @@ async fn one_cause_has_one_line_and_the_rest_are_counted() {
         sent.expect("it is queued");
     }
     // Each message fails with one and is taken by two.
-    replica.wait_for_lines("Message handed over", 20).await;
+    replica
+        .wait_for_lines("Message accepted by provider", 20)
+        .await;
     let failed = "Delivery attempt failed";
     assert_eq!(
         replica.log().matches(failed).count(),
@@ -71,7 +73,7 @@ async fn after_a_while_a_line_tells_how_many_were_left_out() {
     ));
     let environment = [
         OPERATIONS,
-        ("OTPD_LOG_REPEAT_AFTER", "500ms"),
+        ("OTPD_LOG_DEDUP_WINDOW", "500ms"),
         ("OTPD_LOG_FORMAT", "json"),
         ("OTPD_DELIVERY__POLL_INTERVAL", "50ms"),
         ("OTPD_CONFIG", &file),
@@ -105,7 +107,7 @@ async fn the_level_is_set_at_run_time() {
     let level = || replica.operate("GET", "/log-level", "");
     assert_eq!(level().await, (200, "info\n".to_owned()));
     ask().await;
-    replica.wait_for_lines("Status told", 1).await;
+    replica.wait_for_lines("Status returned", 1).await;
 
     let set = replica.operate("PUT", "/log-level", "warn\n").await;
     assert_eq!(set, (200, "warn\n".to_owned()));
@@ -120,8 +122,8 @@ async fn the_level_is_set_at_run_time() {
 
     replica.operate("PUT", "/log-level", "info").await;
     ask().await;
-    replica.wait_for_lines("Status told", 2).await;
-    assert_eq!(replica.log().matches("Status told").count(), 2);
+    replica.wait_for_lines("Status returned", 2).await;
+    assert_eq!(replica.log().matches("Status returned").count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,10 +159,10 @@ async fn the_audit_log_is_a_file_of_its_own() {
         .map(|line| serde_json::from_str(line).expect(line))
         .collect();
     assert_eq!(lines[0]["before"], true);
-    assert_eq!(lines[1]["message"], "[OTP AUDIT] Caller unknown");
+    assert_eq!(lines[1]["message"], "[OTP AUDIT] Authentication failed");
     assert_eq!(lines[1]["rpc"], "SendOtp");
     assert!(lines[1]["timestamp"].is_string(), "{text}");
-    assert_eq!(audited(&text, "Caller unknown", ""), 3, "{text}");
+    assert_eq!(audited(&text, "Authentication failed", ""), 3, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ fn requests_lines(log: &str) -> Vec<&str> {
         .filter(|line| {
             ![
                 "Development environment",
-                "Store answers",
+                "Store available",
                 "Shutting down",
                 "Stopped",
             ]
@@ -58,9 +58,12 @@ fn requests_lines(log: &str) -> Vec<&str> {
 
 /// The lines of messages on their way, which do not wait for those of requests.
 fn is_of_message(line: &str) -> bool {
-    ["[OTP] Generated OTP: ", "[OTP] Message handed over "]
-        .iter()
-        .any(|start| line.starts_with(start))
+    [
+        "[OTP] Generated OTP: ",
+        "[OTP] Message accepted by provider ",
+    ]
+    .iter()
+    .any(|start| line.starts_with(start))
 }
 
 /// What the log must hold of requests, given the two challenges.
@@ -76,7 +79,7 @@ fn expected_lines(first: &str, second: &str) -> Vec<String> {
     let typed = received("[OTP VERIFY]", "VerifyOtp");
     let mut expected = vec![
         typed.clone(),
-        line("[OTP VERIFY] no live OTP", ""),
+        line("[OTP VERIFY] no active code", ""),
         asked.clone(),
         line(
             "[OTP] OTP queued",
@@ -117,12 +120,12 @@ fn expected_lines(first: &str, second: &str) -> Vec<String> {
         typed,
         line("[OTP VERIFY] OTP verified successfully", ""),
         received("[OTP]", "GetOtpStatus"),
-        line("[OTP] Status told", " live=false"),
+        line("[OTP] Status returned", " live=false"),
         line(
             "[OTP] Request received rpc=CancelOtp caller=development",
             " purpose=login",
         ),
-        line("[OTP] no live OTP to cancel", ""),
+        line("[OTP] no active code to cancel", ""),
     ]);
     expected
 }
@@ -176,7 +179,7 @@ async fn each_step_of_each_outcome_has_its_line() {
     let (first_line, second_line) = (written(&first_code, &first), written(&code, &second));
     assert_eq!(generated, [&&*first_line, &&*second_line, &&*second_line]);
     let handed_over = of_messages.iter().filter(|line| {
-        line.contains("Message handed over message_id=")
+        line.contains("Message accepted by provider message_id=")
             && line.contains(&format!("recipient={MASKED} provider=\"log\" attempts=1"))
     });
     assert_eq!(handed_over.count(), 3, "{of_messages:?}");

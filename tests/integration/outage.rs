@@ -223,7 +223,7 @@ fn remarks(replica: &Replica, start: usize) -> (Vec<String>, usize) {
             let answered = [
                 "Request received",
                 "OTP queued",
-                "Message handed over",
+                "Message accepted by provider",
                 "Generated OTP",
                 "OTP verified",
             ];
@@ -249,5 +249,5 @@ fn assert_one_line_each(remarks: &[String]) {
         let (_, cause) = cause.unwrap_or_else(|| panic!("of something else: {remarks:#?}"));
         assert!(causes.insert(cause), "told twice: {remarks:#?}");
     }
-    assert!(end.contains("INFO [OTP] Store answers"), "{remarks:#?}");
+    assert!(end.contains("INFO [OTP] Store available"), "{remarks:#?}");
 }

@@ -256,7 +256,7 @@ async fn a_second_signal_aborts_what_runs() {
     replica.signal("INT");
     let (status, log) = replica.end().await;
     assert_eq!(status.code(), Some(143));
-    assert!(log.ends_with("[OTP] Aborted by a second signal"), "{log}");
+    assert!(log.ends_with("[OTP] Aborted on second signal"), "{log}");
     for call in calls.join_all().await {
         call.expect_err("its server is gone");
     }
@@ -266,7 +266,7 @@ async fn a_second_signal_aborts_what_runs() {
 async fn who_is_not_answered_in_the_grace_is_sent_elsewhere() {
     let database = Database::postgres().await;
     let short = [
-        ("OTPD_SHUTDOWN_GRACE", "10ms"),
+        ("OTPD_SHUTDOWN_TIMEOUT", "10ms"),
         ("OTPD_STORE__TIMEOUT", VERY_LONG),
     ];
     let replica = Replica::start_with(&database, &short).await;
@@ -301,7 +301,7 @@ async fn who_is_not_answered_in_the_grace_is_sent_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_says_not_serving_before_anything_else_ends() {
     let database = Database::sqlite();
-    let replica = Replica::start_with(&database, &[("OTPD_SHUTDOWN_WAIT", VERY_LONG)]).await;
+    let replica = Replica::start_with(&database, &[("OTPD_SHUTDOWN_DELAY", VERY_LONG)]).await;
     let mut watches = Vec::new();
     for service in ["", "otp.v1.OtpService"] {
         let mut watch = replica.watch_health(service).await;

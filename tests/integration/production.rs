@@ -79,9 +79,9 @@ const CASES: &[Unsafe] = &[
     },
     // The development log is no provider here.
     Unsafe {
-        without: "delivers",
+        without: "self_delivery",
         key: "providers",
-        remedy: "delivers = true",
+        remedy: "self_delivery = true",
         ..SOUND
     },
     Unsafe {
@@ -140,7 +140,7 @@ impl Unsafe {
     /// The configuration file.
     fn file(&self, database: &Database) -> String {
         let sound = format!(
-            "environment = \"production\"\nkeys_file = \"{}\"\n{}\n[callers.crm]\ntoken_sha256 = [\"{}\"]\npurposes = [\"login\"]\ndestinations = [\"RU\"]\ndelivers = true\n{}\n",
+            "environment = \"production\"\nkeys_file = \"{}\"\n{}\n[callers.crm]\ntoken_sha256 = [\"{}\"]\npurposes = [\"login\"]\ndestinations = [\"RU\"]\nself_delivery = true\n{}\n",
             database.keys_file().display(),
             self.top,
             token_digest("known"),

@@ -80,7 +80,7 @@ async fn the_prepared_files_serve_by_token_and_by_certificate() {
         ("OTPD_PROVIDERS__SMS__ALLOW_PRIVATE_ADDRESSES", "true"),
     ];
     let replica = Replica::launch(database.url(), &database, &environment).await;
-    replica.wait_for_line("[OTP] Store answers").await;
+    replica.wait_for_line("[OTP] Store available").await;
     let port = replica.address().port();
 
     let body = r#"{"recipient":"8 (999) 123-45-67","purpose":"login"}"#;

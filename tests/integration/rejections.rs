@@ -104,7 +104,7 @@ async fn has_line_and_count(
     (rpc, caller, answer): (&str, &str, &str),
 ) {
     let series = format!(
-        r#"otpd_answers_total{{rpc="{rpc}",caller="{caller}",purpose="other",answer="{answer}"}}"#
+        r#"otpd_requests_total{{rpc="{rpc}",caller="{caller}",purpose="other",outcome="{answer}"}}"#
     );
     let count = async || {
         let scrape = replica.scrape().await;
@@ -197,7 +197,7 @@ async fn content_types_outside_the_table_are_answered_with_415_and_not_carried_o
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_below_the_handlers_have_one_line_and_one_count_each() {
     let database = Database::new(Kind::Sqlite).await;
-    let settings = [("OTPD_CONNECTIONS__MESSAGE_TIMEOUT", "500ms")];
+    let settings = [("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "500ms")];
     let replica = serve(&database, &settings).await;
     let good = Call::new().body;
     let ok = StatusCode::OK;
@@ -299,11 +299,11 @@ async fn strangers_are_refused_before_their_message() {
         let answer = call.make(&replica).await;
         assert_eq!(answer, (StatusCode::OK, Some(Code::Unauthenticated)));
     }
-    let unknown = r#"otpd_callers_unknown_total{cause="no_proof"}"#;
+    let unknown = r#"otpd_auth_failures_total{reason="no_proof"}"#;
     assert_eq!(replica.scrape().await.value(unknown), 3);
     let log = replica.stop().await.1;
     assert_eq!(
-        audited(&log, "Caller unknown", "no bearer token"),
+        audited(&log, "Authentication failed", "no bearer token"),
         3,
         "{log}"
     );

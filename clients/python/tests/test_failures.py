@@ -94,7 +94,7 @@ def test_a_channel_without_a_provider_is_told(
 def test_a_caller_that_delivers_is_given_the_code(
     database: Database, start: Callable[..., Replica]
 ) -> None:
-    replica = start(database, {**CALLER, "OTPD_CALLERS__CRM__DELIVERS": "true"})
+    replica = start(database, {**CALLER, "OTPD_CALLERS__CRM__SELF_DELIVERY": "true"})
     with Client(replica.address, token=TOKEN) as client:
         sent = client.send(PHONE, purpose="login")
         assert sent.code is not None

@@ -92,7 +92,7 @@ def test_a_replica_that_stops_is_left_out_before_it_is_gone(
     database: Database, start: Callable[..., Replica]
 ) -> None:
     staying = start(database)
-    stopping = start(database, {"OTPD_SHUTDOWN_WAIT": "1h"})
+    stopping = start(database, {"OTPD_SHUTDOWN_DELAY": "1h"})
     with Client([staying.address, stopping.address], timeout=PATIENCE) as client:
         until_both_serve(client, (staying, stopping))
         stopping.process.send_signal(signal.SIGTERM)

@@ -41,8 +41,8 @@ MEASURES = {
         "[5s])) or vector(0)) / "
         'sum(rate(rpc_server_call_duration_seconds_count{rpc_method=~".*OtpService/.*"}[5s]))'
     ),
-    "codes verified per second": 'sum(rate(otpd_answers_total{answer="verified"}[5s]))',
-    "wrong codes per second": 'sum(rate(otpd_answers_total{answer="wrong_code"}[5s]))',
+    "codes verified per second": 'sum(rate(otpd_requests_total{outcome="verified"}[5s]))',
+    "wrong codes per second": 'sum(rate(otpd_requests_total{outcome="wrong_code"}[5s]))',
     "messages taken by north per second": (
         'sum(rate(otpd_codes_sent_total{provider="north"}[5s])) or vector(0)'
     ),
@@ -50,12 +50,12 @@ MEASURES = {
         'sum(rate(otpd_codes_sent_total{provider="south"}[5s])) or vector(0)'
     ),
     "messages waiting": "max(otpd_messages_queued)",
-    "oldest waiting message, seconds": "max(otpd_oldest_queued_message_seconds)",
-    "replicas that the store answers": "sum(otpd_store_available)",
+    "oldest waiting message, seconds": "max(otpd_outbox_oldest_message_age_seconds)",
+    "replicas that the store answers": "sum(otpd_store_up)",
 }
 # Lines that are no one's request: causes, and their ends.
 TOLD = re.compile(
-    r" (WARN|ERROR) |Store answers|Provider is back|VERIFY_LOCKED|VERIFY_DELAYED|STORE_UNAVAILABLE"
+    r" (WARN|ERROR) |Store available|Circuit breaker closed|VERIFY_LOCKED|VERIFY_DELAYED|STORE_UNAVAILABLE"
 )
 # What differs between lines that say the same.
 VARIES = re.compile(

@@ -32,7 +32,7 @@ def run(folder: Path) -> int:
         environment = {
             "OTPD_TRACES__ENDPOINT": collector.endpoint,
             # Nothing but what the caller has chosen.
-            "OTPD_TRACES__SAMPLE": "0",
+            "OTPD_TRACES__SAMPLE_RATIO": "0",
         }
         with World(environment=environment) as world:
             client = Client(

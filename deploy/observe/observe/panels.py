@@ -187,7 +187,7 @@ CALLERS = Section(
         Panel(
             "Answers to SendOtp",
             "Per second. What is in capitals was refused, for that reason of the contract.",
-            (Query(rate("otpd_answers_total", f'rpc="SendOtp", {HERE}', "answer"), "{{answer}}"),),
+            (Query(rate("otpd_requests_total", f'rpc="SendOtp", {HERE}', "outcome"), "{{outcome}}"),),
             unit="reqps",
             kind="areas",
         ),
@@ -196,7 +196,7 @@ CALLERS = Section(
             "Per second. What is in capitals was refused, for that reason of the contract.",
             (
                 Query(
-                    rate("otpd_answers_total", f'rpc="VerifyOtp", {HERE}', "answer"), "{{answer}}"
+                    rate("otpd_requests_total", f'rpc="VerifyOtp", {HERE}', "outcome"), "{{outcome}}"
                 ),
             ),
             unit="reqps",
@@ -205,14 +205,14 @@ CALLERS = Section(
         Panel(
             "Calls by caller and purpose",
             "Per second. Purposes that are not configured are `other`.",
-            (Query(rate("otpd_answers_total", HERE, "caller, purpose"), "{{caller}} {{purpose}}"),),
+            (Query(rate("otpd_requests_total", HERE, "caller, purpose"), "{{caller}} {{purpose}}"),),
             unit="reqps",
             width=4,
         ),
         Panel(
             "Calls running",
             "By replica.",
-            (Query(f"otpd_requests_running{{{HERE}}}", "{{instance}}"),),
+            (Query(f"otpd_requests_in_flight{{{HERE}}}", "{{instance}}"),),
             width=4,
         ),
     ),
@@ -280,7 +280,7 @@ DELIVERY = Section(
                 Query(
                     quantile(
                         share,
-                        "otpd_delivery_delay_seconds",
+                        "otpd_delivery_latency_seconds",
                         f'{HERE}, channel=~"$channel"',
                         "channel",
                     ),
@@ -294,7 +294,7 @@ DELIVERY = Section(
         Panel(
             "How messages end",
             "Per second. `failed`: no provider will ever take it. `dropped`: its code died first.",
-            (Query(rate("otpd_messages_ended_total", HERE, "result"), "{{result}}"),),
+            (Query(rate("otpd_messages_completed_total", HERE, "result"), "{{result}}"),),
             unit="cps",
             width=6,
         ),
@@ -317,14 +317,14 @@ DELIVERY = Section(
             "In the store, of all replicas; and in the hands of each.",
             (
                 Query("max(otpd_messages_queued)", "in the store"),
-                Query(f"otpd_messages_in_hand{{{HERE}}}", "in hand {{instance}}"),
+                Query(f"otpd_messages_leased{{{HERE}}}", "in hand {{instance}}"),
             ),
             width=12,
         ),
         Panel(
             "The oldest waiting message",
             "Since its code was made. A code lives for five minutes.",
-            (Query("max(otpd_oldest_queued_message_seconds)", "oldest"),),
+            (Query("max(otpd_outbox_oldest_message_age_seconds)", "oldest"),),
             unit="s",
             width=12,
             steps=((None, GOOD), (60, BAD)),
@@ -341,11 +341,11 @@ ATTACKS = Section(
             (
                 Query(
                     rate(
-                        "otpd_answers_total",
-                        f'rpc="VerifyOtp", answer=~"verified|wrong_code", {HERE}',
-                        "answer",
+                        "otpd_requests_total",
+                        f'rpc="VerifyOtp", outcome=~"verified|wrong_code", {HERE}',
+                        "outcome",
                     ),
-                    "{{answer}}",
+                    "{{outcome}}",
                 ),
             ),
             unit="reqps",
@@ -357,9 +357,9 @@ ATTACKS = Section(
             "Of those that were judged. A tenth is usual, half of them is somebody who guesses.",
             (
                 Query(
-                    rate("otpd_answers_total", f'answer="wrong_code", {HERE}', "job")
+                    rate("otpd_requests_total", f'outcome="wrong_code", {HERE}', "job")
                     + " / "
-                    + rate("otpd_answers_total", f'answer=~"wrong_code|verified", {HERE}', "job"),
+                    + rate("otpd_requests_total", f'outcome=~"wrong_code|verified", {HERE}', "job"),
                     "wrong",
                 ),
             ),
@@ -374,7 +374,7 @@ ATTACKS = Section(
             "until the caller resets it.",
             (
                 Query(
-                    f"sum by (kind, caller) (increase(otpd_records_shut_total{{{HERE}}}[$window]))",
+                    f"sum by (kind, caller) (increase(otpd_lockouts_total{{{HERE}}}[$window]))",
                     "{{kind}} {{caller}}",
                 ),
             ),
@@ -385,7 +385,7 @@ ATTACKS = Section(
             "Within $window, by limit and caller.",
             (
                 Query(
-                    f"sum by (limit, caller) (increase(otpd_limits_hit_total{{{HERE}}}[$window]))",
+                    f"sum by (limit, caller) (increase(otpd_rate_limited_total{{{HERE}}}[$window]))",
                     "{{limit}} {{caller}}",
                 ),
             ),
@@ -402,8 +402,8 @@ ATTACKS = Section(
             "Within $window, by why their caller is not known.",
             (
                 Query(
-                    f"sum by (cause) (increase(otpd_callers_unknown_total{{{HERE}}}[$window]))",
-                    "{{cause}}",
+                    f"sum by (reason) (increase(otpd_auth_failures_total{{{HERE}}}[$window]))",
+                    "{{reason}}",
                 ),
             ),
         ),
@@ -412,7 +412,7 @@ ATTACKS = Section(
             "Within $window, by the caller that asked for it.",
             (
                 Query(
-                    f"sum by (caller) (increase(otpd_failures_reset_total{{{HERE}}}[$window]))",
+                    f"sum by (caller) (increase(otpd_lockout_resets_total{{{HERE}}}[$window]))",
                     "{{caller}}",
                 ),
             ),
@@ -426,7 +426,7 @@ STORE = Section(
         Panel(
             "The store answers",
             "By replica.",
-            (Query(f"otpd_store_available{{{HERE}}}", "{{instance}}"),),
+            (Query(f"otpd_store_up{{{HERE}}}", "{{instance}}"),),
             kind="states",
             states=(("0", "no", BAD), ("1", "yes", GOOD)),
         ),
@@ -488,7 +488,7 @@ STORE = Section(
             "Wait for a batch",
             "The half that is quicker, and the slowest in a hundred.",
             tuple(
-                Query(quantile(share, "otpd_batch_wait_seconds", HERE, ""), name)
+                Query(quantile(share, "otpd_queue_wait_seconds", HERE, ""), name)
                 for share, name in ((0.5, "median"), (0.99, "99 %"))
             ),
             unit="s",
@@ -496,14 +496,14 @@ STORE = Section(
         ),
         Panel(
             "Requests that wait for a batch",
-            "By replica. More than `store.max_waiting` are refused as OVERLOADED.",
-            (Query(f"otpd_batch_waiting{{{HERE}}}", "{{instance}}"),),
+            "By replica. More than `store.queue_size` are refused as OVERLOADED.",
+            (Query(f"otpd_queue_depth{{{HERE}}}", "{{instance}}"),),
             width=6,
         ),
         Panel(
             "Decided again",
             "Per second: another replica was faster.",
-            (Query(rate("otpd_batch_tries_lost_total", HERE, "instance"), "{{instance}}"),),
+            (Query(rate("otpd_batch_conflicts_total", HERE, "instance"), "{{instance}}"),),
             unit="ops",
             width=6,
         ),
@@ -517,7 +517,7 @@ STORE = Section(
         Panel(
             "Swept",
             "Per second, of all replicas.",
-            (Query(rate("otpd_swept_total", HERE, "kind"), "{{kind}}"),),
+            (Query(rate("otpd_rows_purged_total", HERE, "table"), "{{table}}"),),
             unit="ops",
             width=6,
         ),

@@ -122,7 +122,7 @@ class World:
         return {
             "OTPD_CONFIG": str(self.directory / "otpd.toml"),
             "OTPD_KEYS_FILE": str(self.directory / "otpd.keys"),
-            "OTPD_SHUTDOWN_WAIT": "0s",
+            "OTPD_SHUTDOWN_DELAY": "0s",
             "DATABASE_URL": self.postgres.url,
             **self._environment,
         }
@@ -163,7 +163,7 @@ json = {{ to = "{{to_e164}}", code = "{{code}}", challenge = "{{challenge_id}}" 
 conditions = [{{ pointer = "/ok", equals = true }}]
 allow_private_addresses = true
 timeout = "2s"
-breaker_pause = "500ms"
+breaker_open_for = "500ms"
 """
         for name in (*SMS_PROVIDERS, MAIL_PROVIDER)
     )

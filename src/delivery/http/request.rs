@@ -25,7 +25,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct RequestTable {
     pub method: Option<String>,
     pub url: Option<String>,
-    pub second_urls: Vec<String>,
+    pub fallback_urls: Vec<String>,
     pub query: BTreeMap<String, String>,
     pub headers: BTreeMap<String, String>,
     pub basic: Option<(String, String)>,
@@ -102,7 +102,7 @@ impl RequestTemplate {
             ConfigKeyError::new("url", "is missing; write e.g. https://gateway.example/send")
         })?;
         let addresses = std::iter::once(("url", &url))
-            .chain(table.second_urls.iter().map(|url| ("second_url", url)));
+            .chain(table.fallback_urls.iter().map(|url| ("fallback_urls", url)));
         let urls = addresses
             .map(|(key, url)| {
                 UrlTemplate::new(url, names, allow_plaintext, allow_private)

@@ -65,14 +65,14 @@ impl HttpSettings {
             parameters: plain(table.parameters),
         };
         let plaintext = table.allow_plaintext;
-        let second = table.second_url.unwrap_or_default().0;
+        let second = table.fallback_urls.unwrap_or_default().0;
         let hosts = u32::try_from(second.len())
             .unwrap_or(u32::MAX)
             .saturating_add(1);
         let send = RequestTable {
             method: table.method,
             url: table.url,
-            second_urls: second,
+            fallback_urls: second,
             query: plain(table.query),
             headers: plain(table.headers),
             basic: table.basic.map(|basic| (basic.user, basic.password)),
@@ -173,7 +173,7 @@ fn check_request(
     let request = RequestTable {
         method: Some(table.method.unwrap_or("GET".to_owned())),
         url: table.url,
-        second_urls: Vec::new(),
+        fallback_urls: Vec::new(),
         query: plain(table.query),
         headers: plain(table.headers),
         basic: table.basic.map(|basic| (basic.user, basic.password)),
@@ -257,7 +257,7 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Con
         DeliveryErrorKind::Transient,
         DeliveryErrorKind::Permanent,
         DeliveryErrorKind::BadDestination,
-        DeliveryErrorKind::AccountUnavailable,
+        DeliveryErrorKind::NoBalance,
     ];
     let class = classes
         .into_iter()

@@ -39,7 +39,7 @@ pub struct HttpTable {
     /// What else must hold of it.
     pub conditions: Vec<ConditionTable>,
     /// Where else to connect to if the first host cannot be reached.
-    pub second_url: Option<ScalarList>,
+    pub fallback_urls: Option<ScalarList>,
     /// Where the reply has the gateway's name of the message.
     pub id_pointer: Option<String>,
     /// Where the reply has the gateway's error code: the first place that has one.

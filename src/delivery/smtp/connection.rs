@@ -79,7 +79,7 @@ async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, Deliver
     let connected = AsyncSmtpConnection::connect_tokio1(
         (settings.host.as_str(), settings.port),
         Some(settings.connect_timeout),
-        &settings.hello_name,
+        &settings.ehlo_name,
         implicit,
         None,
     );
@@ -97,7 +97,7 @@ async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, Deliver
                 "no connection: the server offers no STARTTLS",
             ));
         }
-        let secured = connection.starttls(tls, &settings.hello_name).await;
+        let secured = connection.starttls(tls, &settings.ehlo_name).await;
         secured.map_err(|error| classify_error(SmtpCommand::Connection, &error))?;
     }
     if let Some(credentials) = settings.credentials() {
@@ -147,7 +147,7 @@ pub fn classify_error(step: SmtpCommand, error: &Error) -> DeliveryError {
         };
         if error.is_client() && step == SmtpCommand::Authentication {
             return DeliveryError::new(
-                DeliveryErrorKind::AccountUnavailable,
+                DeliveryErrorKind::NoBalance,
                 "AUTH: the server offers neither PLAIN nor LOGIN",
             );
         }
@@ -177,9 +177,7 @@ fn permanent(step: SmtpCommand, code: u16, enhanced: Option<(u16, u16)>) -> Deli
     match (step, code, enhanced) {
         // The account is not let in, and so no message of anybody is (RFC 4954,
         // section 6), also where a server asks for AUTH only at a later step.
-        (SmtpCommand::Authentication, ..) | (_, 530 | 535, _) => {
-            DeliveryErrorKind::AccountUnavailable
-        }
+        (SmtpCommand::Authentication, ..) | (_, 530 | 535, _) => DeliveryErrorKind::NoBalance,
         // RFC 3463, section 3.2: the address, not the message. Without such a code a
         // server may as well mean that it does not trust us.
         (SmtpCommand::Recipient, 550 | 551 | 553, Some((1, detail)))
@@ -246,7 +244,7 @@ mod tests {
             login: None,
             from: Mailbox::new(None, Address::new("otpd", "example.com").unwrap()),
             reply_to: None,
-            hello_name: ClientId::Domain("example.com".to_owned()),
+            ehlo_name: ClientId::Domain("example.com".to_owned()),
             connect_timeout: Duration::from_secs(1),
         };
         let in_vain = Arc::new(AtomicUsize::new(0));

@@ -51,7 +51,7 @@ pub struct SmtpTable {
     /// More authorities for the server's certificate, as PEM.
     pub ca: Option<PathBuf>,
     /// What otpd calls itself.
-    pub hello_name: Option<String>,
+    pub ehlo_name: Option<String>,
 }
 
 /// How the connection is kept from strangers' eyes.
@@ -77,7 +77,7 @@ pub struct SmtpSettings {
     pub(super) login: Option<(String, SecretString)>,
     pub(super) from: Mailbox,
     pub(super) reply_to: Option<Mailbox>,
-    pub(super) hello_name: ClientId,
+    pub(super) ehlo_name: ClientId,
     pub(super) connect_timeout: Duration,
 }
 
@@ -143,7 +143,7 @@ impl SmtpSettings {
                 .reply_to
                 .map(|text| mailbox("reply_to", &text))
                 .transpose()?,
-            hello_name: hello_name(table.hello_name, &from)?,
+            ehlo_name: ehlo_name(table.ehlo_name, &from)?,
             from,
             host,
             connect_timeout: timeout,
@@ -219,7 +219,7 @@ fn mailbox(key: &str, text: &str) -> Result<Mailbox, ConfigKeyError> {
 }
 
 /// The name for EHLO: the sender's domain unless another one is given.
-fn hello_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, ConfigKeyError> {
+fn ehlo_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, ConfigKeyError> {
     let name = given.unwrap_or_else(|| from.email.domain().to_owned());
     if let Ok(address) = name.parse() {
         return Ok(match address {
@@ -230,7 +230,7 @@ fn hello_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, ConfigK
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if name.is_empty() || !name.bytes().all(fits) {
         return Err(ConfigKeyError::new(
-            "hello_name",
+            "ehlo_name",
             "is neither a domain nor an address",
         ));
     }

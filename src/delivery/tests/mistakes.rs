@@ -44,8 +44,8 @@ pub const ALL: &[(&str, &str, &str)] = &[
     ),
     (
         "",
-        "kind = \"log\"\nconcurrency = 0",
-        "providers.x.concurrency: 0 is out",
+        "kind = \"log\"\nmax_concurrency = 0",
+        "providers.x.max_concurrency: 0 is out",
     ),
     (
         "",
@@ -98,8 +98,8 @@ pub const ALL: &[(&str, &str, &str)] = &[
     ),
     (
         HTTP,
-        "second_url = [\"ftp://a.example\"]",
-        "providers.x.second_url: must begin",
+        "fallback_urls = [\"ftp://a.example\"]",
+        "providers.x.fallback_urls: must begin",
     ),
     (
         HTTP,
@@ -227,5 +227,5 @@ pub const ALL: &[(&str, &str, &str)] = &[
         "providers.x.reply_to: is no e-mail",
     ),
     (SMTP, "ca = \"/nowhere\"", "providers.x.ca: /nowhere"),
-    (SMTP, "hello_name = \"a b\"", "providers.x.hello_name"),
+    (SMTP, "ehlo_name = \"a b\"", "providers.x.ehlo_name"),
 ];

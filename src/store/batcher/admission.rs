@@ -55,7 +55,7 @@ impl Drop for QueueSender {
 
 impl AdmissionQueue {
     pub fn new(options: BatchOptions) -> Self {
-        let share = options.max_waiting.div_ceil(options.writers.max(1));
+        let share = options.queue_size.div_ceil(options.batch_writers.max(1));
         Self {
             state: Mutex::new(State {
                 line: FairQueue::new(share),
@@ -79,7 +79,7 @@ impl AdmissionQueue {
         let ahead = state.line.position_of(caller);
         let outlook = state.pace.estimate(ahead, self.max_batch(), now);
         let time_left = deadline.saturating_duration_since(now);
-        if outlook.behind_others > self.options.max_wait || outlook.answer > time_left {
+        if outlook.behind_others > self.options.max_queue_wait || outlook.answer > time_left {
             return Some((item, outlook.answer));
         }
         let caller = caller.clone();

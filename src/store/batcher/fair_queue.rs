@@ -15,15 +15,15 @@ pub(super) struct FairQueue<Item> {
     own: VecDeque<Item>,
     lanes: Lanes<Item>,
     /// Maximum number of items in the lanes.
-    max_waiting: usize,
+    queue_size: usize,
 }
 
 impl<Item> FairQueue<Item> {
-    pub fn new(max_waiting: usize) -> Self {
+    pub fn new(queue_size: usize) -> Self {
         Self {
             own: VecDeque::new(),
             lanes: Lanes::default(),
-            max_waiting: max_waiting.max(1),
+            queue_size: queue_size.max(1),
         }
     }
 
@@ -42,7 +42,7 @@ impl<Item> FairQueue<Item> {
     #[must_use]
     pub fn push(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
         let mut displaced = None;
-        if self.lanes.waiting() >= self.max_waiting {
+        if self.lanes.waiting() >= self.queue_size {
             // No caller gives way to one that would then have as many.
             let fair = self.lanes.waiting_of(caller) + 1;
             displaced = self.lanes.pop_newest_beyond(fair);

@@ -132,12 +132,12 @@ pub struct BatchOptions {
     /// How many are in one batch at most.
     pub max_batch: usize,
     /// How many may wait in all.
-    pub max_waiting: usize,
+    pub queue_size: usize,
     /// How long a request may wait behind others.
-    pub max_wait: Duration,
+    pub max_queue_wait: Duration,
     /// How many batches are on their way at once. Requests about one record always meet
     /// in the same one.
-    pub writers: usize,
+    pub batch_writers: usize,
     /// How long the store may take for one load or write.
     pub timeout: Duration,
 }
@@ -157,7 +157,7 @@ impl BatchClient {
         options: BatchOptions,
         metrics: BatchMetrics,
     ) -> Self {
-        let queues = (0..options.writers.max(1)).map(|_| {
+        let queues = (0..options.batch_writers.max(1)).map(|_| {
             let queue = Arc::new(AdmissionQueue::new(options));
             let writer = BatchExecutor {
                 store: Arc::clone(&store),

@@ -133,7 +133,10 @@ impl HostPool {
         if in_use.server == server {
             return;
         }
-        tracing::info!(server = self.name(server), "[OTP] Store is another server");
+        tracing::info!(
+            server = self.name(server),
+            "[OTP] Switched to another database host"
+        );
         let options = self.all[server].clone();
         let new = ActiveHost {
             server,

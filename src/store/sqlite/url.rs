@@ -21,7 +21,7 @@ pub(super) struct DatabaseFile {
 /// Returns the file that `url` names.
 ///
 /// Everything is refused that would open another database than that file: SQLite makes a
-/// temporary database of its own for each connection if the name is empty or `:memory_budget:`,
+/// temporary database of its own for each connection if the name is empty or `:memory:`,
 /// and reads names that begin with `file:` as URLs with parameters.
 ///
 /// # Errors

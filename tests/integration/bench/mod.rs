@@ -138,7 +138,7 @@ async fn pairs_are_counted_with_codes_from_a_json_log_on_sqlite() {
 /// A server that returns codes to one caller, whose token is `known`.
 async fn serve_a_caller_who_delivers(database: &Database) -> Replica {
     let configuration = database.configure(&format!(
-        "[callers.crm]\ntoken_sha256 = [\"{}\"]\ndelivers = true",
+        "[callers.crm]\ntoken_sha256 = [\"{}\"]\nself_delivery = true",
         token_digest("known")
     ));
     Replica::start_with(database, &[("OTPD_CONFIG", &configuration)]).await

@@ -21,7 +21,7 @@ use crate::support::{
     secure_channel, token_digest,
 };
 
-const REFUSED: &str = "[OTP AUDIT] TLS handshake refused";
+const REFUSED: &str = "[OTP AUDIT] TLS handshake failed";
 const REVOKED: u64 = 66;
 
 /// A server that takes certificates of `authority`, and tokens of one caller.
@@ -55,7 +55,7 @@ token_sha256 = ["{}"]
     ));
     let environment = [("OTPD_CONFIG", configuration.as_str())];
     let replica = Replica::launch(database.url(), database, &environment).await;
-    replica.wait_for_line("[OTP] Store answers").await;
+    replica.wait_for_line("[OTP] Store available").await;
     replica
 }
 
@@ -168,8 +168,12 @@ async fn a_certificate_proves_the_caller_that_it_names() {
     }
     let log = replica.stop().await.1;
     let of_nobody = "the client certificate is nobody's";
-    assert_eq!(audited(&log, "Caller unknown", of_nobody), 4, "{log}");
-    assert_eq!(audited(&log, "Caller unknown", ""), 6, "{log}");
+    assert_eq!(
+        audited(&log, "Authentication failed", of_nobody),
+        4,
+        "{log}"
+    );
+    assert_eq!(audited(&log, "Authentication failed", ""), 6, "{log}");
     assert_eq!(lines(&log, REFUSED).len(), 0, "{log}");
 }
 
@@ -226,7 +230,7 @@ async fn a_bad_certificate_ends_the_handshake_and_one_line_says_why() {
             .expect_err("it is refused");
     }
     let log = replica.stop().await.1;
-    let audited = audited(&log, "TLS handshake refused", "");
+    let audited = audited(&log, "TLS handshake failed", "");
     assert_eq!(audited, refused + 3, "{log}");
     assert!(!log.contains("Request received"), "{log}");
 }

@@ -30,7 +30,7 @@ token_sha256 = ["{mighty}"]
 may_reset_failures = true
 [callers.courier]
 token_sha256 = ["{courier}"]
-delivers = true
+self_delivery = true
 "#
     ));
     Replica::start_with(database, &[("OTPD_CONFIG", &configuration)]).await
@@ -107,7 +107,7 @@ async fn a_caller_has_the_purposes_and_destinations_that_it_was_given() {
 }
 
 async fn a_reset_is_a_permission_of_its_own(kind: Kind) {
-    const RESET: &str = "[OTP AUDIT] Failures reset";
+    const RESET: &str = "[OTP AUDIT] Failed-attempt counter reset";
     let database = Database::new(kind).await;
     let replica = serve(&database).await;
     for (token, purpose) in [("narrow", "login"), ("mighty", "login")] {

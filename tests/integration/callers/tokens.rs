@@ -17,7 +17,7 @@ use super::{
 };
 use crate::support::{Authorization, Database, Kind, Refusal, Replica, audited, token_digest};
 
-const UNKNOWN: &str = "[OTP AUDIT] Caller unknown";
+const UNKNOWN: &str = "[OTP AUDIT] Authentication failed";
 
 /// A server that knows one caller, by these tokens.
 async fn serve(database: &Database, tokens: &[&str]) -> Replica {
@@ -79,7 +79,11 @@ async fn unauthenticated_calls_are_refused_and_audited() {
     assert!(told.expect("it is the caller").into_inner().live);
     let log = replica.stop().await.1;
     for (cause, count) in turned_away {
-        assert_eq!(audited(&log, "Caller unknown", cause), count, "{log}");
+        assert_eq!(
+            audited(&log, "Authentication failed", cause),
+            count,
+            "{log}"
+        );
     }
     for token in ["wr0ng-s3cret", "withdrawn", "known\""] {
         assert!(!log.contains(token), "{log}");

@@ -124,7 +124,7 @@ async fn what_was_written_of_a_message_is_loaded_unchanged<S: RecordStore>(store
             newest: vec![
                 attempt(None),
                 attempt(Some(DeliveryErrorKind::Timeout)),
-                attempt(Some(DeliveryErrorKind::AccountUnavailable)),
+                attempt(Some(DeliveryErrorKind::NoBalance)),
             ],
         };
         assert!(written(store, &change).await);

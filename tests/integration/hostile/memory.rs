@@ -50,7 +50,7 @@ async fn serve(database: &Database) -> Replica {
     let settings = [
         ("OTPD_CONFIG", configuration.as_str()),
         // Longer than an attack takes.
-        ("OTPD_CONNECTIONS__MESSAGE_TIMEOUT", "5m"),
+        ("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "5m"),
     ];
     Replica::start_with(database, &settings).await
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 use super::{beside_good_callers, call::Call};
 use crate::support::{Refusal, framed};
 
-const SLOW: [(&str, &str); 1] = [("OTPD_CONNECTIONS__MESSAGE_TIMEOUT", "700ms")];
+const SLOW: [(&str, &str); 1] = [("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "700ms")];
 
 fn good() -> Vec<u8> {
     let request = SendOtpRequest {

@@ -25,7 +25,7 @@ async fn start_behind(proxy: &Proxy, database: &Database, more: &[(&str, &str)])
     ];
     let environment = [&one, more].concat();
     let replica = Replica::launch(proxy.url(), database, &environment).await;
-    replica.wait_for_line("Store answers").await;
+    replica.wait_for_line("Store available").await;
     let mut request = send_request("");
     request.recipient = format!("earlier-{}@example.com", replica.address().port());
     send(replica.client(), request).await;

@@ -113,15 +113,15 @@ async fn each_answer_is_counted_once() {
         ("VerifyOtp", "VERIFY_DELAYED", 1),
         ("VerifyOtp", "attempts_exhausted", 1),
         ("VerifyOtp", "expired", 1),
-        ("CancelOtp", "nothing_to_cancel", 1),
+        ("CancelOtp", "no_active_code", 1),
         ("CancelOtp", "cancelled", 1),
-        ("GetOtpStatus", "told", 1),
+        ("GetOtpStatus", "ok", 1),
     ] {
         let labels = r#"caller="development",purpose="default""#;
-        let series = format!(r#"otpd_answers_total{{rpc="{rpc}",{labels},answer="{answer}"}}"#);
+        let series = format!(r#"otpd_requests_total{{rpc="{rpc}",{labels},outcome="{answer}"}}"#);
         assert_eq!(scrape.value(&series), count, "{series}");
     }
-    let unread = r#"otpd_answers_total{rpc="VerifyOtp",caller="development",purpose="other",answer="CODE_MALFORMED"}"#;
+    let unread = r#"otpd_requests_total{rpc="VerifyOtp",caller="development",purpose="other",outcome="CODE_MALFORMED"}"#;
     for (series, count) in [
         (unread, 1),
         (verified, 1),
@@ -137,12 +137,12 @@ async fn each_answer_is_counted_once() {
             r#"otpd_delivery_attempts_total{provider="log",channel="sms",result="accepted"}"#,
             4,
         ),
-        (r#"otpd_messages_ended_total{result="sent"}"#, 4),
+        (r#"otpd_messages_completed_total{result="sent"}"#, 4),
         (
-            r#"otpd_records_shut_total{kind="delayed",caller="development"}"#,
+            r#"otpd_lockouts_total{kind="delayed",caller="development"}"#,
             1,
         ),
-        ("otpd_store_available", 1),
+        ("otpd_store_up", 1),
         (r#"otpd_provider_breaker_state{provider="log"}"#, 0),
         (
             r#"rpc_server_call_duration_seconds_count{rpc_system_name="grpc",rpc_method="otp.v1.OtpService/SendOtp",rpc_response_status_code="OK"}"#,
@@ -157,7 +157,7 @@ async fn each_answer_is_counted_once() {
     }
     // Live are both records, as the census finds in its next round.
     replica
-        .scrape_until(|scrape| scrape.value(r#"otpd_records{state="live"}"#) == 2)
+        .scrape_until(|scrape| scrape.value(r#"otpd_records{state="active"}"#) == 2)
         .await;
 }
 
@@ -190,7 +190,7 @@ async fn callers_limits_and_resets_are_counted_by_their_names_alone() {
     let database = Database::new(Kind::Sqlite).await;
     let token = "a-token-of-the-crm-that-is-secret";
     let file = database.configure(&format!(
-        "[callers.crm]\ntoken_sha256 = [\"{}\"]\nmay_reset_failures = true\ndelivers = true\n[callers.crm.policy]\nsends_per_hour = 1\n",
+        "[callers.crm]\ntoken_sha256 = [\"{}\"]\nmay_reset_failures = true\nself_delivery = true\n[callers.crm.policy]\nsends_per_hour = 1\n",
         token_digest(token)
     ));
     let replica = Replica::start_with(&database, &[OPERATIONS, ("OTPD_CONFIG", &file)]).await;
@@ -225,7 +225,7 @@ async fn callers_limits_and_resets_are_counted_by_their_names_alone() {
     let scrape = replica.scrape().await;
     for (series, count) in [
         (
-            r#"otpd_answers_total{rpc="SendOtp",caller="crm",purpose="default",answer="given_to_caller"}"#,
+            r#"otpd_requests_total{rpc="SendOtp",caller="crm",purpose="default",outcome="self_delivered"}"#,
             1,
         ),
         (
@@ -233,11 +233,11 @@ async fn callers_limits_and_resets_are_counted_by_their_names_alone() {
             1,
         ),
         (
-            r#"otpd_limits_hit_total{limit="sends_per_hour",caller="crm"}"#,
+            r#"otpd_rate_limited_total{limit="sends_per_hour",caller="crm"}"#,
             1,
         ),
-        (r#"otpd_failures_reset_total{caller="crm"}"#, 1),
-        (r#"otpd_callers_unknown_total{cause="token"}"#, 2),
+        (r#"otpd_lockout_resets_total{caller="crm"}"#, 1),
+        (r#"otpd_auth_failures_total{reason="token"}"#, 2),
     ] {
         assert_eq!(scrape.value(series), count, "{series}\n{}", scrape.text);
     }
@@ -263,9 +263,9 @@ async fn nobody_from_outside_can_make_series() {
     let scrape = replica.scrape().await;
     let answers = scrape.series.keys();
     let answers: Vec<&String> = answers
-        .filter(|series| series.starts_with("otpd_answers_total"))
+        .filter(|series| series.starts_with("otpd_requests_total"))
         .collect();
-    let other = r#"otpd_answers_total{rpc="VerifyOtp",caller="development",purpose="other",answer="not_found"}"#;
+    let other = r#"otpd_requests_total{rpc="VerifyOtp",caller="development",purpose="other",outcome="not_found"}"#;
     assert_eq!(answers, [other]);
     assert_eq!(scrape.value(other), 50);
 }
@@ -277,7 +277,7 @@ async fn a_provider_that_is_down_is_seen() {
     let database = Database::new(Kind::Sqlite).await;
     let file = database.configure(&format!(
         "{}\n[[routes]]\nproviders = [\"one\"]\n",
-        gateway.provider("one", "breaker_failures = 1\nbreaker_pause = \"10m\"")
+        gateway.provider("one", "breaker_failures = 1\nbreaker_open_for = \"10m\"")
     ));
     let replica = Replica::start_with(&database, &[OPERATIONS, ("OTPD_CONFIG", &file)]).await;
     let mut client = replica.client();
@@ -302,7 +302,7 @@ async fn a_store_that_is_gone_is_seen() {
     let database = Database::new(Kind::Sqlite).await;
     let absent = "postgres://postgres@127.0.0.1:1/absent";
     let replica = Replica::launch(absent, &database, &[OPERATIONS]).await;
-    let errors = r#"otpd_answers_total{rpc="GetOtpStatus",caller="development",purpose="default",answer="STORE_UNAVAILABLE"}"#;
+    let errors = r#"otpd_requests_total{rpc="GetOtpStatus",caller="development",purpose="default",outcome="STORE_UNAVAILABLE"}"#;
     let about = GetOtpStatusRequest {
         recipient: "+79991234567".to_owned(),
         ..Default::default()
@@ -310,7 +310,7 @@ async fn a_store_that_is_gone_is_seen() {
     let refused = replica.client().get_otp_status(about).await;
     refused.expect_err("there is no store");
     let scrape = replica.scrape().await;
-    assert_eq!(scrape.value("otpd_store_available"), 0);
+    assert_eq!(scrape.value("otpd_store_up"), 0);
     assert_eq!(scrape.value(errors), 1);
     assert!(!scrape.series.contains_key("otpd_messages_queued"));
 }

@@ -7,11 +7,11 @@ fn what_is_planted_in_a_scrape_is_found() {
     let mut secrets = Secrets::default();
     secrets.add("+79991234567");
     secrets.add("481516");
-    let clean = "otpd_answers_total{rpc=\"SendOtp\",caller=\"crm\"} 1\n";
+    let clean = "otpd_requests_total{rpc=\"SendOtp\",caller=\"crm\"} 1\n";
     assert!(secrets.in_text(clean).is_empty());
     for planted in [
-        "otpd_answers_total{recipient=\"+79991234567\"} 1\n",
-        "otpd_answers_total{code=\"481516\"} 1\n",
+        "otpd_requests_total{recipient=\"+79991234567\"} 1\n",
+        "otpd_requests_total{code=\"481516\"} 1\n",
         "# HELP +79991234567\n",
     ] {
         let scrape = format!("{clean}{planted}");

@@ -46,7 +46,7 @@ kind = "http"
 url = "{url}"
 allow_private_addresses = true
 errors = [{{ status = 402, class = "no_balance" }}]
-breaker_pause = "10ms"
+breaker_open_for = "10ms"
 [providers.south]
 kind = "log"
 [[routes]]
@@ -129,10 +129,10 @@ async fn every_metric_and_label_that_is_asked_for_is_there() {
     });
     let all = AllSeries::of(&scrape.await);
     let recorded: BTreeSet<String> = values_of("record").into_iter().collect();
-    let sources = repository::read("src/metrics/answers.rs")
-        + &repository::read("src/metrics/calls.rs")
+    let sources = repository::read("src/metrics/rpc_outcomes.rs")
+        + &repository::read("src/metrics/rpc_latency.rs")
         + &repository::read("src/metrics/delivery.rs")
-        + &repository::read("src/domain/history.rs");
+        + &repository::read("src/domain/attempt_log.rs");
     let mut wrong = Vec::new();
     for asked in of_rules()
         .iter()
@@ -224,15 +224,15 @@ fn unknown_labels(
 async fn what_an_alert_must_notice_at_its_first_count_is_there_from_the_start() {
     let running = Running::start().await;
     let scrape = running.replica.scrape().await;
-    let locked = r#"otpd_records_shut_total{kind="locked",caller="crm"}"#;
+    let locked = r#"otpd_lockouts_total{kind="locked",caller="crm"}"#;
     for series in [
         locked,
-        r#"otpd_failures_reset_total{caller="crm"}"#,
-        r#"otpd_callers_unknown_total{cause="token"}"#,
-        r#"otpd_limits_hit_total{limit="ip_sends_per_hour",caller="crm"}"#,
-        r#"otpd_messages_ended_total{result="failed"}"#,
+        r#"otpd_lockout_resets_total{caller="crm"}"#,
+        r#"otpd_auth_failures_total{reason="token"}"#,
+        r#"otpd_rate_limited_total{limit="ip_sends_per_hour",caller="crm"}"#,
+        r#"otpd_messages_completed_total{result="failed"}"#,
         r#"otpd_store_errors_total{kind="timeout"}"#,
-        r#"otpd_swept_total{kind="records"}"#,
+        r#"otpd_rows_purged_total{table="records"}"#,
         r#"otpd_provider_breaker_state{provider="north"}"#,
     ] {
         let value = scrape.series.get(series);

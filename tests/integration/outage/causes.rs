@@ -58,7 +58,7 @@ async fn a_database_that_cannot_serve_requests_counts_as_absent() {
         ));
         connection.execute(mend_it).await.expect("it is mended");
         wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 2 + number).await;
+        replica.wait_for_lines("Store available", 2 + number).await;
         assert_one_line_each(&remarks(&replica, start).0);
         let challenge = send(replica.client(), number, DEADLINE).await;
         replica.code(&challenge.expect("it is sent")).await;
@@ -191,7 +191,7 @@ async fn an_sqlite_file_that_cannot_be_opened_is_told_and_used_once_it_can() {
             fs::remove_file(path).unwrap();
         }
         wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 1).await;
+        replica.wait_for_lines("Store available", 1).await;
         assert_one_line_each(&remarks(&replica, 1).0);
         let challenge = send(replica.client(), 1, DEADLINE)
             .await

@@ -90,12 +90,12 @@ async fn a_promoted_standby_takes_over_and_nothing_acknowledged_is_lost() {
     for replica in [&one, &other] {
         wait_for_health(replica, ServingStatus::Serving).await;
     }
-    one.wait_for_lines("Store answers", 2).await;
+    one.wait_for_lines("Store available", 2).await;
     assert_verified(&other, codes).await;
     let codes = send_codes(&one, 100..110).await;
     let (remarks, _) = remarks(&one, start);
-    assert_eq!(lines_with(&remarks, "Store is another server"), 1);
-    assert_eq!(lines_with(&remarks, "Store answers"), 1);
+    assert_eq!(lines_with(&remarks, "Switched to another database host"), 1);
+    assert_eq!(lines_with(&remarks, "Store available"), 1);
     let outage = &remarks[0];
     assert!(outage.contains("Store unavailable cause=no server takes writes ("));
     assert!(outage.contains("the database is read-only"), "{outage}");
@@ -153,7 +153,9 @@ async fn a_server_that_became_read_only_is_left_for_one_that_takes_writes() {
              SELECT pg_reload_conf()",
         )
         .await;
-    replica.wait_for_lines("Store is another server", 2).await;
+    replica
+        .wait_for_lines("Switched to another database host", 2)
+        .await;
     wait_for_health(&replica, ServingStatus::Serving).await;
     send_codes(&replica, 300..305).await;
 }

@@ -66,7 +66,7 @@ async fn a_database_that_takes_no_writes_counts_as_absent_whatever_its_reason() 
     ];
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[OFTEN]).await;
-    replica.wait_for_line("Store answers").await;
+    replica.wait_for_line("Store available").await;
     for (outages, (sqlstate, what)) in (1..).zip(REASONS) {
         let (_, start) = remarks(&replica, 0);
         execute(&database, &failing_writes(sqlstate)).await;
@@ -76,7 +76,7 @@ async fn a_database_that_takes_no_writes_counts_as_absent_whatever_its_reason() 
 
         execute(&database, "DROP TRIGGER fail ON otp_record").await;
         wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 1 + outages).await;
+        replica.wait_for_lines("Store available", 1 + outages).await;
         assert_one_line_each(&remarks(&replica, start).0);
         send(replica.client(), 1_000 + outages, DEADLINE)
             .await
@@ -91,7 +91,7 @@ async fn a_database_that_takes_no_writes_counts_as_absent_whatever_its_reason() 
 async fn a_database_whose_writes_hang_counts_as_absent() {
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[OFTEN, SHORT_STORE_TIMEOUT]).await;
-    replica.wait_for_line("Store answers").await;
+    replica.wait_for_line("Store available").await;
     let (_, start) = remarks(&replica, 0);
     let lock = database.lock_writes().await;
     assert_none_is_acknowledged(&replica).await;
@@ -99,7 +99,7 @@ async fn a_database_whose_writes_hang_counts_as_absent() {
     assert!(line.contains("no answer in time"), "{line}");
     lock.close().await.expect("it is ours");
     wait_for_health(&replica, ServingStatus::Serving).await;
-    replica.wait_for_lines("Store answers", 2).await;
+    replica.wait_for_lines("Store available", 2).await;
     assert_one_line_each(&remarks(&replica, start).0);
     assert_all_are_served(&replica, &database, COOL_DOWN).await;
 }

@@ -27,7 +27,7 @@ async fn a_database_that_is_absent_at_the_start_is_used_once_it_appears() {
 
     proxy.forward();
     wait_for_health(&replica, ServingStatus::Serving).await;
-    replica.wait_for_lines("Store answers", 1).await;
+    replica.wait_for_lines("Store available", 1).await;
     assert_one_line_each(&remarks(&replica, 1).0);
     assert_all_are_served(&replica, &database, COOL_DOWN).await;
     assert!(!liveness.is_finished());
@@ -61,7 +61,7 @@ async fn goes_away_and_comes_back(switch: fn(&Proxy)) {
         proxy.forward();
         wait_for_health(&replica, ServingStatus::Serving).await;
         replica
-            .wait_for_lines("Store answers", 1 + outages as usize)
+            .wait_for_lines("Store available", 1 + outages as usize)
             .await;
         assert_one_line_each(&remarks(&replica, start).0);
         assert_all_are_served(&replica, &database, COOL_DOWN * outages).await;

@@ -53,7 +53,7 @@ async fn a_pooler_in_transaction_mode_is_refused_with_the_remedy() {
 
         let pooler = pooler.replace(database.url(), "session");
         wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 1).await;
+        replica.wait_for_lines("Store available", 1).await;
         let remarks: Vec<String> = remarks(&replica, 1)
             .0
             .into_iter()

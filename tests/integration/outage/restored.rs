@@ -17,7 +17,7 @@ async fn a_database_that_is_dropped_and_restored_is_used_again() {
     let (server, name) = database.url().rsplit_once('/').expect("it has a name");
     let server = format!("{server}/postgres");
     let replica = Replica::start_with(&database, &[SHORT_STORE_TIMEOUT]).await;
-    replica.wait_for_lines("Store answers", 1).await;
+    replica.wait_for_lines("Store available", 1).await;
     let mut owner = PgConnection::connect(&server).await.expect("it runs");
     let newest = migrations(&database).await;
     for (outages, restored) in (1..).zip([0, 1, newest, newest + 1]) {
@@ -36,7 +36,7 @@ async fn a_database_that_is_dropped_and_restored_is_used_again() {
         let rename = AssertSqlSafe(format!("ALTER DATABASE {new} RENAME TO {name}"));
         owner.execute(rename).await.expect("nobody uses it");
         wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 1 + outages).await;
+        replica.wait_for_lines("Store available", 1 + outages).await;
         assert_few_lines(&replica, start);
         assert_eq!(migrations(&database).await, newest.max(restored));
         // Codes of before are gone, and whoever asks for one gets one.

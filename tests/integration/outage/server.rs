@@ -26,7 +26,7 @@ const SENDS: usize = 50;
 pub(super) fn assert_few_lines(replica: &Replica, start: usize) {
     let (remarks, _) = remarks(replica, start);
     let of = |text: &str| remarks.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(of("Store answers"), 1, "{remarks:#?}");
+    assert_eq!(of("Store available"), 1, "{remarks:#?}");
     assert!(
         (1..=MOST_LINES).contains(&of("Store unavailable")),
         "{remarks:#?}"
@@ -101,7 +101,7 @@ async fn no_end_of_the_server_loses_what_was_acknowledged() {
     let postgres = Postgres::start();
     let database = Database::in_server(&postgres.url()).await;
     let replica = Replica::launch(database.url(), &database, &[SHORT_STORE_TIMEOUT]).await;
-    replica.wait_for_lines("Store answers", 1).await;
+    replica.wait_for_lines("Store available", 1).await;
     let ends: [fn(&Postgres); 3] = [Postgres::restart, Postgres::crash, |server| {
         server.kill();
         server.start_again();
@@ -152,7 +152,7 @@ async fn a_server_without_a_free_connection_is_told_and_used_once_it_has_one() {
 
     drop(others);
     wait_for_health(&replica, ServingStatus::Serving).await;
-    replica.wait_for_lines("Store answers", 1).await;
+    replica.wait_for_lines("Store available", 1).await;
     assert_few_lines(&replica, 1);
     // Now it is otpd that wants more than there are: what it cannot have is refused in
     // time, and what it has goes on.
@@ -187,7 +187,7 @@ async fn a_user_that_is_refused_is_told_and_used_once_it_is_admitted() {
         .expect("a superuser may");
     let url = database.url().replacen("postgres@", "otpd:first@", 1);
     let replica = Replica::launch(&url, &database, &[SHORT_STORE_TIMEOUT]).await;
-    replica.wait_for_lines("Store answers", 1).await;
+    replica.wait_for_lines("Store available", 1).await;
     for (outages, (refuse, admit, cause)) in (1..).zip([
         (
             "ALTER ROLE otpd PASSWORD 'second'",
@@ -217,7 +217,7 @@ async fn a_user_that_is_refused_is_told_and_used_once_it_is_admitted() {
         replica.wait_for_line(cause).await;
         postgres.execute(admit).await;
         wait_for_health(&replica, ServingStatus::Serving).await;
-        replica.wait_for_lines("Store answers", 1 + outages).await;
+        replica.wait_for_lines("Store available", 1 + outages).await;
         assert_few_lines(&replica, start);
         send(replica.client(), number + 1, DEADLINE)
             .await
@@ -299,7 +299,7 @@ async fn a_disk_that_is_really_full_is_told_and_used_once_it_has_room() {
         .await;
     let database = Database::in_server(&postgres.url()).await;
     let replica = Replica::start_with(&database, &[SHORT_STORE_TIMEOUT]).await;
-    replica.wait_for_lines("Store answers", 1).await;
+    replica.wait_for_lines("Store available", 1).await;
     let (_, start) = remarks(&replica, 0);
     let mut connection = PgConnection::connect(database.url())
         .await
@@ -331,7 +331,7 @@ async fn a_disk_that_is_really_full_is_told_and_used_once_it_has_room() {
         .await
         .expect("that needs no room");
     wait_for_health(&replica, ServingStatus::Serving).await;
-    replica.wait_for_lines("Store answers", 2).await;
+    replica.wait_for_lines("Store available", 2).await;
     assert_few_lines(&replica, start);
     assert_all_are_served(&replica, &database, COOL_DOWN).await;
 }

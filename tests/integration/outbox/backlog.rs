@@ -82,7 +82,8 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
     let mut configuration = String::from("[policy]\ncode_ttl = \"10m\"\n");
     for provider in ["first", "second"] {
         gateway.will(provider, DOWN);
-        configuration += &gateway.provider(provider, "timeout = \"60s\"\nbreaker_pause = \"5s\"");
+        configuration +=
+            &gateway.provider(provider, "timeout = \"60s\"\nbreaker_open_for = \"5s\"");
     }
     configuration += &route("default", &["first", "second"]);
     let database = Database::postgres().await;
@@ -232,7 +233,7 @@ async fn messages_that_cannot_be_taken_over_keep_no_other_from_it() {
         let expected = [("only", Failed, 1, "transient"), ("only", Sent, 2, "")];
         assert_eq!(told(&done), expected);
         let line = second
-            .wait_for_line("[OTP] A message cannot be taken over")
+            .wait_for_line("[OTP] Message could not be reclaimed")
             .await;
         assert!(line.contains(told_of), "{line}");
         // A request about what cannot be read fails, and no other.

@@ -116,7 +116,7 @@ async fn a_provider_that_is_down_is_left_alone_until_it_is_back() {
     let mut configuration = gateway.provider("second", "");
     for (name, pause) in [("shut", "10m"), ("back", "100ms")] {
         gateway.will(name, DOWN);
-        let breaker = format!("breaker_failures = 3\nbreaker_pause = \"{pause}\"");
+        let breaker = format!("breaker_failures = 3\nbreaker_open_for = \"{pause}\"");
         configuration += &gateway.provider(name, &breaker);
         configuration += &route(name, &[name, "second"]);
     }
@@ -131,7 +131,7 @@ async fn a_provider_that_is_down_is_left_alone_until_it_is_back() {
     one_by_one("shut", 0..3).await;
     assert_eq!(gateway.state().count("shut"), 3);
     replica
-        .wait_for_line("[OTP] Provider is down and left alone for a while provider=\"shut\"")
+        .wait_for_line("[OTP] Circuit breaker opened provider=\"shut\"")
         .await;
     // Nobody asks it any more: they go to the second one, and to that alone.
     one_by_one("shut", 3..10).await;
@@ -142,13 +142,13 @@ async fn a_provider_that_is_down_is_left_alone_until_it_is_back() {
 
     one_by_one("back", 0..3).await;
     replica
-        .wait_for_line("[OTP] Provider is down and left alone for a while provider=\"back\"")
+        .wait_for_line("[OTP] Circuit breaker opened provider=\"back\"")
         .await;
     gateway.will("back", TAKES);
     let mut number = 3;
     while !replica
         .log()
-        .contains("[OTP] Provider is back provider=\"back\"")
+        .contains("[OTP] Circuit breaker closed provider=\"back\"")
     {
         one_by_one("back", number..number + 1).await;
         number += 1;

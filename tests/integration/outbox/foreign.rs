@@ -145,7 +145,7 @@ async fn a_message_that_a_replica_does_not_know_is_left_to_others_while_its_code
         fleet.leave_a_message(&gateway, 1).await;
         fleet.database.advance_clock(Duration::from_mins(10)).await;
         ignorant
-            .wait_for_line("[OTP] Message dropped: its code is dead")
+            .wait_for_line("[OTP] Message dropped: code expired or used")
             .await;
         let (_, dropped) = STATES[1];
         fleet.database.wait_for_number(dropped, 1).await;

@@ -131,7 +131,7 @@ impl Run {
             ("OTPD_CONFIG", self.configuration.as_str()),
             ("OTPD_PROVIDERS__SMS__PARAMETERS__REPLICA", name),
             // Each answer that comes too late explains another message.
-            ("OTPD_LOG_REPEAT_AFTER", "0s"),
+            ("OTPD_LOG_DEDUP_WINDOW", "0s"),
         ];
         Replica::start_with(&self.database, &environment).await
     }

@@ -31,7 +31,7 @@ async fn the_backlog_of_one_caller_does_not_keep_another_one_waiting() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         gateway.will("narrow", Behaviour::Holds);
-        let narrow = gateway.provider("narrow", "concurrency = 2\ntimeout = \"60s\"");
+        let narrow = gateway.provider("narrow", "max_concurrency = 2\ntimeout = \"60s\"");
         let (database, replica) = serve(kind, &two_callers(&narrow)).await;
         backlog::fill(&replica, "many", MANY).await;
         for number in 0..FEW {
@@ -76,7 +76,7 @@ async fn messages_that_wait_longer_than_a_lease_are_sent_in_their_order() {
     gateway.will("narrow", Behaviour::Holds);
     gateway.will("down", DOWN);
     let configuration = String::from("[policy]\ncode_ttl = \"10m\"\n")
-        + &gateway.provider("narrow", "concurrency = 16\ntimeout = \"60s\"")
+        + &gateway.provider("narrow", "max_concurrency = 16\ntimeout = \"60s\"")
         + &gateway.provider("down", "breaker_failures = 1000")
         + &route("mark", &["down"])
         + &route("default", &["narrow"]);
@@ -111,7 +111,7 @@ async fn a_message_that_waits_for_its_turn_stays_with_its_replica() {
     // for seven.
     const WAITING: usize = 80;
     let gateway = Gateway::start().await;
-    let slow = "rate_per_second = 8\ntimeout = \"2s\"\nconcurrency = 1";
+    let slow = "rate_per_second = 8\ntimeout = \"2s\"\nmax_concurrency = 1";
     let configuration = gateway.provider("slow", slow) + &route("default", &["slow"]);
     let database = Database::postgres().await;
     let file = database.configure(&configuration);

@@ -26,7 +26,7 @@ use otpd::grpc::v1::{
 const OFTEN: (&str, &str) = ("OTPD_DELIVERY__POLL_INTERVAL", "50ms");
 
 /// Has each message have its own lines, however like another's.
-const EVERY_LINE: (&str, &str) = ("OTPD_LOG_REPEAT_AFTER", "0s");
+const EVERY_LINE: (&str, &str) = ("OTPD_LOG_DEDUP_WINDOW", "0s");
 
 /// A recipient who has no part in any other send of a test.
 fn recipient(number: usize) -> String {

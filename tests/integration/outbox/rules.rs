@@ -42,7 +42,9 @@ async fn only_what_may_pass_is_tried_again() {
     send(&replica, 1, "alone").await;
     let done = deliveries_in(&replica, (1, "alone"), &FINAL).await;
     assert_eq!(told(&done), [("refuses", Failed, 1, "permanent")]);
-    replica.wait_for_line("[OTP] Message failed for good").await;
+    replica
+        .wait_for_line("[OTP] Message failed permanently")
+        .await;
     send(&replica, 1, "passed-on").await;
     let done = deliveries_in(&replica, (1, "passed-on"), &[Sent]).await;
     let expected = [("refuses", Failed, 1, "permanent"), ("takes", Sent, 2, "")];
@@ -59,7 +61,7 @@ async fn only_what_may_pass_is_tried_again() {
     assert_eq!(told(&done), expected);
     send(&replica, 1, "unknown").await;
     replica
-        .wait_for_lines("[OTP] Message failed for good", 2)
+        .wait_for_lines("[OTP] Message failed permanently", 2)
         .await;
     let done = deliveries_in(&replica, (1, "unknown"), &FINAL).await;
     let expected = [
@@ -261,7 +263,7 @@ async fn a_provider_is_never_asked_more_than_its_concurrency_at_once() {
     const MESSAGES: usize = 60;
     let gateway = Gateway::start().await;
     gateway.will("narrow", Behaviour::Holds);
-    let narrow = gateway.provider("narrow", "concurrency = 3\ntimeout = \"60s\"");
+    let narrow = gateway.provider("narrow", "max_concurrency = 3\ntimeout = \"60s\"");
     let wide = gateway.provider("wide", "");
     let routes = route("narrow", &["narrow"]) + &route("wide", &["wide"]);
     let (_database, replica) = serve(Kind::Postgres, &format!("{narrow}{wide}{routes}")).await;

@@ -36,7 +36,7 @@ async fn start(kind: Kind, gateway: &Gateway) -> (Database, Replica) {
         ("dropped", DOWN),
     ] {
         gateway.will(purpose, behaviour);
-        let keys = "timeout = \"60s\"\nconcurrency = 100\nbreaker_failures = 1000";
+        let keys = "timeout = \"60s\"\nmax_concurrency = 100\nbreaker_failures = 1000";
         configuration += &gateway.provider(purpose, keys);
         configuration += &route(purpose, &[purpose]);
     }

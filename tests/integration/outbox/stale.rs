@@ -30,7 +30,7 @@ async fn what_a_late_reply_tells_is_as_old_as_the_question() {
         ("OTPD_STORE__MAX_CONNECTIONS", "1"),
     ];
     let slow = Replica::launch(proxy.url(), &database, &environment).await;
-    slow.wait_for_line("Store answers").await;
+    slow.wait_for_line("Store available").await;
     let leaves_it = ("OTPD_DELIVERY__POLL_INTERVAL", "1h");
     let other = Replica::start_with(&database, &[configuration, quiet, leaves_it]).await;
 

@@ -20,7 +20,7 @@ async fn at_sigterm_attempts_end_and_the_rest_is_given_back_at_once() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         gateway.will("narrow", Behaviour::Holds);
-        let narrow = gateway.provider("narrow", "concurrency = 2\ntimeout = \"60s\"");
+        let narrow = gateway.provider("narrow", "max_concurrency = 2\ntimeout = \"60s\"");
         let routed = format!("{narrow}{}", route("default", &["narrow"]));
         let (database, replica) = serve(kind, &routed).await;
         for number in 0..MESSAGES {
@@ -64,7 +64,7 @@ async fn an_attempt_that_outlasts_the_grace_is_left_and_all_else_ended_well() {
     gateway.will("endless", Behaviour::Holds);
     let endless = gateway.provider("endless", "timeout = \"60s\"");
     let routed = format!(
-        "shutdown_wait = \"0s\"\nshutdown_grace = \"10ms\"\n{endless}{}",
+        "shutdown_delay = \"0s\"\nshutdown_timeout = \"10ms\"\n{endless}{}",
         route("default", &["endless"])
     );
     let (_database, replica) = serve(Kind::Sqlite, &routed).await;

@@ -33,7 +33,7 @@ const TIMES: u32 = 4;
 /// So many that no bound on the requests of one connection holds the flood up.
 const CONNECTIONS: usize = 16;
 /// How long callers wait: so long that none of them gives up, on any machine. What would
-/// wait longer than `store.max_wait` is refused long before.
+/// wait longer than `store.max_queue_wait` is refused long before.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How much more memory a flood of any length may take. Ten times as much would be there
 /// if what is refused stayed anywhere.
@@ -149,7 +149,7 @@ async fn serve(database: &Database, proxy: &Proxy, max_batch: u32) -> Replica {
     let callers: String = ["loud", "quiet"]
         .map(|name| {
             let digest = token_digest(name);
-            format!("[callers.{name}]\ntoken_sha256 = [\"{digest}\"]\ndelivers = true\n")
+            format!("[callers.{name}]\ntoken_sha256 = [\"{digest}\"]\nself_delivery = true\n")
         })
         .concat();
     let configuration = database.configure(&callers);
@@ -159,7 +159,7 @@ async fn serve(database: &Database, proxy: &Proxy, max_batch: u32) -> Replica {
         ("OTPD_STORE__MAX_BATCH", &*max_batch),
         // That the machine is busy as well is no failure of the store or of a caller.
         ("OTPD_STORE__TIMEOUT", "1m"),
-        ("OTPD_CONNECTIONS__MESSAGE_TIMEOUT", "1m"),
+        ("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "1m"),
     ];
     Replica::launch(proxy.url(), database, &settings).await
 }

@@ -108,7 +108,9 @@ async fn for_a_caller_that_has_gone_nothing_is_done_that_was_not_decided() {
     let first = send(&replica, 0).await;
     let gone = send(&replica, 1).await;
     gone.abort();
-    let line = replica.wait_for_line("Caller gone before the answer").await;
+    let line = replica
+        .wait_for_line("Client disconnected before response")
+        .await;
     assert!(line.contains("rpc=SendOtp"), "{line}");
     assert!(line.contains("recipient=+7999***0001"), "{line}");
 
@@ -133,7 +135,9 @@ async fn for_a_caller_that_has_gone_what_was_decided_is_done_to_the_end() {
     let gone = send(&replica, 1).await;
     database.held_up_writer().await;
     gone.abort();
-    replica.wait_for_line("Caller gone before the answer").await;
+    replica
+        .wait_for_line("Client disconnected before response")
+        .await;
     // Its end does not come before that, either.
     replica.signal("TERM");
     replica.wait_for_line("[OTP] Shutting down").await;
@@ -153,7 +157,7 @@ async fn for_a_caller_that_has_gone_what_was_decided_is_done_to_the_end() {
 }
 
 /// Callers by their tokens.
-async fn serve_callers(database: &Database, max_waiting: usize) -> Replica {
+async fn serve_callers(database: &Database, queue_size: usize) -> Replica {
     let callers: String = ["loud", "quiet"]
         .map(|name| {
             let digest = token_digest(name);
@@ -161,10 +165,10 @@ async fn serve_callers(database: &Database, max_waiting: usize) -> Replica {
         })
         .concat();
     let configuration = database.configure(&callers);
-    let max_waiting = max_waiting.to_string();
+    let queue_size = queue_size.to_string();
     let settings = [
         ("OTPD_CONFIG", &*configuration),
-        ("OTPD_STORE__MAX_WAITING", &*max_waiting),
+        ("OTPD_STORE__QUEUE_SIZE", &*queue_size),
         PATIENT,
     ];
     Replica::start_with(database, &settings).await

@@ -103,7 +103,7 @@ async fn each_answer_has_its_class() {
             "HTTP status 403",
         ),
         (400, "", DeliveryErrorKind::Permanent, "HTTP status 400"),
-        (402, "", DeliveryErrorKind::AccountUnavailable, "errors[0]"),
+        (402, "", DeliveryErrorKind::NoBalance, "errors[0]"),
         (408, "", DeliveryErrorKind::Transient, "HTTP status 408"),
         (429, "", DeliveryErrorKind::Transient, "HTTP status 429"),
         (
@@ -192,7 +192,7 @@ async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then
     let mut second = Gateway::start().await;
     let with_second = |url: &str| {
         let urls = format!(
-            "url = \"{url}\"\nsecond_url = \"{}\"\n",
+            "url = \"{url}\"\nfallback_urls = \"{}\"\n",
             second.url("/second")
         );
         provider(table(&format!("{urls}{SPOKEN}")))

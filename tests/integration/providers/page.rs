@@ -76,7 +76,7 @@ async fn a_gateway_is_added_by_configuration_alone() {
         (
             200,
             "or, with status 200 all the same",
-            DeliveryErrorKind::AccountUnavailable,
+            DeliveryErrorKind::NoBalance,
         ),
         (
             422,

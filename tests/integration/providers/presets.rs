@@ -105,7 +105,7 @@ fn own_table(preset: &str, own: &BTreeMap<String, Value>, gateway: &Gateway) -> 
     table.insert("preset".to_owned(), preset.into());
     table.insert("allow_private_addresses".to_owned(), true.into());
     table.insert("url".to_owned(), moved(&known["url"]));
-    table.insert("second_url".to_owned(), Vec::<String>::new().into());
+    table.insert("fallback_urls".to_owned(), Vec::<String>::new().into());
     if let Some(check) = known.get("check") {
         let check = check.clone().into_table().expect("a table");
         let url = [("url".to_owned(), moved(&check["url"]))];

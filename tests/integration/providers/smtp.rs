@@ -90,7 +90,7 @@ async fn a_message_without_html_is_text_alone() {
     let mut sink = Sink::start("implicit", "localhost").await;
     let provider = to(
         &sink,
-        &format!("{ACCOUNT}tls = \"implicit\"\nhello_name = \"otpd.example\"\n"),
+        &format!("{ACCOUNT}tls = \"implicit\"\nehlo_name = \"otpd.example\"\n"),
     );
     send(&provider, "ann@example.com").await.expect("taken");
     let mail = sink.event().await;
@@ -291,14 +291,14 @@ async fn an_account_that_is_not_let_in_takes_no_mail_of_anybody() {
     let wrong = "user = \"otpd\"\npassword = \"hush-hush-4711\"\n";
     let wrong = to(&sink, wrong);
     let error = send(&wrong, "ann@example.com").await.expect_err("wrong");
-    assert_eq!(error.class, DeliveryErrorKind::AccountUnavailable);
+    assert_eq!(error.class, DeliveryErrorKind::NoBalance);
     assert_eq!(error.cause, "SMTP reply 535 5.7.8 to AUTH");
     assert_eq!(wrong.check().await, Err(error.cause));
     assert!(!format!("{wrong:?}").contains("hush"));
     let error = send(&to(&sink, ""), "ann@example.com")
         .await
         .expect_err("none");
-    assert_eq!(error.class, DeliveryErrorKind::AccountUnavailable);
+    assert_eq!(error.class, DeliveryErrorKind::NoBalance);
     assert_eq!(error.cause, "SMTP reply 530 5.7.0 to MAIL FROM");
 }
 

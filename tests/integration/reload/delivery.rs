@@ -25,7 +25,7 @@ async fn send(otpd: &Reloading, number: usize) -> String {
 async fn texts_routes_and_providers_change_and_breakers_stay() {
     let gateway = Gateway::start().await;
     gateway.will("first", DOWN);
-    let fragile = "breaker_failures = 1\nbreaker_pause = \"10m\"";
+    let fragile = "breaker_failures = 1\nbreaker_open_for = \"10m\"";
     let first = gateway.provider("first", fragile);
     let second = gateway.provider("second", "");
     let both = format!("{first}{second}{}", route(&["first", "second"]));

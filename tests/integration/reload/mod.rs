@@ -15,7 +15,7 @@ use crate::support::{CallerClient, Database, Kind, Replica};
 /// What the log says of each configuration that was put in force.
 const RELOADED: &str = "[OTP AUDIT] Configuration reloaded";
 /// And of each that was not.
-const REFUSED: &str = "[OTP AUDIT] Configuration refused";
+const REFUSED: &str = "[OTP AUDIT] Configuration reload rejected";
 
 /// A replica whose configuration can be written anew; only signals have it read.
 struct Reloading {
@@ -39,7 +39,7 @@ impl Reloading {
         ];
         let environment = [&by_signal, environment].concat();
         let replica = Replica::launch(database.url(), &database, &environment).await;
-        replica.wait_for_line("[OTP] Store answers").await;
+        replica.wait_for_line("[OTP] Store available").await;
         Self {
             database,
             replica,

@@ -100,7 +100,7 @@ expires = "2999-01-01"
     // Of a new connection, and a line that was not told before.
     let silent = TcpStream::connect(otpd.replica.address()).await;
     otpd.replica
-        .wait_for_line("DEBUG [OTP] Connection closed: nothing was said on it")
+        .wait_for_line("DEBUG [OTP] Connection closed: no HTTP/2 preface before timeout")
         .await;
     drop(silent);
 
@@ -163,14 +163,14 @@ async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
     let mut crm = otpd.replica.client_of("crm");
     // As production it would not start at all without keys of callers' purposes; as the
     // development that it is, it takes the rest.
-    let fixed = "log_format = \"json\"\nshutdown_grace = \"3s\"\nreflection = false";
+    let fixed = "log_format = \"json\"\nshutdown_timeout = \"3s\"\nreflection = false";
     let more = "[store]\ntimeout = \"5s\"\n[policy]\ncode_length = 7";
     let line = otpd
         .reload(&callers(&["crm"], &format!("{fixed}\n{more}")))
         .await;
     assert!(line.contains("keys=\"policy.code_length\""), "{line}");
-    let warning = otpd.replica.wait_for_line("need a restart").await;
-    let keys = "keys=\"log_format, reflection, shutdown_grace, store.timeout\"";
+    let warning = otpd.replica.wait_for_line("Restart required").await;
+    let keys = "keys=\"log_format, reflection, shutdown_timeout, store.timeout\"";
     assert!(
         warning.contains(keys) && warning.contains("WARN"),
         "{warning}"
@@ -228,13 +228,17 @@ async fn a_changed_file_is_noticed_though_only_a_link_moved() {
     // A bad one is told once, not at each look.
     fs::remove_file(place("otpd.toml")).expect("it is there");
     replica
-        .wait_for_line("[OTP AUDIT] Configuration refused")
+        .wait_for_line("[OTP AUDIT] Configuration reload rejected")
         .await;
     put("..4", 9);
     symlink("..data/otpd.toml", place("otpd.toml")).expect("it was removed");
     replica.wait_for_lines(RELOADED, 3).await;
     let log = replica.stop().await.1;
-    assert_eq!(log.matches("Configuration refused").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("Configuration reload rejected").count(),
+        1,
+        "{log}"
+    );
     assert_eq!(log.matches(RELOADED).count(), 3, "{log}");
 }
 

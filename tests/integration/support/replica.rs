@@ -90,7 +90,7 @@ impl Replica {
             .env("DATABASE_URL", url)
             .env("OTPD_KEYS_FILE", database.keys_file())
             .env("OTPD_LISTEN", "127.0.0.1:0")
-            .env("OTPD_SHUTDOWN_WAIT", "0s")
+            .env("OTPD_SHUTDOWN_DELAY", "0s")
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .spawn()

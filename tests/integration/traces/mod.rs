@@ -48,7 +48,7 @@ async fn serve(database: &Database, endpoint: &str, sample: &str, url: &str) -> 
     let environment = [
         ("OTPD_CONFIG", file.as_str()),
         ("OTPD_TRACES__ENDPOINT", endpoint),
-        ("OTPD_TRACES__SAMPLE", sample),
+        ("OTPD_TRACES__SAMPLE_RATIO", sample),
         OPERATIONS,
     ];
     Replica::start_with(database, &environment).await
@@ -143,7 +143,7 @@ async fn a_sampled_request_is_followed_to_its_provider() {
     secrets.add(&PHONE[2..]);
     let found = secrets.in_text(&format!("{spans:?}"));
     assert!(found.is_empty(), "{found:?}");
-    let line = replica.wait_for_line("Message handed over").await;
+    let line = replica.wait_for_line("Message accepted by provider").await;
     assert!(line.contains(&format!("trace_id={TRACE}")), "{line}");
 }
 
@@ -170,7 +170,7 @@ async fn a_batch_links_to_all_whom_it_is_for() {
         request("+79990000003", OTHER_TRACE, "01"),
     ];
     // Both wait for the same batch.
-    let waiting = |scrape: &Scrape| scrape.value("otpd_batch_waiting") == 2;
+    let waiting = |scrape: &Scrape| scrape.value("otpd_queue_depth") == 2;
     replica.scrape_until(waiting).await;
     drop(lock);
     for sent in [first].into_iter().chain(others) {
@@ -285,9 +285,9 @@ async fn a_collector_that_is_down_has_one_line_and_harms_nobody() {
             let sent = client.send_otp(send(&recipient)).await;
             sent.expect("it is sent");
         }
-        replica.wait_for_line("Spans are lost").await;
+        replica.wait_for_line("Trace export failing").await;
     }
     let (status, log) = replica.stop().await;
     assert!(status.success());
-    assert_eq!(log.matches("Spans are lost").count(), 1, "{log}");
+    assert_eq!(log.matches("Trace export failing").count(), 1, "{log}");
 }

@@ -135,7 +135,7 @@ impl Fleet {
             .env("OTPD_CONFIG", self.database.directory().join("otpd.toml"))
             .env("OTPD_KEYS_FILE", self.database.keys_file())
             .env("OTPD_LISTEN", "127.0.0.1:0")
-            .env("OTPD_SHUTDOWN_WAIT", "0s")
+            .env("OTPD_SHUTDOWN_DELAY", "0s")
             .env("OTPD_STORE__TIMEOUT", "1s")
             .env("OTPD_STORE__PROBE_INTERVAL", "100ms")
             .env("OTPD_STORE__SWEEP_INTERVAL", "50ms");

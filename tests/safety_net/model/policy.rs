@@ -149,7 +149,7 @@ impl Settings {
             write!(
                 text,
                 "[callers.{}]\ntoken_sha256 = [\"{}\"]\npurposes = {purposes:?}\n\
-                 destinations = [\"*\"]\nmay_reset_failures = {}\ndelivers = {}\n",
+                 destinations = [\"*\"]\nmay_reset_failures = {}\nself_delivery = {}\n",
                 caller.name,
                 token_digest(caller),
                 caller.may_reset_failures,

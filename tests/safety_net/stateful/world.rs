@@ -148,7 +148,7 @@ fn serve(database: &Database, upset: Upset) -> Server {
         .env("OTPD_CONFIG", config_file(database))
         .env("OTPD_KEYS_FILE", database.keys_file())
         .env("OTPD_LISTEN", "127.0.0.1:0")
-        .env("OTPD_SHUTDOWN_WAIT", "0s")
+        .env("OTPD_SHUTDOWN_DELAY", "0s")
         .env("OTPD_STORE__TIMEOUT", "30s")
         .env("OTPD_STORE__SWEEP_INTERVAL", sweep_interval);
     Server::start(&mut command, |_| ())

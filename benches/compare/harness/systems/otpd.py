@@ -176,7 +176,7 @@ def observing(bench: Bench, what: str) -> Iterator[dict[str, str]]:
             sink = bench.fleet.start([bench.tools.load(), "sink", "--address", address], log=log)
             wait_until(lambda: listens(port), what="the sink of spans", process=sink, log=log)
             settings["OTPD_TRACES__ENDPOINT"] = f"http://{address}"
-            settings["OTPD_TRACES__SAMPLE"] = "0.01"
+            settings["OTPD_TRACES__SAMPLE_RATIO"] = "0.01"
         yield settings
     finally:
         ended.set()
@@ -235,7 +235,7 @@ def environment(bench: Bench, url: str, address: str, settings: dict[str, str]) 
         "OTPD_KEYS_FILE": str(keys(bench)),
         "OTPD_LOG_LEVEL": "info",
         # Nobody has to notice that it ends.
-        "OTPD_SHUTDOWN_WAIT": "0s",
+        "OTPD_SHUTDOWN_DELAY": "0s",
         **settings,
     }
 

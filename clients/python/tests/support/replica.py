@@ -102,7 +102,7 @@ class Replica:
                 "DATABASE_URL": database.url,
                 "OTPD_KEYS_FILE": str(database.keys),
                 "OTPD_LISTEN": listen,
-                "OTPD_SHUTDOWN_WAIT": "0s",
+                "OTPD_SHUTDOWN_DELAY": "0s",
                 **(environment or {}),
             },
             stdout=subprocess.PIPE,

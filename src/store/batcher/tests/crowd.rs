@@ -115,7 +115,7 @@ async fn what_cannot_be_answered_in_time_is_refused_at_once_and_told_when() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_behind_others_than_may_be() {
     let world = slow(BatchOptions {
-        max_wait: Duration::from_millis(200),
+        max_queue_wait: Duration::from_millis(200),
         ..OPTIONS
     });
     for number in 0..10 {
@@ -168,9 +168,9 @@ async fn who_waits_behind_others_for_just_as_long_as_may_be_is_let_in() {
     // The pace after one batch, which is half of what it was before: nothing.
     let pace = BATCH / 2;
     let shorter = pace.saturating_sub(Duration::from_millis(1));
-    for (max_wait, is_let_in) in [(pace, true), (shorter, false)] {
+    for (max_queue_wait, is_let_in) in [(pace, true), (shorter, false)] {
         let world = slow(BatchOptions {
-            max_wait,
+            max_queue_wait,
             ..OPTIONS
         });
         let patient = |number| world.submit(request(number, "loud", Duration::from_mins(1)));
@@ -181,6 +181,6 @@ async fn who_waits_behind_others_for_just_as_long_as_may_be_is_let_in() {
         assert!(!waiting.iter_mut().any(is_refused));
         assert_eq!(world.batcher.waiting(), OPTIONS.max_batch);
         let mut last = patient(10);
-        assert_eq!(!is_refused(&mut last), is_let_in, "{max_wait:?}");
+        assert_eq!(!is_refused(&mut last), is_let_in, "{max_queue_wait:?}");
     }
 }

@@ -75,10 +75,10 @@ async fn batches_waits_and_what_is_decided_again_are_counted() {
         "otpd_batch_size_count 2",
         "otpd_batch_size_sum 4.0",
         // What is decided again has not waited again.
-        "otpd_batch_wait_seconds_count 3",
-        "otpd_batch_wait_seconds_bucket{le=\"0.0005\"} 1",
-        "otpd_batch_wait_seconds_bucket{le=\"0.025\"} 3",
-        "otpd_batch_tries_lost_total 1",
+        "otpd_queue_wait_seconds_count 3",
+        "otpd_queue_wait_seconds_bucket{le=\"0.0005\"} 1",
+        "otpd_queue_wait_seconds_bucket{le=\"0.025\"} 3",
+        "otpd_batch_conflicts_total 1",
     ] {
         assert!(told.lines().any(|told| told == line), "{line}:\n{told}");
     }

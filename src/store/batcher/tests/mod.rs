@@ -137,7 +137,7 @@ async fn an_answer_that_rests_on_nothing_new_does_not_wait_for_the_write() {
 #[tokio::test(start_paused = true)]
 async fn more_than_may_wait_are_refused_at_once() {
     let world = World::held(BatchOptions {
-        max_waiting: 3,
+        queue_size: 3,
         ..OPTIONS
     });
     let first = world.count(key(0));
@@ -334,7 +334,7 @@ async fn settlements_go_with_a_write_and_need_no_load() {
 #[tokio::test(start_paused = true)]
 async fn several_writers_share_the_work_by_record() {
     let world = World::held(BatchOptions {
-        writers: 2,
+        batch_writers: 2,
         ..OPTIONS
     });
     let even: Vec<Ticket> = (0..4).map(|_| world.count(key(2))).collect();

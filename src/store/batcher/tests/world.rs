@@ -19,9 +19,9 @@ use crate::{
 
 pub const OPTIONS: BatchOptions = BatchOptions {
     max_batch: 8,
-    max_waiting: 100,
-    max_wait: Duration::from_mins(1),
-    writers: 1,
+    queue_size: 100,
+    max_queue_wait: Duration::from_mins(1),
+    batch_writers: 1,
     timeout: Duration::from_secs(2),
 };
 
