@@ -1,7 +1,7 @@
-//! Attempts to hand a message over, and the bound on how often it may arrive.
+//! Delivery attempts of a message, and the bound on the number of its copies.
 //!
-//! A message is handed over at least once, so an attempt of unknown outcome is repeated.
-//! Each repetition costs money and confuses its recipient, so there is a bound: of each
+//! Delivery is at least once, so an attempt of unknown outcome is repeated. Each
+//! repetition costs money and confuses the recipient, so there is a bound: of each
 //! message a provider may hold [`MAX_COPIES_PER_PROVIDER`] copies of unknown outcome, and
 //! all providers together [`MAX_COPIES`].
 
@@ -12,40 +12,40 @@ use serde::{Deserialize, Serialize};
 
 use super::{Channel, Timestamp};
 
-/// Number of attempts that are kept; older ones only count. Enough for every attempt of a
-/// code of five minutes with two providers.
+/// Maximum number of logged attempts; older ones are only counted. Enough for every
+/// attempt of a code of five minutes with two providers.
 pub const MAX_LOGGED_ATTEMPTS: usize = 32;
 
-/// Maximum number of copies of unknown outcome that one provider is given: a repetition
-/// covers a single lost answer; a provider that loses two loses the third as well.
+/// Maximum number of copies of unknown outcome with one provider. A repetition covers a
+/// single lost response; a provider that loses two loses the third as well.
 pub const MAX_COPIES_PER_PROVIDER: u32 = 2;
 /// Maximum number of copies of unknown outcome over all providers.
 pub const MAX_COPIES: u32 = 4;
 
 /// Pause after the first round in which every provider failed; doubles each time.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// Longest pause. A code lives for minutes: a message that waits longer would miss the
-/// moment at which a provider is back.
+/// Maximum pause. A code lives for minutes: a message that waits longer would miss the
+/// moment at which a provider recovers.
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
-/// Why an attempt to hand a message over failed, by what can be done about it.
+/// Kind of a failed attempt, by the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryErrorKind {
-    /// The provider cannot take it now: another provider, or a later attempt, may.
+    /// The provider cannot accept it now: another provider, or a later attempt, may.
     Transient,
-    /// The provider was given the message and did not answer in time. It may have taken
-    /// it.
+    /// The provider was given the message and did not respond in time. It may have
+    /// accepted it.
     Timeout,
-    /// The provider will never take this message; another provider may.
+    /// The provider will never accept this message; another provider may.
     Permanent,
     /// The provider knows no such destination; another provider may.
     BadDestination,
-    /// The account with the provider is empty or shut: it takes no message of anybody,
-    /// until somebody pays or repairs it. Another provider may.
+    /// The account with the provider is empty or suspended: it accepts no message until
+    /// an operator pays or repairs it. Another provider may.
     NoBalance,
-    /// The provider was given the message, and its answer was lost or cannot be read. It
-    /// may have taken it.
+    /// The provider was given the message, and its response was lost or cannot be read.
+    /// It may have accepted the message.
     UnknownOutcome,
 }
 
@@ -62,12 +62,12 @@ impl DeliveryErrorKind {
         }
     }
 
-    /// Whether the provider may have taken the message all the same.
+    /// Returns true if the provider may have accepted the message all the same.
     pub const fn may_have_arrived(self) -> bool {
         matches!(self, Self::Timeout | Self::UnknownOutcome)
     }
 
-    /// Whether the provider will refuse the message at every later attempt.
+    /// Returns true if the provider will refuse the message at every later attempt.
     const fn is_refusal(self) -> bool {
         matches!(self, Self::Permanent | Self::BadDestination)
     }
@@ -79,38 +79,38 @@ impl fmt::Display for DeliveryErrorKind {
     }
 }
 
-/// One attempt to hand a message over.
+/// Delivery attempt of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedAttempt {
     /// Configured name of the provider.
     pub provider: String,
-    /// Channel that the provider sends by.
+    /// Channel of the provider.
     pub channel: Channel,
     /// Start of the attempt.
     pub started_at: Timestamp,
     /// Time at which its end was known.
     pub ended_at: Timestamp,
-    /// Why it failed; `None` if it did not.
+    /// Kind of the failure; `None` if it succeeded.
     pub error: Option<DeliveryErrorKind>,
 }
 
-/// Attempts to hand a message over.
+/// Delivery attempts of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptLog {
     /// Number of attempts.
     pub count: u32,
-    /// The newest attempts, oldest first.
+    /// Latest attempts, oldest first.
     pub newest: Vec<LoggedAttempt>,
     /// Copies that may have arrived although no provider acknowledged them. Unlike
-    /// `newest` it forgets none.
+    /// `newest` it drops none.
     pub possible_copies: Vec<PossibleCopies>,
-    /// Whether the replica that holds the message may have given it to a provider: to the
-    /// message's `provider`, or to the first one of its route if that is empty. If the
-    /// lease of that replica ends, the attempt counts as one of unknown outcome.
+    /// True if the replica that leases the message may have given it to a provider: to
+    /// the message's `provider`, or to the first one of its route if that is empty. If
+    /// that lease ends, the attempt counts as one of unknown outcome.
     pub attempt_open: bool,
 }
 
-/// Copies of a message that one provider may have taken without an acknowledgement.
+/// Copies of a message that one provider may have accepted without an acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PossibleCopies {
     /// Configured name of the provider.
@@ -120,8 +120,8 @@ pub struct PossibleCopies {
 }
 
 impl AttemptLog {
-    /// Adds an attempt. `is_idempotent`: the provider takes an idempotency key, so that
-    /// it makes one message of several equal requests.
+    /// Adds an attempt. `is_idempotent` is true if the provider takes an idempotency key,
+    /// so that it makes one message of several equal requests.
     pub fn add(&mut self, attempt: LoggedAttempt, is_idempotent: bool) {
         self.attempt_open = false;
         self.count = self.count.saturating_add(1);
@@ -149,7 +149,8 @@ impl AttemptLog {
         }
     }
 
-    /// Number of copies that `provider` may have taken without an acknowledgement.
+    /// Returns the number of copies that `provider` may have accepted without an
+    /// acknowledgement.
     pub fn copies_with(&self, provider: &str) -> u32 {
         let mut known = self.possible_copies.iter();
         known
@@ -157,11 +158,11 @@ impl AttemptLog {
             .map_or(0, |copies| copies.count)
     }
 
-    /// Whether a further attempt with `provider` keeps the bound on copies.
+    /// Returns true if a further attempt with `provider` keeps the bound on copies.
     pub fn permits_copy_with(&self, provider: &str, is_idempotent: bool) -> bool {
         let own = self.copies_with(provider);
         if is_idempotent && own > 0 {
-            // It arrives there once, however often it is given.
+            // Such a provider delivers it once, however often it is given.
             return true;
         }
         let counts = self.possible_copies.iter().map(|copies| copies.count);
@@ -169,16 +170,16 @@ impl AttemptLog {
         own < MAX_COPIES_PER_PROVIDER && all < MAX_COPIES
     }
 
-    /// Whether `provider` refused the message for good.
+    /// Returns true if `provider` refused the message permanently.
     pub fn is_rejected_by(&self, provider: &str) -> bool {
         self.newest.iter().any(|attempt| {
             attempt.provider == provider && attempt.error.is_some_and(DeliveryErrorKind::is_refusal)
         })
     }
 
-    /// Pause before the providers are tried once more, if `providers` of them are left:
-    /// twice as long after each round, less up to a half by chance, so that messages which
-    /// failed together do not come back together.
+    /// Returns the pause before the providers are tried once more, if `providers` of them
+    /// are left. It doubles after each round, less a random part of up to a half, so that
+    /// messages which failed together are not retried together.
     pub fn retry_backoff(&self, providers: usize, random: &mut impl Rng) -> Duration {
         let providers = u32::try_from(providers).unwrap_or(u32::MAX).max(1);
         let rounds = (self.count / providers).saturating_sub(1).min(16);
@@ -215,7 +216,7 @@ mod tests {
     ];
 
     #[test]
-    fn error_classes_have_one_name_everywhere() {
+    fn error_kind_has_one_name_everywhere() {
         for (class, name) in CLASSES {
             assert_eq!(class.name(), name);
             assert_eq!(class.to_string(), name);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_counted_beyond_those_that_are_kept() {
+    fn all_attempts_are_counted_and_the_latest_logged() {
         let mut history = AttemptLog::default();
         for number in 0..40 {
             let failed = attempt(&number.to_string(), Some(DeliveryErrorKind::Transient));
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_rules_a_provider_out_and_no_other_provider() {
+    fn only_a_permanent_error_rules_out_its_provider() {
         let mut history = AttemptLog::default();
         history.add(attempt("one", Some(DeliveryErrorKind::Transient)), false);
         history.add(attempt("two", Some(DeliveryErrorKind::Permanent)), false);
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_bounded_for_one_provider_and_for_all() {
+    fn copies_are_bounded_per_provider_and_in_total() {
         let mut history = AttemptLog::default();
         let mut permitted = |provider: &str, class| {
             let permits = history.permits_copy_with(provider, false);
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idempotency_key_makes_one_copy_of_all_attempts() {
+    fn idempotency_key_makes_all_attempts_one_copy() {
         let mut history = AttemptLog::default();
         for _ in 0..10 {
             assert!(history.permits_copy_with("key", true));
@@ -308,13 +309,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sequence_of_attempts_exceeds_the_bound(
+        fn no_sequence_of_attempts_exceeds_the_bound_on_copies(
             attempts in prop::collection::vec((0..4_usize, 0..6_usize), 0..80),
         ) {
             let mut history = AttemptLog::default();
             let mut copies = [0_u32; 4];
             for (provider, class) in attempts {
-                // The last one takes an idempotency key.
+                // The last provider takes an idempotency key.
                 let (name, is_idempotent) = (provider.to_string(), provider == 3);
                 if !history.permits_copy_with(&name, is_idempotent) {
                     continue;
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_bound_and_differ() {
+    fn retry_backoff_doubles_up_to_a_bound_with_jitter() {
         let mut random = UnwrapErr(SysRng);
         for (count, providers, seconds) in [
             (0, 1, 1),

@@ -1,20 +1,20 @@
-//! The back ends that call otpd, and what each may do.
+//! Callers of otpd and their permissions.
 
 use std::{collections::BTreeSet, fmt};
 
 use super::{DestinationPolicy, PolicySet, Purpose};
 
-/// The name of a back end that calls otpd.
+/// Name of a back end that calls otpd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallerName(String);
 
 impl CallerName {
-    /// The caller of that name.
+    /// Returns the caller of that name.
     pub fn new(name: impl Into<String>) -> Self {
         Self(name.into())
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -26,25 +26,25 @@ impl fmt::Display for CallerName {
     }
 }
 
-/// A back end that calls otpd, and what it may do.
+/// Back end that calls otpd, with its permissions.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who it is.
+    /// Name of the caller.
     pub name: CallerName,
-    /// What its codes may be for; `None`: anything.
+    /// Purposes that its codes may have; `None` allows all.
     pub purposes: Option<BTreeSet<Purpose>>,
-    /// Where its messages may go.
+    /// Destinations that it may send to.
     pub destinations: DestinationPolicy,
-    /// Whether it may have wrong answers forgotten.
+    /// True if it may reset the failed attempts of a record.
     pub may_reset_failures: bool,
-    /// Whether it delivers by itself: it is given the codes.
+    /// True if it delivers codes by itself, so that responses carry them.
     pub self_delivery: bool,
-    /// How its codes behave.
+    /// Policies of its codes.
     pub policies: PolicySet,
 }
 
 impl Caller {
-    /// Whoever calls a development server that tells no callers apart.
+    /// Returns the caller of a development server that does not authenticate callers.
     pub fn development(policies: PolicySet) -> Self {
         Self {
             name: CallerName::new("development"),
@@ -56,7 +56,7 @@ impl Caller {
         }
     }
 
-    /// Whether its codes may be for `purpose`.
+    /// Returns true if its codes may have `purpose`.
     pub fn permits(&self, purpose: &Purpose) -> bool {
         self.purposes
             .as_ref()

@@ -1,4 +1,4 @@
-//! The caller's way to end a code, and to forget wrong answers.
+//! Cancellation of a code, and reset of failed attempts.
 
 use super::{
     ChallengeNonce, ChallengeSelector, ChallengeState, Decision, FailureCounter, IdempotencyLookup,
@@ -6,23 +6,23 @@ use super::{
     record::with_clock_repair,
 };
 
-/// What is asked of [`cancel`].
+/// Input of [`cancel`].
 #[derive(Debug)]
 pub struct CancelRequest<'a> {
-    /// Which request it is.
+    /// Fingerprint of the request.
     pub identity: &'a RequestFingerprint,
-    /// The challenge to end, if it is live.
+    /// Challenge to cancel, if it is live.
     pub challenge: ChallengeSelector,
-    /// Whether to forget wrong answers, too.
+    /// True to reset the failed attempts, too.
     pub reset_failures: bool,
 }
 
-/// What [`cancel`] did.
+/// Outcome of [`cancel`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CancelOutcome {
-    /// The challenge that was live and is now ended.
+    /// Challenge that was live and is now cancelled.
     pub challenge: Option<ChallengeNonce>,
-    /// Whether there were wrong answers, which are now forgotten.
+    /// True if there were failed attempts, which are now reset.
     pub failures_reset: bool,
 }
 
@@ -30,11 +30,12 @@ pub struct CancelOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencyKeyReused;
 
-/// Ends the live code if it is the one that the request names. The cool-down goes
-/// on, so that cancelling is no way around it.
+/// Cancels the live code if the request selects it. The cool-down goes on, so that a
+/// cancellation does not bypass it.
 ///
 /// # Errors
-/// [`Reused`], and nothing is done.
+/// [`IdempotencyKeyReused`] if the request id was used for another request; nothing is
+/// written.
 pub fn cancel(
     record: Option<Record>,
     request: &CancelRequest<'_>,

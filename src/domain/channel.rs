@@ -1,4 +1,4 @@
-//! The ways by which a code travels.
+//! Channels by which a code reaches its recipient.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Recipient;
 
-/// The way by which a code travels to its recipient.
+/// Channel by which a code reaches its recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
@@ -32,8 +32,8 @@ impl Channel {
         Self::Telegram,
     ];
 
-    /// The channel for a recipient for whom none was asked: e-mail for an e-mail
-    /// address, else SMS.
+    /// Returns the default channel of a recipient: e-mail for an e-mail address, else
+    /// SMS.
     pub fn default_for(recipient: &Recipient) -> Self {
         if recipient.is_email() {
             Self::Email
@@ -42,12 +42,12 @@ impl Channel {
         }
     }
 
-    /// Whether messages on this channel can go to `recipient`.
+    /// Returns true if messages on this channel can go to `recipient`.
     pub fn reaches(self, recipient: &Recipient) -> bool {
         recipient.is_email() == (self == Self::Email)
     }
 
-    /// The name of the channel in configuration and logs.
+    /// Returns the name of the channel in configuration and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sms => "sms",
@@ -58,7 +58,7 @@ impl Channel {
         }
     }
 
-    /// The channel of that [`name`](Self::name).
+    /// Returns the channel of that [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|channel| channel.name() == name)
     }

@@ -1,4 +1,4 @@
-//! Codes: how they are made, and how a typed one is read.
+//! Generation and parsing of codes.
 
 use std::fmt;
 
@@ -8,20 +8,19 @@ use zeroize::Zeroizing;
 
 use super::is_ignorable;
 
-/// The most bytes of a typed code that are looked at.
+/// Maximum length of a submitted code in bytes.
 const MAX_TYPED_BYTES: usize = 128;
 
-/// A one-time password: 4 to 10 decimal digits. Shown masked; the digits are
-/// overwritten when it goes.
+/// One-time password of 4 to 10 decimal digits. Shown masked; the digits are overwritten
+/// when it is dropped.
 #[derive(Clone)]
 pub struct OtpCode(Zeroizing<String>);
 
 impl OtpCode {
     /// Draws a code of `length` digits, every value equally likely.
     ///
-    /// `random` must be cryptographically secure; the words that it yields above
-    /// the largest multiple of the number of codes are thrown away, since their
-    /// remainders would favour the low codes.
+    /// `random` must be cryptographically secure. Words above the largest multiple of the
+    /// number of codes are rejected, because their remainders would favour the low codes.
     pub fn generate(length: u8, random: &mut impl Rng) -> Self {
         let codes = 10_u64.pow(u32::from(length));
         let fair_words = u64::MAX - u64::MAX % codes;
@@ -35,30 +34,30 @@ impl OtpCode {
         Self(Zeroizing::new(format!("{:0width$}", word % codes)))
     }
 
-    /// The code of these digits, or `None` where they are not 4 to 10 ASCII ones.
+    /// Returns the code of these digits, or `None` unless they are 4 to 10 ASCII digits.
     pub fn from_digits(digits: &str) -> Option<Self> {
         let well_formed =
             (4..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
         well_formed.then(|| Self(Zeroizing::new(digits.to_owned())))
     }
 
-    /// The digits. Whoever calls this answers for where they go.
+    /// Returns the digits. The caller must not let them reach logs or errors.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// How many digits the code has.
+    /// Returns the number of digits.
     pub fn length(&self) -> u32 {
         u32::try_from(self.0.len()).expect("a code has at most 10 digits")
     }
 
-    /// Whether `other` has the same digits.
+    /// Returns true if `other` has the same digits, in constant time.
     pub fn ct_eq(&self, other: &Self) -> bool {
         self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 
-    /// Whether `typed` is this code, in a time that does not depend on where they
-    /// differ.
+    /// Returns true if `typed` is this code, in a time that does not depend on the
+    /// position of the first difference.
     pub fn matches(&self, typed: &SubmittedCode) -> bool {
         self.0.as_bytes().ct_eq(typed.0.as_bytes()).into()
     }
@@ -70,37 +69,36 @@ impl fmt::Debug for OtpCode {
     }
 }
 
-/// The digits that a person typed; whether their number is right is known only
-/// beside the code.
+/// Digits that a person submitted. Their number can be checked only against the code.
 #[derive(Clone)]
 pub struct SubmittedCode(Zeroizing<String>);
 
-/// What was typed cannot be a code.
+/// The submitted text cannot be a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
-    /// Nothing was typed but blanks, hyphens and invisible marks.
+    /// The text has only blanks, hyphens and invisible marks.
     #[error("empty; give the digits of the code")]
     Empty,
-    /// Something other than digits, blanks, hyphens and invisible marks was typed.
+    /// The text has characters other than digits, blanks, hyphens and invisible marks.
     #[error("a code has only digits; blanks and hyphens between them are ignored")]
     NotDigits,
-    /// More was typed than any code is long.
+    /// The text is longer than any code.
     #[error("far too long; a code has at most 10 digits")]
     TooLong,
-    /// Another number of digits than the live code has; not counted as an attempt.
+    /// The number of digits is not that of the live code; not counted as an attempt.
     #[error("this code has {expected} digits")]
     WrongLength {
-        /// How many digits the live code has.
+        /// Number of digits of the live code.
         expected: u32,
     },
 }
 
 impl SubmittedCode {
-    /// Reads what a person typed or pasted: blanks, line ends, hyphens and invisible
-    /// marks are ignored, and every Unicode decimal digit counts as its value.
+    /// Parses a typed or pasted code. Blanks, line ends, hyphens and invisible marks are
+    /// ignored, and every Unicode decimal digit counts as its value.
     ///
     /// # Errors
-    /// Anything else, and more than 128 bytes.
+    /// [`CodeError`] for anything else, and for more than 128 bytes.
     pub fn parse(typed: &str) -> Result<Self, CodeError> {
         if typed.len() > MAX_TYPED_BYTES {
             return Err(CodeError::TooLong);
@@ -117,12 +115,12 @@ impl SubmittedCode {
         }
     }
 
-    /// The digits. Whoever calls this answers for where they go.
+    /// Returns the digits. The caller must not let them reach logs or errors.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// How many digits were typed.
+    /// Returns the number of digits.
     pub fn length(&self) -> u32 {
         u32::try_from(self.0.len()).expect("at most 128 bytes were typed")
     }
@@ -134,8 +132,8 @@ impl fmt::Debug for SubmittedCode {
     }
 }
 
-/// Blanks, line ends, hyphens and invisible marks, as keyboards, messengers and copying
-/// produce them.
+/// Returns true for blanks, line ends, hyphens and invisible marks, as keyboards,
+/// messengers and copying produce them.
 fn is_separator(character: char) -> bool {
     let hyphen = matches!(
         character,
@@ -145,7 +143,7 @@ fn is_separator(character: char) -> bool {
     character.is_whitespace() || is_ignorable(character) || hyphen
 }
 
-/// The value of a decimal digit (Unicode general category Nd) of any script.
+/// Returns the value of a decimal digit (Unicode general category Nd) of any script.
 fn decimal_value(character: char) -> Option<u8> {
     if character.is_ascii_digit() {
         return u8::try_from(character).ok().map(|byte| byte - b'0');
@@ -159,8 +157,8 @@ fn decimal_value(character: char) -> Option<u8> {
         .filter(|&value| value < 10)
 }
 
-/// The digit zero of each script, ascending: Unicode 17.0, general category Nd,
-/// in which every script's ten digits stand together in order.
+/// Digit zero of each script, ascending: Unicode 17.0, general category Nd, in which the
+/// ten digits of every script are consecutive.
 const ZEROS: [u32; 77] = [
     0x0030, 0x0660, 0x06F0, 0x07C0, 0x0966, 0x09E6, 0x0A66, 0x0AE6, 0x0B66, 0x0BE6, 0x0C66, 0x0CE6,
     0x0D66, 0x0DE6, 0x0E50, 0x0ED0, 0x0F20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80,
@@ -194,7 +192,7 @@ mod tests {
             let (first, rest) = self
                 .0
                 .split_first()
-                .expect("no more words than expected are drawn");
+                .expect("the test gives as many words as are drawn");
             self.0 = rest;
             Ok(*first)
         }
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_the_range_are_reached() {
+    fn codes_reach_both_ends_of_the_range() {
         assert_eq!(drawn(6, &[0]), "000000");
         assert_eq!(drawn(6, &[999_999]), "999999");
         assert_eq!(drawn(6, &[1_000_000]), "000000");
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_hyphens_and_other_scripts_are_read() {
+    fn blanks_hyphens_and_other_scripts_are_accepted() {
         for text in [
             "123456",
             " 123 456 ",
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_named() {
+    fn malformed_code_returns_its_error() {
         for text in ["", "   ", "--"] {
             assert_eq!(typed(text), Err(CodeError::Empty), "{text:?}");
         }
@@ -282,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_decimal_digit_of_unicode_is_read() {
+    fn every_unicode_decimal_digit_is_accepted() {
         for zero in ZEROS {
             for value in 0..10 {
                 let digit = char::from_u32(zero + value).unwrap();
@@ -295,7 +293,7 @@ mod tests {
             }
         }
         assert!(ZEROS.is_sorted());
-        // Each run has ten digits, and what follows it is none.
+        // Each run has ten digits, and the next character is not one.
         for end in ZEROS.map(|zero| zero + 10) {
             let after = char::from_u32(end).unwrap();
             assert!(
@@ -332,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_never_shows_itself() {
+    fn debug_output_hides_the_code() {
         let code = OtpCode::from_digits("481516").unwrap();
         let typed = SubmittedCode::parse("481516").unwrap();
         assert_eq!(typed.expose(), "481516");

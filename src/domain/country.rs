@@ -1,4 +1,4 @@
-//! The country of a recipient, cheaply enough to be asked for every message.
+//! Country of a recipient, looked up cheaply enough for every message.
 
 use std::{
     fmt,
@@ -9,17 +9,17 @@ use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber};
 
 use super::Recipient;
 
-/// The country that a phone number is of, as ISO 3166-1 alpha-2 names it; or none.
+/// Country of a phone number (ISO 3166-1 alpha-2), or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CountryCode(Option<[u8; 2]>);
 
 impl CountryCode {
-    /// No country: an e-mail address, or a number that is of none.
+    /// No country: an e-mail address, or a number that belongs to none.
     pub const NONE: Self = Self(None);
-    /// How many there can be, [`NONE`](Self::NONE) among them.
+    /// Number of possible values, [`NONE`](Self::NONE) among them.
     pub const COUNT: usize = 26 * 26 + 1;
 
-    /// The country of `recipient`.
+    /// Returns the country of `recipient`.
     pub fn of(recipient: &Recipient) -> Self {
         recipient
             .phone_number()
@@ -27,7 +27,7 @@ impl CountryCode {
             .map_or(Self::NONE, of_number)
     }
 
-    /// A number for each, below [`COUNT`](Self::COUNT).
+    /// Returns an index for each, below [`COUNT`](Self::COUNT).
     pub fn number(self) -> usize {
         let letter = |letter: u8| usize::from(letter - b'A');
         self.0.map_or(26 * 26, |[first, second]| {
@@ -35,7 +35,7 @@ impl CountryCode {
         })
     }
 
-    /// The country of a [`number`](Self::number).
+    /// Returns the country of a [`number`](Self::number).
     pub fn numbered(number: usize) -> Self {
         let letter = |number: usize| u8::try_from(number).ok().map(|number| b'A' + number);
         let letters = letter(number / 26).zip(letter(number % 26));
@@ -46,14 +46,14 @@ impl CountryCode {
         )
     }
 
-    /// The country of that name, if it is one of two letters.
+    /// Returns the country of that name, if it has two letters.
     fn named(name: &str) -> Self {
         let letters = <[u8; 2]>::try_from(name.as_bytes()).ok();
         Self(letters.filter(|letters| letters.iter().all(u8::is_ascii_uppercase)))
     }
 }
 
-/// Two capitals, or `none`.
+/// Writes two capitals, or `none`.
 impl fmt::Display for CountryCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -65,27 +65,27 @@ impl fmt::Display for CountryCode {
     }
 }
 
-/// How to find the country of a number that starts with a calling code.
+/// Way to find the country of a number that starts with a calling code.
 enum CallingCode {
-    /// It is nobody's.
+    /// Not assigned.
     Nobodys,
-    /// All its numbers are of one country.
+    /// All its numbers belong to one country.
     One(CountryCode),
-    /// The three digits after it tell, which are an area's; found out by the first
-    /// number of each area.
+    /// The three digits after it, an area code, decide; looked up for the first number of
+    /// each area.
     ByArea(Box<[OnceLock<CountryCode>]>),
-    /// The whole number has to be looked at, which costs some microseconds.
+    /// The whole number decides; looking it up takes some microseconds.
     Several,
 }
 
-/// North America: its plan has three digits for the area, each in one country.
+/// North America: three digits for the area, each in one country.
 const NORTH_AMERICA: usize = 1;
-/// Russia and Kazakhstan likewise.
+/// Russia and Kazakhstan: three digits for the area, each in one country.
 const RUSSIA: usize = 7;
-/// Not of one country: the toll-free numbers of North America.
+/// Area of no single country: the toll-free numbers of North America.
 const SHARED_AREA: &str = "800";
 
-/// By calling code; none has more than three digits (E.164).
+/// Countries by calling code; none has more than three digits (E.164).
 static CODES: LazyLock<Box<[CallingCode]>> = LazyLock::new(|| (0..1_000).map(code).collect());
 
 fn code(calling_code: usize) -> CallingCode {
@@ -125,7 +125,7 @@ fn of_number(digits: &str) -> CountryCode {
     CountryCode::NONE
 }
 
-/// The country by the whole number.
+/// Looks up the country by the whole number.
 fn lookup(digits: &str) -> CountryCode {
     let number: Option<PhoneNumber> = format!("+{digits}").parse().ok();
     let region = number.and_then(|number| number.get_region_code());
@@ -141,7 +141,7 @@ mod tests {
     const CORPUS: &str = include_str!("../../tests/corpus/phones.tsv");
 
     #[test]
-    fn every_number_of_the_corpus_is_of_the_country_that_the_library_says() {
+    fn country_of_every_corpus_number_matches_the_library() {
         let numbers = CORPUS.lines().filter_map(|line| line.split('\t').nth(2));
         let mut countries = std::collections::BTreeSet::new();
         for digits in numbers.filter_map(|number| number.strip_prefix('+')) {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn toll_free_numbers_of_north_america_are_told_apart() {
+    fn toll_free_numbers_of_north_america_are_distinct() {
         for (digits, country) in [
             ("18002000457", "US"),
             ("18001400457", "DO"),

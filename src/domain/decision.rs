@@ -1,22 +1,22 @@
-//! What a rule decides.
+//! Result of a rule.
 
 use super::{LimitCharge, OutboxMessage, Record};
 
-/// What to answer, and what to write.
+/// Outcome of a request, and the writes that go with it.
 #[derive(Debug)]
 pub struct Decision<Answer> {
-    /// The answer, to be given once everything has been written.
+    /// Outcome, to be returned once everything has been written.
     pub answer: Answer,
-    /// The new record; `None` leaves the stored one as it is.
+    /// New record; `None` leaves the stored one unchanged.
     pub write: Option<Record>,
-    /// A message to be written with the record.
+    /// Message to be written with the record.
     pub message: Option<OutboxMessage>,
     /// Update of the shared limits that the rule was given.
     pub charge: LimitCharge,
 }
 
 impl<Answer> Decision<Answer> {
-    /// Answers without a write.
+    /// Returns a decision without a write.
     pub(super) fn answer(answer: Answer) -> Self {
         Self {
             answer,
@@ -26,7 +26,7 @@ impl<Answer> Decision<Answer> {
         }
     }
 
-    /// Answers once `record` is written.
+    /// Returns a decision whose answer is returned once `record` is written.
     pub(super) fn write(answer: Answer, record: Record) -> Self {
         Self {
             answer,
@@ -36,7 +36,7 @@ impl<Answer> Decision<Answer> {
         }
     }
 
-    /// The same decision with another form of its answer.
+    /// Converts the answer.
     pub fn map<Other>(self, map: impl FnOnce(Answer) -> Other) -> Decision<Other> {
         Decision {
             answer: map(self.answer),
@@ -46,12 +46,12 @@ impl<Answer> Decision<Answer> {
         }
     }
 
-    /// With this message, to be written with the record.
+    /// Adds a message, to be written with the record.
     pub(super) fn with_message(self, message: Option<OutboxMessage>) -> Self {
         Self { message, ..self }
     }
 
-    /// With this update of shared limits.
+    /// Adds an update of the shared limits.
     pub(super) fn with_rate_limits(self, charge: LimitCharge) -> Self {
         Self { charge, ..self }
     }

@@ -1,4 +1,4 @@
-//! Where a caller may send to.
+//! Destinations that a caller may send to.
 
 use std::str::FromStr;
 
@@ -7,21 +7,21 @@ use serde::Deserialize;
 
 use super::{Recipient, Region};
 
-/// A set of recipients, as configuration names it.
+/// Set of recipients, as written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum RecipientPattern {
-    /// `*`: everybody.
+    /// `*`: every recipient.
     Everybody,
     /// `email`: every e-mail address.
     Email,
-    /// Such as `RU`: the phone numbers of a region.
+    /// Phone numbers of a region, such as `RU`.
     Region(Region),
-    /// Such as `+7999`: the phone numbers that start so.
+    /// Phone numbers with a prefix, such as `+7999`.
     Prefix(String),
 }
 
-/// A text names no destination.
+/// The text is not a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a destination; give a region such as RU, a prefix such as +7999, email, or *")]
 pub struct DestinationError;
@@ -56,7 +56,7 @@ impl TryFrom<String> for RecipientPattern {
 }
 
 impl RecipientPattern {
-    /// Whether `recipient` is in it.
+    /// Returns true if `recipient` is in the set.
     pub fn contains(&self, recipient: &Recipient) -> bool {
         match self {
             Self::Everybody => true,
@@ -69,23 +69,23 @@ impl RecipientPattern {
     }
 }
 
-/// The region that a phone number is of.
+/// Returns the region of a phone number.
 fn region_of(recipient: &Recipient) -> Option<Region> {
     let number: PhoneNumber = recipient.phone_number()?.parse().ok()?;
     number.get_region_code().map(Region::from)
 }
 
-/// Where a caller may send to, less where it may not.
+/// Destinations that a caller may send to, and those that it may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationPolicy {
-    /// Allowed ones.
+    /// Allowed destinations.
     pub allowed: Vec<RecipientPattern>,
-    /// Blocked ones, whatever is allowed.
+    /// Blocked destinations, even if they are allowed too.
     pub blocked: Vec<RecipientPattern>,
 }
 
 impl DestinationPolicy {
-    /// Everybody.
+    /// Allows every recipient.
     pub fn everybody() -> Self {
         Self {
             allowed: vec![RecipientPattern::Everybody],
@@ -93,10 +93,10 @@ impl DestinationPolicy {
         }
     }
 
-    /// Whether messages may go to `recipient`.
+    /// Returns true if messages may go to `recipient`.
     pub fn allows(&self, recipient: &Recipient) -> bool {
-        let holds = |destination: &RecipientPattern| destination.contains(recipient);
-        self.allowed.iter().any(holds) && !self.blocked.iter().any(holds)
+        let contains = |destination: &RecipientPattern| destination.contains(recipient);
+        self.allowed.iter().any(contains) && !self.blocked.iter().any(contains)
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_that_share_a_calling_code_are_told_apart() {
+    fn regions_with_one_calling_code_are_distinct() {
         let russia = destinations(&["RU"], &[]);
         assert!(russia.allows(&to("+79991234567")));
         assert!(!russia.allows(&to("+77011234567")));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_begins_like_a_number_is_none() {
+    fn email_address_does_not_match_phone_patterns() {
         let address = to("+79991234567@example.com");
         for phones in ["+7999", "RU"] {
             assert!(!destinations(&[phones], &[]).allows(&address), "{phones}");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_blocked_stays_blocked() {
+    fn blocked_destination_overrides_allowed_ones() {
         let but_one = destinations(&["*"], &["+7999", "email"]);
         assert!(!but_one.allows(&to("+79991234567")));
         assert!(but_one.allows(&to("+79161234567")));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn only_destinations_are_read() {
+    fn text_that_is_not_a_destination_is_rejected() {
         for bad in [
             "",
             "Russia",

@@ -1,37 +1,38 @@
-//! Rule 5: wrong answers are counted across codes, and slow the next ones down.
+//! Rule 5: failed attempts are counted across codes, and delay the next ones.
 
 use std::time::Duration;
 
 use super::{PurposePolicy, Timestamp, policy::MAX_FAILURE_DELAY};
 
-/// Consecutive wrong answers of one record, across its codes.
+/// Consecutive failed attempts of one record, across its codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureCounter {
-    /// How many.
+    /// Number of failed attempts.
     pub count: u32,
-    /// When the last one was judged; of no meaning where there are none.
+    /// Time of the last one; meaningless if there are none.
     pub last_at: Timestamp,
 }
 
-/// Answers are refused for a while.
+/// Period in which attempts are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lockout {
-    /// Until when.
+    /// End of the period.
     pub until: Timestamp,
-    /// How long that is.
+    /// Time until the end.
     pub wait: Duration,
-    /// Whether the record is shut for good, short of a reset: too many wrong answers.
+    /// True if the record is locked by too many failed attempts, so that only a reset
+    /// ends it earlier.
     pub locked: bool,
 }
 
 impl FailureCounter {
-    /// No wrong answers.
+    /// No failed attempts.
     pub const NONE: Self = Self {
         count: 0,
         last_at: Timestamp::from_milliseconds(0),
     };
 
-    /// With one wrong answer more, judged `now`.
+    /// Adds a failed attempt at `now`.
     #[must_use]
     pub fn record_failure(self, policy: &PurposePolicy, now: Timestamp) -> Self {
         Self {
@@ -40,7 +41,8 @@ impl FailureCounter {
         }
     }
 
-    /// How many still count: none after `failure_memory` without one.
+    /// Returns the number of failed attempts that still count: none if `failure_memory`
+    /// has passed since the last one.
     pub fn count_at(self, policy: &PurposePolicy, now: Timestamp) -> u32 {
         if now < self.resets_at(policy) {
             self.count
@@ -49,7 +51,7 @@ impl FailureCounter {
         }
     }
 
-    /// When they cease to count.
+    /// Returns the time at which they cease to count.
     pub fn resets_at(self, policy: &PurposePolicy) -> Timestamp {
         match self.count {
             0 => self.last_at,
@@ -57,8 +59,9 @@ impl FailureCounter {
         }
     }
 
-    /// Whether answers are refused `now`: for good from `failure_limit` on, and for a
-    /// doubling while after every `max_attempts` before that.
+    /// Returns the lockout that is in force `now`. From `failure_limit` failed attempts
+    /// on the record is locked. Before that, attempts are delayed after every
+    /// `max_attempts` failed ones, twice as long each time.
     pub fn lockout_at(self, policy: &PurposePolicy, now: Timestamp) -> Option<Lockout> {
         let count = self.count_at(policy, now);
         let locked = count >= policy.failure_limit;
@@ -99,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fifth_wrong_answer_delays_the_next_twice_as_long() {
+    fn delay_doubles_after_every_fifth_failed_attempt() {
         let policy = PurposePolicy::default();
         for (count, seconds) in [
             (5, 30),
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn from_the_hundredth_on_the_record_is_shut_for_thirty_days() {
+    fn record_is_locked_for_30_days_after_100_failed_attempts() {
         let policy = PurposePolicy::default();
         let days = 30 * 24 * 3_600;
         for count in [100, 101, u32::MAX] {

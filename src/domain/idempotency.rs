@@ -1,4 +1,4 @@
-//! Rule 7: a request that is made again gets its first answer again.
+//! Rule 7: a repeated request gets its first response again.
 
 use std::time::Duration;
 
@@ -6,68 +6,68 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChallengeNonce, PurposePolicy, Timestamp};
 
-/// How long an answer to a request without an id of the caller's is remembered: as
-/// long as a writer that lost its acknowledgement may still ask, which is the
-/// longest that a request takes.
+/// Retention of the outcome of a request without a `request_id`. A writer that lost the
+/// acknowledgement may ask again for as long, which is the longest that a request takes.
 const IMPLICIT_KEY_TTL: Duration = Duration::from_mins(1);
 
-/// The most answers that one record remembers; the oldest goes first. The limits of
+/// Maximum number of outcomes that one record keeps; the oldest goes first. The limits of
 /// a record leave room for a tenth of it.
 const MAX_ENTRIES: usize = 256;
 
-/// Which request this is, without what it says: MACs under the index key.
+/// Identity of a request, as MACs under the index key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestFingerprint {
-    /// Of the caller's `request_id` and the RPC; random where there is none.
+    /// MAC of the caller's `request_id` and the RPC; random if there is none.
     pub id: [u8; 16],
-    /// Of all fields that the answer depends on.
+    /// MAC of all fields that the response depends on.
     pub fields: [u8; 16],
-    /// Random: tells the process that wrote an answer from one that asks again.
+    /// Random number of the process that writes the outcome, to tell it from another that
+    /// repeats the request.
     pub writer: u64,
-    /// Whether the caller gave a `request_id`.
+    /// True if the caller gave a `request_id`.
     pub named: bool,
 }
 
-/// An answer that was written, without any code.
+/// Outcome that was written, without any code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RecordedOutcome {
     /// A code was sent.
     Sent {
         /// Its challenge.
         challenge: ChallengeNonce,
-        /// When it dies.
+        /// Time at which it expires.
         expires_at: Timestamp,
-        /// When the next send was allowed.
+        /// Time at which the next send was allowed.
         resend_at: Timestamp,
-        /// Whether it was the same code again.
+        /// True if it was the same code again.
         resent: bool,
-        /// How many digits it has.
+        /// Number of digits of the code.
         code_length: u32,
     },
-    /// A right answer.
+    /// A correct code.
     Verified {
-        /// The challenge that was judged.
+        /// Challenge that was verified.
         challenge: ChallengeNonce,
-        /// When.
+        /// Time of the verification.
         at: Timestamp,
     },
-    /// A wrong answer.
+    /// A wrong code.
     WrongCode {
-        /// The challenge that was judged.
+        /// Challenge that the code was checked against.
         challenge: ChallengeNonce,
-        /// How many more answers were judged then.
+        /// Number of attempts that were left then.
         attempts_remaining: u32,
     },
-    /// A code was ended, or failures were forgotten.
+    /// A code was cancelled, or the failed attempts were reset.
     Cancelled {
-        /// The challenge that was ended, if any.
+        /// Challenge that was cancelled, if any.
         challenge: Option<ChallengeNonce>,
-        /// Whether failures were forgotten.
+        /// True if the failed attempts were reset.
         failures_reset: bool,
     },
 }
 
-/// The answers that a record's last writes gave.
+/// Outcomes of a record's last writes, by request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyLog(Vec<IdempotencyEntry>);
 
@@ -78,14 +78,14 @@ struct IdempotencyEntry {
     until: Timestamp,
 }
 
-/// What the memory holds of a request.
+/// Recorded outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdempotencyLookup {
-    /// Its answer.
+    /// The request is a repetition.
     Answer {
-        /// What was answered.
+        /// Outcome of the first one.
         answer: RecordedOutcome,
-        /// Whether this very process wrote it, and only missed the acknowledgement.
+        /// True if this process wrote it, and only missed the acknowledgement.
         own: bool,
     },
     /// The same id was used for another request.
@@ -93,7 +93,7 @@ pub enum IdempotencyLookup {
 }
 
 impl IdempotencyLog {
-    /// What is remembered of a request.
+    /// Looks up the outcome of a request.
     pub fn lookup(
         &self,
         request: &RequestFingerprint,
@@ -113,7 +113,7 @@ impl IdempotencyLog {
         })
     }
 
-    /// Remembers the answer to a request, and forgets what is past.
+    /// Records the outcome of a request, and removes expired ones.
     #[must_use]
     pub fn record(
         mut self,
@@ -139,13 +139,13 @@ impl IdempotencyLog {
         self
     }
 
-    /// From when on nothing is remembered.
+    /// Returns the time at which the last entry expires.
     pub fn forgotten_at(&self) -> Option<Timestamp> {
         self.0.iter().map(|known| known.until).max()
     }
 
-    /// The memory after its store's clock stepped back to `now`: nothing is
-    /// remembered for longer than its whole time.
+    /// Returns the log after its store's clock stepped back to `now`: no entry is kept
+    /// for longer than its full retention.
     #[must_use]
     pub(super) fn stepped_back_to(mut self, now: Timestamp, policy: &PurposePolicy) -> Self {
         for known in &mut self.0 {
@@ -178,7 +178,7 @@ mod tests {
     };
 
     #[test]
-    fn the_same_request_is_recalled_for_as_long_as_promised() {
+    fn repeated_request_is_replayed_for_its_full_retention() {
         let policy = PurposePolicy::default();
         let memory =
             IdempotencyLog::default().record(&request(1, 1, 7, true), ANSWER, &policy, at(0));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_back_of_the_clock_makes_no_memory_longer() {
+    fn clock_rollback_does_not_extend_idempotency_retention() {
         let policy = PurposePolicy::default();
         let memory =
             IdempotencyLog::default().record(&request(1, 1, 7, true), ANSWER, &policy, at(0));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_forgets_what_is_past() {
+    fn idempotency_log_is_bounded_and_drops_expired_entries() {
         let policy = PurposePolicy::default();
         let mut memory = IdempotencyLog::default();
         for id in 0..=255 {

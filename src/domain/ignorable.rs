@@ -1,6 +1,6 @@
-//! Characters that take no room and mean nothing in a number, a code or an address.
+//! Characters that take no room and have no meaning in a number, a code or an address.
 
-/// Whether `character` is ignored in what people type: the code points of Unicode 17.0
+/// Returns true if `character` is ignored in typed text: the code points of Unicode 17.0
 /// with the property `Default_Ignorable_Code_Point`. Copying, keyboards and messengers
 /// put such marks around numbers and into them.
 pub fn is_ignorable(character: char) -> bool {

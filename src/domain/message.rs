@@ -1,5 +1,4 @@
-//! A code on its way to its recipient: what is known of one message, and what becomes
-//! of it.
+//! Message of the outbox, and its states.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -10,13 +9,13 @@ use super::{
     Recipient, Timestamp,
 };
 
-/// Tells one message from every other; random. Providers that take an idempotency key
-/// are given it, so that a message that is handed over twice arrives once.
+/// Random identifier of a message. Providers that take an idempotency key are given it,
+/// so that a message that is handed over twice arrives once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub [u8; 16]);
 
 impl MessageId {
-    /// A new one.
+    /// Draws a new identifier.
     pub fn generate(random: &mut impl Rng) -> Self {
         let mut id = [0; 16];
         random.fill_bytes(&mut id);
@@ -24,7 +23,7 @@ impl MessageId {
     }
 }
 
-/// 32 hexadecimal digits.
+/// Writes 32 hexadecimal digits.
 impl fmt::Display for MessageId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0
@@ -33,80 +32,80 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// What a message is made of; kept sealed, and only until the message is final.
+/// Content of a message. It is sealed in the store and deleted once the message is final.
 #[derive(Clone, Debug)]
 pub struct MessagePayload {
-    /// Whom it goes to.
+    /// Recipient of the message.
     pub recipient: Recipient,
     /// The code.
     pub code: OtpCode,
-    /// The language that was asked for; empty where none was.
+    /// Requested language; empty if none was requested.
     pub locale: String,
-    /// What its text says besides.
+    /// Further variables of the text.
     pub variables: BTreeMap<String, String>,
-    /// Where the end user is.
+    /// IP address of the end user.
     pub client_ip: Option<IpAddr>,
 }
 
-/// One message. `S` is what it is made of: [`MessagePayload`] where it is handed over,
-/// sealed bytes in a store.
+/// Message of the outbox. `S` is its content: a [`MessagePayload`] while it is handed
+/// over, sealed bytes in a store.
 #[derive(Clone, Debug)]
 pub struct OutboxMessage<S = MessagePayload> {
-    /// Which message.
+    /// Identifier of the message.
     pub id: MessageId,
-    /// The challenge whose code it carries.
+    /// Challenge whose code it carries.
     pub challenge: ChallengeNonce,
-    /// The way that was asked for.
+    /// Requested channel.
     pub channel: Channel,
-    /// How many messages of the same challenge came before it.
+    /// Number of earlier messages of the same challenge.
     pub predecessors: u32,
-    /// How far it has come.
+    /// State of the delivery.
     pub state: MessageState<S>,
-    /// The provider that has it, or had it last; empty before there was one.
+    /// Provider of the current or last attempt; empty before the first one.
     pub provider: String,
-    /// The attempts so far.
+    /// Attempts so far.
     pub history: AttemptLog,
-    /// When it was asked for.
+    /// Time of the request.
     pub created_at: Timestamp,
-    /// When its state changed last.
+    /// Time of the last change of state.
     pub updated_at: Timestamp,
-    /// When its code dies.
+    /// Time at which its code expires.
     pub expires_at: Timestamp,
-    /// When somebody has to look after it: at the end of its lease, or when it is to be
-    /// tried again. `None` once it is final.
+    /// Time at which a dispatcher has to take it up: the end of its lease, or the time of
+    /// the next attempt. `None` once it is final.
     pub due_at: Option<Timestamp>,
 }
 
-/// How far a message has come. Its content is kept only as long as it is needed.
+/// State of a message. The content is kept only as long as it is needed.
 #[derive(Clone, Debug)]
 pub enum MessageState<S = MessagePayload> {
-    /// It waits.
+    /// Waits for an attempt.
     Queued(S),
-    /// A replica holds its lease and hands it over.
+    /// Leased by a replica that hands it over.
     Sending(S),
-    /// A provider has taken it.
+    /// Accepted by a provider.
     Sent,
-    /// No provider will ever take it.
+    /// Failed permanently: no provider will accept it.
     Failed,
-    /// Its code died first.
+    /// Not sent, because its code had expired or been used.
     Dropped,
 }
 
-/// What becomes of a message that was not handed over.
+/// Next state of a message that no provider accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextState {
-    /// It stays in hand until then.
+    /// Leased until that time.
     Leased(Timestamp),
-    /// It waits until then.
+    /// Queued until that time.
     Queued(Timestamp),
-    /// It has failed for good.
+    /// Failed permanently.
     Failed,
-    /// It is not sent any more, because its code is dead.
+    /// Not sent any more, because its code is expired or used.
     Dropped,
 }
 
 impl<S> OutboxMessage<S> {
-    /// What it is made of, until it is final.
+    /// Returns the content, unless the message is final.
     pub fn content(&self) -> Option<&S> {
         match &self.state {
             MessageState::Queued(content) | MessageState::Sending(content) => Some(content),
@@ -114,10 +113,10 @@ impl<S> OutboxMessage<S> {
         }
     }
 
-    /// The same message with another form of its content.
+    /// Converts the content.
     ///
     /// # Errors
-    /// What `map` fails with.
+    /// The error of `map`.
     pub fn try_map<T, E>(self, map: impl FnOnce(S) -> Result<T, E>) -> Result<OutboxMessage<T>, E> {
         let state = match self.state {
             MessageState::Queued(content) => MessageState::Queued(map(content)?),
@@ -141,20 +140,20 @@ impl<S> OutboxMessage<S> {
         })
     }
 
-    /// The message after a provider took it in `attempt`.
+    /// Returns the message after a provider accepted it in `attempt`.
     #[must_use]
     pub fn sent(mut self, attempt: LoggedAttempt) -> Self {
         self.updated_at = attempt.ended_at;
         self.provider.clone_from(&attempt.provider);
-        // A copy that is acknowledged is none of unknown outcome.
+        // An acknowledged copy is not one of unknown outcome.
         self.history.add(attempt, false);
         self.state = MessageState::Sent;
         self.due_at = None;
         self
     }
 
-    /// The message after an attempt that failed. `is_idempotent`: its provider takes an
-    /// idempotency key.
+    /// Returns the message after a failed attempt. `is_idempotent` is true if its
+    /// provider takes an idempotency key.
     #[must_use]
     pub fn failed(mut self, attempt: LoggedAttempt, is_idempotent: bool) -> Self {
         self.provider.clone_from(&attempt.provider);
@@ -162,8 +161,8 @@ impl<S> OutboxMessage<S> {
         self
     }
 
-    /// The message as the replica that holds it until then is about to give it to
-    /// `provider`.
+    /// Returns the message as the replica that leases it until then is about to give it
+    /// to `provider`.
     #[must_use]
     pub fn attempting(self, provider: &str, until: Timestamp, now: Timestamp) -> Self {
         let mut message = self.transition_to(NextState::Leased(until), now);
@@ -172,8 +171,8 @@ impl<S> OutboxMessage<S> {
         message
     }
 
-    /// Provider that may have been given the message by the replica that holds it, if
-    /// `first` is the first one of its route.
+    /// Returns the provider that may have been given the message by the replica that
+    /// leases it. `first` is the first provider of its route.
     pub fn open_attempt<'a>(&'a self, first: &'a str) -> Option<&'a str> {
         let provider = if self.provider.is_empty() {
             first
@@ -184,8 +183,8 @@ impl<S> OutboxMessage<S> {
         (is_held && self.history.attempt_open).then_some(provider)
     }
 
-    /// The message after the replica that held it was lost, `now` that it is found: what
-    /// it may have given to `provider` may have arrived.
+    /// Returns the message after its replica was lost, at the time `now` at which the
+    /// loss was found. A copy that was given to `provider` may have arrived.
     #[must_use]
     pub fn interrupted(
         self,
@@ -203,7 +202,7 @@ impl<S> OutboxMessage<S> {
         self.failed(attempt, is_idempotent)
     }
 
-    /// The message as it becomes `now`. What is final stays as it is.
+    /// Returns the message in the next state. A final message stays unchanged.
     #[must_use]
     pub fn transition_to(mut self, then: NextState, now: Timestamp) -> Self {
         self.state = match (self.state, then) {
@@ -220,8 +219,8 @@ impl<S> OutboxMessage<S> {
             _ => None,
         };
         if now < self.updated_at {
-            // The clock stepped back: else it would be kept until the clock is there
-            // again.
+            // The clock stepped back. Without this the message would be kept until the
+            // clock has caught up.
             self.expires_at = self.expires_at.min(now);
         }
         self.updated_at = now;
@@ -229,8 +228,8 @@ impl<S> OutboxMessage<S> {
         self
     }
 
-    /// From when on it need not be kept, once it is final: then its challenge is told of
-    /// no more either.
+    /// Returns the time from which a final message need not be kept. From then on the
+    /// status of its challenge is not returned either.
     pub fn removable_at(&self) -> Timestamp {
         self.expires_at
             .saturating_add(PurposePolicy::EXPIRED_RETENTION)
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_final_keeps_nothing_and_is_never_due() {
+    fn final_message_has_no_content_and_is_never_due() {
         let sent = message().sent(attempt("one", None));
         let failed = message().transition_to(NextState::Failed, at(3));
         let dropped = message().transition_to(NextState::Dropped, at(3));
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_final_keeps_its_content_and_is_due() {
+    fn open_message_keeps_its_content_and_is_due() {
         let leased = message().transition_to(NextState::Leased(at(9)), at(4));
         assert!(matches!(leased.state, MessageState::Sending(())));
         let queued = message().transition_to(NextState::Queued(at(9)), at(4));
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_written_in_one_way() {
+    fn message_id_is_32_hexadecimal_digits() {
         let mut id = [0; 16];
         id[0] = 0xA0;
         id[15] = 0x0F;
@@ -310,18 +309,18 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_not_kept_for_longer_where_the_clock_stepped_back() {
-        let told = PurposePolicy::EXPIRED_RETENTION;
+    fn clock_rollback_does_not_extend_message_retention() {
+        let retention = PurposePolicy::EXPIRED_RETENTION;
         let dropped = message().transition_to(NextState::Dropped, at(3));
-        assert_eq!(dropped.removable_at(), at(300).saturating_add(told));
+        assert_eq!(dropped.removable_at(), at(300).saturating_add(retention));
         let dropped = message().transition_to(NextState::Dropped, at(0));
-        assert_eq!(dropped.removable_at(), at(300).saturating_add(told));
+        assert_eq!(dropped.removable_at(), at(300).saturating_add(retention));
         let dropped = message().transition_to(NextState::Dropped, at(-3));
-        assert_eq!(dropped.removable_at(), at(-3).saturating_add(told));
+        assert_eq!(dropped.removable_at(), at(-3).saturating_add(retention));
     }
 
     #[test]
-    fn an_attempt_is_open_from_its_note_to_its_end() {
+    fn attempt_is_open_until_its_end_is_recorded() {
         let held = |message: &OutboxMessage<()>| message.open_attempt("first").map(str::to_owned);
         assert_eq!(held(&message()), None);
         let one = message().attempting("one", at(9), at(4));
@@ -338,7 +337,7 @@ mod tests {
         ] {
             assert_eq!(held(&ended), None, "{ended:?}");
         }
-        // The replica that writes a message may try it before it writes anything else.
+        // The replica that writes a message may try it before its next write.
         let mut fresh = message();
         fresh.history.attempt_open = true;
         assert_eq!(held(&fresh).as_deref(), Some("first"));
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_of_a_lost_replica_is_one_of_unknown_outcome() {
+    fn attempt_of_lost_replica_has_unknown_outcome() {
         let found = message().attempting("one", at(9), at(4)).interrupted(
             "one",
             (Channel::Sms, false),

@@ -1,9 +1,8 @@
-//! The rules of a code, as pure functions of (record, request, policy, now,
-//! random): no I/O, no clock, nothing of the rest of the crate.
+//! Rules of a code, as pure functions of (record, request, policy, now, random). They do
+//! no I/O, read no clock and use nothing of the rest of the crate.
 //!
-//! [`send()`], [`verify()`], [`cancel()`] and [`status()`] decide; each returns a
-//! [`Decision`]: what to answer, and what to write. [`record::Record`] is what is
-//! decided about.
+//! [`send()`], [`verify()`], [`cancel()`] and [`status()`] each take a [`record::Record`]
+//! and return a [`Decision`]: the outcome, and the writes that go with it.
 
 mod attempt_log;
 mod caller;

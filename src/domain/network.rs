@@ -1,4 +1,4 @@
-//! Networks for which an address is counted, wherever clients are limited by address.
+//! Networks by which requests are counted if clients are limited by IP address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +15,7 @@ pub fn subscriber_network(address: IpAddr) -> IpAddr {
 }
 
 /// Returns the network of one site: the /48 of an IPv6 address, the most that a provider
-/// gives to one site (RFC 6177). None for IPv4, and for private networks, in which all
+/// gives to one site (RFC 6177). `None` for IPv4, and for private networks, in which all
 /// addresses of an operator may share a /48.
 pub fn site_network(address: IpAddr) -> Option<Ipv6Addr> {
     match canonical(address) {
@@ -36,12 +36,12 @@ fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Global unicast addresses are those in 2000::/3 (RFC 4291, section 2.4, as assigned).
+/// Returns true for addresses in 2000::/3 (RFC 4291, section 2.4, as assigned).
 fn is_global_unicast(address: Ipv6Addr) -> bool {
     address.segments()[0] >> 13 == 1
 }
 
-/// The address with all but its first `COUNT` groups of 16 bits set to zero.
+/// Returns the address with all but its first `COUNT` groups of 16 bits set to zero.
 fn first_groups<const COUNT: usize>(address: Ipv6Addr) -> Ipv6Addr {
     let mut groups = address.segments();
     groups[COUNT..].fill(0);

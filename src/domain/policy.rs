@@ -1,4 +1,4 @@
-//! The numbers that the rules are given.
+//! Configurable limits and durations of the rules.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,107 +6,109 @@ use serde::Deserialize;
 
 use super::{Purpose, Quota, RateLimitKind};
 
-/// The longest life of a code: NIST SP 800-63B-4, section 3.1.3.2 (out-of-band
-/// secrets), says 10 minutes.
+/// Maximum life of a code: 10 minutes by NIST SP 800-63B-4, section 3.1.3.2 (out-of-band
+/// secrets).
 const MAX_CODE_TTL: Duration = Duration::from_mins(10);
-/// The shortest life of a code that a person can still type.
+/// Minimum life of a code that a person can still type.
 const MIN_CODE_TTL: Duration = Duration::from_secs(10);
-/// The longest cool-down between two sends.
+/// Maximum cool-down between two sends.
 const MAX_RESEND_AFTER: Duration = Duration::from_hours(1);
-/// Consecutive failures after which NIST SP 800-63B-4, section 3.2.2, wants an
-/// account shut; one code must not allow more.
+/// Number of consecutive failures after which NIST SP 800-63B-4, section 3.2.2, wants an
+/// account locked; one code must not allow more.
 const MAX_FAILURES: u32 = 100;
-/// The longest wait between two answers: the same section suggests up to an hour.
+/// Maximum delay between two attempts: the same section suggests up to an hour.
 pub(super) const MAX_FAILURE_DELAY: Duration = Duration::from_hours(1);
-/// Shorter, and the longest wait would clear the count.
+/// Minimum of `failure_memory`: if shorter, the longest delay would reset the count.
 const MIN_FAILURE_MEMORY: Duration = Duration::from_hours(1);
-/// Longer, and nothing changes for an attacker, but instants leave the calendar.
+/// Maximum of `failure_memory`: a longer one makes no difference to an attacker, but
+/// dates could leave the calendar.
 const MAX_FAILURE_MEMORY: Duration = Duration::from_hours(365 * 24);
-/// Shorter, and a caller's retries could outlast it.
+/// Minimum of `request_memory`: a caller's retries could outlast a shorter one.
 const MIN_REQUEST_MEMORY: Duration = Duration::from_mins(1);
-/// Longer, and records grow for nothing.
+/// Maximum of `request_memory`: a longer one makes records grow without benefit.
 const MAX_REQUEST_MEMORY: Duration = Duration::from_hours(24);
-/// The fewest digits of a code: NIST SP 800-63B-4 asks for six.
+/// Minimum number of digits that needs no permission: NIST SP 800-63B-4 asks for six.
 const SAFE_CODE_LENGTH: u8 = 6;
 
-/// How the codes of one purpose behave: the `[policy]` table of the
-/// configuration, or a `[purposes.NAME]` one on top of it.
+/// Policy for the codes of one purpose: the `[policy]` table of the configuration, or a
+/// `[purposes.NAME]` table on top of it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PurposePolicy {
-    /// Digits of a code, 4 to 10; below 6 only with `allow_short_codes`.
+    /// Number of digits of a code, 4 to 10; below 6 only with `allow_short_codes`.
     pub code_length: u8,
-    /// Whether `code_length` may be below 6, which is easy to guess.
+    /// Allows a `code_length` below 6, which is easy to guess.
     pub allow_short_codes: bool,
-    /// How long a code lives, 10 s to 10 min; the upper bound is that of NIST SP 800-63B.
+    /// Life of a code, 10 s to 10 min; the upper bound is that of NIST SP 800-63B.
     #[serde(with = "humantime_serde")]
     pub code_ttl: Duration,
-    /// How many answers are judged per code, 1 to 100.
+    /// Maximum number of attempts that are checked per code, 1 to 100.
     pub max_attempts: u32,
-    /// How long after a send the next one is refused, at most 1 h. A code with
-    /// less than this to live is replaced, not sent again.
+    /// Cool-down after a send, at most 1 h; a send within it is refused. A code with less
+    /// than this to live is replaced, not sent again.
     #[serde(with = "humantime_serde")]
     pub resend_after: Duration,
-    /// Whether `VerifyOtp` must name the challenge. Every `SendOtp` of the caller for the
-    /// recipient tells its id, a resend too; keeping it with the session that asked is the
-    /// caller's part.
+    /// Requires a `challenge_id` in `VerifyOtp`. Every `SendOtp` of the caller for the
+    /// recipient returns it, a resend too; the caller must keep it with the session that
+    /// asked.
     pub require_challenge_id: bool,
-    /// How long the next answer must wait after every `max_attempts` wrong ones in a
-    /// row, over all codes, at most 1 h; doubles each time, up to 1 h.
+    /// Delay of the next attempt after every `max_attempts` consecutive failed ones, over
+    /// all codes, at most 1 h; doubles each time, up to 1 h.
     #[serde(with = "humantime_serde")]
     pub failure_delay: Duration,
-    /// From how many wrong answers in a row on the record stays shut, 1 to 100; the
-    /// upper bound is that of NIST SP 800-63B.
+    /// Number of consecutive failed attempts from which the record is locked, 1 to 100;
+    /// the upper bound is that of NIST SP 800-63B.
     pub failure_limit: u32,
-    /// How long wrong answers count, without another one, 1 h to 365 d.
+    /// Time without a failed attempt after which the count is reset, 1 h to 365 d.
     #[serde(with = "humantime_serde")]
     pub failure_memory: Duration,
     /// Sends per record and hour; 0 is off.
     pub sends_per_hour: u32,
     /// Sends per record and day; 0 is off.
     pub sends_per_day: u32,
-    /// Sends per `client_ip` (IPv6: per /64) and hour, where a request gives one; 0 is
+    /// Sends per `client_ip` (IPv6: per /64) and hour, for requests that have one; 0 is
     /// off.
     pub ip_sends_per_hour: u32,
-    /// Wrong answers per `client_ip` and hour; 0 is off.
+    /// Failed attempts per `client_ip` and hour; 0 is off.
     pub ip_failures_per_hour: u32,
     /// Sends per site of a `client_ip` with IPv6 (one /48 of global addresses) and hour;
     /// 0 is off.
     pub ip_site_sends_per_hour: u32,
-    /// Wrong answers per site of a `client_ip` with IPv6 and hour; 0 is off.
+    /// Failed attempts per site of a `client_ip` with IPv6 and hour; 0 is off.
     pub ip_site_failures_per_hour: u32,
     /// Sends per dialling prefix (the country's calling code) and day; 0 is off.
     pub prefix_sends_per_day: u32,
     /// Sends per caller and day; 0 is off.
     pub caller_sends_per_day: u32,
-    /// How long the answer to a `request_id` is remembered, 1 min to 24 h.
+    /// Time for which the response to a `request_id` is kept for repetitions, 1 min to 24
+    /// h.
     #[serde(with = "humantime_serde")]
     pub request_memory: Duration,
 }
 
-/// The policy of every purpose.
+/// Policies of all purposes.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
-    /// What purposes without one of their own have.
+    /// Policy of purposes without an entry in `purposes`.
     pub general: PurposePolicy,
-    /// What single purposes have instead.
+    /// Policies of single purposes.
     pub purposes: BTreeMap<Purpose, PurposePolicy>,
 }
 
 impl PolicySet {
-    /// The policy of `purpose`.
+    /// Returns the policy of `purpose`.
     pub fn of(&self, purpose: &Purpose) -> &PurposePolicy {
         self.purposes.get(purpose).unwrap_or(&self.general)
     }
 }
 
-/// A value of a [`PurposePolicy`] is out of its bounds.
+/// Error of a [`PurposePolicy`] with a value out of its bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct PolicyError {
-    /// The key, within its table.
+    /// Key within its table.
     pub key: &'static str,
-    /// What is wrong with its value, and what is allowed.
+    /// Description of the wrong value, and the allowed ones.
     pub problem: String,
 }
 
@@ -136,11 +138,11 @@ impl Default for PurposePolicy {
 }
 
 impl PurposePolicy {
-    /// How long after its end a code is still told as expired; afterwards it is
-    /// as if there had been none.
+    /// Time for which an expired code is still reported as expired; afterwards it is as
+    /// if there had been none.
     pub const EXPIRED_RETENTION: Duration = Duration::from_hours(1);
 
-    /// How many a limit allows; `None` where it is off.
+    /// Returns the quota of a limit; `None` if it is off.
     pub fn rate(&self, limit: RateLimitKind) -> Option<Quota> {
         const HOUR: Duration = Duration::from_hours(1);
         const DAY: Duration = Duration::from_hours(24);
@@ -161,7 +163,7 @@ impl PurposePolicy {
     /// Checks every value against its bounds.
     ///
     /// # Errors
-    /// The first key whose value is out of its bounds.
+    /// [`PolicyError`] for the first key with a value out of its bounds.
     pub fn validate(&self) -> Result<(), PolicyError> {
         if !(4..=10).contains(&self.code_length) {
             return Err(out_of_bounds("code_length", self.code_length, "4 to 10"));
@@ -230,7 +232,8 @@ mod tests {
         policy.validate().err().map(|error| error.key)
     }
 
-    /// Checks that `set` makes a sound policy of `sound` values, and names `key` at others.
+    /// Checks that `set` makes a valid policy of `sound` values, and that other values
+    /// return `key`.
     fn check<Value: std::fmt::Debug>(
         key: &str,
         set: impl Fn(&mut PurposePolicy, Value),
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_are_those_of_the_documentation() {
+    fn policy_bounds_match_the_documentation() {
         assert_eq!(key_at_fault(|_| ()), None);
         check(
             "code_length",
@@ -311,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purpose_has_its_own_policy_or_the_general_one() {
+    fn purpose_policy_overrides_the_general_one() {
         let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
         let with = |max_attempts| PurposePolicy {
             max_attempts,

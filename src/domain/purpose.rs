@@ -1,14 +1,14 @@
-//! What a code is for.
+//! Purpose of a code.
 
 use std::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::Deserialize;
 
-/// The longest name of a purpose, in bytes.
+/// Maximum length of a purpose's name, in bytes.
 const MAX_LENGTH: usize = 32;
 
-/// What a code is for, such as `login`: `[a-z][a-z0-9_-]{0,31}`. A code sent for
-/// one purpose is unknown to every other.
+/// Purpose of a code, such as `login`: `[a-z][a-z0-9_-]{0,31}`. A code sent for one
+/// purpose is unknown to every other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Purpose(String);
@@ -21,13 +21,13 @@ pub struct Purpose(String);
 pub struct PurposeError;
 
 impl Purpose {
-    /// The purpose that an empty one stands for.
+    /// Name of the purpose that an empty one stands for.
     pub const DEFAULT: &str = "default";
 
-    /// The purpose of that name; empty stands for [`DEFAULT`](Self::DEFAULT).
+    /// Parses a purpose; empty stands for [`DEFAULT`](Self::DEFAULT).
     ///
     /// # Errors
-    /// Where the name does not match `[a-z][a-z0-9_-]{0,31}`.
+    /// [`PurposeError`] if the name does not match `[a-z][a-z0-9_-]{0,31}`.
     pub fn parse(name: &str) -> Result<Self, PurposeError> {
         if name.is_empty() {
             return Ok(Self(Self::DEFAULT.to_owned()));
@@ -44,7 +44,7 @@ impl Purpose {
         }
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

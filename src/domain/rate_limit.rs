@@ -1,24 +1,25 @@
-//! Rule 6: limits, by the generic cell rate algorithm (GCRA).
+//! Rule 6: rate limits, by the generic cell rate algorithm (GCRA).
 //!
-//! A limit's whole state is one instant: when its burst will be full again. (ATM
-//! Forum, Traffic Management 4.0, calls it the theoretical arrival time.) So a
+//! The whole state of a limit is one instant: the time at which its burst is full again.
+//! (ATM Forum, Traffic Management 4.0, calls it the theoretical arrival time, TAT.) So a
 //! limit that was never used, or not for long, needs no state at all.
 
 use std::time::Duration;
 
 use super::Timestamp;
 
-/// So many in each period: at once, and then refilled evenly.
+/// Number of cells per period. They are available at once, and then refilled evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// How long it takes to refill one, in whole milliseconds, rounded up: rounded
-    /// down, more than `count` would fit into a period.
+    /// Time to refill one cell, in whole milliseconds, rounded up: rounded down, more
+    /// than `count` would fit into a period.
     interval: Duration,
     count: u32,
 }
 
 impl Quota {
-    /// `count` in each `period`; `None` for a limit that is off, written as 0.
+    /// Returns a quota of `count` cells in each `period`; `None` for a limit that is off,
+    /// written as 0.
     pub fn new(count: u32, period: Duration) -> Option<Self> {
         if count == 0 {
             return None;
@@ -28,28 +29,28 @@ impl Quota {
         Some(Self { interval, count })
     }
 
-    /// Emission interval: the time in which one cell is refilled.
+    /// Returns the emission interval: the time in which one cell is refilled.
     pub fn interval(self) -> Duration {
         self.interval
     }
 
-    /// How long it takes to refill all.
+    /// Returns the time to refill all cells.
     pub fn burst(self) -> Duration {
         self.interval.saturating_mul(self.count)
     }
 
-    /// Takes one of a limit that will be `full_at` again, and returns when it will
-    /// be then.
+    /// Consumes one cell of a limit that will be `full_at` again, and returns the time at
+    /// which it is full again after that.
     ///
     /// # Errors
-    /// How long to wait until one can be taken.
+    /// Time until a cell is available, if there is none.
     pub fn consume(
         self,
         full_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Timestamp, Duration> {
         let latest = now.saturating_add(self.burst());
-        // Further ahead than a whole burst only after the clock stepped back.
+        // It is further ahead than a whole burst only if the clock stepped back.
         let full_at = full_at.unwrap_or(now).clamp(now, latest);
         let next = full_at.saturating_add(self.interval);
         if next <= latest {
@@ -59,22 +60,23 @@ impl Quota {
         }
     }
 
-    /// The state that a limit is put to where the clock stepped back and left it
-    /// further ahead than a whole burst, so that its wait starts once and not anew at
-    /// each request; `None` where all is well.
+    /// Returns the state to which a limit is clamped if the clock stepped back and left
+    /// it further ahead than a whole burst. So its wait starts once, not again at each
+    /// request. `None` if it is within a burst.
     pub fn clamp_after_rollback(self, full_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let latest = now.saturating_add(self.burst());
         (latest < full_at).then_some(latest)
     }
 
-    /// Part of a consumed cell that can be given back at `now`. The limit was `full_at`
-    /// after it was consumed; time has given back what is past of that.
+    /// Returns the part of a consumed cell that can be refunded at `now`. The limit was
+    /// `full_at` after it was consumed; the part before `now` has been refilled.
     pub fn refund(self, full_at: Timestamp, now: Timestamp) -> Duration {
         now.duration_until(full_at).min(self.interval)
     }
 }
 
-/// What a limit counts; its name is that of its key in a [`PurposePolicy`](super::PurposePolicy).
+/// Kind of a rate limit, named after its key in a
+/// [`PurposePolicy`](super::PurposePolicy).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RateLimitKind {
     /// Sends per record and hour.
@@ -83,11 +85,11 @@ pub enum RateLimitKind {
     SendsPerDay,
     /// Sends per client IP and hour.
     IpSendsPerHour,
-    /// Wrong answers per client IP and hour.
+    /// Failed attempts per client IP and hour.
     IpFailuresPerHour,
     /// Sends per site of a client with IPv6 and hour.
     IpSiteSendsPerHour,
-    /// Wrong answers per site of a client with IPv6 and hour.
+    /// Failed attempts per site of a client with IPv6 and hour.
     IpSiteFailuresPerHour,
     /// Sends per dialling prefix and day.
     PrefixSendsPerDay,
@@ -96,7 +98,7 @@ pub enum RateLimitKind {
 }
 
 impl RateLimitKind {
-    /// The key that configures it.
+    /// Returns the configuration key.
     pub const fn key(self) -> &'static str {
         match self {
             Self::SendsPerHour => "sends_per_hour",
@@ -111,30 +113,30 @@ impl RateLimitKind {
     }
 }
 
-/// A limit that records share, with its state.
+/// State of a limit that records share.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimitState {
-    /// What it counts.
+    /// Kind of the limit.
     pub name: RateLimitKind,
-    /// How many.
+    /// Quota of the limit.
     pub rate: Quota,
-    /// When it will be full again; `None` where it is.
+    /// Time at which it is full again; `None` if it is full.
     pub full_at: Option<Timestamp>,
-    /// Whether this request has taken one already, by an earlier try whose record
+    /// True if this request has consumed a cell already, in an earlier try whose record
     /// was written by another request first.
     pub paid: bool,
 }
 
-/// A limit leaves no room.
+/// Refusal by a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimited {
-    /// Which one; of several the one with the longest wait.
+    /// Exceeded limit; of several the one with the longest wait.
     pub limit: RateLimitKind,
-    /// How long until there is room.
+    /// Time until a cell is available.
     pub wait: Duration,
 }
 
-/// New states of shared limits, in their order; `None` leaves one as it is.
+/// New states of shared limits, in their order; `None` leaves one unchanged.
 pub type TatUpdates = Vec<Option<Timestamp>>;
 
 impl RateLimitState {
@@ -150,10 +152,10 @@ impl RateLimitState {
     }
 }
 
-/// Takes one of each limit, or of none.
+/// Consumes one cell of each limit, or none at all.
 ///
 /// # Errors
-/// The limit with the longest wait of those that leave no room.
+/// The exceeded limit with the longest wait.
 pub fn consume_all(limits: &[RateLimitState], now: Timestamp) -> Result<TatUpdates, RateLimited> {
     let taken: Vec<_> = limits.iter().map(|limit| limit.take(now)).collect();
     let longest = taken
@@ -163,7 +165,8 @@ pub fn consume_all(limits: &[RateLimitState], now: Timestamp) -> Result<TatUpdat
     longest.map_or_else(|| Ok(taken.into_iter().flatten().collect()), Err)
 }
 
-/// What a refused request does to limits: nothing, unless the clock stepped back.
+/// Returns the effect of a refused request on limits: none, unless the clock stepped
+/// back.
 pub fn clamp_all(limits: &[RateLimitState], now: Timestamp) -> TatUpdates {
     limits
         .iter()
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_taken_at_once_and_refilled_evenly() {
+    fn burst_is_available_at_once_and_refilled_evenly() {
         let rate = Quota::new(5, HOUR).unwrap();
         let mut full_at = None;
         for _ in 0..5 {
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn nought_is_off() {
+    fn zero_disables_a_limit() {
         assert_eq!(Quota::new(0, HOUR), None);
     }
 
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_the_clock_left_behind_is_put_a_burst_ahead() {
+    fn clock_rollback_clamps_limit_to_one_burst() {
         let rate = Quota::new(3, HOUR).unwrap();
         let full = at(3_600_000);
         assert_eq!(rate.clamp_after_rollback(full, at(0)), None);
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_named_as_its_key() {
+    fn limit_kind_is_named_after_its_key() {
         let policy = format!("{:?}", PurposePolicy::default());
         for (name, key) in [
             (RateLimitKind::SendsPerHour, "sends_per_hour"),
@@ -268,10 +271,10 @@ mod tests {
     }
 
     proptest! {
-        /// Within any window no more than the burst and what is refilled meanwhile;
-        /// and whoever waits as told is served.
+        /// Within any window no more is granted than the burst and the refill, and a
+        /// request after the returned wait is granted.
         #[test]
-        fn a_limit_is_never_exceeded_and_its_waits_are_exact(
+        fn limit_is_never_exceeded_and_waits_are_exact(
             count in 1_u32..20,
             period in 1_u64..100_000,
             steps in prop::collection::vec(0_i64..20_000, 1..200),
@@ -303,7 +306,7 @@ mod tests {
         }
 
         #[test]
-        fn a_clock_that_stepped_back_delays_by_one_burst_at_most(back in 0_i64..10_000_000) {
+        fn clock_rollback_delays_by_at_most_one_burst(back in 0_i64..10_000_000) {
             let rate = Quota::new(3, HOUR).unwrap();
             let full_at = rate.consume(None, at(back)).unwrap();
             if let Err(wait) = rate.consume(Some(full_at), at(0)) {

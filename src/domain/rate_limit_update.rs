@@ -12,7 +12,7 @@ pub enum LimitCharge {
     Nothing,
     /// One cell of each is consumed, unless it is paid.
     Consume,
-    /// States beyond a whole burst are clamped. A refused request has no other effect.
+    /// Clamps states of more than a whole burst. A refused request has no other effect.
     Clamp,
 }
 
@@ -39,7 +39,7 @@ impl LimitCharge {
 pub enum LimitUpdate {
     /// One cell is consumed.
     Consume(Quota),
-    /// So much of a consumed cell is given back.
+    /// Part of a consumed cell that is refunded.
     Refund(Duration),
     /// A state more than a burst ahead is brought back to one burst ahead.
     Clamp(Quota),
@@ -58,8 +58,8 @@ pub struct LimitDelta {
 }
 
 impl LimitDelta {
-    /// State after the delta; `None` if the limit has no room for it. This is the one rule
-    /// that the statements of all stores express.
+    /// Returns the state after the delta; `None` if the limit has no room for it. The
+    /// statements of all stores express this one rule.
     pub fn apply(self, full_at: Option<Timestamp>) -> Option<Timestamp> {
         let full_at = full_at.unwrap_or(self.floor);
         let base = full_at.max(self.floor).milliseconds();
@@ -108,7 +108,7 @@ impl BatchedLimit {
                 self.full_at = self.full_at.max(now).saturating_add(rate.interval());
             }
             LimitUpdate::Refund(amount) => {
-                // Time has given back the rest.
+                // The rest has been refilled meanwhile.
                 let amount = amount.min(now.duration_until(self.full_at));
                 delta.cost = delta.cost.saturating_sub(milliseconds(amount));
                 self.full_at = self.full_at.saturating_sub(amount);
@@ -147,7 +147,7 @@ mod tests {
         Quota::new(10, Duration::from_secs(1)).unwrap()
     }
 
-    /// Delta of so many cells consumed at `now`.
+    /// Delta of `count` cells consumed at `now`.
     fn cells(count: usize, now: Timestamp) -> LimitDelta {
         let mut limit = BatchedLimit::new(at(0));
         for _ in 0..count {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn delta_is_granted_up_to_the_burst_whatever_was_loaded() {
+    fn delta_is_granted_up_to_the_burst_for_every_loaded_state() {
         let three = cells(3, NOW);
         assert_eq!(
             three.apply(None),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn refund_alone_is_granted_whatever_was_loaded() {
+    fn refund_is_granted_for_every_loaded_state() {
         let mut limit = BatchedLimit::new(NOW.saturating_add(Duration::from_millis(150)));
         limit.update(LimitUpdate::Refund(Duration::from_millis(100)), NOW);
         let delta = limit.delta.unwrap();
@@ -254,7 +254,8 @@ mod tests {
     }
 
     proptest! {
-        /// What the batch decides on is what the store makes of it, if nobody interferes.
+        /// The state that the batch decided on is the state in the store, if no other
+        /// replica interferes.
         #[test]
         fn delta_leads_to_the_state_that_the_batch_decided_on(
             loaded in -500_i64..3_000,

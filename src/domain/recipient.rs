@@ -1,4 +1,4 @@
-//! Whom a code is sent to, in one canonical form.
+//! Recipient of a code, in one canonical form.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
@@ -7,43 +7,44 @@ use serde::Deserialize;
 
 use super::is_ignorable;
 
-/// The most bytes of a recipient that are looked at: an e-mail address has at
-/// most 254 (RFC 5321), a phone number far fewer; the rest is room for blanks.
+/// Maximum length of a written recipient in bytes. An e-mail address has at most 254 (RFC
+/// 5321), a phone number far fewer; the rest is room for blanks.
 const MAX_WRITTEN_BYTES: usize = 320;
-/// What Google's library reads of a phone number (`MAX_INPUT_STRING_LENGTH`).
+/// Maximum length of a phone number that Google's library reads
+/// (`MAX_INPUT_STRING_LENGTH`).
 const MAX_PHONE_CHARACTERS: usize = 250;
-/// E.164, clause 6.2: the digits of an international number, its country's code among
-/// them.
+/// Maximum number of digits of an international number, its country code among them
+/// (E.164, clause 6.2).
 const MAX_PHONE_DIGITS: usize = 15;
-/// RFC 5321, section 4.5.3.1.3: a path of 256 octets less its angle brackets.
+/// Maximum length of an e-mail address: a path of 256 octets less its angle brackets (RFC
+/// 5321, section 4.5.3.1.3).
 const MAX_ADDRESS_BYTES: usize = 254;
-/// RFC 5321, section 4.5.3.1.1.
+/// Maximum length of the part before the "@" (RFC 5321, section 4.5.3.1.1).
 const MAX_LOCAL_PART_BYTES: usize = 64;
 
-/// Whom a code is sent to: a phone number in E.164, or an e-mail address in lower
-/// case with an A-label domain. Two written forms of one recipient are equal.
-/// Shown masked.
+/// Recipient of a code: a phone number in E.164, or an e-mail address in lower case with
+/// an A-label domain. Two written forms of one recipient are equal. Shown masked.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipient(String);
 
-/// A text is no recipient.
+/// The text is not a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("empty; give a phone number or an e-mail address")]
     Empty,
-    /// More than 320 bytes were given.
+    /// The text has more than 320 bytes.
     #[error("too long; at most 320 bytes are read")]
     TooLong,
-    /// A control character was given.
+    /// The text contains a control character.
     #[error("holds a control character; remove it")]
     ControlCharacter,
-    /// A national number was given, and no region to read it in.
+    /// The number is national, and there is no region to read it in.
     #[error(
         "not an international number; write it with \"+\" and the country's code, or give its region"
     )]
     RegionMissing,
-    /// No phone number can be read.
+    /// The text is neither a phone number nor an e-mail address.
     #[error(
         "not a phone number that exists, nor an e-mail address; give e.g. +79991234567 or name@example.com"
     )]
@@ -62,12 +63,12 @@ pub enum RecipientError {
 }
 
 impl Recipient {
-    /// Reads a recipient as people write it. An "@" makes it an e-mail address,
-    /// else it is a phone number, a national one being read in `region`. Blanks around
-    /// it and invisible marks are ignored.
+    /// Parses a recipient as people write it. An "@" makes it an e-mail address. Else it
+    /// is a phone number; a national one is read in `region`. Blanks around it and
+    /// invisible marks are ignored.
     ///
     /// # Errors
-    /// What is wrong with the text, and what to do about it.
+    /// [`RecipientError`] says what is wrong with the text, and how to correct it.
     pub fn parse(written: &str, region: Option<Region>) -> Result<Self, RecipientError> {
         if written.len() > MAX_WRITTEN_BYTES {
             return Err(RecipientError::TooLong);
@@ -86,23 +87,23 @@ impl Recipient {
         }
     }
 
-    /// The recipient of a canonical form that [`as_str`](Self::as_str) gave.
+    /// Returns the recipient of a canonical form that came from [`as_str`](Self::as_str).
     pub fn from_canonical(canonical: String) -> Self {
         Self(canonical)
     }
 
-    /// The canonical form. Whoever calls this answers for where it goes.
+    /// Returns the canonical form. The caller must not let it reach logs or errors.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The phone number in E.164, with its "+"; an e-mail address is none, though it may
-    /// begin like one.
+    /// Returns the phone number in E.164, with its "+"; `None` for an e-mail address,
+    /// even if it begins like a number.
     pub fn phone_number(&self) -> Option<&str> {
         (!self.is_email()).then_some(&self.0)
     }
 
-    /// The calling code of a phone number's country, with its "+".
+    /// Returns the country calling code of a phone number, with its "+".
     pub fn dialling_prefix(&self) -> Option<&str> {
         let number = self.phone_number()?;
         let prefixes = (2..=4).filter_map(|end| number.get(..end));
@@ -119,15 +120,14 @@ impl Recipient {
         })
     }
 
-    /// Whether this is an e-mail address.
+    /// Returns true for an e-mail address.
     pub fn is_email(&self) -> bool {
         self.0.contains('@')
     }
 }
 
-/// Shows `+7999***4567` and `a***@example.com`: enough to follow a person's
-/// request through a log, too little to call them. At least three digits are
-/// hidden.
+/// Shows `+7999***4567` and `a***@example.com`: enough to follow a person's request
+/// through a log, too little to call them. At least three digits are hidden.
 impl fmt::Display for Recipient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         const HIDDEN: usize = 3;
@@ -155,13 +155,13 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// The text without what is ignored.
+/// Removes ignored characters.
 fn visible(written: &str) -> String {
     written.chars().filter(|&it| !is_ignorable(it)).collect()
 }
 
-/// The domain without what is ignored. In domains of other scripts joiners tell one name
-/// from another (RFC 5892, appendix A), so that they are left to the rules of such names.
+/// Removes ignored characters of a domain. In domains of other scripts joiners
+/// distinguish names (RFC 5892, appendix A), so they are left to the rules of such names.
 fn visible_domain(written: &str) -> String {
     let is_joiner = |it: char| matches!(it, '\u{200C}' | '\u{200D}');
     let has_joiners = written
@@ -176,17 +176,17 @@ fn visible_domain(written: &str) -> String {
 fn phone(written: &str, region: Option<Region>) -> Result<Recipient, RecipientError> {
     use rlibphonenumber::ParseError;
 
-    // Typesetters and phones put blanks between groups that Google's library does
-    // not know, such as U+202F; and this port does not know the full-width tilde,
-    // which stands for a pause.
+    // Typesetters and phones put blanks between groups that Google's library does not
+    // know, such as U+202F. This port does not know the full-width tilde, which stands
+    // for a pause.
     let plain = |character: char| match character {
         '\u{FF5E}' => '~',
         blank if blank.is_whitespace() => ' ',
         other => other,
     };
     let written: String = written.chars().map(plain).collect();
-    // Google's library reads at most 250 characters; this port of it has no limit of
-    // its own, and slices backwards where a URI's context stands before its number.
+    // Google's library reads at most 250 characters. This port has no limit, and slices
+    // backwards if the context of a URI comes before its number.
     let context_first = matches!(
         (written.find(";phone-context="), written.find("tel:")),
         (Some(context), Some(number)) if context < number
@@ -214,15 +214,15 @@ fn phone(written: &str, region: Option<Region>) -> Result<Recipient, RecipientEr
         without_mexican_prefix(&number).ok_or(RecipientError::PhoneInvalid)?
     };
     let canonical = number.format_as(PhoneNumberFormat::E164);
-    // Google's patterns are wider than E.164 where a country's own plan is open.
+    // Google's patterns are wider than E.164 if a country's own plan is open.
     if canonical.len() > "+".len() + MAX_PHONE_DIGITS {
         return Err(RecipientError::PhoneInvalid);
     }
     Ok(Recipient(canonical.into_owned()))
 }
 
-/// The number without the "1" that led mobile numbers of Mexico until 2019, if that makes
-/// it valid. Address books and WhatsApp still have it: one phone is one recipient.
+/// Removes the "1" that led mobile numbers of Mexico until 2019, if that makes the number
+/// valid. Address books and WhatsApp still have it: one phone is one recipient.
 fn without_mexican_prefix(number: &PhoneNumber) -> Option<PhoneNumber> {
     const MEXICO: i32 = 52;
     const PREFIXED: RangeInclusive<u64> = 10_000_000_000..=19_999_999_999;
@@ -259,17 +259,17 @@ fn email(local_part: &str, domain: &str) -> Result<Recipient, RecipientError> {
     Ok(Recipient(address))
 }
 
-/// RFC 5322, section 3.2.3: `atext`.
+/// Returns true for `atext` (RFC 5322, section 3.2.3).
 fn is_atom_text(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
-/// A region in which a national phone number is read, such as `RU`.
+/// Region in which a national phone number is read, such as `RU`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Region(rlibphonenumber::Region);
 
-/// A text names no region that has phone numbers.
+/// The text is not a region that has phone numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an ISO 3166-1 alpha-2 region that has phone numbers; give e.g. RU or US")]
 pub struct RegionError;

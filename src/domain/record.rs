@@ -1,4 +1,4 @@
-//! What is known of one (caller, recipient, purpose).
+//! State of one (caller, recipient, purpose).
 
 use std::fmt;
 
@@ -11,17 +11,17 @@ use super::{
     Recipient, Timestamp,
 };
 
-/// Finds a record without showing whose it is: a blind index of its (caller,
-/// recipient, purpose).
+/// Key of a record: a blind index of its (caller, recipient, purpose), so that a store
+/// does not reveal them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey(pub [u8; 32]);
 
-/// Finds a shared limit without showing whose it is: a blind index of what it counts
-/// and for whom.
+/// Key of a shared limit: a blind index of its kind and subject, so that a store does not
+/// reveal them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitKey(pub [u8; 32]);
 
-/// Tells one challenge of a record from the others; random.
+/// Random identifier of a challenge within its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChallengeNonce(pub [u8; 16]);
 
@@ -33,19 +33,19 @@ impl ChallengeNonce {
     }
 }
 
-/// Which challenge a request is about.
+/// Challenge that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChallengeSelector {
-    /// The newest one, whichever it is.
+    /// Newest challenge of the record.
     Newest,
-    /// This one alone.
+    /// This challenge alone.
     Only(ChallengeNonce),
-    /// One that the record can never have had.
+    /// Challenge of another record; it matches none.
     Foreign,
 }
 
 impl ChallengeSelector {
-    /// Whether the request is about the challenge of `nonce`.
+    /// Returns true if the request selects the challenge of `nonce`.
     pub fn matches(self, nonce: ChallengeNonce) -> bool {
         match self {
             Self::Newest => true,
@@ -55,18 +55,18 @@ impl ChallengeSelector {
     }
 }
 
-/// Names a challenge to callers, and carries the key of its record: 64 characters
-/// of unpadded base64url.
+/// Public name of a challenge. It carries the key of its record: 64 characters of
+/// unpadded base64url.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChallengeId {
-    /// The record that the challenge is, or was, in.
+    /// Key of the record that the challenge is, or was, in.
     pub key: RecordKey,
-    /// Which of that record's challenges it is.
+    /// Identifier of the challenge within the record.
     pub nonce: ChallengeNonce,
 }
 
 impl ChallengeId {
-    /// The challenge of that name; `None` where otpd never gave such a one.
+    /// Parses the text of a challenge id; `None` if otpd cannot have issued it.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 48];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
@@ -87,35 +87,34 @@ impl fmt::Display for ChallengeId {
     }
 }
 
-/// What is known of one (caller, recipient, purpose). `S` is what a live
-/// challenge keeps secret: a [`ChallengeSecret`] where rules are decided, sealed bytes in a
-/// store.
+/// State of one (caller, recipient, purpose). `S` is the secret of a live challenge: a
+/// [`ChallengeSecret`] while rules are decided, sealed bytes in a store.
 #[derive(Clone, Debug)]
 pub struct Record<S = ChallengeSecret> {
-    /// The back end whose record this is.
+    /// Caller that the record belongs to.
     pub caller: CallerName,
-    /// What its codes are for.
+    /// Purpose of its codes.
     pub purpose: Purpose,
-    /// The newest challenge.
+    /// Newest challenge.
     pub challenge: Challenge<S>,
-    /// When a code was last sent; the cool-down runs from here.
+    /// Time of the last send; the cool-down starts here.
     pub sent_at: Timestamp,
-    /// Wrong answers in a row, across codes.
+    /// Consecutive failed attempts, across codes.
     pub failures: FailureCounter,
-    /// What is left of its own limits.
+    /// State of the record's own limits.
     pub send_limits: SendLimits,
-    /// The answers that its last writes gave.
+    /// Outcomes of its last writes.
     pub memory: IdempotencyLog,
-    /// When the record was last written, by the store's clock.
+    /// Time of the last write, by the store's clock.
     pub written_at: Timestamp,
 }
 
-/// When the limits of a record will be full again; long ago for unused ones.
+/// Times at which the limits of a record are full again; long ago for unused ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendLimits {
-    /// Of `sends_per_hour`.
+    /// State of `sends_per_hour`.
     pub hour_full_at: Timestamp,
-    /// Of `sends_per_day`.
+    /// State of `sends_per_day`.
     pub day_full_at: Timestamp,
 }
 
@@ -132,48 +131,48 @@ impl Default for SendLimits {
 /// One code, from its first send to its end.
 #[derive(Clone, Debug)]
 pub struct Challenge<S = ChallengeSecret> {
-    /// Tells it from the record's other challenges.
+    /// Identifier within the record.
     pub nonce: ChallengeNonce,
-    /// Whether it can still verify.
+    /// State of the code.
     pub state: ChallengeState<S>,
-    /// The channel of its last message.
+    /// Channel of its last message.
     pub channel: Channel,
-    /// When its code was made.
+    /// Time at which its code was issued.
     pub created_at: Timestamp,
-    /// When its code dies; a resend does not move it.
+    /// Time at which its code expires; a resend does not move it.
     pub expires_at: Timestamp,
-    /// How many answers were judged.
+    /// Number of attempts that were checked.
     pub attempts: u32,
-    /// How many messages carried its code.
+    /// Number of messages that carried its code.
     pub sends: u32,
 }
 
-/// Whether a challenge can still verify. A secret is kept only as long as it can.
+/// State of a challenge. The secret is kept only as long as it can still verify.
 #[derive(Clone, Debug)]
 pub enum ChallengeState<S = ChallengeSecret> {
     /// Its code verifies until it expires.
     Live(S),
     /// Its code was verified.
     Spent,
-    /// As many answers as allowed were wrong.
+    /// It had its last attempt.
     Exhausted,
-    /// It was cancelled, or died with the clock.
+    /// It was cancelled, or invalidated because the clock stepped back.
     Cancelled,
 }
 
-/// What a live challenge keeps secret.
+/// Secret of a live challenge.
 #[derive(Clone, Debug)]
 pub struct ChallengeSecret {
     /// The code, because a resend repeats it.
     pub code: OtpCode,
-    /// Whom it was sent to, so that a challenge id alone can tell.
+    /// Recipient, so that a challenge id is enough to return it.
     pub recipient: Recipient,
     /// Whether it is the fixed code of a test recipient, which no message carries.
     pub is_test: bool,
 }
 
 impl<S> Record<S> {
-    /// The same record with another kind of secret.
+    /// Converts the secret.
     pub fn map_secret<T>(self, map: impl FnOnce(S) -> ChallengeState<T>) -> Record<T> {
         let Challenge {
             nonce,
@@ -212,8 +211,8 @@ impl<S> Record<S> {
 }
 
 impl<S> Record<S> {
-    /// Whether the challenge of `nonce` could still verify at `now`: a message that
-    /// carries its code is worth sending.
+    /// Returns true if the challenge of `nonce` could still verify at `now`, so that a
+    /// message with its code is worth sending.
     pub fn has_live(&self, nonce: ChallengeNonce, policy: &PurposePolicy, now: Timestamp) -> bool {
         let live = self.challenge.live_secret(policy, now).is_some();
         live && !self.is_dead(nonce, now)
@@ -232,7 +231,7 @@ impl<S> Record<S> {
 }
 
 impl<S> Challenge<S> {
-    /// The secret of a challenge that could still verify at `now`.
+    /// Returns the secret of a challenge that could still verify at `now`.
     pub fn live_secret(&self, policy: &PurposePolicy, now: Timestamp) -> Option<&S> {
         match &self.state {
             ChallengeState::Live(secret)
@@ -244,14 +243,14 @@ impl<S> Challenge<S> {
         }
     }
 
-    /// How many more answers are judged.
+    /// Returns the number of attempts that are left.
     pub fn attempts_remaining(&self, policy: &PurposePolicy) -> u32 {
         policy.max_attempts.saturating_sub(self.attempts)
     }
 }
 
 impl Record {
-    /// When the next send is allowed; a success ends the cool-down.
+    /// Returns the time of the next allowed send; a success ends the cool-down.
     pub fn resend_at(&self, policy: &PurposePolicy) -> Timestamp {
         match self.challenge.state {
             ChallengeState::Spent => self.sent_at,
@@ -259,9 +258,9 @@ impl Record {
         }
     }
 
-    /// From when on no answer would change if the record were gone. One instant for
-    /// every state of a challenge, though a spent one could go at once: so a
-    /// verification leaves the store's index on it alone.
+    /// Returns the time from which no response would change if the record were gone. It
+    /// is one time for every state of a challenge, though a spent one could go at once,
+    /// so that a verification does not change the store's index on it.
     pub fn purge_at(&self, policy: &PurposePolicy) -> Timestamp {
         let told_until = self
             .challenge
@@ -278,10 +277,10 @@ impl Record {
             .max(self.memory.forgotten_at().unwrap_or(told_until))
     }
 
-    /// The record after its store's clock stepped back to `now`: no instant of it
-    /// lies ahead, so that a wait lasts at most its own length, and its code, whose
-    /// age nobody can tell any more, is dead. So it may also be swept soon, however
-    /// far ahead the clock was.
+    /// Returns the record after its store's clock stepped back to `now`. No time in it
+    /// lies ahead, so that a wait lasts at most its own length. Its code is invalidated,
+    /// because its age is unknown. So the record may also be purged soon, however far
+    /// ahead the clock was.
     fn repair_clock_rollback(mut self, policy: &PurposePolicy, now: Timestamp) -> Self {
         if !matches!(self.challenge.state, ChallengeState::Spent) {
             self.challenge.state = ChallengeState::Cancelled;
@@ -297,9 +296,9 @@ impl Record {
     }
 }
 
-/// Decides about `record` at `now`. Where the store's clock stepped back before
-/// the record's last write, that is first put right, and written even if the rule
-/// itself would write nothing: else its waits would start anew at each request.
+/// Decides about `record` at `now`. If the store's clock stepped back before the record's
+/// last write, the record is repaired first. The repair is written even if the rule
+/// itself writes nothing: else its waits would start again at each request.
 pub(super) fn with_clock_repair<Answer>(
     record: Option<Record>,
     policy: &PurposePolicy,
@@ -324,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn challenge_ids_survive_the_way_to_callers_and_back() {
+    fn challenge_id_round_trips() {
         let id = ChallengeId {
             key: RecordKey([7; 32]),
             nonce: ChallengeNonce([9; 16]),

@@ -1,5 +1,5 @@
-//! Rules 1 and 4, and what the others have to say about a send: when a code is made,
-//! when it is sent again, when neither.
+//! Rules 1 and 4, and their part in the other rules: a send issues a new code, sends the
+//! live one again, or is refused.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -15,98 +15,99 @@ use super::{
     record::{SendLimits, with_clock_repair},
 };
 
-/// What is asked of [`send`].
+/// Input of [`send`].
 #[derive(Debug)]
 pub struct SendRequest<'a> {
-    /// Which request it is.
+    /// Fingerprint of the request.
     pub identity: &'a RequestFingerprint,
-    /// The back end that asks.
+    /// Caller that makes the request.
     pub caller: &'a CallerName,
-    /// Whom to send to.
+    /// Recipient of the code.
     pub recipient: &'a Recipient,
-    /// What the code is for.
+    /// Purpose of the code.
     pub purpose: &'a Purpose,
-    /// The way to send it by.
+    /// Channel of the message.
     pub channel: Channel,
-    /// What makes the recipient a test recipient, to whom nothing is sent, and for
-    /// whom no limit on sends counts.
+    /// Entry that makes the recipient a test recipient: no message is sent and no limit
+    /// on sends counts.
     pub test: Option<&'a TestRecipient>,
-    /// Why no message can go to the recipient, if so; of no matter for a test recipient.
+    /// Reason for which no message can reach the recipient, if any; ignored for a test
+    /// recipient.
     pub barred: Option<Undeliverable>,
-    /// The message that is to carry the code; `None` where nobody is sent one.
+    /// Message that is to carry the code; `None` if none is sent.
     pub message: Option<&'a MessageRequest<'a>>,
 }
 
-/// Why no message can go to a recipient.
+/// Reason for which no message can reach a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undeliverable {
-    /// The caller may not send there.
+    /// The caller may not send to this destination.
     Destination,
-    /// No provider is for such messages.
+    /// No provider serves such messages.
     NoRoute(Channel),
 }
 
-/// A message that is to carry a code.
+/// Message that is to carry a code.
 #[derive(Debug)]
 pub struct MessageRequest<'a> {
-    /// Which message.
+    /// Identifier of the message.
     pub id: MessageId,
-    /// How long the replica that writes it holds it, to send it at once; `None`:
-    /// whoever comes first may.
+    /// Duration of the lease of the replica that writes it, to send it at once; `None`
+    /// leaves it to any dispatcher.
     pub lease: Option<Duration>,
-    /// The language that was asked for; empty where none was.
+    /// Requested language; empty if none was requested.
     pub locale: &'a str,
-    /// What its text says besides.
+    /// Further variables of the text.
     pub variables: &'a BTreeMap<String, String>,
-    /// Where the end user is.
+    /// IP address of the end user.
     pub client_ip: Option<IpAddr>,
 }
 
-/// A code to be sent.
+/// Code to be sent.
 #[derive(Clone, Debug)]
 pub struct SendOutcome {
     /// Its challenge.
     pub challenge: ChallengeNonce,
-    /// The code; `None` where an old answer is repeated and the code is dead.
+    /// The code; `None` if the outcome is a replay and the code is no longer live.
     pub code: Option<OtpCode>,
-    /// How many digits it has.
+    /// Number of digits of the code.
     pub code_length: u32,
-    /// When it dies.
+    /// Time at which the code expires.
     pub expires_at: Timestamp,
-    /// Whether it is the same code again.
+    /// True if it is the same code again.
     pub resent: bool,
-    /// When the next send is allowed.
+    /// Time of the next allowed send.
     pub resend_at: Timestamp,
-    /// The message that this very request wrote, and that must go out; `None` where an
-    /// old answer is repeated, or nobody is sent one.
+    /// Message that this request wrote and that must be sent; `None` if the outcome is a
+    /// replay, or if no message is sent.
     pub message: Option<OutboxMessage>,
 }
 
-/// Why no code is sent.
+/// Reason for which no code is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The cool-down since the last send is not over.
     CoolingDown {
-        /// How long it still lasts.
+        /// Time until the cool-down ends.
         wait: Duration,
-        /// The code that lives meanwhile, and when it dies.
+        /// Code that is live meanwhile, and the time at which it expires.
         live: Option<(ChallengeNonce, Timestamp)>,
     },
-    /// Answers are refused for longer than a new code would live.
+    /// Attempts are refused for longer than a new code would live.
     Blocked(Lockout),
-    /// A limit leaves no room.
+    /// A rate limit is exceeded.
     Limit(RateLimited),
     /// The request id was used for another request.
     IdempotencyKeyReused,
-    /// No message can go there.
+    /// No message can reach the recipient.
     Undeliverable(Undeliverable),
 }
 
-/// Sends a code: the live one again, or a new one where there is none that is worth
-/// sending. A first [`SendOutcome`] is always written.
+/// Sends a code: the live one again, or a new one if none is live for long enough. A
+/// first [`SendOutcome`] is always written.
 ///
 /// # Errors
-/// Why not; a refused request leaves everything as it was.
+/// [`SendError`] if no code is sent; a refused request changes nothing.
 pub fn send(
     record: Option<Record>,
     limits: &[RateLimitState],
@@ -141,8 +142,8 @@ pub fn send(
     })
 }
 
-/// Gives the answer to the same request again. A writer that only missed the
-/// acknowledgement is given its message as it wrote it.
+/// Returns the recorded outcome of the same request. A writer that only missed the
+/// acknowledgement also gets the message that it wrote.
 fn replay(
     record: &Record,
     answer: RecordedOutcome,
@@ -159,7 +160,8 @@ fn replay(
         code_length,
     } = answer
     else {
-        // Another RPC's: the id of a request tells the RPC too, so only a forgery.
+        // The recorded id is that of another RPC. Ids depend on the RPC, so only a
+        // forgery gets here.
         return Err(SendError::IdempotencyKeyReused);
     };
     let live = Some(&record.challenge).filter(|live| live.nonce == challenge);
@@ -181,7 +183,7 @@ fn replay(
     })
 }
 
-/// Whether a message may be sent now, and what is left of the limits if so.
+/// Returns the state of the limits after the send, or the reason for which it is refused.
 fn check_send(
     record: Option<&Record>,
     limits: &[RateLimitState],
@@ -193,7 +195,8 @@ fn check_send(
         return Err(SendError::Undeliverable(barred));
     }
     if let Some(record) = record {
-        // A code that dies as the wait ends is as useless as one that dies before.
+        // A code that expires as the lockout ends is as useless as one that expires
+        // before.
         if let Some(block) = record.failures.lockout_at(policy, now)
             && now.saturating_add(policy.code_ttl) <= block.until
         {
@@ -213,7 +216,7 @@ fn check_send(
     let own_limits = own.shared(policy);
     let taken = consume_all(&own_limits, now).and_then(|own| Ok((own, consume_all(limits, now)?)));
     let (taken_own, _) = taken.map_err(|first| {
-        // Who comes back after the longest wait is not refused by another limit.
+        // A client that waits for the longest time is not refused by another limit then.
         let others = consume_all(limits, now).err();
         let longest = others
             .filter(|other| first.wait < other.wait)
@@ -223,7 +226,7 @@ fn check_send(
     Ok((own.taken(&own_limits, &taken_own), LimitCharge::Consume))
 }
 
-/// The code to send, and the record with it.
+/// Returns the code to send, and the record with it.
 fn issue_code(
     record: Option<Record>,
     send_limits: SendLimits,
@@ -287,9 +290,10 @@ fn issue_code(
     (sent, record)
 }
 
-/// The code, if it lives and will live at least as long as the next wait, and is the
-/// one that a test recipient must have. The fixed code of one is never that of a recipient
-/// like any other: it would be sent, also by a replica that knows no test recipients.
+/// Returns the live code, if it lives at least as long as the next cool-down and is the
+/// code that a test recipient must have. The fixed code of a test recipient is never
+/// reused for a real one: it would be sent, also by a replica that does not know the
+/// entry.
 fn reusable_code(
     challenge: &Challenge,
     request: &SendRequest<'_>,
@@ -306,7 +310,7 @@ fn reusable_code(
 }
 
 impl Challenge {
-    /// A new challenge for a new code.
+    /// Starts a challenge with a new code.
     fn start(
         code: OtpCode,
         request: &SendRequest<'_>,
@@ -335,14 +339,15 @@ impl Challenge {
 }
 
 impl SendRequest<'_> {
-    /// The message that carries `code`, if one is to, as it is written `now`.
+    /// Returns the message that carries `code`, as it is written `now`, if one is to be
+    /// sent.
     fn message_with<S>(
         &self,
         code: &OtpCode,
         challenge: &Challenge<S>,
         now: Timestamp,
     ) -> Option<OutboxMessage> {
-        // Nobody is sent the code of a test recipient.
+        // The code of a test recipient is not sent.
         let request = self.message.filter(|_| self.test.is_none())?;
         let content = MessagePayload {
             recipient: self.recipient.clone(),
@@ -363,7 +368,8 @@ impl SendRequest<'_> {
             predecessors,
             state,
             provider: String::new(),
-            // Who writes it with a lease sends it without a further note.
+            // A replica that writes it with a lease makes the first attempt without a
+            // further write.
             history: AttemptLog {
                 attempt_open: request.lease.is_some(),
                 ..AttemptLog::default()
@@ -377,7 +383,7 @@ impl SendRequest<'_> {
 }
 
 impl SendLimits {
-    /// The limits that are on, as such.
+    /// Returns the limits that are enabled.
     fn shared(self, policy: &PurposePolicy) -> Vec<RateLimitState> {
         let hour = (RateLimitKind::SendsPerHour, self.hour_full_at);
         let day = (RateLimitKind::SendsPerDay, self.day_full_at);
@@ -395,7 +401,7 @@ impl SendLimits {
             .collect()
     }
 
-    /// With these charges on these limits.
+    /// Returns the limits with these new states.
     fn taken(mut self, limits: &[RateLimitState], charges: &[Option<Timestamp>]) -> Self {
         for (limit, charge) in limits.iter().zip(charges) {
             let full_at = match limit.name {
@@ -407,7 +413,7 @@ impl SendLimits {
         self
     }
 
-    /// The limits after the clock stepped back to `now`.
+    /// Returns the limits after the clock stepped back to `now`.
     pub(super) fn stepped_back_to(self, policy: &PurposePolicy, now: Timestamp) -> Self {
         let limits = self.shared(policy);
         self.taken(&limits, &clamp_all(&limits, now))

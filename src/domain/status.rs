@@ -1,51 +1,51 @@
-//! What a caller may know of a code without trying one.
+//! Status of a code, readable without an attempt.
 
 use super::{
     ChallengeNonce, ChallengeSelector, Channel, Decision, Lockout, Purpose, PurposePolicy,
     Recipient, Record, Timestamp, record::with_clock_repair,
 };
 
-/// What is known of a recipient's code.
+/// Status of a recipient's code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CodeStatus {
-    /// The code that could still verify.
+    /// Code that could still verify.
     pub live: Option<LiveCode>,
-    /// The last send of the newest challenge, live or not, unless it is forgotten.
+    /// Last send of the newest challenge, live or not, unless its retention is over.
     pub last_send: Option<LastSend>,
-    /// When the next send is allowed by the cool-down, if not now.
+    /// Time of the next send that the cool-down allows, if not now.
     pub resend_at: Option<Timestamp>,
-    /// Why answers are refused, and until when, if they are.
+    /// Lockout that is in force, if any.
     pub block: Option<Lockout>,
 }
 
-/// A code that could still verify.
+/// Code that could still verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCode {
     /// Its challenge.
     pub challenge: ChallengeNonce,
-    /// Whom it was sent to.
+    /// Recipient of the code.
     pub recipient: Recipient,
-    /// When it dies.
+    /// Time at which it expires.
     pub expires_at: Timestamp,
-    /// How many more answers are judged.
+    /// Number of attempts that are left.
     pub attempts_remaining: u32,
 }
 
-/// When and how a code was last sent.
+/// Last send of a code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSend {
     /// Its challenge.
     pub challenge: ChallengeNonce,
-    /// What its code is for.
+    /// Purpose of its code.
     pub purpose: Purpose,
-    /// The channel that was asked for.
+    /// Requested channel.
     pub channel: Channel,
-    /// When.
+    /// Time of the send.
     pub at: Timestamp,
 }
 
-/// Tells what is known of the challenge that `challenge` admits. It writes only where
-/// the clock stepped back: else the wait that it tells would start anew each time.
+/// Returns the status of the challenge that `challenge` selects. It writes only if the
+/// clock stepped back: else the returned wait would start again each time.
 pub fn status(
     record: Option<Record>,
     challenge: ChallengeSelector,

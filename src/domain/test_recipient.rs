@@ -1,32 +1,32 @@
-//! Recipients who get a fixed code and no message: for reviews of apps in stores, and
-//! for the tests of callers.
+//! Test recipients: they have a fixed code and are sent no message. They serve reviews of
+//! apps in stores, and the tests of callers.
 
 use super::{CallerName, OtpCode, Purpose, Recipient, Timestamp};
 
-/// A recipient whose code is known beforehand. Attempts, waits and the lock are those
-/// of every other; limits on sends do not count.
+/// Recipient with a fixed code. Attempts, delays and the lock are those of every other
+/// recipient; limits on sends do not count.
 #[derive(Clone, Debug)]
 pub struct TestRecipient {
-    /// Whose it is.
+    /// Caller of the entry.
     pub caller: CallerName,
-    /// Who it is.
+    /// Recipient of the entry.
     pub recipient: Recipient,
-    /// What its codes are for.
+    /// Purpose of its codes.
     pub purpose: Purpose,
-    /// The code.
+    /// Fixed code.
     pub code: OtpCode,
-    /// From when on it is a recipient like any other.
+    /// Time from which it is treated like any other recipient.
     pub expires_at: Timestamp,
 }
 
 impl TestRecipient {
-    /// Whether a request is about this one.
+    /// Returns true if a request is for this entry.
     pub fn matches(&self, caller: &CallerName, recipient: &Recipient, purpose: &Purpose) -> bool {
         self.caller == *caller && self.recipient == *recipient && self.purpose == *purpose
     }
 
-    /// Itself, while it is a test recipient. Its codes end with that, so that none is
-    /// ever sent to who the recipient really is.
+    /// Returns the entry until it expires. Its codes expire with it, so that none is ever
+    /// sent to the real recipient.
     pub fn active_at(&self, now: Timestamp) -> Option<&Self> {
         (now < self.expires_at).then_some(self)
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_about_a_test_recipient_only_if_all_of_it_is() {
+    fn test_recipient_matches_caller_recipient_and_purpose() {
         let test = recipient();
         let (caller, recipient, purpose) = (&test.caller, &test.recipient, &test.purpose);
         assert!(test.matches(caller, recipient, purpose));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_code_ends_with_its_entry_and_is_never_sent_to_a_real_recipient() {
+    fn fixed_code_expires_with_its_entry_and_is_never_sent() {
         let (first, record) = sent(None, 900, true);
         assert_eq!(first.code.unwrap().expose(), "00000000");
         assert_eq!(first.expires_at, at(1_000));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_code_is_never_repeated_once_its_entry_is_gone() {
+    fn fixed_code_is_not_resent_after_its_entry_is_removed() {
         let (first, record) = sent(None, 100, true);
         // The entry was removed, or another replica never had it.
         let (second, record) = sent(Some(record), 200, false);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_code_is_not_repeated_as_a_fixed_one() {
+    fn random_code_is_not_resent_to_a_test_recipient() {
         let (first, record) = sent(None, 100, false);
         let (second, _) = sent(Some(record), 200, true);
         assert!(!second.resent);

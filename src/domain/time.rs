@@ -14,29 +14,29 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The instant `milliseconds` after the Unix epoch.
+    /// Returns the instant `milliseconds` after the Unix epoch.
     pub const fn from_milliseconds(milliseconds: i64) -> Self {
         Self(milliseconds)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn milliseconds(self) -> i64 {
         self.0
     }
 
-    /// The instant `duration` later, or the last one there is.
+    /// Returns the instant `duration` later, or the last representable one.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(milliseconds(duration)))
     }
 
-    /// The instant `duration` earlier, or the first one there is.
+    /// Returns the instant `duration` earlier, or the first representable one.
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(milliseconds(duration)))
     }
 
-    /// How long it is from `self` until `later`; nothing where that is not later.
+    /// Returns the duration from `self` to `later`; zero if that is not later.
     pub fn duration_until(self, later: Self) -> Duration {
         let milliseconds = later.0.saturating_sub(self.0).max(0);
         Duration::from_millis(milliseconds.unsigned_abs())

@@ -1,4 +1,4 @@
-//! Rules 2, 3 and 5, and the order in which a verification is decided.
+//! Rules 2, 3 and 5, and the order of the checks of a verification.
 
 use super::{
     ChallengeNonce, ChallengeSelector, ChallengeState, CodeError, Decision, FailureCounter,
@@ -7,42 +7,42 @@ use super::{
     record::with_clock_repair,
 };
 
-/// What is asked of [`verify`].
+/// Input of [`verify`].
 #[derive(Debug)]
 pub struct VerifyRequest<'a> {
-    /// Which request it is.
+    /// Fingerprint of the request.
     pub identity: &'a RequestFingerprint,
-    /// What the person typed.
+    /// Submitted code.
     pub code: &'a SubmittedCode,
-    /// The challenge that it must belong to.
+    /// Challenge that the code must belong to.
     pub challenge: ChallengeSelector,
 }
 
-/// The verdict on a typed code.
+/// Outcome of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyOutcome {
-    /// Right, and now spent.
+    /// The code is correct, and now spent.
     Verified {
-        /// The challenge that was judged.
+        /// Challenge that was verified.
         challenge: ChallengeNonce,
-        /// When.
+        /// Time of the verification.
         at: Timestamp,
     },
-    /// Wrong.
+    /// The code is wrong.
     WrongCode {
-        /// The challenge that was judged.
+        /// Challenge that the code was checked against.
         challenge: ChallengeNonce,
-        /// How many more answers are judged.
+        /// Number of attempts that are left.
         attempts_remaining: u32,
     },
-    /// The code's life is over.
+    /// The code has expired.
     Expired {
-        /// The challenge that is over.
+        /// Expired challenge.
         challenge: ChallengeNonce,
     },
-    /// As many answers as allowed were wrong.
+    /// The challenge had its last attempt.
     AttemptsExhausted {
-        /// The challenge that is shut.
+        /// Exhausted challenge.
         challenge: ChallengeNonce,
     },
     /// There is no code to check.
@@ -50,7 +50,7 @@ pub enum VerifyOutcome {
 }
 
 impl VerifyOutcome {
-    /// The challenge that the verdict is about.
+    /// Returns the challenge that the outcome is about.
     pub fn challenge(self) -> Option<ChallengeNonce> {
         match self {
             Self::Verified { challenge, .. }
@@ -62,24 +62,24 @@ impl VerifyOutcome {
     }
 }
 
-/// Why a typed code is not judged; nothing is counted.
+/// Reason for which a submitted code is not checked; nothing is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {
     /// It cannot be the code.
     Code(CodeError),
-    /// Too many wrong answers came before it.
+    /// Too many failed attempts on the record.
     Blocked(Lockout),
-    /// Too many wrong answers came from its client.
+    /// Too many failed attempts of the client.
     Limit(RateLimited),
     /// The request id was used for another request.
     Reused,
 }
 
-/// Judges a typed code. Only judging counts and writes; `limits` count wrong answers
-/// alone.
+/// Checks a submitted code. Only a check counts and writes; `limits` count failed
+/// attempts alone.
 ///
 /// # Errors
-/// Why it is not judged.
+/// [`VerifyError`] if the code is not checked.
 pub fn verify(
     record: Option<Record>,
     limits: &[RateLimitState],
@@ -105,7 +105,7 @@ pub fn verify(
     })
 }
 
-/// Gives the verdict on the same request again.
+/// Returns the recorded outcome of the same request.
 fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, VerifyError> {
     match answer {
         RecordedOutcome::Verified { challenge, at } => {
@@ -118,22 +118,23 @@ fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, VerifyError> {
             challenge,
             attempts_remaining,
         }),
-        // Another RPC's: the id of a request tells the RPC too, so only a forgery.
+        // The recorded id is that of another RPC. Ids depend on the RPC, so only a
+        // forgery gets here.
         RecordedOutcome::Sent { .. } | RecordedOutcome::Cancelled { .. } => {
             Err(VerifyError::Reused)
         }
     }
 }
 
-/// An answer without judging.
+/// Result without a check of the code.
 enum PrecheckFailure {
     Verdict(VerifyOutcome),
     Refusal(VerifyError),
 }
 
-/// Whether the typed code may be judged; if so, whether it is right. The limits have room
-/// for a wrong one then. The checks stand in the order that the contract
-/// promises.
+/// Returns true if the submitted code is correct, or the reason for which it may not be
+/// checked. If it may, the limits have room for a failed attempt. The checks stand in the
+/// order that the contract promises.
 fn precheck(
     record: &Record,
     limits: &[RateLimitState],
@@ -174,13 +175,14 @@ fn precheck(
         };
         return Err(PrecheckFailure::Refusal(VerifyError::Code(error)));
     }
-    // Before the code is looked at: else a refusal would tell that it was wrong.
+    // Limits come before the comparison: else a refusal would reveal that the code was
+    // wrong.
     consume_all(limits, now)
         .map_err(|exceeded| PrecheckFailure::Refusal(VerifyError::Limit(exceeded)))?;
     Ok(code.matches(request.code))
 }
 
-/// Counts an answer.
+/// Counts an attempt and records its outcome.
 fn record_attempt(
     mut record: Record,
     right: bool,

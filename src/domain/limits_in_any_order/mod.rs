@@ -1,5 +1,5 @@
-//! Rules 5, 6 and 7 together: waits and the lock, limits, and requests that are made
-//! again, in any order. The clock only goes forward here.
+//! Rules 5, 6 and 7 together: lockouts, limits, and repeated requests, in any order. The
+//! clock only goes forward here.
 
 mod rules;
 mod world;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use self::{
-    rules::{Reply, Wish},
+    rules::{Reply, Request},
     world::World,
 };
 use super::*;
 
-/// What happens next.
+/// Next event.
 #[derive(Clone, Debug)]
 enum Step {
     Send {
@@ -29,14 +29,14 @@ enum Step {
         id: Option<u8>,
         reset: bool,
     },
-    /// An earlier request is made again, or its id is used for other fields.
+    /// An earlier request is repeated, or its id is used for other fields.
     Again {
         which: prop::sample::Index,
         changed: bool,
     },
     Wait(u64),
-    /// As long as the last refusal said, or a millisecond less.
-    WaitAsTold {
+    /// Waits as long as the last refusal said, or a millisecond less.
+    WaitAsAdvised {
         early: bool,
     },
 }
@@ -49,7 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (id(), any::<bool>()).prop_map(|(id, reset)| Step::Cancel { id, reset }),
         4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.3))
             .prop_map(|(which, changed)| Step::Again { which, changed }),
-        3 => any::<bool>().prop_map(|early| Step::WaitAsTold { early }),
+        3 => any::<bool>().prop_map(|early| Step::WaitAsAdvised { early }),
         2 => (0_u64..5_000).prop_map(Step::Wait),
         4 => (0_u64..300_000).prop_map(Step::Wait),
         2 => (0_u64..7_200_000).prop_map(Step::Wait),
@@ -90,7 +90,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn waits_limits_and_memory_hold_together(policy in policies(), steps in steps()) {
+    fn lockout_limits_and_idempotency_model(policy in policies(), steps in steps()) {
         prop_assert_eq!(policy.validate(), Ok(()));
         let mut world = World::new(policy);
         for step in steps {
@@ -101,7 +101,7 @@ proptest! {
 }
 
 #[test]
-fn no_code_is_sold_that_dies_as_the_wait_ends() {
+fn no_code_is_sent_that_expires_during_lockout() {
     let mut world = World::new(PurposePolicy {
         max_attempts: 1,
         failure_delay: Duration::from_mins(10),
@@ -118,14 +118,14 @@ fn no_code_is_sold_that_dies_as_the_wait_ends() {
         right: false,
     };
     world.take(wrong).unwrap();
-    let asked = Wish::Send { voice: false };
-    // The wait has five minutes left, and so would the code.
+    let send = Request::Send { voice: false };
+    // The delay has five minutes left, and so would the code.
     world.take(Step::Wait(5 * 60_000)).unwrap();
-    let refused = world.rules.ask(None, &asked, world.now).reply;
+    let refused = world.rules.ask(None, &send, world.now).reply;
     assert!(
         matches!(refused, Reply::NotSent(SendError::Blocked(_))),
         "{refused:?}"
     );
     world.take(Step::Wait(1)).unwrap();
-    assert!(world.rules.ask(None, &asked, world.now).first);
+    assert!(world.rules.ask(None, &send, world.now).first);
 }

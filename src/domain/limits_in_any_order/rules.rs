@@ -1,4 +1,4 @@
-//! The rules with what they write, and requests to them in the form of data.
+//! The rules with their writes, and requests to them as data.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,7 @@ use rand::TryRng;
 
 use super::super::*;
 
-/// Draws other words each time, and the same ones in each run.
+/// Draws another word each time, and the same ones in each run.
 struct Counter(u64);
 
 impl TryRng for Counter {
@@ -32,15 +32,15 @@ impl TryRng for Counter {
     }
 }
 
-/// What is asked, but for the id.
+/// Request without its id.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Wish {
+pub(super) enum Request {
     Send { voice: bool },
     Verify { digits: String },
     Cancel { reset: bool },
 }
 
-/// What is answered.
+/// Response.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
     Sent {
@@ -58,8 +58,8 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    /// How long it says to wait.
-    pub fn told_to_wait(&self) -> Option<Duration> {
+    /// Returns the wait of a refusal.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotSent(SendError::CoolingDown { wait, .. }) => Some(*wait),
             Self::NotSent(SendError::Blocked(block))
@@ -80,16 +80,16 @@ impl Reply {
     }
 }
 
-/// A reply, and what came with it.
+/// Response and effects of a request.
 pub(super) struct Done {
     pub reply: Reply,
     pub wrote: bool,
     pub charged: bool,
-    /// Of a send: whether a message must go out.
+    /// True if a send wrote a message.
     pub first: bool,
 }
 
-/// The rules, and what they have written.
+/// The rules, and their state.
 pub(super) struct Rules {
     pub policy: PurposePolicy,
     pub record: Option<Record>,
@@ -107,7 +107,7 @@ impl Rules {
         }
     }
 
-    /// The live code, or another one of its length.
+    /// Returns the live code, or another one of its length.
     pub fn digits(&self, right: bool, now: Timestamp) -> String {
         let live = self.record.as_ref();
         let live = live.and_then(|record| record.challenge.live_secret(&self.policy, now));
@@ -119,12 +119,12 @@ impl Rules {
         format!("{other}{}", &code[1..])
     }
 
-    /// Asks the rules, and writes what they say.
-    pub fn ask(&mut self, id: Option<u8>, wish: &Wish, now: Timestamp) -> Done {
-        let identity = self.identity(id, wish);
+    /// Runs a request, and applies its writes.
+    pub fn ask(&mut self, id: Option<u8>, request: &Request, now: Timestamp) -> Done {
+        let identity = self.identity(id, request);
         let (policy, record) = (self.policy.clone(), self.record.clone());
-        match wish {
-            Wish::Send { voice } => {
+        match request {
+            Request::Send { voice } => {
                 let request = SendRequest {
                     identity: &identity,
                     caller: &CallerName::new("caller"),
@@ -146,9 +146,9 @@ impl Rules {
                 let limits = limit.as_slice();
                 let decision = send(record, limits, &request, &policy, now, &mut self.random);
                 let first = decision.message.is_some();
-                let told = decision.answer.as_ref().ok();
-                let told = told.is_some_and(|sent| sent.message.is_some());
-                assert_eq!(told, first, "what is told to go out is written");
+                let returned = decision.answer.as_ref().ok();
+                let returned = returned.is_some_and(|sent| sent.message.is_some());
+                assert_eq!(returned, first, "the returned message is written");
                 let decision = decision.map(|answer| match answer {
                     Ok(sent) => Reply::Sent {
                         challenge: sent.challenge,
@@ -161,7 +161,7 @@ impl Rules {
                 });
                 self.commit(decision, name, first, now)
             }
-            Wish::Verify { digits } => {
+            Request::Verify { digits } => {
                 let request = VerifyRequest {
                     identity: &identity,
                     code: &SubmittedCode::parse(digits).unwrap(),
@@ -175,7 +175,7 @@ impl Rules {
                 });
                 self.commit(decision, name, false, now)
             }
-            Wish::Cancel { reset } => {
+            Request::Cancel { reset } => {
                 let request = CancelRequest {
                     identity: &identity,
                     challenge: ChallengeSelector::Newest,
@@ -224,15 +224,15 @@ impl Rules {
         })
     }
 
-    /// As the service makes it: the id tells the RPC too, and one is made up where
-    /// there is none.
-    fn identity(&mut self, id: Option<u8>, wish: &Wish) -> RequestFingerprint {
+    /// Builds the fingerprint as the service does: it depends on the RPC, and is random
+    /// without a `request_id`.
+    fn identity(&mut self, id: Option<u8>, request: &Request) -> RequestFingerprint {
         let writer = self.random.try_next_u64().unwrap();
         let mut bytes = [0; 16];
-        let (rpc, fields) = match wish {
-            Wish::Send { voice } => (1, u8::from(*voice).to_string()),
-            Wish::Verify { digits } => (2, digits.clone()),
-            Wish::Cancel { reset } => (3, u8::from(*reset).to_string()),
+        let (rpc, fields) = match request {
+            Request::Send { voice } => (1, u8::from(*voice).to_string()),
+            Request::Verify { digits } => (2, digits.clone()),
+            Request::Cancel { reset } => (3, u8::from(*reset).to_string()),
         };
         match id {
             Some(id) => bytes[..2].copy_from_slice(&[rpc, id]),

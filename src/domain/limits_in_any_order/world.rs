@@ -1,4 +1,4 @@
-//! The rules, and beside them what must be true of them, kept in the plainest way.
+//! The rules beside a model of them, written in the plainest way.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{
     super::*,
     Step,
-    rules::{Reply, Rules, Wish},
+    rules::{Reply, Request, Rules},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -16,10 +16,10 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) struct World {
     pub rules: Rules,
     pub now: Timestamp,
-    /// How long the last refusal said to wait.
-    told_to_wait: Option<Duration>,
-    asked: Vec<(u8, Wish)>,
-    remembered: Vec<(u8, Wish, Reply, Timestamp)>,
+    /// Wait of the last refusal.
+    retry_after: Option<Duration>,
+    earlier: Vec<(u8, Request)>,
+    remembered: Vec<(u8, Request, Reply, Timestamp)>,
     failures: u32,
     failed_at: Timestamp,
     sent_at: Vec<Timestamp>,
@@ -33,8 +33,8 @@ impl World {
         Self {
             rules: Rules::new(policy),
             now,
-            told_to_wait: None,
-            asked: Vec::new(),
+            retry_after: None,
+            earlier: Vec::new(),
             remembered: Vec::new(),
             failures: 0,
             failed_at: now,
@@ -50,49 +50,51 @@ impl World {
                 self.now = self.now.saturating_add(Duration::from_millis(milliseconds));
                 Ok(())
             }
-            Step::WaitAsTold { early } => {
-                let wait = self.told_to_wait.unwrap_or_default();
+            Step::WaitAsAdvised { early } => {
+                let wait = self.retry_after.unwrap_or_default();
                 let early = Duration::from_millis(early.into());
                 self.now = self.now.saturating_add(wait.saturating_sub(early));
                 Ok(())
             }
-            Step::Send { id, voice } => self.check(id, Wish::Send { voice }),
+            Step::Send { id, voice } => self.check(id, Request::Send { voice }),
             Step::Verify { id, right } => {
                 let digits = self.rules.digits(right, self.now);
-                self.check(id, Wish::Verify { digits })
+                self.check(id, Request::Verify { digits })
             }
-            Step::Cancel { id, reset } => self.check(id, Wish::Cancel { reset }),
-            Step::Again { .. } if self.asked.is_empty() => Ok(()),
+            Step::Cancel { id, reset } => self.check(id, Request::Cancel { reset }),
+            Step::Again { .. } if self.earlier.is_empty() => Ok(()),
             Step::Again { which, changed } => {
-                let (id, mut wish) = which.get(&self.asked).clone();
+                let (id, mut request) = which.get(&self.earlier).clone();
                 if changed {
-                    match &mut wish {
-                        Wish::Send { voice: flag } | Wish::Cancel { reset: flag } => *flag = !*flag,
-                        Wish::Verify { digits } => digits.replace_range(..1, "7"),
+                    match &mut request {
+                        Request::Send { voice: flag } | Request::Cancel { reset: flag } => {
+                            *flag = !*flag;
+                        }
+                        Request::Verify { digits } => digits.replace_range(..1, "7"),
                     }
                 }
-                self.check(Some(id), wish)
+                self.check(Some(id), request)
             }
         }
     }
 
-    /// Makes a request and holds its reply and its effect to the rules.
-    fn check(&mut self, id: Option<u8>, wish: Wish) -> Result<(), TestCaseError> {
+    /// Makes a request, and compares the response and its effects with the model.
+    fn check(&mut self, id: Option<u8>, request: Request) -> Result<(), TestCaseError> {
         let same_rpc =
-            |other: &Wish| std::mem::discriminant(other) == std::mem::discriminant(&wish);
+            |other: &Request| std::mem::discriminant(other) == std::mem::discriminant(&request);
         let remembered = self
             .remembered
             .iter()
             .find(|(of, other, _, until)| Some(*of) == id && same_rpc(other) && self.now < *until)
             .cloned();
         let blocked_until = self.blocked_until();
-        let done = self.rules.ask(id, &wish, self.now);
-        self.told_to_wait = done.reply.told_to_wait().or(self.told_to_wait);
-        self.asked.extend(id.map(|id| (id, wish.clone())));
+        let done = self.rules.ask(id, &request, self.now);
+        self.retry_after = done.reply.retry_after().or(self.retry_after);
+        self.earlier.extend(id.map(|id| (id, request.clone())));
 
-        if let Some((_, first_wish, first_reply, _)) = remembered {
+        if let Some((_, first_request, first_reply, _)) = remembered {
             prop_assert!(!done.wrote && !done.charged && !done.first);
-            if first_wish == wish {
+            if first_request == request {
                 prop_assert_eq!(done.reply, first_reply);
             } else {
                 prop_assert!(done.reply.says_reused(), "{:?}", done.reply);
@@ -109,11 +111,11 @@ impl World {
             Reply::NotSent(refusal) => {
                 prop_assert!(!done.wrote && !done.charged);
                 let useless = blocked_until.filter(|&until| !self.code_outlasts(until));
-                let told = match refusal {
+                let refused_until = match refusal {
                     SendError::Blocked(block) => Some(block.until),
                     _ => None,
                 };
-                prop_assert_eq!(told, useless);
+                prop_assert_eq!(refused_until, useless);
             }
             Reply::Verdict(VerifyOutcome::WrongCode { challenge, .. }) => {
                 prop_assert!(done.wrote);
@@ -135,7 +137,7 @@ impl World {
             }
             Reply::NotJudged(refusal) => {
                 prop_assert!(!done.wrote && !done.charged);
-                let told = match refusal {
+                let refused_until = match refusal {
                     VerifyError::Blocked(block) => {
                         prop_assert_eq!(
                             block.locked,
@@ -145,21 +147,21 @@ impl World {
                     }
                     _ => None,
                 };
-                prop_assert_eq!(told, blocked_until);
+                prop_assert_eq!(refused_until, blocked_until);
             }
             Reply::Cancelled(cancelled) => {
-                let reset = wish == Wish::Cancel { reset: true } && self.failures_now() > 0;
+                let reset = request == Request::Cancel { reset: true } && self.failures_now() > 0;
                 prop_assert_eq!(cancelled.failures_reset, reset);
                 prop_assert_eq!(done.wrote, reset || cancelled.challenge.is_some());
                 if reset {
                     self.failures = 0;
                 }
             }
-            Reply::NotCancelled => unreachable!("only a used id refuses it"),
+            Reply::NotCancelled => unreachable!("only a reused id is refused"),
         }
         if let Some(id) = id.filter(|_| done.wrote) {
             let until = self.now.saturating_add(self.rules.policy.request_memory);
-            self.remembered.push((id, wish, done.reply, until));
+            self.remembered.push((id, request, done.reply, until));
         }
         self.check_failures()
     }
@@ -176,7 +178,7 @@ impl World {
         }
     }
 
-    /// Until when answers are refused, by the words of rule 5.
+    /// Returns the end of the lockout, by the words of rule 5.
     fn blocked_until(&self) -> Option<Timestamp> {
         let failures = self.failures_now();
         let mut delay = Duration::ZERO;
@@ -195,7 +197,7 @@ impl World {
         Some(self.failed_at.saturating_add(delay)).filter(|&until| self.now < until)
     }
 
-    /// Whether a code that is made now lives longer than a wait.
+    /// Returns true if a code that is issued now lives longer than a lockout.
     fn code_outlasts(&self, until: Timestamp) -> bool {
         until < self.now.saturating_add(self.rules.policy.code_ttl)
     }
@@ -207,8 +209,7 @@ impl World {
         Ok(())
     }
 
-    /// The count of failures is nothing but the wrong answers since the last success
-    /// or reset.
+    /// The counter equals the number of failed attempts since the last success or reset.
     fn check_failures(&self) -> Result<(), TestCaseError> {
         let stored = self.rules.record.as_ref();
         let stored = stored.map_or(0, |record| {
@@ -218,7 +219,7 @@ impl World {
         Ok(())
     }
 
-    /// In every window no more than the burst and what is refilled meanwhile.
+    /// In every window no more is granted than the burst and the refill.
     pub fn check_limits(&self) -> Result<(), TestCaseError> {
         let PurposePolicy {
             sends_per_hour,

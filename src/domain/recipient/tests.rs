@@ -7,14 +7,14 @@ fn canonical(written: &str, region: &str) -> Result<String, RecipientError> {
     Recipient::parse(written, region).map(|recipient| recipient.as_str().to_owned())
 }
 
-/// A number with so many blanks in it that it is so many characters long.
+/// Returns a number with blanks in it, `characters` characters long.
 fn stretched(characters: usize) -> String {
     let blanks = " ".repeat(characters - "+79991234567".len());
     format!("+7{blanks}9991234567")
 }
 
 #[test]
-fn one_phone_written_in_many_ways_is_one_recipient() {
+fn written_forms_of_one_phone_are_one_recipient() {
     for written in [
         "8 (999) 123-45-67",
         "+7 999 123 45 67",
@@ -40,7 +40,7 @@ fn invisible_marks_around_and_inside_are_ignored() {
             ("Ann@Example.com", "", "ann@example.com"),
             ("ann@почта.рф", "", "ann@xn--80a1acny.xn--p1ai"),
         ] {
-            // Between all characters, and around them.
+            // Marks between all characters, and around them.
             let inside = plain
                 .chars()
                 .map(String::from)
@@ -56,7 +56,7 @@ fn invisible_marks_around_and_inside_are_ignored() {
 }
 
 #[test]
-fn joiners_stay_only_in_domains_that_they_tell_apart() {
+fn joiners_stay_only_in_domains_that_they_distinguish() {
     let joined = canonical("ann@نامه\u{200c}ای.com", "").unwrap();
     assert_ne!(canonical("ann@نامهای.com", "").unwrap(), joined);
     assert_eq!(canonical(&joined, "").as_deref(), Ok(joined.as_str()));
@@ -65,7 +65,7 @@ fn joiners_stay_only_in_domains_that_they_tell_apart() {
 }
 
 #[test]
-fn a_mexican_phone_with_and_without_its_old_prefix_is_one_recipient() {
+fn mexican_phone_with_old_prefix_is_the_same_recipient() {
     for (written, region) in [
         ("+52 55 1234 5678", ""),
         ("+52 1 55 1234 5678", ""),
@@ -85,10 +85,10 @@ fn a_mexican_phone_with_and_without_its_old_prefix_is_one_recipient() {
     }
 }
 
-/// Google's metadata has both as valid, and does not say which of them is a mobile
+/// Both are valid in Google's metadata, which does not say which of them is a mobile
 /// phone's.
 #[test]
-fn an_argentine_phone_with_and_without_its_9_is_two_recipients() {
+fn argentine_phone_with_and_without_9_is_two_recipients() {
     for (written, expected) in [
         ("+54 9 11 2345-6789", "+5491123456789"),
         ("011 15-2345-6789", "+5491123456789"),
@@ -99,14 +99,14 @@ fn an_argentine_phone_with_and_without_its_9_is_two_recipients() {
 }
 
 #[test]
-fn the_longest_number_of_e_164_is_taken() {
+fn longest_e164_number_is_accepted() {
     let longest = "+499912377868777";
     assert_eq!(longest.len(), "+".len() + MAX_PHONE_DIGITS);
     assert_eq!(canonical(longest, "").as_deref(), Ok(longest));
 }
 
 #[test]
-fn what_is_no_phone_is_named() {
+fn malformed_phone_returns_its_error() {
     for (written, region, expected) in [
         ("", "RU", RecipientError::Empty),
         ("  ", "RU", RecipientError::Empty),
@@ -155,7 +155,7 @@ fn addresses_are_lower_case_with_a_label_domains() {
 }
 
 #[test]
-fn what_is_no_address_is_named() {
+fn malformed_address_returns_its_error() {
     let long_local_part = format!("{}@example.com", "a".repeat(65));
     for written in [
         "@example.com",
@@ -173,7 +173,7 @@ fn what_is_no_address_is_named() {
             "{written}"
         );
     }
-    // 254 bytes are the longest address.
+    // The longest address has 254 bytes.
     let domain = format!("{}example.com", "abcdefgh.".repeat(26));
     let local_part = "a".repeat(254 - 1 - domain.len());
     let longest = format!("{local_part}@{domain}");
@@ -216,7 +216,7 @@ fn masks_hide_three_digits_and_the_local_part() {
 }
 
 #[test]
-fn the_dialling_prefix_is_the_countrys() {
+fn dialling_prefix_is_the_country_calling_code() {
     for (written, prefix) in [
         ("+79991234567", Some("+7")),
         ("+12015550123", Some("+1")),

@@ -1,5 +1,5 @@
-//! What holds of the rules together, whatever is asked in whatever order, and
-//! however the clock moves.
+//! Properties of all rules together, for every order of requests and every movement of
+//! the clock.
 
 mod sends;
 mod statuses;
@@ -21,7 +21,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn the_rules_hold_in_any_order_and_under_any_clock(
+    fn rules_hold_in_any_order_and_under_any_clock(
         policy in policies(),
         seed: u64,
         steps in steps(),
@@ -33,7 +33,7 @@ proptest! {
     }
 }
 
-/// The world after a send.
+/// Returns the world after a send.
 fn world_with_a_code() -> World {
     let mut world = World::new(single_code_policy(), 1);
     world.run(Step::Send).unwrap();
@@ -55,7 +55,7 @@ fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome
     verify(world.record.clone(), &[], &request, &world.policy, at).answer
 }
 
-/// How long a send must wait for the cool-down.
+/// Time until the cool-down allows a send.
 fn wait(refused: Result<SendOutcome, SendError>) -> Duration {
     match refused {
         Err(SendError::CoolingDown { wait, .. }) => wait,
@@ -65,13 +65,13 @@ fn wait(refused: Result<SendOutcome, SendError>) -> Duration {
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A millisecond less than `duration`.
+/// Returns a millisecond less than `duration`.
 fn just_before(duration: Duration) -> Duration {
     duration.saturating_sub(MILLISECOND)
 }
 
 #[test]
-fn a_code_dies_and_is_forgotten_to_the_millisecond() {
+fn code_expires_and_is_purgeable_to_the_millisecond() {
     let world = world_with_a_code();
     let challenge = world.newest.unwrap();
     let ttl = world.policy.code_ttl;
@@ -98,7 +98,7 @@ fn a_code_dies_and_is_forgotten_to_the_millisecond() {
 }
 
 #[test]
-fn the_cool_down_ends_and_a_code_is_replaced_to_the_millisecond() {
+fn cool_down_ends_and_code_is_replaced_to_the_millisecond() {
     let world = world_with_a_code();
     let sent = |after: Duration| {
         let at = world.now.saturating_add(after);
@@ -117,7 +117,7 @@ fn the_cool_down_ends_and_a_code_is_replaced_to_the_millisecond() {
 }
 
 #[test]
-fn after_a_step_back_of_the_clock_the_wait_is_told_once_by_any_request() {
+fn clock_rollback_restarts_the_cool_down_once() {
     for first in [
         Step::Send,
         Step::Verify(Typed::Right, Named::Nothing),
@@ -146,7 +146,7 @@ fn after_a_step_back_of_the_clock_the_wait_is_told_once_by_any_request() {
 }
 
 #[test]
-fn after_a_step_back_of_the_clock_a_dead_code_does_not_stay_for_long() {
+fn clock_rollback_does_not_extend_retention_of_expired_code() {
     let mut world = world_with_a_code();
     world.run(Step::Clock(-31_536_000_000)).unwrap();
     world

@@ -1,10 +1,10 @@
-//! What a send gives, writes and refuses, case by case.
+//! Outcomes, writes and refusals of single sends.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// A send of one test, with what matters to it.
+/// Send of one test, with the inputs that it varies.
 struct Case<'a> {
     id: u8,
     writer: u64,
@@ -65,7 +65,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 #[test]
-fn a_repeated_request_is_never_given_the_code_of_a_later_one() {
+fn replayed_send_never_returns_the_code_of_a_later_one() {
     let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     let (again, written) = sent(&FIRST, record.as_ref(), &policy, at(1));
@@ -73,7 +73,7 @@ fn a_repeated_request_is_never_given_the_code_of_a_later_one() {
     assert_eq!(again.challenge, first.challenge);
     let [code, code_again] = [&first, &again].map(|sent| sent.code.as_ref().unwrap());
     assert!(code_again.ct_eq(code));
-    // The first code is nearly dead, so the second request makes another one.
+    // The first code is about to expire, so the second request issues another one.
     let second = Case { id: 2, ..FIRST };
     let (second, record) = sent(&second, record.as_ref(), &policy, at(250));
     assert!(!second.resent);
@@ -83,7 +83,7 @@ fn a_repeated_request_is_never_given_the_code_of_a_later_one() {
 }
 
 #[test]
-fn a_writer_that_missed_its_acknowledgement_is_given_its_message_as_it_wrote_it() {
+fn writer_after_lost_acknowledgement_gets_its_message_back() {
     let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     let written = first.message.unwrap();
@@ -99,7 +99,7 @@ fn a_writer_that_missed_its_acknowledgement_is_given_its_message_as_it_wrote_it(
 }
 
 #[test]
-fn a_resend_goes_by_the_channel_that_is_asked_for_and_after_what_went_before() {
+fn resend_uses_the_requested_channel_and_counts_predecessors() {
     let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     assert_eq!(first.message.unwrap().predecessors, 0);
@@ -117,7 +117,7 @@ fn a_resend_goes_by_the_channel_that_is_asked_for_and_after_what_went_before() {
 }
 
 #[test]
-fn of_several_limits_the_longest_wait_is_told() {
+fn longest_wait_of_several_limits_is_returned() {
     let hourly = PurposePolicy {
         sends_per_hour: 1,
         sends_per_day: 0,
@@ -153,14 +153,14 @@ fn of_several_limits_the_longest_wait_is_told() {
 }
 
 #[test]
-fn after_a_step_back_of_the_clock_own_limits_are_full_after_their_own_time() {
+fn clock_rollback_clamps_the_limits_of_the_record() {
     let policy = PurposePolicy {
         sends_per_hour: 1,
         sends_per_day: 2,
         ..PurposePolicy::default()
     };
     let (_, record) = sent(&FIRST, None, &policy, at(0));
-    // A whole day earlier: further ahead than any limit reaches.
+    // A whole day earlier is further ahead than any limit reaches.
     let earlier = at(-24 * 3_600);
     let second = Case { id: 2, ..FIRST };
     let refused = ask(&second, record.as_ref(), &policy, earlier);
@@ -177,7 +177,7 @@ fn after_a_step_back_of_the_clock_own_limits_are_full_after_their_own_time() {
 }
 
 #[test]
-fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
+fn code_is_live_until_expired_or_exhausted() {
     let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
     let mut record = record.unwrap();
@@ -190,7 +190,7 @@ fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
     assert!(!live(&record, &policy, at(-1)), "the clock stepped back");
     let other = ChallengeNonce([9; 16]);
     assert!(!record.has_live(other, &policy, at(0)));
-    // A policy may be made stricter while codes live.
+    // A policy may be made stricter while codes are live.
     record.challenge.attempts = 3;
     for (max_attempts, is_live) in [(2, false), (3, false), (4, true)] {
         let stricter = PurposePolicy {
@@ -199,7 +199,7 @@ fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
         };
         assert_eq!(live(&record, &stricter, at(0)), is_live, "{max_attempts}");
     }
-    // A policy makes no code dead for replicas that have another one.
+    // A policy does not invalidate a code for replicas that have another policy.
     let dead = |record: &Record, nonce, now| record.is_dead(nonce, now);
     assert!(!dead(&record, first.challenge, at(299)));
     assert!(dead(&record, first.challenge, at(300)));
@@ -210,7 +210,7 @@ fn a_code_is_live_until_it_dies_and_has_been_answered_too_often() {
 }
 
 #[test]
-fn a_request_is_about_the_challenge_that_it_names() {
+fn challenge_selector_matches_the_selected_challenge() {
     let [nonce, other] = [[1; 16], [2; 16]].map(ChallengeNonce);
     assert!(ChallengeSelector::Newest.matches(nonce));
     assert!(ChallengeSelector::Only(nonce).matches(nonce));

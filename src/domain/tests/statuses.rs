@@ -1,15 +1,15 @@
-//! What a status tells.
+//! Status of a code, case by case.
 
 use super::*;
 
 #[test]
-fn a_status_tells_what_lives_and_what_must_be_waited_for() {
+fn status_returns_the_live_code_and_the_cool_down() {
     let world = world_with_a_code();
     let record = world.record.clone().unwrap();
     let policy = &world.policy;
     let nonce = record.challenge.nonce;
     let sent_at = record.sent_at;
-    let told = |challenge, after| {
+    let status_after = |challenge, after| {
         let decision = status(
             Some(record.clone()),
             challenge,
@@ -26,7 +26,7 @@ fn a_status_tells_what_lives_and_what_must_be_waited_for() {
         at: sent_at,
     });
 
-    let fresh = told(ChallengeSelector::Only(nonce), Duration::ZERO);
+    let fresh = status_after(ChallengeSelector::Only(nonce), Duration::ZERO);
     let live = fresh.live.unwrap();
     assert_eq!(live.challenge, nonce);
     assert_eq!(live.recipient.as_str(), "+79991234567");
@@ -37,36 +37,36 @@ fn a_status_tells_what_lives_and_what_must_be_waited_for() {
     assert_eq!(fresh.resend_at, Some(resend_at));
     assert_eq!(fresh.block, None);
 
-    let waited = |after| told(ChallengeSelector::Newest, after).resend_at;
+    let waited = |after| status_after(ChallengeSelector::Newest, after).resend_at;
     assert_eq!(waited(just_before(policy.resend_after)), Some(resend_at));
     assert_eq!(waited(policy.resend_after), None);
 
-    let dead = told(ChallengeSelector::Newest, policy.code_ttl);
+    let dead = status_after(ChallengeSelector::Newest, policy.code_ttl);
     assert!(dead.live.is_none());
     assert_eq!(dead.last_send, last_send);
     let forgotten = policy.code_ttl + PurposePolicy::EXPIRED_RETENTION;
-    let last = |after| told(ChallengeSelector::Newest, after).last_send;
+    let last = |after| status_after(ChallengeSelector::Newest, after).last_send;
     assert_eq!(last(just_before(forgotten)), last_send);
     assert_eq!(last(forgotten), None);
 
-    let foreign = told(ChallengeSelector::Foreign, Duration::ZERO);
+    let foreign = status_after(ChallengeSelector::Foreign, Duration::ZERO);
     assert!(foreign.live.is_none() && foreign.last_send.is_none());
     assert_eq!((foreign.resend_at, foreign.block), (None, None));
 }
 
 #[test]
-fn a_status_tells_a_block() {
+fn status_returns_the_lockout() {
     let world = world_with_a_code();
     let mut record = world.record.clone().unwrap();
     record.failures = FailureCounter {
         count: world.policy.failure_limit,
         last_at: record.sent_at,
     };
-    let told = status(
+    let locked_out = status(
         Some(record),
         ChallengeSelector::Newest,
         &world.policy,
         world.now,
     );
-    assert!(told.answer.block.unwrap().locked);
+    assert!(locked_out.answer.block.unwrap().locked);
 }

@@ -1,4 +1,4 @@
-//! What is asked of the rules, at random.
+//! Random requests to the rules.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,7 +7,7 @@ use rand::TryRng;
 
 use crate::domain::PurposePolicy;
 
-/// SplitMix64: two of one seed draw the same codes and challenges.
+/// SplitMix64; two of one seed draw the same codes and challenges.
 pub(super) struct SplitMix(pub u64);
 
 impl TryRng for SplitMix {
@@ -70,7 +70,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Named::First),
         1 => Just(Named::Foreign),
     ];
-    // Around the lengths that matter, and anything.
+    // Movements around the durations of the policy, and arbitrary ones.
     let ahead = prop_oneof![
         8 => 0..5_000_i64,
         4 => 0..120_000_i64,
@@ -88,7 +88,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// A policy under which nothing but the rules of a single code counts.
+/// Returns a policy under which only the rules of a single code count.
 pub(super) fn single_code_policy() -> PurposePolicy {
     PurposePolicy {
         failure_delay: Duration::ZERO,

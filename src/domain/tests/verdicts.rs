@@ -1,9 +1,9 @@
-//! What a typed code is told, case by case.
+//! Outcomes of verifications, case by case.
 
 use super::*;
 
 #[test]
-fn a_verdict_names_the_challenge_that_it_is_about() {
+fn verify_outcome_names_its_challenge() {
     let challenge = ChallengeNonce([7; 16]);
     let at = Timestamp::from_milliseconds(0);
     for verdict in [
@@ -21,7 +21,7 @@ fn a_verdict_names_the_challenge_that_it_is_about() {
 }
 
 #[test]
-fn a_policy_that_was_made_stricter_holds_for_codes_that_live() {
+fn stricter_policy_applies_to_live_codes() {
     let mut world = world_with_a_code();
     let challenge = world.newest.unwrap();
     if let Some(record) = &mut world.record {

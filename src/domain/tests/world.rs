@@ -1,4 +1,4 @@
-//! One record, whatever is asked about it, and what must hold of it all the while.
+//! One record, random requests to it, and the invariants that must hold after each.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,7 +7,7 @@ use proptest::{prelude::*, test_runner::TestCaseResult};
 use super::steps::{Named, SplitMix, Step, Typed};
 use crate::domain::*;
 
-/// What is remembered of a challenge from outside.
+/// State of a challenge, as seen from outside.
 struct Seen {
     code: OtpCode,
     expires_at: Timestamp,
@@ -15,7 +15,7 @@ struct Seen {
     ended: bool,
 }
 
-/// One record, what was asked about it, and what must hold of it.
+/// One record, the requests to it so far, and the invariants that must hold.
 pub(super) struct World {
     pub(super) policy: PurposePolicy,
     pub(super) now: Timestamp,
@@ -24,7 +24,7 @@ pub(super) struct World {
     challenges: HashMap<[u8; 16], Seen>,
     first: Option<ChallengeNonce>,
     pub(super) newest: Option<ChallengeNonce>,
-    /// Until when sends must be refused.
+    /// End of the cool-down, until which sends must be refused.
     cool_until: Timestamp,
 }
 
@@ -32,7 +32,7 @@ fn caller() -> CallerName {
     CallerName::new("crm")
 }
 
-/// A request without an id of its caller's.
+/// Returns the fingerprint of a request without a `request_id`.
 fn identity(random: &mut SplitMix) -> RequestFingerprint {
     let mut id = [0; 16];
     random.fill_bytes(&mut id);
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// What a person types who got the newest code.
+    /// Returns the input of a person who got the newest code.
     pub(super) fn typed(&self, typed: Typed) -> SubmittedCode {
         let code = self.newest.map_or_else(
             || "0".repeat(usize::from(self.policy.code_length)),
@@ -107,15 +107,15 @@ impl World {
     pub(super) fn run(&mut self, step: Step) -> TestCaseResult {
         if let Step::Clock(milliseconds) = step {
             self.now = Timestamp::from_milliseconds(self.now.milliseconds() + milliseconds);
-            return self.check_sweeping();
+            return self.check_purge();
         }
         let before = self.record.clone();
         if before
             .as_ref()
             .is_some_and(|record| self.now < record.written_at)
         {
-            // The clock stepped back: whatever lived is dead, and a wait lasts from
-            // now on at most its own length.
+            // The clock stepped back: all live codes are invalidated, and a wait lasts
+            // from now on at most its own length.
             for seen in self.challenges.values_mut() {
                 seen.ended = true;
             }
@@ -128,13 +128,13 @@ impl World {
             Step::Verify(typed, named) => self.verify(typed, named)?,
             Step::Cancel(named) => self.cancel(named)?,
             Step::Status(named) => self.status(named)?,
-            Step::Clock(_) => unreachable!("done above"),
+            Step::Clock(_) => unreachable!("the clock was moved above"),
         };
         if let Some(record) = write {
             self.record = Some(record);
         }
         self.check_record()?;
-        self.check_sweeping()
+        self.check_purge()
     }
 
     fn send(&mut self) -> Result<Option<Record>, TestCaseError> {
@@ -152,11 +152,11 @@ impl World {
         };
         prop_assert!(now >= self.cool_until, "sent within the cool-down");
         prop_assert!(decision.write.is_some());
-        let code = sent.code.expect("what is sent has a code");
+        let code = sent.code.expect("a first send returns the code");
         let known = self.challenges.get(&sent.challenge.0);
         prop_assert_eq!(sent.resent, known.is_some());
         if let Some(known) = known {
-            prop_assert!(!known.ended, "an ended code is not worth a message");
+            prop_assert!(!known.ended, "a dead code was sent");
             prop_assert_eq!(self.newest, Some(sent.challenge));
             prop_assert_eq!(known.code.expose(), code.expose());
             prop_assert_eq!(known.expires_at, sent.expires_at);
@@ -213,11 +213,11 @@ impl World {
         };
         prop_assert_eq!(Some(challenge), self.newest);
         let seen = self.challenges.get_mut(&challenge.0).unwrap();
-        prop_assert!(!seen.ended, "an ended code was judged");
-        prop_assert!(self.now < seen.expires_at, "a dead code was judged");
+        prop_assert!(!seen.ended, "a dead code was checked");
+        prop_assert!(self.now < seen.expires_at, "an expired code was checked");
         seen.judged += 1;
         let left = self.policy.max_attempts.checked_sub(seen.judged);
-        prop_assert!(left.is_some(), "more answers were judged than allowed");
+        prop_assert!(left.is_some(), "more attempts were checked than allowed");
         prop_assert!(remaining.is_none() || remaining == left);
         seen.ended = remaining.is_none() || left == Some(0);
         prop_assert_eq!(
@@ -265,14 +265,17 @@ impl World {
         Ok(decision.write)
     }
 
-    /// No instant of a record lies further ahead of its last write than it may last,
-    /// and what can still verify is what was sent.
+    /// No time of a record lies further ahead of its last write than its own length, and
+    /// the live code is the one that was sent.
     fn check_record(&self) -> TestCaseResult {
         let Some(record) = &self.record else {
             return Ok(());
         };
         let (challenge, written_at) = (&record.challenge, record.written_at);
-        prop_assert!(written_at <= self.now, "the step back was not put right");
+        prop_assert!(
+            written_at <= self.now,
+            "the clock rollback was not repaired"
+        );
         prop_assert!(record.sent_at <= written_at);
         prop_assert!(challenge.created_at <= written_at);
         prop_assert!(challenge.expires_at <= written_at.saturating_add(self.policy.code_ttl));
@@ -291,16 +294,15 @@ impl World {
         Ok(())
     }
 
-    /// Whenever the record may be swept, no next request is answered otherwise
-    /// without it.
-    fn check_sweeping(&self) -> TestCaseResult {
+    /// Once the record may be purged, the next request gets the same response without it.
+    fn check_purge(&self) -> TestCaseResult {
         let Some(record) = &self.record else {
             return Ok(());
         };
         let removable_at = record.purge_at(&self.policy);
         prop_assert!(
             removable_at >= record.written_at,
-            "swept before its clock is"
+            "purged before its last write"
         );
         for later in [0, 60_000, 86_400_000] {
             let at = removable_at
@@ -317,14 +319,14 @@ impl World {
         Ok(())
     }
 
-    /// The answers to all possible next requests.
+    /// Returns the responses to all possible next requests.
     fn answers(&self, record: Option<&Record>, at: Timestamp) -> Vec<String> {
         let policy = &self.policy;
         let sent = send_at(record.cloned(), policy, at, &mut SplitMix(7));
         let sent = sent.answer.map(|sent| {
             let code = sent
                 .code
-                .expect("what is sent has a code")
+                .expect("a first send returns the code")
                 .expose()
                 .to_owned();
             (
@@ -356,8 +358,8 @@ impl World {
                 reset_failures: false,
             };
             let cancelled = cancel(record.cloned(), &request, policy, at).answer;
-            let told = status(record.cloned(), challenge, policy, at).answer;
-            answers.push(format!("{cancelled:?} {told:?}"));
+            let status = status(record.cloned(), challenge, policy, at).answer;
+            answers.push(format!("{cancelled:?} {status:?}"));
         }
         answers
     }
