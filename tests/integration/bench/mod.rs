@@ -119,9 +119,9 @@ async fn a_connection_that_has_grown_old_costs_no_pair() {
     let aging = [("OTPD_CONNECTIONS__MAX_AGE", "200ms")];
     let replica = [Replica::start_with(&database, &aging).await];
     let (address, log) = addresses_and_logs(&database, &replica);
-    let arguments = ["--pairs", "2000", "--in-flight", "16", "--codes", &log];
+    let arguments = ["--pairs", "600", "--in-flight", "16", "--codes", &log];
     let result = run_load(&database, &address, &arguments);
-    assert_eq!(count(&result, "/pairs"), 2_000);
+    assert_eq!(count(&result, "/pairs"), 600);
     assert_eq!(result["failures"], serde_json::json!({}));
 }
 
