@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_may_change_anything() {
+    fn state_changing_requests_are_loopback_only() {
         for (from, may) in [
             ("127.0.0.1", true),
             ("127.1.2.3", true),

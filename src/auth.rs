@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_and_certificates_name_their_callers() {
+    fn tokens_and_certificates_map_to_callers() {
         assert_eq!(identify(Some("old"), &[]).as_deref(), Ok("crm"));
         assert_eq!(identify(Some("new"), &[]).as_deref(), Ok("crm"));
         assert_eq!(
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dns_name_and_a_uri_of_the_same_text_are_two_names() {
+    fn dns_name_and_uri_with_equal_text_are_distinct() {
         let uri = CertificateName::Uri("crm.internal".to_owned());
         assert_eq!(identify_named(None, &[uri]), Err(AuthError::Certificate));
         let dns = CertificateName::dns("spiffe://example/shop");
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_the_configuration_is_a_dns_name_or_a_uri() {
+    fn configured_certificate_name_is_dns_name_or_uri() {
         let parse = CertificateName::parse;
         assert_eq!(
             parse("Crm.Internal"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_a_caller() {
+    fn unknown_credentials_map_to_no_caller() {
         assert_eq!(identify(None, &[]), Err(AuthError::NoProof));
         assert_eq!(identify(Some(""), &[]), Err(AuthError::Token));
         assert_eq!(

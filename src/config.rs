@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_stands_above_the_file() {
+    fn environment_overrides_file() {
         let config = load(
             "default_region = \"RU\"\n[policy]\ncode_ttl = \"2m\"\nmax_attempts = 3\n[purposes.sign-up]\ncode_length = 8\n",
             &[
@@ -369,7 +369,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_mistake_is_one_line_that_names_its_key() {
+    fn each_config_problem_is_one_line_naming_its_key() {
         for &(file, variable, key) in MISTAKES {
             let error = load(file, &[variable]).expect_err(file);
             assert!(error.contains(key), "{error:?} does not name {key}");
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn renamed_key_is_refused_with_its_present_name() {
+    fn renamed_key_is_rejected_with_its_current_name() {
         for (file, variable, message) in [
             (
                 "shutdown_grace = \"10s\"",
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn enum_values_are_read_in_any_case_and_listed_in_errors() {
+    fn enum_values_are_case_insensitive_and_listed_in_errors() {
         let config = load(
             "environment = \"Development\"\nlog_format = \"JSON\"\naudit_log = \"STDOUT\"\n",
             &[("OTPD_LOG_LEVEL", "Warn")],
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn service_links_of_kubernetes_are_ignored_and_others_explained() {
+    fn kubernetes_service_links_are_ignored_and_others_explained() {
         load(
             "",
             &[
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_is_of_one_caller() {
+    fn credential_of_two_callers_is_rejected() {
         const DIGEST: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
         for (key, proof) in [
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_shows_no_secret() {
+    fn config_debug_output_shows_no_secret() {
         let url = "postgres://otpd:hush-1111@127.0.0.1/otpd";
         let config = load(
             &format!("database_url = \"{url}\"\n"),
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_given_once() {
+    fn secret_and_secret_file_are_mutually_exclusive() {
         let error = load("", &[("OTPD_KEYS", "a"), ("OTPD_KEYS_FILE", "b")]).unwrap_err();
         assert!(error.contains("OTPD_KEYS_FILE"), "{error}");
     }

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_seen_however_it_is_made() {
+    fn file_change_is_detected_for_every_kind_of_write() {
         let directory = std::env::temp_dir().join(format!("otpd-files-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let place = |name: &str| directory.join(name);

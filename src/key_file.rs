@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_process_has_not_finished_is_not_in_the_way() {
+    fn partial_key_file_of_another_process_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("otpd.keys");
         let unfinished = format!("otpd.keys.{}", std::process::id());
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_makers_one_makes_the_file_and_all_read_it() {
+    fn concurrent_creation_makes_one_key_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("otpd.keys");
         assert!(create(&path).unwrap());

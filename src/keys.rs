@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn record_keys_differ_in_each_field_and_by_the_key() {
+    fn record_keys_differ_by_field_and_index_key() {
         let ring = ring();
         let key = |caller: &str, recipient: &str, purpose: &str| {
             let recipient = Recipient::from_canonical(recipient.to_owned());
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealing_key_is_added_then_first_and_its_predecessor_then_removed() {
+    fn sealing_key_rotation_adds_promotes_and_removes() {
         let lines: Vec<String> = (1..=3)
             .map(|id| generate_sealing_entry(id, &mut os_rng()).to_string())
             .collect();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_ring_is_refused_without_showing_a_key() {
+    fn invalid_key_ring_is_rejected_without_showing_keys() {
         let key = STANDARD.encode([7; 32]);
         for (text, expected) in [
             (String::new(), KeyRingError::Missing("index")),

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_waits_for_one_item_of_each_other_caller() {
+    fn caller_waits_for_one_item_of_each_other_caller() {
         let mut lanes = filled(&[("a", 0), ("a", 1), ("a", 2), ("b", 0), ("c", 0)]);
         // One of its own, two of the first caller, and one of the third.
         assert_eq!(lanes.ahead_of(&CallerName::new("b")), 4);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_loses_its_last_item_loses_its_turn() {
+    fn emptied_lane_loses_its_turn() {
         let mut lanes = filled(&[("a", 0), ("b", 0), ("b", 1)]);
         assert_eq!(lanes.pop_newest_beyond(1), Some(("b", 1)));
         assert_eq!(lanes.pop_newest_beyond(1), None);

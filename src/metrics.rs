@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_not_known_are_others() {
+    fn unknown_names_are_labelled_other() {
         let names = known(&["shop", "crm"].map(str::to_owned).into());
         assert_eq!(number_of(&names, "crm"), 0);
         assert_eq!(number_of(&names, "shop"), 1);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_code_is_found_whether_it_comes_before_or_after_who_asks() {
+    async fn code_is_found_whether_delivered_before_or_after_the_request() {
         let board = CodeInbox::default();
         board.deliver(told("before", "111111"));
         assert_eq!(
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_up_leaves_nothing_behind() {
+    async fn abandoned_wait_leaves_no_entry() {
         let board = CodeInbox::default();
         let begin = tokio::time::Instant::now();
         assert_eq!(board.take("never", PATIENCE).await, None);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_asks_for_is_forgotten_in_the_end() {
+    async fn unclaimed_codes_expire() {
         let board = CodeInbox::default();
         for number in 0..=2 * KEPT {
             board.deliver(told(&number.to_string(), "111111"));

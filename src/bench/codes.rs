@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_codes_have_the_same_length_and_another_value() {
+    fn wrong_codes_have_equal_length_and_different_value() {
         for (code, other) in [("123456", "123457"), ("000009", "000000"), ("0", "1")] {
             assert_eq!(wrong(code), other);
         }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_read_from_the_end_on_however_the_lines_arrive() {
+    fn log_is_followed_from_its_end_across_partial_lines() {
         for piece in [1, 7, 64, PIECE] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("log");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_replaced_or_cut_short_is_read_from_its_start() {
+    fn rotated_or_truncated_log_is_read_from_its_start() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         fs::write(&path, line(1)).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_logs_tell_is_posted() {
+    async fn logged_codes_are_delivered_to_the_inbox() {
         let directory = tempfile::tempdir().unwrap();
         let paths = ["a", "b"].map(|name| directory.path().join(name));
         for path in &paths {

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_success_and_a_wrong_answer_too_many_are_found() {
+    fn second_success_and_excess_attempt_are_detected() {
         let rules = InvariantChecker::new(5);
         for challenge in ["a", "b"] {
             for _ in 0..5 {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn many_violations_are_counted_and_few_told() {
+    fn violations_are_counted_and_only_the_first_reported() {
         let rules = InvariantChecker::new(5);
         for _ in 0..=20 {
             rules.judged("a", VerifyOutcome::Verified);

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_arrives_while_the_server_stands_still_counts_his_whole_wait() {
+    async fn latency_includes_queueing_while_the_server_stalls() {
         let (latencies, not_started) = run(schedule(), usize::MAX, None).await;
         assert_eq!((latencies.len(), not_started), (1_000, 0));
         // Those of two seconds of ten waited, evenly from two seconds down to nothing.
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_finds_too_many_running_is_not_started() {
+    async fn arrival_above_max_in_flight_is_not_started() {
         let (latencies, not_started) = run(schedule(), 50, None).await;
         assert_eq!((latencies.len(), not_started), (850, 150));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_starts_after_a_stop_and_what_runs_is_finished() {
+    async fn stop_starts_nothing_and_finishes_running_pairs() {
         let stop = Some(Duration::from_millis(4_005));
         let (latencies, not_started) = run(schedule(), usize::MAX, stop).await;
         assert_eq!((latencies.len(), not_started), (401, 0));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn arrivals_are_told_until_nobody_listens() {
+    async fn arrivals_end_once_the_receiver_is_dropped() {
         let (sender, mut arrivals) = unbounded_channel();
         let endless = ArrivalSchedule {
             rate: 1e9,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_pairs_run_at_once_and_their_number_grows_in_the_ramp() {
+    async fn concurrency_is_bounded_and_grows_during_ramp() {
         let begin = Instant::now();
         let course = Arc::new(LoadPhases::new(None));
         let starts = Arc::new(Mutex::new(Vec::new()));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn as_many_pairs_as_were_asked_for_count() {
+    async fn requested_number_of_pairs_is_measured() {
         let course = Arc::new(LoadPhases::new(Some(25)));
         let counted = Arc::new(AtomicUsize::new(0));
         let pair = {

@@ -64,7 +64,7 @@ mod tests {
     });
 
     #[test]
-    fn codes_are_read_in_every_form_of_the_line() {
+    fn code_is_parsed_from_every_line_format() {
         for line in [
             "2026-11-22T11:19:28.418Z  INFO [OTP] Generated OTP: 044388 challenge_id=lwUr5T_Czq0-n50l recipient=+79991234567",
             "otpd-1  | 2026-11-22T11:19:28.418Z  INFO [OTP] Generated OTP: 044388 challenge_id=lwUr5T_Czq0-n50l recipient=+79991234567\r",
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_tell_no_code() {
+    fn other_lines_contain_no_code() {
         for line in [
             "",
             "[OTP] OTP queued recipient=+7999***4567 channel=sms challenge_id=lwUr",

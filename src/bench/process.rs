@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stat_is_read_whatever_the_command_is_called() {
+    fn stat_is_parsed_with_any_command_name() {
         for command in ["(postgres)", "(a b)", "(a) (b)", "(:-))"] {
             let text = format!(
                 "4242 {command} S 17 4242 4242 0 -1 4194560 100 200 3 4 7 11 13 19 20 0 8 0 5000 1000 50 18446744073709551615 1 1\n"
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_in_bytes() {
+    fn sizes_are_parsed_in_bytes() {
         let status = "Name:\totpd\nVmHWM:\t   25104 kB\nVmRSS:\t   20480 kB\nThreads:\t5\n";
         assert_eq!(parse_size(status, "VmRSS"), Some(20 * 1024 * 1024));
         assert_eq!(parse_size(status, "Threads"), None);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_has_all_that_descend_from_its_root_and_nobody_else() {
+    fn process_tree_contains_only_descendants_of_its_root() {
         let stat = |id, parent, ticks| ProcStat { id, parent, ticks };
         let all = [
             stat(1, 0, 1),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_children_that_ended_used_is_counted() {
+    fn cpu_time_of_exited_children_is_counted() {
         // A shell that starts a shell that works, waits for it, and then waits for us.
         let work = "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done'; echo done; read x";
         let mut child = Command::new("sh")
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_named_and_must_be_there() {
+    fn named_process_must_exist() {
         let named = |name: &str, id| WatchedProcess {
             name: name.to_owned(),
             id,

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_rate_errors_and_latencies() {
+    fn progress_line_shows_rate_errors_and_latencies() {
         let mut counts = CallTally::default();
         assert_eq!(
             line(SECOND, SECOND, 0, LoadPhase::WarmUp, &counts),

@@ -191,7 +191,7 @@ mod tests {
     use crate::domain::Recipient;
 
     #[test]
-    fn everybody_is_new_and_has_a_canonical_mobile_number() {
+    fn recipients_are_unique_canonical_mobile_numbers() {
         let people = RecipientSupply::new(MAX_REGIONS, 100, 7_777_777_777);
         let mut numbers = HashSet::new();
         let mut client_ips = HashSet::new();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_are_large_and_apart() {
+    fn recipient_spaces_are_large_and_disjoint() {
         let spaces: Vec<NumberSpace> = REGIONS
             .iter()
             .map(|name| NumberSpace::of(name, 0))
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn other_starts_give_other_people() {
+    fn different_starts_give_different_recipients() {
         let first = RecipientSupply::new(20, 1_000, 1);
         let second = RecipientSupply::new(20, 1_000, 1 << 40);
         let numbers: HashSet<_> = (0..10_000).map(|_| first.next().recipient).collect();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_stay_in_their_network() {
+    fn client_addresses_stay_in_their_network() {
         for (client_ips, start) in [(1, u64::MAX), (MAX_CLIENT_IPS, 3), (10_000, 131_071)] {
             let people = RecipientSupply::new(1, client_ips, start);
             for _ in 0..1_000 {

@@ -239,7 +239,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_json_keeps_its_shape() {
+    fn json_format_is_stable() {
         let violations = RuleViolations {
             count: 12,
             first: vec!["challenge a: VERIFIED 2 times".to_owned()],
@@ -300,7 +300,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_without_pairs_has_no_infinite_number() {
+    fn run_without_pairs_reports_finite_numbers() {
         let nothing = BenchReport::new(
             settings(None),
             CallTally::default(),
@@ -321,7 +321,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_is_good_where_all_verified_or_hammering_broke_no_rule() {
+    fn run_passes_if_all_verified_and_invariants_hold() {
         let none = RuleViolations::default;
         let one = || RuleViolations {
             count: 1,

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_arrive_evenly() {
+    fn arrivals_are_evenly_spaced() {
         let arrivals: Vec<ScheduledPair> = schedule().arrivals().collect();
         assert_eq!(arrivals.len(), 1_000);
         for (number, arrival) in (0..).zip(&arrivals) {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_comes_after_ramp_and_warm_up_counts() {
+    fn arrivals_during_ramp_and_warm_up_are_not_measured() {
         let schedule = ArrivalSchedule {
             ramp: 4 * SECOND,
             warm_up: 2 * SECOND,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_grows_evenly_in_the_ramp() {
+    fn rate_grows_linearly_during_ramp() {
         let schedule = ArrivalSchedule {
             ramp: 10 * SECOND,
             ..schedule()
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_pairs_count_and_then_none_arrives() {
+    fn arrivals_stop_after_the_requested_pairs() {
         let schedule = ArrivalSchedule {
             warm_up: SECOND,
             duration: None,
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_near_nothing_is_no_mistake() {
+    fn tiny_rate_is_accepted() {
         let schedule = ArrivalSchedule {
             rate: f64::MIN_POSITIVE,
             ..schedule()

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_named_by_status_and_reason() {
+    fn failures_are_grouped_by_status_and_reason() {
         let details = ErrorDetails::with_error_info("SEND_LIMIT", "otp.v1", HashMap::new());
         let limited = Status::with_error_details(Code::ResourceExhausted, "wait", details);
         for (status, name) in [
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_counts_is_counted() {
+    fn only_measured_pairs_are_counted() {
         let tally = Stats::default();
         tally.answered(CallKind::Verify, Duration::from_millis(3), Some("VERIFIED"));
         tally.answered(CallKind::Send, 2 * LONGEST, None);

@@ -114,7 +114,7 @@ mod tests {
     use crate::bench::{invariants::RuleViolations, report::tests::report};
 
     #[test]
-    fn the_table_tells_everything_that_went_wrong() {
+    fn table_lists_all_failures() {
         let violations = RuleViolations {
             count: 12,
             first: vec!["challenge a: VERIFIED 2 times".to_owned()],

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_listens_everywhere_is_reached_at_the_loopback_address() {
+    fn wildcard_listen_address_connects_to_loopback() {
         for (listen, address) in [
             ("", "127.0.0.1:50051"),
             ("0.0.0.0:50052", "127.0.0.1:50052"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_not_given() {
+    fn empty_option_counts_as_absent() {
         let access = |token: &str, ca: &str| AccessArguments {
             token: Some(token.to_owned()),
             ca: Some(ca.into()),

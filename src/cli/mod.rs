@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_blocks_a_thread_does_not_hold_up_the_end() {
+    fn blocked_thread_does_not_delay_exit() {
         let (release, released) = channel::<()>();
         let (tell, told) = sync_channel(1);
         let work = async move {

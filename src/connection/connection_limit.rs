@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_sites_and_all_together_are_bounded_and_this_machine_by_the_last() {
+    fn connections_are_limited_per_network_per_site_and_in_total() {
         let bounds = ConnectionSettings {
             max: 7,
             max_per_address: 2,

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reservations_of_all_holders_share_one_limit() {
+    fn reservations_share_one_limit() {
         let budget = MemoryBudget::new(100);
         let first = budget.reserve(60, BudgetShare::Connections).unwrap();
         assert!(budget.reserve(41, BudgetShare::Connections).is_err());
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn public_requests_leave_most_of_the_budget_to_callers() {
+    fn public_requests_leave_most_of_the_budget_to_authenticated_callers() {
         let budget = MemoryBudget::new(160);
         let public = budget.reserve(10, BudgetShare::Public).unwrap();
         assert!(budget.reserve(1, BudgetShare::Public).is_err());
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_leave_room_for_connections_and_probes() {
+    fn calls_leave_budget_for_connections_and_probes() {
         let budget = MemoryBudget::new(160);
         let calls = budget.reserve(140, BudgetShare::Calls).unwrap();
         assert!(budget.reserve(1, BudgetShare::Calls).is_err());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_limit_holds_for_what_comes_after_it() {
+    fn lowered_limit_applies_to_new_reservations() {
         let budget = MemoryBudget::new(100);
         let held = budget.reserve(80, BudgetShare::Connections).unwrap();
         budget.resize(50);

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_outdated_from_its_next_update_on() {
+    fn revocation_list_is_outdated_from_next_update() {
         assert!(!list(None).is_outdated(u64::MAX));
         assert!(!list(Some(10)).is_outdated(9));
         assert!(list(Some(10)).is_outdated(10));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_report_is_due_when_a_list_becomes_outdated() {
+    fn next_report_is_due_when_a_revocation_list_becomes_outdated() {
         assert_eq!(report(&[], 0), REPEAT);
         assert_eq!(report(&[list(None), list(Some(5))], 10), REPEAT);
         let seconds = Duration::from_secs;

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_has_room_for_all_connections_and_their_requests() {
+    fn memory_budget_covers_all_connections_and_their_requests() {
         let settings = ConnectionSettings::default();
         assert_eq!(settings.validate(), None);
         let reserved = settings.max * settings.connection_bytes();

@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revocation_list_that_would_revoke_nothing_is_refused() {
+    fn ineffective_revocation_list_is_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = directory.path().join(name);

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_open_it_and_one_success_between_does_not() {
+    async fn consecutive_failures_open_the_breaker_and_a_success_resets_them() {
         let breaker = breaker();
         assert_eq!(fail(&breaker), None);
         assert_eq!(fail(&breaker), None);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_its_pause_one_message_at_a_time_tries() {
+    async fn half_open_breaker_admits_one_trial_at_a_time() {
         let breaker = breaker();
         assert_eq!(
             breaker.admit().unwrap().failed(true),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_the_outcome_of_a_try_is_told_and_does_not_wait_long() {
+    async fn waiters_are_notified_of_the_trial_outcome() {
         let breaker = breaker();
         // Nobody tries, so there is nothing to wait for.
         breaker.wait_for_probe().await;
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_let_through_before_says_nothing_of_now() {
+    async fn outcome_of_an_earlier_attempt_does_not_change_an_open_breaker() {
         let breaker = breaker();
         let (early, late) = (breaker.admit().unwrap(), breaker.admit().unwrap());
         assert_eq!(

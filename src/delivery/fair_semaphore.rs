@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn callers_take_turns_and_a_waiter_that_gives_up_holds_up_nobody() {
+    async fn callers_take_turns_and_a_cancelled_waiter_blocks_none() {
         let turnstile = FairSemaphore::default();
         let [a, b] = ["a", "b"].map(CallerName::new);
         let first = turnstile.pass(&a).await;

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_attempts_at_once_is_too_large() {
+    fn any_max_concurrency_is_accepted() {
         let options = GatewayOptions {
             max_concurrency: usize::MAX,
             ..GatewayOptions::default()

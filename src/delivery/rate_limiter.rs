@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn turns_come_evenly_and_unused_time_is_not_saved_up() {
+    async fn slots_are_evenly_spaced_and_unused_ones_not_saved() {
         let start = Instant::now();
         let pace = RateLimiter::new(10);
         for _ in 0..11 {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_rate_nobody_waits() {
+    async fn unset_rate_never_waits() {
         let start = Instant::now();
         let pace = RateLimiter::new(0);
         for _ in 0..1_000 {

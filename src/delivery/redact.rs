@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_leads_nowhere_is_told_from_a_connection_that_broke() {
+    fn dns_failure_is_distinguished_from_a_broken_connection() {
         // Longer than a name can be, so that no server is asked for it.
         let name = "a".repeat(300);
         let error = (name.as_str(), 443).to_socket_addrs().unwrap_err();

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_condition_must_hold_and_an_empty_one_does() {
+    fn route_matches_if_every_condition_holds() {
         let moscow = "+79991234567";
         let all = RouteMatcher::default();
         assert!(holds(&all, moscow, ""));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resend_may_start_with_the_next_provider() {
+    fn resend_can_start_with_the_next_provider() {
         let names = |route: &Route, predecessors| -> Vec<String> {
             let order = route.order(predecessors);
             order.map(|gateway| gateway.name.clone()).collect()

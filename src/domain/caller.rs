@@ -69,14 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_is_shown_by_its_name() {
+    fn caller_displays_as_its_name() {
         let name = CallerName::new("crm");
         assert_eq!(name.as_str(), "crm");
         assert_eq!(name.to_string(), "crm");
     }
 
     #[test]
-    fn codes_are_for_the_purposes_of_their_caller() {
+    fn caller_is_limited_to_its_purposes() {
         let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());
         let anything = Caller::development(PolicySet::default());
         assert!(anything.permits(&login));

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mail_goes_to_addresses_and_all_else_to_numbers() {
+    fn email_channel_takes_addresses_and_other_channels_phone_numbers() {
         let number = Recipient::from_canonical("+79991234567".to_owned());
         let address = Recipient::from_canonical("anna@example.com".to_owned());
         assert_eq!(Channel::default_for(&number), Channel::Sms);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_has_one_name_everywhere() {
+    fn channel_has_one_name() {
         let names = Channel::ALL.map(Channel::name);
         assert_eq!(names, ["sms", "email", "voice", "whatsapp", "telegram"]);
         for channel in Channel::ALL {

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_would_favour_low_codes_are_drawn_again() {
+    fn biased_random_words_are_rejected_and_redrawn() {
         // 2^64 = 18446744073709 × 10^6 + 551616.
         let first_unfair = 18_446_744_073_709 * 1_000_000;
         assert_eq!(drawn(6, &[first_unfair - 1]), "999999");
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_has_four_to_ten_digits() {
+    fn code_has_four_to_ten_digits() {
         for digits in ["0000", "481516", "9999999999"] {
             let code = OtpCode::from_digits(digits).unwrap();
             assert_eq!(code.expose(), digits);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_digits_match() {
+    fn only_equal_digits_match() {
         let code = OtpCode::from_digits("012345").unwrap();
         assert!(code.matches(&SubmittedCode::parse("012 345").unwrap()));
         for other in ["012346", "12345", "0123456", "112345"] {

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn countries_are_named_and_numbered() {
+    fn country_codes_round_trip_through_their_index() {
         for (recipient, country) in [
             ("+79991234567", "RU"),
             ("+77011234567", "KZ"),

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_never_overflow() {
+    fn lockouts_never_overflow() {
         let policy = PurposePolicy {
             max_attempts: 1,
             failure_limit: u32::MAX,

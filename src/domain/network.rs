@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_is_an_ipv4_address_or_a_64() {
+    fn client_subnet_is_an_ipv4_address_or_an_ipv6_64() {
         assert_eq!(subscriber("203.0.113.7"), "203.0.113.7");
         assert_eq!(subscriber("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_ne!(subscriber("2001:db8:1:2::1"), subscriber("2001:db8:1:3::1"));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_in_ipv6_counts_as_itself() {
+    fn ipv4_mapped_address_counts_as_ipv4() {
         for embedded in ["::ffff:203.0.113.7", "64:ff9b::203.0.113.7"] {
             assert_eq!(subscriber(embedded), "203.0.113.7", "{embedded}");
             assert_eq!(site(embedded), None, "{embedded}");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_a_48_of_global_addresses() {
+    fn site_is_a_48_of_global_addresses() {
         assert_eq!(site("2001:db8:1:2::1").as_deref(), Some("2001:db8:1::"));
         assert_eq!(site("2001:db8:1:2::1"), site("2001:db8:1:ffff::9"));
         assert_ne!(site("2001:db8:1:2::1"), site("2001:db8:2:2::1"));

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_exactly_the_documented_names() {
+    fn purpose_names_match_the_documented_format() {
         let longest = "a".repeat(32);
         for good in ["a", "login", "sign-up_2", longest.as_str()] {
             assert_eq!(Purpose::parse(good).unwrap().as_str(), good);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purpose_is_read_and_shown_by_its_name() {
+    fn purpose_parses_and_displays_as_its_name() {
         let login = Purpose::parse("login").unwrap();
         assert_eq!("login".parse(), Ok(login.clone()));
         assert_eq!("Login".parse::<Purpose>(), Err(PurposeError));

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn refund_excludes_what_was_refilled_meanwhile() {
+    fn refund_excludes_cells_refilled_meanwhile() {
         let rate = Quota::new(2, HOUR).unwrap();
         let taken = rate.consume(None, at(0)).unwrap();
         assert_eq!(taken, at(1_800_000));

@@ -257,7 +257,7 @@ mod tests {
         /// The state that the batch decided on is the state in the store, if no other
         /// replica interferes.
         #[test]
-        fn delta_leads_to_the_state_that_the_batch_decided_on(
+        fn delta_leads_to_the_state_decided_by_the_batch(
             loaded in -500_i64..3_000,
             updates in updates(),
         ) {

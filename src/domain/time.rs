@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arithmetic_is_exact_and_saturates() {
+    fn time_arithmetic_is_exact_and_saturates() {
         let start = Timestamp::from_milliseconds(1_000);
         let later = start.saturating_add(Duration::from_millis(1_500));
         assert_eq!(later.milliseconds(), 2_500);

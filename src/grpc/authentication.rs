@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_read_in_the_standard_form_only() {
+    fn only_standard_bearer_tokens_are_parsed() {
         assert_eq!(bearer("Bearer abc"), Some("abc"));
         assert_eq!(bearer("bearer  abc"), Some("abc"));
         for other in ["", "abc", "Basic abc", "Bearer", "Bearerabc"] {

@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn media_types_of_the_table_are_accepted_with_parameters_and_in_any_case() {
+    fn accepted_media_types_may_have_parameters_and_any_case() {
         for (value, accepted) in [
             ("application/grpc", "application/grpc"),
             ("application/grpc+proto", "application/grpc+proto"),
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_content_type_is_refused() {
+    fn other_content_types_are_rejected() {
         for value in [
             "",
             "text/plain",

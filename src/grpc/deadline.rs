@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_of_the_protocol_are_read() {
+    fn grpc_timeouts_are_parsed() {
         for (value, expected) in [
             ("2S", Some(Duration::from_secs(2))),
             ("1500m", Some(Duration::from_millis(1500))),

@@ -335,7 +335,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_panic_said_is_not_told() {
+    async fn panic_message_is_not_returned() {
         let panicked = tokio::spawn(async { panic!("no such recipient: +79991234567") });
         let error = join_error(&panicked.await.unwrap_err());
         assert_eq!(error.to_string(), "the call panicked");

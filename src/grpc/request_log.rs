@@ -258,7 +258,7 @@ mod tests {
     };
 
     #[test]
-    fn a_caller_that_hangs_up_while_it_is_answered_is_counted_once() {
+    fn disconnect_during_response_is_counted_once() {
         let metrics = Metrics::new(&Names::default());
         let caller = Arc::new(Caller::development(PolicySet::default()));
         let journal = RequestLog::new(RpcName::Cancel, caller, metrics.answers.clone());

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_is_written_into_room_that_is_large_enough() {
+    fn payload_buffer_never_reallocates() {
         let variable = |index: usize| (format!("v{index}"), "\u{44f}".repeat(index));
         for count in [0, 1, 32, 400] {
             let content = MessagePayload {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_opens_for_its_own_message_only() {
+    fn payload_opens_only_for_its_own_message() {
         let (ring, content) = (ring(), content());
         let sealed = ring.seal_content(&KEY, PLACE, &content, &mut os_rng());
         let (opened, channel) = ring.open_content(&KEY, PLACE, &sealed).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_read_by_the_version_without_a_channel_and_read_from_it() {
+    fn payload_is_compatible_with_the_version_without_channel() {
         let (ring, content) = (ring(), content());
         let plain = written(&content, Channel::Email);
         let (recipient, ..): StoredContent<'_> = postcard::from_bytes(&plain).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_caller_purpose_or_channel_is_altered() {
+    fn row_moved_to_another_caller_purpose_or_channel_is_detected() {
         let (ring, content, random) = (ring(), content(), &mut os_rng());
         let [crm, evil] = ["crm", "evil"].map(CallerName::new);
         let [login, payment] = ["login", "payment"].map(|name| Purpose::parse(name).unwrap());

@@ -190,7 +190,7 @@ mod tests {
     const CHALLENGE: ChallengeNonce = ChallengeNonce([2; 16]);
 
     #[test]
-    fn a_secret_opens_in_its_own_place_only() {
+    fn sealed_secret_opens_only_in_its_own_place() {
         let ring = ring();
         let sealed = ring.seal(&KEY, &CHALLENGE, &secret(), &mut os_rng());
         let opened = ring.open(&KEY, &CHALLENGE, &sealed).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sealing_key_seals_and_all_of_them_open() {
+    fn first_sealing_key_seals_and_all_keys_open() {
         let old = KeyRing::generate(&mut os_rng()).to_string();
         let new = generate_sealing_entry(2, &mut os_rng()).to_string();
         let (index, old_seal) = old

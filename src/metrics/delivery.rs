@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_provider_of_a_recent_code_is_known_once() {
+    fn last_provider_of_a_recent_code_is_taken_once() {
         let recent = RecentDeliveries::default();
         recent.note(nonce(1), (1, Channel::Sms));
         recent.note(nonce(1), (2, Channel::Voice));
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn another_configuration_takes_no_code_for_another_providers() {
+    fn configuration_change_attributes_no_code_to_another_provider() {
         let known = |providers: &[&str]| LabelValues {
             providers: providers.iter().map(ToString::to_string).collect(),
             ..LabelValues::default()
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn tracked_codes_are_bounded() {
         let recent = RecentDeliveries::default();
         for number in 0..GENERATION * 5 {
             recent.note(nonce(number), (0, Channel::Sms));

@@ -355,7 +355,7 @@ mod tests {
     const TABLE: &str = include_str!("../grpc/error.rs");
 
     #[test]
-    fn every_reason_of_the_contract_is_an_answer() {
+    fn every_contract_reason_has_an_outcome() {
         let texts = TABLE.split('"').skip(1).step_by(2);
         let is_reason = |text: &&str| {
             !text.is_empty()
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_named_as_they_are_numbered() {
+    fn outcome_names_match_their_index() {
         for (answer, name) in [
             (RpcOutcome::SENT, "sent"),
             (RpcOutcome::RESENT, "resent"),

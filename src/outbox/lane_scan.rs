@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_passes_by_what_is_left_and_then_begins_with_the_oldest_again() {
+    async fn lane_scan_skips_postponed_messages_and_restarts_from_the_oldest() {
         let mut scan = LaneScan::new(Duration::from_secs(1));
         assert!(scan.is_over());
         scan.start(["a", "b", "c"].map(CallerName::new).into());
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_was_left_is_looked_at_again_later() {
+    async fn postponed_message_is_scanned_again_later() {
         let mut scan = LaneScan::new(Duration::from_secs(1));
         let id = MessageId([7; 16]);
         assert!(!scan.has_left(id));

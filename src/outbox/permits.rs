@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_with_many_messages_leaves_room_for_each_other_one() {
+    fn busy_caller_leaves_permits_for_others() {
         let [a, b, c] = ["a", "b", "c"].map(CallerName::new);
         let rooms = InFlightLimits::new(3, 2);
         let enter = |caller: &CallerName, number: usize| -> Vec<OutboxPermit> {

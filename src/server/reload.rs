@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_being_written_at_sighup_is_read_again() {
+    async fn file_being_written_at_sighup_is_reread() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("otpd.toml");
         fs::write(&path, "half").unwrap();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_that_never_settle_are_refused() {
+    async fn constantly_changing_files_are_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("otpd.toml");
         fs::write(&path, "").unwrap();

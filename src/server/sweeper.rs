@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sweep_follows_a_jump_ahead_only_once_the_next_look_confirms_it() {
+    async fn sweep_follows_a_clock_jump_only_after_confirmation() {
         let minutes = |count| START.saturating_add(INTERVAL * count);
         let mut clock = SweepClock::default();
         assert_eq!(look(&mut clock, minutes(0)).await, None);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn first_look_of_a_replica_removes_nothing() {
+    async fn first_sweep_of_a_replica_purges_nothing() {
         let mut clock = SweepClock::default();
         assert_eq!(look(&mut clock, START.saturating_add(JUMP)).await, None);
         assert_eq!(look(&mut clock, START).await, Some(START));

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_told_in_whole_milliseconds() {
+    fn retry_after_is_in_whole_milliseconds() {
         for (milliseconds, told) in [
             (1_699, "1.699 s"),
             (1_600, "1.6 s"),

@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_are_told_apart_by_address_or_network() {
+    fn clients_are_distinguished_by_address_or_subnet() {
         let limits = |text: &str| -> Vec<_> {
             let (subscriber, site) = (
                 RateLimitKind::IpSendsPerHour,

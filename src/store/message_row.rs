@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_is_read_as_it_was_written() {
+    fn attempt_log_round_trips() {
         let open = AttemptLog {
             attempt_open: true,
             ..history()
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_version_reads_every_history() {
+    fn attempt_log_is_readable_by_the_previous_version() {
         let column = history_column(&history());
         // This is how it reads: what follows is ignored.
         let read: StoredAttempts = postcard::from_bytes(&column).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_of_an_earlier_version_counts_its_time_outs() {
+    fn attempt_log_of_the_previous_version_counts_timeouts() {
         let column = [
             5, 2, // five attempts, of which two are kept
             1, b'a', 0, 208, 15, 160, 31, 1, 1, // a time-out of "a"

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_long_waits_are_noticed() {
+    async fn only_long_lock_waits_are_logged() {
         for (milliseconds, noticed) in [(900, false), (1_100, true)] {
             let seen = Cell::new(false);
             let wait = tokio::time::sleep(Duration::from_millis(milliseconds));

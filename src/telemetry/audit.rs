@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reopened_file_takes_later_lines_and_the_moved_one_keeps_its_own() {
+    fn reopened_file_receives_later_lines_and_the_moved_one_keeps_earlier_ones() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("audit"), directory.path().join("old"));
         fs::write(&path, "before\n").unwrap();

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_of_a_period_is_said_with_the_number_of_those_left_out() {
+    fn first_line_of_a_window_reports_suppressed_count() {
         let repeats = LogDeduplicator::new(PERIOD);
         let (place, start) = (place(), Instant::now());
         let say = |cause, seconds| {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_without_number_are_limited_all_the_same() {
+    fn unbounded_causes_are_still_rate_limited() {
         let repeats = LogDeduplicator::new(PERIOD);
         let (place, start) = (place(), Instant::now());
         let said =

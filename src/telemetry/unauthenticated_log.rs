@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_addresses_is_bounded() {
+    fn memory_is_bounded_for_any_number_of_addresses() {
         let strangers = UnauthenticatedLog::default();
         let start = Instant::now();
         let count = 10_000;

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_a_file_refuses_go_to_the_fallback() {
+    fn lines_that_fail_to_write_go_to_the_fallback() {
         let (reader, writer) = pipe();
         let fallback = LineQueue::start("test", writer, None).unwrap();
         // Opened for reading alone.
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_no_file_takes_are_counted_and_hold_up_nothing() {
+    fn lines_that_cannot_be_written_anywhere_are_counted_without_blocking() {
         let (reader, writer) = pipe();
         drop(reader);
         let queue = LineQueue::start("test", writer, None).unwrap();

@@ -84,7 +84,7 @@ mod tests {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
     #[test]
-    fn a_traceparent_is_read_and_written() {
+    fn traceparent_round_trips() {
         for flags in ["00", "01"] {
             let text = format!("00-{TRACE}-b7ad6b7169203331-{flags}");
             let context = TraceContext::parse(&text).unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_none() {
+    fn invalid_traceparent_is_ignored() {
         for text in [
             String::new(),
             "00".to_owned(),

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_kept() {
+    fn sample_ratio_is_respected() {
         let count = |share| {
             let sample = RatioSampler::new(share);
             (0..100_000).filter(|_| sample.next()).count()

@@ -188,7 +188,7 @@ fn decapitalized(text: &str) -> String {
 }
 
 #[test]
-fn the_page_is_the_contract() {
+fn api_page_matches_the_contract() {
     page::hold_to(PAGE, "contract", &Contract::read().written());
 }
 
@@ -206,7 +206,7 @@ fn reasons_of_the_errors_page() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_page_names_every_reason() {
+fn api_page_lists_every_reason() {
     let mut by_status: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let reasons = reasons_of_the_errors_page();
     for (status, reason) in &reasons {

@@ -249,7 +249,7 @@ fn written(section: &Section) -> String {
 }
 
 #[test]
-fn the_page_has_the_keys_of_the_code() {
+fn configuration_page_matches_the_code() {
     let written: Vec<String> = sections()
         .iter()
         .filter(|section| !section.keys.is_empty())
@@ -294,7 +294,7 @@ fn keys_told(section: &Section) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_keys_are_those_that_otpd_takes() {
+fn documented_keys_are_accepted() {
     let all = sections();
     for section in &all {
         let mut told = keys_told(section);
@@ -333,7 +333,7 @@ fn the_keys_are_those_that_otpd_takes() {
 }
 
 #[test]
-fn what_the_page_says_by_hand_is_so() {
+fn hand_written_defaults_match_the_code() {
     let config = load("").expect("otpd needs no configuration");
     let page = page::read(PAGE);
     let listen = format!(

@@ -78,7 +78,7 @@ fn links(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn links_lead_to_what_is_there() {
+fn links_resolve() {
     let mut all = Vec::new();
     pages(&page::path(""), &mut all);
     assert!(all.len() > 10, "the pages are found");
@@ -109,7 +109,7 @@ fn links_lead_to_what_is_there() {
 }
 
 #[test]
-fn the_table_of_contents_has_every_page() {
+fn table_of_contents_lists_every_page() {
     let contents = page::read("docs/README.md");
     for entry in fs::read_dir(page::path("docs")).expect("there are pages") {
         let path = entry.expect("it can be listed").path();

@@ -30,14 +30,14 @@ fn released_contracts() -> BTreeSet<[u32; 3]> {
 }
 
 #[test]
-fn the_python_client_has_the_version_of_the_crate() {
+fn python_client_version_matches_the_crate() {
     let project = page::read("clients/python/pyproject.toml");
     let version = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
     assert!(project.lines().any(|line| line == version), "{version}");
 }
 
 #[test]
-fn the_changelog_is_in_the_form_of_keep_a_changelog() {
+fn changelog_follows_keep_a_changelog() {
     let changelog = page::read("CHANGELOG.md");
     let mut headings = changelog
         .lines()
@@ -76,7 +76,7 @@ fn the_changelog_is_in_the_form_of_keep_a_changelog() {
 }
 
 #[test]
-fn no_contract_is_from_the_future() {
+fn released_contracts_are_not_newer_than_the_crate() {
     let newest = released_contracts().pop_last();
     assert!(newest.expect("there is one") <= numbers(env!("CARGO_PKG_VERSION")));
 }

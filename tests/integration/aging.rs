@@ -40,7 +40,7 @@ fn about(number: usize) -> GetOtpStatusRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_go_on_while_their_connections_age_away() {
+async fn connection_max_age_is_transparent_to_callers() {
     const CONNECTIONS: usize = 12;
     const CALLERS: usize = 4;
     let database = Database::new(Kind::Sqlite).await;
@@ -69,7 +69,7 @@ async fn callers_go_on_while_their_connections_age_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_on_an_old_connection_is_finished() {
+async fn requests_on_a_closing_connection_finish() {
     let database = Database::postgres().await;
     let settings = [
         ("OTPD_CONNECTIONS__MAX_AGE", "300ms"),
@@ -101,7 +101,7 @@ async fn what_runs_on_an_old_connection_is_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_finished_in_the_grace_is_cut_off() {
+async fn unfinished_requests_are_aborted_after_max_age_grace() {
     let database = Database::postgres().await;
     let settings = [
         ("OTPD_CONNECTIONS__MAX_AGE", "300ms"),
@@ -123,7 +123,7 @@ async fn what_is_not_finished_in_the_grace_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_of_health_keeps_its_connection_from_being_idle() {
+async fn health_watch_keeps_its_connection_active() {
     let database = Database::new(Kind::Sqlite).await;
     let settings = [
         ("OTPD_CONNECTIONS__MAX_IDLE", "100ms"),

@@ -113,7 +113,7 @@ fn by_challenge(challenge_id: &str) -> GetOtpStatusRequest {
 
 /// A challenge id is the record's key and the challenge's nonce, so a reader of the
 /// database knows it.
-async fn a_record_given_to_another_caller_is_not_shown(kind: Kind) {
+async fn record_moved_to_another_caller_is_not_shown(kind: Kind) {
     let mut world = World::new(kind).await;
     let sent = world.send().await;
     let code = world.gateway.asked_for(&sent.challenge_id).await.code;
@@ -145,7 +145,7 @@ async fn a_record_given_to_another_caller_is_not_shown(kind: Kind) {
     assert_eq!(world.outcome(&code).await, VerifyOutcome::Verified);
 }
 
-async fn a_record_of_another_purpose_is_neither_shown_judged_nor_sent_again(kind: Kind) {
+async fn record_moved_to_another_purpose_is_neither_shown_verified_nor_resent(kind: Kind) {
     let mut world = World::new(kind).await;
     let sent = world.send().await;
     let code = world.gateway.asked_for(&sent.challenge_id).await.code;
@@ -165,7 +165,7 @@ async fn a_record_of_another_purpose_is_neither_shown_judged_nor_sent_again(kind
 }
 
 /// A record without a secret has nothing to compute its key from but the request.
-async fn a_used_record_of_another_purpose_counts_as_absent(kind: Kind) {
+async fn used_record_moved_to_another_purpose_counts_as_absent(kind: Kind) {
     let mut world = World::new(kind).await;
     let sent = world.send().await;
     let code = world.gateway.asked_for(&sent.challenge_id).await.code;
@@ -186,7 +186,7 @@ async fn a_used_record_of_another_purpose_counts_as_absent(kind: Kind) {
     world.replica.wait_for_line(ALTERED_RECORD).await;
 }
 
-async fn a_message_goes_to_no_gateway_of_another_caller(kind: Kind) {
+async fn message_moved_to_another_caller_is_not_sent(kind: Kind) {
     let mut world = World::new(kind).await;
     world
         .alter_while_it_waits("UPDATE otp_record SET caller = 'evil'")
@@ -196,7 +196,7 @@ async fn a_message_goes_to_no_gateway_of_another_caller(kind: Kind) {
     world.replica.wait_for_line(ALTERED_MESSAGE).await;
 }
 
-async fn a_message_goes_by_no_other_channel(kind: Kind) {
+async fn message_moved_to_another_channel_is_not_sent(kind: Kind) {
     let mut world = World::new(kind).await;
     world
         .alter_while_it_waits("UPDATE otp_message SET channel = 'telegram'")
@@ -207,9 +207,9 @@ async fn a_message_goes_by_no_other_channel(kind: Kind) {
 }
 
 on_each_store! {
-    a_record_given_to_another_caller_is_not_shown
-    a_record_of_another_purpose_is_neither_shown_judged_nor_sent_again
-    a_used_record_of_another_purpose_counts_as_absent
-    a_message_goes_to_no_gateway_of_another_caller
-    a_message_goes_by_no_other_channel
+    record_moved_to_another_caller_is_not_shown
+    record_moved_to_another_purpose_is_neither_shown_verified_nor_resent
+    used_record_moved_to_another_purpose_counts_as_absent
+    message_moved_to_another_caller_is_not_sent
+    message_moved_to_another_channel_is_not_sent
 }

@@ -50,16 +50,16 @@ async fn attempts_remaining(client: &mut Client) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_length_is_told_last_and_costs_no_attempt_on_sqlite() {
-    a_wrong_length_is_told_last_and_costs_no_attempt(Kind::Sqlite).await;
+async fn wrong_code_length_is_reported_last_and_consumes_no_attempt_sqlite() {
+    wrong_code_length_is_reported_last_and_consumes_no_attempt(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_length_is_told_last_and_costs_no_attempt_on_postgres() {
-    a_wrong_length_is_told_last_and_costs_no_attempt(Kind::Postgres).await;
+async fn wrong_code_length_is_reported_last_and_consumes_no_attempt_postgres() {
+    wrong_code_length_is_reported_last_and_consumes_no_attempt(Kind::Postgres).await;
 }
 
-async fn a_wrong_length_is_told_last_and_costs_no_attempt(kind: Kind) {
+async fn wrong_code_length_is_reported_last_and_consumes_no_attempt(kind: Kind) {
     let database = Database::new(kind).await;
     let no_delay = [("OTPD_POLICY__FAILURE_DELAY", "0s")];
     let replica = Replica::start_with(&database, &no_delay).await;
@@ -129,7 +129,7 @@ async fn a_wrong_length_is_told_last_and_costs_no_attempt(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_challenge_that_is_not_of_the_code_finds_nothing() {
+async fn challenge_id_of_another_code_matches_nothing() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let mut client = replica.client();
@@ -216,7 +216,7 @@ async fn a_challenge_that_is_not_of_the_code_finds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failures_are_not_reset_without_permission_and_the_code_lives_on() {
+async fn unauthorized_reset_changes_nothing() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let mut client = replica.client();
@@ -246,7 +246,7 @@ async fn failures_are_not_reset_without_permission_and_the_code_lives_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_send_leaves_the_live_code_as_it_is() {
+async fn rejected_send_keeps_the_live_code() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let mut client = replica.client();

@@ -244,7 +244,7 @@ fn misuse() -> Vec<(Call, Code)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_are_no_request_are_told_apart_and_harm_nobody() {
+async fn malformed_frames_are_rejected_without_affecting_others() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let channel = replica.channel();
@@ -285,7 +285,7 @@ async fn bytes_that_are_no_request_are_told_apart_and_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_message_lacks_a_recipient() {
+async fn empty_message_is_rejected_for_its_missing_recipient() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     for (method, _) in TEXTS {
@@ -304,7 +304,7 @@ async fn an_empty_message_lacks_a_recipient() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_of_the_longest_length_with_unknown_fields_is_read() {
+async fn largest_message_with_unknown_fields_is_accepted() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let request = SendOtpRequest {

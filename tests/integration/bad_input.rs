@@ -76,7 +76,7 @@ fn variable_cases() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_bad_input_is_told_apart_and_harms_nobody() {
+async fn invalid_fields_are_rejected_without_affecting_others() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let channel = replica.channel();

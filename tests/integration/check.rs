@@ -36,7 +36,7 @@ fn configuration(gateway: &str) -> String {
     )
 }
 
-async fn everything_in_order_is_told(kind: Kind) {
+async fn check_reports_success(kind: Kind) {
     let database = Database::new(kind).await;
     let mut gateway = Gateway::start().await;
     let configuration = configuration(&gateway.url(""));
@@ -63,17 +63,17 @@ async fn everything_in_order_is_told(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_in_order_is_told_on_postgres() {
-    everything_in_order_is_told(Kind::Postgres).await;
+async fn check_reports_success_postgres() {
+    check_reports_success(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_in_order_is_told_on_sqlite() {
-    everything_in_order_is_told(Kind::Sqlite).await;
+async fn check_reports_success_sqlite() {
+    check_reports_success(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fault_is_told_with_its_remedy() {
+async fn check_reports_each_fault_with_its_remedy() {
     let database = Database::new(Kind::Sqlite).await;
     run(otpd().arg("migrate").env("DATABASE_URL", database.url())).done();
     let gateway = Gateway::start().await;

@@ -24,7 +24,7 @@ fn is_refused_by(status: &Status, limit: &str) -> bool {
     status.message().contains(&format!("the limit {limit} is"))
 }
 
-async fn a_client_counts_for_its_network_and_its_site(kind: Kind) {
+async fn client_is_limited_by_subnet_and_site(kind: Kind) {
     let database = Database::new(kind).await;
     let settings = [
         ("OTPD_POLICY__IP_SENDS_PER_HOUR", "1"),
@@ -87,11 +87,11 @@ fn wrong(code: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_counts_for_its_network_and_its_site_on_postgres() {
-    a_client_counts_for_its_network_and_its_site(Kind::Postgres).await;
+async fn client_is_limited_by_subnet_and_site_postgres() {
+    client_is_limited_by_subnet_and_site(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_counts_for_its_network_and_its_site_on_sqlite() {
-    a_client_counts_for_its_network_and_its_site(Kind::Sqlite).await;
+async fn client_is_limited_by_subnet_and_site_sqlite() {
+    client_is_limited_by_subnet_and_site(Kind::Sqlite).await;
 }

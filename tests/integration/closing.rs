@@ -40,7 +40,7 @@ async fn within_a_minute<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_or_idle_connection_ends_without_a_reset() {
+async fn old_or_idle_connection_closes_without_tcp_reset() {
     for key in ["OTPD_CONNECTIONS__MAX_AGE", "OTPD_CONNECTIONS__MAX_IDLE"] {
         let database = Database::new(Kind::Sqlite).await;
         let replica = Replica::start_with(&database, &[(key, "100ms")]).await;
@@ -51,7 +51,7 @@ async fn an_old_or_idle_connection_ends_without_a_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_ends_connections_without_a_reset() {
+async fn shutdown_closes_connections_without_tcp_reset() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let mut client = Client::connect(replica.address()).await;
@@ -67,7 +67,7 @@ async fn a_shutdown_ends_connections_without_a_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_connection_ends_without_a_reset() {
+async fn rejected_connection_closes_without_tcp_reset() {
     let database = Database::new(Kind::Sqlite).await;
     let settings = [("OTPD_CONNECTIONS__MAX", "1")];
     let replica = Replica::launch(database.url(), &database, &settings).await;
@@ -80,7 +80,7 @@ async fn a_refused_connection_ends_without_a_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_without_http_2_ends_without_a_reset() {
+async fn connection_without_http2_closes_without_tcp_reset() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let mut stream = TcpStream::connect(replica.address())
@@ -95,7 +95,7 @@ async fn a_connection_without_http_2_ends_without_a_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_closes_is_closed() {
+async fn client_that_never_closes_is_disconnected() {
     let database = Database::new(Kind::Sqlite).await;
     let settings = [("OTPD_CONNECTIONS__MAX_IDLE", "100ms")];
     let replica = Replica::start_with(&database, &settings).await;
@@ -111,7 +111,7 @@ async fn a_client_that_never_closes_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reply_to_an_operator_is_not_lost_to_a_reset() {
+async fn operator_reply_is_not_lost_to_tcp_reset() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start_with(&database, &[OPERATIONS]).await;
     let address = replica.operations();
@@ -175,7 +175,7 @@ async fn call_through(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_through_haproxy_keep_their_replies_while_connections_age() {
+async fn haproxy_calls_survive_connection_max_age() {
     const ENDED: usize = 300;
     let database = Database::new(Kind::Sqlite).await;
     let settings = [

@@ -27,7 +27,7 @@ fn value<'a>(printed: &'a str, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_code_goes_round_in_any_written_form() {
+async fn code_is_accepted_in_any_written_form() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
 
@@ -86,7 +86,7 @@ async fn a_code_goes_round_in_any_written_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_sent_or_not_judged_is_not_hidden() {
+async fn unsent_and_unchecked_requests_are_reported() {
     let database = Database::new(Kind::Sqlite).await;
     let courier = format!(
         "[callers.courier]\ntoken_sha256 = \"{}\"\nself_delivery = true\n",
@@ -120,7 +120,7 @@ async fn what_is_not_sent_or_not_judged_is_not_hidden() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_finds_the_server_by_option_environment_or_its_listen_address() {
+async fn server_address_comes_from_option_environment_or_listen_setting() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let address = replica.address().to_string();
@@ -152,7 +152,7 @@ async fn a_client_finds_the_server_by_option_environment_or_its_listen_address()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_end_with_77_and_their_reason() {
+async fn rejections_exit_77_with_their_reason() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     replica.command(&["send", "+79991234567"]).done();
@@ -165,7 +165,7 @@ async fn refusals_end_with_77_and_their_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
+async fn usage_errors_exit_64_with_an_explanation() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     for (arguments, named) in [
@@ -213,7 +213,7 @@ async fn wrong_usage_ends_with_64_and_says_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_answer_ends_with_69_and_what_does_not_serve_with_1() {
+async fn unreachable_server_exits_69_and_not_serving_exits_1() {
     for command in [
         &["health"][..],
         &["send", "+79991234567"],
@@ -238,7 +238,7 @@ async fn what_does_not_answer_ends_with_69_and_what_does_not_serve_with_1() {
 }
 
 #[test]
-fn help_and_version_are_no_mistakes() {
+fn help_and_version_exit_0() {
     let help = otpd_with(&[], &["--help"]).done();
     for word in [
         "serve", "migrate", "check", "health", "send", "verify", "status", "cancel", "keygen", "64",
@@ -257,7 +257,7 @@ fn help_and_version_are_no_mistakes() {
 }
 
 #[test]
-fn each_configuration_mistake_is_one_line_that_names_its_key() {
+fn config_problem_is_one_line_naming_its_key() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = taken.local_addr().expect("it listens").to_string();
@@ -320,7 +320,7 @@ fn each_configuration_mistake_is_one_line_that_names_its_key() {
 }
 
 #[test]
-fn a_variable_that_is_no_text_is_not_taken_for_one_that_is_not_there() {
+fn non_unicode_variable_is_an_error() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     let line = run(otpd()
         .current_dir(directory.path())

@@ -216,11 +216,11 @@ async fn run_all(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn codes_live_and_die_by_the_rules_on_postgres() {
+async fn code_lifecycle_postgres() {
     run_all(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn codes_live_and_die_by_the_rules_on_sqlite() {
+async fn code_lifecycle_sqlite() {
     run_all(Kind::Sqlite).await;
 }

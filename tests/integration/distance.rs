@@ -46,7 +46,7 @@ async fn keep_busy(mut client: OtpServiceClient<Channel>) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_distant_replica_is_served_on_a_limit_that_a_near_one_charges_all_the_time() {
+async fn distant_replica_is_not_starved_on_a_contended_limit() {
     let database = Database::postgres().await;
     // Both limits have one row for all of these sends.
     let limits = [

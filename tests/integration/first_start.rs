@@ -44,7 +44,7 @@ async fn requests_fit_a_small_stack(kind: Kind) {
 on_each_store!(requests_fit_a_small_stack);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn first_start_leaves_no_error_in_the_log_of_postgresql() {
+async fn first_start_leaves_no_error_in_the_postgresql_log() {
     let postgres = Postgres::start();
     let database = Database::in_server(&postgres.url()).await;
     let replica = Replica::start(&database).await;
@@ -71,7 +71,7 @@ fn open_to_others(directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_otpd_creates_are_the_owners_alone() {
+async fn created_files_are_readable_only_by_their_owner() {
     let database = Database::new(Kind::Sqlite).await;
     let new_keys = database.directory().join("new.keys");
     let audit = database.directory().join("audit.jsonl");
@@ -95,7 +95,7 @@ async fn files_that_otpd_creates_are_the_owners_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_file_that_others_can_open_has_a_warning() {
+async fn sqlite_file_readable_by_others_is_warned_about() {
     let database = Database::new(Kind::Sqlite).await;
     let file = database.directory().join("otpd.db");
     fs::write(&file, "").expect("the directory takes files");
@@ -120,7 +120,7 @@ async fn wait_for_the_migration_of_another_process_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wait_for_a_lock_of_sqlite_is_logged() {
+async fn wait_for_an_sqlite_lock_is_logged() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let lock = database.lock_sqlite().await;
@@ -139,7 +139,7 @@ async fn wait_for_a_lock_of_sqlite_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migration_that_waits_for_a_lock_of_postgresql_is_logged() {
+async fn wait_for_a_postgresql_lock_during_migration_is_logged() {
     let database = Database::new(Kind::Postgres).await;
     let mut other = PgConnection::connect(database.url())
         .await

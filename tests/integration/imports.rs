@@ -236,7 +236,7 @@ fn imports(code: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn imports_run_one_way() {
+fn module_imports_run_one_way() {
     let allowed = BTreeMap::from(ALLOWED);
     for (name, code) in modules() {
         let imports = imports(&code);
@@ -260,7 +260,7 @@ fn imports_run_one_way() {
 }
 
 #[test]
-fn the_load_generator_knows_the_contract_alone() {
+fn load_generator_depends_only_on_the_contract() {
     let modules = modules();
     let code = &modules["bench"];
     let uses: Vec<&str> = code.split("grpc::").skip(1).collect();
@@ -271,7 +271,7 @@ fn the_load_generator_knows_the_contract_alone() {
 }
 
 #[test]
-fn the_allowed_imports_have_no_cycle() {
+fn allowed_imports_have_no_cycle() {
     let allowed = BTreeMap::from(ALLOWED);
     let mut settled = BTreeSet::from([PURE]);
     while settled.len() <= allowed.len() {
@@ -286,7 +286,7 @@ fn the_allowed_imports_have_no_cycle() {
 }
 
 #[test]
-fn imports_are_found_in_every_form() {
+fn import_scanner_finds_every_form() {
     let code = "use crate::domain::Code;\nuse crate::{\n    keys::{KeyRing, Other},\n    store::Store,\n};\nlet x = crate::grpc::v1::Y;";
     let expected = ["domain", "grpc", "keys", "store"].map(str::to_owned);
     assert_eq!(imports(code), BTreeSet::from(expected));

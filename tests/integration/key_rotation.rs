@@ -169,7 +169,7 @@ async fn under_load(pair: &Arc<Pair>, first: usize, work: impl Future<Output = (
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sealing_key_rotates_without_a_lost_code_or_call() {
+async fn sealing_key_rotation_loses_no_code_or_call() {
     let database = Database::postgres().await;
     let keys = database.keys_file();
     let first = fs::read_to_string(&keys).expect("the ring was made");
@@ -221,7 +221,7 @@ async fn the_sealing_key_rotates_without_a_lost_code_or_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_without_the_sealing_key_of_a_code_leaves_the_code_alone() {
+async fn replica_without_the_sealing_key_keeps_the_code() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let database = Database::new(kind).await;
         let ring = fs::read_to_string(database.keys_file()).expect("the ring was made");

@@ -92,7 +92,7 @@ fn lay_out(database: &Database, manifest: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_manifest_mounts_and_sets_serves_and_its_probes_answer() {
+async fn manifest_configuration_serves_and_probes_succeed() {
     let database = Database::postgres().await;
     let manifest = manifest();
     let mounted = lay_out(&database, &manifest);
@@ -149,7 +149,7 @@ async fn what_the_manifest_mounts_and_sets_serves_and_its_probes_answer() {
 }
 
 #[test]
-fn the_time_to_end_is_longer_than_what_it_is_made_of() {
+fn termination_grace_period_exceeds_shutdown_time() {
     let manifest = manifest();
     let seconds = |name: &str| -> u64 {
         let all = environment(&manifest);

@@ -169,7 +169,7 @@ async fn next_allowed_at(
     assert_eq!(accepted(&sends), 1, "{sends:?}");
 }
 
-async fn sends_of_one_record(kind: Kind) {
+async fn send_limit_per_record_is_exact(kind: Kind) {
     // Of what the client's address may send, all that race could take one each and
     // still leave something.
     const IP_SENDS: usize = 2 * SENDS;
@@ -205,7 +205,7 @@ async fn sends_of_one_record(kind: Kind) {
     }
 }
 
-async fn sends_of_one_client(kind: Kind) {
+async fn send_limit_per_client_ip_is_exact(kind: Kind) {
     let limits = [
         ("OTPD_POLICY__IP_SENDS_PER_HOUR", "5"),
         ("OTPD_POLICY__SENDS_PER_HOUR", "2"),
@@ -232,7 +232,7 @@ async fn sends_of_one_client(kind: Kind) {
     }
 }
 
-async fn sends_of_one_caller(kind: Kind) {
+async fn send_limit_per_caller_is_exact(kind: Kind) {
     let limits = [
         ("OTPD_POLICY__CALLER_SENDS_PER_DAY", "5"),
         ("OTPD_POLICY__IP_SENDS_PER_HOUR", "8"),
@@ -270,7 +270,7 @@ async fn sends_of_one_caller(kind: Kind) {
 
 /// A record whose sends have no limit, so that of very many some lose their race again
 /// and again, and give up; those from an address have paid for it by then.
-async fn who_gives_up_gets_back_what_was_paid(kind: Kind) {
+async fn abandoned_request_refunds_rate_limits(kind: Kind) {
     const SENDS: usize = 120;
     let limits = [
         ("OTPD_POLICY__SENDS_PER_HOUR", "0"),
@@ -302,8 +302,8 @@ async fn who_gives_up_gets_back_what_was_paid(kind: Kind) {
 }
 
 on_each_store! {
-    sends_of_one_record
-    sends_of_one_client
-    sends_of_one_caller
-    who_gives_up_gets_back_what_was_paid
+    send_limit_per_record_is_exact
+    send_limit_per_client_ip_is_exact
+    send_limit_per_caller_is_exact
+    abandoned_request_refunds_rate_limits
 }

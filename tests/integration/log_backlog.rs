@@ -108,7 +108,7 @@ async fn dropped_lines_are_counted_and_reported_once_the_log_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flood_of_a_stranger_makes_few_audit_lines() {
+async fn unauthenticated_burst_makes_few_audit_lines() {
     const WINDOW: Duration = Duration::from_secs(10);
     const CALLS: usize = 4_096;
     let database = Database::new(Kind::Sqlite).await;

@@ -22,7 +22,7 @@ fn send(recipient: &str) -> SendOtpRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_cause_has_one_line_and_the_rest_are_counted() {
+async fn repeated_warnings_are_deduplicated() {
     let gateway = Gateway::start().await;
     let database = Database::new(Kind::Sqlite).await;
     let provider = |name| gateway.provider(name, "breaker_failures = 1000");
@@ -63,7 +63,7 @@ async fn one_cause_has_one_line_and_the_rest_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_while_a_line_tells_how_many_were_left_out() {
+async fn suppressed_warnings_are_reported_after_the_window() {
     let gateway = Gateway::start().await;
     gateway.will("one", DOWN);
     let database = Database::new(Kind::Sqlite).await;
@@ -93,7 +93,7 @@ async fn after_a_while_a_line_tells_how_many_were_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_level_is_set_at_run_time() {
+async fn log_level_is_set_at_run_time() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start_with(&database, &[OPERATIONS]).await;
     let ask = || async {
@@ -127,7 +127,7 @@ async fn the_level_is_set_at_run_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_log_is_a_file_of_its_own() {
+async fn audit_log_has_its_own_file() {
     let database = Database::new(Kind::Sqlite).await;
     let audit = database.directory().join("audit.jsonl");
     let file = database.configure(&format!(
@@ -166,7 +166,7 @@ async fn the_audit_log_is_a_file_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_log_that_was_moved_away_is_left_alone_after_a_signal() {
+async fn rotated_audit_log_is_reopened_after_sighup() {
     let database = Database::new(Kind::Sqlite).await;
     let audit = database.directory().join("audit.jsonl");
     let rotated = database.directory().join("audit.jsonl.1");
@@ -202,7 +202,7 @@ async fn the_audit_log_that_was_moved_away_is_left_alone_after_a_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_log_that_cannot_be_written_stops_the_start() {
+async fn unwritable_audit_log_prevents_start() {
     let database = Database::new(Kind::Sqlite).await;
     let ended = run(otpd()
         .current_dir(database.directory())

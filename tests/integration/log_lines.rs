@@ -131,7 +131,7 @@ fn expected_lines(first: &str, second: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_step_of_each_outcome_has_its_line() {
+async fn each_outcome_has_its_log_lines() {
     let database = Database::new(Kind::Sqlite).await;
     let no_delay = [("OTPD_POLICY__FAILURE_DELAY", "0s")];
     let replica = Replica::start_with(&database, &no_delay).await;
@@ -197,7 +197,7 @@ async fn each_step_of_each_outcome_has_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_lines_hold_message_and_fields_apart() {
+async fn json_lines_separate_message_and_fields() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start_with(&database, &[("OTPD_LOG_FORMAT", "json")]).await;
     let sent = replica.client().send_otp(send()).await.expect("it is sent");
@@ -243,7 +243,7 @@ async fn json_lines_hold_message_and_fields_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_level_chooses_the_lines() {
+async fn log_level_filters_lines() {
     let database = Database::new(Kind::Sqlite).await;
     let absent = "postgres://postgres@127.0.0.1:1/absent";
     let debug = Replica::launch(absent, &database, &[("OTPD_LOG_LEVEL", "debug")]).await;

@@ -22,7 +22,7 @@ fn written_forms(subscriber: u32) -> [String; 8] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_codes_sent_on_one_replica_are_verified_on_another() {
+async fn codes_verify_on_a_different_replica() {
     const REPLICAS: usize = 4;
     const CODES: u32 = 1_000;
 

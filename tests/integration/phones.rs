@@ -6,7 +6,7 @@ use otpd::domain::{Recipient, Region};
 const CORPUS: &str = include_str!("../corpus/phones.tsv");
 
 #[test]
-fn every_form_of_the_corpus_is_read_right() {
+fn every_corpus_spelling_is_parsed_correctly() {
     let mut lines = 0;
     let mut wrong = Vec::new();
     for line in CORPUS.split('\n').skip(1).filter(|line| !line.is_empty()) {

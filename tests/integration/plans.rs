@@ -27,7 +27,7 @@ struct Statement {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_plan_is_by_index_whatever_the_tables_hold() {
+async fn every_query_plan_uses_an_index() {
     let database = Database::new(Kind::Postgres).await;
     drop(Replica::start(&database).await);
     let mut connection = session(&database).await;
@@ -70,7 +70,7 @@ async fn every_plan_is_by_index_whatever_the_tables_hold() {
 }
 
 #[test]
-fn bad_plans_are_told_from_good_ones() {
+fn plan_checker_detects_bad_plans() {
     let index = serde_json::json!({
         "Node Type": "Index Scan", "Relation Name": "otp_record", "Index Name": "otp_record_pkey",
     });

@@ -48,7 +48,7 @@ async fn knows_a_live_code(replica: &Replica) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn development_keys_are_made_once_and_outlive_a_restart() {
+async fn development_keys_are_created_once_and_survive_restart() {
     let database = Database::sqlite();
     fs::remove_file(database.keys_file()).expect("it was prepared");
 
@@ -84,7 +84,7 @@ async fn development_keys_are_made_once_and_outlive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_at_once_make_one_sqlite_file_and_one_key_file() {
+async fn concurrent_starts_create_one_sqlite_file_and_one_key_file() {
     let database = Database::sqlite();
     fs::remove_file(database.keys_file()).expect("it was prepared");
     let replicas = Replica::start_many_with(&database, 2, &[DEFAULT_KEYS]).await;
@@ -99,7 +99,7 @@ async fn two_at_once_make_one_sqlite_file_and_one_key_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn four_at_once_on_an_empty_postgres_all_serve() {
+async fn concurrent_starts_on_an_empty_postgres_all_serve() {
     let database = Database::postgres().await;
     let replicas = Replica::start_many(&database, 4).await;
     let sent = send(&replicas[0]).await;
@@ -114,7 +114,7 @@ async fn four_at_once_on_an_empty_postgres_all_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_with_other_keys_does_not_start() {
+async fn replica_with_different_keys_does_not_start() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let database = Database::new(kind).await;
         let replica = Replica::start(&database).await;
@@ -142,7 +142,7 @@ fn serve(database: &Database, keys_file: &Path) -> crate::support::Ended {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_schema_can_be_brought_up_to_date_by_hand() {
+async fn migrate_command_migrates_the_schema() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let database = Database::new(kind).await;
         let migrate = |url: &str| {
@@ -205,12 +205,12 @@ async fn with_requests_running(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_at_sigterm_is_finished() {
+async fn sigterm_finishes_requests_in_flight() {
     what_runs_at_a_signal_is_finished("TERM").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_at_sigint_is_finished() {
+async fn sigint_finishes_requests_in_flight() {
     what_runs_at_a_signal_is_finished("INT").await;
 }
 
@@ -248,7 +248,7 @@ async fn what_runs_at_a_signal_is_finished(signal: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_aborts_what_runs() {
+async fn second_signal_aborts_requests_in_flight() {
     let database = Database::postgres().await;
     let (replica, _lock, calls) = with_requests_running(&database, 1).await;
     replica.signal("TERM");
@@ -263,7 +263,7 @@ async fn a_second_signal_aborts_what_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_answered_in_the_grace_is_sent_elsewhere() {
+async fn requests_beyond_shutdown_timeout_get_unavailable() {
     let database = Database::postgres().await;
     let short = [
         ("OTPD_SHUTDOWN_TIMEOUT", "10ms"),
@@ -299,7 +299,7 @@ async fn who_is_not_answered_in_the_grace_is_sent_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_says_not_serving_before_anything_else_ends() {
+async fn health_reports_not_serving_before_shutdown() {
     let database = Database::sqlite();
     let replica = Replica::start_with(&database, &[("OTPD_SHUTDOWN_DELAY", VERY_LONG)]).await;
     let mut watches = Vec::new();
@@ -337,7 +337,7 @@ async fn health_says_not_serving_before_anything_else_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_health_does_not_hold_up_the_end() {
+async fn health_watch_does_not_block_shutdown() {
     let database = Database::sqlite();
     let replica = Replica::start(&database).await;
     let mut watches = Vec::new();
@@ -367,7 +367,7 @@ async fn who_watches_health_does_not_hold_up_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_that_hangs_does_not_hold_up_the_end() {
+async fn hanging_health_check_does_not_block_shutdown() {
     let database = Database::postgres().await;
     let often = [("OTPD_STORE__PROBE_INTERVAL", "10ms")];
     let replica = Replica::start_with(&database, &often).await;

@@ -168,7 +168,7 @@ impl Unsafe {
 }
 
 #[tokio::test]
-async fn what_is_unsafe_in_production_is_refused_by_one_line() {
+async fn production_rejects_unsafe_settings() {
     for case in CASES {
         let database = Database::new(Kind::Sqlite).await;
         let line = case.start(&database).line(64);
@@ -188,7 +188,7 @@ async fn what_is_unsafe_in_production_is_refused_by_one_line() {
 /// Two messages wait when production takes over a database whose callers all deliver by
 /// themselves. One of a dead code shows that both had their turn.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_development_log_delivers_nothing_in_production() {
+async fn development_log_delivers_nothing_in_production() {
     let database = Database::new(Kind::Sqlite).await;
     let gateway = Gateway::start().await;
     gateway.will("down", DOWN);
@@ -239,7 +239,7 @@ async fn the_development_log_delivers_nothing_in_production() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sound_configuration_serves_and_so_does_what_is_allowed_by_name() {
+async fn production_accepts_safe_and_explicitly_allowed_settings() {
     for (end, environment) in [
         (
             "",

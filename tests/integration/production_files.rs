@@ -54,7 +54,7 @@ fn grpcurl(directory: &Path, proof: &[String], call: &str, body: &str, port: u16
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_prepared_files_serve_by_token_and_by_certificate() {
+async fn prepared_files_serve_by_token_and_by_certificate() {
     let database = Database::sqlite();
     let mut gateway = Gateway::start().await;
     gateway.will_answer(

@@ -114,7 +114,7 @@ fn prepared_by_each_user(checkout: &Checkout) -> Vec<(PathBuf, PathBuf, u32)> {
 }
 
 #[test]
-fn files_prepared_by_any_user_are_readable_for_otpd_alone() {
+fn files_prepared_by_any_user_are_readable_only_by_otpd() {
     let checkout = Checkout::new();
     for (prepared, destination, reader) in prepared_by_each_user(&checkout) {
         let secret = listed(&prepared);
@@ -145,7 +145,7 @@ fn files_prepared_by_any_user_are_readable_for_otpd_alone() {
 }
 
 #[test]
-fn hand_over_again_replaces_changed_files_and_removes_unneeded_ones() {
+fn repeated_hand_over_replaces_changed_files_and_removes_unneeded_ones() {
     let checkout = Checkout::new();
     let (prepared, destination, reader) = prepared_by_each_user(&checkout).remove(0);
     hand_over(&prepared, &destination, reader).done();

@@ -40,7 +40,7 @@ async fn verdict(
     (verdict.outcome(), verdict.attempts_remaining)
 }
 
-async fn purposes_have_codes_and_policies_of_their_own(kind: Kind) {
+async fn purposes_have_separate_codes_and_policies(kind: Kind) {
     let database = Database::new(kind).await;
     let environment = [
         ("OTPD_POLICY__CODE_TTL", "4m"),
@@ -132,7 +132,7 @@ async fn purposes_have_codes_and_policies_of_their_own(kind: Kind) {
     assert_eq!(verdict(client, right).await, (VerifyOutcome::Verified, 0));
 }
 
-async fn a_challenge_id_alone_finds_its_code(kind: Kind) {
+async fn challenge_id_alone_selects_its_code(kind: Kind) {
     let database = Database::new(kind).await;
     let environment = [
         ("OTPD_PURPOSES__LOGIN__MAX_ATTEMPTS", "3"),
@@ -214,21 +214,21 @@ async fn a_challenge_id_alone_finds_its_code(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn purposes_have_codes_and_policies_of_their_own_on_postgres() {
-    purposes_have_codes_and_policies_of_their_own(Kind::Postgres).await;
+async fn purposes_have_separate_codes_and_policies_postgres() {
+    purposes_have_separate_codes_and_policies(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn purposes_have_codes_and_policies_of_their_own_on_sqlite() {
-    purposes_have_codes_and_policies_of_their_own(Kind::Sqlite).await;
+async fn purposes_have_separate_codes_and_policies_sqlite() {
+    purposes_have_separate_codes_and_policies(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_challenge_id_alone_finds_its_code_on_postgres() {
-    a_challenge_id_alone_finds_its_code(Kind::Postgres).await;
+async fn challenge_id_alone_selects_its_code_postgres() {
+    challenge_id_alone_selects_its_code(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_challenge_id_alone_finds_its_code_on_sqlite() {
-    a_challenge_id_alone_finds_its_code(Kind::Sqlite).await;
+async fn challenge_id_alone_selects_its_code_sqlite() {
+    challenge_id_alone_selects_its_code(Kind::Sqlite).await;
 }

@@ -114,7 +114,7 @@ fn remaining(verdicts: &[VerifyOtpResponse]) -> Vec<u32> {
     remaining
 }
 
-async fn of_many_right_answers_one_verifies(kind: Kind) {
+async fn concurrent_correct_codes_verify_exactly_once(kind: Kind) {
     const ANSWERS: usize = 32;
     let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
@@ -128,7 +128,7 @@ async fn of_many_right_answers_one_verifies(kind: Kind) {
     }
 }
 
-async fn of_many_wrong_answers_five_are_judged(kind: Kind) {
+async fn concurrent_wrong_codes_consume_exactly_max_attempts(kind: Kind) {
     const ANSWERS: usize = 64;
     let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
@@ -145,7 +145,7 @@ async fn of_many_wrong_answers_five_are_judged(kind: Kind) {
     }
 }
 
-async fn the_right_code_is_accepted_as_the_fifth_answer(kind: Kind) {
+async fn correct_code_on_last_attempt_verifies(kind: Kind) {
     let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races().div_ceil(5) {
         let sent = fleet.send(race).await;
@@ -157,7 +157,7 @@ async fn the_right_code_is_accepted_as_the_fifth_answer(kind: Kind) {
     }
 }
 
-async fn right_and_wrong_answers_race(kind: Kind) {
+async fn correct_and_wrong_codes_race(kind: Kind) {
     const ANSWERS: usize = 32;
     let (_database, fleet) = start(kind).await;
     let (mut lucky, mut judged_most) = (0, 0);
@@ -194,7 +194,7 @@ async fn right_and_wrong_answers_race(kind: Kind) {
     assert!(judged_most > 0, "in no race a wrong answer was judged");
 }
 
-async fn of_many_sends_one_makes_a_code(kind: Kind) {
+async fn concurrent_sends_issue_one_code(kind: Kind) {
     const SENDS: usize = 16;
     let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
@@ -210,7 +210,7 @@ async fn of_many_sends_one_makes_a_code(kind: Kind) {
     }
 }
 
-async fn a_code_is_either_verified_or_cancelled(kind: Kind) {
+async fn verify_and_cancel_race_has_one_winner(kind: Kind) {
     const CALLS: usize = 8;
     let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
@@ -238,10 +238,10 @@ async fn a_code_is_either_verified_or_cancelled(kind: Kind) {
 }
 
 on_each_store! {
-    of_many_right_answers_one_verifies
-    of_many_wrong_answers_five_are_judged
-    the_right_code_is_accepted_as_the_fifth_answer
-    right_and_wrong_answers_race
-    of_many_sends_one_makes_a_code
-    a_code_is_either_verified_or_cancelled
+    concurrent_correct_codes_verify_exactly_once
+    concurrent_wrong_codes_consume_exactly_max_attempts
+    correct_code_on_last_attempt_verifies
+    correct_and_wrong_codes_race
+    concurrent_sends_issue_one_code
+    verify_and_cancel_race_has_one_winner
 }

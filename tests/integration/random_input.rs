@@ -140,7 +140,7 @@ fn request() -> impl Strategy<Value = AnyRequest> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn random_requests_are_answered_or_refused_for_a_reason() {
+async fn random_requests_succeed_or_are_rejected_with_a_reason() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let client: OtpServiceClient<_> = replica.client();

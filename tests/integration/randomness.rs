@@ -26,7 +26,7 @@ const POSITIONS: usize = 4;
 const BUDGET: f64 = 1e-11;
 
 #[test]
-fn a_million_codes_are_unbiased() {
+fn million_codes_are_unbiased() {
     let mut random = os_rng();
     let codes = draw(|| {
         let code = OtpCode::generate(4, &mut random);
@@ -38,14 +38,14 @@ fn a_million_codes_are_unbiased() {
 
 /// Also that the bounds are none that sound always.
 #[test]
-fn a_sound_generator_of_another_kind_passes() {
+fn independent_sound_generator_passes() {
     let mut random = SplitMix(1);
     let codes = draw(|| random.below(10_000));
     assert_eq!(alarms(&codes), Vec::<String>::new());
 }
 
 #[test]
-fn digits_made_by_a_byte_modulo_ten_are_caught() {
+fn modulo_bias_is_detected() {
     // 256 = 25 × 10 + 6: the digits 0 to 5 come 4 % more often than the others.
     let mut random = SplitMix(2);
     let codes = draw(|| {
@@ -58,14 +58,14 @@ fn digits_made_by_a_byte_modulo_ten_are_caught() {
 }
 
 #[test]
-fn a_generator_that_never_yields_the_last_value_is_caught() {
+fn missing_last_value_is_detected() {
     let mut random = SplitMix(3);
     let codes = draw(|| random.below(9_999));
     assert_caught(&codes, &["0 times cell 9999 of the values"]);
 }
 
 #[test]
-fn a_counter_is_caught() {
+fn counter_is_detected() {
     // Like the low digits of a clock that is read every few ticks: each single
     // value comes equally often.
     let mut random = SplitMix(4);
@@ -84,7 +84,7 @@ fn a_counter_is_caught() {
 }
 
 #[test]
-fn repeating_one_code_in_a_hundred_is_caught() {
+fn repeated_codes_are_detected() {
     let mut random = SplitMix(5);
     let mut last = 0;
     let codes = draw(|| {

@@ -42,7 +42,7 @@ fn field(reply: &str, name: &str) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpcurl_lists_describes_and_calls_without_the_contract() {
+async fn grpcurl_lists_describes_and_calls_by_reflection() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
 
@@ -84,7 +84,7 @@ async fn grpcurl_lists_describes_and_calls_without_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_details_of_errors_are_shown_in_words() {
+async fn error_details_are_readable() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let shown = |method: &str, request: &str, words: &[&str]| {
@@ -121,7 +121,7 @@ async fn the_details_of_errors_are_shown_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_healths_are_told_apart() {
+async fn health_distinguishes_liveness_from_readiness() {
     let database = Database::new(Kind::Sqlite).await;
     let serving = Replica::start(&database).await;
     let absent = "postgres://postgres@127.0.0.1:1/absent";
@@ -148,7 +148,7 @@ async fn three_healths_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_versions_of_reflection_answer() {
+async fn both_reflection_versions_are_served() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
 

@@ -141,7 +141,7 @@ async fn nothing_was_sent(database: &Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn content_types_outside_the_table_are_answered_with_415_and_not_carried_out() {
+async fn unsupported_content_types_get_415_without_side_effects() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database, &[]).await;
     for content_type in [
@@ -195,7 +195,7 @@ async fn content_types_outside_the_table_are_answered_with_415_and_not_carried_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_below_the_handlers_have_one_line_and_one_count_each() {
+async fn rejections_before_the_handlers_have_one_line_and_one_count() {
     let database = Database::new(Kind::Sqlite).await;
     let settings = [("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "500ms")];
     let replica = serve(&database, &settings).await;
@@ -266,7 +266,7 @@ async fn answers_below_the_handlers_have_one_line_and_one_count_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_beside_rejected_ones_keep_their_connection() {
+async fn rejections_keep_the_connection_for_other_calls() {
     // More than the faults for which HTTP/2 ends a connection.
     const REJECTED: usize = 20_000;
     const CONCURRENCY: usize = 50;
@@ -287,7 +287,7 @@ async fn calls_beside_rejected_ones_keep_their_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_refused_before_their_message() {
+async fn unauthenticated_calls_are_rejected_before_their_body() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database, &[]).await;
     // Each of these would be refused for its message, if it were read.

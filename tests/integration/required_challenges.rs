@@ -31,7 +31,7 @@ fn verify(code: &str, challenge_id: &str) -> VerifyOtpRequest {
     }
 }
 
-async fn the_challenge_of_the_code_is_required_and_no_other_will_do(kind: Kind) {
+async fn required_challenge_must_be_the_one_of_the_code(kind: Kind) {
     let database = Database::new(kind).await;
     let [crm, shop] = ["crm's", "shop's"].map(token_digest);
     let environment = [
@@ -99,4 +99,4 @@ async fn the_challenge_of_the_code_is_required_and_no_other_will_do(kind: Kind) 
     assert!(cancelled.into_inner().cancelled);
 }
 
-on_each_store! { the_challenge_of_the_code_is_required_and_no_other_will_do }
+on_each_store! { required_challenge_must_be_the_one_of_the_code }

@@ -53,7 +53,7 @@ async fn newest(database: &Database) -> (PgConnection, i64) {
 
 /// So that the next migration finds them here: `UPDATE_STATEMENTS=1` writes them.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_statements_of_this_level_are_kept_for_the_next_one() {
+async fn statements_of_the_current_schema_are_recorded() {
     let database = Database::postgres().await;
     let (_, level) = newest(&database).await;
     let statements = statements_of_this_version();
@@ -71,7 +71,7 @@ async fn the_statements_of_this_level_are_kept_for_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_earlier_versions_say_still_holds_on_the_newest_schema() {
+async fn statements_of_earlier_versions_work_on_the_newest_schema() {
     let database = Database::postgres().await;
     let (mut connection, newest) = newest(&database).await;
     let levels = levels();
@@ -127,7 +127,7 @@ async fn needed(connection: &mut PgConnection, table: &str) -> BTreeSet<String> 
 }
 
 #[test]
-fn what_a_statement_gives_is_found() {
+fn columns_of_a_statement_are_extracted() {
     let given =
         inserts("WITH a AS (INSERT INTO x AS y (a, b) SELECT 1) INSERT INTO z (c) VALUES (1)");
     let columns = |names: &[&str]| names.iter().map(ToString::to_string).collect();

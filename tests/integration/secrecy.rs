@@ -336,11 +336,11 @@ async fn nothing_is_shown(kind: Kind, log_format: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_and_a_text_log_show_no_code_and_no_recipient() {
+async fn dump_and_text_log_contain_no_secrets() {
     Box::pin(nothing_is_shown(Kind::Postgres, "text")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_sqlite_file_and_a_json_log_show_no_code_and_no_recipient() {
+async fn sqlite_file_and_json_log_contain_no_secrets() {
     Box::pin(nothing_is_shown(Kind::Sqlite, "json")).await;
 }

@@ -360,7 +360,7 @@ async fn delivers_the_queued_message(replica: &Replica) {
     assert_eq!(reply.outcome(), VerifyOutcome::Verified);
 }
 
-async fn a_database_of_an_earlier_version_is_served(kind: Kind) {
+async fn database_of_an_earlier_version_is_served(kind: Kind) {
     if let Ok(version) = env::var("UPDATE_STORED_DATABASE") {
         let database = Database::new(kind).await;
         write_fixture(kind, &database).await;
@@ -372,4 +372,4 @@ async fn a_database_of_an_earlier_version_is_served(kind: Kind) {
     }
 }
 
-on_each_store! { a_database_of_an_earlier_version_is_served }
+on_each_store! { database_of_an_earlier_version_is_served }

@@ -94,7 +94,7 @@ async fn assert_forgotten(client: &mut OtpServiceClient<Channel>, code: &str) {
     }
 }
 
-async fn only_what_no_answer_depends_on_is_swept(kind: Kind) {
+async fn sweep_removes_only_rows_without_effect(kind: Kind) {
     let database = Database::new(kind).await;
     // Limits apart, which keep a record until they are full again.
     let environment = [
@@ -147,11 +147,11 @@ async fn only_what_no_answer_depends_on_is_swept(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_no_answer_depends_on_is_swept_on_postgres() {
-    only_what_no_answer_depends_on_is_swept(Kind::Postgres).await;
+async fn sweep_removes_only_rows_without_effect_postgres() {
+    sweep_removes_only_rows_without_effect(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_no_answer_depends_on_is_swept_on_sqlite() {
-    only_what_no_answer_depends_on_is_swept(Kind::Sqlite).await;
+async fn sweep_removes_only_rows_without_effect_sqlite() {
+    sweep_removes_only_rows_without_effect(Kind::Sqlite).await;
 }

@@ -83,7 +83,7 @@ fn told(outcome: VerifyOutcome, attempts_remaining: u32) -> (String, u32) {
     (outcome.as_str_name().to_owned(), attempts_remaining)
 }
 
-async fn a_test_recipient_has_a_fixed_code(kind: Kind) {
+async fn test_recipient_has_a_fixed_code(kind: Kind) {
     let database = Database::new(kind).await;
     let replica = serve(&database, "2999-01-01").await;
     let mut crm = replica.client_of("crm");
@@ -132,20 +132,20 @@ async fn a_test_recipient_has_a_fixed_code(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_recipient_has_a_fixed_code_on_postgres() {
-    a_test_recipient_has_a_fixed_code(Kind::Postgres).await;
+async fn test_recipient_has_a_fixed_code_postgres() {
+    test_recipient_has_a_fixed_code(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_recipient_has_a_fixed_code_on_sqlite() {
-    a_test_recipient_has_a_fixed_code(Kind::Sqlite).await;
+async fn test_recipient_has_a_fixed_code_sqlite() {
+    test_recipient_has_a_fixed_code(Kind::Sqlite).await;
 }
 
 /// A fixed code that no random one of six digits can be.
 const LONG: &str = "42424242";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fixed_code_is_not_sent_by_a_replica_that_does_not_know_it() {
+async fn fixed_code_is_not_sent_by_a_replica_without_the_entry() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let database = Database::new(kind).await;
         let entry = format!(
@@ -178,7 +178,7 @@ async fn a_fixed_code_is_not_sent_by_a_replica_that_does_not_know_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_one_for_its_caller_and_purpose_until_it_expires() {
+async fn test_recipient_is_limited_to_its_caller_purpose_and_expiry() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database, "2999-01-01T12:00:00Z").await;
     // Another purpose of the caller: an ordinary recipient, which is blocked here.

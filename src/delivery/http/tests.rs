@@ -55,7 +55,7 @@ fn parse(text: &str) -> Result<ValueTemplate, String> {
 }
 
 #[test]
-fn names_are_replaced_by_their_values_and_braces_can_be_written() {
+fn placeholders_are_replaced_and_braces_can_be_escaped() {
     for (template, expected) in [
         ("{to_e164}|{to_digits}", "+79991234567|79991234567"),
         ("{code}{ttl_seconds}", "48151690"),
@@ -73,7 +73,7 @@ fn names_are_replaced_by_their_values_and_braces_can_be_written() {
 }
 
 #[test]
-fn a_name_that_is_not_there_is_told() {
+fn unknown_placeholder_is_reported() {
     for (template, told) in [
         ("{to}", "{to}"),
         ("{secrets.other}", "{secrets.other}"),
@@ -89,7 +89,7 @@ fn a_name_that_is_not_there_is_told() {
 }
 
 #[test]
-fn values_are_escaped_by_where_they_stand() {
+fn values_are_escaped_by_context() {
     with_values("+79991234567", "a/b?c&d=~%Ж\"", |values| {
         let template = parse("/x/{text}/{secrets.key}").expect("known names");
         assert_eq!(
@@ -106,7 +106,7 @@ fn values_are_escaped_by_where_they_stand() {
 }
 
 #[test]
-fn conditions_compare_values_as_they_are_written() {
+fn conditions_compare_values_by_their_written_form() {
     let reply = json!({
         "number": 100, "text": "100", "truth": true, "nothing": null, "float": 0.5,
         "sms": { "79991234567": { "a/b~c": "OK" } },
@@ -161,7 +161,7 @@ fn conditions_compare_values_as_they_are_written() {
 }
 
 #[test]
-fn a_step_for_every_element_holds_of_all_or_of_a_part_or_of_none() {
+fn wildcard_step_matches_all_some_or_none() {
     let reply = json!({
         "all": [{ "status": "0" }, { "status": 0 }],
         "part": [{ "status": "0" }, { "status": "1" }],
@@ -210,7 +210,7 @@ fn a_step_for_every_element_holds_of_all_or_of_a_part_or_of_none() {
 }
 
 #[test]
-fn statuses_are_single_ones_or_ranges() {
+fn status_patterns_are_single_codes_or_ranges() {
     for (text, inside, outside) in [("200", 200, 201), ("200..299", 299, 300)] {
         let statuses = StatusRange::try_from(text.to_owned()).expect(text);
         assert!(
@@ -224,7 +224,7 @@ fn statuses_are_single_ones_or_ranges() {
 }
 
 #[test]
-fn addresses_that_are_not_public_are_known() {
+fn non_public_addresses_are_recognized() {
     for private in [
         "0.0.0.0",
         "10.1.2.3",
@@ -298,7 +298,7 @@ fn addresses_that_are_not_public_are_known() {
 }
 
 #[test]
-fn a_gateways_text_that_repeats_something_of_the_message_is_known() {
+fn gateway_text_that_echoes_the_message_is_detected() {
     with_values("+79991234567", "Code: 481516", |values| {
         for shows in [
             "481516 is bad",
@@ -321,7 +321,7 @@ fn a_gateways_text_that_repeats_something_of_the_message_is_known() {
 }
 
 #[test]
-fn an_id_that_repeats_something_of_the_message_is_left_out() {
+fn message_id_that_echoes_the_message_is_omitted() {
     let table = HttpTable {
         url: Some("https://gateway.example/".to_owned()),
         id_pointer: Some("/id".to_owned()),

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_connections_that_a_firewall_has_forgotten_one_is_waited_for() {
+    async fn one_timeout_discards_all_stale_pooled_connections() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let settings = SmtpSettings {
             host: "127.0.0.1".to_owned(),

@@ -31,7 +31,7 @@ fn parse(text: &str) -> Result<ProviderSettings, String> {
 }
 
 #[test]
-fn each_mistake_names_its_key() {
+fn each_provider_problem_names_its_key() {
     for (start, rest, told) in mistakes::ALL {
         let problem = parse(&format!("{start}{rest}\n"));
         let problem = problem.map(|_| ()).expect_err(rest);
@@ -40,7 +40,7 @@ fn each_mistake_names_its_key() {
 }
 
 #[test]
-fn an_own_key_stands_above_the_presets() {
+fn explicit_key_overrides_the_preset() {
     let settings = parse(
         "preset = \"telegram_gateway\"\nchannel = \"sms\"\ntimeout = \"9s\"\nsecrets.token = \"a\"\nurl = \"https://mine.example/x\"\njson.more = 1\n",
     )
@@ -51,7 +51,7 @@ fn an_own_key_stands_above_the_presets() {
 }
 
 #[test]
-fn each_preset_is_whole_and_asks_for_what_it_needs() {
+fn each_preset_is_complete_and_requires_its_parameters() {
     for (name, text) in PRESETS {
         let preset = table(text);
         let documentation = preset["documentation"].clone().into_string();
@@ -87,7 +87,7 @@ fn each_preset_is_whole_and_asks_for_what_it_needs() {
 }
 
 #[test]
-fn a_secret_comes_from_a_file_without_its_line_end() {
+fn secret_from_a_file_is_trimmed_of_its_line_end() {
     let path = std::env::temp_dir().join(format!("otpd-secret-{}", std::process::id()));
     std::fs::write(&path, format!("{SECRET}\r\n")).expect("the temporary directory takes files");
     let written = path.display();
@@ -107,7 +107,7 @@ fn a_secret_comes_from_a_file_without_its_line_end() {
 }
 
 #[test]
-fn what_is_written_into_a_provider_is_not_shown() {
+fn provider_debug_output_hides_its_values() {
     for text in [
         format!(
             "kind = \"http\"\nurl = \"https://a.example/{SECRET}\"\nheaders.key = \"{SECRET}\"\njson.a = \"{SECRET}\"\nsecrets.a = \"{SECRET}\"\nbasic = {{ user = \"a\", password = \"{SECRET}\" }}\n"

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_name_is_taken_and_nothing_else() {
+    fn autofill_domain_must_be_a_host_name() {
         assert_eq!(origin(""), Ok(None));
         for host in [
             "example.com",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_has_eleven_characters_of_base64() {
+    fn app_hash_is_eleven_base64_characters() {
         assert_eq!(android_hash(""), Ok(None));
         assert_eq!(
             android_hash("FA+9qCX9VSu"),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_for_browsers_is_last() {
+    fn browser_autofill_line_is_last() {
         let code = OtpCode::from_digits("012345").unwrap();
         let appended = |origin: Option<&str>, hash: Option<&str>| {
             let mut text = "Hello".to_owned();

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_told_from_names_sums_and_dates() {
+    fn links_are_distinguished_from_names_sums_and_dates() {
         for link in [
             "https://a",
             "HTTP://A",

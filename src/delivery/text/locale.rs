@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_read_whatever_their_case() {
+    fn locale_tags_are_case_insensitive() {
         for (tag, read) in [
             ("ru", "ru"),
             ("en-GB", "en-gb"),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_written_beginning_is_found() {
+    fn longest_matching_locale_prefix_is_found() {
         let written: BTreeMap<Locale, &str> = ["ru", "en", "en-gb", "zh-hant", "de-x-alt"]
             .into_iter()
             .map(|tag| (Locale::parse(tag).unwrap(), tag))

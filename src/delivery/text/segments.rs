@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_borders_are_those_of_the_standard() {
+    fn segment_limits_match_the_standard() {
         for (length, expected) in [
             (0, 1),
             (1, 1),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_character_counts_two_and_is_not_split() {
+    fn extension_character_counts_two_and_is_not_split() {
         assert_eq!(counted(&"€".repeat(80)), (Gsm7, 160, 1));
         assert_eq!(counted(&format!("{}€", "a".repeat(159))), (Gsm7, 161, 2));
         // 306 septets are two segments, unless the border falls into a pair.
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surrogate_pair_counts_two_and_is_not_split() {
+    fn surrogate_pair_counts_two_and_is_not_split() {
         assert_eq!(counted(&"😀".repeat(35)), (Ucs2, 70, 1));
         assert_eq!(counted(&format!("{}😀", "я".repeat(69))), (Ucs2, 71, 2));
         let even = format!("{}😀{}", "я".repeat(65), "я".repeat(67));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_foreign_character_makes_the_whole_text_ucs_2() {
+    fn one_non_gsm_character_switches_the_text_to_ucs_2() {
         assert_eq!(counted(&"a".repeat(100)).2, 1);
         assert_eq!(counted(&format!("{}—", "a".repeat(99))), (Ucs2, 100, 2));
         // Where the standard surprises: Ç is there and ç is not, tabs neither.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_alphabet_has_as_many_characters_as_the_standard() {
+    fn gsm_alphabet_size_matches_the_standard() {
         let mut all: Vec<char> = BASIC.chars().chain(EXTENSION.chars()).collect();
         assert_eq!((BASIC.chars().count(), all.len()), (127, 137));
         all.sort_unstable();
@@ -215,7 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_as_the_slow_way_does(text in "[a-z€\\[~😀яa]{0,420}|[a-z€\\[~]{140,480}|[а-я😀]{60,210}") {
+        fn segment_count_matches_the_reference_implementation(text in "[a-z€\\[~😀яa]{0,420}|[a-z€\\[~]{140,480}|[а-я😀]{60,210}") {
             let gsm = text.chars().all(|character| {
                 character.is_ascii_lowercase() || "€[~".contains(character)
             });

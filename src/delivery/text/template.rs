@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn html_alone_is_escaped() {
+    fn only_html_is_escaped() {
         assert_eq!(filled("a.plain", "{{ name }}").as_deref(), Ok("<b>&\"'"));
         let escaped = filled("a.html", "<p>{{ name }}</p>").unwrap();
         assert_eq!(escaped, "<p>&lt;b&gt;&amp;&quot;&#x27;</p>");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_reads_no_other_and_ends() {
+    fn template_cannot_include_others_and_terminates() {
         for source in [
             "{% include 'a.plain' %}",
             "{% extends 'a.plain' %}",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variables_of_a_template_are_found() {
+    fn template_variables_are_found() {
         let mut engine = Engine::new();
         let source = "{% set a = b %}{{ a }}{{ code }}{% if c %}{{ d.e }}{% endif %}{% for f in range(3) %}{{ f }}{{ loop.index }}{% endfor %}";
         engine.add("a.plain".to_owned(), source.to_owned()).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_seen_in_every_spelling() {
+    fn code_is_detected_in_every_spelling() {
         for text in [
             "012345",
             "a 012345.",

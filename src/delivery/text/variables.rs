@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_is_taken_and_each_fault_is_named() {
+    fn declared_variables_are_accepted_and_each_problem_is_reported() {
         let declared = variables(&[("name", true, 10, false), ("site", false, 64, true)]);
         for good in [
             &[("name", "Анна")][..],
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_never_shows_the_value() {
+    fn variable_error_never_shows_the_value() {
         let declared = variables(&[("name", true, 8, false)]);
         for value in ["secret too long", "se\ncret", "se.cret"] {
             let error = check(&declared, &[("name", value)]).unwrap_err();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declaration_is_checked_and_stands_above_the_general_one() {
+    fn specific_declaration_is_validated_and_overrides_the_general_one() {
         let general = variables(&[("name", true, 64, false), ("place", false, 64, false)]);
         let own = BTreeMap::from([("name".to_owned(), VariableSettings::default())]);
         let declared = Variables::declare("texts.login", &own, &general).unwrap();

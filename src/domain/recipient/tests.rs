@@ -32,7 +32,7 @@ fn written_forms_of_one_phone_are_one_recipient() {
 }
 
 #[test]
-fn invisible_marks_around_and_inside_are_ignored() {
+fn invisible_characters_are_ignored() {
     let marks = "\u{61c}\u{200b}\u{200e}\u{200f}\u{202a}\u{202e}\u{2060}\u{2064}\u{2066}\u{feff}\u{fe0f}\u{ad}";
     for mark in marks.chars().map(String::from) {
         for (plain, region, expected) in [
@@ -142,7 +142,7 @@ fn malformed_phone_returns_its_error() {
 }
 
 #[test]
-fn addresses_are_lower_case_with_a_label_domains() {
+fn email_addresses_normalize_to_lower_case_a_label_domains() {
     for (written, expected) in [
         ("Ann.Lee+tag@Example.COM", "ann.lee+tag@example.com"),
         (" ann@example.com ", "ann@example.com"),
@@ -202,7 +202,7 @@ fn malformed_address_returns_its_error() {
 }
 
 #[test]
-fn masks_hide_three_digits_and_the_local_part() {
+fn mask_hides_three_digits_and_the_local_part() {
     for (written, masked) in [
         ("+79991234567", "+7999***4567"),
         ("+29022222", "+290***22"),
@@ -231,7 +231,7 @@ fn dialling_prefix_is_the_country_calling_code() {
 }
 
 #[test]
-fn regions_are_read_in_any_case() {
+fn regions_are_case_insensitive() {
     assert_eq!("ru".parse::<Region>(), "RU".parse());
     for bad in ["", "R", "RUS", "ZZ", "1A", "РФ", "001"] {
         assert_eq!(bad.parse::<Region>(), Err(RegionError), "{bad}");
@@ -240,7 +240,7 @@ fn regions_are_read_in_any_case() {
 
 proptest! {
     #[test]
-    fn nothing_panics_and_canonical_forms_are_fixed_points(written in "\\PC{0,40}|[+0-9() .-]{0,24}|[a-z.@]{1,20}") {
+    fn parsing_never_panics_and_canonical_forms_are_fixed_points(written in "\\PC{0,40}|[+0-9() .-]{0,24}|[a-z.@]{1,20}") {
         for region in ["", "RU", "KZ", "US", "DE"] {
             if let Ok(once) = canonical(&written, region) {
                 prop_assert_eq!(canonical(&once, ""), Ok(once));

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_hosts_is_several_servers_that_have_all_else_in_common() {
+    fn host_list_is_split_into_servers_with_shared_parameters() {
         let url = "postgres://otpd:a,b%40@[::1]:1,b.example,c:3/otpd?sslmode=require";
         assert_eq!(each(url), ["[::1]:1", "b.example:5432", "c:3"]);
         for options in parsed(url).servers {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_those_that_libpq_reads() {
+    fn parameter_values_match_libpq() {
         let url = "postgres://a?user=ann%40x&dbname=o%2Fp&application_name=a+b\
                    &options=-c%20search_path%3Da+b&options[work_mem]=1MB";
         let [options] = &parsed(url).servers[..] else {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_the_name_that_it_was_given() {
+    fn session_has_the_configured_application_name() {
         let name = |query: &str, variable: Option<&str>| {
             let variable = |name: &str| variable.filter(|_| name == "PGAPPNAME").map(str::to_owned);
             let parsed = parse(&format!("postgres://a?{query}"), variable).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_of_tls_may_come_from_a_variable_and_sockets_have_none() {
+    fn sslmode_comes_from_environment_and_is_ignored_for_sockets() {
         let variable = |name: &str| (name == "PGSSLMODE").then(|| "require".to_owned());
         let mode = |url: &str| parse(url, variable).unwrap().servers[0].get_ssl_mode();
         assert!(matches!(mode("postgres://a"), PgSslMode::Require));
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused() {
+    fn unsupported_parameters_are_rejected() {
         for (url, told) in [
             ("postgres://a,,b/otpd", "between two commas"),
             ("postgres://otpd@,b/otpd", "between two commas"),
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_part_of_a_password_is_not_shown() {
+    fn possible_password_fragments_are_not_shown() {
         for url in [
             "postgres://otpd:p?secret@a/otpd",
             "postgres://otpd:p?b&secret=1@a/otpd",
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn each_parameter_has_one_handling() {
+    fn each_parameter_is_handled_exactly_once() {
         for (index, (name, _)) in PARAMETERS.iter().enumerate() {
             let first = PARAMETERS.iter().position(|(other, _)| other == name);
             assert_eq!(first, Some(index), "{name}");
@@ -431,7 +431,7 @@ mod tests {
 
     /// docs/database.md lists them for operators.
     #[test]
-    fn each_parameter_is_on_the_page_about_databases() {
+    fn each_parameter_is_documented() {
         let page = include_str!("../../../docs/database.md");
         for (name, _) in PARAMETERS {
             assert!(page.contains(&format!("`{name}")), "{name}");

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_read_in_each_form() {
+    fn paths_are_parsed_in_each_form() {
         for (url, path, must_exist) in [
             ("sqlite://otpd.db", "otpd.db", false),
             ("sqlite:otpd.db", "otpd.db", false),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_without_a_durable_file_are_refused() {
+    fn urls_without_a_durable_file_are_rejected() {
         for url in [
             "sqlite:",
             "sqlite://",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_without_effect_are_refused_by_name() {
+    fn ineffective_parameters_are_rejected_by_name() {
         for (url, named) in [
             ("sqlite://otpd.db?mode=ro", "mode=ro"),
             ("sqlite://otpd.db?mode=wal", "mode"),

@@ -99,7 +99,7 @@ impl Progress {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_interrupts_a_load_still_gets_its_result() {
+async fn interrupted_load_still_reports_its_result() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve_a_caller_who_delivers(&database).await;
     let address = replica.address().to_string();
@@ -115,7 +115,7 @@ async fn who_interrupts_a_load_still_gets_its_result() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_breaks_is_opened_again() {
+async fn broken_connection_is_reopened() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve_a_caller_who_delivers(&database).await;
     let proxy = Proxy::before(replica.address());
@@ -135,7 +135,7 @@ async fn a_connection_that_breaks_is_opened_again() {
 }
 
 #[test]
-fn who_interrupts_a_load_before_it_begins_does_not_wait() {
+fn interrupt_before_start_exits_at_once() {
     let database = Database::sqlite();
     // A server that says nothing.
     let server = TcpListener::bind("127.0.0.1:0").expect("a free port");

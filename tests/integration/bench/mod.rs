@@ -114,7 +114,7 @@ async fn pairs_are_counted_with_codes_from_the_log(kind: Kind, format: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_has_grown_old_costs_no_pair() {
+async fn connection_max_age_loses_no_pair() {
     let database = Database::new(Kind::Sqlite).await;
     let aging = [("OTPD_CONNECTIONS__MAX_AGE", "200ms")];
     let replica = [Replica::start_with(&database, &aging).await];
@@ -126,12 +126,12 @@ async fn a_connection_that_has_grown_old_costs_no_pair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_are_counted_with_codes_from_a_text_log_on_postgres() {
+async fn pairs_are_counted_with_codes_from_a_text_log_postgres() {
     pairs_are_counted_with_codes_from_the_log(Kind::Postgres, "text").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_are_counted_with_codes_from_a_json_log_on_sqlite() {
+async fn pairs_are_counted_with_codes_from_a_json_log_sqlite() {
     pairs_are_counted_with_codes_from_the_log(Kind::Sqlite, "json").await;
 }
 
@@ -144,7 +144,7 @@ async fn serve_a_caller_who_delivers(database: &Database) -> Replica {
     Replica::start_with(database, &[("OTPD_CONFIG", &configuration)]).await
 }
 
-async fn a_caller_who_delivers_needs_no_log(kind: Kind) {
+async fn self_delivering_caller_needs_no_log(kind: Kind) {
     let database = Database::new(kind).await;
     let replica = serve_a_caller_who_delivers(&database).await;
     let address = replica.address().to_string();
@@ -162,16 +162,16 @@ async fn a_caller_who_delivers_needs_no_log(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_who_delivers_needs_no_log_on_postgres() {
-    a_caller_who_delivers_needs_no_log(Kind::Postgres).await;
+async fn self_delivering_caller_needs_no_log_postgres() {
+    self_delivering_caller_needs_no_log(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_who_delivers_needs_no_log_on_sqlite() {
-    a_caller_who_delivers_needs_no_log(Kind::Sqlite).await;
+async fn self_delivering_caller_needs_no_log_sqlite() {
+    self_delivering_caller_needs_no_log(Kind::Sqlite).await;
 }
 
-async fn wrong_codes_come_before_right_ones(kind: Kind) {
+async fn wrong_codes_are_sent_before_the_correct_one(kind: Kind) {
     let database = Database::new(kind).await;
     let replica = [Replica::start(&database).await];
     let (address, log) = addresses_and_logs(&database, &replica);
@@ -196,17 +196,17 @@ async fn wrong_codes_come_before_right_ones(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_codes_come_before_right_ones_on_postgres() {
-    wrong_codes_come_before_right_ones(Kind::Postgres).await;
+async fn wrong_codes_are_sent_before_the_correct_one_postgres() {
+    wrong_codes_are_sent_before_the_correct_one(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_codes_come_before_right_ones_on_sqlite() {
-    wrong_codes_come_before_right_ones(Kind::Sqlite).await;
+async fn wrong_codes_are_sent_before_the_correct_one_sqlite() {
+    wrong_codes_are_sent_before_the_correct_one(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hammered_recipients_of_two_replicas_keep_the_rules() {
+async fn hot_recipients_on_two_replicas_keep_the_invariants() {
     let database = Database::postgres().await;
     // Without what would turn nearly everybody away; for one purpose codes are also sent
     // again at once.
@@ -246,7 +246,7 @@ async fn hammered_recipients_of_two_replicas_keep_the_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_arrives_at_a_rate_is_started_or_counted_as_not_started() {
+async fn arrivals_are_started_or_counted_as_not_started() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve_a_caller_who_delivers(&database).await;
     let address = replica.address().to_string();
@@ -273,7 +273,7 @@ async fn what_arrives_at_a_rate_is_started_or_counted_as_not_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_warm_up_the_time_lasts_until_the_last_pair_has_ended() {
+async fn run_without_warm_up_lasts_until_the_last_pair_ends() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve_a_caller_who_delivers(&database).await;
     let address = replica.address().to_string();
@@ -289,7 +289,7 @@ async fn without_a_warm_up_the_time_lasts_until_the_last_pair_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_a_load_impossible_is_one_line() {
+async fn impossible_load_is_reported_in_one_line() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let address = replica.address().to_string();
@@ -329,7 +329,7 @@ async fn what_makes_a_load_impossible_is_one_line() {
 }
 
 #[test]
-fn what_no_load_can_be_made_of_is_wrong_usage() {
+fn invalid_load_options_are_usage_errors() {
     for (arguments, named) in [
         (&["--pairs", "0"][..], "--pairs"),
         (&["--pairs", "1", "--duration", "1s"], "--duration"),
@@ -348,7 +348,7 @@ fn what_no_load_can_be_made_of_is_wrong_usage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_result_goes_to_standard_output_on_demand() {
+async fn result_is_written_to_stdout_on_request() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve_a_caller_who_delivers(&database).await;
     let address = replica.address().to_string();

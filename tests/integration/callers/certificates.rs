@@ -106,7 +106,7 @@ async fn alert(replica: &Replica, authority: &Authority, proof: &Proof) -> Alert
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_proves_the_caller_that_it_names() {
+async fn certificate_authenticates_the_caller_it_names() {
     let database = Database::new(Kind::Sqlite).await;
     let authority = Authority::new("ours");
     let replica = serve(&database, &authority).await;
@@ -178,7 +178,7 @@ async fn a_certificate_proves_the_caller_that_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_certificate_ends_the_handshake_and_one_line_says_why() {
+async fn invalid_certificate_fails_the_handshake_with_one_log_line() {
     let database = Database::new(Kind::Sqlite).await;
     let authority = Authority::new("ours");
     let replica = serve(&database, &authority).await;

@@ -37,7 +37,7 @@ self_delivery = true
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_has_the_purposes_and_destinations_that_it_was_given() {
+async fn caller_is_limited_to_its_purposes_and_destinations() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database).await;
     let mut narrow = replica.client_of("narrow");
@@ -106,7 +106,7 @@ async fn a_caller_has_the_purposes_and_destinations_that_it_was_given() {
     }
 }
 
-async fn a_reset_is_a_permission_of_its_own(kind: Kind) {
+async fn reset_requires_its_own_permission(kind: Kind) {
     const RESET: &str = "[OTP AUDIT] Failed-attempt counter reset";
     let database = Database::new(kind).await;
     let replica = serve(&database).await;
@@ -170,17 +170,17 @@ async fn a_reset_is_a_permission_of_its_own(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_is_a_permission_of_its_own_on_postgres() {
-    a_reset_is_a_permission_of_its_own(Kind::Postgres).await;
+async fn reset_requires_its_own_permission_postgres() {
+    reset_requires_its_own_permission(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_is_a_permission_of_its_own_on_sqlite() {
-    a_reset_is_a_permission_of_its_own(Kind::Sqlite).await;
+async fn reset_requires_its_own_permission_sqlite() {
+    reset_requires_its_own_permission(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_delivers_gets_the_code_and_nobody_else() {
+async fn only_self_delivering_callers_receive_the_code() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database).await;
     let mut courier = replica.client_of("courier");

@@ -149,21 +149,21 @@ async fn limits_and_failures(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_sees_no_others_codes_and_status_on_postgres() {
+async fn callers_do_not_see_each_others_codes_or_status_postgres() {
     codes_and_status(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_sees_no_others_codes_and_status_on_sqlite() {
+async fn callers_do_not_see_each_others_codes_or_status_sqlite() {
     codes_and_status(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_spends_no_others_limits_and_attempts_on_postgres() {
+async fn callers_do_not_share_limits_postgres() {
     limits_and_failures(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_spends_no_others_limits_and_attempts_on_sqlite() {
+async fn callers_do_not_share_limits_sqlite() {
     limits_and_failures(Kind::Sqlite).await;
 }

@@ -40,7 +40,7 @@ fn assert_turned_away<T: std::fmt::Debug>(answer: Result<T, Status>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unauthenticated_calls_are_refused_and_audited() {
+async fn unauthenticated_calls_are_rejected_and_audited() {
     const NOTHING: &str = "no bearer token and no client certificate";
     const NOBODYS: &str = "the bearer token is nobody's";
     let database = Database::new(Kind::Sqlite).await;
@@ -91,7 +91,7 @@ async fn unauthenticated_calls_are_refused_and_audited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_exchanged_without_a_gap() {
+async fn token_rotation_has_no_downtime() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database, &["old"]).await;
     let sent = send(&mut replica.client_of("old"), send_request(RECIPIENT, "")).await;
@@ -128,7 +128,7 @@ async fn tokens_are_exchanged_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_need_no_proof_and_reflection_can_be_closed() {
+async fn health_needs_no_auth_and_reflection_can_be_disabled() {
     let database = Database::new(Kind::Sqlite).await;
     let digest = token_digest("known");
     let callers = [("OTPD_CALLERS__CRM__TOKEN_SHA256", digest.as_str())];

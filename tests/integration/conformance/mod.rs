@@ -30,13 +30,13 @@ async fn store(database: &Database) -> RecordStoreHandle {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_passes() {
+async fn postgres_passes_the_conformance_suite() {
     let database = Database::new(Kind::Postgres).await;
     suite::run(Arc::new(store(&database).await), &database).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_passes() {
+async fn sqlite_passes_the_conformance_suite() {
     let database = Database::new(Kind::Sqlite).await;
     suite::run(Arc::new(store(&database).await), &database).await;
 }
@@ -161,7 +161,7 @@ impl RecordStore for Forgetful {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_without_one_of_the_checks_fails() {
+async fn store_without_a_check_fails_the_suite() {
     const VERSION: &str = "no version check";
     for (kind, forgets, told) in [
         (Kind::Postgres, Forgets::Records, VERSION),

@@ -133,7 +133,7 @@ fn with(change: impl FnOnce(&mut PurposePolicy)) -> PurposePolicy {
 }
 
 #[test]
-fn no_record_has_more_than_a_hundred_answers_judged_in_thirty_days_without_a_success() {
+fn attackers_get_at_most_a_hundred_attempts_per_record_in_thirty_days() {
     let policy = PurposePolicy::default();
     for attack in attacks::every_plan(policy.max_attempts) {
         let outcome = run(&attack, &policy, YEAR);
@@ -148,7 +148,7 @@ fn no_record_has_more_than_a_hundred_answers_judged_in_thirty_days_without_a_suc
 }
 
 #[test]
-fn the_page_tells_what_was_found() {
+fn guessing_page_matches_the_results() {
     let (attacks, settings) = thread::scope(|scope| {
         let settings = scope.spawn(settings_table);
         (attacks_table(), settings.join())

@@ -37,7 +37,7 @@ async fn admitted(replica: &Replica) -> Option<Client> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_nothing_or_no_http_2_is_closed() {
+async fn silent_and_non_http2_connections_are_closed() {
     let settings = [("OTPD_CONNECTIONS__HANDSHAKE_TIMEOUT", "500ms")];
     beside_good_callers(&settings, async |replica| {
         for first in ["", "PRI * HT", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
@@ -48,7 +48,7 @@ async fn who_says_nothing_or_no_http_2_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_idle_connections_are_closed_in_order() {
+async fn thousand_idle_connections_are_closed_gracefully() {
     const COUNT: usize = 1_000;
     let settings = [
         ("OTPD_CONNECTIONS__MAX_IDLE", "2s"),
@@ -78,7 +78,7 @@ async fn a_thousand_idle_connections_are_closed_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_request_does_not_hold_its_connection() {
+async fn half_a_request_does_not_keep_its_connection_open() {
     let settings = [
         ("OTPD_CONNECTIONS__KEEPALIVE_INTERVAL", "300ms"),
         ("OTPD_CONNECTIONS__KEEPALIVE_TIMEOUT", "2s"),
@@ -98,7 +98,7 @@ async fn half_a_request_does_not_hold_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_than_may_be_are_refused_and_told_once() {
+async fn excess_connections_are_rejected_and_logged_once() {
     const MAX: usize = 8;
     let database = Database::new(Kind::Sqlite).await;
     let bound = MAX.to_string();
@@ -138,7 +138,7 @@ async fn more_connections_than_may_be_are_refused_and_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_default_number_of_connections_fits_1024_open_files() {
+async fn default_connection_limit_fits_1024_open_files() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start(&database).await;
     let limited = Command::new("prlimit")
@@ -171,7 +171,7 @@ async fn the_default_number_of_connections_fits_1024_open_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tls_handshake_that_never_ends_is_ended() {
+async fn tls_handshake_times_out() {
     let database = Database::new(Kind::Sqlite).await;
     let authority = Authority::new("ours");
     let server = authority.certify(dns("localhost"), |_| {});

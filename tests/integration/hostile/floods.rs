@@ -27,7 +27,7 @@ async fn flood(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_taken_back_at_once_end_the_connection() {
+async fn rapid_reset_closes_connection() {
     // CVE-2023-44487, "rapid reset".
     let parts = streams().map(|stream| {
         let open = frame(HEADERS, END_HEADERS, stream, &call());
@@ -38,7 +38,7 @@ async fn requests_taken_back_at_once_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_broken_on_purpose_end_the_connection() {
+async fn made_you_reset_closes_connection() {
     // CVE-2025-8671, "made you reset": the server takes them back itself.
     let too_much = (u32::MAX >> 1).to_be_bytes();
     let parts = streams().map(move |stream| {
@@ -50,7 +50,7 @@ async fn requests_broken_on_purpose_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_without_end_end_the_connection() {
+async fn endless_continuation_frames_close_connection() {
     // CVE-2024-27316 and its kin.
     let first = frame(HEADERS, 0, 1, &call());
     let more = header("x-padding", &"x".repeat(1_000));
@@ -60,7 +60,7 @@ async fn headers_without_end_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn empty_pieces_of_a_message_end_the_connection() {
+async fn empty_data_frames_close_connection() {
     let open = frame(HEADERS, END_HEADERS, 1, &call());
     let rest = std::iter::repeat(frame(DATA, 0, 1, &[]).repeat(100));
     let end = flood(&[], std::iter::once(open).chain(rest)).await;
@@ -68,7 +68,7 @@ async fn empty_pieces_of_a_message_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_requests_at_once_than_may_be_are_refused() {
+async fn excess_concurrent_streams_are_rejected() {
     const OPENED: usize = 1_000;
     for (settings, most) in [
         ([].as_slice(), 100),
@@ -105,7 +105,7 @@ async fn more_requests_at_once_than_may_be_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_beyond_bounds_is_refused() {
+async fn oversized_metadata_is_rejected() {
     for (count, refused) in [(15, false), (17, true), (40, true)] {
         let end = beside_good_callers(&[], async |replica| {
             let mut client = Client::connect(replica.address()).await;
@@ -135,7 +135,7 @@ async fn metadata_beyond_bounds_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pings_and_settings_are_acknowledged_one_by_one() {
+async fn ping_and_settings_frames_are_acknowledged_one_by_one() {
     // As many as its own patience lasts: it reads what it is sent, or nothing is read of it.
     const SENT: usize = 20_000;
     for part in [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])] {
@@ -153,7 +153,7 @@ async fn pings_and_settings_are_acknowledged_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_nothing_is_not_read_from_and_then_cut_off() {
+async fn non_reading_client_is_disconnected() {
     let settings = [
         ("OTPD_CONNECTIONS__KEEPALIVE_INTERVAL", "200ms"),
         ("OTPD_CONNECTIONS__KEEPALIVE_TIMEOUT", "2s"),
@@ -170,7 +170,7 @@ async fn who_reads_nothing_is_not_read_from_and_then_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frames_that_break_the_protocol_end_the_connection() {
+async fn protocol_errors_close_connection() {
     for part in [
         // The server's own kind of stream, a message on none, half of a header block.
         frame(HEADERS, END_HEADERS, 2, &call()),

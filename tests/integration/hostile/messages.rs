@@ -20,7 +20,7 @@ fn good() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_does_not_arrive_is_not_waited_for() {
+async fn missing_request_body_times_out() {
     // Nothing of it, its beginning alone, and all of it without an end of the request.
     let message = good();
     for first in [&[], &message[..9], &message] {
@@ -39,7 +39,7 @@ async fn a_message_that_does_not_arrive_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_comes_drop_by_drop_is_not_waited_for() {
+async fn slow_request_body_times_out() {
     let status = beside_good_callers(&SLOW, async |replica| {
         let mut call = Call::open(replica, &[]).await;
         // A message of the longest length, a byte in the time of a whole other call.
@@ -60,7 +60,7 @@ async fn a_message_that_comes_drop_by_drop_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_without_end_is_not_kept() {
+async fn endless_request_body_is_rejected() {
     let status = beside_good_callers(&SLOW, async |replica| {
         let mut call = Call::open(replica, &[]).await;
         call.say(&good()).await;
@@ -73,7 +73,7 @@ async fn a_message_without_end_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_may_have_less_patience() {
+async fn caller_deadline_shortens_the_body_timeout() {
     let status = beside_good_callers(&[], async |replica| {
         let mut call = Call::open(replica, &[("grpc-timeout", "500m")]).await;
         call.say(&good()[..9]).await;
@@ -85,7 +85,7 @@ async fn a_caller_may_have_less_patience() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_of_another_length_than_it_says_is_refused() {
+async fn message_length_mismatch_is_rejected() {
     let message = good();
     let mut short = message.clone();
     short[4] -= 4;
@@ -106,7 +106,7 @@ async fn a_message_of_another_length_than_it_says_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn very_many_variables_are_refused() {
+async fn too_many_variables_are_rejected() {
     let variables: HashMap<String, String> = (0..6_000)
         .map(|number| (format!("v{number}"), String::new()))
         .collect();

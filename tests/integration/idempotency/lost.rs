@@ -78,7 +78,7 @@ impl Doomed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_after_a_lost_reply_is_answered_by_any_replica() {
+async fn retry_after_lost_reply_is_replayed_by_any_replica() {
     let database = Database::postgres().await;
     let other = Replica::start(&database).await;
 
@@ -187,7 +187,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_after_the_replica_died_between_commit_and_reply_is_answered() {
+async fn retry_after_crash_between_commit_and_reply_is_replayed() {
     let database = Database::postgres().await;
     let other = Replica::start(&database).await;
     let stored = "SELECT count(*) - 1 FROM otp_record";
@@ -254,7 +254,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_lost_its_acknowledgement_recognises_its_write() {
+async fn writer_recognizes_its_write_after_lost_acknowledgement() {
     const CLIENT_IP: &str = "203.0.113.7";
     let database = Database::postgres().await;
     let proxy = Proxy::forwarding(&database);

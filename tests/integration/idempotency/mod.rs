@@ -156,7 +156,7 @@ async fn requests_are_remembered(kind: Kind) {
     );
 }
 
-async fn an_id_is_for_one_request(kind: Kind) {
+async fn idempotency_key_reuse_is_rejected(kind: Kind) {
     let database = Database::new(kind).await;
     let declared = [("OTPD_TEXTS__DEFAULT__VARIABLES__NAME__MAX_LENGTH", "20")];
     let replica = Replica::start_with(&database, &declared).await;
@@ -206,21 +206,21 @@ async fn an_id_is_for_one_request(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_remembered_by_all_replicas_on_postgres() {
+async fn repeated_requests_are_replayed_by_all_replicas_postgres() {
     requests_are_remembered(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_remembered_by_all_replicas_on_sqlite() {
+async fn repeated_requests_are_replayed_by_all_replicas_sqlite() {
     requests_are_remembered(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_for_one_request_on_postgres() {
-    an_id_is_for_one_request(Kind::Postgres).await;
+async fn idempotency_key_reuse_is_rejected_postgres() {
+    idempotency_key_reuse_is_rejected(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_for_one_request_on_sqlite() {
-    an_id_is_for_one_request(Kind::Sqlite).await;
+async fn idempotency_key_reuse_is_rejected_sqlite() {
+    idempotency_key_reuse_is_rejected(Kind::Sqlite).await;
 }

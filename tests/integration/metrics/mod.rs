@@ -95,7 +95,7 @@ async fn get_every_answer(database: &Database, replica: &Replica) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_answer_is_counted_once() {
+async fn each_response_is_counted_once() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start_with(&database, &[OPERATIONS]).await;
     get_every_answer(&database, &replica).await;
@@ -162,7 +162,7 @@ async fn each_answer_is_counted_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_delivered_a_code_is_known_where_it_is_verified() {
+async fn verification_is_attributed_to_provider() {
     let database = Database::new(Kind::Postgres).await;
     let replicas = Replica::start_many_with(&database, 2, &[OPERATIONS]).await;
     let mut sender = replicas[0].client();
@@ -186,7 +186,7 @@ async fn who_delivered_a_code_is_known_where_it_is_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_limits_and_resets_are_counted_by_their_names_alone() {
+async fn auth_failures_rate_limits_and_resets_are_counted_by_name() {
     let database = Database::new(Kind::Sqlite).await;
     let token = "a-token-of-the-crm-that-is-secret";
     let file = database.configure(&format!(
@@ -247,7 +247,7 @@ async fn callers_limits_and_resets_are_counted_by_their_names_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_from_outside_can_make_series() {
+async fn metric_cardinality_is_bounded() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start_with(&database, &[OPERATIONS]).await;
     let mut client = replica.client();
@@ -271,7 +271,7 @@ async fn nobody_from_outside_can_make_series() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_is_down_is_seen() {
+async fn open_breaker_is_visible_in_metrics() {
     let gateway = Gateway::start().await;
     gateway.will("one", DOWN);
     let database = Database::new(Kind::Sqlite).await;
@@ -298,7 +298,7 @@ async fn a_provider_that_is_down_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_gone_is_seen() {
+async fn unavailable_store_is_visible_in_metrics() {
     let database = Database::new(Kind::Sqlite).await;
     let absent = "postgres://postgres@127.0.0.1:1/absent";
     let replica = Replica::launch(absent, &database, &[OPERATIONS]).await;
@@ -316,7 +316,7 @@ async fn a_store_that_is_gone_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_a_listener_only_where_it_is_wanted_and_nothing_else_on_it() {
+async fn metrics_listener_is_optional_and_serves_only_metrics() {
     let database = Database::new(Kind::Sqlite).await;
     let silent = Replica::start(&database).await;
     assert!(!silent.log().contains("operations"));

@@ -59,7 +59,7 @@ fn metric_of(series: &str, scrape: &Scrape) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_tells_every_metric_with_its_kind_and_labels() {
+async fn metrics_page_lists_every_metric_with_type_and_labels() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = Replica::start_with(&database, &[OPERATIONS]).await;
     get_every_answer(&database, &replica).await;

@@ -3,7 +3,7 @@
 use crate::support::Secrets;
 
 #[test]
-fn what_is_planted_in_a_scrape_is_found() {
+fn leak_scanner_finds_seeded_secret_in_metrics() {
     let mut secrets = Secrets::default();
     secrets.add("+79991234567");
     secrets.add("481516");

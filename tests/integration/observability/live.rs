@@ -116,7 +116,7 @@ providers = ["north", "south"]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_and_label_that_is_asked_for_is_there() {
+async fn every_queried_metric_and_label_exists() {
     let running = Running::start().await;
     running.make_traffic().await;
     // What is counted or looked at beside the requests comes a little later.
@@ -221,7 +221,7 @@ fn unknown_labels(
 
 /// Prometheus sees an increase only of a series that was there before.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_alert_must_notice_at_its_first_count_is_there_from_the_start() {
+async fn alerted_counters_are_exported_from_the_start() {
     let running = Running::start().await;
     let scrape = running.replica.scrape().await;
     let locked = r#"otpd_lockouts_total{kind="locked",caller="crm"}"#;

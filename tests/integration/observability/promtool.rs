@@ -28,7 +28,7 @@ fn names(files: &[impl AsRef<Path>]) -> Vec<&Path> {
 }
 
 #[test]
-fn it_takes_rules_and_configuration() {
+fn promtool_accepts_rules_and_configuration() {
     let config = repository::path("deploy/observe/prometheus/prometheus.yml");
     let checked = promtool(&["check", "config", "--lint-fatal"])
         .arg(config)
@@ -37,14 +37,14 @@ fn it_takes_rules_and_configuration() {
 }
 
 #[test]
-fn alerts_fire_when_they_should() {
+fn alert_rules_pass_their_unit_tests() {
     let tests = yaml_files("tests");
     let done = promtool(&["test", "rules"]).args(names(&tests)).output();
     assert_good(&done.expect("promtool runs"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_finds_nothing_to_say_about_the_metrics() {
+async fn promtool_accepts_the_metrics() {
     let running = live::Running::start().await;
     let scrape = running.replica.scrape().await;
     let mut checking = promtool(&["check", "metrics"])

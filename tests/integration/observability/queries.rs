@@ -128,7 +128,7 @@ fn while_in(rest: &mut Peekable<Chars>, fits: impl Fn(char) -> bool) -> String {
 }
 
 #[test]
-fn an_expression_tells_what_it_names() {
+fn selectors_are_extracted_from_expressions() {
     let expression = r#"histogram_quantile(0.95, sum by (le, job) (rate(a_bucket{x="1", y=~"b|c"}[5m])))
         / on (instance) group_left () (b_total offset 10m) > 3 or vector(0) unless c:d:rate5m"#;
     let named = named(expression);

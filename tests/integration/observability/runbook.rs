@@ -6,7 +6,7 @@ use super::values_of;
 use crate::support::repository;
 
 #[test]
-fn each_alert_has_an_entry_and_each_entry_an_alert() {
+fn alerts_and_runbook_entries_match() {
     let alerts: BTreeSet<String> = values_of("alert").into_iter().collect();
     assert_eq!(
         alerts.len(),
@@ -29,7 +29,7 @@ fn each_alert_has_an_entry_and_each_entry_an_alert() {
 }
 
 #[test]
-fn each_alert_tells_how_urgent_it_is_and_what_it_is_about() {
+fn each_alert_has_severity_and_description() {
     let count = values_of("alert").len();
     let severities = values_of("severity");
     assert_eq!(severities.len(), count);
@@ -50,7 +50,7 @@ fn each_alert_tells_how_urgent_it_is_and_what_it_is_about() {
 /// Whoever greps for what otpd does not say any more finds nothing, and thinks that all
 /// is well.
 #[test]
-fn what_the_runbook_greps_for_is_what_otpd_says() {
+fn runbook_log_patterns_match_the_code() {
     let runbook = repository::read("docs/runbook.md");
     let sources = repository::read_below("src", "rs");
     let mut count = 0;

@@ -17,7 +17,7 @@ use crate::support::{Database, Replica, otpd};
 
 /// A database that answers, but not what requests need.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_cannot_serve_requests_counts_as_absent() {
+async fn unusable_database_counts_as_unavailable() {
     let database = Database::postgres().await;
     let replica = Replica::launch(database.url(), &database, &[]).await;
     wait_for_health(&replica, ServingStatus::Serving).await;
@@ -97,7 +97,7 @@ async fn refuse_passwords(listener: TcpListener) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_the_cause_and_neither_password_nor_url() {
+async fn log_shows_the_cause_but_no_password_or_url() {
     const PASSWORD: &str = "correct-horse";
     let database = Database::postgres().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -132,7 +132,7 @@ async fn the_log_tells_the_cause_and_neither_password_nor_url() {
 }
 
 #[test]
-fn a_url_with_a_mistake_is_refused_and_not_shown() {
+fn invalid_url_is_rejected_and_not_shown() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     for url in [
         "postgres://otpd:correct-horse@127.0.0.1/otpd?pasword=correct-horse",
@@ -159,7 +159,7 @@ fn a_url_with_a_mistake_is_refused_and_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_sqlite_file_that_cannot_be_opened_is_told_and_used_once_it_can() {
+async fn unopenable_sqlite_file_is_reported_and_used_after_recovery() {
     let database = Database::sqlite();
     let directory = database.directory().join("later");
     fs::write(database.directory().join("file"), "no directory").unwrap();

@@ -68,7 +68,7 @@ fn lines_with(remarks: &[String], text: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promoted_standby_takes_over_and_nothing_acknowledged_is_lost() {
+async fn promoted_standby_takes_over_without_losing_acknowledged_writes() {
     let pair = Pair::start().await;
     let url = pair.url([&pair.primary, &pair.standby]);
     // The order in which they are named makes no difference.
@@ -114,7 +114,7 @@ async fn a_promoted_standby_takes_over_and_nothing_acknowledged_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_became_read_only_is_left_for_one_that_takes_writes() {
+async fn read_only_host_is_left_for_the_primary() {
     let pair = Pair::start().await;
     let url = pair.url([&pair.primary, &pair.standby]);
     let replica = Replica::launch(&url, &pair.database, &[]).await;

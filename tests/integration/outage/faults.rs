@@ -51,7 +51,7 @@ async fn assert_none_is_acknowledged(replica: &Replica) {
 
 /// It is told once, with its cause, and over by itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_takes_no_writes_counts_as_absent_whatever_its_reason() {
+async fn unwritable_database_counts_as_unavailable() {
     const REASONS: [(&str, &str); 10] = [
         ("53100", "disk full"),
         ("53200", "out of memory"),
@@ -88,7 +88,7 @@ async fn a_database_that_takes_no_writes_counts_as_absent_whatever_its_reason() 
 
 /// A disk that is slow without end, as it looks from here: writes do not return.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_whose_writes_hang_counts_as_absent() {
+async fn database_with_hanging_writes_counts_as_unavailable() {
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[OFTEN, SHORT_STORE_TIMEOUT]).await;
     replica.wait_for_line("Store available").await;
@@ -121,7 +121,7 @@ fn conflicts(sqlstate: &str, every: u32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conflicts_and_deadlocks_are_tried_again_and_no_failure_of_the_store() {
+async fn conflicts_and_deadlocks_are_retried_and_not_store_failures() {
     for sqlstate in ["40001", "40P01"] {
         let database = Database::postgres().await;
         let replica = Replica::start(&database).await;
@@ -170,7 +170,7 @@ const REQUIRE_READ_COMMITTED: &str = "
 /// The default of the database makes every transaction serializable; the replicas set
 /// the level of their own transactions.
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_on_a_serializable_database_answer_as_on_any_other() {
+async fn serializable_isolation_gives_the_same_responses() {
     let database = Database::postgres().await;
     let (_, name) = database.url().rsplit_once('/').expect("it has a name");
     let isolation =
@@ -196,7 +196,7 @@ async fn replicas_on_a_serializable_database_answer_as_on_any_other() {
 
 /// The database's clock is put a year ahead, and back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_costs_the_codes_and_nothing_else() {
+async fn clock_jump_only_expires_codes() {
     const YEAR: Duration = Duration::from_hours(365 * 24);
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[OFTEN]).await;

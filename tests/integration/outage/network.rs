@@ -14,7 +14,7 @@ use super::{
 use crate::support::{Database, Proxy, Replica};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_absent_at_the_start_is_used_once_it_appears() {
+async fn database_unavailable_at_start_is_used_after_recovery() {
     let database = Database::postgres().await;
     let proxy = Proxy::refusing(&database);
     let replica = Replica::launch(proxy.url(), &database, &[]).await;
@@ -70,17 +70,17 @@ async fn goes_away_and_comes_back(switch: fn(&Proxy)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_refuses_is_told_and_found_again() {
+async fn refusing_database_is_reported_and_used_after_recovery() {
     goes_away_and_comes_back(Proxy::refuse).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_hangs_is_told_and_found_again() {
+async fn hanging_database_is_reported_and_used_after_recovery() {
     goes_away_and_comes_back(Proxy::hang).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_silent_for_ever_are_replaced() {
+async fn silent_pooled_connections_are_replaced() {
     goes_away_and_comes_back(|proxy| {
         proxy.hang();
         proxy.lose();
@@ -90,7 +90,7 @@ async fn connections_that_are_silent_for_ever_are_replaced() {
 
 /// Here the callers' patience ends long before otpd's with the store.
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_hear_of_a_database_that_hangs_before_their_deadline() {
+async fn hanging_database_is_reported_before_the_caller_deadline() {
     let database = Database::postgres().await;
     let proxy = Proxy::forwarding(&database);
     let patient = [("OTPD_STORE__TIMEOUT", "10m")];
@@ -112,7 +112,7 @@ async fn callers_hear_of_a_database_that_hangs_before_their_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_no_request_needs_more_than_one_retry() {
+async fn requests_after_restart_need_at_most_one_retry() {
     let database = Database::postgres().await;
     let proxy = Proxy::forwarding(&database);
     let replica = Replica::launch(proxy.url(), &database, &[]).await;

@@ -11,7 +11,7 @@ use crate::support::{Database, PgBouncer, Replica};
 /// With nothing set but its mode: sessions are set up by statements, and what PgBouncer
 /// refuses to be told at the start it is not told.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_in_session_mode_makes_no_difference() {
+async fn pgbouncer_session_mode_works() {
     let database = Database::postgres().await;
     let pooler = PgBouncer::start(database.url(), "session");
     let replica = Replica::launch(&pooler.url(database.url()), &database, &[]).await;
@@ -40,7 +40,7 @@ async fn assert_all_are_served_in_the_end(replica: &Replica, database: &Database
 
 /// There, a session's settings and prepared statements are those of whoever came before.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_in_transaction_mode_is_refused_with_the_remedy() {
+async fn pgbouncer_transaction_mode_is_rejected_with_the_remedy() {
     for mode in ["transaction", "statement"] {
         let database = Database::postgres().await;
         let pooler = PgBouncer::start(database.url(), mode);

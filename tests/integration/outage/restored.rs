@@ -12,7 +12,7 @@ use crate::support::{Database, Replica};
 /// Somebody drops the database, and restores one that an older or a newer version of
 /// otpd made, or an empty one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_dropped_and_restored_is_used_again() {
+async fn dropped_and_restored_database_is_used_again() {
     let database = Database::postgres().await;
     let (server, name) = database.url().rsplit_once('/').expect("it has a name");
     let server = format!("{server}/postgres");

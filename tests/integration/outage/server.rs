@@ -97,7 +97,7 @@ async fn assert_all_verify(replica: &Replica, acknowledged: Vec<(usize, String)>
 
 /// Under load the server is restarted, crashed, and killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_end_of_the_server_loses_what_was_acknowledged() {
+async fn database_crash_or_stop_loses_no_acknowledged_write() {
     let postgres = Postgres::start();
     let database = Database::in_server(&postgres.url()).await;
     let replica = Replica::launch(database.url(), &database, &[SHORT_STORE_TIMEOUT]).await;
@@ -133,7 +133,7 @@ async fn no_end_of_the_server_loses_what_was_acknowledged() {
 
 /// All connections that the server has are somebody else's.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_a_free_connection_is_told_and_used_once_it_has_one() {
+async fn exhausted_database_connections_are_reported_and_used_after_recovery() {
     let postgres = Postgres::start_with("max_connections = 8\nsuperuser_reserved_connections = 0");
     let database = Database::in_server(&postgres.url()).await;
     let mut others = Vec::new();
@@ -170,7 +170,7 @@ async fn a_server_without_a_free_connection_is_told_and_used_once_it_has_one() {
 
 /// A password is changed, and a role may no longer log in.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_is_refused_is_told_and_used_once_it_is_admitted() {
+async fn rejected_database_user_is_reported_and_used_after_recovery() {
     let postgres = Postgres::start();
     postgres
         .admit("host all postgres 127.0.0.1/32 trust\nhost all otpd 127.0.0.1/32 scram-sha-256\n");
@@ -228,7 +228,7 @@ async fn a_user_that_is_refused_is_told_and_used_once_it_is_admitted() {
 /// Three replicas start at once on a server that has room for none of their pools at
 /// their full size.
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_share_what_connections_there_are() {
+async fn replicas_share_scarce_database_connections() {
     let postgres = Postgres::start_with("max_connections = 14");
     let database = Database::in_server(&postgres.url()).await;
     let few = [("OTPD_STORE__MAX_CONNECTIONS", "2")];
@@ -282,7 +282,7 @@ impl Drop for SmallDisk {
 
 /// The error alone is planted in another test, which needs no right to mount.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_really_full_is_told_and_used_once_it_has_room() {
+async fn full_disk_is_reported_and_used_after_recovery() {
     let Some(disk) = SmallDisk::mount() else {
         eprintln!("this user may not mount a small disk");
         return;
@@ -338,7 +338,7 @@ async fn a_disk_that_is_really_full_is_told_and_used_once_it_has_room() {
 
 /// Another user has made the schema; the one that serves may not change it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_change_the_schema_serves() {
+async fn database_user_without_ddl_rights_serves() {
     let postgres = Postgres::start();
     let database = Database::in_server(&postgres.url()).await;
     drop(Replica::start(&database).await);

@@ -52,7 +52,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_root_certificate_is_checked_in_every_mode_that_takes_one() {
+async fn root_certificate_is_verified_in_every_applicable_sslmode() {
     let world = World::new();
     let World { right, wrong, .. } = &world;
     for parameters in [
@@ -79,7 +79,7 @@ async fn a_root_certificate_is_checked_in_every_mode_that_takes_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_hosters_hand_out_is_taken() {
+async fn connection_urls_of_hosting_providers_are_accepted() {
     let world = World::new();
     let parameters = "sslmode=require&channel_binding=prefer&connect_timeout=10&keepalives=1\
         &keepalives_idle=30&keepalives_interval=10&keepalives_count=5&tcp_user_timeout=0\
@@ -95,7 +95,7 @@ async fn what_hosters_hand_out_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_vanishes_is_named_with_the_outage() {
+async fn missing_certificate_file_is_named_in_the_outage_log() {
     let world = World::new();
     let parameters = format!("sslmode=verify-ca&sslrootcert={}", world.right);
     let replica = world.launch(&parameters).await;
@@ -124,7 +124,7 @@ fn refused(url: &str, directory: &Path, variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_by_name_at_the_start() {
+fn unsupported_url_parameters_are_rejected_by_name_at_start() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -191,7 +191,7 @@ fn what_cannot_be_done_is_refused_by_name_at_the_start() {
 }
 
 #[test]
-fn a_password_that_cuts_the_url_is_refused_with_the_remedy() {
+fn unescaped_password_is_rejected_with_the_remedy() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     for (password, remedy) in [
         ("s3cret#1", "%23"),
@@ -208,7 +208,7 @@ fn a_password_that_cuts_the_url_is_refused_with_the_remedy() {
 
 /// sqlx adds its own authorities to those in `sslrootcert`. It is built without any.
 #[test]
-fn sqlx_brings_no_authorities_of_its_own() {
+fn sqlx_ships_no_root_certificates() {
     let lock = fs::read_to_string(repository::path("Cargo.lock")).expect("it is committed");
     let package = lock
         .split("[[package]]")

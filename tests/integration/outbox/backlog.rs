@@ -75,7 +75,7 @@ pub fn most_overtaken(state: &State, order: &[String]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
+async fn backlog_is_sent_oldest_first_alongside_new_messages() {
     let messages = asked("OTPD_TEST_BACKLOG").unwrap_or(MESSAGES);
     let mut figures = Figures::new("backlog", None);
     let gateway = Gateway::start().await;
@@ -174,7 +174,7 @@ async fn a_backlog_is_sent_oldest_first_beside_new_messages() {
 const ALL_BUT_ONE: &str = "created_at < (SELECT max(created_at) FROM otp_message)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_cannot_be_taken_over_keep_no_other_from_it() {
+async fn poison_message_does_not_block_reclaim() {
     // More than are taken over at once.
     const MESSAGES: usize = 20;
     // Their leases cannot be written; their records cannot be read; they cannot be read.

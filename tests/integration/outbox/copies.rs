@@ -17,7 +17,7 @@ use crate::support::{Database, Kind, Replica};
 const GIVEN_UP: &str = "[OTP] Message given up";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_of_unknown_outcome_is_handed_over_four_times_at_most() {
+async fn message_with_unknown_outcome_is_attempted_at_most_four_times() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         let mut configuration = String::new();
@@ -66,7 +66,7 @@ async fn a_message_of_unknown_outcome_is_handed_over_four_times_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_arrived_goes_to_another_provider_first() {
+async fn unknown_outcome_fails_over_to_another_provider_first() {
     let gateway = Gateway::start().await;
     gateway.will("hangs", Behaviour::Holds);
     gateway.will("down", DOWN);
@@ -86,7 +86,7 @@ async fn what_may_have_arrived_goes_to_another_provider_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_with_an_idempotency_key_is_asked_until_it_answers() {
+async fn provider_with_idempotency_key_is_retried_until_it_responds() {
     let gateway = Gateway::start().await;
     gateway.will("keyed", Behaviour::Closes);
     let key = "headers = { Idempotency-Key = \"{idempotency_key}\" }\nbreaker_failures = 1000";
@@ -104,7 +104,7 @@ async fn a_provider_with_an_idempotency_key_is_asked_until_it_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bound_outlives_the_replicas_that_kept_it() {
+async fn copy_limit_survives_replica_crashes() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         gateway.will("only", Behaviour::Holds);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reply_does_not_wait_for_the_provider() {
+async fn response_does_not_wait_for_the_provider() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         gateway.will("slow", Behaviour::Holds);
@@ -48,7 +48,7 @@ fn unreachable(name: &str, url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_provider_takes_what_one_fails_with_in_any_way() {
+async fn failover_on_every_kind_of_provider_error() {
     let gateway = Gateway::start().await;
     let short = "timeout = \"500ms\"";
     let ways = [
@@ -111,7 +111,7 @@ async fn another_provider_takes_what_one_fails_with_in_any_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_is_down_is_left_alone_until_it_is_back() {
+async fn breaker_opens_and_closes() {
     let gateway = Gateway::start().await;
     let mut configuration = gateway.provider("second", "");
     for (name, pause) in [("shut", "10m"), ("back", "100ms")] {
@@ -159,7 +159,7 @@ async fn a_provider_that_is_down_is_left_alone_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_waits_for_the_only_provider() {
+async fn message_waits_while_its_only_provider_is_down() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         gateway.will("only", DOWN);

@@ -105,7 +105,7 @@ impl Fleet {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_a_replica_does_not_know_is_left_to_others_while_its_code_lives() {
+async fn unroutable_message_is_left_to_other_replicas_while_its_code_is_live() {
     for (kind, lacks, cause) in [
         (
             Kind::Postgres,
@@ -154,7 +154,7 @@ async fn a_message_that_a_replica_does_not_know_is_left_to_others_while_its_code
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_messages_that_a_replica_does_not_know_keep_no_other_one_waiting() {
+async fn unroutable_messages_do_not_block_others() {
     // More than are taken over at once.
     const FOREIGN: usize = 40;
     for kind in [Kind::Postgres, Kind::Sqlite] {

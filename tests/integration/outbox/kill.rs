@@ -252,7 +252,7 @@ impl Run {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_is_sent_whatever_is_killed() {
+async fn acknowledged_messages_survive_crashes() {
     let kills = asked("OTPD_TEST_KILLS").unwrap_or(KILLS);
     let mut figures = Figures::new("kills", None);
     let mut run = Run::start().await;

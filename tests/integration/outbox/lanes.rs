@@ -21,7 +21,7 @@ fn two_callers(provider: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_backlog_of_one_caller_does_not_keep_another_one_waiting() {
+async fn backlog_of_one_caller_does_not_delay_another() {
     // More than a replica has in hand.
     const MANY: usize = 1_200;
     // As many as each caller has room for at any time: 16 that were just sent, and 4
@@ -70,7 +70,7 @@ async fn the_backlog_of_one_caller_does_not_keep_another_one_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_wait_longer_than_a_lease_are_sent_in_their_order() {
+async fn messages_queued_longer_than_a_lease_keep_their_order() {
     const MESSAGES: usize = 960;
     let gateway = Gateway::start().await;
     gateway.will("narrow", Behaviour::Holds);
@@ -106,7 +106,7 @@ async fn messages_that_wait_longer_than_a_lease_are_sent_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_waits_for_its_turn_stays_with_its_replica() {
+async fn queued_message_stays_leased_by_its_replica() {
     // With eight a second the last one waits for ten seconds; the lease of a message lasts
     // for seven.
     const WAITING: usize = 80;

@@ -19,7 +19,7 @@ use crate::support::{Database, Kind, Refusal, Replica, token_digest};
 const FINAL: [DeliveryState; 3] = [Sent, Failed, Dropped];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_may_pass_is_tried_again() {
+async fn only_transient_errors_are_retried() {
     let gateway = Gateway::start().await;
     gateway.will("refuses", Behaviour::Answers(400, r#"{"ok": false}"#));
     gateway.will(
@@ -88,7 +88,7 @@ async fn only_what_may_pass_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_goes_where_the_first_route_for_it_leads() {
+async fn message_takes_the_first_matching_route() {
     let gateway = Gateway::start().await;
     let [crm, shop] = ["crm", "shop"].map(token_digest);
     let mut configuration = format!(
@@ -165,7 +165,7 @@ async fn a_message_goes_where_the_first_route_for_it_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resend_starts_where_its_route_says() {
+async fn route_selects_the_first_provider_of_a_resend() {
     let gateway = Gateway::start().await;
     let mut configuration = String::from("[policy]\nresend_after = \"0s\"\n");
     for provider in ["first", "second"] {
@@ -213,7 +213,7 @@ async fn a_resend_starts_where_its_route_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_has_the_variables_that_were_declared_and_no_others() {
+async fn text_has_only_declared_variables() {
     let gateway = Gateway::start().await;
     let configuration = format!(
         r#"
@@ -259,7 +259,7 @@ max_length = 4
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_is_never_asked_more_than_its_concurrency_at_once() {
+async fn provider_max_concurrency_is_never_exceeded() {
     const MESSAGES: usize = 60;
     let gateway = Gateway::start().await;
     gateway.will("narrow", Behaviour::Holds);
@@ -305,7 +305,7 @@ async fn end(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_carries_a_dead_code_is_dropped_and_not_tried_again() {
+async fn message_with_dead_code_is_dropped() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
         let only = gateway.provider("only", "timeout = \"60s\"\nbreaker_failures = 1000");
@@ -336,7 +336,7 @@ async fn what_carries_a_dead_code_is_dropped_and_not_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_provider_is_not_asked_two_seconds_after_the_code_was_seen_alive() {
+async fn failover_rechecks_code_liveness_after_two_seconds() {
     let gateway = Gateway::start().await;
     gateway.will("hangs", Behaviour::Holds);
     let hangs = gateway.provider("hangs", "timeout = \"2100ms\"");

@@ -148,11 +148,11 @@ async fn nothing_is_shown(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_of_a_queue_shows_nothing_of_its_messages() {
+async fn outbox_dump_contains_no_secrets() {
     nothing_is_shown(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_sqlite_file_with_a_queue_shows_nothing_of_its_messages() {
+async fn outbox_sqlite_file_contains_no_secrets() {
     nothing_is_shown(Kind::Sqlite).await;
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::support::{Database, Proxy, Replica};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_late_reply_tells_is_as_old_as_the_question() {
+async fn late_store_reply_counts_as_read_at_request_time() {
     let gateway = Gateway::start().await;
     let configuration = gateway.provider("only", "timeout = \"60s\"")
         + &gateway.provider("clock", "timeout = \"2100ms\"")

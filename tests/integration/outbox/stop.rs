@@ -15,7 +15,7 @@ const GIVEN_BACK: &str = "SELECT count(*) FROM otp_message, otp_clock
      WHERE state = 'queued' AND due_at <= now";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_sigterm_attempts_end_and_the_rest_is_given_back_at_once() {
+async fn sigterm_finishes_attempts_and_releases_leases() {
     const MESSAGES: usize = 5;
     for kind in [Kind::Postgres, Kind::Sqlite] {
         let gateway = Gateway::start().await;
@@ -59,7 +59,7 @@ async fn at_sigterm_attempts_end_and_the_rest_is_given_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_outlasts_the_grace_is_left_and_all_else_ended_well() {
+async fn attempt_beyond_shutdown_timeout_is_abandoned_and_the_rest_finishes() {
     let gateway = Gateway::start().await;
     gateway.will("endless", Behaviour::Holds);
     let endless = gateway.provider("endless", "timeout = \"60s\"");
@@ -80,7 +80,7 @@ async fn an_attempt_that_outlasts_the_grace_is_left_and_all_else_ended_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_being_taken_over_at_sigterm_is_given_back_too() {
+async fn sigterm_releases_messages_being_reclaimed() {
     let gateway = Gateway::start().await;
     gateway.will("only", DOWN);
     let only = gateway.provider("only", "");

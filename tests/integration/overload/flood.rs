@@ -165,7 +165,7 @@ async fn serve(database: &Database, proxy: &Proxy, max_batch: u32) -> Replica {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_four_times_the_capacity_what_fits_is_answered_and_the_rest_refused() {
+async fn overload_4x_sheds_excess_and_keeps_capacity() {
     let seconds = asked("OTPD_TEST_FLOOD").unwrap_or(SECONDS);
     let max_batch = asked("OTPD_TEST_FLOOD_BATCH").unwrap_or(MAX_BATCH);
     let mut figures = Figures::new("flood", None);

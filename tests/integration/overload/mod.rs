@@ -59,7 +59,7 @@ fn assert_too_late<T: std::fmt::Debug>(answer: Result<T, Status>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_answered_in_time_is_told_so_and_nothing_is_done() {
+async fn expired_deadline_returns_error_without_side_effects() {
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[PATIENT]).await;
     let lock = database.lock_records().await;
@@ -101,7 +101,7 @@ async fn who_is_not_answered_in_time_is_told_so_and_nothing_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn for_a_caller_that_has_gone_nothing_is_done_that_was_not_decided() {
+async fn disconnect_before_decision_has_no_side_effects() {
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[PATIENT]).await;
     let lock = database.lock_records().await;
@@ -128,7 +128,7 @@ async fn for_a_caller_that_has_gone_nothing_is_done_that_was_not_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn for_a_caller_that_has_gone_what_was_decided_is_done_to_the_end() {
+async fn disconnect_after_decision_still_commits() {
     let database = Database::postgres().await;
     let replica = Replica::start_with(&database, &[PATIENT]).await;
     let lock = database.lock_writes().await;
@@ -175,7 +175,7 @@ async fn serve_callers(database: &Database, queue_size: usize) -> Replica {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_is_refused_at_once_and_keeps_neither_others_nor_health_waiting() {
+async fn burst_is_shed_without_starving_other_callers() {
     const WAITING: usize = 20;
     const FLOOD: usize = 500;
     const QUIET: usize = 5;

@@ -15,7 +15,7 @@ const QUESTIONS: usize = 400;
 const LATENCY: Duration = Duration::from_millis(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flood_of_status_calls_costs_one_statement_a_batch_and_not_one_each() {
+async fn burst_of_status_calls_costs_one_statement_per_batch() {
     let database = Database::postgres().await;
     let proxy = Proxy::forwarding(&database);
     let replica = Replica::launch(proxy.url(), &database, &[OPERATIONS]).await;

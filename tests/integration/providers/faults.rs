@@ -39,7 +39,7 @@ async fn send(provider: &Provider) -> Result<ProviderReceipt, DeliveryError> {
 }
 
 #[tokio::test]
-async fn values_arrive_as_they_are_and_empty_ones_are_left_out() {
+async fn values_arrive_unchanged_and_empty_ones_are_omitted() {
     let mut gateway = Gateway::start().await;
     let provider = spoken(&gateway.url("/send/{to_e164}?fixed=1"));
     gateway.will_answer(200, r#"{"ok": true, "id": 12}"#);
@@ -58,7 +58,7 @@ async fn values_arrive_as_they_are_and_empty_ones_are_left_out() {
 }
 
 #[tokio::test]
-async fn each_answer_has_its_class() {
+async fn each_response_maps_to_its_error_kind() {
     let gateway = Gateway::start().await;
     let provider = spoken(&gateway.url("/"));
     let oversized = format!(r#"{{"ok": true, "filler": "{}"}}"#, "x".repeat(64 * 1024));
@@ -136,7 +136,7 @@ async fn each_answer_has_its_class() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_leaves_the_outcome_open_and_the_next_message_goes() {
+async fn broken_connection_leaves_unknown_outcome_and_the_next_message_is_sent() {
     let mut gateway = Gateway::start().await;
     let provider = spoken(&gateway.url("/"));
     for reply in [Reply::Close, Reply::CloseInBody] {
@@ -155,7 +155,7 @@ async fn a_connection_that_breaks_leaves_the_outcome_open_and_the_next_message_g
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_given_up_leaves_nothing_to_the_next() {
+async fn timed_out_attempt_does_not_affect_the_next() {
     let mut gateway = Gateway::start().await;
     let provider = spoken(&gateway.url("/"));
     for reply in [Reply::Hang, Reply::HangInBody] {
@@ -175,7 +175,7 @@ async fn an_attempt_that_is_given_up_leaves_nothing_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_is_not_followed() {
     let mut gateway = Gateway::start().await;
     let mut other = Gateway::start().await;
     let provider = spoken(&gateway.url("/"));
@@ -187,7 +187,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then() {
+async fn fallback_url_is_used_only_if_the_first_host_is_unreachable() {
     let mut first = Gateway::start().await;
     let mut second = Gateway::start().await;
     let with_second = |url: &str| {
@@ -213,7 +213,7 @@ async fn the_second_host_is_tried_when_the_first_cannot_be_reached_and_only_then
 }
 
 #[tokio::test]
-async fn nobody_at_the_port_is_told() {
+async fn connection_refused_is_reported() {
     let nobody = Nobody::new();
     let provider = spoken(&nobody.url());
     let error = send(&provider).await.expect_err("nobody is there");
@@ -224,7 +224,7 @@ async fn nobody_at_the_port_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_must_be_trusted_and_of_that_name() {
+async fn certificate_must_be_trusted_and_match_the_host() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     let file = directory.path().join("ca.pem");
     for (name, trusted, told) in [
@@ -259,7 +259,7 @@ async fn a_certificate_must_be_trusted_and_of_that_name() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_into_a_private_network_is_refused() {
+async fn name_resolving_to_a_private_network_is_rejected() {
     let mut gateway = Gateway::start().await;
     let url = format!("url = \"http://localhost:{}/\"\n", gateway.port());
     let closed = SPOKEN.replace("allow_private_addresses = true", "");
@@ -274,7 +274,7 @@ async fn a_name_that_leads_into_a_private_network_is_refused() {
 }
 
 #[tokio::test]
-async fn a_value_that_no_header_can_hold_is_refused_before_anything_is_sent() {
+async fn invalid_header_value_is_rejected_before_sending() {
     let mut gateway = Gateway::start().await;
     let url = format!("url = \"{}\"\n", gateway.url("/"));
     let header = "kind = \"http\"\nallow_private_addresses = true\nheaders.X-Text = \"{text}\"\n";

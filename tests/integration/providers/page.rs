@@ -39,7 +39,7 @@ fn reply(label: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_gateway_is_added_by_configuration_alone() {
+async fn gateway_needs_only_configuration() {
     let mut gateway = Gateway::start().await;
     let whole = blocks("## Add a gateway by configuration alone").concat();
     // The one thing that is not as written: nobody answers at the page's made-up host.
@@ -96,7 +96,7 @@ async fn a_gateway_is_added_by_configuration_alone() {
 }
 
 #[test]
-fn the_page_names_every_key_and_preset() {
+fn provider_page_lists_every_key_and_preset() {
     let page = page();
     for preset in preset_names() {
         assert!(page.contains(&format!("`{preset}`")), "{preset}");

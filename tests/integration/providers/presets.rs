@@ -197,7 +197,7 @@ async fn messagebird() {
 }
 
 #[test]
-fn each_preset_has_a_fixture_and_the_other_way_round() {
+fn presets_and_fixtures_match() {
     let names = |path: &str| {
         let entries = fs::read_dir(repository::path(path)).expect("the directory is there");
         let names = entries.map(|entry| entry.expect("an entry").file_name());

@@ -48,7 +48,7 @@ fn echoes() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_error_shows_a_code_a_recipient_or_a_secret() {
+async fn provider_errors_contain_no_secrets() {
     let mut secrets = Secrets::default();
     let hidden = [
         CODE,

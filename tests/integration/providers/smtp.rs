@@ -51,7 +51,7 @@ fn lines(text: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_mail_arrives_whole_over_starttls() {
+async fn mail_arrives_complete_over_starttls() {
     let mut sink = Sink::start("starttls", "localhost").await;
     let provider = to(
         &sink,
@@ -86,7 +86,7 @@ async fn a_mail_arrives_whole_over_starttls() {
 }
 
 #[tokio::test]
-async fn a_message_without_html_is_text_alone() {
+async fn mail_without_html_is_plain_text() {
     let mut sink = Sink::start("implicit", "localhost").await;
     let provider = to(
         &sink,
@@ -102,7 +102,7 @@ async fn a_message_without_html_is_text_alone() {
 }
 
 #[tokio::test]
-async fn a_strict_reader_finds_no_fault_with_any_combination_of_parts() {
+async fn strict_parser_accepts_every_combination_of_parts() {
     let mut sink = Sink::start("starttls", "localhost").await;
     let reply_to = format!("{ACCOUNT}reply_to = \"Помощь <help@shop.example>\"\n");
     let providers = [to(&sink, ACCOUNT), to(&sink, &reply_to)];
@@ -146,7 +146,7 @@ async fn a_strict_reader_finds_no_fault_with_any_combination_of_parts() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_several_mails() {
+async fn connection_is_reused_for_several_mails() {
     let mut sink = Sink::start("starttls", "localhost").await;
     // Patience enough for a busy machine: a connection that is slow is not kept.
     let provider = to(&sink, &format!("{ACCOUNT}timeout = \"60s\"\n"));
@@ -160,7 +160,7 @@ async fn a_connection_serves_several_mails() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_given_up_leaves_no_reply_to_the_next() {
+async fn timed_out_attempt_does_not_leak_reply() {
     let mut sink = Sink::start("starttls", "localhost").await;
     let provider = to(&sink, ACCOUNT);
     send(&provider, "ann@example.com").await.expect("taken");
@@ -187,7 +187,7 @@ async fn an_attempt_that_is_given_up_leaves_no_reply_to_the_next() {
 }
 
 #[tokio::test]
-async fn after_the_whole_mail_a_lost_reply_leaves_the_outcome_open() {
+async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
     let sink = Sink::start("starttls", "localhost").await;
     // Whoever logs in has a second for it on a busy machine.
     let options = GatewayOptions {
@@ -218,7 +218,7 @@ async fn after_the_whole_mail_a_lost_reply_leaves_the_outcome_open() {
 }
 
 #[tokio::test]
-async fn each_reply_has_its_class_and_no_text_of_it_is_told() {
+async fn each_smtp_reply_maps_to_its_error_kind_without_its_text() {
     let mut sink = Sink::start("starttls", "localhost").await;
     let provider = to(&sink, ACCOUNT);
     for (local_part, class, told) in [
@@ -286,7 +286,7 @@ async fn each_reply_has_its_class_and_no_text_of_it_is_told() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_not_let_in_takes_no_mail_of_anybody() {
+async fn smtp_auth_failure_opens_breaker() {
     let sink = Sink::start("starttls", "localhost").await;
     let wrong = "user = \"otpd\"\npassword = \"hush-hush-4711\"\n";
     let wrong = to(&sink, wrong);
@@ -303,7 +303,7 @@ async fn an_account_that_is_not_let_in_takes_no_mail_of_anybody() {
 }
 
 #[tokio::test]
-async fn without_a_good_certificate_nothing_is_said() {
+async fn invalid_smtp_certificate_ends_the_session_before_auth() {
     let sink = Sink::start("starttls", "other.example").await;
     for tls in ["starttls", "implicit"] {
         let sink = match tls {
@@ -328,7 +328,7 @@ async fn without_a_good_certificate_nothing_is_said() {
 }
 
 #[tokio::test]
-async fn without_tls_mails_go_to_the_same_machine() {
+async fn plaintext_smtp_is_loopback_only() {
     let mut sink = Sink::start("plain", "localhost").await;
     let provider = to(&sink, &format!("{ACCOUNT}tls = \"none\"\n"));
     send(&provider, "ann@example.com").await.expect("taken");
@@ -336,7 +336,7 @@ async fn without_tls_mails_go_to_the_same_machine() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_port_is_told() {
+async fn connection_refused_is_reported() {
     let nobody = Nobody::new();
     let provider = provider(table(&format!(
         "kind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\nfrom = \"a@shop.example\"\n",

@@ -22,7 +22,7 @@ async fn send(otpd: &Reloading, number: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_routes_and_providers_change_and_breakers_stay() {
+async fn reload_changes_texts_routes_and_providers_and_keeps_breakers() {
     let gateway = Gateway::start().await;
     gateway.will("first", DOWN);
     let fragile = "breaker_failures = 1\nbreaker_open_for = \"10m\"";

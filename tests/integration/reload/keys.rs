@@ -34,7 +34,7 @@ async fn verifies(replica: &Replica, recipient: &str, code: String) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sealing_key_is_exchanged_while_two_replicas_run() {
+async fn sealing_key_rotates_while_two_replicas_run() {
     let database = Database::new(Kind::Sqlite).await;
     let replicas = Replica::start_many_with(&database, 2, &[BY_SIGNAL]).await;
     let file = database.keys_file();

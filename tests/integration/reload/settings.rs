@@ -18,7 +18,7 @@ fn callers(names: &[&str], policy: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_come_and_go_and_their_limits_change() {
+async fn reload_adds_and_removes_callers_and_changes_limits() {
     let mut otpd = Reloading::start(&callers(&["crm"], "")).await;
     let mut crm = otpd.replica.client_of("crm");
     let mut shop = otpd.replica.client_of("shop");
@@ -61,7 +61,7 @@ async fn callers_come_and_go_and_their_limits_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn regions_test_recipients_and_the_log_change() {
+async fn reload_changes_regions_test_recipients_and_log_level() {
     let mut otpd = Reloading::start("").await;
     let mut client = otpd.replica.client();
     let national = client.send_otp(to("9991234567")).await.unwrap_err();
@@ -113,7 +113,7 @@ expires = "2999-01-01"
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_is_refused_as_at_the_start_and_changes_nothing() {
+async fn invalid_reload_is_rejected_and_changes_nothing() {
     let good = callers(&["crm"], "[policy]\ncode_length = 8");
     let mut otpd = Reloading::start(&good).await;
     let mut crm = otpd.replica.client_of("crm");
@@ -158,7 +158,7 @@ fn another(otpd: &Reloading) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
+async fn settings_that_need_a_restart_are_named_and_unchanged() {
     let mut otpd = Reloading::start(&callers(&["crm"], "")).await;
     let mut crm = otpd.replica.client_of("crm");
     // As production it would not start at all without keys of callers' purposes; as the
@@ -193,7 +193,7 @@ async fn what_needs_a_restart_is_named_and_stays_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_file_is_noticed_though_only_a_link_moved() {
+async fn symlink_swap_is_detected_as_file_change() {
     let database = Database::new(Kind::Sqlite).await;
     let directory = database.directory();
     let place = |name: &str| directory.join(name);
@@ -243,7 +243,7 @@ async fn a_changed_file_is_noticed_though_only_a_link_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_has_changed_is_told_too() {
+async fn reload_without_changes_is_reported() {
     let otpd = Reloading::start("").await;
     otpd.replica.signal("HUP");
     otpd.replica

@@ -26,7 +26,7 @@ async fn ask(channel: &Channel) -> Result<GetOtpStatusResponse, Status> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_authorities_and_revocations_are_exchanged() {
+async fn reload_replaces_certificates_authorities_and_revocation_lists() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let files = tempfile::tempdir().expect("the temporary directory takes files");
     let place = |name: &str| files.path().join(name);
@@ -120,7 +120,7 @@ fn configure(directory: &Path, authority: &Authority, list: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_certificate_ends_the_connections_that_it_has() {
+async fn revoked_certificate_closes_its_connections() {
     let authority = Authority::new("ours");
     let files = tempfile::tempdir().expect("the temporary directory takes files");
     let mut otpd =
@@ -159,7 +159,7 @@ async fn a_revoked_certificate_ends_the_connections_that_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outdated_revocation_list_is_reported_when_it_is_read_and_later() {
+async fn outdated_revocation_list_is_reported_on_load_and_later() {
     const OUTDATED: &str = "[OTP] Revocation list is outdated";
     let authority = Authority::new("ours");
     let files = tempfile::tempdir().expect("the temporary directory takes files");

@@ -38,7 +38,7 @@ fn configuration(round: u32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_is_lost_over_fifty_reloads() {
+async fn fifty_reloads_lose_no_request() {
     let Reloading {
         database, replica, ..
     } = Reloading::start(&configuration(0)).await;

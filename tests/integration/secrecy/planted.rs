@@ -130,11 +130,11 @@ async fn what_is_planted_is_found(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_planted_in_a_dump_is_found() {
+async fn leak_scanner_finds_seeded_secret_in_dump() {
     what_is_planted_is_found(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_planted_in_an_sqlite_file_is_found() {
+async fn leak_scanner_finds_seeded_secret_in_sqlite_file() {
     what_is_planted_is_found(Kind::Sqlite).await;
 }

@@ -66,7 +66,7 @@ fn attribute(span: &Span, key: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sampled_request_is_followed_to_its_provider() {
+async fn sampled_request_is_traced_to_its_provider() {
     let mut collector = Collector::start().await;
     let mut gateway = Gateway::start().await;
     gateway.will_answer(200, "{}");
@@ -148,7 +148,7 @@ async fn a_sampled_request_is_followed_to_its_provider() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_links_to_all_whom_it_is_for() {
+async fn batch_span_links_to_all_requests() {
     let mut collector = Collector::start().await;
     let mut gateway = Gateway::start().await;
     for _ in 0..3 {
@@ -196,7 +196,7 @@ async fn a_batch_links_to_all_whom_it_is_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_sampled_makes_no_span_and_is_known_all_the_same() {
+async fn unsampled_request_propagates_trace_id() {
     let mut collector = Collector::start().await;
     let mut gateway = Gateway::start().await;
     let database = Database::new(Kind::Sqlite).await;
@@ -243,7 +243,7 @@ async fn who_is_not_sampled_makes_no_span_and_is_known_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn those_whose_callers_say_nothing_are_sampled_by_a_share() {
+async fn root_requests_are_sampled_by_ratio() {
     let mut collector = Collector::start().await;
     let gateway = Gateway::start().await;
     gateway.will_answer(503, "{}");
@@ -270,7 +270,7 @@ async fn those_whose_callers_say_nothing_are_sampled_by_a_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_down_has_one_line_and_harms_nobody() {
+async fn unavailable_collector_is_logged_once_without_affecting_requests() {
     let nobody = Nobody::new();
     let gateway = Gateway::start().await;
     let database = Database::new(Kind::Sqlite).await;

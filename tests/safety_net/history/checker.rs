@@ -184,7 +184,7 @@ fn is_passive(event: &Event) -> bool {
 }
 
 #[test]
-fn an_order_is_found_where_there_is_one_and_only_there() {
+fn checker_accepts_exactly_linearizable_histories() {
     use crate::{model::Ask, model::Name, settings};
 
     let settings = settings::settings(true);

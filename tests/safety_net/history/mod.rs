@@ -49,7 +49,7 @@ const MOST_LINES: u64 = 12;
 const AT_ONCE: usize = 24;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn some_order_of_calls_explains_every_answer() {
+async fn history_is_linearizable() {
     let long = asked("SAFETY_NET_CALLS");
     let most_calls: u64 = long.unwrap_or(5_000);
     let faults_every = if long.is_some() { 400 } else { 100 };
@@ -72,7 +72,7 @@ async fn some_order_of_calls_explains_every_answer() {
 
 /// The database is killed, over and over, and fails in every other way.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_fault_of_the_database_costs_an_answer_or_a_code() {
+async fn database_faults_lose_no_response_or_code() {
     let long = asked("SAFETY_NET_DATABASE_KILLS");
     let (kills, every) = (long.unwrap_or(2), if long.is_some() { 400 } else { 100 });
     let seed = long_run::seed();

@@ -59,7 +59,7 @@ impl WallClocks {
 const TEN_YEARS: i64 = 10 * 366 * 24 * 3_600;
 
 #[test]
-fn the_wall_clock_of_one_process_is_moved() {
+fn wall_clock_of_one_process_can_be_moved() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     let clocks = WallClocks::new(directory.path());
     let year = |seconds| {

@@ -91,7 +91,7 @@ impl Doubt {
 }
 
 #[test]
-fn every_way_is_tried_once() {
+fn every_combination_is_tried_once() {
     let (sure, unsure) = (
         Moment::exact(5),
         Moment {

@@ -32,12 +32,12 @@ struct Found {
 }
 
 #[test]
-fn the_page_is_made_of_the_figures() {
+fn reliability_page_matches_the_results() {
     pages::hold_to(PAGE, COMMAND, &page());
 }
 
 #[test]
-fn every_test_that_the_page_names_exists() {
+fn tests_named_by_the_page_exist() {
     let sources = repository::read_below("src", "rs") + &repository::read_below("tests", "rs");
     let promises = Promises::read();
     let of_promises = promises.all().flat_map(|promise| &promise.tests);
@@ -49,14 +49,14 @@ fn every_test_that_the_page_names_exists() {
 }
 
 #[test]
-fn every_promise_has_something_that_tries_to_break_it() {
+fn every_promise_has_a_test() {
     for Promise { what, by, tests } in Promises::read().all() {
         assert!(!by.is_empty() || !tests.is_empty(), "{what}");
     }
 }
 
 #[test]
-fn every_planted_bug_was_found_by_the_last_hunt() {
+fn every_seeded_bug_was_found_by_the_last_run() {
     let found: Vec<String> = hunted().into_keys().collect();
     let planted: Vec<String> = planted().into_keys().collect();
     assert_eq!(found, planted);

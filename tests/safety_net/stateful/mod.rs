@@ -50,12 +50,12 @@ impl Plan {
 }
 
 #[test]
-fn every_answer_on_postgres_is_the_models() {
+fn responses_match_model_postgres() {
     drive(Kind::Postgres, Plan::from_environment(500));
 }
 
 #[test]
-fn every_answer_on_sqlite_is_the_models() {
+fn responses_match_model_sqlite() {
     drive(Kind::Sqlite, Plan::from_environment(500));
 }
 

@@ -15,7 +15,7 @@ fn refused(mistakes: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_key_that_is_none_is_named() {
+fn unknown_text_key_is_reported() {
     refused(&[
         ("[texts.Login.en]\nplain = \"{{ code }}\"", "texts.Login: "),
         (
@@ -59,7 +59,7 @@ fn a_key_that_is_none_is_named() {
 }
 
 #[test]
-fn a_text_that_cannot_be_is_named() {
+fn invalid_text_is_reported() {
     refused(&[
         (
             "[texts.login.en]\nsubject = \"x\"",
@@ -125,7 +125,7 @@ fn a_text_that_cannot_be_is_named() {
 }
 
 #[test]
-fn a_line_or_a_language_that_cannot_be_is_named() {
+fn invalid_autofill_line_or_language_is_reported() {
     let long = "x".repeat(130);
     refused(&[
         (
@@ -158,7 +158,7 @@ fn a_line_or_a_language_that_cannot_be_is_named() {
 }
 
 #[test]
-fn android_counts_the_most_that_callers_may_give() {
+fn android_length_check_uses_maximum_variable_lengths() {
     let toml = |length: usize| {
         format!(
             "[texts.login]\nandroid_hash = \"FA+9qCX9VSu\"\n[texts.login.variables]\nname = {{ max_length = {length} }}\n[texts.login.en]\nplain = \"{{{{ code }}}} {{{{ name }}}}\"\n[texts.login.ru]\nplain = \"Код {{{{ code }}}} {{{{ name }}}}\""

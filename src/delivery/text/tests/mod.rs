@@ -61,7 +61,7 @@ fn sms(texts: &MessageTemplates, purpose: &str, locale: &str) -> String {
 }
 
 #[test]
-fn the_shipped_texts_speak_english_and_russian() {
+fn built_in_texts_are_english_and_russian() {
     let texts = load("").unwrap();
     let english = "012345 is your code, valid for 5 min. Do not share it with anyone.";
     let russian = "Код 012345 действует 5 мин. Никому не сообщайте.";
@@ -82,7 +82,7 @@ fn the_shipped_texts_speak_english_and_russian() {
 }
 
 #[test]
-fn the_purpose_goes_before_the_language() {
+fn purpose_takes_precedence_over_language() {
     let texts = load(
         r#"
         default_locale = "de-AT"
@@ -121,7 +121,7 @@ fn the_purpose_goes_before_the_language() {
 }
 
 #[test]
-fn what_is_left_out_is_like_plain_and_a_subject_is_borrowed() {
+fn missing_parts_default_to_plain_and_the_subject_is_inherited() {
     let texts = load(
         r#"
         [texts.default.de]
@@ -160,7 +160,7 @@ fn what_is_left_out_is_like_plain_and_a_subject_is_borrowed() {
 }
 
 #[test]
-fn variables_are_filled_in_and_escaped_in_html_alone() {
+fn variables_are_substituted_and_escaped_only_in_html() {
     let texts = load(
         r#"
         [texts.default.variables]
@@ -197,7 +197,7 @@ fn variables_are_filled_in_and_escaped_in_html_alone() {
 }
 
 #[test]
-fn minutes_are_rounded_down_but_for_the_way_to_the_provider_and_never_none() {
+fn validity_minutes_are_rounded_down_to_at_least_one() {
     let texts =
         load("[texts.default.en]\nplain = \"{{ code }} {{ minutes }} {{ ttl_seconds }}\"").unwrap();
     for (milliseconds, expected) in [
@@ -223,7 +223,7 @@ fn minutes_are_rounded_down_but_for_the_way_to_the_provider_and_never_none() {
 }
 
 #[test]
-fn lines_for_autofill_follow_an_sms_alone_and_are_inherited() {
+fn autofill_lines_follow_only_sms_and_are_inherited() {
     let texts = load(
         r#"
         [texts.default]
@@ -247,7 +247,7 @@ fn lines_for_autofill_follow_an_sms_alone_and_are_inherited() {
 }
 
 #[test]
-fn a_render_error_shows_nothing_of_what_was_rendered() {
+fn render_error_shows_no_rendered_text() {
     let texts = load(
         "[texts.login.variables]\nname = {}\n[texts.login.en]\nplain = \"{{ code }}{% if name == 'boom' %}{{ name + 1 }}{% endif %}\"\nsms = \"{% if name != 'boom' %}{{ code }}{% endif %}x\"",
     )
@@ -277,7 +277,7 @@ fn a_render_error_shows_nothing_of_what_was_rendered() {
 
 /// docs/texts.md: every block of TOML loads, by itself.
 #[test]
-fn every_example_of_the_page_loads() {
+fn every_example_on_the_page_loads() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/texts.md");
     let page = fs::read_to_string(path).expect("docs/texts.md is there");
     let blocks: Vec<&str> = page

@@ -6,7 +6,7 @@ use super::*;
 
 proptest! {
     #[test]
-    fn every_message_shows_its_code(
+    fn every_message_contains_its_code(
         digits in "[0-9]{4,10}",
         purpose in "login|other|default",
         locale in "\\PC{0,12}|(ru|en|de)(-[A-Za-z0-9]{1,8}){0,3}",
@@ -50,7 +50,7 @@ proptest! {
     }
 
     #[test]
-    fn what_passes_the_check_is_one_visible_line(name in any::<String>()) {
+    fn accepted_variable_is_one_visible_line(name in any::<String>()) {
         let texts = load("[texts.login.variables]\nname = { max_length = 256 }").unwrap();
         let login = Purpose::parse("login").unwrap();
         if texts.check_variables(&login, &given(&[("name", &name)])).is_ok() {

@@ -4,7 +4,7 @@ use super::*;
 use crate::{delivery::text::cost_report::ReportLine, domain::PurposePolicy};
 
 #[test]
-fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
+fn built_in_sms_with_browser_line_fits_one_segment() {
     let texts = load("[texts.default]\norigin = \"example.com\"").unwrap();
     let report = texts.report();
     assert_eq!(report.len(), 2);
@@ -20,7 +20,7 @@ fn a_shipped_sms_with_a_line_for_browsers_fits_one_segment() {
 }
 
 #[test]
-fn the_report_tells_what_costs() {
+fn report_lists_texts_of_several_segments() {
     let mut policies = PolicySet::default();
     let long_codes = PurposePolicy {
         code_length: 10,
@@ -78,7 +78,7 @@ fn the_report_tells_what_costs() {
 }
 
 #[test]
-fn values_in_other_letters_may_cost_more() {
+fn non_gsm_values_may_need_more_segments() {
     let texts = load(
         "[texts.default.variables]\nname = {}\n[texts.default.en]\nplain = '{{ name }}: {{ code }}'\n[texts.login]\nandroid_hash = 'FA+9qCX9VSu'",
     )

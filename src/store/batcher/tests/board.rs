@@ -47,7 +47,7 @@ fn consume(byte: u8) -> (LimitKey, LimitUpdate) {
 }
 
 #[test]
-fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
+fn limit_view_has_pending_value_and_loaded_version() {
     let mut board = board();
     assert_eq!(board.view().limit(&limit(1)), Some(LOADED_STATE));
     assert_eq!(board.view().limit(&limit(2)), None);
@@ -75,7 +75,7 @@ fn a_limit_is_seen_as_it_will_be_and_with_the_version_that_was_loaded() {
 }
 
 #[test]
-fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
+fn limit_is_clamped_only_if_unchanged_since_load() {
     let mut board = board();
     let narrow = Quota::new(1, Duration::from_millis(1)).expect("it is on");
     let clamp = |board: &mut WorkingSet| {
@@ -94,7 +94,7 @@ fn a_limit_is_clamped_only_if_it_is_still_as_it_was_loaded() {
 }
 
 #[test]
-fn a_decision_waits_for_what_was_changed_of_its_record_and_its_limits() {
+fn decision_depends_on_pending_writes_of_its_record_and_limits() {
     let mut board = board();
     assert!(!board.is_pending(&job(&[1])));
     let change = DecidedWrites {
@@ -114,7 +114,7 @@ fn a_decision_waits_for_what_was_changed_of_its_record_and_its_limits() {
 }
 
 #[test]
-fn a_decision_stands_once_all_of_it_that_was_to_be_written_is() {
+fn decision_commits_once_all_its_dependencies_are_written() {
     let mut board = board();
     let change = DecidedWrites {
         record: Some((record(1), at(0))),

@@ -55,7 +55,7 @@ async fn flood(world: &World, per_second: u32, seconds: u32) -> (Vec<Ticket>, u3
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_flood_as_much_is_answered_as_the_store_takes() {
+async fn overload_throughput_matches_store_capacity() {
     const SECONDS: u32 = 10;
     let world = slow(OPTIONS);
     let (accepted, refused) = flood(&world, 5 * CAPACITY, SECONDS).await;
@@ -72,7 +72,7 @@ async fn of_a_flood_as_much_is_answered_as_the_store_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_little_waits_little_beside_a_flood() {
+async fn light_caller_waits_little_during_overload() {
     let world = slow(OPTIONS);
     let quiet = async {
         let mut longest = Duration::ZERO;
@@ -92,7 +92,7 @@ async fn who_asks_for_little_waits_little_beside_a_flood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_answered_in_time_is_refused_at_once_and_told_when() {
+async fn request_beyond_max_queue_wait_is_shed_with_retry_after() {
     let world = slow(OPTIONS);
     world.submit(request(0, "loud", BATCH)).count().await;
     settle().await;
@@ -113,7 +113,7 @@ async fn what_cannot_be_answered_in_time_is_refused_at_once_and_told_when() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_behind_others_than_may_be() {
+async fn queue_wait_never_exceeds_its_maximum() {
     let world = slow(BatchOptions {
         max_queue_wait: Duration::from_millis(200),
         ..OPTIONS
@@ -137,7 +137,7 @@ async fn nobody_waits_longer_behind_others_than_may_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_slow_batch_does_not_shut_everybody_out() {
+async fn one_slow_batch_does_not_shed_all_requests() {
     let world = World::new(OPTIONS);
     world.store.instead_of_a_load(Instead::Hang);
     world
@@ -164,7 +164,7 @@ async fn one_slow_batch_does_not_shut_everybody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_behind_others_for_just_as_long_as_may_be_is_let_in() {
+async fn request_at_exactly_max_queue_wait_is_admitted() {
     // The pace after one batch, which is half of what it was before: nothing.
     let pace = BATCH / 2;
     let shorter = pace.saturating_sub(Duration::from_millis(1));

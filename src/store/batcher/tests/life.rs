@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_counted_and_what_is_under_way_is_not() {
+async fn queue_depth_excludes_requests_in_flight() {
     let world = World::held(OPTIONS);
     let first = world.count(key(0));
     settle().await;
@@ -22,7 +22,7 @@ async fn what_waits_is_counted_and_what_is_under_way_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_nobody_waits_for_is_not_taken_to_the_store() {
+async fn cancelled_lookup_is_not_sent_to_the_store() {
     let world = World::held(OPTIONS);
     let first = world.count(key(0));
     settle().await;
@@ -41,7 +41,7 @@ async fn a_look_that_nobody_waits_for_is_not_taken_to_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_ends_once_its_batcher_is_gone_and_everything_is_done() {
+async fn batch_writer_stops_after_its_handle_is_dropped_and_work_is_done() {
     let world = World::held(OPTIONS);
     let ticket = world.count(key(1));
     settle().await;
@@ -56,7 +56,7 @@ async fn a_writer_ends_once_its_batcher_is_gone_and_everything_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_waits_and_what_is_decided_again_are_counted() {
+async fn batches_queue_waits_and_conflicts_are_counted() {
     let world = World::held(OPTIONS);
     let first = world.count(key(0));
     settle().await;

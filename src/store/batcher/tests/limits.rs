@@ -3,7 +3,7 @@
 use super::{store::limit, *};
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_many_share_is_charged_by_each_once() {
+async fn shared_limit_is_charged_once_per_request() {
     let world = World::held(OPTIONS);
     let charging = |byte| {
         let mut count = Count::of(key(byte));
@@ -21,7 +21,7 @@ async fn a_limit_that_many_share_is_charged_by_each_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn charge_stands_beside_charges_of_other_replicas() {
+async fn charge_commutes_with_charges_of_other_replicas() {
     let world = World::new(OPTIONS);
     let charge = |byte| {
         let mut count = Count::of(key(byte));
@@ -37,7 +37,7 @@ async fn charge_stands_beside_charges_of_other_replicas() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lost_its_record_knows_what_it_has_paid() {
+async fn limit_charge_is_remembered_after_conflict() {
     let world = World::new(OPTIONS);
     let mut count = Count::of(key(1));
     count.limits = vec![limit(1), limit(2)];

@@ -4,7 +4,7 @@ use super::super::fair_queue::FairQueue;
 use crate::domain::CallerName;
 
 #[test]
-fn callers_take_turns_and_what_was_promised_goes_first() {
+fn callers_take_turns_and_priority_items_go_first() {
     let caller = |name: &str| CallerName::new(name);
     let mut line = FairQueue::new(100);
     for number in 0..5 {
@@ -31,7 +31,7 @@ fn callers_take_turns_and_what_was_promised_goes_first() {
 }
 
 #[test]
-fn where_there_is_no_room_whoever_has_most_waiting_gives_way() {
+fn full_queue_evicts_from_the_longest_lane() {
     let caller = |name: &str| CallerName::new(name);
     let mut line = FairQueue::new(4);
     for number in 0..4 {
@@ -65,7 +65,7 @@ fn where_there_is_no_room_whoever_has_most_waiting_gives_way() {
 }
 
 #[test]
-fn nobody_gives_way_to_one_who_would_then_have_as_many() {
+fn eviction_requires_a_strictly_shorter_lane() {
     let caller = |name: &str| CallerName::new(name);
     let mut line = FairQueue::new(3);
     for (name, number) in [("a", 0), ("a", 1), ("b", 0)] {

@@ -10,7 +10,7 @@ fn read(world: &World, byte: u8) -> Ticket {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_of_a_batch_are_read_by_one_statement() {
+async fn messages_of_a_batch_are_loaded_by_one_statement() {
     let world = World::held(OPTIONS);
     let readers: Vec<Ticket> = [1, 2, 1].map(|byte| read(&world, byte)).into();
     let count = world.count(key(3));
@@ -26,7 +26,7 @@ async fn messages_of_a_batch_are_read_by_one_statement() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_are_read_while_the_batch_is_written() {
+async fn messages_are_loaded_while_the_batch_is_written() {
     let world = World::held(OPTIONS);
     let reader = read(&world, 1);
     let mut count = world.count(key(2));
@@ -38,7 +38,7 @@ async fn messages_are_read_while_the_batch_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_of_a_record_that_the_batch_writes_are_read_after_the_write() {
+async fn messages_of_a_written_record_are_loaded_after_the_write() {
     let world = World::held(OPTIONS);
     let count = world.count(key(1));
     let reader = read(&world, 1);

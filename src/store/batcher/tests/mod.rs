@@ -25,7 +25,7 @@ use store::{Instead, key, settlement, unavailable};
 use world::{Count, OPTIONS, Ticket, World};
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_request_goes_at_once() {
+async fn single_request_is_not_delayed() {
     let world = World::new(OPTIONS);
     let start = Instant::now();
     assert_eq!(world.count(key(1)).count().await, 1);
@@ -35,7 +35,7 @@ async fn a_lone_request_goes_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_while_a_batch_is_on_its_way_goes_in_the_next_ones() {
+async fn requests_during_a_batch_join_the_next_batches() {
     let world = World::held(OPTIONS);
     let first = world.count(key(0));
     settle().await;
@@ -53,7 +53,7 @@ async fn what_comes_while_a_batch_is_on_its_way_goes_in_the_next_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_about_one_record_follow_each_other_in_memory() {
+async fn requests_for_one_record_are_decided_in_sequence_in_memory() {
     let world = World::held(OPTIONS);
     let tickets: Vec<Ticket> = (0..8).map(|_| world.count(key(1))).collect();
     world.store.let_loads(1);
@@ -69,7 +69,7 @@ async fn requests_about_one_record_follow_each_other_in_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lost_the_race_decides_again_from_what_the_winner_left() {
+async fn version_conflict_is_retried_on_fresh_state() {
     let world = World::new(OPTIONS);
     world.store.instead_of_a_write(Instead::Overtake(key(1)));
     let (loser, other) = (world.count(key(1)), world.count(key(2)));
@@ -80,7 +80,7 @@ async fn who_lost_the_race_decides_again_from_what_the_winner_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_always_loses_is_told_so_in_the_end() {
+async fn persistent_conflict_returns_contention_error() {
     let world = World::new(OPTIONS);
     for _ in 0..MAX_CONFLICT_RETRIES {
         world.store.instead_of_a_write(Instead::Overtake(key(1)));
@@ -96,7 +96,7 @@ async fn who_always_loses_is_told_so_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_rested_on_what_was_lost_is_given_again() {
+async fn dependent_decision_is_retried_after_conflict() {
     let world = World::held(OPTIONS);
     let first = world.count(key(0));
     settle().await;
@@ -118,7 +118,7 @@ async fn an_answer_that_rested_on_what_was_lost_is_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_rests_on_nothing_new_does_not_wait_for_the_write() {
+async fn independent_decision_does_not_wait_for_the_write() {
     let world = World::held(OPTIONS);
     let first = world.count(key(0));
     settle().await;
@@ -135,7 +135,7 @@ async fn an_answer_that_rests_on_nothing_new_does_not_wait_for_the_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_may_wait_are_refused_at_once() {
+async fn requests_beyond_queue_size_are_shed_at_once() {
     let world = World::held(BatchOptions {
         queue_size: 3,
         ..OPTIONS
@@ -171,7 +171,7 @@ async fn more_than_may_wait_are_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_cannot_be_read_fails_its_own_requests_alone() {
+async fn unreadable_record_fails_only_its_own_requests() {
     let world = World::held(OPTIONS);
     world.store.garble(key(5));
     let tickets: Vec<Ticket> = (1..=8).map(|byte| world.count(key(byte))).collect();
@@ -190,7 +190,7 @@ async fn a_record_that_cannot_be_read_fails_its_own_requests_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_do_not_suffer_from_what_the_store_does_not_take() {
+async fn poison_request_is_isolated_by_bisection() {
     let world = World::held(OPTIONS);
     world.store.poison(key(5));
     let tickets: Vec<Ticket> = (1..=8).map(|byte| world.count(key(byte))).collect();
@@ -225,7 +225,7 @@ async fn strangers_do_not_suffer_from_what_the_store_does_not_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_ends_one_request_only() {
+async fn panic_fails_only_one_request() {
     std::panic::set_hook(Box::new(|_| {}));
     let world = World::held(OPTIONS);
     let first = world.count(key(1));
@@ -246,7 +246,7 @@ async fn a_panic_ends_one_request_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lost_the_acknowledgement_decides_again_and_knows_it() {
+async fn unknown_commit_outcome_is_resolved_on_retry() {
     let world = World::new(OPTIONS);
     world.store.instead_of_a_write(Instead::DoAndFail);
     let counted = world.count(key(1)).end().await.unwrap();
@@ -268,7 +268,7 @@ async fn who_lost_the_acknowledgement_decides_again_and_knows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_or_hangs_fails_those_of_one_batch() {
+async fn store_failure_or_timeout_fails_one_batch() {
     let world = World::new(OPTIONS);
     world.store.instead_of_a_load(Instead::Fail(unavailable()));
     world.store.instead_of_a_load(Instead::Hang);
@@ -290,7 +290,7 @@ async fn a_store_that_fails_or_hangs_fails_those_of_one_batch() {
 
 /// A full disk takes no write, however often it is asked.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_fails_every_write_is_told_as_one_that_fails() {
+async fn persistent_write_failure_returns_store_unavailable() {
     let world = World::new(OPTIONS);
     for _ in 0..=MAX_UNKNOWN_OUTCOMES {
         let full = Instead::Fail(unavailable());
@@ -305,7 +305,7 @@ async fn a_store_that_fails_every_write_is_told_as_one_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whom_nobody_waits_for_is_not_decided_about() {
+async fn cancelled_request_is_skipped() {
     let world = World::held(OPTIONS);
     let first = world.count(key(1));
     settle().await;
@@ -319,7 +319,7 @@ async fn whom_nobody_waits_for_is_not_decided_about() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settlements_go_with_a_write_and_need_no_load() {
+async fn message_updates_join_a_write_without_a_load() {
     let world = World::new(OPTIONS);
     let id = MessageId([1; 16]);
     let version = world.store.add_message(id);
@@ -332,7 +332,7 @@ async fn settlements_go_with_a_write_and_need_no_load() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_writers_share_the_work_by_record() {
+async fn batch_writers_partition_work_by_record() {
     let world = World::held(BatchOptions {
         batch_writers: 2,
         ..OPTIONS
@@ -352,7 +352,7 @@ async fn several_writers_share_the_work_by_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_submitted_ends_although_the_batcher_is_gone() {
+async fn submitted_requests_finish_after_the_executor_is_dropped() {
     let world = World::held(OPTIONS);
     let tickets: Vec<Ticket> = (1..=20).map(|byte| world.count(key(byte))).collect();
     world.store.let_loads(10);
