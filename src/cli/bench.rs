@@ -1,4 +1,4 @@
-//! `otpd bench`.
+//! Command `otpd bench`: options, and conversion to a benchmark run.
 
 use std::{
     fs,
@@ -25,86 +25,85 @@ use crate::{
     shutdown::ShutdownSignals,
 };
 
-/// Pairs in flight where the next one starts when one ends.
+/// Default number of pairs in flight without `--rate`.
 const IN_FLIGHT: usize = 64;
-/// The most pairs in flight where they arrive at a rate: enough for a server to stand
-/// still for a while, few enough not to exhaust this process.
+/// Default maximum of pairs in flight with `--rate`: enough for a server to stall for a
+/// while, few enough not to exhaust this process.
 const IN_FLIGHT_AT_A_RATE: usize = 10_000;
-/// The share of pairs with a wrong code where recipients are hammered.
+/// Default share of pairs with a wrong code with `--hot`.
 const HOT_WRONG_SHARE: f64 = 0.5;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchOptions {
-    /// The servers, HOST:PORT or URLs, with commas between; connections go to them in
-    /// turn, and a code sent through one is verified through the next [default:
-    /// OTPD_LISTEN, else 127.0.0.1:50051].
+    /// Addresses of the servers, HOST:PORT or URLs, separated by commas. Connections are
+    /// distributed over them in turn; a code sent through one server is verified through
+    /// the next [default: OTPD_LISTEN, else 127.0.0.1:50051].
     #[arg(long, value_delimiter = ',', env = "OTPD_ADDRESS", hide_env = true)]
     address: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
-    /// The servers' logs, with commas between; codes are read from the lines of the
-    /// development log provider as the logs grow. Without: from the replies, where the
-    /// caller delivers by itself.
+    /// Log files of the servers, separated by commas. Codes are read from the lines of the
+    /// development log provider as the logs grow. Unset: codes are read from the replies,
+    /// which requires self_delivery for the caller.
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     codes: Vec<PathBuf>,
-    /// HTTP/2 connections, in all.
+    /// Total number of HTTP/2 connections.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = number(1..=10_000))]
     connections: usize,
-    /// Pairs in flight, in all; with --rate the most that may be [default: 64; with
-    /// --rate 10000].
+    /// Total number of pairs in flight; with --rate the maximum [default: 64; with --rate
+    /// 10000].
     #[arg(long, value_name = "NUMBER", value_parser = number(1..=1_000_000))]
     in_flight: Option<usize>,
-    /// How long pairs count.
+    /// Duration of the measurement.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// How many pairs count, instead of how long.
+    /// Number of pairs to measure, instead of a duration.
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     pairs: Option<u64>,
-    /// How long at first, after the ramp, pairs do not count.
+    /// Duration of the warm-up after the ramp; its pairs are not measured.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     warm_up: Duration,
-    /// Pairs a second that arrive evenly, whatever becomes of them; their latency counts
-    /// from when they arrive. Without: the next pair starts when one ends.
+    /// Pairs per second, started at even intervals even if earlier pairs are not complete
+    /// (open loop); latency is measured from the scheduled start. Unset: a new pair starts
+    /// when one completes (closed loop).
     #[arg(long, value_name = "PAIRS", value_parser = positive)]
     rate: Option<f64>,
-    /// How long at first the rate, or the pairs in flight, grow evenly to their goal;
-    /// these pairs do not count.
+    /// Duration of the ramp, during which the rate, or the number of pairs in flight, grows
+    /// evenly to its target; its pairs are not measured.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     ramp: Duration,
-    /// The share of pairs in which a wrong code is answered first [default: 0; with
-    /// --hot 0.5].
+    /// Share of pairs that submit a wrong code first [default: 0; with --hot 0.5].
     #[arg(long, value_name = "0..1", value_parser = share)]
     wrong_share: Option<f64>,
-    /// Hammer so many recipients, instead of a new one for each pair, and hold the
-    /// verdicts against the rules: no code verifies twice, no more wrong answers are
-    /// judged than allowed. Refusals are then expected, and counted by their reason.
+    /// Share this many recipients among all pairs, instead of a new recipient for each pair,
+    /// and check the outcomes against the rules: no code verifies twice, and no code allows
+    /// more attempts than --max-attempts. Refusals are then expected, and counted by reason.
     #[arg(long, value_name = "NUMBER", value_parser = number(1..=1_000_000))]
     hot: Option<usize>,
-    /// How many wrong answers the servers judge per code (policy.max_attempts).
+    /// Number of attempts that the servers allow per code (policy.max_attempts).
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     max_attempts: u32,
-    /// From how many addresses end users come; 0: none is told.
+    /// Number of distinct client IP addresses; 0: requests have no client_ip.
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_CLIENT_IPS)))]
     client_ips: u32,
-    /// From how many regions the phone numbers are.
+    /// Number of regions of the phone numbers.
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = number(1..=MAX_REGIONS))]
     regions: usize,
-    /// What the codes are for.
+    /// Purpose of the codes.
     #[arg(long, default_value = "default")]
     purpose: String,
-    /// A process to watch, such as a server or PostgreSQL's first process: how much
-    /// processor time it uses, with all that descend from it, and memory. May be given
-    /// several times.
+    /// Process to measure, such as a server or the first process of PostgreSQL: CPU time
+    /// and memory, including all descendants. May be repeated.
     #[arg(long, value_name = "NAME=PID")]
     process: Vec<WatchedProcess>,
-    /// Threads of the load generator itself.
+    /// Number of threads of the load generator.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = number(1..=1_024))]
     threads: usize,
-    /// Write the result as JSON into this file; `-` is standard output, and the table
-    /// then goes to standard error.
+    /// Write the result as JSON to this file; with `-` to standard output, and the table to
+    /// standard error.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Do not tell how it goes.
+    /// Do not print progress.
     #[arg(long)]
     quiet: bool,
 }
@@ -134,7 +133,8 @@ impl BenchOptions {
         }
         if self.connections < addresses.len() {
             let count = addresses.len();
-            let problem = format!("--connections: {count} servers need as many, or more");
+            let problem =
+                format!("--connections: too few for {count} servers; give at least {count}");
             return Err(CommandError::usage(problem));
         }
         let targets = addresses
@@ -181,7 +181,7 @@ impl BenchOptions {
     }
 }
 
-/// One thread needs no scheduler that moves work between threads.
+/// Builds the runtime; one thread does not need a scheduler that moves work between threads.
 fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, CommandError> {
     use tokio::runtime::Builder;
 
@@ -194,7 +194,12 @@ fn runtime(threads: usize) -> Result<tokio::runtime::Runtime, CommandError> {
         .worker_threads(threads)
         .enable_all()
         .build()
-        .map_err(|error| CommandError::new(exit::SOFTWARE, format!("no runtime: {error}")))
+        .map_err(|error| {
+            CommandError::new(
+                exit::SOFTWARE,
+                format!("cannot start the async runtime: {error}"),
+            )
+        })
 }
 
 fn failure(error: BenchError) -> CommandError {
@@ -220,14 +225,14 @@ fn publish(report: &BenchReport, json: Option<&Path>) -> Result<(), CommandError
         return Ok(());
     }
     print!("{report}");
-    // Not held back until after what may fail.
+    // Flushed before the next step, which may fail.
     let _ = io::stdout().flush();
     let Some(path) = json else { return Ok(()) };
     fs::write(path, text + "\n")
         .map_err(|error| CommandError::usage(format!("--json: {}: {error}", path.display())))
 }
 
-/// A number within bounds.
+/// Returns a parser for a number within bounds.
 fn number(
     bounds: std::ops::RangeInclusive<usize>,
 ) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {

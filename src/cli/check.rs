@@ -1,5 +1,5 @@
-//! `otpd check`: whether everything is there that `otpd serve` would need, without
-//! sending anything to anybody.
+//! Command `otpd check`: checks everything that `otpd serve` needs, without sending a
+//! message.
 
 use std::{fmt::Display, path::Path, process::ExitCode};
 
@@ -17,25 +17,25 @@ use crate::{
     store::{RecordStore as _, RecordStoreHandle, RecordWrite, RowVersion, StoreError, WriteBatch},
 };
 
-/// How many rounds of sweeping the trial record is looked for; each takes a thousand
-/// others with it.
+/// Maximum number of purge rounds until the test record must be gone; each round removes up
+/// to a thousand records.
 const SWEEPS: u32 = 1_000;
 const SWEEP_BATCH: u32 = 1_000;
 
-/// What was found, line by line.
+/// Printed findings, one line each; `failed` if one of them is a failure.
 #[derive(Debug, Default)]
 struct CheckReport {
     failed: bool,
 }
 
 impl CheckReport {
-    fn good(what: &str, found: impl Display) {
-        println!("ok      {what}: {found}");
+    fn ok(subject: &str, finding: impl Display) {
+        println!("ok      {subject}: {finding}");
     }
 
-    fn bad(&mut self, what: &str, problem: impl Display, remedy: &str) {
+    fn failed(&mut self, subject: &str, problem: impl Display, remedy: &str) {
         self.failed = true;
-        println!("FAILED  {what}: {problem}; {remedy}");
+        println!("FAILED  {subject}: {problem}; {remedy}");
     }
 }
 
@@ -46,17 +46,17 @@ pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
         Environment::Development => "development",
         Environment::Production => "production",
     };
-    CheckReport::good("configuration", format!("{environment} environment"));
-    CheckReport::good("keys", keys_origin);
+    CheckReport::ok("configuration", format!("{environment} environment"));
+    CheckReport::ok("keys", keys_origin);
     let mut findings = CheckReport::default();
     if let Some(tls) = &config.settings.tls {
         let tls = tls.read().map_err(CommandError::usage)?;
-        CheckReport::good("tls", "the certificate and its key are read");
+        CheckReport::ok("tls", "the certificate and its key are read");
         for list in tls.outdated_lists() {
-            findings.bad(
+            findings.failed(
                 "tls.client_crl",
-                list,
-                "is outdated; fetch the next list of that authority",
+                format!("{list} is outdated"),
+                "fetch the next list of that authority",
             );
         }
     }
@@ -64,10 +64,10 @@ pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
         let url = &config.settings.database_url;
         let store =
             RecordStoreHandle::open(url, &config.settings.store).map_err(CommandError::usage)?;
-        let what = format!("database, {}", serve::store_name(&config.settings));
+        let subject = format!("database, {}", serve::store_name(&config.settings));
         match try_store(&store, &keys).await {
-            Ok(()) => CheckReport::good(&what, "a record was written, read and swept"),
-            Err(problem) => findings.bad(&what, &problem, remedy(&problem)),
+            Ok(()) => CheckReport::ok(&subject, "a record was written, read and purged"),
+            Err(problem) => findings.failed(&subject, &problem, remedy(&problem)),
         }
         store.close().await;
         check_providers(&config.delivery, &mut findings).await;
@@ -80,54 +80,54 @@ pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
     })
 }
 
-/// What to do about a store that fails.
+/// Returns the remedy for a store error.
 fn remedy(problem: &StoreError) -> &'static str {
     match problem {
         StoreError::Unavailable(cause)
             if cause.contains("otp_") || cause.starts_with("there is no file") =>
         {
-            "its schema is not that of this version: run `otpd migrate`, or start `otpd serve`, which does so too"
+            "its schema does not match this version: run `otpd migrate`, or start `otpd serve`, which migrates too"
         }
         StoreError::Unavailable(_) => {
-            "see that the database runs, and that DATABASE_URL names it with a user who may read and write"
+            "check that the database runs, and that DATABASE_URL names it with a user that may read and write"
         }
         StoreError::IndexKeyMismatch => "give the right OTPD_KEYS_FILE",
         _ => "see the log of the database",
     }
 }
 
-/// Writes a record of nobody, reads it, opens its secret, and has it swept.
+/// Writes a test record, reads it, opens its secret, and purges it.
 async fn try_store(store: &RecordStoreHandle, keys: &KeyRing) -> Result<(), StoreError> {
     store.probe().await?;
     store.verify_index_key(&keys.fingerprint()).await?;
     let now = store.load(&[], &[]).await?.clock.now();
-    let trial = trial(keys, now);
+    let written = test_record(keys, now);
     let changes = WriteBatch {
-        records: vec![trial.clone()],
+        records: vec![written.clone()],
         ..WriteBatch::default()
     };
     store.write(&changes).await?;
-    let snapshot = store.load(&[trial.key], &[]).await?;
-    let read = snapshot.records.get(&trial.key);
-    let opened = read.map(|read| keys.open_record(&trial.key, read.record.clone()));
+    let snapshot = store.load(&[written.key], &[]).await?;
+    let read = snapshot.records.get(&written.key);
+    let opened = read.map(|read| keys.open_record(&written.key, read.record.clone()));
     let opens = matches!(opened, Some(Ok(_)));
     if !opens {
-        let problem = "a record that was written could not be read";
+        let problem = "the test record was written but could not be read";
         return Err(StoreError::Corrupt(problem.to_owned()));
     }
     for _ in 0..SWEEPS {
         store.sweep(snapshot.clock.now(), SWEEP_BATCH).await?;
-        if store.load(&[trial.key], &[]).await?.records.is_empty() {
+        if store.load(&[written.key], &[]).await?.records.is_empty() {
             return Ok(());
         }
     }
-    let problem = "a record that nothing depends on was not swept";
+    let problem = "an expired record was not purged";
     Err(StoreError::Corrupt(problem.to_owned()))
 }
 
-/// A record that no request can be about, and that may be swept at once. Its recipient
-/// is random, so that no two checks share a record.
-fn trial(keys: &KeyRing, now: Timestamp) -> RecordWrite {
+/// Returns a test record that no request can refer to and that may be purged at once. Its
+/// recipient is random, so that no two checks share a record.
+fn test_record(keys: &KeyRing, now: Timestamp) -> RecordWrite {
     let random = &mut os_rng();
     let (caller, purpose) = (CallerName::new("otpd-check"), Purpose::default());
     let mailbox = MessageId::generate(random);
@@ -169,11 +169,11 @@ fn trial(keys: &KeyRing, now: Timestamp) -> RecordWrite {
 
 async fn check_providers(delivery: &Delivery, findings: &mut CheckReport) {
     for gateway in &delivery.gateways {
-        let what = format!("provider {}", gateway.name);
+        let subject = format!("provider {}", gateway.name);
         match gateway.check().await {
-            Ok(seen) => CheckReport::good(&what, seen),
-            Err(problem) => findings.bad(
-                &what,
+            Ok(seen) => CheckReport::ok(&subject, seen),
+            Err(problem) => findings.failed(
+                &subject,
                 problem,
                 &format!("see [providers.{}] and docs/providers.md", gateway.name),
             ),
@@ -181,7 +181,7 @@ async fn check_providers(delivery: &Delivery, findings: &mut CheckReport) {
     }
 }
 
-/// What an SMS costs, in each language that there is.
+/// Prints the cost of an SMS in each configured language.
 fn report_texts(config: &ServeConfig) {
     for line in config.delivery.texts.report() {
         println!("text    {line}");

@@ -1,4 +1,4 @@
-//! The commands that speak to a server.
+//! Commands that call a server.
 
 use std::{process::ExitCode, time::SystemTime};
 
@@ -14,7 +14,7 @@ use crate::grpc::v1::{
     self, CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
 };
 
-/// A channel as the command line names it.
+/// Channel names of the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum ChannelName {
     Sms,
@@ -47,7 +47,7 @@ pub(super) fn health(server: &ServerArguments, service: String) -> CommandOutcom
             .await
             .map_err(|status| match status.code() {
                 Code::NotFound => {
-                    CommandError::usage(format!("--service: the server knows no {service:?}"))
+                    CommandError::usage(format!("--service: the server has no service {service:?}"))
                 }
                 _ => failure(&status),
             })?;
@@ -222,7 +222,7 @@ pub(super) fn cancel(about: OtpTarget, recipient: String, reset_failures: bool) 
     })
 }
 
-/// How a call ended that got no reply.
+/// Converts a failed call to an exit code and a message.
 pub(super) fn failure(status: &Status) -> CommandError {
     let code = match status.code() {
         Code::InvalidArgument => exit::USAGE,
@@ -241,7 +241,7 @@ pub(super) fn failure(status: &Status) -> CommandError {
     CommandError::new(code, format!("{reason}: {}", status.message()))
 }
 
-/// What became of one attempt, or of a message that waits, such as
+/// Formats an attempt, or a message that is waiting, such as
 /// `delivery 2: FAILED sms-backup (sms) 2026-11-24T17:00:00.000Z timeout`.
 fn delivery_line(delivery: &v1::Delivery) -> String {
     let state = delivery.state().as_str_name();
@@ -258,10 +258,10 @@ fn delivery_line(delivery: &v1::Delivery) -> String {
     line.trim_end().to_owned()
 }
 
-/// Seconds of the last second of the year 9999, after which no text of an instant is valid.
+/// Last second of the year 9999 as a Unix time; RFC 3339 has no later time.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// Returns the text of an instant; nothing if it has none, whatever a server sends.
+/// Formats a time as RFC 3339; empty if it is unset or out of range.
 fn instant(at: Option<prost_types::Timestamp>) -> String {
     at.filter(|at| (0..=LAST_SECOND).contains(&at.seconds) && at.nanos >= 0)
         .and_then(|at| SystemTime::try_from(at).ok())

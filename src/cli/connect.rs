@@ -1,4 +1,4 @@
-//! Which server a command speaks to, and how it proves who calls.
+//! Address of the server that a command calls, and authentication to it.
 
 use std::{
     error::Error as _,
@@ -22,13 +22,13 @@ use tonic::{
 use super::{CommandError, exit};
 use crate::{config::DEFAULT_LISTEN, grpc::v1::otp_service_client::OtpServiceClient};
 
-/// How long a command waits for its answer.
+/// Timeout of connecting, and of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which server to speak to.
+/// Server to call.
 #[derive(Debug, Args)]
 pub(super) struct ServerArguments {
-    /// The server's address, HOST:PORT or a URL [default: OTPD_LISTEN, else
+    /// Address of the server, HOST:PORT or a URL [default: OTPD_LISTEN, else
     /// 127.0.0.1:50051].
     #[arg(long, env = "OTPD_ADDRESS", hide_env = true)]
     address: Option<String>,
@@ -36,13 +36,13 @@ pub(super) struct ServerArguments {
     access: AccessArguments,
 }
 
-/// How to be let in. What is empty counts as not given, as all variables of otpd do.
+/// Credentials. An empty value counts as not given, as for all variables of otpd.
 #[derive(Debug, Args)]
 pub(super) struct AccessArguments {
-    /// The bearer token that proves who calls.
+    /// Bearer token of the caller.
     #[arg(long, env = "OTPD_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The certificate authority (PEM) of the server's certificate; implies TLS.
+    /// PEM file with the certificate authority of the server; implies TLS.
     #[arg(long, value_name = "FILE", env = "OTPD_CA", value_parser = optional_path())]
     ca: Option<PathBuf>,
 }
@@ -76,7 +76,7 @@ impl ServerArguments {
 }
 
 impl AccessArguments {
-    /// The server of an address, HOST:PORT or a URL; opens no connection yet.
+    /// Returns the endpoint of an address, HOST:PORT or a URL; does not connect yet.
     pub fn endpoint(&self, address: &str) -> Result<Endpoint, CommandError> {
         let ca = non_empty(self.ca.as_deref());
         let url = match (address.contains("://"), ca) {
@@ -98,14 +98,14 @@ impl AccessArguments {
             .map_err(|error| CommandError::usage(format!("--ca: {error}")))
     }
 
-    /// What each request says as `authorization`; nothing where there is no token.
+    /// Returns the `authorization` value of the requests, if there is a token.
     pub fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, CommandError> {
         let token = self.token.as_deref().filter(|token| !token.is_empty());
         token.map(bearer).transpose()
     }
 }
 
-/// Puts the token, if there is one, on each request.
+/// Adds the token, if there is one, to each request.
 #[derive(Clone, Debug)]
 pub(super) struct BearerToken(Option<MetadataValue<Ascii>>);
 
@@ -123,22 +123,22 @@ impl Interceptor for BearerToken {
 fn bearer(token: &str) -> Result<MetadataValue<Ascii>, CommandError> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
         .parse()
-        .map_err(|_| CommandError::usage("--token: must be visible ASCII characters"))?;
+        .map_err(|_| CommandError::usage("--token: must consist of visible ASCII characters"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Takes a path also where it is empty, which else would be a mistake.
+/// Parses a path that may be empty, which the parser of clap refuses.
 pub(super) fn optional_path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// A path that is not empty.
+/// Returns the path unless it is empty.
 pub(super) fn non_empty(path: Option<&Path>) -> Option<&Path> {
     path.filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Where a server with this environment listens, as seen from this machine.
+/// Returns the address on this machine of a server with the same environment.
 pub(super) fn configured_address() -> String {
     address_of(&std::env::var("OTPD_LISTEN").unwrap_or_default())
 }
@@ -148,7 +148,7 @@ fn address_of(listen: &str) -> String {
         return DEFAULT_LISTEN.to_string();
     }
     match listen.parse::<SocketAddr>() {
-        // A server that listens everywhere is reached here at the loopback address.
+        // A server that listens on all addresses is reached at the loopback address.
         Ok(mut address) if address.ip().is_unspecified() => {
             address.set_ip(match address.ip() {
                 IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

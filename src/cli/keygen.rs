@@ -1,4 +1,4 @@
-//! `otpd keygen`.
+//! Command `otpd keygen`.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,12 +12,12 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct KeygenOptions {
-    /// Write the keys into this file, readable by its owner alone, instead of
-    /// printing them; a file that exists is left as it is.
+    /// Write the keys to this file, readable only by its owner, instead of printing them.
+    /// An existing file is not changed.
     #[arg(long, value_name = "FILE", conflicts_with = "seal")]
     output: Option<PathBuf>,
-    /// Print only a new sealing key of this number, to be added to an existing key
-    /// ring: as its last line first, on every replica, then as its first.
+    /// Print only a new sealing key with this number, for an existing key ring. Add it as
+    /// the last line on every replica first; then move it to the first line.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..))]
     seal: Option<u8>,
 }
@@ -29,12 +29,12 @@ pub(super) fn keygen(options: &KeygenOptions) -> CommandOutcome {
             let created = key_file::create(path).map_err(|error| {
                 CommandError::usage(format!("--output: {}: {error}", path.display()))
             })?;
-            let what = if created {
-                "new keys in"
+            let path = path.display();
+            if created {
+                eprintln!("new keys written to {path}");
             } else {
-                "left as it is:"
-            };
-            eprintln!("{what} {}", path.display());
+                eprintln!("{path} exists and was not changed");
+            }
         }
         (None, Some(number)) => print!("{}", *generate_sealing_entry(number, random)),
         (None, None) => print!("{}", *KeyRing::generate(random)),

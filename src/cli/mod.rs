@@ -1,4 +1,4 @@
-//! The command line: what each command takes, and how it ends.
+//! Command line: the arguments and exit codes of each command.
 
 mod bench;
 mod check;
@@ -13,21 +13,21 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry;
 
-/// How a command ends, after sysexits(3) where that has a word for it.
+/// Exit codes, after sysexits(3) if it has one for the case.
 mod exit {
     /// Not verified, or not serving.
     pub const NO: u8 = 1;
     /// Wrong usage or configuration.
     pub const USAGE: u8 = 64;
-    /// The server or its store does not answer.
+    /// The server or its store does not respond.
     pub const UNAVAILABLE: u8 = 69;
     /// A fault of otpd itself.
     pub const SOFTWARE: u8 = 70;
-    /// The server refused.
+    /// The server refused the request.
     pub const REFUSED: u8 = 77;
 }
 
-/// A command that did not do what it was told.
+/// Failed command: exit code and message.
 #[derive(Debug)]
 struct CommandError {
     code: u8,
@@ -49,20 +49,20 @@ impl CommandError {
 
 type CommandOutcome = Result<ExitCode, CommandError>;
 
-/// Sends one-time passwords and checks them, over gRPC.
+/// Sends and verifies one-time passwords over gRPC.
 ///
-/// Without a command it serves, on 127.0.0.1:50051 with an SQLite file, and prints
-/// the codes in its log. Try it from another terminal:
+/// Without a command and a configuration, otpd serves on 127.0.0.1:50051 with an
+/// SQLite file and prints the codes to its log. Try it from another terminal:
 ///
 ///   otpd send +79991234567
 ///   otpd verify +79991234567 CODE
 ///
-/// Exit codes: 0 done, 1 not verified or not serving, 64 wrong usage or
-/// configuration, 69 unavailable, 77 refused.
+/// Exit codes: 0 success, 1 not verified or not serving, 64 wrong usage or
+/// configuration, 69 unavailable, 70 internal error, 77 refused.
 #[derive(Debug, Parser)]
 #[command(name = "otpd", version, verbatim_doc_comment, max_term_width = 100)]
 struct CommandLine {
-    /// The configuration file (TOML); every key is also an environment variable,
+    /// Configuration file (TOML). Every key can also be set by an environment variable,
     /// such as OTPD_LISTEN or OTPD_POLICY__CODE_TTL.
     #[arg(
         long,
@@ -79,16 +79,15 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM; brings the database's schema up to date first.
+    /// Migrate the database schema, then serve until SIGTERM.
     Serve,
-    /// Bring the database's schema up to date, and end.
+    /// Migrate the database schema, then exit.
     Migrate,
-    /// See whether everything is there that serving needs: configuration, keys,
-    /// database and providers. Nothing is sent to anybody.
+    /// Check configuration, keys, database and providers, without sending a message.
     Check,
-    /// Ask a server whether it serves; for probes.
+    /// Check the health of a server; for liveness and readiness probes.
     Health {
-        /// Which service to ask for: empty for all, "liveness" for the process alone.
+        /// Service to check: empty for readiness, "liveness" for the process only.
         #[arg(long, default_value = "")]
         service: String,
         #[command(flatten)]
@@ -96,54 +95,54 @@ enum Command {
     },
     /// Send a code.
     Send {
-        /// A phone number as people write it, or an e-mail address.
+        /// Phone number in any common written form, or e-mail address.
         recipient: String,
-        /// sms, email, voice, whatsapp or telegram; else the recipient decides.
+        /// Channel [default: email for an e-mail address, else sms].
         #[arg(long)]
         channel: Option<client::ChannelName>,
         #[command(flatten)]
         about: OtpTarget,
     },
-    /// Verify a code that somebody typed.
+    /// Verify a code.
     Verify {
-        /// The recipient, written in this or another way.
+        /// Phone number or e-mail address, in any common written form.
         recipient: String,
-        /// What was typed.
+        /// Code as the user entered it.
         code: String,
         #[command(flatten)]
         about: OtpTarget,
     },
-    /// Tell what is known of a recipient's code.
+    /// Show the state of a recipient's code and its deliveries.
     Status {
-        /// The recipient, written in this or another way.
+        /// Phone number or e-mail address, in any common written form.
         recipient: String,
         #[command(flatten)]
         about: OtpTarget,
     },
-    /// End a recipient's live code.
+    /// Cancel a recipient's live code.
     Cancel {
-        /// The recipient, written in this or another way.
+        /// Phone number or e-mail address, in any common written form.
         recipient: String,
-        /// Also forget the wrong answers counted so far.
+        /// Also reset the counter of failed attempts and end a lockout.
         #[arg(long)]
         reset_failures: bool,
         #[command(flatten)]
         about: OtpTarget,
     },
-    /// Make new keys and print them.
+    /// Generate a new key ring and print it.
     Keygen(keygen::KeygenOptions),
-    /// Put load on servers, and measure: pairs of SendOtp and VerifyOtp.
+    /// Benchmark servers with pairs of SendOtp and VerifyOtp.
     Bench(Box<bench::BenchOptions>),
 }
 
-/// What a code is about, and which server knows it.
+/// Purpose and region of a code, and the server to call.
 #[derive(Debug, Args)]
 struct OtpTarget {
-    /// What the code is for.
+    /// Purpose of the code.
     #[arg(long, default_value = "default")]
     purpose: String,
-    /// The region in which a national number is read, such as RU; else the server's
-    /// default.
+    /// Region for a phone number without a country code, such as RU; empty: the default
+    /// of the server.
     #[arg(long, default_value = "")]
     region: String,
     #[command(flatten)]
@@ -155,9 +154,9 @@ pub fn main() -> ExitCode {
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(error) => {
-            // Help and version are no mistakes, and go to standard output.
+            // Help and version are not errors, and go to standard output.
             let code = if error.use_stderr() { exit::USAGE } else { 0 };
-            // Nothing can be told to somebody who closed the terminal.
+            // If the terminal is closed, there is no way to report the failure.
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -199,11 +198,15 @@ fn run(command_line: CommandLine) -> CommandOutcome {
     }
 }
 
-/// Runs `work` on a runtime of its own. What blocks a thread when it is done is not waited
-/// for: the system may look for a name for half a minute.
+/// Runs `work` on a new runtime. Does not wait for tasks that still block a thread at the
+/// end, because a name lookup of the system may take half a minute.
 fn block_on<T>(work: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| CommandError::new(exit::SOFTWARE, format!("no runtime: {error}")))?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| {
+        CommandError::new(
+            exit::SOFTWARE,
+            format!("cannot start the async runtime: {error}"),
+        )
+    })?;
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done
@@ -221,18 +224,18 @@ mod tests {
     #[test]
     fn blocked_thread_does_not_delay_exit() {
         let (release, released) = channel::<()>();
-        let (tell, told) = sync_channel(1);
+        let (report, reported) = sync_channel(1);
         let work = async move {
             let (busy, is_busy) = tokio::sync::oneshot::channel();
             tokio::task::spawn_blocking(move || {
                 let _ = busy.send(());
-                let _ = tell.send(released.recv_timeout(Duration::from_secs(20)));
+                let _ = report.send(released.recv_timeout(Duration::from_secs(20)));
             });
-            is_busy.await.expect("it begins");
+            is_busy.await.expect("the task starts");
             Ok(())
         };
-        block_on(work).expect("it is done");
-        release.send(()).expect("it waits for this");
-        assert_eq!(told.recv(), Ok(Ok(())));
+        block_on(work).expect("the work succeeds");
+        release.send(()).expect("the thread still waits");
+        assert_eq!(reported.recv(), Ok(Ok(())));
     }
 }

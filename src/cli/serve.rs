@@ -1,4 +1,4 @@
-//! `otpd serve` and `otpd migrate`.
+//! Commands `otpd serve` and `otpd migrate`.
 
 use std::{
     net::SocketAddr,
@@ -35,9 +35,9 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
     block_on(async {
         let config = &loaded.config;
         let settings = &config.settings;
-        let refused = |error| CommandError::new(exit::SOFTWARE, error);
-        let signals = ShutdownSignals::install().map_err(refused)?;
-        let hangups = ReloadSignals::catch().map_err(refused)?;
+        let internal = |error| CommandError::new(exit::SOFTWARE, error);
+        let signals = ShutdownSignals::install().map_err(internal)?;
+        let hangups = ReloadSignals::catch().map_err(internal)?;
         let listener = bind("listen", settings.listen).await?;
         let address = listener.local_addr().unwrap_or(settings.listen);
         let operations = match settings.operations_listen {
@@ -55,7 +55,7 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
                 "Development environment: codes are printed here"
             }
             (Environment::Development, CallerRegistry::Unauthenticated(_)) => {
-                "Development environment: no caller must prove who it is, and codes are printed here"
+                "Development environment: callers are not authenticated, and codes are printed here"
             }
         };
         tracing::info!(
@@ -71,7 +71,7 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
             interval: settings.reload_interval,
             log_level: settings.log_level,
             hangups,
-            again: again(file),
+            again: reloader(file),
         };
         server::run(listener, operations, loaded, reload, signals.stop())
             .await
@@ -100,7 +100,8 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CommandErro
         .map_err(|error| CommandError::usage(format!("{key}: cannot listen on {address}: {error}")))
 }
 
-/// A configuration with what it names, and where its keys are from.
+/// Loads the keys and certificates that a configuration names. Also returns the origin of the
+/// keys.
 fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), CommandError> {
     let (keys, origin) = keys(&config.settings)?;
     let tls = config.settings.tls.as_ref();
@@ -113,13 +114,13 @@ fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), CommandError>
     Ok((loaded, origin))
 }
 
-/// Reads the configuration again, as at the start and with the same complaints.
-fn again(file: Option<&Path>) -> ConfigLoader {
+/// Returns the function that reloads the configuration, with the same checks as at the start.
+fn reloader(file: Option<&Path>) -> ConfigLoader {
     let file = file.map(Path::to_owned);
     Arc::new(move |before| {
         files::track_reads(|| {
-            let again = ServeConfig::load_after(before, file.as_deref(), &EnvVars::of_process());
-            let (config, changes) = again.map_err(|error| error.to_string())?;
+            let reloaded = ServeConfig::load_after(before, file.as_deref(), &EnvVars::of_process());
+            let (config, changes) = reloaded.map_err(|error| error.to_string())?;
             let (loaded, _) = complete(config).map_err(|failure| failure.message)?;
             Ok((loaded, changes))
         })
@@ -145,7 +146,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<ServeConfig, CommandError> {
     ServeConfig::load(file, &EnvVars::of_process()).map_err(CommandError::usage)
 }
 
-/// The configured key ring; in development one is made where none is configured.
+/// Returns the configured key ring. In development, generates one if none is configured.
 pub(super) fn keys(settings: &TopLevelSettings) -> Result<(KeyRing, String), CommandError> {
     let (text, origin) = if let Some(keys) = &settings.keys {
         (
@@ -165,7 +166,7 @@ pub(super) fn keys(settings: &TopLevelSettings) -> Result<(KeyRing, String), Com
     };
     let keys = KeyRing::parse(&text).map_err(|error| {
         CommandError::usage(format!(
-            "keys: {origin}: {error}; `otpd keygen` makes a key ring"
+            "keys: {origin}: {error}; generate a key ring with `otpd keygen`"
         ))
     })?;
     Ok((keys, origin))
@@ -177,7 +178,7 @@ fn sqlite_file(settings: &TopLevelSettings) -> Result<Option<PathBuf>, StoreErro
     is_sqlite.then(|| SqliteStore::path(url)).transpose()
 }
 
-/// The store without the password that its URL may hold.
+/// Returns the name of the store without its URL, which may contain a password.
 pub(super) fn store_name(settings: &TopLevelSettings) -> String {
     match sqlite_file(settings) {
         Ok(Some(file)) => format!("SQLite file {}", file.display()),

@@ -49,7 +49,7 @@ async fn check_reports_success(kind: Kind) {
         "ok      configuration: development environment",
         "ok      keys: ",
         "ok      database, ",
-        "a record was written, read and swept",
+        "a record was written, read and purged",
         "ok      provider sms: ",
         "text    default in en: ",
         "text    default in ru: ",
@@ -84,7 +84,7 @@ async fn check_reports_each_fault_with_its_remedy() {
     let absent = "postgres://postgres@127.0.0.1:1/absent";
     let told = check(&database, absent, &sound).printed(69);
     assert!(told.contains("FAILED  database, PostgreSQL: "), "{told}");
-    assert!(told.contains("see that the database runs"), "{told}");
+    assert!(told.contains("check that the database runs"), "{told}");
     assert!(told.contains("ok      provider sms"), "{told}");
 
     // A file without the schema.

@@ -201,7 +201,7 @@ async fn usage_errors_exit_64_with_an_explanation() {
         ),
         (
             &["health", "--service", "otp.v2"],
-            "--service: the server knows no \"otp.v2\"",
+            "--service: the server has no service \"otp.v2\"",
         ),
         (&["health", "--address", "not an address"], "--address: "),
         (&["send", "+79991234567", "--token", "a\nb"], "--token: "),

@@ -62,7 +62,7 @@ async fn development_keys_are_created_once_and_survive_restart() {
     assert!(status.success(), "{status}");
     let first = log.lines().next().expect("it logged");
     assert!(
-        first.contains("[OTP] Development environment: no caller must prove"),
+        first.contains("[OTP] Development environment: callers are not authenticated"),
         "{first}"
     );
     assert!(first.contains("codes are printed here"), "{first}");

@@ -1,4 +1,4 @@
-"""The messages of the contract, made of arguments and made into results."""
+"""Conversion of arguments to messages of the contract, and of replies to results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Method(Generic[Request, Reply]):
 
     @property
     def path(self) -> str:
-        """Where it is called."""
+        """Path of the method."""
         return f"/{SERVICE}/{self.name}"
 
 
@@ -75,7 +75,7 @@ _STATES = {
 
 
 def new_request_id() -> str:
-    """Make an id that nobody guesses."""
+    """Generate an unguessable idempotency key."""
     return secrets.token_urlsafe(18)
 
 
@@ -90,7 +90,7 @@ def send_request(
     variables: Mapping[str, str] | None,
     request_id: str | None,
 ) -> otp_pb2.SendOtpRequest:
-    """Ask for a code."""
+    """Build the request to send a code."""
     return otp_pb2.SendOtpRequest(
         recipient=recipient,
         purpose=purpose,
@@ -113,7 +113,7 @@ def verify_request(
     client_ip: str,
     request_id: str | None,
 ) -> otp_pb2.VerifyOtpRequest:
-    """Ask whether a code is right."""
+    """Build the request to verify a code."""
     return otp_pb2.VerifyOtpRequest(
         recipient=recipient,
         purpose=purpose,
@@ -134,7 +134,7 @@ def cancel_request(
     reset_failures: bool,
     request_id: str | None,
 ) -> otp_pb2.CancelOtpRequest:
-    """Ask for a code to be ended."""
+    """Build the request to cancel a code."""
     return otp_pb2.CancelOtpRequest(
         recipient=recipient,
         purpose=purpose,
@@ -148,7 +148,7 @@ def cancel_request(
 def status_request(
     recipient: str, *, purpose: str, region: str, challenge_id: str
 ) -> otp_pb2.GetOtpStatusRequest:
-    """Ask what is known of a code."""
+    """Build the request for the status of a code."""
     return otp_pb2.GetOtpStatusRequest(
         recipient=recipient, purpose=purpose, region=region, challenge_id=challenge_id
     )
@@ -215,12 +215,12 @@ def status(reply: otp_pb2.GetOtpStatusResponse) -> Status:
 
 
 def channel_of(request: otp_pb2.SendOtpRequest) -> Channel | None:
-    """Read the channel that was asked for."""
+    """Return the channel that was requested."""
     return _CHANNELS_BACK.get(request.channel)
 
 
 def number_of(channel: Channel) -> otp_pb2.Channel:
-    """Write a channel."""
+    """Return the number of a channel in the contract."""
     return _CHANNELS[channel]
 
 

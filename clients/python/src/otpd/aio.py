@@ -1,4 +1,4 @@
-"""The client for asyncio."""
+"""Client for asyncio."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class AsyncTransport(Protocol):
-    """What carries single attempts; the network, or a fake."""
+    """Carries single attempts: the network, or a fake."""
 
     targets: int
-    """How many targets take turns."""
+    """Number of targets that calls are distributed over."""
 
     def now(self) -> float:
-        """Seconds since some moment."""
+        """Return the seconds since an arbitrary moment."""
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait."""
 
     def turn(self) -> int:
-        """Whose turn it is."""
+        """Return the number of the call, which selects its first target."""
 
     async def attempt(
         self, method: Method[Request, Reply], request: Request, timeout: float, turn: int
@@ -46,13 +46,13 @@ class AsyncTransport(Protocol):
         """Make one attempt; raises `Failure`."""
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
 
 
 class AsyncClient:
-    """Calls otpd from one event loop. Use one for all calls of a loop.
+    """Client of otpd for one event loop. Use one for all calls of a loop.
 
-    Its arguments, and what its methods take, reply and raise, are those of `otpd.Client`.
+    Arguments, methods, results and exceptions are those of `otpd.Client`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AsyncClient:
 
     @classmethod
     def _over(cls, transport: AsyncTransport, timeout: float, retry: RetryPolicy | None) -> Self:
-        """Make a client whose attempts are carried by something else than the network."""
+        """Make a client that uses another transport than the network."""
         client = cls.__new__(cls)
         client._set_up(transport, timeout, retry)
         return client
@@ -102,11 +102,11 @@ class AsyncClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent:
-        """Send a code to a phone number, in any form a person types, or an e-mail address.
+        """Send a code to a phone number in any common written form, or to an e-mail address.
 
-        `client_ip` is the end user's address, for limits. A `request_id` makes the call
-        idempotent over several calls; without one each call has its own, which is kept
-        over its retries. Raises an `OtpError`.
+        `client_ip` is the IP address of the end user, for rate limits. `request_id` is the
+        idempotency key: give the same one to repeat a call. If it is missing, each call
+        generates its own and keeps it for its retries. Raises an `OtpError`.
         """
         request = _messages.send_request(
             recipient,
@@ -133,9 +133,9 @@ class AsyncClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Verification:
-        """Judge what a person typed. A wrong code is a result that is not `verified`.
+        """Verify a code as the user entered it. A wrong code is a result, not an exception.
 
-        With `challenge_id` the code must be that challenge's. Raises an `OtpError`.
+        With `challenge_id` the code must belong to that challenge. Raises an `OtpError`.
         """
         request = _messages.verify_request(
             recipient,
@@ -160,9 +160,9 @@ class AsyncClient:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Cancellation:
-        """End a live code, of a recipient or of a challenge. Raises an `OtpError`.
+        """Cancel the live code of a recipient or of a challenge. Raises an `OtpError`.
 
-        To forget wrong answers is a permission of its own.
+        `reset_failures` requires the caller's permission may_reset_failures.
         """
         request = _messages.cancel_request(
             recipient,
@@ -184,14 +184,14 @@ class AsyncClient:
         challenge_id: str = "",
         timeout: float | None = None,
     ) -> Status:
-        """Tell what is known of a code; costs no attempt. Raises an `OtpError`."""
+        """Return the state of a code; does not count as an attempt. Raises an `OtpError`."""
         request = _messages.status_request(
             recipient, purpose=purpose, region=region, challenge_id=challenge_id
         )
         return _messages.status(await self._call(_messages.STATUS, request, "", timeout))
 
     async def close(self) -> None:
-        """End all connections. A later call opens them again."""
+        """Close all connections. A later call opens them again."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -231,7 +231,7 @@ class AsyncClient:
 
 
 class _Network:
-    """A channel to each target, in this event loop."""
+    """One channel per target, in this event loop."""
 
     def __init__(self, connection: Connection) -> None:
         self.targets = len(connection.targets)
@@ -273,7 +273,7 @@ class _Network:
     def _open(self) -> list[grpc.aio.Channel]:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # Another loop's, which may have ended, and can neither be used nor closed here.
+            # Channels of another loop, which may have ended, can be neither used nor closed here.
             self._loop, self._channels = loop, []
         if not self._channels:
             self._channels = [self._channel(one) for one in self._connection.targets]

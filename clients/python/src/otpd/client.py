@@ -1,4 +1,4 @@
-"""The client for threads."""
+"""Synchronous client, safe to share between threads."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class Transport(Protocol):
-    """What carries single attempts; the network, or a fake."""
+    """Carries single attempts: the network, or a fake."""
 
     targets: int
-    """How many targets take turns."""
+    """Number of targets that calls are distributed over."""
 
     def now(self) -> float:
-        """Seconds since some moment."""
+        """Return the seconds since an arbitrary moment."""
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait."""
 
     def turn(self) -> int:
-        """Whose turn it is."""
+        """Return the number of the call, which selects its first target."""
 
     def attempt(
         self, method: Method[Request, Reply], request: Request, timeout: float, turn: int
@@ -46,18 +46,18 @@ class Transport(Protocol):
         """Make one attempt; raises `Failure`."""
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
 
 
 class Client:
-    """Calls otpd; threads may share it. Use one for all calls of a process.
+    """Client of otpd; threads may share it. Use one for all calls of a process.
 
-    `address` is `dns:///NAME:PORT`, where the name may stand for any number of replicas, or
-    several addresses; calls go round all replicas that serve. `timeout` is the deadline of
-    a call with its retries, in seconds. `token` goes over connections without TLS to
-    loopback only, or where `allow_plaintext_token` says so. `metadata` is called for each
-    attempt and returns what it carries beside, such as the `traceparent` of a trace. Nothing
-    is connected before the first call, so a client that was made before a fork works after it.
+    `address` is `dns:///NAME:PORT`, whose name may resolve to any number of replicas, or a
+    list of addresses; calls are distributed over all replicas that serve. `timeout` is the
+    deadline of a call with its retries, in seconds. Without TLS, `token` is sent only to
+    loopback, unless `allow_plaintext_token` is set. `metadata` is called for each attempt and
+    returns its additional metadata, such as the `traceparent` of a trace. The client connects
+    at the first call, so a client that was made before a fork works after it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Client:
 
     @classmethod
     def _over(cls, transport: Transport, timeout: float, retry: RetryPolicy | None) -> Self:
-        """Make a client whose attempts are carried by something else than the network."""
+        """Make a client that uses another transport than the network."""
         client = cls.__new__(cls)
         client._set_up(transport, timeout, retry)
         return client
@@ -107,11 +107,11 @@ class Client:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent:
-        """Send a code to a phone number, in any form a person types, or an e-mail address.
+        """Send a code to a phone number in any common written form, or to an e-mail address.
 
-        `client_ip` is the end user's address, for limits. A `request_id` makes the call
-        idempotent over several calls; without one each call has its own, which is kept
-        over its retries. Raises an `OtpError`.
+        `client_ip` is the IP address of the end user, for rate limits. `request_id` is the
+        idempotency key: give the same one to repeat a call. If it is missing, each call
+        generates its own and keeps it for its retries. Raises an `OtpError`.
         """
         request = _messages.send_request(
             recipient,
@@ -138,9 +138,9 @@ class Client:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Verification:
-        """Judge what a person typed. A wrong code is a result that is not `verified`.
+        """Verify a code as the user entered it. A wrong code is a result, not an exception.
 
-        With `challenge_id` the code must be that challenge's. Raises an `OtpError`.
+        With `challenge_id` the code must belong to that challenge. Raises an `OtpError`.
         """
         request = _messages.verify_request(
             recipient,
@@ -165,9 +165,9 @@ class Client:
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Cancellation:
-        """End a live code, of a recipient or of a challenge. Raises an `OtpError`.
+        """Cancel the live code of a recipient or of a challenge. Raises an `OtpError`.
 
-        To forget wrong answers is a permission of its own.
+        `reset_failures` requires the caller's permission may_reset_failures.
         """
         request = _messages.cancel_request(
             recipient,
@@ -189,14 +189,14 @@ class Client:
         challenge_id: str = "",
         timeout: float | None = None,
     ) -> Status:
-        """Tell what is known of a code; costs no attempt. Raises an `OtpError`."""
+        """Return the state of a code; does not count as an attempt. Raises an `OtpError`."""
         request = _messages.status_request(
             recipient, purpose=purpose, region=region, challenge_id=challenge_id
         )
         return _messages.status(self._call(_messages.STATUS, request, "", timeout))
 
     def close(self) -> None:
-        """End all connections. A later call opens them again."""
+        """Close all connections. A later call opens them again."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -236,7 +236,7 @@ class Client:
 
 
 class _Network:
-    """A channel to each target; gRPC itself takes care of forks."""
+    """One channel per target; gRPC itself handles forks."""
 
     def __init__(self, connection: Connection) -> None:
         self.targets = len(connection.targets)
@@ -289,6 +289,6 @@ class _Network:
         return grpc.secure_channel(target, credentials, options)
 
 
-def _read(error: Any) -> Failure:  # noqa: ANN401 - gRPC raises what is also a call
+def _read(error: Any) -> Failure:  # noqa: ANN401 - the error of gRPC is also a call
     trailers = [(key, value) for key, value in error.trailing_metadata() or ()]
     return _failure.read(error.code(), error.details(), trailers)

@@ -1,4 +1,4 @@
-"""What a call fails with. A wrong code is no failure, but a verdict."""
+"""Exceptions of calls. A wrong code is a result, not an exception."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request that is not as it must be."""
+    """Invalid field of a request."""
 
     field: str
-    """Its name in the contract."""
+    """Name in the contract."""
     description: str
-    """What is wrong with it, and what to do."""
+    """Problem and remedy."""
 
 
 class OtpError(Exception):
-    """A call that got no reply; the base of all that otpd's clients raise."""
+    """Failed call; the base of all exceptions that otpd's clients raise."""
 
     status: str
-    """The name of the gRPC status, such as "RESOURCE_EXHAUSTED"."""
+    """Name of the gRPC status, such as "RESOURCE_EXHAUSTED"."""
     reason: str
-    """The reason of docs/errors.md, such as "SEND_LIMIT"; empty where otpd gave none, as
-    where it was not reached."""
+    """Reason of docs/errors.md, such as "SEND_LIMIT"; empty if otpd gave none, for example
+    because it was not reached."""
     message: str
-    """What otpd said. It may tell how limits are configured: for logs, not for end users."""
+    """Message of otpd. It may reveal how limits are configured: for logs, not for end users."""
     retry_after: float | None
-    """In how many seconds to try again, where otpd said so."""
+    """Seconds until the call may be repeated, if otpd gave them."""
     field_violations: tuple[FieldViolation, ...]
-    """Which fields of the request are at fault."""
+    """Invalid fields of the request."""
     metadata: Mapping[str, str]
-    """What else the reason brings, such as the name of a limit."""
+    """Metadata of the reason, such as the name of a limit."""
     request_id: str
-    """The id that the call was made with: whoever makes it again gives the same."""
+    """Idempotency key of the call; give it again to repeat the call."""
     attempts: int
-    """How often it was tried."""
+    """Number of attempts that were made."""
 
     def __init__(self, failure: Failure, request_id: str = "", attempts: int = 1) -> None:
         super().__init__(failure.message)
@@ -58,24 +58,26 @@ class OtpError(Exception):
 
 
 class InvalidRequest(OtpError):
-    """The request is not as it must be; `field_violations` name the field and the remedy."""
+    """The request is invalid; `field_violations` name the field and the remedy."""
 
 
 class RecipientInvalid(InvalidRequest):
-    """No phone number that exists, nor an e-mail address: ask the person again."""
+    """Neither a possible phone number nor an e-mail address: ask the user again."""
 
 
 class CodeMalformed(InvalidRequest):
-    """No digits, or not as many as the code has; costs no attempt: ask the person again."""
+    """Not digits, or another number of digits than the code has. Does not count as an attempt:
+    ask the user again.
+    """
 
 
 class CallerUnknown(OtpError):
-    """otpd does not know this caller: its token or its certificate is nobody's."""
+    """otpd does not know this caller: no caller has this token or certificate."""
 
 
 class NotAllowed(OtpError):
-    """This caller may not do this; `reason` tells what: the purpose, the destination, the
-    reset of failures.
+    """This caller has no permission; `reason` names the missing one: the purpose, the
+    destination or the reset of failures.
     """
 
 
@@ -84,38 +86,38 @@ class NoRoute(OtpError):
 
 
 class RateLimited(OtpError):
-    """Too often; `retry_after` says when again. The base of the five below."""
+    """Rate limit or lockout; wait for `retry_after`. The base of the five below."""
 
 
 class ResendTooSoon(RateLimited):
-    """A code was sent a moment ago; the metadata name its `challenge_id` and `expires_at`."""
+    """A code was sent a moment ago; the metadata have its `challenge_id` and `expires_at`."""
 
 
 class SendLimit(RateLimited):
-    """A limit on sends is reached; the metadata's `limit` names it."""
+    """A rate limit on sends is exceeded; the metadata's `limit` names it."""
 
 
 class VerifyLimit(RateLimited):
-    """Too many wrong answers from this client's address."""
+    """Too many failed attempts from this client's address."""
 
 
 class VerifyDelayed(RateLimited):
-    """Too many wrong answers in a row: the next one has to wait."""
+    """Too many failed attempts in a row: the next attempt must wait."""
 
 
 class VerifyLocked(RateLimited):
-    """Far too many wrong answers in a row: shut until they are reset, or forgotten."""
+    """Locked out after failed attempts in a row, until they are reset or expire."""
 
 
 class Unavailable(OtpError):
-    """otpd, or its store, was not reached. What was asked may have been done all the same:
-    ask again with the same `request_id`.
+    """otpd or its store was not reached. The outcome is unknown: the request may have been
+    executed. Repeat it with the same `request_id`.
     """
 
 
 class DeadlineExceeded(OtpError):
-    """Time ran out. What was asked may have been done all the same, as for `Unavailable`."""
+    """The deadline passed. The outcome is unknown, as for `Unavailable`."""
 
 
 class InternalError(OtpError):
-    """A fault of otpd, or of what lies between."""
+    """A fault of otpd, or of a proxy on the way."""

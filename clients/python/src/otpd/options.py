@@ -1,4 +1,4 @@
-"""How a client reaches otpd."""
+"""Options of the connection to otpd, and addresses."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Pem = str | Path | bytes
-"""A PEM file by its path, or its content as bytes."""
+"""PEM file by its path, or its content as bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """TLS to the server; with `certificate` and `key` also a proof of who calls."""
+    """TLS to the server; with `certificate` and `key` mutual TLS."""
 
     ca: Pem | None = None
-    """Authorities of the server's certificate; None: those that gRPC brings along."""
+    """Certificate authorities of the server; None: those that gRPC includes."""
     certificate: Pem | None = None
-    """The client's certificate, with those that lead to its authority."""
+    """Client certificate, followed by its intermediate certificates."""
     key: Pem | None = None
-    """The private key of `certificate`."""
+    """Private key of `certificate`."""
     server_name: str | None = None
-    """The name that the server's certificate must have; None: that of the address."""
+    """Name that the server's certificate must have; None: that of the address."""
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -34,21 +34,21 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How a call is tried again after UNAVAILABLE, always with the same request id.
+    """Retries of a call after UNAVAILABLE, always with the same idempotency key.
 
-    Where otpd says when (`grpc-retry-pushback-ms`), that is when; else after a while that
-    grows. A call that would not come to its end before its deadline is not tried again:
-    who waits for it learns of it at once.
+    The delay is that of otpd (`grpc-retry-pushback-ms`) if it gives one, otherwise an
+    exponential backoff. If the next attempt would start after the deadline, the call fails at
+    once.
     """
 
     max_attempts: int = 5
-    """How often at most, the first try included; 1: never again."""
+    """Maximum number of attempts, the first included; 1: no retries."""
     initial_backoff: float = 0.2
-    """Seconds before the second try, give or take a fifth."""
+    """Seconds before the second attempt, with a jitter of a fifth."""
     max_backoff: float = 2.0
-    """Seconds that it grows to."""
+    """Maximum backoff in seconds."""
     multiplier: float = 2.0
-    """By which it grows."""
+    """Growth factor of the backoff."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
@@ -61,11 +61,11 @@ _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:
 
 
 def targets(address: str | Sequence[str], *, one_name: bool = True) -> tuple[str, ...]:
-    """Make gRPC targets of what was configured.
+    """Convert the configured addresses to gRPC targets.
 
-    One address is a target of its own: `dns:///otpd:50051`, whose name may stand for any
-    number of replicas; `otpd:50051` is the same. Of several, IP addresses of one kind
-    become one target with all of them, if they go by one name; each name is one.
+    A single address is one target: `dns:///otpd:50051`, whose name may resolve to any
+    number of replicas; `otpd:50051` is the same. In a list, the IP addresses of one version
+    become one target if `one_name` is set; each host name is a target.
     """
     addresses = [address] if isinstance(address, str) else list(address)
     if not addresses:
@@ -93,13 +93,13 @@ def targets(address: str | Sequence[str], *, one_name: bool = True) -> tuple[str
 
 
 def is_loopback(target: str) -> bool:
-    """Tell whether what is sent to a target stays on this machine."""
+    """Return whether the target is on this machine."""
     scheme, _, rest = target.partition(":")
     if scheme in {"unix", "unix-abstract"}:
         return True
     if scheme in {"ipv4", "ipv6"}:
         return all(_host_is_loopback(_split(one)[0]) for one in rest.split(","))
-    # With another authority than none, somebody's name server says where it is.
+    # With an authority, the name server of that authority decides the address.
     name = rest.removeprefix("///")
     return scheme == "dns" and not name.startswith("/") and _host_is_loopback(_split(name)[0])
 
@@ -112,7 +112,7 @@ def _host_is_loopback(host: str) -> bool:
 
 
 def _ip_version(host: str) -> int | None:
-    """Tell which kind of IP address it is; None: none."""
+    """Return the version of an IP address; None: not an IP address."""
     try:
         return ipaddress.ip_address(host).version
     except ValueError:
@@ -120,7 +120,7 @@ def _ip_version(host: str) -> int | None:
 
 
 def _split(address: str) -> tuple[str, str]:
-    """Split into host and port; the port is empty where there is none."""
+    """Split into host and port; the port is empty if there is none."""
     if address.startswith("["):
         host, _, rest = address[1:].partition("]")
         return host, rest[1:] if rest.startswith(":") and rest[1:].isdecimal() else ""

@@ -1,4 +1,4 @@
-"""What otpd replies, as plain values."""
+"""Replies of otpd as plain values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Channel(Enum):
-    """The way by which a code travels to its recipient."""
+    """Means of delivery of a code."""
 
     SMS = "sms"
     EMAIL = "email"
@@ -21,134 +21,134 @@ class Channel(Enum):
 
 
 class Outcome(Enum):
-    """The verdict on a typed code."""
+    """Result of a verification."""
 
     VERIFIED = "verified"
-    """Right, and now spent."""
+    """The code was right. It cannot be used again."""
     WRONG_CODE = "wrong_code"
-    """Wrong; `attempts_remaining` says how many answers are left."""
+    """The code was wrong; `attempts_remaining` is the number of attempts left."""
     EXPIRED = "expired"
-    """The code's life is over."""
+    """The code has expired."""
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
-    """As many answers as a code allows were wrong; send a new one."""
+    """All attempts that a code allows have failed; send a new code."""
     NOT_FOUND = "not_found"
-    """There is no code to check: none was sent, or it was used, cancelled or forgotten."""
+    """There is no code to verify: none was sent, or it was used, cancelled or purged."""
     UNKNOWN = "unknown"
-    """A verdict of a later version; not VERIFIED."""
+    """An outcome of a later version; not VERIFIED."""
 
 
 class DeliveryState(Enum):
-    """How far a message has come."""
+    """Progress of a message."""
 
     QUEUED = "queued"
-    """Waiting for a provider."""
+    """Waiting to be handed to a provider."""
     SENDING = "sending"
     """Being handed to a provider."""
     SENT = "sent"
-    """Taken by a provider."""
+    """Accepted by a provider."""
     FAILED = "failed"
-    """Not taken; `error` says why."""
+    """Not accepted, as far as is known; `error` has the reason."""
     DROPPED = "dropped"
-    """Not sent, because its code died first."""
+    """Not sent, because the code became invalid first."""
     UNKNOWN = "unknown"
     """A state of a later version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A code is on its way."""
+    """Result of `send`."""
 
     challenge_id: str
-    """Names the code; opaque and unguessable. A resend keeps it."""
+    """Identifier of the code; opaque and unguessable. A resend keeps it."""
     recipient: str = field(repr=False)
-    """In canonical form: E.164, or the address in lower case."""
+    """Canonical form: E.164, or the address in lower case."""
     channel: Channel | None
-    """None: one of a later version."""
+    """None: a channel of a later version."""
     expires_at: datetime
-    """When the code dies."""
+    """Time at which the code expires."""
     resend_at: datetime
-    """When `send` is allowed again."""
+    """Time from which `send` is allowed again."""
     resent: bool
-    """Whether this is the same code again, its life and attempts unchanged."""
+    """True if the same code was sent again; its expiry and attempts are then unchanged."""
     code_length: int
-    """How many digits the code has."""
+    """Number of digits of the code."""
     code: str | None = field(repr=False)
-    """The code itself, only where this caller delivers by itself."""
+    """The code itself, only if this caller delivers codes itself."""
     request_id: str
-    """The id that the call was made with."""
+    """Idempotency key of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """The verdict on a typed code. True in a condition for a verified one alone."""
+    """Result of `verify`. True in a condition only if the code was verified."""
 
     verified: bool
     outcome: Outcome
     attempts_remaining: int
-    """How many more answers the live code allows; 0 where there is none."""
+    """Number of attempts that the live code still allows; 0 if there is no live code."""
     challenge_id: str
-    """The challenge that was judged; empty where there was none."""
+    """Challenge that was verified against; empty if there was none."""
     recipient: str = field(repr=False)
-    """In canonical form."""
+    """Recipient in canonical form."""
     verified_at: datetime | None
     """None unless verified."""
     request_id: str
-    """The id that the call was made with."""
+    """Idempotency key of the call."""
 
     def __bool__(self) -> bool:
-        """Tell whether it is verified: else `if client.verify(…):` would let everybody in."""
+        """Return `verified`: otherwise `if client.verify(…):` would accept every code."""
         return self.verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancellation:
-    """What was ended."""
+    """Result of `cancel`."""
 
     cancelled: bool
-    """Whether there was a live code, which is now ended."""
+    """True if there was a live code; it is now cancelled."""
     failures_reset: bool
-    """Whether wrong answers were forgotten."""
+    """True if failed attempts were reset."""
     request_id: str
-    """The id that the call was made with."""
+    """Idempotency key of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One attempt to hand a message to a provider; or a message that waits."""
+    """One attempt to hand a message to a provider, or a message that is waiting."""
 
     provider: str
-    """Its configured name; "caller" where the caller delivers; empty before there was one."""
+    """Configured name; "caller" if the caller delivers; empty before the first attempt."""
     channel: Channel | None
-    """None: one of a later version."""
+    """None: a channel of a later version."""
     state: DeliveryState
     created_at: datetime
-    """When the attempt started; when a message that waits was asked for."""
+    """Start of the attempt; for a message that is waiting, the time of the request."""
     updated_at: datetime
-    """When the attempt ended; when the state of a message that waits changed last."""
+    """End of the attempt; for a message that is waiting, its last change of state."""
     attempts: int
-    """Which attempt of its message it was, from 1; how many a message that waits had."""
+    """Number of the attempt, from 1; for a message that is waiting, the attempts so far."""
     error: str
-    """transient, timeout, permanent, bad_destination, no_balance or unknown_outcome; empty:
-    none. After timeout and unknown_outcome the message may have arrived."""
+    """transient, timeout, permanent, bad_destination, no_balance or unknown_outcome; empty if
+    the attempt has not failed. After timeout and unknown_outcome the message may have arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is known of a recipient's code."""
+    """Result of `status`: the state of a recipient's code and its deliveries."""
 
     live: bool
-    """Whether there is a code that could still verify."""
+    """True if there is a code that can still be verified."""
     challenge_id: str
-    """The live code's; empty where there is none."""
+    """Challenge of the live code; empty if there is none."""
     recipient: str = field(repr=False)
-    """In canonical form; empty where only a challenge was named and no code lives."""
+    """Canonical form; empty if only a challenge was given and no code is live."""
     expires_at: datetime | None
-    """When the live code dies."""
+    """Time at which the live code expires."""
     resend_at: datetime | None
-    """When `send` is allowed again; None: now."""
+    """Time from which `send` is allowed again; None: now."""
     attempts_remaining: int
-    """How many more answers the live code allows."""
+    """Number of attempts that the live code still allows."""
     blocked_until: datetime | None
-    """Until when answers are refused after too many wrong ones; None: they are not."""
+    """End of the lockout or delay after failed attempts; None: neither applies."""
     deliveries: tuple[Delivery, ...]
-    """What became of the messages of the newest code, oldest first."""
+    """Deliveries of the newest code, oldest first."""
