@@ -4,15 +4,13 @@
 use std::{collections::BTreeMap, hint::black_box, net::IpAddr, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput};
-use otpd::{
-    domain::{
-        AttemptLog, CallerName, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
-        Channel, IdempotencyLog, MessageId, MessagePayload, MessageRequest, MessageState, OtpCode,
-        OutboxMessage, Purpose, PurposePolicy, Quota, RateLimitKind, RateLimitState, Recipient,
-        Record, RecordKey, RecordedOutcome, Region, RequestFingerprint, SendRequest, SubmittedCode,
-        Timestamp, VerifyRequest, send, verify,
-    },
-    keys::{KeyRing, SystemRandom, os_rng},
+use otpd::keys::{KeyRing, SystemRandom, os_rng};
+use otpd_rules::{
+    AttemptLog, CallerName, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
+    Channel, IdempotencyLog, MessageId, MessagePayload, MessageRequest, MessageState, OtpCode,
+    OutboxMessage, Purpose, PurposePolicy, Quota, RateLimitKind, RateLimitState, Recipient, Record,
+    RecordKey, RecordedOutcome, Region, RequestFingerprint, SendRequest, SubmittedCode, Timestamp,
+    VerifyRequest, send, verify,
 };
 
 /// The regions whose phone numbers are read, of many calling codes and plans.

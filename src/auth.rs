@@ -6,10 +6,8 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::{
-    domain::{Caller, CallerName, PolicySet},
-    environment::DevelopmentOnly,
-};
+use crate::environment::DevelopmentOnly;
+use otpd_rules::{Caller, CallerName, PolicySet};
 
 /// All callers, and their proofs.
 #[derive(Debug)]

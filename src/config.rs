@@ -18,9 +18,9 @@ pub use log::{AuditLog, LogFormat, LogLevel};
 pub use settings::{DEFAULT_LISTEN, TopLevelSettings};
 
 use crate::{
-    auth::CallerRegistry, delivery::Delivery, domain::TestRecipient, environment::Environment,
-    store::StoreOptions,
+    auth::CallerRegistry, delivery::Delivery, environment::Environment, store::StoreOptions,
 };
+use otpd_rules::TestRecipient;
 
 /// Everything that `otpd serve` is told.
 #[derive(Debug)]

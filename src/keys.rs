@@ -18,7 +18,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 pub use sealing::OpenError;
 
-use crate::domain::{
+use otpd_rules::{
     CallerName, LimitKey, Purpose, RateLimitKind, Recipient, RecordKey, RequestFingerprint,
 };
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::domain::CallerName;
+use otpd_rules::CallerName;
 
 /// Queue with one lane per caller.
 #[derive(Debug)]

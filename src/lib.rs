@@ -8,7 +8,6 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod delivery;
-pub mod domain;
 pub mod environment;
 pub mod files;
 pub mod grpc;

@@ -1,6 +1,6 @@
 //! The ids by which callers name challenges.
 
-use otpd::domain::{ChallengeId, ChallengeNonce, RecordKey};
+use otpd_rules::{ChallengeId, ChallengeNonce, RecordKey};
 
 /// How many characters an id has.
 const LENGTH: usize = 64;

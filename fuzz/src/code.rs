@@ -1,6 +1,6 @@
 //! Codes as people type them.
 
-use otpd::domain::{CodeError, OtpCode, SubmittedCode};
+use otpd_rules::{CodeError, OtpCode, SubmittedCode};
 
 /// The most bytes that are looked at.
 const MOST_BYTES: usize = 128;

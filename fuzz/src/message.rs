@@ -2,10 +2,8 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use otpd::{
-    delivery::{AttemptProgress, MessageBody, OutgoingMessage},
-    domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
-};
+use otpd::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
+use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
 /// The code that it carries.
 pub const CODE: &str = "481516";

@@ -1,9 +1,7 @@
 //! The short names of the configuration and of requests.
 
-use otpd::{
-    delivery::text::Locale,
-    domain::{CallerName, Channel, Purpose, Recipient, RecipientPattern, Region},
-};
+use otpd::delivery::text::Locale;
+use otpd_rules::{CallerName, Channel, Purpose, Recipient, RecipientPattern, Region};
 
 /// A name that is read is written as it was, but for capitals, and stands for one thing.
 pub fn names(data: &[u8]) {

@@ -9,9 +9,9 @@ use otpd::{
         DeliveryError, GatewayResponse, HttpSettings, OutgoingMessage,
         settings::{ProviderKind, ProviderSettings},
     },
-    domain::DeliveryErrorKind,
     tables::{self, ConfigKeyError, ConfigTable},
 };
+use otpd_rules::DeliveryErrorKind;
 use reqwest::Client;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! Recipients as people write them.
 
-use otpd::domain::{Recipient, RecipientError, RecipientPattern, Region};
+use otpd_rules::{Recipient, RecipientError, RecipientPattern, Region};
 
 /// The most bytes that are looked at.
 const MOST_BYTES: usize = 320;

@@ -3,10 +3,10 @@
 use std::{fmt::Debug, sync::LazyLock};
 
 use otpd::{
-    domain::{ChallengeId, Recipient, Region},
     grpc::{convert, v1},
     service::ServiceError,
 };
+use otpd_rules::{ChallengeId, Recipient, Region};
 use prost::Message;
 use tonic::Status;
 

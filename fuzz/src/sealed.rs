@@ -6,13 +6,13 @@ use std::{
 };
 
 use otpd::{
-    domain::{
-        AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState,
-        Channel, FailureCounter, IdempotencyLog, MessageId, MessagePayload, MessageState, OtpCode,
-        OutboxMessage, Purpose, Recipient, Record, RecordKey, SendLimits, Timestamp,
-    },
     keys::{KeyRing, OpenError},
     store::SealedBytes,
+};
+use otpd_rules::{
+    AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
+    FailureCounter, IdempotencyLog, MessageId, MessagePayload, MessageState, OtpCode,
+    OutboxMessage, Purpose, Recipient, Record, RecordKey, SendLimits, Timestamp,
 };
 
 use crate::{bytes::Bytes, random::Draws};

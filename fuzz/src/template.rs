@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use config::{Map, Value, ValueKind};
-use otpd::{
-    delivery::text::{Locale, MessageTemplates, PurposeTextSettings, RenderContext},
-    domain::{Channel, OtpCode, PolicySet, Purpose},
-};
+use otpd::delivery::text::{Locale, MessageTemplates, PurposeTextSettings, RenderContext};
+use otpd_rules::{Channel, OtpCode, PolicySet, Purpose};
 
 use crate::bytes::Bytes;
 

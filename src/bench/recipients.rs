@@ -188,7 +188,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::domain::Recipient;
+    use otpd_rules::Recipient;
 
     #[test]
     fn recipients_are_unique_canonical_mobile_numbers() {

@@ -7,14 +7,14 @@ use super::{CommandError, CommandOutcome, block_on, exit, serve};
 use crate::{
     config::ServeConfig,
     delivery::Delivery,
-    domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
-        FailureCounter, IdempotencyLog, MessageId, OtpCode, Purpose, Recipient, Record, SendLimits,
-        Timestamp,
-    },
     environment::Environment,
     keys::{KeyRing, os_rng},
     store::{RecordStore as _, RecordStoreHandle, RecordWrite, RowVersion, StoreError, WriteBatch},
+};
+use otpd_rules::{
+    CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
+    FailureCounter, IdempotencyLog, MessageId, OtpCode, Purpose, Recipient, Record, SendLimits,
+    Timestamp,
 };
 
 /// Maximum number of purge rounds until the test record must be gone; each round removes up

@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     auth::{CallerCredentials, CallerRegistry, CertificateName},
-    domain::{
-        Caller, CallerName, DestinationPolicy, OtpCode, PolicySet, Purpose, PurposePolicy,
-        Recipient, RecipientPattern, TestRecipient, Timestamp,
-    },
     environment::Environment,
+};
+use otpd_rules::{
+    Caller, CallerName, DestinationPolicy, OtpCode, PolicySet, Purpose, PurposePolicy, Recipient,
+    RecipientPattern, TestRecipient, Timestamp,
 };
 
 /// A back end that may call. Without any, a development server takes everybody's calls;

@@ -19,11 +19,11 @@ use crate::{
         Delivery, Provider, ProviderHandle, ResendStrategy, Route, RouteMatcher,
         settings::ProviderSettings, text::MessageTemplates,
     },
-    domain::{CallerName, Channel, PolicySet, Purpose, RecipientPattern},
     environment::Environment,
     files,
     tables::{self, ConfigKeyError},
 };
+use otpd_rules::{CallerName, Channel, PolicySet, Purpose, RecipientPattern};
 
 /// A `[[routes]]` entry: some messages, and the providers that they go to. A condition
 /// that is left out holds for every message.

@@ -18,12 +18,12 @@ use super::{
 use crate::{
     connection::{ConnectionSettings, TlsSettings},
     delivery::text::{Locale, PurposeTextSettings},
-    domain::{Purpose, Region},
     environment::Environment,
     outbox::OutboxOptions,
     store::StoreOptions,
     traces::TraceSettings,
 };
+use otpd_rules::{Purpose, Region};
 
 /// Where clients find otpd, and where it listens, unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::ConnectionSettings;
-use crate::domain::{site_network, subscriber_network};
+use otpd_rules::{site_network, subscriber_network};
 
 /// Everybody who is connected. Clones are one crowd.
 #[derive(Clone, Debug, Default)]

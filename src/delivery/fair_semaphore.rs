@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::{domain::CallerName, lanes::Lanes};
+use crate::lanes::Lanes;
+use otpd_rules::CallerName;
 
 /// Turnstile with a lane for each caller.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::{ChallengeId, Channel, DeliveryErrorKind, MessageId, OtpCode, Recipient};
+use otpd_rules::{ChallengeId, Channel, DeliveryErrorKind, MessageId, OtpCode, Recipient};
 
 /// One message, ready to be handed over.
 #[derive(Debug)]

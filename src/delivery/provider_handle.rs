@@ -11,7 +11,7 @@ use super::{
     rate_limiter::RateLimiter,
     settings::CommonSettings,
 };
-use crate::domain::{CallerName, Channel, DeliveryErrorKind};
+use otpd_rules::{CallerName, Channel, DeliveryErrorKind};
 
 /// How a provider is used.
 #[derive(Clone, Copy, Debug)]

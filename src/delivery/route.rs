@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::ProviderHandle;
-use crate::domain::{CallerName, Channel, Purpose, Recipient, RecipientPattern};
+use otpd_rules::{CallerName, Channel, Purpose, Recipient, RecipientPattern};
 
 /// What routes look at.
 #[derive(Clone, Copy, Debug)]

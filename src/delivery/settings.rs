@@ -11,10 +11,8 @@ use super::{
     preset,
     smtp::{SmtpSettings, SmtpTable},
 };
-use crate::{
-    domain::Channel,
-    tables::{self, ConfigKeyError, ConfigTable},
-};
+use crate::tables::{self, ConfigKeyError, ConfigTable};
+use otpd_rules::Channel;
 
 /// Keys that each kind of provider has.
 const COMMON: [&str; 6] = [

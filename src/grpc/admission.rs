@@ -36,11 +36,11 @@ use super::{
 use crate::{
     auth::AuthError,
     connection::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
-    domain::Caller,
     metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     service::ServiceError,
     traces::{self, TraceContext},
 };
+use otpd_rules::Caller;
 
 /// Methods of the health service.
 const HEALTH: [&str; 2] = [

@@ -7,8 +7,8 @@ use tonic::codegen::http::HeaderMap;
 use crate::{
     auth::{AuthError, CallerRegistry, PresentedCredentials},
     connection::PeerIdentity,
-    domain::Caller,
 };
+use otpd_rules::Caller;
 
 const SCHEME: &str = "bearer ";
 

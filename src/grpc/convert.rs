@@ -3,10 +3,8 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use super::v1;
-use crate::{
-    domain::{Channel, Purpose, Recipient, Region, SubmittedCode},
-    service::{CancelOtp, OtpSelector, SendOtp, ServiceError, VerifyOtp},
-};
+use crate::service::{CancelOtp, OtpSelector, SendOtp, ServiceError, VerifyOtp};
+use otpd_rules::{Channel, Purpose, Recipient, Region, SubmittedCode};
 
 /// RFC 5646, section 4.4.1: the shortest length that a buffer for tags may have.
 const MAX_LOCALE_BYTES: usize = 35;

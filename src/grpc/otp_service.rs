@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     auth::{AuthError, CallerRegistry},
-    domain::{Channel, Region, Timestamp, VerifyOutcome},
     metrics::{RpcMethod, RpcName, RpcOutcomeCounters},
     service::{DeliveryState, DeliverySummary, OtpService, ServiceError},
     traces::{self, TraceSpan},
 };
+use otpd_rules::{Channel, Region, Timestamp, VerifyOutcome};
 
 /// What requests are answered with. It may change while otpd runs; each request keeps to
 /// its end what it began with.

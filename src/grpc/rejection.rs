@@ -7,11 +7,11 @@ use tracing::field::display;
 
 use super::request_log::log_prefix;
 use crate::{
-    domain::Caller,
     log_targets::STRANGER,
     metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     traces::{self, TraceContext},
 };
+use otpd_rules::Caller;
 
 /// Facts about a request that its headers tell.
 #[derive(Debug)]

@@ -12,12 +12,12 @@ use tracing::field::{DisplayValue, display};
 
 use crate::{
     auth::AuthError,
-    domain::{Caller, Channel, Purpose, Recipient, VerifyOutcome},
     log_targets::{AUDIT, STRANGER},
     metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::TraceSpan,
 };
+use otpd_rules::{Caller, Channel, Purpose, Recipient, VerifyOutcome};
 
 /// What marks the lines of an RPC.
 pub(super) const fn log_prefix(rpc: RpcName) -> &'static str {
@@ -252,10 +252,8 @@ impl Drop for DisconnectGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::PolicySet,
-        metrics::{LabelValues as Names, Metrics},
-    };
+    use crate::metrics::{LabelValues as Names, Metrics};
+    use otpd_rules::PolicySet;
 
     #[test]
     fn disconnect_during_response_is_counted_once() {

@@ -6,12 +6,10 @@ use rand::Rng;
 use zeroize::Zeroizing;
 
 use super::{KeyRing, OpenError};
-use crate::{
-    domain::{
-        CallerName, ChallengeNonce, Channel, MessageId, MessagePayload, OtpCode, OutboxMessage,
-        Purpose, Recipient, RecordKey,
-    },
-    store::SealedBytes,
+use crate::store::SealedBytes;
+use otpd_rules::{
+    CallerName, ChallengeNonce, Channel, MessageId, MessagePayload, OtpCode, OutboxMessage,
+    Purpose, Recipient, RecordKey,
 };
 
 /// Plain form of a message's content. The order of the fields is what a store holds.
@@ -174,10 +172,8 @@ fn most_bytes(content: &MessagePayload, channel: Channel) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::{AttemptLog, MessageState, Timestamp},
-        keys::os_rng,
-    };
+    use crate::keys::os_rng;
+    use otpd_rules::{AttemptLog, MessageState, Timestamp};
 
     const KEY: RecordKey = RecordKey([1; 32]);
     const CHALLENGE: ChallengeNonce = ChallengeNonce([2; 16]);

@@ -8,12 +8,10 @@ use rand::Rng;
 use zeroize::Zeroizing;
 
 use super::KeyRing;
-use crate::{
-    domain::{
-        CallerName, ChallengeNonce, ChallengeSecret, ChallengeState, OtpCode, Purpose, Recipient,
-        Record, RecordKey,
-    },
-    store::SealedBytes,
+use crate::store::SealedBytes;
+use otpd_rules::{
+    CallerName, ChallengeNonce, ChallengeSecret, ChallengeState, OtpCode, Purpose, Recipient,
+    Record, RecordKey,
 };
 
 const NONCE_BYTES: usize = 24;

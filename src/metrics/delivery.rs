@@ -16,7 +16,7 @@ use super::{
     grid::{CounterGrid, LabelDomain},
     known, number_of,
 };
-use crate::domain::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind};
+use otpd_rules::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind};
 
 /// From a tenth of a second, in which a near gateway takes a message, to the end of a
 /// code's longest life.

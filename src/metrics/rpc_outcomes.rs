@@ -9,7 +9,7 @@ use super::{
     grid::{CounterGrid, LabelDomain},
     known, number_of,
 };
-use crate::domain::{CallerName, Purpose, RateLimitKind};
+use otpd_rules::{CallerName, Purpose, RateLimitKind};
 
 /// The RPCs of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,11 @@ use crate::{
         AttemptProgress, BreakerPermit, BreakerTransition, DeliveryError, OutgoingMessage,
         ProviderHandle, ProviderReceipt, text::RenderContext,
     },
-    domain::{ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp},
     log_targets::STATE_CHANGE,
     traces::{self, SpanSide, TraceSpan},
+};
+use otpd_rules::{
+    ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp,
 };
 
 impl Dispatcher {

@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     delivery::{ProviderHandle, ProviderReceipt, Route},
-    domain::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp},
     keys::os_rng,
     metrics::MessageOutcome,
     store::{MessageWrite, RowVersion},
 };
+use otpd_rules::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp};
 
 /// Carries messages.
 #[derive(Debug)]

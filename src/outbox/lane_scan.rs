@@ -4,10 +4,8 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{
-    domain::{CallerName, MessageId},
-    store::{FoundMessage, LaneCursor, Place},
-};
+use crate::store::{FoundMessage, LaneCursor, Place};
+use otpd_rules::{CallerName, MessageId};
 
 /// Maximum number of messages that are taken over at once: few, so that replicas which
 /// look at the same moment lose little to each other.
@@ -123,10 +121,8 @@ impl LaneScan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        domain::{RecordKey, Timestamp},
-        store::StoreError,
-    };
+    use crate::store::StoreError;
+    use otpd_rules::{RecordKey, Timestamp};
 
     fn turn(lane: &str, most: u32) -> LaneCursor {
         LaneCursor {

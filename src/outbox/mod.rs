@@ -20,7 +20,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::CallerRegistry,
     delivery::{Delivery, Route, RouteQuery},
-    domain::{CallerName, OutboxMessage, Purpose, PurposePolicy, RecordKey},
     keys::KeyRing,
     metrics::DeliveryMetrics,
     store::{
@@ -33,6 +32,7 @@ use crate::{
     traces,
 };
 use dispatcher::Dispatcher;
+use otpd_rules::{CallerName, OutboxMessage, Purpose, PurposePolicy, RecordKey};
 use permits::{HeldMessages, InFlightLimits};
 
 pub use permits::OutboxPermit;

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::domain::{CallerName, MessageId};
+use otpd_rules::{CallerName, MessageId};
 
 /// Rooms for messages in hand: some that all callers share, and a few for each caller
 /// alone. Clones are the same rooms.

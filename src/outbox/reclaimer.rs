@@ -12,7 +12,6 @@ use super::{
     permits::{InFlightLimits, OutboxPermit},
 };
 use crate::{
-    domain::{CallerName, MessageId, NextState, OutboxMessage, Timestamp},
     keys::{OpenError, os_rng},
     log_targets::AUDIT,
     metrics::MessageOutcome,
@@ -22,6 +21,7 @@ use crate::{
     },
     traces::{self, TraceSpan},
 };
+use otpd_rules::{CallerName, MessageId, NextState, OutboxMessage, Timestamp};
 
 /// How long to wait at most after another replica was faster, so that the two do not
 /// meet again.

@@ -10,7 +10,6 @@ use super::{ServerError, gauges, sweeper::sweep};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
     connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
-    domain::{Region, TestRecipient},
     grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
     metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
@@ -22,6 +21,7 @@ use crate::{
         health::{HealthMonitor, StoreHealth},
     },
 };
+use otpd_rules::{Region, TestRecipient};
 
 type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
 

@@ -12,12 +12,12 @@ use super::app::App;
 use crate::{
     config::ServeConfig,
     delivery::ProviderHandle,
-    domain::Purpose,
     metrics::{CallbackSeries, DeliveryMetrics, LabelValues, MetricKind, Metrics, series},
     service::{ConversionTracker, PendingAttribution, SELF_DELIVERY_PROVIDER},
     store::{RecordStore as _, RecordStoreHandle, StoreError, StoreStats, health::StoreHealth},
     telemetry,
 };
+use otpd_rules::Purpose;
 
 /// How long there is between two looks at how much there is, at least.
 const CENSUS_PAUSE: Duration = Duration::from_secs(5);

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    domain::Timestamp,
-    store::{RecordStore as _, RecordStoreHandle, StoreClock, StoreError, health::StoreHealth},
+use crate::store::{
+    RecordStore as _, RecordStoreHandle, StoreClock, StoreError, health::StoreHealth,
 };
+use otpd_rules::Timestamp;
 
 /// Maximum number of records that one statement removes.
 const SWEEP_BATCH: u32 = 1_000;

@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 
 use super::SELF_DELIVERY_PROVIDER;
 use crate::{
-    domain::{
-        Caller, ChallengeId, Channel, CountryCode, Decision, Lockout, PurposePolicy, Recipient,
-        Timestamp, VerifyError, VerifyOutcome,
-    },
     metrics::DeliveryMetrics,
     store::{DeliveredMessage, RecordStoreHandle, health::StoreHealth},
+};
+use otpd_rules::{
+    Caller, ChallengeId, Channel, CountryCode, Decision, Lockout, PurposePolicy, Recipient,
+    Timestamp, VerifyError, VerifyOutcome,
 };
 
 /// How long codes are gathered. By then it is written down, but seldom, who had

@@ -8,10 +8,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{OtpService, ServiceError};
 use crate::{
-    domain::{
-        Caller, ChallengeState, Decision, LimitCharge, LimitKey, LimitUpdate, OutboxMessage,
-        Purpose, Quota, RateLimitKind, RateLimitState, Record, RecordKey, Timestamp,
-    },
     keys::{KeyRing, OpenError, SystemRandom, os_rng},
     log_targets::AUDIT,
     store::{
@@ -20,6 +16,10 @@ use crate::{
             Admission, BatchClient, BatchError, DecidedWrites, Job, NotCommitted, WorkingSetView,
         },
     },
+};
+use otpd_rules::{
+    Caller, ChallengeState, Decision, LimitCharge, LimitKey, LimitUpdate, OutboxMessage, Purpose,
+    Quota, RateLimitKind, RateLimitState, Record, RecordKey, Timestamp,
 };
 
 /// A limit that a request is under, besides the record's own.

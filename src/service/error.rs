@@ -4,11 +4,11 @@ use std::{fmt, time::Duration};
 
 use crate::{
     auth::AuthError,
-    domain::{
-        ChallengeId, Channel, CodeError, Lockout, Purpose, PurposeError, RateLimited,
-        RecipientError, Timestamp,
-    },
     store::{StoreError, batcher::BatchError},
+};
+use otpd_rules::{
+    ChallengeId, Channel, CodeError, Lockout, Purpose, PurposeError, RateLimited, RecipientError,
+    Timestamp,
 };
 
 /// When to come back at the earliest where too many requests wait, or race for one

@@ -23,13 +23,13 @@ use attribution::VerifyEffects;
 use decide::DecisionInput;
 
 use crate::{
-    domain::{
-        self, Caller, CancelRequest, ChallengeId, ChallengeSelector, Purpose, PurposePolicy,
-        Record, RecordKey, RequestFingerprint, TestRecipient, VerifyError, VerifyRequest,
-    },
     keys::{KeyRing, os_rng},
     outbox::Outbox,
     store::{batcher::BatchClient, health::StoreHealth},
+};
+use otpd_rules::{
+    self, Caller, CancelRequest, ChallengeId, ChallengeSelector, Purpose, PurposePolicy, Record,
+    RecordKey, RequestFingerprint, TestRecipient, VerifyError, VerifyRequest,
 };
 
 /// What stands for a provider where the caller delivers by itself.
@@ -59,7 +59,7 @@ impl OtpService {
     ///
     /// # Errors
     /// A purpose that is not the caller's, a challenge that the purpose requires and the
-    /// request lacks, what [`domain::verify`] refuses, and the store's failures.
+    /// request lacks, what [`otpd_rules::verify`] refuses, and the store's failures.
     pub async fn verify(
         &self,
         caller: &Arc<Caller>,
@@ -103,7 +103,7 @@ impl OtpService {
                 challenge,
             };
             let policy = owner.policies.of(&purpose);
-            let decision = domain::verify(record, limits, &typed, policy, now);
+            let decision = otpd_rules::verify(record, limits, &typed, policy, now);
             let judged = VerifyEffects::of(&decision, policy, now);
             decision.map(|answer| (answer, judged))
         };
@@ -167,7 +167,7 @@ impl OtpService {
                 reset_failures,
             };
             let policy = policy_of(&caller, record.as_ref());
-            domain::cancel(record, &wish, policy, now)
+            otpd_rules::cancel(record, &wish, policy, now)
         };
         let decided = self.decide(matter, rule, |_, _| {}).await?;
         let done = decided.map_err(|_| ServiceError::idempotency_key_reused())?;

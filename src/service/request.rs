@@ -6,13 +6,11 @@ use std::{
 };
 
 use super::decide::RateLimit;
-use crate::{
-    domain::{
-        self, Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose,
-        PurposePolicy, RateLimitKind, Recipient, SubmittedCode, Timestamp, VerifyOutcome,
-        site_network, subscriber_network,
-    },
-    keys::KeyRing,
+use crate::keys::KeyRing;
+use otpd_rules::{
+    self, Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose,
+    PurposePolicy, RateLimitKind, Recipient, SubmittedCode, Timestamp, VerifyOutcome, site_network,
+    subscriber_network,
 };
 
 /// A code that is asked for.
@@ -121,7 +119,7 @@ pub struct CancelReply {
 #[derive(Debug)]
 pub struct StatusReply {
     /// What is known.
-    pub status: domain::CodeStatus,
+    pub status: otpd_rules::CodeStatus,
     /// The live code's challenge.
     pub challenge_id: Option<ChallengeId>,
     /// The recipient, where it is known.

@@ -11,14 +11,14 @@ use super::{
 };
 use crate::{
     delivery::{Route, RouteQuery},
-    domain::{
-        self, Caller, CallerName, ChallengeId, Decision, MessageId, MessageRequest, OutboxMessage,
-        Purpose, RateLimitState, Record, RecordKey, RequestFingerprint, SendError, SendOutcome,
-        SendRequest, TestRecipient, Timestamp, Undeliverable,
-    },
     keys::{SystemRandom, os_rng},
     outbox::{LeasedMessage, Outbox, OutboxPermit},
     traces::{self, TraceContext},
+};
+use otpd_rules::{
+    self, Caller, CallerName, ChallengeId, Decision, MessageId, MessageRequest, OutboxMessage,
+    Purpose, RateLimitState, Record, RecordKey, RequestFingerprint, SendError, SendOutcome,
+    SendRequest, TestRecipient, Timestamp, Undeliverable,
 };
 
 impl OtpService {
@@ -26,7 +26,7 @@ impl OtpService {
     ///
     /// # Errors
     /// A purpose or destination that is not the caller's, a message that no provider is
-    /// for, what [`domain::send`] refuses, and the store's failures.
+    /// for, what [`otpd_rules::send`] refuses, and the store's failures.
     pub async fn send(
         &self,
         caller: &Arc<Caller>,
@@ -130,7 +130,7 @@ impl OtpService {
     }
 }
 
-/// What [`domain::send`] is asked, and may be asked again.
+/// What [`otpd_rules::send`] is asked, and may be asked again.
 struct SendCommand {
     identity: RequestFingerprint,
     caller: Arc<Caller>,
@@ -169,7 +169,7 @@ impl SendCommand {
             message: message.as_ref().filter(|_| test.is_none()),
         };
         let policy = self.caller.policies.of(&request.purpose);
-        domain::send(record, limits, &wish, policy, now, random)
+        otpd_rules::send(record, limits, &wish, policy, now, random)
     }
 }
 

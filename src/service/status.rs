@@ -12,13 +12,12 @@ use super::{
 };
 use crate::{
     delivery::RouteQuery,
-    domain::{
-        self, Caller, ChallengeId, CodeStatus, LastSend, MessageState, OutboxMessage, Record,
-        RecordKey,
-    },
     keys::OpenError,
     log_targets::AUDIT,
     store::{SealedBytes, VersionedMessage},
+};
+use otpd_rules::{
+    self, Caller, ChallengeId, CodeStatus, LastSend, MessageState, OutboxMessage, Record, RecordKey,
 };
 
 impl OtpService {
@@ -53,7 +52,7 @@ impl OtpService {
         let owner = Arc::clone(caller);
         let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
             let policy = policy_of(&owner, record.as_ref());
-            domain::status(record, challenge, policy, now).map(|status| (status, Vec::new()))
+            otpd_rules::status(record, challenge, policy, now).map(|status| (status, Vec::new()))
         };
         let then = |answer: &mut (CodeStatus, Vec<VersionedMessage>), done: Committed| {
             answer.1 = done.messages;

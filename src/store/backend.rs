@@ -9,10 +9,8 @@ use super::{
     RecordStore, SqliteStore, StoreError, StoreOptions, StoreStats, WriteBatch, WriteResult,
     instrument::StatementTimer,
 };
-use crate::{
-    domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    metrics::{StatementKind, StatementMetrics},
-};
+use crate::metrics::{StatementKind, StatementMetrics};
+use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 
 /// The store that the configuration chose, with an account of what it does.
 ///

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::domain::Timestamp;
+use otpd_rules::Timestamp;
 
 /// The store's clock, read once and carried on by this machine's monotonic one.
 #[derive(Clone, Copy, Debug)]

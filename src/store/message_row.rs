@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FoundMessage, Place, RowVersion, SealedBytes, StoreError, VersionedMessage};
-use crate::domain::{
+use otpd_rules::{
     AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt,
     MAX_LOGGED_ATTEMPTS, MessageId, MessageState, OutboxMessage, PossibleCopies, RecordKey,
     Timestamp,

@@ -23,8 +23,8 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use rand::Rng;
 use sqlx::error::ErrorKind;
 
-use crate::domain::{CallerName, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 use batcher::BatchOptions;
+use otpd_rules::{CallerName, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 use postgres::PostgresStore;
 
 pub use crate::metrics::PurgeStats;

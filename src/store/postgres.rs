@@ -24,8 +24,8 @@ use super::{
     DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, StoreError,
     StoreOptions, StoreStats, UNENDED_KEPT, WriteBatch, WriteResult, with_timeout,
 };
-use crate::domain::{CallerName, LimitKey, RecordKey, Timestamp};
 use hosts::HostPool;
+use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 use pooled_connection::PooledConnection;
 pub use session::SESSION_OPTIONS;
 

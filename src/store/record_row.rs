@@ -1,7 +1,7 @@
 //! A record as a row, the same in every SQL store.
 
 use super::{RowVersion, SealedBytes, StoreError, VersionedRecord};
-use crate::domain::{
+use otpd_rules::{
     CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter, IdempotencyLog,
     Purpose, Record, SendLimits, Timestamp,
 };

@@ -34,10 +34,8 @@ use super::{
 };
 use url::DatabaseFile;
 
-use crate::{
-    domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    log_targets::STATE_CHANGE,
-};
+use crate::log_targets::STATE_CHANGE;
+use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -325,7 +323,7 @@ fn select_by_key<'a>(select: &str, keys: impl Iterator<Item = &'a [u8]>) -> Quer
 }
 
 /// Writes a limit if it is as expected and has room, as
-/// [`LimitDelta::apply`](crate::domain::LimitDelta::apply) says; returns when it is then full
+/// [`LimitDelta::apply`](otpd_rules::LimitDelta::apply) says; returns when it is then full
 /// again.
 async fn write_limit(
     connection: &mut SqliteConnection,

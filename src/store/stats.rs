@@ -1,6 +1,6 @@
 //! What is looked at beside the work, for the metrics alone.
 
-use crate::domain::{ChallengeNonce, Channel, RecordKey, Timestamp};
+use otpd_rules::{ChallengeNonce, Channel, RecordKey, Timestamp};
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{RowVersion, SealedBytes};
-use crate::domain::{LimitDelta, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
+use otpd_rules::{LimitDelta, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 
 /// What is to be written in one transaction. No key is in it twice.
 #[derive(Clone, Debug, Default)]

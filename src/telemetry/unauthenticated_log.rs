@@ -15,7 +15,8 @@ use tracing::{
     field::{Field, Visit},
 };
 
-use crate::{domain::subscriber_network, log_targets::AUDIT};
+use crate::log_targets::AUDIT;
+use otpd_rules::subscriber_network;
 
 /// Time in which lines of one address and cause are aggregated.
 const WINDOW: Duration = Duration::from_secs(10);

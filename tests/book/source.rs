@@ -29,14 +29,15 @@ pub struct Shape {
 }
 
 impl Sources {
-    /// Reads every file below `src`.
+    /// Reads every file below `src` and `crates`.
     pub fn read() -> Self {
         let mut sources = Self {
             structures: BTreeMap::new(),
             choices: BTreeMap::new(),
             defaults: BTreeMap::new(),
         };
-        for file in repository::files_below("src", "rs") {
+        let folders = ["src", "crates"].map(|folder| repository::files_below(folder, "rs"));
+        for file in folders.concat() {
             let text = fs::read_to_string(&file).expect("a source can be read");
             let parsed = syn::parse_file(&text)
                 .unwrap_or_else(|error| panic!("{}: {error}", file.display()));

@@ -5,15 +5,16 @@ use crate::page;
 const PAGE: &str = "docs/security/threat-model.md";
 
 /// Where the tests of each program are.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("otpd", "src"),
+    ("otpd_rules", "crates/otpd-rules/src"),
     ("integration", "tests/integration"),
     ("safety_net", "tests/safety_net"),
     ("book", "tests/book"),
 ];
 
 /// How files are named that are there.
-const BEGINNINGS: [&str; 5] = ["src/", "deploy/", "scripts/", "proto/", "tests/"];
+const BEGINNINGS: [&str; 6] = ["src/", "crates/", "deploy/", "scripts/", "proto/", "tests/"];
 
 /// What stands between backticks. None goes over the end of a line.
 fn code(text: &str) -> impl Iterator<Item = &str> {

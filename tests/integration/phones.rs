@@ -1,6 +1,6 @@
 //! Every written form of the golden corpus is read as Google's library reads it.
 
-use otpd::domain::{Recipient, Region};
+use otpd_rules::{Recipient, Region};
 
 /// Made by make_phones.py beside it, from Google's metadata.
 const CORPUS: &str = include_str!("../corpus/phones.tsv");

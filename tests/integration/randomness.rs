@@ -17,7 +17,8 @@
 //! Neither bound rests on an approximation; see [`tail_exponent`] and
 //! [`largest_plausible`].
 
-use otpd::{domain::OtpCode, keys::os_rng};
+use otpd::keys::os_rng;
+use otpd_rules::OtpCode;
 
 const CODES: usize = 1_000_000;
 const VALUES: usize = 10_000;

@@ -25,7 +25,7 @@ INFERNO = "0.12.8"
 PARTS = [
     ("PostgreSQL client", r"sqlx|otpd::store::postgres"),
     ("crypto", r"otpd::keys|chacha20|poly1305|sha2::|hmac::|getrandom|rand_core|[Ss]ys_?[Rr]ng"),
-    ("phone numbers", r"rlibphonenumber|regex_automata|otpd::domain::recipient"),
+    ("phone numbers", r"rlibphonenumber|regex_automata|otpd_rules::recipient"),
     ("rules", r"otpd::domain|otpd::service"),
     ("log", r"tracing|otpd::grpc::journal|otpd::delivery::log|std::io::stdio"),
     ("batcher", r"otpd::store::batcher"),

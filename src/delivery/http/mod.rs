@@ -25,7 +25,8 @@ use super::{
     DeliveryError, OutgoingMessage, ProviderReceipt, public_ip::PublicOnlyResolver,
     redact::redacted_cause, tls_roots::client_config,
 };
-use crate::{domain::DeliveryErrorKind, tables::ConfigKeyError, traces};
+use crate::{tables::ConfigKeyError, traces};
+use otpd_rules::DeliveryErrorKind;
 
 /// Hands messages to a gateway over HTTP.
 pub struct HttpProvider {

@@ -9,7 +9,8 @@ use super::{
     settings::HttpSettings,
     template::{TemplateValues, ValueTemplate},
 };
-use crate::{delivery::redact::redacted_cause, domain::DeliveryErrorKind};
+use crate::delivery::redact::redacted_cause;
+use otpd_rules::DeliveryErrorKind;
 
 /// More than any gateway has to say of one message.
 const MAX_BODY_BYTES: usize = 64 * 1024;

@@ -16,7 +16,8 @@ use super::{
     table::{CheckTable, ConditionTable, ConfigScalar, ErrorTable, HttpTable, ScalarList},
     template::{TemplateScope, ValueTemplate},
 };
-use crate::{domain::DeliveryErrorKind, files, tables::ConfigKeyError};
+use crate::{files, tables::ConfigKeyError};
+use otpd_rules::DeliveryErrorKind;
 
 /// How a gateway is spoken to.
 pub struct HttpSettings {

@@ -10,10 +10,8 @@ use super::{
     template::{TemplateScope, TemplateValues, ValueTemplate},
 };
 use crate::delivery::public_ip::is_public;
-use crate::{
-    delivery::{AttemptProgress, MessageBody, OutgoingMessage},
-    domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
-};
+use crate::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
+use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
 /// Calls `use_it` with the values of a message of that text to that recipient.
 fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&TemplateValues<'_>) -> T) -> T {

@@ -14,10 +14,8 @@ use lettre::transport::smtp::{Error, client::AsyncSmtpConnection, response::Seve
 use tokio::time::Instant;
 
 use super::settings::{MECHANISMS, SmtpSettings, TlsMode};
-use crate::{
-    delivery::{DeliveryError, redact::redacted_cause},
-    domain::DeliveryErrorKind,
-};
+use crate::delivery::{DeliveryError, redact::redacted_cause};
+use otpd_rules::DeliveryErrorKind;
 
 /// Servers close idle connections themselves, after five minutes at the earliest
 /// (RFC 5321, section 4.5.3.2.7); many are less patient.

@@ -9,10 +9,8 @@ use lettre::{
 };
 
 use super::SmtpSettings;
-use crate::{
-    delivery::{DeliveryError, OutgoingMessage},
-    domain::DeliveryErrorKind,
-};
+use crate::delivery::{DeliveryError, OutgoingMessage};
+use otpd_rules::DeliveryErrorKind;
 
 /// What a mail is called whose text has no subject.
 const DEFAULT_SUBJECT: &str = "Code";

@@ -11,7 +11,8 @@ use super::{
     provider::Provider,
     settings::{ProviderKind, ProviderSettings},
 };
-use crate::{domain::Channel, environment::Environment, tables::ConfigTable};
+use crate::{environment::Environment, tables::ConfigTable};
+use otpd_rules::Channel;
 
 /// A marker that must be shown nowhere.
 const SECRET: &str = "hush-hush-4711";

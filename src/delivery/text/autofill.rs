@@ -1,6 +1,6 @@
 //! The lines by which browsers and apps take a code out of an SMS by themselves.
 
-use crate::domain::OtpCode;
+use otpd_rules::OtpCode;
 
 /// The longest host name: RFC 1035, section 2.3.4, without the root's dot.
 const MAX_HOST_BYTES: usize = 253;

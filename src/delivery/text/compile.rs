@@ -6,7 +6,7 @@ use super::{
     Autofill, Engine, Locale, MessageTemplates, PurposeTemplates, PurposeTextSettings,
     PurposeTexts, TemplateField, TextError, TextSettings, Variables, autofill, defaults, lookup,
 };
-use crate::domain::{PolicySet, Purpose};
+use otpd_rules::{PolicySet, Purpose};
 
 impl MessageTemplates {
     /// Compiles the texts of `settings` on top of those that are shipped, and tries

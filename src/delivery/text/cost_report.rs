@@ -7,7 +7,7 @@ use super::{
     segments::{SmsEncoding, SmsSegments, is_gsm, segments},
     validate::{ANDROID_BYTES, android_bytes},
 };
-use crate::domain::Purpose;
+use otpd_rules::Purpose;
 
 /// The most foreign characters that a warning names.
 const MAX_NAMED: usize = 5;

@@ -23,9 +23,9 @@ pub use locale::Locale;
 pub use settings::PurposeTextSettings;
 
 use super::MessageBody;
-use crate::domain::{Channel, OtpCode, Purpose};
 use autofill::Autofill;
 use locale::lookup;
+use otpd_rules::{Channel, OtpCode, Purpose};
 use settings::{TextSettings, VariableSettings};
 use template::{Engine, TemplateContext, TemplateField, public_problem, shows_code};
 use variables::{VariableError, Variables};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, syntax::SyntaxConfig};
 
-use crate::domain::Channel;
+use otpd_rules::Channel;
 
 /// How much a template may do: about 20,000 steps, or 1.2 MB of its own text (one that
 /// doubles a value over and over can make more). An e-mail of a

@@ -10,7 +10,7 @@ use super::{
     shows_code,
     template::problem,
 };
-use crate::domain::{Channel, OtpCode, Purpose};
+use otpd_rules::{Channel, OtpCode, Purpose};
 
 /// The most bytes of an SMS in which Android looks for a hash.
 pub(super) const ANDROID_BYTES: usize = 140;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::{TextError, link_detection::looks_like_link, settings::VariableSettings};
-use crate::domain::is_ignorable;
+use otpd_rules::is_ignorable;
 
 /// What otpd gives to every text.
 pub(super) const GIVEN: [&str; 3] = ["code", "minutes", "ttl_seconds"];

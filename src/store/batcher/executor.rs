@@ -17,11 +17,11 @@ use super::{
     working_set::{CommitDependencies, WorkingSet},
 };
 use crate::{
-    domain::{LimitKey, RecordKey, Timestamp},
     metrics::BatchMetrics,
     store::{FoundMessage, LoadedState, StoreClock, WriteBatch, health::StoreHealth, with_timeout},
     traces::{self, TraceSpan},
 };
+use otpd_rules::{LimitKey, RecordKey, Timestamp};
 
 /// How often something that lost its race is tried again. Each loss is another request's
 /// success, and a code has few of those to give.

@@ -5,7 +5,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{domain::CallerName, lanes::Lanes};
+use crate::lanes::Lanes;
+use otpd_rules::CallerName;
 
 /// Waiting line with a lane for each caller, and a bound.
 #[derive(Debug)]

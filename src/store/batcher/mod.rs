@@ -35,10 +35,8 @@ use super::{
     MessageWrite, RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, VersionedMessage,
     VersionedRecord, WriteResult, health::StoreHealth,
 };
-use crate::{
-    domain::{CallerName, LimitKey, LimitUpdate, Record, RecordKey, Timestamp},
-    metrics::BatchMetrics,
-};
+use crate::metrics::BatchMetrics;
+use otpd_rules::{CallerName, LimitKey, LimitUpdate, Record, RecordKey, Timestamp};
 
 /// One request, as batches treat it.
 pub trait Job: Send + 'static {

@@ -6,12 +6,10 @@ use super::{
     DecidedWrites, Job, MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedRecord,
     WriteResult,
 };
-use crate::{
-    domain::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp},
-    store::{
-        ExpectedLimit, LimitWrite, LoadedState, RecordWrite, StoreError, VersionedLimit, WriteBatch,
-    },
+use crate::store::{
+    ExpectedLimit, LimitWrite, LoadedState, RecordWrite, StoreError, VersionedLimit, WriteBatch,
 };
+use otpd_rules::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp};
 
 /// The state of a batch between its load and its write.
 #[derive(Debug)]

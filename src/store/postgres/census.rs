@@ -6,7 +6,7 @@ use super::super::{
     StoreError,
     stats::{DeliveredMessage, DeliveredRow, StoreStats},
 };
-use crate::domain::Timestamp;
+use otpd_rules::Timestamp;
 
 /// Up to so many records are counted; beyond, what PostgreSQL's own statistics say is
 /// near enough.

@@ -5,7 +5,7 @@ use super::super::{
     message_row::{history_column, message_state_columns},
     record_row::{count_column, memory_column, record_state_columns},
 };
-use crate::domain::Timestamp;
+use otpd_rules::Timestamp;
 
 /// Limits column by column, as `UNNEST` takes them; in the order of their keys, so that
 /// batches of two replicas cannot deadlock.

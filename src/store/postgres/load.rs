@@ -10,7 +10,7 @@ use super::{
     },
     to_array,
 };
-use crate::domain::{LimitKey, RecordKey, Timestamp};
+use otpd_rules::{LimitKey, RecordKey, Timestamp};
 
 /// Loads records, limits and the clock.
 pub(super) async fn load(

@@ -9,7 +9,7 @@ use super::{
     columns::MessageColumns,
     to_array,
 };
-use crate::domain::{CallerName, MessageId};
+use otpd_rules::{CallerName, MessageId};
 
 /// Loads the messages of records.
 pub(super) async fn load(

@@ -6,7 +6,7 @@ use sqlx::{
 };
 
 use super::{super::StoreError, load};
-use crate::domain::RecordKey;
+use otpd_rules::RecordKey;
 
 /// Settings of every session. Those of the planner keep a plan right whatever the tables
 /// held when it was made: requests only find rows by their keys and match them with a

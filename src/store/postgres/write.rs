@@ -7,12 +7,12 @@ use super::{
     columns::{LimitColumns, MessageColumns, RecordColumns, RecordLimitColumns},
     to_array,
 };
-use crate::domain::{LimitKey, MessageId, RecordKey, Timestamp};
+use otpd_rules::{LimitKey, MessageId, RecordKey, Timestamp};
 
 /// Writes what of `changes` is as expected (found by the keys first, so that an index is
 /// used whatever the planner thinks of the batch): first limits that have room, then the
 /// records all of whose limits were written, then the messages whose records were; and old
-/// messages. A limit is updated as [`LimitDelta::apply`](crate::domain::LimitDelta::apply)
+/// messages. A limit is updated as [`LimitDelta::apply`](otpd_rules::LimitDelta::apply)
 /// says, from the state that it has when the statement holds its row.
 #[expect(
     clippy::too_many_lines,

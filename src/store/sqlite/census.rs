@@ -9,7 +9,7 @@ use super::{
     },
     select_by_key,
 };
-use crate::domain::{RecordKey, Timestamp};
+use otpd_rules::{RecordKey, Timestamp};
 
 /// Counts what is there.
 pub(super) async fn take(pool: &SqlitePool, now: Timestamp) -> Result<StoreStats, StoreError> {

@@ -10,7 +10,7 @@ use super::{
     },
     select_by_key,
 };
-use crate::domain::{CallerName, MessageId, RecordKey, Timestamp};
+use otpd_rules::{CallerName, MessageId, RecordKey, Timestamp};
 
 /// Loads the messages of records.
 pub(super) async fn load(

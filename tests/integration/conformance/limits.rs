@@ -7,13 +7,13 @@ use std::{
 };
 
 use otpd::{
-    domain::{BatchedLimit, LimitDelta, LimitKey, LimitUpdate, Quota, Timestamp},
     keys::os_rng,
     store::{
         ExpectedLimit, LimitWrite, RecordStore, RecordWrite, StoreError, VersionedLimit,
         WriteBatch, WriteResult,
     },
 };
+use otpd_rules::{BatchedLimit, LimitDelta, LimitKey, LimitUpdate, Quota, Timestamp};
 use rand::RngExt as _;
 use tokio::{sync::Barrier, task::JoinSet};
 

@@ -3,16 +3,15 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
-    domain::{
-        AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt,
-        MessageId, MessageState, NextState, OutboxMessage, PossibleCopies, PurposePolicy,
-        RecordKey, Timestamp,
-    },
     keys::os_rng,
     store::{
         FoundMessage, LaneCursor, LimitWrite, MessageWrite, Place, RecordStore, RecordWrite,
         RowVersion, SealedBytes, UNENDED_KEPT, VersionedMessage, WriteBatch,
     },
+};
+use otpd_rules::{
+    AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt, MessageId,
+    MessageState, NextState, OutboxMessage, PossibleCopies, PurposePolicy, RecordKey, Timestamp,
 };
 use tokio::{sync::Barrier, task::JoinSet};
 

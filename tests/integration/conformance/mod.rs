@@ -7,13 +7,11 @@ mod suite;
 
 use std::sync::{Arc, Mutex};
 
-use otpd::{
-    domain::{CallerName, LimitKey, RecordKey, Timestamp},
-    store::{
-        FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, PurgeStats, RecordStore,
-        RecordStoreHandle, StoreError, StoreOptions, VersionedMessage, WriteBatch, WriteResult,
-    },
+use otpd::store::{
+    FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, PurgeStats, RecordStore,
+    RecordStoreHandle, StoreError, StoreOptions, VersionedMessage, WriteBatch, WriteResult,
 };
+use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 use secrecy::SecretString;
 
 use crate::support::{Database, Kind};

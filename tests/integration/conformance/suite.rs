@@ -3,14 +3,14 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use otpd::{
-    domain::{
-        CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
-        IdempotencyLog, Purpose, Record, RecordKey, SendLimits, Timestamp,
-    },
     keys::os_rng,
     store::{
         RecordStore, RecordWrite, RowVersion, SealedBytes, StoreError, VersionedRecord, WriteBatch,
     },
+};
+use otpd_rules::{
+    CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter, IdempotencyLog,
+    Purpose, Record, RecordKey, SendLimits, Timestamp,
 };
 use rand::Rng as _;
 use tokio::{sync::Barrier, task::JoinSet};

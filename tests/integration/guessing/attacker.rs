@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, time::Duration};
 
-use otpd::domain::{
+use otpd_rules::{
     ChallengeNonce, RateLimitKind, SendError, SubmittedCode, Timestamp, VerifyError, VerifyOutcome,
 };
 

@@ -9,7 +9,7 @@ mod world;
 
 use std::{thread, time::Duration};
 
-use otpd::domain::PurposePolicy;
+use otpd_rules::PurposePolicy;
 
 use attacker::Attacker;
 use attacks::Attack;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otpd::domain::{Timestamp, VerifyOutcome};
+use otpd_rules::{Timestamp, VerifyOutcome};
 
 use super::world::{Client, START, World, right};
 

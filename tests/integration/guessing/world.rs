@@ -3,14 +3,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use otpd::{
-    domain::{
-        self, BatchedLimit, CallerName, ChallengeNonce, ChallengeSelector, Channel, Decision,
-        OtpCode, Purpose, PurposePolicy, RateLimitKind, RateLimitState, Recipient, Record,
-        RequestFingerprint, SendError, SendOutcome, SendRequest, SubmittedCode, Timestamp,
-        VerifyError, VerifyOutcome, VerifyRequest,
-    },
-    keys::os_rng,
+use otpd::keys::os_rng;
+use otpd_rules::{
+    self, BatchedLimit, CallerName, ChallengeNonce, ChallengeSelector, Channel, Decision, OtpCode,
+    Purpose, PurposePolicy, RateLimitKind, RateLimitState, Recipient, Record, RequestFingerprint,
+    SendError, SendOutcome, SendRequest, SubmittedCode, Timestamp, VerifyError, VerifyOutcome,
+    VerifyRequest,
 };
 
 /// When every simulation starts.
@@ -129,7 +127,7 @@ impl World {
             message: None,
         };
         let random = &mut os_rng();
-        let decision = domain::send(
+        let decision = otpd_rules::send(
             record.clone(),
             limit.as_slice(),
             &request,
@@ -157,7 +155,7 @@ impl World {
             challenge: ChallengeSelector::Newest,
         };
         let record = self.targets[target].record.clone();
-        let decision = domain::verify(record, limit.as_slice(), &request, &self.policy, now);
+        let decision = otpd_rules::verify(record, limit.as_slice(), &request, &self.policy, now);
         let verdict = self.commit(
             target,
             RateLimitKind::IpFailuresPerHour,

@@ -132,7 +132,7 @@ async fn every_queried_metric_and_label_exists() {
     let sources = repository::read("src/metrics/rpc_outcomes.rs")
         + &repository::read("src/metrics/rpc_latency.rs")
         + &repository::read("src/metrics/delivery.rs")
-        + &repository::read("src/domain/attempt_log.rs");
+        + &repository::read("crates/otpd-rules/src/attempt_log.rs");
     let mut wrong = Vec::new();
     for asked in of_rules()
         .iter()

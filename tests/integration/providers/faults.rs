@@ -1,9 +1,7 @@
 //! Gateways that fail in every way.
 
-use otpd::{
-    delivery::{DeliveryError, Provider, ProviderReceipt},
-    domain::DeliveryErrorKind,
-};
+use otpd::delivery::{DeliveryError, Provider, ProviderReceipt};
+use otpd_rules::DeliveryErrorKind;
 
 use super::{
     gateway::{Gateway, Nobody, Reply},

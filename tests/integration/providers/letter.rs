@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use otpd::{
-    delivery::{AttemptProgress, MessageBody, OutgoingMessage},
-    domain::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey},
-};
+use otpd::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
+use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
 /// The id of every message here, as gateways see it.
 pub const MESSAGE_ID: &str = "07070707070707070707070707070707";

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use otpd::{delivery::preset_names, domain::DeliveryErrorKind};
+use otpd::delivery::preset_names;
+use otpd_rules::DeliveryErrorKind;
 
 use super::{
     gateway::{Gateway, pairs},

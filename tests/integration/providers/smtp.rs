@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use otpd::{
-    delivery::{DeliveryError, GatewayOptions, Provider, ProviderHandle},
-    domain::DeliveryErrorKind,
-};
+use otpd::delivery::{DeliveryError, GatewayOptions, Provider, ProviderHandle};
+use otpd_rules::DeliveryErrorKind;
 use serde_json::Value;
 
 use super::{

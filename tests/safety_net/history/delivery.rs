@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use otpd::domain::{ChallengeId, ChallengeNonce, RecordKey};
+use otpd_rules::{ChallengeId, ChallengeNonce, RecordKey};
 use tokio::time::Instant;
 
 use super::{

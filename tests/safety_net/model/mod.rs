@@ -1,5 +1,5 @@
 //! The rules of a code, as the design states them, in their shortest executable form.
-//! Written apart from `src/domain` and from nothing but the design: no optimisation, no
+//! Written apart from `crates/otpd-rules` and from nothing but the design: no optimisation, no
 //! storage, one record after the other in a map.
 //!
 //! The model is told what it cannot know: when a call was decided ([`Moment`]), and the

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use serde::Deserialize;
 
 use super::*;
-use crate::domain::PolicySet;
+use otpd_rules::PolicySet;
 
 /// The keys that are read here, as the configuration has them.
 #[derive(Default, Deserialize)]

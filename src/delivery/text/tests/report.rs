@@ -1,7 +1,8 @@
 //! What `otpd check` tells of texts.
 
 use super::*;
-use crate::{delivery::text::cost_report::ReportLine, domain::PurposePolicy};
+use crate::delivery::text::cost_report::ReportLine;
+use otpd_rules::PurposePolicy;
 
 #[test]
 fn built_in_sms_with_browser_line_fits_one_segment() {

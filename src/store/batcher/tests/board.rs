@@ -12,10 +12,8 @@ use super::{
     store::{at, key, limit, record},
     world::{Count, rate},
 };
-use crate::{
-    domain::{LimitKey, LimitUpdate, Quota, Timestamp},
-    store::{ExpectedLimit, LoadedState, RowVersion, StoreClock, VersionedLimit},
-};
+use crate::store::{ExpectedLimit, LoadedState, RowVersion, StoreClock, VersionedLimit};
+use otpd_rules::{LimitKey, LimitUpdate, Quota, Timestamp};
 
 const LOADED: RowVersion = RowVersion(1);
 /// Later than any test takes.

@@ -10,7 +10,7 @@ use super::{
     store::{Instead, key},
     world::{Count, OPTIONS, Ticket, World},
 };
-use crate::domain::CallerName;
+use otpd_rules::CallerName;
 
 /// How long the store takes for a batch, of [`OPTIONS`]' eight: a hundred requests a second.
 const BATCH: Duration = Duration::from_millis(80);

@@ -1,7 +1,7 @@
 //! The waiting line by itself.
 
 use super::super::fair_queue::FairQueue;
-use crate::domain::CallerName;
+use otpd_rules::CallerName;
 
 #[test]
 fn callers_take_turns_and_priority_items_go_first() {

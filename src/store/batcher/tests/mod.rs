@@ -17,10 +17,8 @@ use super::{
     BatchError, BatchOptions, ReadResult, executor::MAX_CONFLICT_RETRIES,
     item::MAX_UNKNOWN_OUTCOMES,
 };
-use crate::{
-    domain::{MessageId, RecordKey},
-    store::StoreError,
-};
+use crate::store::StoreError;
+use otpd_rules::{MessageId, RecordKey};
 use store::{Instead, key, settlement, unavailable};
 use world::{Count, OPTIONS, Ticket, World};
 

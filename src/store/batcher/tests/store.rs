@@ -11,16 +11,14 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::super::{
     MessageWrite, RecordStore, RowVersion, SealedBytes, StoreError, VersionedRecord, WriteResult,
 };
-use crate::{
-    domain::{
-        AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
-        IdempotencyLog, LimitKey, MessageId, MessageState, OutboxMessage, Purpose, Record,
-        RecordKey, SendLimits, Timestamp,
-    },
-    store::{
-        ExpectedLimit, FoundMessage, LaneCursor, LoadedState, Place, PurgeStats, StoreClock,
-        VersionedLimit, VersionedMessage, WriteBatch,
-    },
+use crate::store::{
+    ExpectedLimit, FoundMessage, LaneCursor, LoadedState, Place, PurgeStats, StoreClock,
+    VersionedLimit, VersionedMessage, WriteBatch,
+};
+use otpd_rules::{
+    AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
+    IdempotencyLog, LimitKey, MessageId, MessageState, OutboxMessage, Purpose, Record, RecordKey,
+    SendLimits, Timestamp,
 };
 
 /// The store's clock at each load.

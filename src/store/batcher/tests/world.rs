@@ -12,10 +12,10 @@ use super::{
     store::{InMemory, at, record},
 };
 use crate::{
-    domain::{CallerName, LimitKey, LimitUpdate, MessageId, Quota, RecordKey},
     metrics::{LabelValues, Metrics},
     store::{StoreClock, VersionedMessage, health::StoreHealth},
 };
+use otpd_rules::{CallerName, LimitKey, LimitUpdate, MessageId, Quota, RecordKey};
 
 pub const OPTIONS: BatchOptions = BatchOptions {
     max_batch: 8,

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use proptest::prelude::*;
 use rand::TryRng;
 
-use crate::domain::PurposePolicy;
+use crate::PurposePolicy;
 
 /// SplitMix64; two of one seed draw the same codes and challenges.
 pub(super) struct SplitMix(pub u64);

@@ -179,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::PurposePolicy;
+    use crate::PurposePolicy;
 
     const HOUR: Duration = Duration::from_hours(1);
 

@@ -39,7 +39,7 @@ mod tests {
     use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 
     use super::*;
-    use crate::domain::{
+    use crate::{
         Channel, MessageId, MessageRequest, PurposePolicy, Record, RequestFingerprint, SendOutcome,
         SendRequest, send,
     };

@@ -134,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::RateLimitKind;
+    use crate::RateLimitKind;
 
     const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000);
 

@@ -138,7 +138,7 @@ fn lookup(digits: &str) -> CountryCode {
 mod tests {
     use super::*;
 
-    const CORPUS: &str = include_str!("../../tests/corpus/phones.tsv");
+    const CORPUS: &str = include_str!("../../../tests/corpus/phones.tsv");
 
     #[test]
     fn country_of_every_corpus_number_matches_the_library() {

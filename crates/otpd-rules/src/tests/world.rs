@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use super::steps::{Named, SplitMix, Step, Typed};
-use crate::domain::*;
+use crate::*;
 
 /// State of a challenge, as seen from outside.
 struct Seen {
