@@ -56,7 +56,7 @@ use stats::Stats;
 use crate::grpc::v1::VerifyOutcome;
 
 /// How long the first code of each server may take.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the memory of processes is looked at.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -179,7 +179,7 @@ impl BenchRun {
             let person = pairs.recipients.next();
             let request = pairs.send_request(&person);
             let reply = connection.send(request).await.map_err(refused)?;
-            let Some(code) = pairs.codes.of(&reply, PROBE_PATIENCE).await else {
+            let Some(code) = pairs.codes.of(&reply, PROBE_TIMEOUT).await else {
                 return Err(BenchError::Usage(no_code(
                     &address(),
                     pairs.codes.has_logs(),
@@ -331,7 +331,7 @@ impl BenchRun {
 
 fn no_code(address: &str, has_logs: bool) -> String {
     if has_logs {
-        let seconds = PROBE_PATIENCE.as_secs();
+        let seconds = PROBE_TIMEOUT.as_secs();
         format!(
             "--codes: no code of {address} was told within {seconds} s; give the logs of all servers, which must write them at log_level info, and deliver by the provider `log`"
         )

@@ -1,4 +1,5 @@
-//! Stops asking a provider that only fails, and finds out when it is back.
+//! Circuit breaker of a provider. It stops attempts with a provider that only fails, and
+//! detects its recovery.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,58 +8,58 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// How long it is until a message may ask again that finds the provider being tried: a
-/// provider that is back answers within that time.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+/// Maximum wait of a message that finds another message probing the provider; a provider
+/// that has recovered responds within that time.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// When a breaker opens, and for how long.
+/// Thresholds of a breaker.
 #[derive(Clone, Copy, Debug)]
 pub struct BreakerOptions {
-    /// After how many failures in a row.
+    /// Number of consecutive failures that opens it.
     pub failures: u32,
-    /// How long the provider is then left alone, before one message tries it.
+    /// Time for which it stays open, before one message probes the provider.
     pub pause: Duration,
 }
 
-/// A circuit breaker. Closed, it lets everything through; open, nothing; and when its
-/// pause is over, one message after the other, until one succeeds.
+/// Circuit breaker. Closed, it admits every message; open, none; and half-open, after its
+/// pause, one message at a time, until one succeeds.
 #[derive(Debug)]
 pub struct Breaker {
     options: BreakerOptions,
     state: Mutex<State>,
-    /// Told when a message has tried whether the provider is back.
+    /// Notified when a probe has ended.
     tried: Notify,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// Failures in a row while closed.
+    /// Consecutive failures while closed.
     failures: u32,
-    /// Until when it is open; `None`: it is closed.
+    /// End of the open state; `None` if it is closed.
     open_until: Option<Instant>,
-    /// Whether a message is trying whether the provider is back.
+    /// True while a message probes the provider.
     probing: bool,
 }
 
-/// Leave to try the provider; tells the breaker how it went. One that is dropped
-/// without a word changes nothing.
+/// Permit for one attempt with the provider; takes its outcome. A permit that is dropped
+/// without an outcome changes nothing.
 #[derive(Debug)]
 pub struct BreakerPermit<'a> {
     breaker: &'a Breaker,
     probe: bool,
 }
 
-/// A change of a breaker, for the log.
+/// Change of state, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerTransition {
-    /// The provider is left alone.
+    /// The provider gets no messages for a while.
     Opened,
-    /// The provider is back.
+    /// The provider has recovered.
     Closed,
 }
 
 impl Breaker {
-    /// A closed breaker.
+    /// Returns a closed breaker.
     pub fn new(options: BreakerOptions) -> Self {
         Self {
             options,
@@ -67,7 +68,7 @@ impl Breaker {
         }
     }
 
-    /// How long until a message may try the provider; nothing: now.
+    /// Returns the time until a message may try the provider; zero if it may now.
     pub fn wait(&self) -> Duration {
         self.with(|state| self.wait_in(state))
     }
@@ -75,13 +76,13 @@ impl Breaker {
     fn wait_in(&self, state: &State) -> Duration {
         match state.open_until {
             None => Duration::ZERO,
-            Some(_) if state.probing => self.options.pause.min(PROBE_PATIENCE),
+            Some(_) if state.probing => self.options.pause.min(PROBE_TIMEOUT),
             Some(until) => until.saturating_duration_since(Instant::now()),
         }
     }
 
-    /// How far it is open: 0 closed, 1 one message may try or tries whether the provider is
-    /// back, 2 open.
+    /// Returns the state: 0 closed, 1 half-open (one message may probe the provider, or
+    /// is doing so), 2 open.
     pub fn state(&self) -> u8 {
         self.with(|state| match state.open_until {
             None => 0,
@@ -90,22 +91,22 @@ impl Breaker {
         })
     }
 
-    /// Whether a message is trying whether the provider is back.
+    /// Returns true while a message probes the provider.
     pub fn is_half_open(&self) -> bool {
         self.with(|state| state.probing)
     }
 
-    /// Waits until the message that is trying the provider knows whether it is back; not
-    /// much longer than a provider that is takes to answer.
+    /// Waits until the current probe has ended, but not much longer than a provider that
+    /// has recovered takes to respond.
     pub async fn wait_for_probe(&self) {
         let ended = self.tried.notified();
         if self.is_half_open() {
-            // Late is as good as never: whoever waited finds out how things stand.
-            let _ = tokio::time::timeout(PROBE_PATIENCE, ended).await;
+            // A time-out needs no handling: the caller looks at the state again.
+            let _ = tokio::time::timeout(PROBE_TIMEOUT, ended).await;
         }
     }
 
-    /// Leave to try the provider now.
+    /// Returns a permit to try the provider now, if it is available.
     pub fn admit(&self) -> Option<BreakerPermit<'_>> {
         self.with(|state| {
             if !self.wait_in(state).is_zero() {
@@ -121,17 +122,18 @@ impl Breaker {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        // Nothing here panics half-way, so a poisoned state is as good as another.
+        // No code panics while it holds the lock, so a poisoned state is valid.
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl BreakerPermit<'_> {
-    /// The provider does its work, whether or not it took the message.
+    /// Records that the provider works, whether or not it accepted the message.
     pub fn succeeded(self) -> Option<BreakerTransition> {
         self.breaker.with(|state| {
             let was_open = state.open_until.is_some();
-            // What was admitted before the breaker opened says nothing of now.
+            // An attempt that was admitted before the breaker opened says nothing about
+            // the present.
             if was_open && !self.probe {
                 return None;
             }
@@ -140,8 +142,8 @@ impl BreakerPermit<'_> {
         })
     }
 
-    /// The provider failed. `at_once`: it will fail for everybody, so that no further
-    /// failure is waited for.
+    /// Records that the provider failed. `at_once` means that it will fail for every
+    /// message, so the breaker opens without further failures.
     pub fn failed(self, at_once: bool) -> Option<BreakerTransition> {
         let options = self.breaker.options;
         self.breaker.with(|state| {
@@ -216,7 +218,7 @@ mod tests {
         assert_eq!(probe.failed(false), None);
         assert!(breaker.admit().is_none());
         tokio::time::advance(PAUSE).await;
-        // A probe that was given up leaves its turn to the next.
+        // A probe that is abandoned leaves its turn to the next message.
         drop(breaker.admit().unwrap());
         let probe = breaker.admit().unwrap();
         assert_eq!(probe.succeeded(), Some(BreakerTransition::Closed));
@@ -227,20 +229,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiters_are_notified_of_the_trial_outcome() {
         let breaker = breaker();
-        // Nobody tries, so there is nothing to wait for.
+        // There is no probe, so there is nothing to wait for.
         breaker.wait_for_probe().await;
         breaker.admit().unwrap().failed(true);
         tokio::time::advance(PAUSE).await;
         let start = Instant::now();
         let probe = breaker.admit().unwrap();
         assert!(breaker.is_half_open());
-        assert_eq!(breaker.wait(), PROBE_PATIENCE);
+        assert_eq!(breaker.wait(), PROBE_TIMEOUT);
         breaker.wait_for_probe().await;
-        assert_eq!(start.elapsed(), PROBE_PATIENCE);
+        assert_eq!(start.elapsed(), PROBE_TIMEOUT);
         let succeeded = async { probe.succeeded() };
         let ((), change) = tokio::join!(breaker.wait_for_probe(), succeeded);
         assert_eq!(change, Some(BreakerTransition::Closed));
-        assert_eq!(start.elapsed(), PROBE_PATIENCE);
+        assert_eq!(start.elapsed(), PROBE_TIMEOUT);
         assert!(breaker.wait().is_zero());
     }
 

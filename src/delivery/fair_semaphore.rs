@@ -1,4 +1,4 @@
-//! Lets one waiter through at a time. Callers take turns.
+//! Semaphore with one permit, which callers take in turns.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::lanes::Lanes;
 use otpd_rules::CallerName;
 
-/// Turnstile with a lane for each caller.
+/// Semaphore with one permit and a queue for each caller.
 #[derive(Debug, Default)]
 pub struct FairSemaphore {
     state: Arc<Mutex<State>>,
@@ -15,18 +15,18 @@ pub struct FairSemaphore {
 
 #[derive(Debug, Default)]
 struct State {
-    /// True while a passage exists.
+    /// True while a permit exists.
     taken: bool,
     waiting: Lanes<oneshot::Sender<FairPermit>>,
 }
 
-/// Leave to be in the turnstile. The next waiter follows when it is dropped.
+/// Permit of the semaphore. The next waiter follows when it is dropped.
 #[derive(Debug)]
 pub struct FairPermit(Option<Arc<Mutex<State>>>);
 
 impl FairSemaphore {
-    /// Waits for the turnstile, in the lane of `caller`.
-    pub async fn pass(&self, caller: &CallerName) -> FairPermit {
+    /// Waits for the permit, in the queue of `caller`.
+    pub async fn acquire(&self, caller: &CallerName) -> FairPermit {
         let turn = {
             let mut state = lock(&self.state);
             if !state.taken {
@@ -38,7 +38,7 @@ impl FairSemaphore {
             turn
         };
         turn.await
-            .expect("a waiter leaves the lanes only with its passage")
+            .expect("a waiter leaves the queue only with its permit")
     }
 }
 
@@ -59,7 +59,8 @@ impl Drop for FairPermit {
             };
             match next.send(Self(Some(Arc::clone(&state)))) {
                 Ok(()) => return,
-                // That one has given up. Its passage must not look for the next one, too.
+                // That waiter has given up. Its permit must not look for the next one,
+                // too.
                 Err(mut unused) => drop(unused.0.take()),
             }
         }
@@ -67,7 +68,7 @@ impl Drop for FairPermit {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    // Nothing panics while it is held.
+    // No code panics while it holds the lock.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -79,25 +80,25 @@ mod tests {
 
     #[tokio::test]
     async fn callers_take_turns_and_a_cancelled_waiter_blocks_none() {
-        let turnstile = FairSemaphore::default();
+        let semaphore = FairSemaphore::default();
         let [a, b] = ["a", "b"].map(CallerName::new);
-        let first = turnstile.pass(&a).await;
-        let waiting = [&a, &a, &a, &b, &b].map(|caller| Box::pin(turnstile.pass(caller)));
+        let first = semaphore.acquire(&a).await;
+        let waiting = [&a, &a, &a, &b, &b].map(|caller| Box::pin(semaphore.acquire(caller)));
         let [mut a1, mut a2, mut a3, mut b1, mut b2] = waiting;
         for waiter in [&mut a1, &mut a2, &mut a3, &mut b1, &mut b2] {
             assert!(waiter.now_or_never().is_none());
         }
         drop(a2);
         drop(first);
-        let passage = (&mut a1).now_or_never().expect("it is its turn");
+        let permit = (&mut a1).now_or_never().expect("it is its turn");
         assert!((&mut b1).now_or_never().is_none());
-        drop(passage);
-        // It gives up with its passage on the way.
+        drop(permit);
+        // It gives up with its permit on the way.
         drop(b1);
-        let passage = (&mut b2).now_or_never().expect("a2 has given up");
+        let permit = (&mut b2).now_or_never().expect("a2 has given up");
         assert!((&mut a3).now_or_never().is_none());
-        drop(passage);
+        drop(permit);
         drop((&mut a3).now_or_never().expect("it is the last one"));
-        drop(turnstile.pass(&a).now_or_never().expect("it is free"));
+        drop(semaphore.acquire(&a).now_or_never().expect("it is free"));
     }
 }

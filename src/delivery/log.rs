@@ -1,16 +1,16 @@
-//! The development log: whoever can read it has the code.
+//! Development log, a provider for tests by hand. It shows the code to all its readers.
 
 use super::OutgoingMessage;
 use crate::log_targets::CODE;
 
-/// Writes the line of a message.
-pub fn deliver(envelope: &OutgoingMessage<'_>) {
-    // The one place where a code and its recipient may be logged.
+/// Writes the log line of a message.
+pub fn deliver(message: &OutgoingMessage<'_>) {
+    // No other place may log a code with its recipient.
     tracing::info!(
         target: CODE,
-        challenge_id = %envelope.challenge_id,
-        recipient = %envelope.recipient.as_str(),
+        challenge_id = %message.challenge_id,
+        recipient = %message.recipient.as_str(),
         "[OTP] Generated OTP: {}",
-        envelope.code.expose(),
+        message.code.expose(),
     );
 }

@@ -1,4 +1,4 @@
-//! A message as providers take it, and what they say to it.
+//! Message as a provider receives it, and the provider's response.
 
 use std::{
     net::IpAddr,
@@ -8,55 +8,55 @@ use std::{
 
 use otpd_rules::{ChallengeId, Channel, DeliveryErrorKind, MessageId, OtpCode, Recipient};
 
-/// One message, ready to be handed over.
+/// Message that is ready to be handed over.
 #[derive(Debug)]
 pub struct OutgoingMessage<'a> {
-    /// Tells it from every other; the idempotency key of providers that take one.
+    /// Identifier of the message, and its idempotency key with providers that take one.
     pub id: MessageId,
-    /// Whose code it carries.
+    /// Challenge of the code.
     pub challenge_id: ChallengeId,
-    /// Whom it goes to.
+    /// Recipient of the message.
     pub recipient: &'a Recipient,
-    /// The way by which it travels.
+    /// Channel of the message.
     pub channel: Channel,
-    /// The code, for providers that make the text themselves.
+    /// The code, for providers that write the text themselves.
     pub code: &'a OtpCode,
-    /// What it says.
+    /// Text of the message.
     pub text: &'a MessageBody,
-    /// How long the code still lives.
+    /// Time until the code expires.
     pub life_left: Duration,
-    /// The language that was asked for, as a BCP 47 tag; empty where none was.
+    /// Requested language, as a BCP 47 tag; empty if none was requested.
     pub locale: &'a str,
-    /// Where the end user is, for providers that look for fraud.
+    /// IP address of the end user, for providers that detect fraud.
     pub client_ip: Option<IpAddr>,
-    /// How far the attempt has come.
+    /// Progress of the attempt.
     pub progress: AttemptProgress,
 }
 
-/// How far an attempt has come, for the caller that gives it up.
+/// Progress of an attempt, read by the caller if it gives the attempt up.
 #[derive(Debug, Default)]
 pub struct AttemptProgress(AtomicBool);
 
 impl AttemptProgress {
-    /// Notes that the provider is given the message from here on.
+    /// Marks the message as given to the provider.
     pub fn hand_over(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the provider may have the message.
+    /// Returns true if the provider may have the message.
     pub fn is_handed_over(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What a message says; it holds the code.
+/// Text of a message; it contains the code.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MessageBody {
     /// The whole message, as plain text.
     pub plain: String,
-    /// Its subject, where the channel has one (e-mail).
+    /// Subject, if the channel has one (e-mail).
     pub subject: Option<String>,
-    /// The same as HTML, where the channel has that (e-mail).
+    /// Text as HTML, if the channel has it (e-mail).
     pub html: Option<String>,
 }
 
@@ -66,25 +66,25 @@ impl std::fmt::Debug for MessageBody {
     }
 }
 
-/// A provider has taken a message.
+/// Acceptance of a message by a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProviderReceipt {
-    /// The provider's own name for it, where it gives one.
+    /// Identifier that the provider gave the message, if any.
     pub provider_id: Option<String>,
 }
 
-/// A provider has not taken a message.
+/// Failure of a delivery attempt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{class}: {cause}")]
 pub struct DeliveryError {
-    /// What can be done about it.
+    /// Kind of the failure, by the remedy.
     pub class: DeliveryErrorKind,
-    /// What happened, for the log: never a code, a recipient, a text or a secret.
+    /// Cause, for the log. It never contains a code, a recipient, a text or a secret.
     pub cause: String,
 }
 
 impl DeliveryError {
-    /// An error of `class`, because of `cause`, which is for the log.
+    /// Creates an error of `class` with `cause`, which is for the log.
     pub fn new(class: DeliveryErrorKind, cause: impl ToString) -> Self {
         Self {
             class,

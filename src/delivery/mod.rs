@@ -1,6 +1,6 @@
-//! How a code reaches its recipient: which providers there are, which of them a message
-//! goes to, and what it says. What was promised about messages is kept by
-//! [`outbox`](crate::outbox); a provider only hands one over.
+//! Delivery of codes: the providers, the routes to them, and the texts of messages.
+//! [`outbox`](crate::outbox) guarantees that messages are delivered; a provider only
+//! hands one over.
 
 mod breaker;
 mod fair_semaphore;
@@ -34,19 +34,19 @@ pub use provider::Provider;
 pub use provider_handle::{GatewayOptions, ProviderHandle};
 pub use route::{ResendStrategy, Route, RouteMatcher, RouteQuery};
 
-/// Every provider, and the way of each message.
+/// Providers, routes and texts.
 #[derive(Debug)]
 pub struct Delivery {
     /// All gateways, in the order of their names.
     pub gateways: Vec<Arc<ProviderHandle>>,
-    /// The first one that is for a message counts.
+    /// Routes; the first one that matches a message is used.
     pub routes: Vec<Route>,
-    /// What messages say.
+    /// Texts of messages.
     pub texts: MessageTemplates,
 }
 
 impl Delivery {
-    /// Nothing is delivered: there is no provider.
+    /// Returns a delivery without providers, which sends no message.
     pub fn none(texts: MessageTemplates) -> Self {
         Self {
             gateways: Vec::new(),
@@ -55,7 +55,7 @@ impl Delivery {
         }
     }
 
-    /// Everything goes to the development log.
+    /// Returns a delivery with the development log as the only provider.
     pub fn development(texts: MessageTemplates, development: DevelopmentOnly) -> Self {
         let log = Arc::new(ProviderHandle::new(
             "log",
@@ -73,8 +73,8 @@ impl Delivery {
         }
     }
 
-    /// The same delivery with those gateways of `earlier` that were made of the same: they
-    /// know who is down, and whose turn it is.
+    /// Replaces providers by those of `earlier` with the same configuration, which keep
+    /// the state of their breakers and queues.
     #[must_use]
     pub fn reuse_unchanged(mut self, earlier: &Self) -> Self {
         let keep = |gateway: &mut Arc<ProviderHandle>| {
@@ -92,8 +92,8 @@ impl Delivery {
         self
     }
 
-    /// The way of a message; `None` where no provider is for it.
-    pub fn route(&self, shipment: &RouteQuery<'_>) -> Option<&Route> {
-        self.routes.iter().find(|route| route.is_for(shipment))
+    /// Returns the route of a message; `None` if no route matches it.
+    pub fn route(&self, query: &RouteQuery<'_>) -> Option<&Route> {
+        self.routes.iter().find(|route| route.is_for(query))
     }
 }

@@ -1,5 +1,5 @@
-//! Presets: descriptions of known gateways, as data. What a provider's own table says
-//! stands above them.
+//! Presets: descriptions of known gateways, as data. The keys of a provider's own table
+//! override them.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::http::HttpTable;
 use crate::tables::{ConfigKeyError, ConfigTable};
 
-/// The presets and their names.
+/// Presets by name.
 pub const PRESETS: [(&str, &str); 7] = [
     (
         "messagebird",
@@ -26,12 +26,12 @@ pub const PRESETS: [(&str, &str); 7] = [
     ("vonage", include_str!("../../presets/vonage.toml")),
 ];
 
-/// The names of all presets.
+/// Returns the names of all presets.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
 }
 
-/// What a preset cannot know, and a provider's own table must say.
+/// Keys that a preset cannot contain, so that a provider's own table must give them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PresetRequirements {
@@ -42,10 +42,10 @@ pub struct PresetRequirements {
 }
 
 impl PresetRequirements {
-    /// Whether `table` has all that is needed.
+    /// Checks that `table` has all keys that the preset needs.
     ///
     /// # Errors
-    /// The first key that is missing.
+    /// [`ConfigKeyError`] for the first key that is missing.
     pub fn check(&self, table: &HttpTable) -> Result<(), ConfigKeyError> {
         let missing = |key: String| {
             let problem = format!("is missing; preset {} needs it", self.preset);
@@ -71,10 +71,10 @@ impl PresetRequirements {
     }
 }
 
-/// Lays a provider's table on top of the preset that it names, if it names one.
+/// Merges a provider's table into the preset that it names, if it names one.
 ///
 /// # Errors
-/// There is no such preset.
+/// [`ConfigKeyError`] if there is no such preset.
 pub fn apply_preset(
     mut table: ConfigTable,
 ) -> Result<(ConfigTable, PresetRequirements), ConfigKeyError> {
@@ -86,7 +86,7 @@ pub fn apply_preset(
         let known = PRESETS.map(|(name, _)| name).join(", ");
         return Err(ConfigKeyError::new(
             "preset",
-            format!("no preset; there are {known}"),
+            format!("unknown preset; use one of: {known}"),
         ));
     };
     if table
@@ -101,33 +101,33 @@ pub fn apply_preset(
     let built = config::Config::builder()
         .add_source(File::from_str(text, FileFormat::Toml))
         .build();
-    let mut laid_out: ConfigTable = built
+    let mut merged: ConfigTable = built
         .and_then(|config| config.cache.into_table())
         .expect("a test reads all presets")
         .into_iter()
         .collect();
-    laid_out.remove("documentation");
-    let needs = laid_out.remove("needs");
+    merged.remove("documentation");
+    let needs = merged.remove("needs");
     let needs: Option<PresetRequirements> =
         needs.map(|needs| needs.try_deserialize().expect("a test reads all presets"));
     let needs = PresetRequirements {
         preset: name,
         ..needs.unwrap_or_default()
     };
-    // Two bodies cannot be sent: who gives one takes the preset's away.
+    // A request has one body, so a body of the provider's table replaces the preset's.
     for (body, other) in [("form", "json"), ("json", "form")] {
         if table.contains_key(body) {
-            laid_out.remove(other);
+            merged.remove(other);
         }
     }
     for (key, value) in table {
-        merge(&mut laid_out, key, value);
+        merge(&mut merged, key, value);
     }
-    laid_out.insert("kind".to_owned(), "http".into());
-    Ok((laid_out, needs))
+    merged.insert("kind".to_owned(), "http".into());
+    Ok((merged, needs))
 }
 
-/// Puts a value over what is there; of tables each key by itself.
+/// Replaces a value; tables are merged key by key.
 fn merge(base: &mut ConfigTable, key: String, value: Value) {
     let origin = value.origin().map(str::to_owned);
     let below = base.get_mut(&key).map(|below| &mut below.kind);

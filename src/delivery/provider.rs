@@ -1,4 +1,4 @@
-//! The closed set of what takes messages.
+//! Provider, as a closed set of kinds.
 
 use super::{
     DeliveryError, OutgoingMessage, ProviderReceipt,
@@ -12,10 +12,10 @@ use crate::{
     tables::ConfigKeyError,
 };
 
-/// What takes messages.
+/// Provider of any kind.
 #[derive(Debug)]
 pub enum Provider {
-    /// The development log: whoever can read it has the code.
+    /// Development log; it shows the code to all its readers.
     Log(DevelopmentOnly),
     /// An SMTP server.
     Smtp(Box<SmtpProvider>),
@@ -24,10 +24,10 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// The provider `name` in that environment; opens no connection yet.
+    /// Creates the provider `name` in that environment; opens no connection yet.
     ///
     /// # Errors
-    /// The key at fault, with the provider's table.
+    /// [`ConfigKeyError`] with the wrong key of the provider's table.
     pub fn new(
         name: &str,
         settings: ProviderSettings,
@@ -38,7 +38,7 @@ impl Provider {
                 let development = environment.development().ok_or_else(|| {
                     ConfigKeyError::new(
                         format!("providers.{name}.kind"),
-                        "production refuses the development log, which shows codes to whoever reads it; configure a provider that reaches people",
+                        "the development log shows codes to all its readers, so it is not allowed in production; configure a provider that delivers messages",
                     )
                 })?;
                 Self::Log(development)
@@ -52,27 +52,27 @@ impl Provider {
         })
     }
 
-    /// Hands a message over. Whoever calls this sets it a time, and may drop it at any
+    /// Hands a message over. The caller sets a time limit, and may drop the future at any
     /// moment.
     ///
     /// # Errors
-    /// Why the provider has not taken it, and what can be done about it.
+    /// [`DeliveryError`] if the provider has not accepted it.
     pub async fn deliver(
         &self,
-        envelope: &OutgoingMessage<'_>,
+        message: &OutgoingMessage<'_>,
     ) -> Result<ProviderReceipt, DeliveryError> {
         match self {
             Self::Log(_) => {
-                log::deliver(envelope);
+                log::deliver(message);
                 Ok(ProviderReceipt::default())
             }
-            Self::Smtp(smtp) => smtp.deliver(envelope).await,
-            Self::Http(http) => http.deliver(envelope).await,
+            Self::Smtp(smtp) => smtp.deliver(message).await,
+            Self::Http(http) => http.deliver(message).await,
         }
     }
 
-    /// Whether equal attempts make one message: the gateway takes an idempotency key. A
-    /// line of the development log costs nothing, and is no message.
+    /// Returns true if equal attempts make one message, because the gateway takes an
+    /// idempotency key. A line of the development log costs nothing, and is no message.
     pub fn is_idempotent(&self) -> bool {
         match self {
             Self::Log(_) => true,
@@ -81,14 +81,14 @@ impl Provider {
         }
     }
 
-    /// Whether it would take messages, as far as that can be known without sending one;
-    /// says what was seen. Whoever calls this sets it a time.
+    /// Checks that the provider would accept messages, as far as possible without sending
+    /// one. Returns a description of the result. The caller sets a time limit.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Description of the problem.
     pub async fn check(&self) -> Result<String, String> {
         match self {
-            Self::Log(_) => Ok("codes go to the log".to_owned()),
+            Self::Log(_) => Ok("codes are written to the log".to_owned()),
             Self::Smtp(smtp) => smtp.check().await,
             Self::Http(http) => http.check().await,
         }

@@ -1,4 +1,4 @@
-//! A provider with what keeps it, and those who wait for it, from harm.
+//! Provider with its circuit breaker, its limits and the queue of waiting messages.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use super::{
 };
 use otpd_rules::{CallerName, Channel, DeliveryErrorKind};
 
-/// How a provider is used.
+/// Settings for the use of a provider.
 #[derive(Clone, Copy, Debug)]
 pub struct GatewayOptions {
-    /// How long one attempt may take.
+    /// Maximum duration of one attempt.
     pub timeout: Duration,
-    /// How many attempts run at once, per replica.
+    /// Maximum number of attempts at once, per replica.
     pub max_concurrency: usize,
-    /// How many attempts start in a second, per replica; 0: any number.
+    /// Maximum number of attempts that start in a second, per replica; 0 is no limit.
     pub rate_per_second: u32,
-    /// The channel that the provider sends by, where it is not the one asked for.
+    /// Channel of the provider, if it is not the requested one.
     pub channel: Option<Channel>,
-    /// When it is left alone.
+    /// Thresholds of the circuit breaker.
     pub breaker: BreakerOptions,
 }
 
@@ -34,33 +34,33 @@ impl Default for GatewayOptions {
     }
 }
 
-/// A provider as messages reach it.
+/// Provider as the dispatcher uses it.
 #[derive(Debug)]
 pub struct ProviderHandle {
-    /// Its configured name.
+    /// Configured name of the provider.
     pub name: String,
-    /// How it is used.
+    /// Settings for its use.
     pub options: GatewayOptions,
-    /// Tells what it was made of from anything else.
+    /// Digest of its configuration, to detect a change.
     pub origin: [u8; 32],
-    /// Whether it is worth trying.
+    /// Circuit breaker.
     pub breaker: Breaker,
     provider: Provider,
-    /// Admits one message at a time to the wait for a slot and for the pace.
+    /// Admits one message at a time to the wait for a slot and for the rate limit.
     next: FairSemaphore,
     slots: Semaphore,
     pace: RateLimiter,
 }
 
 impl ProviderHandle {
-    /// The gateway `name` to `provider`.
+    /// Creates the handle `name` of `provider`.
     pub fn new(name: &str, provider: Provider, options: GatewayOptions) -> Self {
         Self {
             name: name.to_owned(),
             origin: [0; 32],
             breaker: Breaker::new(options.breaker),
             next: FairSemaphore::default(),
-            // More than a semaphore takes is any number.
+            // A larger number than a semaphore holds means no limit.
             slots: Semaphore::new(options.max_concurrency.min(Semaphore::MAX_PERMITS)),
             pace: RateLimiter::new(options.rate_per_second),
             provider,
@@ -68,36 +68,36 @@ impl ProviderHandle {
         }
     }
 
-    /// The same, made of what `origin` tells.
+    /// Sets the digest of the configuration.
     #[must_use]
     pub fn with_config_digest(self, origin: [u8; 32]) -> Self {
         Self { origin, ..self }
     }
 
-    /// Waits for leave to make one attempt, which lasts as long as it is kept. Callers take
-    /// turns; of one caller's messages the one that waited longest comes first.
+    /// Waits for a permit for one attempt, which lasts as long as it is held. Callers
+    /// take turns; of one caller's messages the one that has waited longest comes first.
     pub async fn acquire(&self, caller: &CallerName) -> SemaphorePermit<'_> {
-        let _next = self.next.pass(caller).await;
+        let _next = self.next.acquire(caller).await;
         let slot = self.slots.acquire().await;
         let slot = slot.expect("the semaphore of a gateway is never closed");
         self.pace.turn().await;
         slot
     }
 
-    /// Hands a message over.
+    /// Hands a message over, within the time-out.
     ///
     /// # Errors
-    /// Why the provider has not taken it, as far as anybody knows.
+    /// [`DeliveryError`] if the provider has not accepted it, or if that is unknown.
     pub async fn deliver(
         &self,
-        envelope: &OutgoingMessage<'_>,
+        message: &OutgoingMessage<'_>,
     ) -> Result<ProviderReceipt, DeliveryError> {
-        let attempt = self.provider.deliver(envelope);
+        let attempt = self.provider.deliver(message);
         match tokio::time::timeout(self.options.timeout, attempt).await {
             Ok(result) => result,
-            Err(_) if envelope.progress.is_handed_over() => Err(DeliveryError::new(
+            Err(_) if message.progress.is_handed_over() => Err(DeliveryError::new(
                 DeliveryErrorKind::Timeout,
-                format!("no answer within {:?}", self.options.timeout),
+                format!("no response within {:?}", self.options.timeout),
             )),
             Err(_) => Err(DeliveryError::new(
                 DeliveryErrorKind::Transient,
@@ -109,24 +109,24 @@ impl ProviderHandle {
         }
     }
 
-    /// Whether equal attempts make one message.
+    /// Returns true if equal attempts make one message.
     pub fn is_idempotent(&self) -> bool {
         self.provider.is_idempotent()
     }
 
-    /// Channel that a message asked for by `channel` travels by.
+    /// Returns the channel of a message for which `channel` was requested.
     pub fn channel(&self, channel: Channel) -> Channel {
         self.options.channel.unwrap_or(channel)
     }
 
-    /// Finds out whether the provider can be reached, without a message.
+    /// Checks that the provider can be reached, without a message.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Description of the problem.
     pub async fn check(&self) -> Result<String, String> {
         match tokio::time::timeout(self.options.timeout, self.provider.check()).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {:?}", self.options.timeout)),
+            Err(_) => Err(format!("no response within {:?}", self.options.timeout)),
         }
     }
 }
@@ -138,7 +138,7 @@ mod tests {
 
     fn log() -> Provider {
         let development = Environment::Development.development();
-        Provider::Log(development.expect("it is"))
+        Provider::Log(development.expect("the environment is development"))
     }
 
     #[test]

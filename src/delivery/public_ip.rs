@@ -1,6 +1,6 @@
-//! Addresses that a gateway's name may not lead to: those of the machine, of its
-//! network and of the cloud's metadata, where a mistyped or hijacked name would turn
-//! otpd into somebody's hand inside the network.
+//! Check that a gateway's name leads to a public address. A mistyped or hijacked name
+//! could otherwise direct requests to the machine, to its network or to the cloud's
+//! metadata.
 
 use std::{
     io,
@@ -9,12 +9,12 @@ use std::{
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// A gateway's address is not one of the public network.
+/// The address of a gateway is not public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the address is not public; set allow_private_addresses = true if it is meant")]
 pub struct PrivateAddress;
 
-/// Whether `address` belongs to the public network (IANA's registries of special
+/// Returns true if `address` belongs to the public network (IANA's registries of special
 /// addresses: RFC 6890, RFC 8190).
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -55,23 +55,23 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         }
         // Protocol assignments with Teredo, 6to4, documentation.
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // What has been given out as global unicast so far.
+        // Blocks that have been assigned as global unicast so far.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
 
-/// Resolves names to public addresses alone.
+/// Resolver that returns only public addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicOnlyResolver {
-    /// Whether other addresses do as well.
+    /// True to return other addresses as well.
     pub allow_private: bool,
 }
 
 impl PublicOnlyResolver {
-    /// The addresses of `host` that may be connected to.
+    /// Returns the addresses of `host` that may be connected to.
     ///
     /// # Errors
-    /// The name is unknown, or leads to other addresses alone.
+    /// [`io::Error`] if the name is unknown, or if none of its addresses is allowed.
     pub async fn lookup(self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let found: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect();
         let allowed = |address: &SocketAddr| self.allow_private || is_public(address.ip());

@@ -1,4 +1,4 @@
-//! No more messages a second than a provider takes.
+//! Rate limit of a provider, in messages per second.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Lets messages go at most so often, evenly; each replica counts its own.
+/// Rate limiter that spaces messages evenly; each replica counts its own.
 #[derive(Debug)]
 pub struct RateLimiter {
     interval: Duration,
@@ -15,7 +15,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// `per_second` messages; 0: any number.
+    /// Creates a limiter of `per_second` messages; 0 is no limit.
     pub fn new(per_second: u32) -> Self {
         Self {
             interval: Duration::from_secs(1)
@@ -25,8 +25,8 @@ impl RateLimiter {
         }
     }
 
-    /// Waits for the next turn. A turn that is given up while waiting is lost, so that
-    /// the pace is never exceeded.
+    /// Waits for the next turn. A turn that is abandoned while waiting is lost, so that
+    /// the rate is never exceeded.
     pub async fn turn(&self) {
         if self.interval.is_zero() {
             return;

@@ -1,25 +1,26 @@
-//! What failed on the way to a provider, in words that hold nothing of the request.
+//! Causes of connection errors, without any content of the request.
 
 use std::{error::Error, io};
 
-/// A cause somewhere below `error` that can be shown: libraries put URLs, replies and
-/// whatever else into their own texts.
+/// Returns a cause below `error` that can be shown. Libraries include URLs, replies and
+/// other content in their own texts.
 pub fn redacted_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = Some(error);
     let mut found = None;
     while let Some(error) = cause {
         found = shown(error).or(found);
         cause = match error.downcast_ref::<io::Error>() {
-            // An I/O error passes over what it wraps.
+            // An I/O error does not return the error that it wraps as its source.
             Some(outer) => outer.get_ref().map(|inner| inner as &(dyn Error + 'static)),
             None => error.source(),
         };
     }
-    found.unwrap_or_else(|| "the connection broke".to_owned())
+    found.unwrap_or_else(|| "the connection was lost".to_owned())
 }
 
-/// What the standard library says, with the resolver's reason, of a name that leads
-/// nowhere: the most frequent mistake, and one that has no kind of its own.
+/// Beginning of the standard library's error for a name that does not resolve, which
+/// continues with the resolver's reason. It is the most frequent mistake, and has no
+/// error kind.
 const NO_SUCH_NAME: &str = "failed to lookup address information";
 
 fn shown(error: &(dyn Error + 'static)) -> Option<String> {
@@ -27,7 +28,7 @@ fn shown(error: &(dyn Error + 'static)) -> Option<String> {
         return Some(refused.to_string());
     }
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-        // The text of other errors may quote what the peer sent.
+        // The texts of other errors may quote the peer.
         return Some(match tls {
             rustls::Error::InvalidCertificate(reason) => {
                 format!("the certificate was refused: {reason}")
@@ -41,7 +42,7 @@ fn shown(error: &(dyn Error + 'static)) -> Option<String> {
     if text.starts_with(NO_SUCH_NAME) {
         return Some(text);
     }
-    // A kind is a text of the standard library.
+    // The text of a kind comes from the standard library.
     (io.kind() != io::ErrorKind::Other).then(|| io.kind().to_string())
 }
 

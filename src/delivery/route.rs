@@ -1,64 +1,64 @@
-//! Which providers a message goes to, in which order.
+//! Routes: the providers of a message, in order.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::ProviderHandle;
 use otpd_rules::{CallerName, Channel, Purpose, Recipient, RecipientPattern};
 
-/// What routes look at.
+/// Properties of a message by which its route is chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct RouteQuery<'a> {
-    /// The channel that was asked for.
+    /// Requested channel.
     pub channel: Channel,
-    /// What the code is for.
+    /// Purpose of the code.
     pub purpose: &'a Purpose,
-    /// The back end that asked.
+    /// Caller that made the request.
     pub caller: &'a CallerName,
-    /// Whom it goes to.
+    /// Recipient of the message.
     pub recipient: &'a Recipient,
-    /// The language that was asked for; empty where none was.
+    /// Requested language; empty if none was requested.
     pub locale: &'a str,
 }
 
-/// Some messages, and the providers that they go to.
+/// Selection of messages, with their providers.
 #[derive(Debug)]
 pub struct Route {
-    /// Which messages.
+    /// Conditions for messages.
     pub conditions: RouteMatcher,
-    /// The providers, the first one first; never none.
+    /// Providers in the order of failover; at least one.
     pub gateways: Vec<Arc<ProviderHandle>>,
-    /// Where the second message of a challenge starts.
+    /// First provider of the second message of a challenge.
     pub resend: ResendStrategy,
 }
 
-/// Which messages a route is for; an empty condition holds for every one.
+/// Conditions of a route; an empty one matches every message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteMatcher {
-    /// By channel.
+    /// Requested channels.
     pub channels: Vec<Channel>,
-    /// By purpose.
+    /// Purposes of codes.
     pub purposes: BTreeSet<Purpose>,
-    /// By caller.
+    /// Callers.
     pub callers: BTreeSet<CallerName>,
-    /// By recipient.
+    /// Sets of recipients.
     pub destinations: Vec<RecipientPattern>,
-    /// By language: tags or the start of tags, in lower case.
+    /// Languages: tags or the beginning of tags, in lower case.
     pub locales: Vec<String>,
 }
 
-/// Where the second message of a challenge starts, and each one after it.
+/// First provider of the second message of a challenge, and of each one after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResendStrategy {
-    /// With the first provider, as always.
+    /// The first provider, as for the first message.
     #[default]
     Same,
-    /// With the next provider: the message before it may not have arrived.
+    /// The next provider, because the message before may not have arrived.
     Next,
 }
 
 impl RouteMatcher {
-    fn matches(&self, shipment: &RouteQuery<'_>) -> bool {
+    fn matches(&self, query: &RouteQuery<'_>) -> bool {
         let Self {
             channels,
             purposes,
@@ -66,18 +66,19 @@ impl RouteMatcher {
             destinations,
             locales,
         } = self;
-        (channels.is_empty() || channels.contains(&shipment.channel))
-            && (purposes.is_empty() || purposes.contains(shipment.purpose))
-            && (callers.is_empty() || callers.contains(shipment.caller))
+        (channels.is_empty() || channels.contains(&query.channel))
+            && (purposes.is_empty() || purposes.contains(query.purpose))
+            && (callers.is_empty() || callers.contains(query.caller))
             && (destinations.is_empty()
                 || destinations
                     .iter()
-                    .any(|destination| destination.contains(shipment.recipient)))
-            && (locales.is_empty() || locales.iter().any(|range| is_in(shipment.locale, range)))
+                    .any(|destination| destination.contains(query.recipient)))
+            && (locales.is_empty() || locales.iter().any(|range| is_in(query.locale, range)))
     }
 }
 
-/// Whether a language tag is of a range: `ru-RU` is of `ru` (RFC 4647, basic filtering).
+/// Returns true if a language tag is in a range: `ru-RU` is in `ru` (RFC 4647, basic
+/// filtering).
 fn is_in(tag: &str, range: &str) -> bool {
     let tag = tag.to_ascii_lowercase();
     tag.strip_prefix(range)
@@ -85,13 +86,13 @@ fn is_in(tag: &str, range: &str) -> bool {
 }
 
 impl Route {
-    /// Whether the route is for such a message.
-    pub fn is_for(&self, shipment: &RouteQuery<'_>) -> bool {
-        self.conditions.matches(shipment)
+    /// Returns true if the route is for such a message.
+    pub fn is_for(&self, query: &RouteQuery<'_>) -> bool {
+        self.conditions.matches(query)
     }
 
-    /// The providers in the order in which a message is to try them that has so many
-    /// `predecessors`.
+    /// Returns the providers in the order in which to try them for a message with that
+    /// many `predecessors`.
     pub fn order(&self, predecessors: u32) -> impl Iterator<Item = &Arc<ProviderHandle>> {
         let start = match self.resend {
             ResendStrategy::Same => 0,
@@ -103,13 +104,13 @@ impl Route {
         later.iter().chain(earlier)
     }
 
-    /// Name of the provider that such a message tries first.
+    /// Returns the name of the provider that such a message tries first.
     pub fn first(&self, predecessors: u32) -> &str {
         let mut order = self.order(predecessors);
         order.next().map_or("", |gateway| &gateway.name)
     }
 
-    /// The longest that an attempt with any of its providers takes.
+    /// Returns the maximum duration of an attempt with any of its providers.
     pub fn longest_attempt(&self) -> Duration {
         let timeouts = self.gateways.iter().map(|gateway| gateway.options.timeout);
         timeouts.max().unwrap_or_default()

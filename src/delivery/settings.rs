@@ -1,4 +1,4 @@
-//! `[providers.NAME]`: what a provider is, and how it is used.
+//! Settings of a provider, `[providers.NAME]`.
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +14,7 @@ use super::{
 use crate::tables::{self, ConfigKeyError, ConfigTable};
 use otpd_rules::Channel;
 
-/// Keys that each kind of provider has.
+/// Keys that all kinds of provider have.
 const COMMON: [&str; 6] = [
     "timeout",
     "max_concurrency",
@@ -24,16 +24,16 @@ const COMMON: [&str; 6] = [
     "breaker_open_for",
 ];
 
-/// A provider as the configuration describes it.
+/// Settings of a provider.
 #[derive(Debug)]
 pub struct ProviderSettings {
-    /// How it is used.
+    /// Settings for its use.
     pub common: CommonSettings,
-    /// What it is.
+    /// Kind of provider, with its own settings.
     pub kind: ProviderKind,
 }
 
-/// What a provider is.
+/// Kind of a provider.
 #[derive(Debug)]
 pub enum ProviderKind {
     /// The development log.
@@ -44,24 +44,24 @@ pub enum ProviderKind {
     Http(Box<HttpSettings>),
 }
 
-/// How a provider is used, whatever it is.
+/// Settings for the use of a provider of any kind.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommonSettings {
-    /// How long one attempt may take, 100 ms to 60 s.
+    /// Maximum duration of one attempt, 100 ms to 60 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How many attempts a replica makes at once.
+    /// Maximum number of attempts that a replica makes at once.
     pub max_concurrency: usize,
-    /// How many attempts a replica begins in a second; 0 is no limit.
+    /// Maximum number of attempts that a replica starts in a second; 0 is no limit.
     pub rate_per_second: u32,
-    /// The channel that it really sends by, where that is one alone.
+    /// Channel that the provider uses in fact, if it has only one.
     #[serde(deserialize_with = "channel")]
     pub channel: Option<Channel>,
-    /// After how many failures in a row it is left alone for a while.
+    /// Number of consecutive failures that opens the circuit breaker.
     pub breaker_failures: u32,
-    /// For how long, 10 ms to 10 min; then one message after the other tries it, until
-    /// one succeeds.
+    /// Time for which the circuit breaker stays open, 10 ms to 10 min; then one message
+    /// after the other probes the provider, until one succeeds.
     #[serde(with = "humantime_serde")]
     pub breaker_open_for: Duration,
 }
@@ -83,8 +83,8 @@ impl ProviderSettings {
     /// Reads the table `[providers.NAME]`, and the files that it names.
     ///
     /// # Errors
-    /// The first key at fault, with the provider's table, or the variable that it came
-    /// from.
+    /// [`ConfigKeyError`] with the first wrong key of the provider's table, or the
+    /// variable that it came from.
     pub fn parse(name: &str, table: ConfigTable) -> Result<Self, ConfigKeyError> {
         let key = format!("providers.{name}");
         let (mut table, needs) = preset::apply_preset(table).map_err(|fault| fault.inside(&key))?;
@@ -121,7 +121,7 @@ impl ProviderSettings {
             }
             _ => Err(ConfigKeyError::new(
                 "kind",
-                "no kind of provider; use one of: smtp, http, log",
+                "unknown kind of provider; use one of: smtp, http, log",
             )),
         };
         Ok(Self {
@@ -131,14 +131,14 @@ impl ProviderSettings {
     }
 }
 
-/// A provider that is a word alone.
+/// Settings of the development log: it has no keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LogProviderConfig {}
 
 fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, ConfigKeyError> {
     tables::read(name, keys).map_err(|mut fault| {
-        // Of the provider's own table: a key in one of its tables has none of these.
+        // The hint is for the provider's own table. Tables inside it have no such keys.
         if fault.unknown
             && fault
                 .key
@@ -185,7 +185,7 @@ impl CommonSettings {
         Ok(())
     }
 
-    /// The same, as a gateway takes it.
+    /// Converts the settings for a provider handle.
     pub fn options(&self) -> GatewayOptions {
         GatewayOptions {
             timeout: self.timeout,
@@ -212,6 +212,6 @@ struct NoChannel;
 
 impl fmt::Display for NoChannel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("no channel; use one of: sms, email, voice, whatsapp, telegram")
+        formatter.write_str("unknown channel; use one of: sms, email, voice, whatsapp, telegram")
     }
 }

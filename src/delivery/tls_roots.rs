@@ -1,4 +1,4 @@
-//! The certificate authorities that providers are checked against.
+//! Certificate authorities that providers are verified against.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,10 +10,10 @@ use rustls::{
 
 use crate::{files, tables::ConfigKeyError};
 
-/// The certificates in a PEM file.
+/// Reads the certificates in a PEM file.
 ///
 /// # Errors
-/// `ca`, if there are none.
+/// [`ConfigKeyError`] for `ca` if there are none.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigKeyError> {
     let fault =
         |problem: String| ConfigKeyError::new("ca", format!("{}: {problem}", path.display()));
@@ -22,18 +22,20 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigK
         .collect::<Result<_, _>>()
         .map_err(|error| fault(error.to_string()))?;
     if found.is_empty() {
-        return Err(fault("holds no certificate".to_owned()));
+        return Err(fault("contains no certificate".to_owned()));
     }
     Ok(found)
 }
 
-/// TLS that trusts the machine's authorities, and those in the file `ca`.
+/// Returns a TLS configuration that trusts the machine's authorities, and those in the
+/// file `ca`.
 ///
 /// # Errors
-/// `ca`, if it cannot be used, or if there is no authority at all.
+/// [`ConfigKeyError`] for `ca` if the file cannot be used, or if there is no authority at
+/// all.
 pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, ConfigKeyError> {
     let mut roots = RootCertStore::empty();
-    // What cannot be read is left out: one odd file among the machine's certificates
+    // Unreadable certificates are left out: one odd file among the machine's certificates
     // must not stop all delivery.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for certificate in ca.map(certificates).transpose()?.unwrap_or_default() {

@@ -68,7 +68,7 @@ impl fmt::Display for CountryCode {
 /// Way to find the country of a number that starts with a calling code.
 enum CallingCode {
     /// Not assigned.
-    Nobodys,
+    Unassigned,
     /// All its numbers belong to one country.
     One(CountryCode),
     /// The three digits after it, an area code, decide; looked up for the first number of
@@ -93,7 +93,7 @@ fn code(calling_code: usize) -> CallingCode {
     let regions = PHONE_NUMBER_UTIL.get_regions_for_country_calling_code(number);
     let regions: Vec<_> = regions.into_iter().flatten().collect();
     match (&regions[..], calling_code) {
-        ([], _) => CallingCode::Nobodys,
+        ([], _) => CallingCode::Unassigned,
         ([one], _) => CallingCode::One(CountryCode::named(&one.to_string())),
         (_, NORTH_AMERICA | RUSSIA) => {
             CallingCode::ByArea((0..1_000).map(|_| OnceLock::new()).collect())
@@ -110,7 +110,7 @@ fn of_number(digits: &str) -> CountryCode {
         };
         let calling_code = first.parse().ok();
         match calling_code.and_then(|code: usize| CODES.get(code)) {
-            None | Some(CallingCode::Nobodys) => {}
+            None | Some(CallingCode::Unassigned) => {}
             Some(CallingCode::One(country)) => return *country,
             Some(CallingCode::ByArea(areas)) if !rest.starts_with(SHARED_AREA) => {
                 let area = rest.get(..3).and_then(|area| area.parse().ok());

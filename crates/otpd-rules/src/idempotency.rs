@@ -21,7 +21,7 @@ pub struct RequestFingerprint {
     pub id: [u8; 16],
     /// MAC of all fields that the response depends on.
     pub fields: [u8; 16],
-    /// Random number of the process that writes the outcome, to tell it from another that
+    /// Random number of the process that writes the outcome. It differs if another process
     /// repeats the request.
     pub writer: u64,
     /// True if the caller gave a `request_id`.

@@ -75,7 +75,7 @@ pub struct BatchedLimit {
     pub full_at: Timestamp,
     /// Sum of the updates so far; `None` if there are none.
     pub delta: Option<LimitDelta>,
-    /// Whether the sum is right for the loaded state alone.
+    /// True if the sum is valid for the loaded state alone.
     pub is_clamped: bool,
 }
 

@@ -167,7 +167,7 @@ pub struct ChallengeSecret {
     pub code: OtpCode,
     /// Recipient, so that a challenge id is enough to return it.
     pub recipient: Recipient,
-    /// Whether it is the fixed code of a test recipient, which no message carries.
+    /// True for the fixed code of a test recipient, which no message carries.
     pub is_test: bool,
 }
 

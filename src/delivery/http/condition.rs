@@ -1,4 +1,4 @@
-//! What must hold of a gateway's reply.
+//! Conditions on a gateway's response.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde_json::Value;
 
 use super::template::{ASTERISK, TemplateValues, ValueTemplate};
 
-/// Statuses from one to another.
+/// Range of HTTP statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange(u16, u16);
 
 impl StatusRange {
-    /// Every status of success.
+    /// Range of all success statuses.
     pub const SUCCESS: Self = Self(200, 299);
 
-    /// Whether `status` is one of them.
+    /// Returns true if `status` is in the range.
     pub fn contain(self, status: u16) -> bool {
         (self.0..=self.1).contains(&status)
     }
@@ -34,45 +34,45 @@ impl TryFrom<String> for StatusRange {
     }
 }
 
-/// Something that is said of one place in a reply, or of several of one kind.
+/// Condition on one place in a response, or on several of one kind.
 #[derive(Clone, Debug)]
 pub struct ReplyCondition {
-    /// The place (RFC 6901); a step `*` stands for every element or member.
+    /// Place in the response (RFC 6901); a step `*` stands for every element or member.
     pub pointer: ValueTemplate,
-    /// What is said of it.
+    /// Predicate on its value.
     pub test: Predicate,
 }
 
-/// What is said of a value.
+/// Predicate on a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Predicate {
-    /// It is this.
+    /// Equals this value.
     Equals(String),
-    /// It is one of these.
+    /// Equals one of these values.
     OneOf(Vec<String>),
-    /// It is there, and none of these.
+    /// Exists, and equals none of these values.
     NotOneOf(Vec<String>),
-    /// It is there, and not null.
+    /// Exists, and is not null.
     Present,
-    /// It is not there, or null.
+    /// Does not exist, or is null.
     Absent,
-    /// It is a number greater than this.
+    /// Is a number greater than this.
     GreaterThan(f64),
 }
 
-/// Number of places of a reply for which a condition holds.
+/// Extent to which a condition is met, over the places of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchCount {
-    /// All of them.
+    /// Met at all places.
     Everywhere,
-    /// Some of several.
+    /// Met at some of several places.
     Partly,
-    /// None.
+    /// Met at no place.
     Nowhere,
 }
 
 impl ReplyCondition {
-    /// For which of its places in `reply` the condition holds.
+    /// Returns the extent to which `reply` meets the condition.
     pub fn holds(&self, reply: &Value, values: &TemplateValues<'_>) -> MatchCount {
         let places = places(reply, &self.pointer.render_in_pointer(values));
         let held = places.iter().filter(|value| self.test.holds(**value));
@@ -105,8 +105,8 @@ impl Predicate {
 /// object.
 const EVERY: &str = "*";
 
-/// Places in `reply` that a pointer leads to, at least one. A place that is not there, or
-/// whose list is empty, is `None`.
+/// Returns the places in `reply` that a pointer leads to, at least one. A place that does
+/// not exist, or a list without elements, is `None`.
 pub fn places<'r>(reply: &'r Value, pointer: &str) -> Vec<Option<&'r Value>> {
     let mut places = vec![Some(reply)];
     for step in pointer.split('/').skip(1) {
@@ -132,7 +132,7 @@ fn below<'r>(place: Option<&'r Value>, step: &str) -> Vec<Option<&'r Value>> {
     if all.is_empty() { vec![None] } else { all }
 }
 
-/// A value as it is compared: gateways write the same code once as a number and once
+/// Returns a value as it is compared: gateways write the same code either as a number or
 /// as a text.
 pub fn as_written(value: &Value) -> Option<String> {
     match value {
@@ -143,7 +143,7 @@ pub fn as_written(value: &Value) -> Option<String> {
     }
 }
 
-/// Without what it compares with.
+/// Omits the values to compare with.
 impl fmt::Display for Predicate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

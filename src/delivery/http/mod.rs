@@ -1,4 +1,4 @@
-//! A gateway that is described by configuration alone.
+//! Provider for gateways over HTTP, described by configuration alone.
 
 mod condition;
 mod request;
@@ -28,14 +28,14 @@ use super::{
 use crate::{tables::ConfigKeyError, traces};
 use otpd_rules::DeliveryErrorKind;
 
-/// Hands messages to a gateway over HTTP.
+/// Provider that hands messages to a gateway over HTTP.
 pub struct HttpProvider {
     name: String,
     client: Client,
     settings: HttpSettings,
 }
 
-/// Shows nothing that could be secret.
+/// Shows no secrets.
 impl fmt::Debug for HttpProvider {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -47,10 +47,10 @@ impl fmt::Debug for HttpProvider {
 }
 
 impl HttpProvider {
-    /// A provider of that name; opens no connection yet.
+    /// Creates a provider of that name; opens no connection yet.
     ///
     /// # Errors
-    /// The key at fault.
+    /// [`ConfigKeyError`] with the wrong key.
     pub fn new(name: &str, settings: HttpSettings) -> Result<Self, ConfigKeyError> {
         let resolver = PublicOnlyResolver {
             allow_private: settings.allow_private_addresses,
@@ -59,8 +59,8 @@ impl HttpProvider {
             .tls_backend_preconfigured(client_config(settings.ca.as_deref())?)
             .dns_resolver(resolver)
             .connect_timeout(settings.connect_timeout)
-            // Where a message goes is what the configuration says: no reply and no
-            // variable of the environment sends it elsewhere.
+            // The configuration alone decides the destination of a message: no redirect
+            // and no environment variable sends it elsewhere.
             .redirect(Policy::none())
             .no_proxy()
             .referer(false)
@@ -74,34 +74,33 @@ impl HttpProvider {
         })
     }
 
-    /// Hands a message over. Whoever calls this sets it a time.
+    /// Hands a message over. The caller sets a time limit.
     ///
     /// # Errors
-    /// Why the gateway has not taken it, and what can be done about it.
+    /// [`DeliveryError`] if the gateway has not accepted it.
     pub async fn deliver(
         &self,
-        envelope: &OutgoingMessage<'_>,
+        message: &OutgoingMessage<'_>,
     ) -> Result<ProviderReceipt, DeliveryError> {
         let settings = &self.settings;
-        let values = settings.values(envelope);
-        // The time to connect ends before that of the attempt, so that whoever gives it up
-        // does so after the request was written.
-        envelope.progress.hand_over();
+        let values = settings.values(message);
+        // The time limit for connecting ends before that of the attempt. So an attempt
+        // that is given up has written its request.
+        message.progress.hand_over();
         let answer = self.ask(&settings.send, &values).await?;
         settings.verdict(&answer, &values)
     }
 
-    /// Whether the gateway is given an idempotency key.
+    /// Returns true if the gateway gets an idempotency key.
     pub fn is_idempotent(&self) -> bool {
         self.settings.send.has_idempotency_key()
     }
 
-    /// Whether the gateway would take messages, as far as that can be known without
-    /// sending one: by the request `check`, or by connecting. Whoever calls this sets it
-    /// a time.
+    /// Checks that the gateway would accept messages, as far as possible without sending
+    /// one: by the request `check`, or by connecting. The caller sets a time limit.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Description of the problem.
     pub async fn check(&self) -> Result<String, String> {
         let values = TemplateValues::default();
         let Some(request) = &self.settings.check else {
@@ -113,13 +112,13 @@ impl HttpProvider {
             .await
             .map_err(|error| error.cause)?;
         match answer.fault(request, &values) {
-            None => Ok(format!("{} knows the account", request.host())),
+            None => Ok(format!("{} accepted the login", request.host())),
             Some(fault) => Err(self.settings.refused(&answer, fault, &values).cause),
         }
     }
 
-    /// Sends `request`, to its other hosts as well while there is no connection: then
-    /// nobody can have taken the message.
+    /// Sends `request`. If there is no connection, it tries the other hosts, because then
+    /// no gateway can have accepted the message.
     async fn ask(
         &self,
         request: &RequestTemplate,
@@ -152,21 +151,21 @@ impl HttpProvider {
                     return Err(transient(format!("no connection: {problem}")));
                 }
                 Err(error) => {
-                    // The connection stood, so that the request may have been read.
+                    // There was a connection, so the gateway may have read the request.
                     let problem = redacted_cause(&error);
                     return Err(DeliveryError::new(
                         DeliveryErrorKind::UnknownOutcome,
-                        format!("no answer: {problem}"),
+                        format!("no response: {problem}"),
                     ));
                 }
             }
         }
     }
 
-    /// Connects to the first host, and asks it nothing of the account.
+    /// Connects to the first host, without authentication.
     async fn connect(&self) -> Result<(), String> {
         let origin = self.settings.send.origin();
-        // Any status will do: it is the connection and its certificate that count.
+        // Every status is accepted: only the connection and its certificate are checked.
         let sent = self.client.head(origin.clone()).send().await;
         sent.map(|_| ())
             .map_err(|error| format!("no connection: {}", redacted_cause(&error)))
@@ -174,15 +173,15 @@ impl HttpProvider {
 }
 
 impl HttpSettings {
-    /// What the templates stand for in the message of `message`.
-    pub fn values<'a>(&self, envelope: &'a OutgoingMessage<'a>) -> TemplateValues<'a> {
-        TemplateValues::new(envelope, self.shortest_life, self.longest_life)
+    /// Returns the values of the templates for a message.
+    pub fn values<'a>(&self, message: &'a OutgoingMessage<'a>) -> TemplateValues<'a> {
+        TemplateValues::new(message, self.shortest_life, self.longest_life)
     }
 
-    /// What a reply says of the message of `values`.
+    /// Returns the outcome of an attempt.
     ///
     /// # Errors
-    /// Why the gateway has not taken it, and what can be done about it.
+    /// [`DeliveryError`] if the gateway has not accepted the message of `values`.
     pub fn verdict(
         &self,
         answer: &GatewayResponse,
@@ -215,14 +214,14 @@ impl HttpSettings {
         DeliveryError::new(class, cause)
     }
 
-    /// The gateway's own code of an error, if it is one and holds nothing else.
+    /// Returns the gateway's own error code, if it contains nothing else.
     fn error_code(&self, answer: &GatewayResponse, values: &TemplateValues<'_>) -> Option<String> {
         let mut pointers = self.error_pointers.iter();
         let code = pointers.find_map(|pointer| answer.visible(pointer, values))?;
         (!self.shown_by(&code, values)).then_some(code)
     }
 
-    /// Whether a text of the gateway, which is for the log, repeats something of the
+    /// Returns true if a text of the gateway, which is for the log, repeats a part of the
     /// message or a secret.
     fn shown_by(&self, text: &str, values: &TemplateValues<'_>) -> bool {
         let lower = text.to_lowercase();

@@ -1,4 +1,4 @@
-//! The request that a gateway is sent, as templates.
+//! Request to a gateway, as templates.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -21,7 +21,7 @@ use crate::{
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The keys that describe a request.
+/// Keys that describe a request.
 pub struct RequestTable {
     pub method: Option<String>,
     pub url: Option<String>,
@@ -35,7 +35,7 @@ pub struct RequestTable {
     pub conditions: Vec<ReplyCondition>,
 }
 
-/// A request, and what its reply must be.
+/// Request template, with the conditions on its response.
 pub struct RequestTemplate {
     method: Method,
     urls: Vec<UrlTemplate>,
@@ -43,13 +43,13 @@ pub struct RequestTemplate {
     headers: Vec<(HeaderName, ValueTemplate)>,
     basic: Option<(ValueTemplate, ValueTemplate)>,
     body: BodyTemplate,
-    /// The statuses of a good reply.
+    /// Statuses of a successful response.
     pub success: Vec<StatusRange>,
-    /// What else must hold of it.
+    /// Further conditions on a successful response.
     pub conditions: Vec<ReplyCondition>,
 }
 
-/// Shows nothing that could be secret.
+/// Shows no secrets.
 impl fmt::Debug for RequestTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -59,7 +59,7 @@ impl fmt::Debug for RequestTemplate {
     }
 }
 
-/// Where a request goes; only what follows the host may differ from message to message.
+/// Destination of a request. Only the part after the host may differ between messages.
 struct UrlTemplate {
     origin: Url,
     rest: ValueTemplate,
@@ -71,8 +71,8 @@ enum BodyTemplate {
     Json(JsonTemplate),
 }
 
-/// JSON whose texts are templates. Values become texts of a JSON value and are never
-/// pasted into JSON, so that none can end a text and begin something else.
+/// JSON with templates as its texts. Values become texts of a JSON value and are never
+/// inserted into JSON text, so that none can end a text and start another element.
 enum JsonTemplate {
     Fixed(Value),
     Text(ValueTemplate),
@@ -81,10 +81,10 @@ enum JsonTemplate {
 }
 
 impl RequestTemplate {
-    /// Reads the templates.
+    /// Parses the templates.
     ///
     /// # Errors
-    /// The first key at fault.
+    /// [`ConfigKeyError`] with the first wrong key.
     pub(super) fn new(
         table: RequestTable,
         names: &TemplateScope,
@@ -145,38 +145,38 @@ impl RequestTemplate {
         })
     }
 
-    /// The first host, for people.
+    /// Returns the first host, for display.
     pub fn host(&self) -> &str {
         self.urls[0].origin.host_str().unwrap_or_default()
     }
 
-    /// How many hosts there are.
+    /// Returns the number of hosts.
     pub fn hosts(&self) -> usize {
         self.urls.len()
     }
 
-    /// Where the first host is found: its scheme, name and port.
+    /// Returns the scheme, name and port of the first host.
     pub fn origin(&self) -> &Url {
         &self.urls[0].origin
     }
 
-    /// Whether it has a header of that name.
+    /// Returns true if it has a header of that name.
     pub fn sets(&self, header: &str) -> bool {
         self.headers.iter().any(|(name, _)| name.as_str() == header)
     }
 
-    /// Whether it is the same for all messages.
+    /// Returns true if it is the same for all messages.
     pub fn is_fixed(&self) -> bool {
         let mut pointers = self.conditions.iter().map(|condition| &condition.pointer);
         self.all_parts(ValueTemplate::is_fixed) && pointers.all(ValueTemplate::is_fixed)
     }
 
-    /// Whether the gateway is given an idempotency key.
+    /// Returns true if the gateway gets an idempotency key.
     pub fn has_idempotency_key(&self) -> bool {
         !self.all_parts(|template| !template.has_idempotency_key())
     }
 
-    /// Whether something holds of every template of what is sent.
+    /// Returns true if the predicate holds for every template of the request.
     fn all_parts(&self, holds: impl Fn(&ValueTemplate) -> bool) -> bool {
         let pairs = self.query.iter().map(|(_, template)| template);
         let headers = self.headers.iter().map(|(_, template)| template);
@@ -194,10 +194,10 @@ impl RequestTemplate {
         body && others.all(holds)
     }
 
-    /// The request to the host number `host`, with the values of a message.
+    /// Builds the request to the host number `host`, with the values of a message.
     ///
     /// # Errors
-    /// What cannot be sent, without its value.
+    /// Description of the part that cannot be sent, without its value.
     pub fn build(
         &self,
         client: &Client,
@@ -216,7 +216,7 @@ impl RequestTemplate {
                 continue;
             }
             let mut value = HeaderValue::from_str(&value).map_err(|_| {
-                format!("the header {name} would hold a character that headers cannot")
+                format!("the header {name} would contain a character that headers cannot")
             })?;
             value.set_sensitive(true);
             request = request.header(name, value);
@@ -257,14 +257,13 @@ impl UrlTemplate {
             None if template.render(&TemplateValues::default()) == beginning => beginning.len(),
             None => {
                 return Err(
-                    "has a variable in its host; values can stand only in what follows it"
-                        .to_owned(),
+                    "has a variable in its host; use variables only after the host".to_owned(),
                 );
             }
         };
         let origin = Url::parse(&beginning[..end]).map_err(|error| error.to_string())?;
         if !origin.username().is_empty() || origin.password().is_some() {
-            return Err("has a name before its host; put it into basic".to_owned());
+            return Err("has a user name before its host; put it into basic".to_owned());
         }
         let host = origin.host().ok_or("has no host")?;
         let literal = match host {
@@ -329,7 +328,7 @@ impl JsonTemplate {
         }
     }
 
-    /// The JSON value, or nothing where a text comes out empty.
+    /// Returns the JSON value; `None` if a text is empty after its values are inserted.
     fn render(&self, values: &TemplateValues<'_>) -> Option<Value> {
         Some(match self {
             Self::Fixed(value) => value.clone(),
@@ -370,13 +369,14 @@ fn templates(
 fn header(
     (name, template): (String, ValueTemplate),
 ) -> Result<(HeaderName, ValueTemplate), ConfigKeyError> {
-    let parsed = HeaderName::try_from(name.as_str())
-        .map_err(|_| ConfigKeyError::new(format!("headers.{name}"), "is no name of a header"))?;
+    let parsed = HeaderName::try_from(name.as_str()).map_err(|_| {
+        ConfigKeyError::new(format!("headers.{name}"), "is not the name of a header")
+    })?;
     Ok((parsed, template))
 }
 
-/// What is to be sent: a value that comes out empty is left out, so that an optional one
-/// needs no template of its own.
+/// Renders the parts to be sent. A value that is empty is left out, so that an optional
+/// one needs no template of its own.
 fn rendered<'t>(
     pairs: &'t [(String, ValueTemplate)],
     values: &TemplateValues<'_>,

@@ -1,4 +1,4 @@
-//! What a gateway answered, and what that means.
+//! Response of a gateway, and its meaning.
 
 use reqwest::Response;
 use serde_json::Value;
@@ -12,14 +12,15 @@ use super::{
 use crate::delivery::redact::redacted_cause;
 use otpd_rules::DeliveryErrorKind;
 
-/// More than any gateway has to say of one message.
+/// Maximum length of a response body that is read, more than any gateway needs for one
+/// message.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// More than any error code has.
+/// Maximum length of an error code that is logged, more than any gateway's.
 const MAX_CODE_CHARACTERS: usize = 64;
-/// More than any gateway's name of a message has.
+/// Maximum length of a gateway's identifier of a message, more than any gateway's.
 const MAX_ID_CHARACTERS: usize = 128;
 
-/// A reply: its status, and its body if that is JSON.
+/// Response: its status, and its body if that is JSON.
 #[derive(Debug)]
 pub struct GatewayResponse {
     status: u16,
@@ -27,13 +28,13 @@ pub struct GatewayResponse {
 }
 
 impl GatewayResponse {
-    /// The reply of that status whose whole body is `body`.
+    /// Creates a response from its status and its whole body.
     pub fn new(status: u16, body: &[u8]) -> Self {
         let body = serde_json::from_slice(body).map_err(|_| "the body is not JSON".to_owned());
         Self { status, body }
     }
 
-    /// Reads a reply to its end, or as far as is sensible.
+    /// Reads a response to its end, or to the maximum length.
     pub async fn read(mut response: Response) -> Self {
         let status = response.status().as_u16();
         let mut bytes = Vec::new();
@@ -55,7 +56,8 @@ impl GatewayResponse {
         }
     }
 
-    /// Why this is no good reply to `request`; nothing where it is one.
+    /// Returns the reason for which this is not a successful response to `request`;
+    /// `None` if it is one.
     pub fn fault(&self, request: &RequestTemplate, values: &TemplateValues<'_>) -> Option<String> {
         let status = self.status;
         if !request.success.iter().any(|good| good.contain(status)) {
@@ -72,8 +74,8 @@ impl GatewayResponse {
         conditions.find_map(|(index, condition)| {
             let extent = match condition.holds(body, values) {
                 MatchCount::Everywhere => return None,
-                MatchCount::Partly => "holds of a part alone",
-                MatchCount::Nowhere => "does not hold",
+                MatchCount::Partly => "is met only in part",
+                MatchCount::Nowhere => "is not met",
             };
             let test = &condition.test;
             Some(format!(
@@ -82,7 +84,7 @@ impl GatewayResponse {
         })
     }
 
-    /// Whether the gateway took one part of the message and refused another.
+    /// Returns true if the gateway accepted one part of the message and refused another.
     fn is_partly_good(&self, request: &RequestTemplate, values: &TemplateValues<'_>) -> bool {
         let Ok(body) = &self.body else {
             return false;
@@ -93,14 +95,15 @@ impl GatewayResponse {
             && conditions.any(|condition| condition.holds(body, values) == MatchCount::Partly)
     }
 
-    /// The class of a reply that is not good, and the rule that says so.
+    /// Returns the kind of failure of an unsuccessful response, and the index of the rule
+    /// that matched.
     pub fn class(
         &self,
         settings: &HttpSettings,
         values: &TemplateValues<'_>,
     ) -> (DeliveryErrorKind, Option<usize>) {
         if self.is_partly_good(&settings.send, values) {
-            // To send it again repeats, and costs, the part that was taken.
+            // To send it again repeats, and costs, the part that was accepted.
             return (DeliveryErrorKind::UnknownOutcome, None);
         }
         let matching = settings.errors.iter().position(|rule| {
@@ -116,9 +119,9 @@ impl GatewayResponse {
             return (settings.errors[rule].class, Some(rule));
         }
         let class = match self.status {
-            // What is behind the gateway was given the message, and did not answer.
+            // The server behind the gateway was given the message, and did not respond.
             504 => DeliveryErrorKind::UnknownOutcome,
-            // Too early, too many, or the gateway's own fault.
+            // Too early, too many, or a fault of the gateway.
             408 | 425 | 429 | 500..=599 => DeliveryErrorKind::Transient,
             200..=299 if self.body.is_err() => DeliveryErrorKind::UnknownOutcome,
             _ => DeliveryErrorKind::Permanent,
@@ -126,7 +129,7 @@ impl GatewayResponse {
         (class, None)
     }
 
-    /// The gateway's own name of the message.
+    /// Returns the gateway's own identifier of the message.
     pub fn provider_id(
         &self,
         settings: &HttpSettings,
@@ -137,8 +140,8 @@ impl GatewayResponse {
         is_visible(&id, MAX_ID_CHARACTERS).then_some(id)
     }
 
-    /// The value at `pointer`, or its values, if they can be error codes. A longer one is
-    /// left out and not cut, because half a secret would not be known for one.
+    /// Returns the value at `pointer`, or its values, if they can be error codes. A
+    /// longer one is left out and not cut, because half a secret would not be recognized.
     pub fn visible(&self, pointer: &ValueTemplate, values: &TemplateValues<'_>) -> Option<String> {
         let code = self.texts(pointer, values).join(", ");
         is_visible(&code, MAX_CODE_CHARACTERS).then_some(code)

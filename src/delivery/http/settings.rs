@@ -1,4 +1,4 @@
-//! The settings of an `http` provider, checked and with all templates read.
+//! Settings of an `http` provider, checked, with all templates parsed.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +19,9 @@ use super::{
 use crate::{files, tables::ConfigKeyError};
 use otpd_rules::DeliveryErrorKind;
 
-/// How a gateway is spoken to.
+/// Checked settings of an `http` provider.
 pub struct HttpSettings {
-    /// The request that hands a message over.
+    /// Request that hands a message over.
     pub send: RequestTemplate,
     pub(super) id_pointer: Option<ValueTemplate>,
     pub(super) error_pointers: Vec<ValueTemplate>,
@@ -32,11 +32,11 @@ pub struct HttpSettings {
     pub(super) ca: Option<PathBuf>,
     pub(super) allow_private_addresses: bool,
     pub(super) check: Option<RequestTemplate>,
-    /// How long to wait for a connection before the next host is tried.
+    /// Time to wait for a connection before the next host is tried.
     pub(super) connect_timeout: Duration,
 }
 
-/// Which replies are of which class.
+/// Rule that gives an unsuccessful response its kind of failure.
 #[derive(Debug)]
 pub(super) struct ErrorRule {
     pub class: DeliveryErrorKind,
@@ -44,7 +44,7 @@ pub(super) struct ErrorRule {
     pub condition: Option<ReplyCondition>,
 }
 
-/// Shows nothing that could be secret.
+/// Shows no secrets.
 impl fmt::Debug for HttpSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -59,7 +59,7 @@ impl HttpSettings {
     /// take `timeout`.
     ///
     /// # Errors
-    /// The first key at fault.
+    /// [`ConfigKeyError`] with the first wrong key.
     pub fn new(table: HttpTable, timeout: Duration) -> Result<Self, ConfigKeyError> {
         let names = TemplateScope {
             secrets: secrets(table.secrets)?,
@@ -119,13 +119,13 @@ impl HttpSettings {
             ca: table.ca,
             allow_private_addresses: table.allow_private_addresses,
             check,
-            // So that the last host still has the time of an answer.
+            // So that the last host still has time to respond.
             connect_timeout: timeout / hosts.saturating_add(1),
         })
     }
 }
 
-/// The secrets, those of files among them.
+/// Returns the secrets, those from files among them.
 fn secrets(
     given: BTreeMap<String, SecretString>,
 ) -> Result<BTreeMap<String, SecretString>, ConfigKeyError> {
@@ -147,7 +147,7 @@ fn secrets(
     Ok(secrets)
 }
 
-/// The text of a file without the line end that editors put there.
+/// Reads a text file, without the line end that editors add.
 pub(in crate::delivery) fn read_secret(
     key: &str,
     path: &str,
@@ -188,7 +188,7 @@ fn check_request(
     if !request.is_fixed() {
         return Err(ConfigKeyError::new(
             "url",
-            "is of a request with a variable of messages, and a check is about none; only secrets and parameters can stand there",
+            "belongs to a check, which has no message; use only secrets and parameters in it, no variables of messages",
         ));
     }
     Ok(request)
@@ -265,7 +265,10 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Con
         .find(|class| class.name() == table.class);
     let class = class.ok_or_else(|| {
         let known = classes.map(DeliveryErrorKind::name).join(", ");
-        ConfigKeyError::new("class", format!("no class of errors; there are {known}"))
+        ConfigKeyError::new(
+            "class",
+            format!("unknown class of errors; use one of: {known}"),
+        )
     })?;
     let tests = Conditions {
         equals: table.equals,
@@ -280,7 +283,7 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Con
             if tests.names().next().is_some() {
                 return Err(ConfigKeyError::new(
                     "pointer",
-                    "is missing; what is compared?",
+                    "is missing; give the place of the value to compare",
                 ));
             }
             None
@@ -297,7 +300,7 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Con
     if statuses.is_none() && condition.is_none() {
         return Err(ConfigKeyError::new(
             "status",
-            "is missing, and pointer too; which replies are of this class?",
+            "is missing, and pointer too; give one of them to select the responses of this class",
         ));
     }
     Ok(ErrorRule {
@@ -307,7 +310,7 @@ fn error_rule(table: ErrorTable, names: &TemplateScope) -> Result<ErrorRule, Con
     })
 }
 
-/// What is written of a value; it must be one thing.
+/// Keys of a condition; exactly one of them must be given.
 struct Conditions {
     equals: Option<ConfigScalar>,
     one_of: Option<ScalarList>,
@@ -334,7 +337,7 @@ impl Conditions {
     fn only(self) -> Result<Predicate, String> {
         if self.names().count() != 1 {
             return Err(
-                "needs one of equals, one_of, not_one_of, present, absent and greater_than"
+                "needs one of equals, one_of, not_one_of, present, absent or greater_than"
                     .to_owned(),
             );
         }
@@ -354,6 +357,6 @@ impl Conditions {
                 .map(|ScalarList(values)| Predicate::NotOneOf(values)))
             .or(presence)
             .or(self.greater_than.map(Predicate::GreaterThan));
-        Ok(test.expect("one of them was counted"))
+        Ok(test.expect("exactly one key was counted"))
     }
 }

@@ -1,4 +1,4 @@
-//! The keys of an `http` provider as they are written.
+//! Keys of an `http` provider, as written in the configuration.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -8,137 +8,138 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-/// A text, or a number or truth value as it is written.
+/// Text, or a number or Boolean as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigScalar(pub String);
 
-/// Several of them: a list, or a text with commas between.
+/// List of such values, or a text with commas between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScalarList(pub Vec<String>);
 
-/// The keys of an `http` provider; docs/providers.md explains each.
+/// Keys of an `http` provider; docs/providers.md explains each.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpTable {
-    /// GET, POST or PUT.
+    /// Method: GET, POST or PUT.
     pub method: Option<String>,
-    /// Where the request goes.
+    /// Destination of the request.
     pub url: Option<String>,
-    /// What is added to the URL.
+    /// Parameters that are added to the URL.
     pub query: BTreeMap<String, ConfigScalar>,
-    /// The headers.
+    /// Headers.
     pub headers: BTreeMap<String, ConfigScalar>,
-    /// A name and password (RFC 7617).
+    /// User name and password (RFC 7617).
     pub basic: Option<BasicTable>,
-    /// The body, as a form.
+    /// Body, as a form.
     pub form: Option<BTreeMap<String, ConfigScalar>>,
-    /// The body, as JSON.
+    /// Body, as JSON.
     pub json: Option<serde_json::Value>,
-    /// The statuses of a good reply.
+    /// Statuses of a successful response.
     pub success_status: Option<ScalarList>,
-    /// What else must hold of it.
+    /// Further conditions on a successful response.
     pub conditions: Vec<ConditionTable>,
-    /// Where else to connect to if the first host cannot be reached.
+    /// Further destinations, used if the first host cannot be reached.
     pub fallback_urls: Option<ScalarList>,
-    /// Where the reply has the gateway's name of the message.
+    /// Place of the gateway's identifier of the message in the response.
     pub id_pointer: Option<String>,
-    /// Where the reply has the gateway's error code: the first place that has one.
+    /// Places of the gateway's error code in the response; the first that has one is
+    /// used.
     pub error_pointer: Option<ScalarList>,
-    /// The classes of other replies; the first that fits counts.
+    /// Rules that classify other responses; the first that matches is used.
     pub errors: Vec<ErrorTable>,
-    /// The least that `{ttl_seconds}` can be.
+    /// Minimum of `{ttl_seconds}`.
     pub ttl_seconds_min: Option<u64>,
-    /// The most that it can be.
+    /// Maximum of `{ttl_seconds}`.
     pub ttl_seconds_max: Option<u64>,
-    /// What `{secrets.NAME}` stands for; `NAME_file` names a file.
+    /// Values of `{secrets.NAME}`; `NAME_file` names a file.
     pub secrets: BTreeMap<String, SecretString>,
-    /// What `{parameters.NAME}` stands for.
+    /// Values of `{parameters.NAME}`.
     pub parameters: BTreeMap<String, ConfigScalar>,
-    /// More authorities for the gateway's certificate, as PEM.
+    /// File of further authorities for the gateway's certificate, as PEM.
     pub ca: Option<PathBuf>,
-    /// Whether the gateway may be in a network that is not public.
+    /// Allows a gateway in a network that is not public.
     pub allow_private_addresses: bool,
-    /// Whether `http://` may go to another machine.
+    /// Allows `http://` to another machine.
     pub allow_plaintext: bool,
-    /// A request that sends nothing to anybody.
+    /// Request that checks the account without sending a message.
     pub check: Option<CheckTable>,
 }
 
-/// `basic`: a name and password (RFC 7617).
+/// User name and password of `basic` (RFC 7617).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BasicTable {
-    /// The name.
+    /// User name.
     pub user: String,
-    /// The password.
+    /// Password.
     pub password: String,
 }
 
-/// `check`: a request that proves the account without a message.
+/// Request `check`, which proves the account without a message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckTable {
-    /// GET, POST or PUT.
+    /// Method: GET, POST or PUT.
     pub method: Option<String>,
-    /// Where the request goes.
+    /// Destination of the request.
     pub url: Option<String>,
-    /// What is added to the URL.
+    /// Parameters that are added to the URL.
     pub query: BTreeMap<String, ConfigScalar>,
-    /// The headers.
+    /// Headers.
     pub headers: BTreeMap<String, ConfigScalar>,
-    /// A name and password (RFC 7617).
+    /// User name and password (RFC 7617).
     pub basic: Option<BasicTable>,
-    /// The body, as a form.
+    /// Body, as a form.
     pub form: Option<BTreeMap<String, ConfigScalar>>,
-    /// The body, as JSON.
+    /// Body, as JSON.
     pub json: Option<serde_json::Value>,
-    /// The statuses of a good reply.
+    /// Statuses of a successful response.
     pub success_status: Option<ScalarList>,
-    /// What else must hold of it.
+    /// Further conditions on a successful response.
     pub conditions: Vec<ConditionTable>,
 }
 
-/// One of `conditions`.
+/// Entry of `conditions`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConditionTable {
-    /// The place in the reply (RFC 6901).
+    /// Place in the response (RFC 6901).
     pub pointer: String,
-    /// It is this.
+    /// Met if the value equals this one.
     pub equals: Option<ConfigScalar>,
-    /// It is one of these.
+    /// Met if the value equals one of these.
     pub one_of: Option<ScalarList>,
-    /// It is there, and none of these.
+    /// Met if the value exists, and equals none of these.
     pub not_one_of: Option<ScalarList>,
-    /// It is there.
+    /// Met if the value exists.
     pub present: Option<bool>,
-    /// It is not there.
+    /// Met if the value does not exist.
     pub absent: Option<bool>,
-    /// It is a number greater than this.
+    /// Met if the value is a number greater than this.
     pub greater_than: Option<f64>,
 }
 
-/// One of `errors`.
+/// Entry of `errors`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorTable {
-    /// What they mean.
+    /// Kind of failure of these responses.
     pub class: String,
-    /// The statuses that it is about.
+    /// Statuses that the rule applies to.
     pub status: Option<ScalarList>,
-    /// The place in the reply (RFC 6901).
+    /// Place in the response (RFC 6901).
     pub pointer: Option<String>,
-    /// It is this.
+    /// Met if the value equals this one.
     pub equals: Option<ConfigScalar>,
-    /// It is one of these.
+    /// Met if the value equals one of these.
     pub one_of: Option<ScalarList>,
-    /// It is there, and none of these.
+    /// Met if the value exists, and equals none of these.
     pub not_one_of: Option<ScalarList>,
-    /// It is there.
+    /// Met if the value exists.
     pub present: Option<bool>,
-    /// It is not there.
+    /// Met if the value does not exist.
     pub absent: Option<bool>,
-    /// It is a number greater than this.
+    /// Met if the value is a number greater than this.
     pub greater_than: Option<f64>,
 }
 

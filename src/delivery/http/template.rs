@@ -1,7 +1,7 @@
 //! Texts with `{names}` in them.
 //!
-//! A name is replaced by its value, and that is all: a request to a gateway needs no
-//! conditions or loops, and so each value can be escaped by where it stands, which a
+//! Each name is replaced by its value, and nothing else is done. A request to a gateway
+//! needs no conditions or loops. So each value can be escaped for its position, which a
 //! template language that knows only texts could not do.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr, time::Duration};
@@ -11,38 +11,39 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::delivery::OutgoingMessage;
 
-/// What RFC 3986, section 2.3, leaves as it is.
+/// Characters to escape: all but the unreserved ones of RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// An asterisk within a value of a pointer, where it is no step of its own.
+/// Escaped asterisk within a value of a pointer, so that it is not read as a step.
 pub const ASTERISK: &str = "~2";
 
-/// A value that differs from message to message.
+/// Value that differs between messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateVariable {
-    /// The recipient: a phone number in E.164, or an e-mail address.
+    /// Recipient: a phone number in E.164, or an e-mail address.
     ToE164,
-    /// The digits of a phone number, without "+".
+    /// Digits of a phone number, without "+".
     ToDigits,
-    /// The whole message.
+    /// Whole text of the message.
     Text,
     /// The code alone.
     Code,
-    /// How many whole seconds the code still lives.
+    /// Whole seconds until the code expires.
     TtlSeconds,
-    /// The end user's address; empty where it is unknown.
+    /// IP address of the end user; empty if it is unknown.
     ClientIp,
-    /// The id of the message, the same at each attempt.
+    /// Identifier of the message, the same at each attempt.
     MessageId,
-    /// The same, for a gateway that makes one message of all requests with one key.
+    /// Identifier of the message, for a gateway that makes one message of all requests
+    /// with one key.
     IdempotencyKey,
-    /// The language that was asked for; empty where none was.
+    /// Requested language; empty if none was requested.
     Locale,
-    /// The id of the challenge.
+    /// Identifier of the challenge.
     ChallengeId,
 }
 
@@ -61,16 +62,16 @@ impl TemplateVariable {
     ];
 }
 
-/// What the names of one provider stand for.
+/// Values of the names of one provider.
 #[derive(Debug, Default)]
 pub struct TemplateScope {
-    /// `secrets.NAME`.
+    /// Values of `secrets.NAME`.
     pub secrets: BTreeMap<String, SecretString>,
-    /// `parameters.NAME`.
+    /// Values of `parameters.NAME`.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// A text with names in it.
+/// Text with names in it.
 #[derive(Clone)]
 pub struct ValueTemplate(Vec<TemplatePart>);
 
@@ -81,7 +82,7 @@ enum TemplatePart {
     Secret(SecretString),
 }
 
-/// Shows nothing: somebody may have written a secret into the text itself.
+/// Shows nothing, because the text itself may contain a secret.
 impl fmt::Debug for ValueTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Template(…)")
@@ -89,10 +90,10 @@ impl fmt::Debug for ValueTemplate {
 }
 
 impl ValueTemplate {
-    /// Reads a text in which `{name}` stands for a value, and `{{` and `}}` for a brace.
+    /// Parses a text in which `{name}` stands for a value, and `{{` and `}}` for a brace.
     ///
     /// # Errors
-    /// What is wrong with it. It shows names only.
+    /// Description of the problem. It shows only names.
     pub fn parse(text: &str, names: &TemplateScope) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -109,7 +110,7 @@ impl ValueTemplate {
             let (name, after) = rest
                 .split_once('}')
                 .filter(|_| brace == "{")
-                .ok_or("has a brace alone; write {name}, or {{ and }} for braces")?;
+                .ok_or("has a single brace; write {name}, or {{ and }} for braces")?;
             rest = after;
             match names.resolve(name)? {
                 TemplatePart::Literal(value) => literal.push_str(&value),
@@ -125,17 +126,17 @@ impl ValueTemplate {
         Ok(Self(parts))
     }
 
-    /// The text with all values, each as it is.
+    /// Returns the text with all values, unescaped.
     pub fn render(&self, values: &TemplateValues<'_>) -> String {
         self.render_with(values, |value| value.into())
     }
 
-    /// The text as part of a URL.
+    /// Returns the text as part of a URL.
     pub fn render_in_url(&self, values: &TemplateValues<'_>) -> String {
         self.render_with(values, |value| utf8_percent_encode(value, RESERVED).into())
     }
 
-    /// The text as a JSON pointer, where a value is one step or a part of it.
+    /// Returns the text as a JSON pointer, in which a value is one step or a part of it.
     pub fn render_in_pointer(&self, values: &TemplateValues<'_>) -> String {
         self.render_with(values, |value| {
             let value = value.replace('~', "~0").replace('/', "~1");
@@ -159,7 +160,8 @@ impl ValueTemplate {
         text
     }
 
-    /// Whether this is the number of seconds alone, which JSON writes without quotes.
+    /// Returns true if this is the number of seconds alone, which JSON writes without
+    /// quotes.
     pub fn is_ttl_seconds(&self) -> bool {
         matches!(
             self.0[..],
@@ -167,7 +169,7 @@ impl ValueTemplate {
         )
     }
 
-    /// Whether the text is the same for all messages.
+    /// Returns true if the text is the same for all messages.
     pub fn is_fixed(&self) -> bool {
         !self
             .0
@@ -175,7 +177,7 @@ impl ValueTemplate {
             .any(|part| matches!(part, TemplatePart::Variable(_)))
     }
 
-    /// Whether an idempotency key stands in the text.
+    /// Returns true if the text contains an idempotency key.
     pub fn has_idempotency_key(&self) -> bool {
         let is_key = |part: &TemplatePart| {
             matches!(
@@ -186,7 +188,7 @@ impl ValueTemplate {
         self.0.iter().any(is_key)
     }
 
-    /// The text before the first value that is not written in it.
+    /// Returns the text before the first value.
     pub fn beginning(&self) -> &str {
         match self.0.first() {
             Some(TemplatePart::Literal(literal)) => literal,
@@ -196,7 +198,8 @@ impl ValueTemplate {
 }
 
 impl ValueTemplate {
-    /// The template without the first `length` bytes, which are of its beginning.
+    /// Removes the first `length` bytes, which must be part of the text before the first
+    /// value.
     pub fn without_beginning(mut self, length: usize) -> Self {
         if let Some(TemplatePart::Literal(literal)) = self.0.first_mut() {
             literal.drain(..length);
@@ -211,14 +214,16 @@ impl TemplateScope {
             let secret = self.secrets.get(name);
             return secret
                 .map(|secret| TemplatePart::Secret(secret.clone()))
-                .ok_or_else(|| format!("names {{secrets.{name}}}, which is not among secrets"));
+                .ok_or_else(|| {
+                    format!("names {{secrets.{name}}}, which is not defined in secrets")
+                });
         }
         if let Some(name) = name.strip_prefix("parameters.") {
             let parameter = self.parameters.get(name);
             return parameter
                 .map(|value| TemplatePart::Literal(value.clone()))
                 .ok_or_else(|| {
-                    format!("names {{parameters.{name}}}, which is not among parameters")
+                    format!("names {{parameters.{name}}}, which is not defined in parameters")
                 });
         }
         let known = TemplateVariable::ALL
@@ -229,14 +234,14 @@ impl TemplateScope {
             .ok_or_else(|| {
                 let known: Vec<&str> = TemplateVariable::ALL.iter().map(|(name, _)| *name).collect();
                 format!(
-                    "names {{{name}}}, and there is no such variable; there are {}, secrets.NAME and parameters.NAME",
+                    "names {{{name}}}, which is not a variable; use one of {}, secrets.NAME or parameters.NAME",
                     known.join(", ")
                 )
             })
     }
 }
 
-/// The values of one message; or none, for requests that are about no message.
+/// Values of one message; empty for requests without a message.
 #[derive(Default)]
 pub struct TemplateValues<'a> {
     to: &'a str,
@@ -258,23 +263,24 @@ impl fmt::Debug for TemplateValues<'_> {
 }
 
 impl<'a> TemplateValues<'a> {
-    /// The values of `message`, its life put between `shortest` and `longest`.
-    pub fn new(envelope: &'a OutgoingMessage<'a>, shortest: Duration, longest: Duration) -> Self {
-        let number = envelope.recipient.phone_number().unwrap_or_default();
+    /// Returns the values of `message`, with its remaining life clamped between
+    /// `shortest` and `longest`.
+    pub fn new(message: &'a OutgoingMessage<'a>, shortest: Duration, longest: Duration) -> Self {
+        let number = message.recipient.phone_number().unwrap_or_default();
         Self {
-            to: envelope.recipient.as_str(),
+            to: message.recipient.as_str(),
             to_digits: number.trim_start_matches('+').to_owned(),
-            text: &envelope.text.plain,
-            code: envelope.code.expose(),
-            ttl_seconds: envelope.life_left.min(longest).max(shortest).as_secs(),
-            client_ip: envelope.client_ip,
-            message_id: envelope.id.to_string(),
-            locale: envelope.locale,
-            challenge_id: envelope.challenge_id.to_string(),
+            text: &message.text.plain,
+            code: message.code.expose(),
+            ttl_seconds: message.life_left.min(longest).max(shortest).as_secs(),
+            client_ip: message.client_ip,
+            message_id: message.id.to_string(),
+            locale: message.locale,
+            challenge_id: message.challenge_id.to_string(),
         }
     }
 
-    /// How many whole seconds the code still lives.
+    /// Returns the whole seconds until the code expires.
     pub fn ttl_seconds(&self) -> u64 {
         self.ttl_seconds
     }
@@ -297,8 +303,8 @@ impl<'a> TemplateValues<'a> {
         }
     }
 
-    /// Whether a text of a gateway repeats something of the message. Numbers are known
-    /// by their last digits, in whatever form a gateway writes them.
+    /// Returns true if a text of a gateway repeats a part of the message. Phone numbers
+    /// are recognized by their last digits, in whatever form a gateway writes them.
     pub fn appear_in(&self, text: &str) -> bool {
         let digits: String = text.chars().filter(char::is_ascii_digit).collect();
         let tail = &self.to_digits[self.to_digits.len().saturating_sub(LAST_DIGITS)..];
@@ -315,6 +321,6 @@ impl<'a> TemplateValues<'a> {
     }
 }
 
-/// So many last digits of a phone number say whose it is; error codes of gateways are
+/// Number of last digits that identify a phone number; error codes of gateways are
 /// shorter.
 const LAST_DIGITS: usize = 6;

@@ -1,4 +1,4 @@
-//! Templates, conditions and the guard, by themselves.
+//! Templates, conditions and the check of addresses.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::delivery::public_ip::is_public;
 use crate::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
 use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
-/// Calls `use_it` with the values of a message of that text to that recipient.
+/// Calls `use_it` with the values of a message with that text to that recipient.
 fn with_values<T>(to: &str, text: &str, use_it: impl FnOnce(&TemplateValues<'_>) -> T) -> T {
     let recipient = Recipient::from_canonical(to.to_owned());
     let code = OtpCode::from_digits("481516").expect("six digits");
@@ -72,7 +72,7 @@ fn placeholders_are_replaced_and_braces_can_be_escaped() {
 
 #[test]
 fn unknown_placeholder_is_reported() {
-    for (template, told) in [
+    for (template, expected) in [
         ("{to}", "{to}"),
         ("{secrets.other}", "{secrets.other}"),
         ("{parameters.other}", "{parameters.other}"),
@@ -82,7 +82,7 @@ fn unknown_placeholder_is_reported() {
         ("{}", "{}"),
     ] {
         let problem = parse(template).expect_err(template);
-        assert!(problem.contains(told), "{template}: {problem}");
+        assert!(problem.contains(expected), "{template}: {problem}");
     }
 }
 
@@ -126,7 +126,7 @@ fn conditions_compare_values_by_their_written_form() {
         ("/number", Predicate::OneOf(some(&["1", "10"])), false),
         ("/number", Predicate::NotOneOf(some(&["1", "100"])), false),
         ("/number", Predicate::NotOneOf(some(&["1", "10"])), true),
-        // What is not there proves nothing.
+        // A value that does not exist proves nothing.
         ("/absent", Predicate::NotOneOf(some(&["1"])), false),
         ("/nothing", Predicate::Present, false),
         ("/sms", Predicate::Present, true),
@@ -338,7 +338,7 @@ fn message_id_that_echoes_the_message_is_omitted() {
         let accepted = with_values("+79991234567", "", |values| {
             settings.verdict(&answer, values)
         });
-        let told = accepted.expect("it is a good reply").provider_id;
-        assert_eq!(told.as_deref(), kept.then_some(id));
+        let provider_id = accepted.expect("it is a good reply").provider_id;
+        assert_eq!(provider_id.as_deref(), kept.then_some(id));
     }
 }

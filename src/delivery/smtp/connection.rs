@@ -1,9 +1,9 @@
-//! Connections to an SMTP server, kept for the next message.
+//! Pool of connections to an SMTP server.
 //!
-//! lettre's own pool takes a connection back also when whoever used it was dropped
-//! between a command and its reply, as happens at each time-out. The next message would
-//! then read the last one's reply as its own. Here a connection is given back only after
-//! the last reply was read; one that is dropped is closed.
+//! lettre's own pool takes a connection back even if its user was dropped between a
+//! command and its reply, as happens at each time-out. The next message would then read
+//! the previous reply as its own. Here a connection is returned only after the last reply
+//! was read; a dropped one is closed.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,22 +17,23 @@ use super::settings::{MECHANISMS, SmtpSettings, TlsMode};
 use crate::delivery::{DeliveryError, redact::redacted_cause};
 use otpd_rules::DeliveryErrorKind;
 
-/// Servers close idle connections themselves, after five minutes at the earliest
-/// (RFC 5321, section 4.5.3.2.7); many are less patient.
+/// Maximum idle time of a pooled connection. Servers close idle connections themselves,
+/// after five minutes at the earliest (RFC 5321, section 4.5.3.2.7); many close them
+/// sooner.
 const MAX_IDLE: Duration = Duration::from_secs(30);
-/// As many are kept for later; more are opened while they are needed.
-const MAX_KEPT: usize = 16;
+/// Maximum number of pooled connections; more are opened as needed.
+const MAX_POOLED: usize = 16;
 
-/// This part of an attempt's time one kept connection has to show that it still lives: one
-/// that a firewall has forgotten would be silent until the attempt is given up.
+/// Fraction of an attempt's time in which one pooled connection has to respond. A
+/// firewall may have dropped it silently, and it would stay silent until the time-out.
 const LIVENESS_CHECK_FRACTION: u32 = 5;
 
-/// Open connections that nobody uses, the newest last.
+/// Idle connections, the newest last.
 #[derive(Default)]
 pub struct ConnectionPool(Mutex<Vec<(AsyncSmtpConnection, Instant)>>);
 
 impl ConnectionPool {
-    /// A connection that is ready for a message.
+    /// Returns a connection that is ready for a message.
     pub async fn take(
         &self,
         settings: &SmtpSettings,
@@ -43,18 +44,18 @@ impl ConnectionPool {
                 Ok(true) => return Ok(connection),
                 // The server has closed it.
                 Ok(false) => {}
-                // The others are older, and there is no time to find that out one by one.
+                // The others are older, and there is no time to check them one by one.
                 Err(_) => self.kept().clear(),
             }
         }
         connect(settings).await
     }
 
-    /// Keeps a connection whose last reply has been read.
+    /// Returns a connection to the pool; its last reply must have been read.
     pub fn give_back(&self, connection: AsyncSmtpConnection) {
         let mut kept = self.kept();
         kept.retain(|(_, since)| since.elapsed() < MAX_IDLE);
-        if kept.len() < MAX_KEPT {
+        if kept.len() < MAX_POOLED {
             kept.push((connection, Instant::now()));
         }
     }
@@ -105,7 +106,7 @@ async fn connect(settings: &SmtpSettings) -> Result<AsyncSmtpConnection, Deliver
     Ok(connection)
 }
 
-/// How far a conversation has come.
+/// Step of an SMTP session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmtpCommand {
     /// Connecting, TLS and the greetings.
@@ -118,7 +119,7 @@ pub enum SmtpCommand {
     Recipient,
     /// DATA.
     Data,
-    /// The mail itself: without a reply to its end it may have been taken.
+    /// The mail itself. Without a reply to its end the server may have accepted it.
     Content,
 }
 
@@ -134,14 +135,14 @@ impl SmtpCommand {
     }
 }
 
-/// What an error at `step` means. Servers repeat addresses in their texts, so only the
-/// codes of a reply are told.
+/// Classifies an error at `step`. Servers repeat addresses in their texts, so only the
+/// codes of a reply are reported.
 pub fn classify_error(step: SmtpCommand, error: &Error) -> DeliveryError {
     let Some(code) = error.status() else {
         let what = if step == SmtpCommand::Connection {
             "no connection"
         } else {
-            "no answer"
+            "no response"
         };
         if error.is_client() && step == SmtpCommand::Authentication {
             return DeliveryError::new(
@@ -173,13 +174,13 @@ pub fn classify_error(step: SmtpCommand, error: &Error) -> DeliveryError {
 
 fn permanent(step: SmtpCommand, code: u16, enhanced: Option<(u16, u16)>) -> DeliveryErrorKind {
     match (step, code, enhanced) {
-        // The account is not let in, and so no message of anybody is (RFC 4954,
-        // section 6), also where a server asks for AUTH only at a later step.
+        // The login is refused, so no message is accepted (RFC 4954, section 6), also if
+        // a server asks for AUTH only at a later step.
         (SmtpCommand::Authentication, ..) | (_, 530 | 535, _) => DeliveryErrorKind::NoBalance,
-        // RFC 3463, section 3.2: the address, not the message. Without such a code a
-        // server may as well mean that it does not trust us.
+        // RFC 3463, section 3.2: the address is wrong, not the message. Without such a
+        // code a server may as well mean that it does not trust the sender.
         (SmtpCommand::Recipient, 550 | 551 | 553, Some((1, detail)))
-            if !OF_SENDER.contains(&detail) =>
+            if !SENDER_ADDRESS_DETAILS.contains(&detail) =>
         {
             DeliveryErrorKind::BadDestination
         }
@@ -187,10 +188,11 @@ fn permanent(step: SmtpCommand, code: u16, enhanced: Option<(u16, u16)>) -> Deli
     }
 }
 
-/// X.1.7 and X.1.8 are about the sender's address.
-const OF_SENDER: [u16; 2] = [7, 8];
+/// Details of X.1.7 and X.1.8, which are about the sender's address.
+const SENDER_ADDRESS_DETAILS: [u16; 2] = [7, 8];
 
-/// Subject and detail of an enhanced status code (RFC 2034) at the beginning of a reply.
+/// Returns the subject and detail of an enhanced status code (RFC 2034) at the beginning
+/// of a reply.
 fn enhanced_code(reply: &str) -> Option<(u16, u16)> {
     let first = reply.split_whitespace().next()?;
     let mut numbers = first.split('.').map(|part| {
@@ -217,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    /// Greets, and then says nothing more; counts what it is asked in vain.
+    /// Greets, then stays silent; counts the commands that get no reply.
     async fn fall_silent(stream: TcpStream, in_vain: Arc<AtomicUsize>) {
         let mut stream = BufReader::new(stream);
         let mut line = String::new();

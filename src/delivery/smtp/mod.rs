@@ -12,13 +12,13 @@ use super::{DeliveryError, OutgoingMessage, ProviderReceipt};
 use connection::{ConnectionPool, SmtpCommand, classify_error};
 pub use settings::{SmtpSettings, SmtpTable};
 
-/// Hands messages to an SMTP server.
+/// Provider that hands messages to an SMTP server.
 pub struct SmtpProvider {
     settings: SmtpSettings,
     connections: ConnectionPool,
 }
 
-/// Shows nothing that could be secret.
+/// Shows no secrets.
 impl fmt::Debug for SmtpProvider {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -30,7 +30,7 @@ impl fmt::Debug for SmtpProvider {
 }
 
 impl SmtpProvider {
-    /// A provider; opens no connection yet.
+    /// Creates a provider; opens no connection yet.
     pub fn new(settings: SmtpSettings) -> Self {
         Self {
             settings,
@@ -38,16 +38,16 @@ impl SmtpProvider {
         }
     }
 
-    /// Hands a message over. Whoever calls this sets it a time, and may drop it at any
+    /// Hands a message over. The caller sets a time limit, and may drop the future at any
     /// moment.
     ///
     /// # Errors
-    /// Why the server has not taken it, and what can be done about it.
+    /// [`DeliveryError`] if the server has not accepted it.
     pub async fn deliver(
         &self,
-        envelope: &OutgoingMessage<'_>,
+        message: &OutgoingMessage<'_>,
     ) -> Result<ProviderReceipt, DeliveryError> {
-        let mail = mail::compose(&self.settings, envelope)?;
+        let mail = mail::compose(&self.settings, message)?;
         let addresses = mail.envelope();
         let mut connection = self.connections.take(&self.settings).await?;
         let sender = Mail::new(addresses.from().cloned(), Vec::new());
@@ -63,17 +63,17 @@ impl SmtpProvider {
             .command(Data)
             .await
             .map_err(step(SmtpCommand::Data))?;
-        envelope.progress.hand_over();
+        message.progress.hand_over();
         let sent = connection.message(&mail.formatted()).await;
         sent.map_err(step(SmtpCommand::Content))?;
         self.connections.give_back(connection);
         Ok(ProviderReceipt::default())
     }
 
-    /// Connects and authenticates, and sends nothing. Whoever calls this sets it a time.
+    /// Connects and authenticates, and sends nothing. The caller sets a time limit.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Description of the problem.
     pub async fn check(&self) -> Result<String, String> {
         let connection = self.connections.take(&self.settings).await;
         let connection = connection.map_err(|error| error.cause)?;
@@ -81,7 +81,7 @@ impl SmtpProvider {
         let SmtpSettings { host, port, .. } = &self.settings;
         Ok(match self.settings.login {
             None => format!("{host}:{port} answers"),
-            Some(_) => format!("{host}:{port} knows the account"),
+            Some(_) => format!("{host}:{port} accepted the login"),
         })
     }
 }

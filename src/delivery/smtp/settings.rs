@@ -1,4 +1,4 @@
-//! The keys of an `smtp` provider.
+//! Settings of an `smtp` provider.
 
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -19,60 +19,60 @@ use crate::{
     tables::{self, ConfigKeyError},
 };
 
-/// RFC 8314: submission over STARTTLS, and with TLS from the first byte.
+/// Ports for submission over STARTTLS, and with TLS from the first byte (RFC 8314).
 const SUBMISSION_PORT: u16 = 587;
 const SUBMISSIONS_PORT: u16 = 465;
-/// RFC 5321, section 4.5.4.2.
+/// Port for relay without TLS (RFC 5321, section 4.5.4.2).
 const SMTP_PORT: u16 = 25;
 
-/// The keys of an `smtp` provider; docs/providers.md explains each.
+/// Keys of an `smtp` provider; docs/providers.md explains each.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SmtpTable {
-    /// The server's name, which its certificate must have.
+    /// Name of the server, which its certificate must have.
     pub host: Option<String>,
-    /// Its port.
+    /// Port of the server.
     pub port: Option<u16>,
-    /// How the connection is kept from strangers' eyes.
+    /// Encryption of the connection.
     #[serde(deserialize_with = "tables::name")]
     pub tls: TlsMode,
-    /// Whether `tls = "none"` may go to another machine.
+    /// Allows `tls = "none"` to another machine.
     pub allow_plaintext: bool,
-    /// Who logs in.
+    /// User name for the login.
     pub user: Option<String>,
-    /// With what.
+    /// Password for the login.
     pub password: Option<SecretString>,
-    /// A file that holds it.
+    /// File that contains the password.
     pub password_file: Option<String>,
-    /// The sender, with a name or without.
+    /// Sender, with a name or without.
     pub from: Option<String>,
-    /// Where answers go.
+    /// Address for replies.
     pub reply_to: Option<String>,
-    /// More authorities for the server's certificate, as PEM.
+    /// File of further authorities for the server's certificate, as PEM.
     pub ca: Option<PathBuf>,
-    /// What otpd calls itself.
+    /// Name that otpd sends in EHLO.
     pub ehlo_name: Option<String>,
 }
 
-/// How the connection is kept from strangers' eyes.
+/// Encryption of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
-    /// TLS after STARTTLS, or no message.
+    /// TLS after STARTTLS; without it no message is sent.
     #[default]
     StartTls,
     /// TLS from the first byte.
     Implicit,
-    /// None.
+    /// No encryption.
     None,
 }
 
-/// How an SMTP server is spoken to.
+/// Checked settings of an SMTP provider.
 pub struct SmtpSettings {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) mode: TlsMode,
-    /// Unless the mode is none.
+    /// Parameters of TLS, unless the mode is none.
     pub(super) tls: Option<TlsParameters>,
     pub(super) login: Option<(String, SecretString)>,
     pub(super) from: Mailbox,
@@ -81,7 +81,7 @@ pub struct SmtpSettings {
     pub(super) connect_timeout: Duration,
 }
 
-/// Shows nothing that could be secret.
+/// Shows no secrets.
 impl fmt::Debug for SmtpSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -98,7 +98,7 @@ impl SmtpSettings {
     /// take `timeout`.
     ///
     /// # Errors
-    /// The first key at fault.
+    /// [`ConfigKeyError`] for the first wrong key.
     pub fn new(table: SmtpTable, timeout: Duration) -> Result<Self, ConfigKeyError> {
         let host = required("host", table.host)?;
         let from = mailbox("from", &required("from", table.from)?)?;
@@ -157,7 +157,7 @@ impl SmtpSettings {
     }
 }
 
-/// What lettre speaks and is not obsolete.
+/// Mechanisms that lettre supports and that are not obsolete.
 pub(super) const MECHANISMS: &[Mechanism] = &[Mechanism::Plain, Mechanism::Login];
 
 fn required(key: &str, value: Option<String>) -> Result<String, ConfigKeyError> {
@@ -189,12 +189,13 @@ fn login(
     }
 }
 
-/// An address with a name or without, its domain in A-labels as all servers know it.
+/// Parses an address with a name or without. Its domain is written in A-labels, which all
+/// servers know.
 fn mailbox(key: &str, text: &str) -> Result<Mailbox, ConfigKeyError> {
     let fault = || {
         ConfigKeyError::new(
             key,
-            "is no e-mail address; write name@example.com, or Name <name@example.com>",
+            "is not an e-mail address; write name@example.com, or Name <name@example.com>",
         )
     };
     let (name, address) = match text.split_once('<') {
@@ -218,7 +219,7 @@ fn mailbox(key: &str, text: &str) -> Result<Mailbox, ConfigKeyError> {
     Ok(Mailbox::new(name, address))
 }
 
-/// The name for EHLO: the sender's domain unless another one is given.
+/// Returns the name for EHLO: the sender's domain unless another one is configured.
 fn ehlo_name(given: Option<String>, from: &Mailbox) -> Result<ClientId, ConfigKeyError> {
     let name = given.unwrap_or_else(|| from.email.domain().to_owned());
     if let Ok(address) = name.parse() {

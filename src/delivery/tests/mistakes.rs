@@ -1,16 +1,16 @@
-//! Tables that are wrong, and what is told of each.
+//! Wrong tables, and the error of each.
 
 const HTTP: &str = "kind = \"http\"\nurl = \"https://gateway.example/\"\n";
 const SMTP: &str = "kind = \"smtp\"\nhost = \"mail.example\"\nfrom = \"a@b.example\"\n";
 
-/// How the table starts, how it goes on, and what the one line says.
+/// Beginning of the table, its remainder, and a part of the error.
 pub const ALL: &[(&str, &str, &str)] = &[
     ("", "", "providers.x.kind: is missing"),
-    ("", "kind = \"pigeon\"", "providers.x.kind: no kind"),
+    ("", "kind = \"pigeon\"", "providers.x.kind: unknown kind"),
     (
         "",
         "preset = \"pigeon\"",
-        "providers.x.preset: no preset; there are ",
+        "providers.x.preset: unknown preset; use one of:",
     ),
     (
         "",
@@ -55,7 +55,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (
         "",
         "kind = \"log\"\nchannel = \"fax\"",
-        "providers.x.channel: no channel",
+        "providers.x.channel: unknown channel",
     ),
     ("", "kind = \"http\"", "providers.x.url: is missing"),
     (HTTP, "urll = \"x\"", "providers.x.urll: unknown key"),
@@ -89,7 +89,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (
         HTTP,
         "headers.\"a b\" = \"1\"",
-        "providers.x.headers.a b: is no name",
+        "providers.x.headers.a b: is not the name",
     ),
     (
         HTTP,
@@ -129,7 +129,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (
         HTTP,
         "errors = [{ class = \"odd\", status = 400 }]",
-        "providers.x.errors[0].class: no class",
+        "providers.x.errors[0].class: unknown class",
     ),
     (
         HTTP,
@@ -180,7 +180,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (
         "kind = \"http\"\n",
         "url = \"https://a:b@gateway.example/\"",
-        "providers.x.url: has a name",
+        "providers.x.url: has a user name",
     ),
     (
         "kind = \"http\"\n",
@@ -224,7 +224,7 @@ pub const ALL: &[(&str, &str, &str)] = &[
     (
         SMTP,
         "reply_to = \"nobody\"",
-        "providers.x.reply_to: is no e-mail",
+        "providers.x.reply_to: is not an e-mail",
     ),
     (SMTP, "ca = \"/nowhere\"", "providers.x.ca: /nowhere"),
     (SMTP, "ehlo_name = \"a b\"", "providers.x.ehlo_name"),

@@ -1,4 +1,4 @@
-//! How `[providers.NAME]` is read.
+//! Parsing of `[providers.NAME]`.
 
 mod mistakes;
 
@@ -14,7 +14,7 @@ use super::{
 use crate::{environment::Environment, tables::ConfigTable};
 use otpd_rules::Channel;
 
-/// A marker that must be shown nowhere.
+/// Secret that no output may contain.
 const SECRET: &str = "hush-hush-4711";
 
 fn table(text: &str) -> ConfigTable {
@@ -22,7 +22,7 @@ fn table(text: &str) -> ConfigTable {
     let built = config::Config::builder().add_source(source).build();
     let table = built.and_then(|config| config.cache.into_table());
     table
-        .expect("the test's TOML is right")
+        .expect("the TOML of the test is valid")
         .into_iter()
         .collect()
 }
@@ -33,10 +33,10 @@ fn parse(text: &str) -> Result<ProviderSettings, String> {
 
 #[test]
 fn each_provider_problem_names_its_key() {
-    for (start, rest, told) in mistakes::ALL {
+    for (start, rest, expected) in mistakes::ALL {
         let problem = parse(&format!("{start}{rest}\n"));
         let problem = problem.map(|_| ()).expect_err(rest);
-        assert!(problem.contains(told), "{rest}: {problem}");
+        assert!(problem.contains(expected), "{rest}: {problem}");
     }
 }
 

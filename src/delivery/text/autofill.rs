@@ -1,22 +1,22 @@
-//! The lines by which browsers and apps take a code out of an SMS by themselves.
+//! Lines by which browsers and apps read a code from an SMS.
 
 use otpd_rules::OtpCode;
 
-/// The longest host name: RFC 1035, section 2.3.4, without the root's dot.
+/// Maximum length of a host name: RFC 1035, section 2.3.4, without the root's dot.
 const MAX_HOST_BYTES: usize = 253;
-/// Android's hash: the first 11 characters of a digest in base64.
+/// Length of Android's hash: the first 11 characters of a digest in base64.
 const HASH_LENGTH: usize = 11;
 
-/// What is appended to an SMS.
+/// Lines that are appended to an SMS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Autofill {
-    /// The host name of the site whose form is filled.
+    /// Host name of the site with the form.
     pub origin: Option<String>,
-    /// The hash of the Android app that may read the code.
+    /// Hash of the Android app that may read the code.
     pub android_hash: Option<String>,
 }
 
-/// The host name of a site, or what is wrong with it. Empty: none.
+/// Parses the host name of a site; empty means none. An error describes the problem.
 pub(super) fn origin(host: &str) -> Result<Option<String>, &'static str> {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -32,12 +32,12 @@ pub(super) fn origin(host: &str) -> Result<Option<String>, &'static str> {
         Ok(Some(host.to_ascii_lowercase()))
     } else {
         Err(
-            "not a host name; give that of the site alone, such as example.com, without https://, port or path, and other letters than a to z in the xn-- form",
+            "not a host name; give only that of the site, such as example.com, without https://, port or path; write letters other than a to z in the xn-- form",
         )
     }
 }
 
-/// Android's hash of an app, or what is wrong with it. Empty: none.
+/// Parses Android's hash of an app; empty means none. An error describes the problem.
 pub(super) fn android_hash(hash: &str) -> Result<Option<String>, &'static str> {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
     if hash.is_empty() {
@@ -52,8 +52,8 @@ pub(super) fn android_hash(hash: &str) -> Result<Option<String>, &'static str> {
 }
 
 impl Autofill {
-    /// The lines after `text`. The line for browsers is the very last, since nothing
-    /// may follow it.
+    /// Appends the lines to `text`. The line for browsers is the last one, because no
+    /// other may follow it.
     pub fn append(&self, text: &mut String, code: &OtpCode) {
         if let Some(hash) = &self.android_hash {
             text.push('\n');

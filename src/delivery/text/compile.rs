@@ -1,4 +1,4 @@
-//! From settings to texts: every template is compiled at the start.
+//! Compilation of texts: every template is compiled at start-up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,13 @@ use super::{
 use otpd_rules::{PolicySet, Purpose};
 
 impl MessageTemplates {
-    /// Compiles the texts of `settings` on top of those that are shipped, and tries
-    /// them with codes as long as those of `policies`.
+    /// Compiles the texts of `settings` on top of the shipped ones, and renders samples
+    /// of them with codes as long as those of `policies`.
     ///
     /// # Errors
-    /// The first mistake, with its key: a template that fails, that names an unknown
-    /// variable or lets markup through, a text without the code, an origin or a hash
-    /// that is none, an SMS too long for Android, or no text in the default locale.
+    /// [`TextError`] for the first mistake, with its key: a template that fails, uses an
+    /// unknown variable or does not escape markup, a text without the code, an invalid
+    /// origin or hash, an SMS too long for Android, or no text in the default locale.
     pub fn new(
         default_locale: &Locale,
         settings: &BTreeMap<Purpose, PurposeTextSettings>,
@@ -56,12 +56,12 @@ impl MessageTemplates {
             general,
             purposes,
         };
-        texts.try_out()?;
+        texts.validate_all()?;
         Ok(texts)
     }
 }
 
-/// Compiles tables one by one.
+/// Compiler of the tables, one by one.
 struct TemplateCompiler {
     engine: Engine,
     shipped: BTreeMap<Locale, PurposeTemplates>,
@@ -83,7 +83,8 @@ impl TemplateCompiler {
         Ok(compiler)
     }
 
-    /// What the settings of a purpose say, with what the `general` ones add.
+    /// Compiles the texts of a purpose, with those of the `general` ones that it
+    /// inherits.
     fn purpose(
         &mut self,
         purpose: &Purpose,
@@ -134,7 +135,7 @@ impl TemplateCompiler {
             for variable in self.engine.variables(&name) {
                 if !variables.has(&variable) {
                     let problem = format!(
-                        "there is no variable {variable}; there are {}, and more are declared in [texts.PURPOSE.variables]",
+                        "unknown variable {variable}; use one of {}, or declare it in [texts.PURPOSE.variables]",
                         variables.names()
                     );
                     return Err(TextError::new(&name, problem));
@@ -143,7 +144,7 @@ impl TemplateCompiler {
             templates.insert(field, name);
         }
         let Some(plain) = templates.get(&TemplateField::Plain).cloned() else {
-            let problem = "is missing; it is the text of every channel that has none of its own";
+            let problem = "is missing; it is the text of every channel without its own";
             return Err(TextError::new(&format!("{key}.plain"), problem));
         };
         for field in TemplateField::LIKE_PLAIN {
@@ -157,7 +158,7 @@ impl TemplateCompiler {
         })
     }
 
-    /// Gives a subject to the tables that have none: that of the general text in their
+    /// Adds a subject to the tables without one: that of the general text in their
     /// language, or the shipped one, or else the one of the default locale.
     fn borrow_subjects(
         &self,

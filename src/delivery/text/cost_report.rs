@@ -1,4 +1,4 @@
-//! What the texts cost, for `otpd check`.
+//! Cost report of texts, for `otpd check`.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ use super::{
 };
 use otpd_rules::Purpose;
 
-/// The most foreign characters that a warning names.
+/// Maximum number of characters outside GSM-7 that a warning names.
 const MAX_NAMED: usize = 5;
 
-/// What an SMS of one purpose in one language costs at most.
+/// Maximum cost of an SMS of one purpose in one language.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportLine {
-    /// The purpose.
+    /// Purpose of the text.
     pub purpose: Purpose,
-    /// The language of the text.
+    /// Language of the text.
     pub locale: Locale,
-    /// Where the text stands in the configuration.
+    /// Key of the text in the configuration.
     pub key: String,
-    /// The SMS, with a sample code and variables as long as they may be.
+    /// The SMS, with a sample code and variables of the maximum length.
     pub text: String,
-    /// What it takes.
+    /// Segments of the SMS.
     pub segments: SmsSegments,
-    /// What is worth a second thought, each on one line.
+    /// Warnings, each on one line.
     pub warnings: Vec<String>,
 }
 
@@ -40,8 +40,8 @@ impl fmt::Display for ReportLine {
 }
 
 impl MessageTemplates {
-    /// What the SMS of every purpose and language that is configured cost at most.
-    /// Purposes that are named nowhere are like `default`.
+    /// Returns the maximum cost of the SMS of every configured purpose and language.
+    /// Purposes that are not configured are like `default`.
     pub fn report(&self) -> Vec<ReportLine> {
         let default = Purpose::default();
         [(&default, &self.general)]
@@ -71,7 +71,7 @@ impl MessageTemplates {
             ));
         }
         warnings.extend(foreign_characters(&text));
-        // Whether callers give anything in other letters is not known here.
+        // The letters of the values that callers will give are not known here.
         let foreign = self.sample_sms(texts, table, 'я');
         let costs = segments(&foreign);
         if costs.count > counted.count {
@@ -82,7 +82,7 @@ impl MessageTemplates {
         let bytes = android_bytes(&foreign);
         if texts.autofill.android_hash.is_some() && bytes > ANDROID_BYTES {
             warnings.push(format!(
-                "with values in other letters than those of GSM-7 it has {bytes} bytes, and Android looks at {ANDROID_BYTES}"
+                "with values in other letters than those of GSM-7 it has {bytes} bytes, and Android reads {ANDROID_BYTES}"
             ));
         }
         ReportLine {
@@ -97,7 +97,7 @@ impl MessageTemplates {
 }
 
 /// Names the few characters that make a text UCS-2 which could be GSM-7 without them. A
-/// text in another alphabet has no choice.
+/// text in another alphabet has no alternative.
 fn foreign_characters(text: &str) -> Option<String> {
     if segments(text).encoding == SmsEncoding::Gsm7 {
         return None;
@@ -118,13 +118,13 @@ fn foreign_characters(text: &str) -> Option<String> {
     } else {
         ""
     };
-    let told: Vec<String> = named
+    let shown: Vec<String> = named
         .iter()
         .take(MAX_NAMED)
         .map(|&character| format!("{character:?} (U+{:04X})", u32::from(character)))
         .collect();
     Some(format!(
         "is UCS-2, with 70 instead of 160 characters a segment, because of {}{more}",
-        told.join(", ")
+        shown.join(", ")
     ))
 }

@@ -1,11 +1,11 @@
-//! The texts that otpd brings along, for every purpose that has none of its own.
+//! Shipped texts, for every purpose without its own.
 //!
-//! An SMS of theirs fits one segment with a code of six digits, also where a line for
-//! browsers follows that names a host of 11 characters.
+//! A shipped SMS with a code of six digits fits one segment, even with a line for
+//! browsers for a host name of 11 characters.
 
 use super::settings::TextSettings;
 
-/// The languages, each with its texts.
+/// Returns the languages, each with its texts.
 pub(super) fn texts() -> [(&'static str, TextSettings); 2] {
     [("en", english()), ("ru", russian())]
 }

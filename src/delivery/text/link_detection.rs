@@ -1,6 +1,6 @@
-//! What phones and mail programs make links of.
+//! Detection of texts that phones and mail programs show as links.
 
-/// Full stops that phones and browsers read as those of a host name.
+/// Returns true for full stops that phones and browsers accept in a host name.
 fn is_stop(character: char) -> bool {
     matches!(
         character,
@@ -8,10 +8,10 @@ fn is_stop(character: char) -> bool {
     )
 }
 
-/// Whether a phone or a mail program might make a link of it: a scheme, a letter or
-/// digit that a full stop parts from a word of two letters and more, as in a host
-/// name or an address, or an IPv4 address. "J. Smith", "1.500" and "12.05.2026" are
-/// none.
+/// Returns true if a phone or a mail program might show a link. It does for a scheme, for
+/// an IPv4 address, and for a full stop between a letter or digit and a word of two or
+/// more letters, as in a host name or an address. "J. Smith", "1.500" and "12.05.2026"
+/// are no links.
 pub(super) fn looks_like_link(value: &str) -> bool {
     const SCHEMES: [&str; 6] = [
         "mailto:",
@@ -21,7 +21,7 @@ pub(super) fn looks_like_link(value: &str) -> bool {
         "data:",
         "vbscript:",
     ];
-    // Joiners and variation selectors are passed over by who reads host names.
+    // Programs that read host names ignore joiners and variation selectors.
     let text: String = value
         .chars()
         .filter(|&character| {

@@ -1,18 +1,18 @@
-//! Languages of texts, and which of the written ones a request gets.
+//! Languages of texts, and the choice of a text for a request.
 
 use std::{borrow::Borrow, collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
-/// The longest tag: what RFC 5646, section 4.4.1, asks everybody to take.
+/// Maximum length of a tag: RFC 5646, section 4.4.1, asks all programs to accept it.
 const MAX_BYTES: usize = 35;
 
-/// The language of a text, as a BCP 47 tag in small letters.
+/// Language of a text, as a BCP 47 tag in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Locale(String);
 
-/// What was given is no BCP 47 tag.
+/// The text is not a BCP 47 tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a language tag; give a language of two or three letters, and after it, if need be, a script and a region, such as \"ru\", \"en-GB\" or \"sr-Latn-RS\""
@@ -20,13 +20,13 @@ pub struct Locale(String);
 pub struct LocaleError;
 
 impl Locale {
-    /// Reads a tag, in capitals or small letters.
+    /// Parses a tag, in upper or lower case.
     ///
     /// # Errors
-    /// Where it is not a language of two or three letters with subtags of at most
-    /// eight letters and digits, of which the last is not a lone letter, 35 bytes in
-    /// all. RFC 5646 only reserves longer names of languages; without them a mistyped
-    /// key is not taken for one.
+    /// [`LocaleError`] unless it is a language of two or three letters with subtags of at
+    /// most eight letters and digits, the last of which is not a single letter, 35 bytes
+    /// in all. RFC 5646 only reserves longer names of languages; without them a mistyped
+    /// key is not accepted as one.
     pub fn parse(tag: &str) -> Result<Self, LocaleError> {
         let mut subtags = tag.split('-');
         let language = subtags.next().unwrap_or_default();
@@ -45,7 +45,7 @@ impl Locale {
         }
     }
 
-    /// The tag, in small letters.
+    /// Returns the tag, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -77,8 +77,8 @@ impl fmt::Display for Locale {
     }
 }
 
-/// What `written` has for the language `asked`, by the lookup of RFC 4647, section
-/// 3.4: the tag, then the tag without its last subtag, and so on.
+/// Returns the entry of `written` for the language `asked`, by the lookup of RFC 4647,
+/// section 3.4: the tag, then the tag without its last subtag, and so on.
 pub(super) fn lookup<'a, T>(written: &'a BTreeMap<Locale, T>, asked: &str) -> Option<&'a T> {
     let asked = asked.to_ascii_lowercase();
     let mut range = asked.as_str();
@@ -86,8 +86,8 @@ pub(super) fn lookup<'a, T>(written: &'a BTreeMap<Locale, T>, asked: &str) -> Op
         if let Some(found) = written.get(range) {
             return Some(found);
         }
-        // The RFC also drops a single letter that is then the last: no written tag
-        // ends so.
+        // The RFC also drops a single letter that is then the last one. No tag of a text
+        // ends with one.
         range = range.rsplit_once('-')?.0;
     }
 }

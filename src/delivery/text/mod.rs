@@ -1,5 +1,5 @@
-//! What messages say: templates by purpose and language, which are `[texts.…]` in the
-//! configuration. docs/texts.md explains them to who writes them.
+//! Texts of messages: templates by purpose and language, `[texts.…]` in the
+//! configuration. docs/texts.md explains them to operators.
 
 mod autofill;
 mod compile;
@@ -30,57 +30,57 @@ use settings::{TextSettings, VariableSettings};
 use template::{Engine, TemplateContext, TemplateField, public_problem, shows_code};
 use variables::{VariableError, Variables};
 
-/// The texts of all purposes in all languages, compiled and tried out.
+/// Texts of all purposes in all languages, compiled and validated.
 #[derive(Debug)]
 pub struct MessageTemplates {
     engine: Engine,
     default_locale: Locale,
-    /// What purposes without texts of their own have.
+    /// Texts of purposes without their own.
     general: PurposeTexts,
     purposes: BTreeMap<Purpose, PurposeTexts>,
 }
 
-/// What the messages of one purpose say.
+/// Texts of one purpose.
 #[derive(Debug)]
 struct PurposeTexts {
-    /// Its own, by language.
+    /// Own texts, by language.
     tables: BTreeMap<Locale, PurposeTemplates>,
     variables: Variables,
     autofill: Autofill,
-    /// How many digits its codes have.
+    /// Number of digits of its codes.
     code_length: u8,
 }
 
-/// What the messages of one purpose say in one language: which template each field
-/// has. All but the HTML have one.
+/// Texts of one purpose in one language, as the template of each field. All fields but
+/// the HTML have one.
 #[derive(Clone, Debug)]
 struct PurposeTemplates {
-    /// Where it stands in the configuration: `texts.PURPOSE.LOCALE`.
+    /// Key in the configuration: `texts.PURPOSE.LOCALE`.
     key: String,
     locale: Locale,
-    /// Whether otpd brought it along.
+    /// True for the texts that otpd ships.
     shipped: bool,
     templates: BTreeMap<TemplateField, String>,
 }
 
-/// What a message is about.
+/// Input of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct RenderContext<'a> {
     /// The code.
     pub code: &'a OtpCode,
-    /// How long it still lives.
+    /// Time until the code expires.
     pub life_left: Duration,
-    /// What the caller gave, as [`MessageTemplates::check_variables`] passed it.
+    /// Variables of the caller, checked by [`MessageTemplates::check_variables`].
     pub variables: &'a BTreeMap<String, String>,
 }
 
-/// A mistake in the texts of the configuration.
+/// Error in the configured texts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct TextError {
-    /// The key at fault.
+    /// Key of the wrong value.
     pub key: String,
-    /// What is wrong with it, and what to do.
+    /// Description of the problem, and its remedy.
     pub problem: String,
 }
 
@@ -93,22 +93,23 @@ impl TextError {
     }
 }
 
-/// A template failed on these very values, although it passed its trial at the start.
-/// Shows nothing of what it was filled with.
+/// Failure of a template on the values of a message, although it was valid at start-up.
+/// It does not show the values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct RenderError {
-    /// The template at fault.
+    /// Key of the template.
     pub key: String,
-    /// What happened.
+    /// Description of the problem.
     pub problem: String,
 }
 
 impl MessageTemplates {
-    /// Whether a message of `purpose` can be given these `variables`.
+    /// Checks the `variables` of a message of `purpose`.
     ///
     /// # Errors
-    /// The first that cannot, or is missing. Never shows a value.
+    /// [`VariableError`] for the first one that is invalid or missing. It never shows a
+    /// value.
     pub fn check_variables(
         &self,
         purpose: &Purpose,
@@ -117,19 +118,19 @@ impl MessageTemplates {
         self.of(purpose).variables.check(variables)
     }
 
-    /// What a message says. The same facts give the same text.
+    /// Returns the text of a message. Equal inputs give equal texts.
     ///
     /// The language is found by the lookup of RFC 4647, section 3.4, among the texts of
-    /// the purpose, then there for the default locale, then among the general texts.
-    /// The purpose goes before the language, because its text may name what the code
-    /// confirms, a payment for instance, and a person must not confirm unseen what
-    /// another language would have told.
+    /// the purpose, then there for the default locale, then among the general texts. The
+    /// purpose comes before the language, because its text may name the action that the
+    /// code confirms, such as a payment. Otherwise a person could confirm an action that
+    /// only a text in another language names.
     ///
-    /// Variables that the texts do not declare are left out, and those that are not
-    /// given are empty: the configuration may have changed since they were checked.
+    /// Variables that the texts do not declare are left out, and missing ones are empty,
+    /// because the configuration may have changed since they were checked.
     ///
     /// # Errors
-    /// Where the template fails, or its text lacks the code.
+    /// [`RenderError`] if the template fails, or if its text lacks the code.
     pub fn render(
         &self,
         purpose: &Purpose,
@@ -151,7 +152,7 @@ impl MessageTemplates {
             .or_else(|| lookup(&texts.tables, default))
             .or_else(|| lookup(&self.general.tables, locale))
             .or_else(|| lookup(&self.general.tables, default))
-            .expect("a general text in the default locale is demanded at the start")
+            .expect("start-up fails without a general text in the default locale")
     }
 
     fn fill(
@@ -186,7 +187,7 @@ impl MessageTemplates {
         })
     }
 
-    /// Fills the template of one field.
+    /// Renders the template of one field.
     fn field(
         &self,
         table: &PurposeTemplates,
@@ -208,17 +209,17 @@ impl MessageTemplates {
     }
 }
 
-/// Time that a message may take to its provider without a shorter life in its text.
-const EN_ROUTE: Duration = Duration::from_secs(10);
+/// Time that a message may take to its provider before its text states a shorter life.
+const DELIVERY_ALLOWANCE: Duration = Duration::from_secs(10);
 
-/// Whole minutes that a code still lives, at least one. A code of five minutes says five
-/// in its first message, not four.
+/// Returns the whole minutes until a code expires, at least one. The first message of a
+/// code of five minutes says five, not four.
 fn whole_minutes(life_left: Duration) -> u64 {
-    (life_left.saturating_add(EN_ROUTE).as_secs() / 60).max(1)
+    (life_left.saturating_add(DELIVERY_ALLOWANCE).as_secs() / 60).max(1)
 }
 
-/// What a template is filled with. A voice spells the digits, since it would read
-/// "123456" as a number.
+/// Returns the values for a template. The code in a voice message is spelled, because it
+/// would be read as one number.
 fn context<'a>(
     declared: &'a Variables,
     channel: Channel,

@@ -1,27 +1,27 @@
-//! How many segments an SMS takes, which is what it costs.
+//! Number of segments of an SMS, which determines its cost.
 //!
-//! The alphabet and the sizes are those of 3GPP TS 23.038 and 23.040: 140 octets a
-//! segment, six of which go to a header once a message is split.
+//! Alphabet and sizes are those of 3GPP TS 23.038 and 23.040: 140 octets per segment, six
+//! of which go to a header if a message is split.
 
 use std::fmt;
 
-/// The GSM 7-bit default alphabet (3GPP TS 23.038, 6.2.1), without its escape.
+/// GSM 7-bit default alphabet (3GPP TS 23.038, 6.2.1), without its escape.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
-/// Its extension (6.2.1.1): an escape and a second septet for each.
+/// Extension of the alphabet (6.2.1.1): an escape and a second septet for each.
 const EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
-/// How the characters of an SMS are written.
+/// Encoding of the characters of an SMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmsEncoding {
-    /// Seven bits a character: 160 in a lone segment, 153 in each of several.
+    /// Seven bits per character: 160 in a single segment, 153 in each of several.
     Gsm7,
-    /// Two octets a character, because one is not in the GSM alphabet: 70 in a lone
+    /// Two octets per character, because one is not in the GSM alphabet: 70 in a single
     /// segment, 67 in each of several.
     Ucs2,
 }
 
 impl SmsEncoding {
-    /// How many units a message of one segment holds.
+    /// Returns the number of units in a message of one segment.
     pub const fn alone(self) -> usize {
         match self {
             Self::Gsm7 => 160,
@@ -29,7 +29,7 @@ impl SmsEncoding {
         }
     }
 
-    /// How many units each segment of a split message holds.
+    /// Returns the number of units in each segment of a split message.
     pub const fn split(self) -> usize {
         match self {
             Self::Gsm7 => 153,
@@ -47,15 +47,15 @@ impl fmt::Display for SmsEncoding {
     }
 }
 
-/// What an SMS costs.
+/// Length and segments of an SMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmsSegments {
-    /// How its characters are written.
+    /// Encoding of its characters.
     pub encoding: SmsEncoding,
-    /// Its length: septets of GSM-7, in which an extension character counts two, or
-    /// UTF-16 code units of UCS-2, in which an emoji counts two.
+    /// Length: septets of GSM-7, in which an extension character counts two, or UTF-16
+    /// code units of UCS-2, in which an emoji counts two.
     pub units: usize,
-    /// How many segments it takes, each charged as a message; at least 1.
+    /// Number of segments, each charged as a message; at least 1.
     pub count: usize,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for SmsSegments {
     }
 }
 
-/// Counts what `text` takes as an SMS. A character of two units is never split over
+/// Counts the segments of `text` as an SMS. A character of two units is never split over
 /// two segments, so a segment may stay one unit short.
 pub fn segments(text: &str) -> SmsSegments {
     let encoding = if text.chars().all(is_gsm) {
@@ -103,7 +103,7 @@ pub fn segments(text: &str) -> SmsSegments {
     }
 }
 
-/// Whether GSM-7 can write `character`.
+/// Returns true if GSM-7 has `character`.
 pub fn is_gsm(character: char) -> bool {
     BASIC.contains(character) || EXTENSION.contains(character)
 }
@@ -160,7 +160,7 @@ mod tests {
     fn extension_character_counts_two_and_is_not_split() {
         assert_eq!(counted(&"€".repeat(80)), (Gsm7, 160, 1));
         assert_eq!(counted(&format!("{}€", "a".repeat(159))), (Gsm7, 161, 2));
-        // 306 septets are two segments, unless the border falls into a pair.
+        // 306 septets are two segments, unless the boundary falls into a pair.
         let even = format!("{}€{}", "a".repeat(151), "a".repeat(153));
         assert_eq!(counted(&even), (Gsm7, 306, 2));
         let odd = format!("{}€{}", "a".repeat(152), "a".repeat(152));
@@ -181,7 +181,7 @@ mod tests {
     fn one_non_gsm_character_switches_the_text_to_ucs_2() {
         assert_eq!(counted(&"a".repeat(100)).2, 1);
         assert_eq!(counted(&format!("{}—", "a".repeat(99))), (Ucs2, 100, 2));
-        // Where the standard surprises: Ç is there and ç is not, tabs neither.
+        // The standard has Ç but not ç, and no tab.
         assert!(is_gsm('Ç') && !is_gsm('ç') && !is_gsm('\t') && !is_gsm('`'));
         assert!(is_gsm('@') && is_gsm('#') && is_gsm('\n'));
     }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(all.len(), 137);
     }
 
-    /// The fewest segments that hold `widths` in order, by trying every cut.
+    /// Returns the minimum number of segments for `widths` in order, by trying every cut.
     fn fewest(widths: &[usize], size: usize) -> usize {
         let mut best = vec![0];
         for end in 1..=widths.len() {

@@ -1,4 +1,4 @@
-//! `[texts.PURPOSE]` and `[texts.PURPOSE.LOCALE]`, as they are written.
+//! Settings of texts, `[texts.PURPOSE]` and `[texts.PURPOSE.LOCALE]`.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
 
 use super::{locale::Locale, template::TemplateField};
 
-/// The keys of `[texts.PURPOSE]` besides its locales.
+/// Keys of `[texts.PURPOSE]`, apart from its locales.
 const KEYS: &[&str] = &[
     "origin",
     "android_hash",
@@ -17,44 +17,44 @@ const KEYS: &[&str] = &[
     "a table for each locale",
 ];
 
-/// What the messages of one purpose say: `[texts.PURPOSE]`.
+/// Texts of one purpose: `[texts.PURPOSE]`.
 #[derive(Clone, Debug, Default)]
 pub struct PurposeTextSettings {
-    /// The host name of the site whose form browsers fill; empty: none.
+    /// Host name of the site with the form that browsers fill in; empty means none.
     pub origin: Option<String>,
-    /// Which Android app may read the code; empty: none.
+    /// Hash of the Android app that may read the code; empty means none.
     pub android_hash: Option<String>,
-    /// What callers may put into the texts.
+    /// Variables that callers may give.
     pub variables: BTreeMap<String, VariableSettings>,
-    /// The texts, by language: `[texts.PURPOSE.LOCALE]`.
+    /// Texts by language: `[texts.PURPOSE.LOCALE]`.
     pub texts: BTreeMap<Locale, TextSettings>,
 }
 
-/// What the messages of one purpose say in one language: templates, of which those
-/// that are left out are like `plain`.
+/// Texts of one purpose in one language, as templates. A missing one is the same as
+/// `plain`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextSettings {
-    /// The text for every channel that has none of its own. Required.
+    /// Text for every channel without its own. Required.
     pub plain: Option<String>,
-    /// The text of an SMS.
+    /// Text of an SMS.
     pub sms: Option<String>,
-    /// What is read aloud; the digits of the code stand apart.
+    /// Text that is read aloud; the digits of the code are separated.
     pub voice: Option<String>,
-    /// The text on WhatsApp.
+    /// Text on WhatsApp.
     pub whatsapp: Option<String>,
-    /// The text on Telegram.
+    /// Text on Telegram.
     pub telegram: Option<String>,
-    /// The subject of an e-mail; left out: the general one of the language.
+    /// Subject of an e-mail; if missing, the general one of the language.
     pub subject: Option<String>,
-    /// The plain text of an e-mail.
+    /// Plain text of an e-mail.
     pub email: Option<String>,
-    /// The HTML of an e-mail; left out: it has none.
+    /// HTML of an e-mail; if missing, it has none.
     pub html: Option<String>,
 }
 
 impl TextSettings {
-    /// The templates that are written.
+    /// Returns the templates that are given.
     pub(super) fn templates(&self) -> impl Iterator<Item = (TemplateField, &str)> {
         let written = [
             (TemplateField::Plain, &self.plain),
@@ -72,15 +72,15 @@ impl TextSettings {
     }
 }
 
-/// What a caller may put into texts under one name.
+/// Variable that callers may give for texts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VariableSettings {
-    /// Whether every SendOtp must give it.
+    /// Requires it in every SendOtp.
     pub required: bool,
-    /// How many characters it may have, 1 to 256.
+    /// Maximum number of characters, 1 to 256.
     pub max_length: usize,
-    /// Whether it may hold what phones and mail programs show as a link.
+    /// Allows text that phones and mail programs show as a link.
     pub allow_links: bool,
 }
 
@@ -94,7 +94,7 @@ impl Default for VariableSettings {
     }
 }
 
-/// A key of `[texts.PURPOSE]`.
+/// Key of `[texts.PURPOSE]`.
 enum TextKey {
     Origin,
     AndroidHash,
@@ -102,7 +102,7 @@ enum TextKey {
     Text(Locale),
 }
 
-// Reading the key by itself, as derived code does, has the error name it.
+// Derived code reads the key by itself as well, so that an error names it.
 impl<'de> Deserialize<'de> for TextKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let key = String::deserialize(deserializer)?;
@@ -137,7 +137,7 @@ impl<'de> Visitor<'de> for PurposeVisitor {
                     let text = map.next_value()?;
                     if settings.texts.insert(locale.clone(), text).is_some() {
                         return Err(de::Error::custom(format_args!(
-                            "{locale} is written twice, in capitals and in small letters"
+                            "{locale} is given twice, in upper and in lower case; remove one"
                         )));
                     }
                 }

@@ -1,4 +1,4 @@
-//! Templates: what they may do, and how their faults are told.
+//! Template engine: its limits, and its error texts.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,14 +6,14 @@ use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, syntax
 
 use otpd_rules::Channel;
 
-/// How much a template may do: about 20,000 steps, or 1.2 MB of its own text (one that
-/// doubles a value over and over can make more). An e-mail of a
-/// hundred kilobytes takes a tenth of that.
+/// Maximum work of a template: about 20,000 steps, or 1.2 MB of its own text (one that
+/// doubles a value repeatedly can make more). An e-mail of a hundred kilobytes takes a
+/// tenth of that.
 const FUEL: u64 = 20_000;
-/// How deep loops and conditions may be nested.
+/// Maximum depth of nested loops and conditions.
 const RECURSION: usize = 50;
 
-/// What a template is for.
+/// Field of a message that a template fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TemplateField {
     Plain,
@@ -27,7 +27,7 @@ pub(super) enum TemplateField {
 }
 
 impl TemplateField {
-    /// Those that are like [`Plain`](Self::Plain) where they are not written.
+    /// Fields that use [`Plain`](Self::Plain) if they are not given.
     pub const LIKE_PLAIN: [Self; 5] = [
         Self::Sms,
         Self::Voice,
@@ -36,7 +36,7 @@ impl TemplateField {
         Self::Email,
     ];
 
-    /// What says the plain text on `channel`.
+    /// Returns the field with the plain text on `channel`.
     pub const fn of(channel: Channel) -> Self {
         match channel {
             Channel::Sms => Self::Sms,
@@ -47,7 +47,7 @@ impl TemplateField {
         }
     }
 
-    /// Its key in `[texts.PURPOSE.LOCALE]`.
+    /// Returns the key in `[texts.PURPOSE.LOCALE]`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -68,13 +68,13 @@ impl fmt::Display for TemplateField {
     }
 }
 
-/// What a template is filled with.
+/// Values for a template.
 pub(super) type TemplateContext<'a> = BTreeMap<&'a str, Value>;
 
-/// All templates, each under the key by which the configuration has it.
+/// All templates, each under its key in the configuration.
 ///
-/// The crate is built without the parts by which one template reads another, so
-/// that none reads what is not its own.
+/// The crate is built without the features that let one template read another, so that
+/// none reads a template of another purpose.
 #[derive(Debug)]
 pub(super) struct Engine(Environment<'static>);
 
@@ -84,13 +84,13 @@ impl Engine {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
-        // It writes out everything that a template knows.
+        // The function prints all values of a template.
         environment.remove_global("debug");
         environment.set_auto_escape_callback(|name| match name.rsplit_once('.') {
             Some((_, field)) if field == TemplateField::Html.name() => AutoEscape::Html,
             _ => AutoEscape::None,
         });
-        // So that a line that holds only a condition leaves no empty one behind.
+        // A line that contains only a condition leaves no empty line.
         if let Ok(syntax) = SyntaxConfig::builder()
             .trim_blocks(true)
             .lstrip_blocks(true)
@@ -101,14 +101,14 @@ impl Engine {
         Self(environment)
     }
 
-    /// Takes a template; the error says what is wrong with it.
+    /// Adds a template; an error describes the problem.
     pub fn add(&mut self, key: String, source: String) -> Result<(), String> {
         self.0
             .add_template_owned(key, source)
             .map_err(|error| problem(&error))
     }
 
-    /// The variables that a template names and does not set itself.
+    /// Returns the variables that a template uses and does not set itself.
     pub fn variables(&self, key: &str) -> Vec<String> {
         let globals: Vec<&str> = self.0.globals().map(|(name, _)| name).collect();
         let mut names: Vec<String> = self
@@ -123,14 +123,14 @@ impl Engine {
         names
     }
 
-    /// Fills a template.
+    /// Renders a template.
     pub fn render(&self, key: &str, context: &TemplateContext<'_>) -> Result<String, Error> {
         self.0.get_template(key)?.render(context)
     }
 }
 
-/// What is wrong with a template, on one line. May show what it was filled with, so it
-/// is for samples alone.
+/// Describes an error on one line. It may show values of the template, so it is for
+/// samples only.
 pub(super) fn problem(error: &Error) -> String {
     let detail = error.detail().unwrap_or_default();
     let separator = if detail.is_empty() { "" } else { ": " };
@@ -140,7 +140,7 @@ pub(super) fn problem(error: &Error) -> String {
     format!("{}{separator}{detail}{line}", error.kind())
 }
 
-/// The same without anything of what the template was filled with.
+/// Describes an error without any values of the template.
 pub(super) fn public_problem(error: &Error) -> String {
     let line = error
         .line()
@@ -148,7 +148,7 @@ pub(super) fn public_problem(error: &Error) -> String {
     format!("{}{line}", error.kind())
 }
 
-/// Whether a message shows `code`: its digits in order, with nothing but blanks,
+/// Returns true if a message shows `code`: its digits in order, with only blanks,
 /// hyphens, commas and, in HTML, tags between them.
 pub(super) fn shows_code(field: TemplateField, message: &str, code: &str) -> bool {
     let mut inside_tag = false;

@@ -1,5 +1,5 @@
-//! Every template is tried out at the start, with the least and the most that it may be
-//! given, so that no mistake waits for a customer.
+//! Validation of all templates at start-up, with the shortest and the longest values that
+//! they may be given, so that no mistake is found first by an end user.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,34 +12,33 @@ use super::{
 };
 use otpd_rules::{Channel, OtpCode, Purpose};
 
-/// The most bytes of an SMS in which Android looks for a hash.
+/// Number of bytes of an SMS in which Android looks for a hash.
 pub(super) const ANDROID_BYTES: usize = 140;
-/// The longest life of a code, for samples: the upper bound of `code_ttl`.
+/// Longest life of a code, for samples: the upper bound of `code_ttl`.
 const LONGEST_LIFE: Duration = Duration::from_mins(10);
-/// What HTML must not repeat as it is.
+/// Text that HTML must escape.
 const MARKUP: &str = "<&>";
 
 impl MessageTemplates {
-    /// Renders samples of everything.
-    pub(super) fn try_out(&self) -> Result<(), TextError> {
+    /// Renders samples of all templates.
+    pub(super) fn validate_all(&self) -> Result<(), TextError> {
         let default = Purpose::default();
         let all = self.purposes.iter().chain([(&default, &self.general)]);
         for (purpose, texts) in all {
             for table in texts.tables.values() {
                 for &field in table.templates.keys() {
-                    self.try_field(texts, table, field)?;
+                    self.validate_field(texts, table, field)?;
                 }
             }
             for table in self.reachable(texts) {
-                self.try_android(purpose, texts, table)?;
+                self.validate_android_length(purpose, texts, table)?;
             }
         }
         Ok(())
     }
 
-    /// Fills one template with the least and the most that it may be given, and one of
-    /// HTML with markup.
-    fn try_field(
+    /// Renders one template with the shortest and the longest values, and with markup.
+    fn validate_field(
         &self,
         texts: &PurposeTexts,
         table: &PurposeTemplates,
@@ -78,7 +77,7 @@ impl MessageTemplates {
             }
             if field == TemplateField::Html && text.contains(MARKUP) {
                 return fault(
-                    "lets callers write HTML of their own into the e-mail; leave out `safe` and `autoescape`"
+                    "lets callers insert HTML into the e-mail; remove `safe` and `autoescape`"
                         .to_owned(),
                 );
             }
@@ -86,8 +85,8 @@ impl MessageTemplates {
         Ok(())
     }
 
-    /// Whether an SMS is short enough for Android with the most that it may be given.
-    fn try_android(
+    /// Checks that an SMS with the longest values is short enough for Android.
+    fn validate_android_length(
         &self,
         purpose: &Purpose,
         texts: &PurposeTexts,
@@ -108,7 +107,7 @@ impl MessageTemplates {
             (
                 key,
                 format!(
-                    "the shipped text in {locale}, with all lines after it, has up to {bytes} bytes, and Android looks at {ANDROID_BYTES}; {remedy}"
+                    "the shipped text in {locale}, with all lines after it, has up to {bytes} bytes, and Android reads {ANDROID_BYTES}; {remedy}"
                 ),
             )
         } else {
@@ -116,15 +115,15 @@ impl MessageTemplates {
             (
                 key,
                 format!(
-                    "with android_hash an SMS of {purpose} has up to {bytes} bytes, and Android looks at {ANDROID_BYTES}; shorten the text or the max_length of its variables"
+                    "with android_hash an SMS of {purpose} has up to {bytes} bytes, and Android reads {ANDROID_BYTES}; shorten the text or the max_length of its variables"
                 ),
             )
         };
         Err(TextError::new(&key, problem))
     }
 
-    /// The longest SMS of a table: a sample code, and the most `letter`s that callers
-    /// may give.
+    /// Returns the longest SMS of a table: a sample code, and the maximum number of
+    /// `letter`s that callers may give.
     pub(super) fn sample_sms(
         &self,
         texts: &PurposeTexts,
@@ -136,13 +135,13 @@ impl MessageTemplates {
             life_left: LONGEST_LIFE,
             variables: &most(&texts.variables, letter),
         };
-        // What cannot be rendered has been refused by then.
+        // A text that cannot be rendered has been rejected before.
         self.fill(texts, table, Channel::Sms, &facts)
             .map_or(String::new(), |text| text.plain)
     }
 
-    /// The tables that messages of a purpose can come from: its own, and the general
-    /// ones where it has none in the default locale.
+    /// Returns the tables that messages of a purpose can use: its own, and the general
+    /// ones if it has none in the default locale.
     pub(super) fn reachable<'a>(
         &'a self,
         texts: &'a PurposeTexts,
@@ -157,8 +156,8 @@ impl MessageTemplates {
     }
 }
 
-/// How long an SMS is to Android. The documentation speaks of bytes without saying of
-/// which encoding, so the longer one counts: UTF-8, or what travels.
+/// Returns the length of an SMS as Android counts it. The documentation gives bytes
+/// without the encoding, so the longer one counts: UTF-8, or that of the SMS.
 pub(super) fn android_bytes(text: &str) -> usize {
     let counted = segments(text);
     match counted.encoding {
@@ -169,7 +168,7 @@ pub(super) fn android_bytes(text: &str) -> usize {
 
 fn sample_code(length: u8) -> OtpCode {
     let digits = &"1234567890"[..usize::from(length).clamp(4, 10)];
-    OtpCode::from_digits(digits).expect("these are 4 to 10 digits")
+    OtpCode::from_digits(digits).expect("the sample has 4 to 10 digits")
 }
 
 fn values(
@@ -182,14 +181,14 @@ fn values(
         .collect()
 }
 
-/// Nothing but what must be given.
+/// Returns the required variables only.
 fn least(declared: &Variables) -> BTreeMap<String, String> {
     values(declared, |settings| {
         "x".repeat(usize::from(settings.required))
     })
 }
 
-/// As much as may be given.
+/// Returns all variables at their maximum length.
 fn most(declared: &Variables, letter: char) -> BTreeMap<String, String> {
     values(declared, |settings| {
         letter.to_string().repeat(settings.max_length)

@@ -1,69 +1,69 @@
-//! What callers may put into texts.
+//! Variables that callers may insert into texts.
 //!
-//! A caller often passes on what an end user typed, a name for instance. Whoever can
-//! type anything there could have otpd send a link of theirs, in the site's name and
-//! at its cost, to any number they like. So a variable is declared, short, on one
-//! line, and no link unless that is allowed by name.
+//! A caller often passes on input of an end user, such as a name. Without limits an end
+//! user could make otpd send a link, in the site's name and at its cost, to any number.
+//! So a variable must be declared, short, on one line, and without links unless the
+//! configuration allows them for it.
 
 use std::collections::BTreeMap;
 
 use super::{TextError, link_detection::looks_like_link, settings::VariableSettings};
 use otpd_rules::is_ignorable;
 
-/// What otpd gives to every text.
+/// Variables that otpd gives to every text.
 pub(super) const GIVEN: [&str; 3] = ["code", "minutes", "ttl_seconds"];
 
-/// The most characters that a variable may be allowed.
+/// Upper bound of a variable's `max_length`.
 const MAX_LENGTH: usize = 256;
-/// The longest name of a variable, in bytes.
+/// Maximum length of a variable's name, in bytes.
 const MAX_NAME_BYTES: usize = 32;
 
-/// The variables that the texts of one purpose declare.
+/// Variables that the texts of one purpose declare.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Variables(BTreeMap<String, VariableSettings>);
 
-/// What a caller gives does not fit what the texts declare. Names the variable, and
+/// Variables of a request that do not match the declared ones. It names the variable, and
 /// never shows its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VariableError {
-    /// No text of this purpose has a variable of that name.
+    /// The texts of this purpose have no variable of that name.
     #[error("{name} is not declared for this purpose; {}", known(.declared))]
     Undeclared {
-        /// The name, where it looks like one.
+        /// Name of the variable, if it is a valid name.
         name: String,
-        /// Those that there are.
+        /// Names of the declared variables.
         declared: Vec<String>,
     },
-    /// It must be given and is not, or is empty.
+    /// The variable is required, and missing or empty.
     #[error("{name} is required for this purpose; give it a value that is not empty")]
     Missing {
-        /// Its name.
+        /// Name of the variable.
         name: String,
     },
-    /// It is too long.
+    /// The value is too long.
     #[error("{name} has {length} characters; at most {most} are allowed")]
     TooLong {
-        /// Its name.
+        /// Name of the variable.
         name: String,
-        /// How many characters it has.
+        /// Number of characters of the value.
         length: usize,
-        /// How many it may have.
+        /// Maximum number of characters.
         most: usize,
     },
-    /// It has what nobody can see in a message.
+    /// The value has a character that is not visible in a message.
     #[error(
         "{name} has a control character, a line break, or an invisible character such as those that turn the direction of writing; leave it out"
     )]
     Invisible {
-        /// Its name.
+        /// Name of the variable.
         name: String,
     },
-    /// Phones would show it as a link.
+    /// Phones would show the value as a link.
     #[error(
-        "{name} looks like a link or an address, which is refused lest otpd sends links of strangers; leave out the full stop between letters, or set allow_links for this variable"
+        "{name} looks like a link or an address, which is refused so that otpd cannot be used to send links; leave out the full stop between letters, or set allow_links for this variable"
     )]
     Link {
-        /// Its name.
+        /// Name of the variable.
         name: String,
     },
 }
@@ -77,7 +77,8 @@ fn known(declared: &[String]) -> String {
 }
 
 impl Variables {
-    /// Those of `settings`, and those of `general` that are not declared anew.
+    /// Merges the variables of `settings` with those of `general`; the former override
+    /// the latter.
     pub fn declare(
         key: &str,
         settings: &BTreeMap<String, VariableSettings>,
@@ -87,7 +88,7 @@ impl Variables {
         for (name, variable) in settings {
             let key = format!("{key}.variables.{name}");
             if !is_name(name) {
-                let problem = "the name of a variable is a small letter and then up to 31 small letters, digits or \"_\"";
+                let problem = "the name of a variable is a lower-case letter and then up to 31 lower-case letters, digits or \"_\"";
                 return Err(TextError::new(&key, problem));
             }
             if GIVEN.contains(&name.as_str()) {
@@ -106,19 +107,19 @@ impl Variables {
         Ok(Self(declared))
     }
 
-    /// The declared variables.
+    /// Returns the declared variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &VariableSettings)> {
         self.0
             .iter()
             .map(|(name, settings)| (name.as_str(), settings))
     }
 
-    /// Whether a text may use `name`.
+    /// Returns true if a text may use `name`.
     pub fn has(&self, name: &str) -> bool {
         GIVEN.contains(&name) || self.0.contains_key(name)
     }
 
-    /// Their names, those that otpd gives first.
+    /// Returns the names, those that otpd gives first.
     pub fn names(&self) -> String {
         let declared = self.0.keys().map(String::as_str);
         GIVEN
@@ -128,14 +129,14 @@ impl Variables {
             .join(", ")
     }
 
-    /// Whether a caller may give `values`.
+    /// Checks the variables that a caller gives.
     pub fn check(&self, values: &BTreeMap<String, String>) -> Result<(), VariableError> {
         for name in values.keys() {
             if !self.0.contains_key(name) {
                 let name = if is_name(name) {
                     name
                 } else {
-                    "what is no name"
+                    "a variable with an invalid name"
                 };
                 return Err(VariableError::Undeclared {
                     name: name.to_owned(),
@@ -178,9 +179,9 @@ fn is_name(name: &str) -> bool {
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-/// Control characters, line and paragraph separators, what turns the direction of
-/// writing, and what takes no room at all. Joiners and variation selectors are not among
-/// them: names in Persian or Mongolian and several emoji need them.
+/// Returns true for control characters, line and paragraph separators, and characters that
+/// change the direction of writing or have no width. Joiners and variation selectors are not
+/// among them: names in Persian or Mongolian and several emoji need them.
 fn is_invisible(character: char) -> bool {
     let is_needed = matches!(
         character,
@@ -251,7 +252,7 @@ mod tests {
             ),
             (
                 &[("name", "a"), ("SECRET VALUE", "b")],
-                "what is no name is not declared",
+                "a variable with an invalid name is not declared",
             ),
             (&[("name", "a"), ("code", "000000")], "code is not declared"),
             (&[("name", "a"), ("site", "a\u{7f}")], "site has a control"),

@@ -200,11 +200,15 @@ async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
             DeliveryErrorKind::Transient,
             "not ready for the message",
         ),
-        ("silent", DeliveryErrorKind::Timeout, "no answer within 3s"),
+        (
+            "silent",
+            DeliveryErrorKind::Timeout,
+            "no response within 3s",
+        ),
         (
             "lost",
             DeliveryErrorKind::UnknownOutcome,
-            "no answer (DATA): ",
+            "no response (DATA): ",
         ),
     ] {
         let letter = Letter::to(&format!("{local_part}@example.com"));

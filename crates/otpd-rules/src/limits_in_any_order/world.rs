@@ -219,7 +219,7 @@ impl World {
         Ok(())
     }
 
-    /// In every window no more is granted than the burst and the refill.
+    /// Checks that no window grants more than the burst and the refill.
     pub fn check_limits(&self) -> Result<(), TestCaseError> {
         let PurposePolicy {
             sends_per_hour,

@@ -1,8 +1,8 @@
-//! Mistakes in the configuration of texts.
+//! Errors of the configuration of texts.
 
 use super::*;
 
-/// Each TOML is refused by one line that starts so.
+/// Checks that each TOML is rejected by one line with this beginning.
 fn refused(mistakes: &[(&str, &str)]) {
     for &(toml, start) in mistakes {
         let error = load(toml).expect_err(toml);
@@ -95,7 +95,7 @@ fn invalid_text_is_reported() {
         ),
         (
             "[texts.login.en]\nplain = \"{{ code }} {{ nmae }}\"",
-            "texts.login.en.plain: there is no variable nmae; there are code, minutes, ttl_seconds,",
+            "texts.login.en.plain: unknown variable nmae; use one of code, minutes, ttl_seconds,",
         ),
         (
             "[texts.login.en]\nplain = \"{{ code\"",
@@ -115,11 +115,11 @@ fn invalid_text_is_reported() {
         ),
         (
             "[texts.login.variables]\nname = {}\n[texts.login.en]\nplain = \"{{ code }}\"\nhtml = \"{{ code }}{{ name | safe }}\"",
-            "texts.login.en.html: lets callers write HTML",
+            "texts.login.en.html: lets callers insert HTML",
         ),
         (
             "[texts.login.variables]\nname = {}\n[texts.login.en]\nplain = \"{{ code }}\"\nhtml = \"{{ code }}{% autoescape false %}{{ name }}{% endautoescape %}\"",
-            "texts.login.en.html: lets callers write HTML",
+            "texts.login.en.html: lets callers insert HTML",
         ),
     ]);
 }
@@ -164,8 +164,8 @@ fn android_length_check_uses_maximum_variable_lengths() {
             "[texts.login]\nandroid_hash = \"FA+9qCX9VSu\"\n[texts.login.variables]\nname = {{ max_length = {length} }}\n[texts.login.en]\nplain = \"{{{{ code }}}} {{{{ name }}}}\"\n[texts.login.ru]\nplain = \"Код {{{{ code }}}} {{{{ name }}}}\""
         )
     };
-    // 6 of the code, a blank and 12 of the hash leave 121; in Russian, two bytes each,
-    // "Код ", the same and 47 more.
+    // The code takes 6 bytes, a blank 1 and the hash 12, which leaves 121; in Russian,
+    // with two bytes per letter, "Код " and the same leave 47 letters.
     let error = load(&toml(122)).unwrap_err();
     assert!(
         error.starts_with("texts.login.en.plain: ") && error.contains("141 bytes"),

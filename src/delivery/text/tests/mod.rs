@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::*;
 use otpd_rules::PolicySet;
 
-/// The keys that are read here, as the configuration has them.
+/// Keys that the tests read, as in the configuration.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Root {
@@ -100,11 +100,12 @@ fn purpose_takes_precedence_over_language() {
     )
     .unwrap();
     for (purpose, locale, text) in [
-        // Its own in the language, else its own in the default locale.
+        // Its own text in the language, else its own in the default locale.
         ("payment", "en-GB", "payment 012345"),
         ("payment", "fr", "Zahlung 012345"),
         ("payment", "ru", "Zahlung 012345"),
-        // It has none in the default locale: the general one, by the same lookup.
+        // It has no own text in the default locale, so the general one is used, by the
+        // same lookup.
         ("login", "en-GB", "login 012345"),
         (
             "login",
@@ -112,7 +113,7 @@ fn purpose_takes_precedence_over_language() {
             "Код 012345 действует 5 мин. Никому не сообщайте.",
         ),
         ("login", "fr", "allgemein 012345"),
-        // It has none at all.
+        // It has no own text.
         ("other", "en-GB", "general, British 012345"),
         ("other", "", "allgemein 012345"),
     ] {
@@ -191,7 +192,7 @@ fn variables_are_substituted_and_escaped_only_in_html() {
     let email = rendered(&texts, ("login", "en"), Channel::Email, &values);
     assert_eq!(email.plain, "Anna, 012345 for <i>&, 299 s");
     assert_eq!(email.html.as_deref(), Some("<p>&lt;i&gt;&amp; 012345</p>"));
-    // Not given any more, and not declared any more.
+    // A variable that is not given any more, and one that is not declared any more.
     let stale = rendered(&texts, ("login", "en"), Channel::Sms, &[("gone", "x")]);
     assert_eq!(stale.plain, "012345 for , 299 s");
 }
@@ -275,7 +276,7 @@ fn render_error_shows_no_rendered_text() {
     );
 }
 
-/// docs/texts.md: every block of TOML loads, by itself.
+/// Each block of TOML in docs/texts.md loads by itself.
 #[test]
 fn every_example_on_the_page_loads() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/texts.md");

@@ -1,4 +1,4 @@
-//! What holds for every message, whatever callers give.
+//! Properties of every message, for all values that callers may give.
 
 use proptest::prelude::*;
 
@@ -37,7 +37,7 @@ proptest! {
         if let Some(subject) = &text.subject {
             prop_assert!(!subject.contains(['\n', '\r']));
         }
-        // The shipped texts do not begin so.
+        // The shipped texts do not begin with this tag.
         if let Some(rest) = text.html.as_deref().and_then(|html| html.strip_prefix("<i>")) {
             let end = format!("</i> {digits}");
             let inside = rest.strip_suffix(&end);

@@ -1,4 +1,4 @@
-//! What `otpd check` tells of texts.
+//! Report of `otpd check` about texts.
 
 use super::*;
 use crate::delivery::text::cost_report::ReportLine;
@@ -65,7 +65,8 @@ fn report_lists_texts_of_several_segments() {
     for (name, warnings) in [
         ("login en", &[typographic][..]),
         ("long en", &[long]),
-        // Where nothing is to be gained: 67 characters of either kind, and Cyrillic.
+        // Texts that cannot become cheaper: 67 characters of either encoding, and
+        // Cyrillic.
         ("login de", &[]),
         ("payment ru", &[]),
     ] {
@@ -98,7 +99,7 @@ fn non_gsm_values_may_need_more_segments() {
         "{login:?}"
     );
     assert!(
-        login[1].contains("168 bytes, and Android looks at 140"),
+        login[1].contains("168 bytes, and Android reads 140"),
         "{login:?}"
     );
 }
