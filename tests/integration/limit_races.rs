@@ -30,8 +30,8 @@ async fn start(kind: Kind, limits: &[(&str, &str)]) -> (Database, Fleet) {
     Fleet::start(kind, &[&at_once, limits].concat()).await
 }
 
-/// Number of races in the gate; `OTPD_TEST_RACES` sets another number. A race has 200 sends, so
-/// a few of them find a lost update.
+/// Number of races in the gate; `OTPD_TEST_RACES` sets another number. One race of 200 sends
+/// found a limit that is charged once for a batch in each of ten runs.
 fn races(kind: Kind) -> usize {
     asked("OTPD_TEST_RACES").unwrap_or(match kind {
         Kind::Postgres => 10,
