@@ -64,7 +64,7 @@ pub trait Job: Send + 'static {
     fn is_wanted(&self) -> bool;
 
     /// Decides what to write. May be asked again: then nothing is left of what it had
-    /// decided before, apart from what [`lost`](Self::lost) tells.
+    /// decided before, apart from what [`on_not_committed`](Self::on_not_committed) keeps.
     fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites;
 
     /// Not everything was written that the decision consisted of, or rested on.

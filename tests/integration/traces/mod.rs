@@ -82,7 +82,7 @@ async fn sampled_request_is_traced_to_its_provider() {
     let spans = collector
         .spans_until(|spans| {
             let ended = |name| !named(spans, name).is_empty();
-            let delivered = ended("settle") && ended("deliver") && ended(SEND_OTP);
+            let delivered = ended("update_messages") && ended("deliver") && ended(SEND_OTP);
             delivered && named(spans, "batch").len() == 2
         })
         .await;
@@ -113,7 +113,7 @@ async fn sampled_request_is_traced_to_its_provider() {
         assert_eq!(hex_of(&batch.links[0].trace_id), TRACE);
     }
     let of_batches: BTreeSet<&[u8]> = batches.iter().map(|batch| &*batch.span_id).collect();
-    for statement in ["load", "write", "settle"] {
+    for statement in ["load", "write", "update_messages"] {
         let [span] = named(&spans, statement)[..] else {
             panic!("{statement}: {spans:?}");
         };
