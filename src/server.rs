@@ -138,7 +138,7 @@ pub async fn run(
     if tokio::time::timeout_at(ends, drained).await.is_err() {
         tracing::warn!(
             requests = parts.running.len(),
-            messages = parts.outbox.in_hand(),
+            messages = parts.outbox.in_flight(),
             "[OTP] Shutdown grace period exceeded with work in flight"
         );
         // Who still waits hears so, rather than that the connection broke.

@@ -1,4 +1,5 @@
-//! `[callers.NAME]` and `[[test_recipients]]`: who may call, and what for.
+//! Callers with their credentials and permissions: `[callers.NAME]` and
+//! `[[test_recipients]]`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,37 +22,38 @@ use otpd_rules::{
     RecipientPattern, TestRecipient, Timestamp,
 };
 
-/// A back end that may call. Without any, a development server takes everybody's calls;
-/// with one, every call needs a proof.
+/// A back end that may call otpd. Without any caller, a development server accepts all
+/// calls; with at least one, every call needs credentials.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct CallerTable {
-    /// SHA-256 of its bearer tokens, in hexadecimal: `printf %s TOKEN | sha256sum`.
-    /// Several, so that tokens can be exchanged.
+    /// SHA-256 digests of the bearer tokens, in hexadecimal: `printf %s TOKEN | sha256sum`.
+    /// Several are allowed, so that tokens can be rotated.
     #[serde(deserialize_with = "list")]
     token_sha256: Vec<TokenDigest>,
-    /// Subject alternative names of its client certificates; needs `tls.client_ca`. A text
-    /// with a colon, such as `spiffe://example/crm`, matches URIs alone, any other DNS names
-    /// alone.
+    /// Subject alternative names of the client certificates; needs `tls.client_ca`. A value
+    /// with a colon, such as `spiffe://example/crm`, matches only URIs, any other only DNS
+    /// names.
     #[serde(deserialize_with = "list")]
     certificate_names: Vec<CertificateName>,
-    /// What its codes may be for.
+    /// Purposes that the caller may use.
     ///
-    /// Default: everything; production needs them named.
+    /// Default: all; required in production.
     #[serde(deserialize_with = "list")]
     purposes: Vec<Purpose>,
-    /// Where it may send to: regions such as `RU`, prefixes such as `+7999`, `email`, or
+    /// Allowed recipients: regions such as `RU`, prefixes such as `+7999`, `email`, or
     /// `*`.
     ///
-    /// Default: everywhere; production needs them named.
+    /// Default: all; required in production.
     #[serde(deserialize_with = "list")]
     destinations: Vec<RecipientPattern>,
-    /// Where it may not, whatever is allowed.
+    /// Blocked recipients, which take precedence over `destinations`.
     #[serde(deserialize_with = "list")]
     blocked_destinations: Vec<RecipientPattern>,
-    /// Whether it may have wrong answers forgotten, by CancelOtp.
+    /// Allows CancelOtp with `reset_failures`, which resets failed attempts and lockouts.
     may_reset_failures: bool,
-    /// Whether it delivers by itself: SendOtp returns the code.
+    /// Returns the code in the response to SendOtp, and sends no message: the caller
+    /// delivers it.
     self_delivery: bool,
 }
 
@@ -63,7 +65,7 @@ impl TryFrom<String> for TokenDigest {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        const PROBLEM: &str = "not the SHA-256 of a token in 64 hexadecimal digits; make it by `printf %s TOKEN | sha256sum`";
+        const PROBLEM: &str = "not a SHA-256 digest of 64 hexadecimal digits; create one with `printf %s TOKEN | sha256sum`";
         let mut digest = [0; 32];
         if text.len() != 64 || !text.is_ascii() {
             return Err(PROBLEM);
@@ -76,29 +78,29 @@ impl TryFrom<String> for TokenDigest {
     }
 }
 
-/// A recipient with a fixed code, for reviews of apps in stores and for the tests of
-/// callers. Nothing is sent, and no limit on sends counts; attempts, waits and the lock
-/// do.
+/// A recipient with a fixed code, for app store reviews and for tests of callers. No
+/// message is sent, and no rate limit on sends applies. Attempts, delays and lockouts
+/// apply.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TestRecipientTable {
-    /// Whose test recipient it is; left out where there are no callers.
+    /// Caller of the test recipient. Unset if there are no callers.
     caller: Option<String>,
-    /// A phone number or an e-mail address.
+    /// Phone number or e-mail address.
     recipient: String,
-    /// What its codes are for.
+    /// Purpose of the codes.
     ///
     /// Default: `default`.
     #[serde(default)]
     purpose: Purpose,
-    /// The code, 4 to 10 digits.
+    /// Code of 4 to 10 digits.
     code: String,
-    /// Until when: a date such as `2027-01-31`, or an instant such as
+    /// End of validity: a date such as `2027-01-31`, or an instant such as
     /// `2027-01-31T12:00:00Z`.
     expires: String,
 }
 
-/// All callers; anyone, where none is configured in development.
+/// Returns all callers. Without any in development, every client is accepted.
 pub fn callers(
     settings: &TopLevelSettings,
     tables: &ConfigTables,
@@ -114,7 +116,7 @@ pub fn callers(
         let development = settings.environment.development().ok_or_else(|| {
             ConfigError::new(
                 "callers",
-                "production needs callers; add a table [callers.NAME] for each, with token_sha256 or certificate_names",
+                "required in production; add a table [callers.NAME] with token_sha256 or certificate_names for each caller",
             )
         })?;
         return Ok(CallerRegistry::anyone(general.clone(), development));
@@ -122,9 +124,9 @@ pub fn callers(
     let mut known = Vec::new();
     for (name, mut table) in callers.clone() {
         let key = format!("callers.{name}");
-        // The same names as for purposes do, and for the same reason.
+        // The same rule as for names of purposes, for the same reason.
         Purpose::parse(&name).ok().filter(|_| !name.is_empty()).ok_or_else(|| {
-            ConfigError::new(&key, "a caller's name is a small letter and then up to 31 small letters, digits, \"_\" or \"-\"")
+            ConfigError::new(&key, "invalid name of a caller; use a lowercase letter and then up to 31 lowercase letters, digits, \"_\" or \"-\"")
         })?;
         let own_policy = table.remove("policy");
         let own_policy = own_policy
@@ -142,21 +144,23 @@ pub fn callers(
     Ok(CallerRegistry::Configured(known))
 }
 
-/// Refuses a proof that two callers have: one of them could never prove who it is.
-fn ensure_unique<Proof: Eq + Hash>(
+/// Rejects a credential that two callers share, because it does not identify either.
+fn ensure_unique<Credential: Eq + Hash>(
     known: &[CallerCredentials],
     key: &str,
-    proofs: impl Fn(&CallerCredentials) -> &[Proof],
+    values: impl Fn(&CallerCredentials) -> &[Credential],
 ) -> Result<(), ConfigError> {
     let mut owners = HashMap::new();
     for credentials in known {
         let name = credentials.caller.name.as_str();
-        for proof in proofs(credentials) {
-            let owner = *owners.entry(proof).or_insert(name);
+        for value in values(credentials) {
+            let owner = *owners.entry(value).or_insert(name);
             if owner != name {
                 return Err(ConfigError::new(
                     &format!("callers.{name}.{key}"),
-                    format!("one is that of {owner:?} too; give each caller its own"),
+                    format!(
+                        "contains a value that caller {owner:?} has too; use different ones for each caller"
+                    ),
                 ));
             }
         }
@@ -164,7 +168,7 @@ fn ensure_unique<Proof: Eq + Hash>(
     Ok(())
 }
 
-/// What proves a caller, and what it may do.
+/// Returns the credentials and permissions of a caller.
 fn credentials(
     settings: &TopLevelSettings,
     name: &str,
@@ -176,34 +180,34 @@ fn credentials(
     if table.token_sha256.is_empty() && table.certificate_names.is_empty() {
         return fault(
             "token_sha256",
-            "is missing, and certificate_names too; nobody could prove to be this caller",
+            "missing, and certificate_names too; set at least one of them, so that the caller can authenticate",
         );
     }
     let tls = settings.tls.as_ref();
     if !table.certificate_names.is_empty() && tls.and_then(|tls| tls.client_ca.as_ref()).is_none() {
         return fault(
             "certificate_names",
-            "needs tls.client_ca, the authority that the certificates are of",
+            "needs tls.client_ca, the authority that issues the certificates",
         );
     }
-    let in_the_clear = tls.is_none() && !settings.listen.ip().is_loopback();
-    if !table.token_sha256.is_empty() && in_the_clear && !settings.allow_plaintext_tokens {
+    let is_plaintext = tls.is_none() && !settings.listen.ip().is_loopback();
+    if !table.token_sha256.is_empty() && is_plaintext && !settings.allow_plaintext_tokens {
         return fault(
             "token_sha256",
-            "tokens would cross the network in the clear; add a [tls] table, or set allow_plaintext_tokens = true where a mesh does the TLS",
+            "tokens would cross the network unencrypted; add a [tls] table, or set allow_plaintext_tokens = true if a service mesh provides TLS",
         );
     }
     let production = settings.environment == Environment::Production;
     if production && table.purposes.is_empty() {
         return fault(
             "purposes",
-            "is missing; in production a caller has only the purposes that are named",
+            "required in production; list the purposes that the caller may use",
         );
     }
     if production && table.destinations.is_empty() {
         return fault(
             "destinations",
-            "is missing; name regions such as RU, prefixes such as +7999, email, or * for everywhere",
+            "required in production; list regions such as RU, prefixes such as +7999, email, or * for all recipients",
         );
     }
     let allowed = if table.destinations.is_empty() {
@@ -233,8 +237,8 @@ fn credentials(
     })
 }
 
-/// `[policy]`, on top of it each `[purposes.NAME]`, and on top of both the own one of a
-/// caller.
+/// Returns the policies of each purpose. `[purposes.NAME]` overrides `[policy]`, and the
+/// policy of a caller overrides both.
 pub fn policies(
     general: &ConfigTable,
     purposes: &BTreeMap<String, ConfigTable>,
@@ -242,7 +246,7 @@ pub fn policies(
 ) -> Result<PolicySet, ConfigError> {
     let (own_name, own) = own.unzip();
     let own = own.unwrap_or_default();
-    let laid_over = |base: &ConfigTable, top: &ConfigTable| -> ConfigTable {
+    let merge = |base: &ConfigTable, top: &ConfigTable| -> ConfigTable {
         base.iter()
             .chain(top)
             .map(|(key, value)| (key.clone(), value.clone()))
@@ -250,13 +254,13 @@ pub fn policies(
     };
     let name = own_name.as_deref();
     let mut policies = PolicySet {
-        general: policy(name.unwrap_or("policy"), laid_over(general, &own))?,
+        general: policy(name.unwrap_or("policy"), merge(general, &own))?,
         purposes: BTreeMap::new(),
     };
     for (purpose, keys) in purposes {
         let table = format!("purposes.{purpose}");
         let parsed = Purpose::parse(purpose).map_err(|error| ConfigError::new(&table, error))?;
-        let keys = laid_over(&laid_over(general, keys), &own);
+        let keys = merge(&merge(general, keys), &own);
         policies
             .purposes
             .insert(parsed, policy(name.unwrap_or(&table), keys)?);
@@ -272,7 +276,7 @@ fn policy(table: &str, keys: ConfigTable) -> Result<PurposePolicy, ConfigError> 
     Ok(policy)
 }
 
-/// The test recipients, each bound to a caller and a purpose.
+/// Returns the test recipients, each bound to a caller and a purpose.
 pub fn test_recipients(
     settings: &TopLevelSettings,
     callers: &CallerRegistry,
@@ -283,7 +287,7 @@ pub fn test_recipients(
     if refused {
         return Err(ConfigError::new(
             "test_recipients",
-            "their codes are known beforehand; remove them, or set allow_test_recipients = true",
+            "not allowed in production, because their codes are fixed; remove them, or set allow_test_recipients = true",
         ));
     }
     let entries = settings.test_recipients.iter().enumerate();
@@ -307,16 +311,22 @@ fn test_recipient(
     let caller = match (callers, &entry.caller) {
         (CallerRegistry::Unauthenticated(caller), None) => caller,
         (CallerRegistry::Unauthenticated(_), Some(_)) => {
-            return Err(fault("caller", &"there are no callers; leave it out"));
+            return Err(fault(
+                "caller",
+                &"no callers are configured; remove the key",
+            ));
         }
         (CallerRegistry::Configured(known), name) => known
             .iter()
             .map(|credentials| &credentials.caller)
             .find(|caller| Some(caller.name.as_str()) == name.as_deref())
-            .ok_or_else(|| fault("caller", &"must be the name of one of the callers"))?,
+            .ok_or_else(|| fault("caller", &"must be the name of a configured caller"))?,
     };
     if !caller.permits(&entry.purpose) {
-        return Err(fault("purpose", &"is not one of the caller's"));
+        return Err(fault(
+            "purpose",
+            &"not a purpose of the caller; add it to the caller's purposes, or use another one",
+        ));
     }
     let recipient = Recipient::parse(&entry.recipient, settings.default_region)
         .map_err(|error| fault("recipient", &error))?;

@@ -1,5 +1,5 @@
-//! `[providers.NAME]`, `[[routes]]` and `[texts.PURPOSE]`: how messages travel, and what
-//! they say.
+//! Providers, routes and texts of messages: `[providers.NAME]`, `[[routes]]` and
+//! `[texts.PURPOSE]`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,47 +25,48 @@ use crate::{
 };
 use otpd_rules::{CallerName, Channel, PolicySet, Purpose, RecipientPattern};
 
-/// A `[[routes]]` entry: some messages, and the providers that they go to. A condition
-/// that is left out holds for every message.
+/// Providers for the messages that match all conditions of the route. An unset condition
+/// matches every message.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteTable {
-    /// By which channel.
+    /// Channels of the message.
     ///
     /// Default: all.
     #[serde(default, deserialize_with = "names")]
     channels: Vec<Channel>,
-    /// What the code is for.
+    /// Purposes of the code.
     ///
     /// Default: all.
     #[serde(default, deserialize_with = "list")]
     purposes: Vec<Purpose>,
-    /// Who asked.
+    /// Callers that sent the request.
     ///
     /// Default: all.
     #[serde(default, deserialize_with = "list")]
     callers: Vec<String>,
-    /// Who gets it: regions such as `RU`, prefixes such as `+7999`, `email`, or `*`.
+    /// Recipients of the message: regions such as `RU`, prefixes such as `+7999`, `email`, or
+    /// `*`.
     ///
     /// Default: all.
     #[serde(default, deserialize_with = "list")]
     destinations: Vec<RecipientPattern>,
-    /// In which language of the request: `ru` is for `ru-RU` too.
+    /// Languages of the request: `ru` matches `ru-RU` too.
     ///
     /// Default: all.
     #[serde(default, deserialize_with = "list")]
     locales: Vec<String>,
-    /// Names of providers, the first one first.
+    /// Names of the providers, in order of preference.
     #[serde(deserialize_with = "list")]
     providers: Vec<String>,
-    /// Where the second message of a code starts: with the same provider, or with the
-    /// next one, in case the first one's did not arrive.
+    /// First provider for the second message of a code: the same one, or the next one, in
+    /// case the first message did not arrive.
     #[serde(default, deserialize_with = "name")]
     resend: ResendStrategy,
 }
 
-/// Everything about delivery; the development log, where nothing is configured in
-/// development.
+/// Returns the providers, routes and texts. Without any provider and route, development
+/// uses the log.
 pub fn delivery(
     settings: &TopLevelSettings,
     providers: BTreeMap<String, ConfigTable>,
@@ -77,10 +78,10 @@ pub fn delivery(
     if providers.is_empty() && settings.routes.is_empty() {
         return match settings.environment.development() {
             Some(development) => Ok(Delivery::development(texts, development)),
-            None if all_deliver(callers) => Ok(Delivery::none(texts)),
+            None if all_self_deliver(callers) => Ok(Delivery::none(texts)),
             None => Err(ConfigError::new(
                 "providers",
-                "production needs a provider that reaches people; add a table [providers.NAME] and a [[routes]] entry that names it, or set self_delivery = true for every caller",
+                "required in production; add a table [providers.NAME] and a [[routes]] entry with it, or set self_delivery = true for every caller",
             )),
         };
     }
@@ -92,7 +93,7 @@ pub fn delivery(
     if routes.is_empty() {
         return Err(ConfigError::new(
             "routes",
-            "no provider is used without one; add a [[routes]] entry with providers = [\"NAME\"]",
+            "missing, so that no provider is used; add a [[routes]] entry with providers = [\"NAME\"]",
         ));
     }
     Ok(Delivery {
@@ -102,7 +103,7 @@ pub fn delivery(
     })
 }
 
-fn all_deliver(callers: &CallerRegistry) -> bool {
+fn all_self_deliver(callers: &CallerRegistry) -> bool {
     match callers {
         CallerRegistry::Unauthenticated(caller) => caller.self_delivery,
         CallerRegistry::Configured(known) => known
@@ -118,9 +119,9 @@ fn gateways(
     let mut gateways = BTreeMap::new();
     for (name, table) in providers {
         let key = format!("providers.{name}");
-        // The same names as for purposes do, and for the same reason.
+        // The same rule as for names of purposes, for the same reason.
         Purpose::parse(&name).ok().filter(|_| !name.is_empty()).ok_or_else(|| {
-            ConfigError::new(&key, "a provider's name is a small letter and then up to 31 small letters, digits, \"_\" or \"-\"")
+            ConfigError::new(&key, "invalid name of a provider; use a lowercase letter and then up to 31 lowercase letters, digits, \"_\" or \"-\"")
         })?;
         let written = tables::digest(&table);
         let (made, files) = files::track_reads(|| gateway(&name, table, settings.environment));
@@ -153,7 +154,7 @@ fn route(
     if entry.providers.is_empty() {
         return Err(fault(
             "providers",
-            "names none; give at least one".to_owned(),
+            "empty; name at least one provider".to_owned(),
         ));
     }
     let mut chosen = Vec::new();
@@ -164,11 +165,14 @@ fn route(
             let known = known.join(", ");
             fault(
                 "providers",
-                format!("there is no {name:?}; there are: {known}"),
+                format!("unknown provider {name:?}; configured: {known}"),
             )
         })?;
         if !seen.insert(name) {
-            return Err(fault("providers", format!("{name:?} is there twice")));
+            return Err(fault(
+                "providers",
+                format!("{name:?} is listed twice; remove one"),
+            ));
         }
         chosen.push(Arc::clone(gateway));
     }
@@ -176,7 +180,12 @@ fn route(
     for name in &entry.callers {
         let name = CallerName::new(name);
         if callers.get(&name).is_none() {
-            return Err(fault("callers", format!("there is no caller \"{name}\"")));
+            return Err(fault(
+                "callers",
+                format!(
+                    "unknown caller \"{name}\"; add a table [callers.{name}], or correct the name"
+                ),
+            ));
         }
         of_callers.insert(name);
     }

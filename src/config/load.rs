@@ -1,4 +1,5 @@
-//! Where the configuration comes from, and how its parts are laid over each other.
+//! Sources of the configuration (file, environment variables, files of secrets), and the
+//! order in which they override each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,13 +19,13 @@ use crate::{files, tables};
 
 const PREFIX: &str = "OTPD_";
 
-/// Variables that start like a key but speak to the command line.
+/// Variables with the prefix of keys that belong to the command line.
 const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS", "OTPD_CA"];
 
-/// Keys whose values are secret, and may therefore stand in a file of their own.
+/// Keys with secret values, which can therefore be read from separate files.
 const SECRETS: [&str; 2] = ["database_url", "keys"];
 
-/// Keys and tables that keep their value until otpd starts again.
+/// Keys and tables that keep their value until a restart.
 const RESTART_ONLY_KEYS: [&str; 15] = [
     "listen",
     "operations_listen",
@@ -43,7 +44,7 @@ const RESTART_ONLY_KEYS: [&str; 15] = [
     "store",
 ];
 
-/// A mistake in the configuration: one line that names the key.
+/// Error in the configuration: one line that names the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct ConfigError {
@@ -52,9 +53,9 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The key `key` is not as it must be.
+    /// Creates the error of the key `key`.
     pub fn new(key: &str, problem: impl ToString) -> Self {
-        // Some problems are told over several lines by who found them.
+        // Errors of other libraries can have several lines.
         let problem = problem
             .to_string()
             .split_whitespace()
@@ -67,35 +68,35 @@ impl ConfigError {
     }
 }
 
-/// Environment variables that concern otpd.
+/// Environment variables of otpd.
 #[derive(Clone, Debug)]
 pub struct EnvVars(BTreeMap<String, String>);
 
 impl EnvVars {
-    /// Those of `variables` that concern otpd. An empty one counts as unset, since
-    /// compose files cannot leave one out. Links that Kubernetes sets for services whose
-    /// names begin with otpd are ignored.
+    /// Selects the variables of otpd. An empty one counts as unset, because a compose file
+    /// cannot omit a variable. Links that Kubernetes sets for services with names that
+    /// begin with otpd are ignored.
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let concerns = |name: &str| {
+        let is_key = |name: &str| {
             name.starts_with(PREFIX) && !COMMAND_LINE_ONLY.contains(&name)
                 || name == "DATABASE_URL"
                 || name == "DATABASE_URL_FILE"
         };
         let is_given = |(name, value): &(String, String)| {
-            concerns(name) && !value.is_empty() && !service_links::is_link(name, value)
+            is_key(name) && !value.is_empty() && !service_links::is_link(name, value)
         };
         Self(variables.into_iter().filter(is_given).collect())
     }
 
-    /// Those of this process. A value that is no text is not left out, but refused by
-    /// whatever it is for.
+    /// Selects the variables of this process. A value that is not UTF-8 is kept with
+    /// replacement characters, so that its key rejects it instead of ignoring it.
     pub fn of_process() -> Self {
         let text = |value: OsString| value.to_string_lossy().into_owned();
         Self::new(std::env::vars_os().map(|(name, value)| (text(name), text(value))))
     }
 }
 
-/// The tables that are laid over each other before they are read.
+/// Tables that are merged with each other before they are deserialized.
 #[derive(Debug, Default)]
 pub struct ConfigTables {
     /// `[policy]`.
@@ -108,29 +109,31 @@ pub struct ConfigTables {
     pub providers: BTreeMap<String, ConfigTable>,
 }
 
-/// What a configuration says, key by key, without saying it: to see what another one says
-/// differently.
+/// Digests of all values of a configuration, to find the keys that another one changes.
 #[derive(Clone, Default)]
 pub struct ConfigSnapshot {
     keys: BTreeMap<String, [u8; 32]>,
-    /// The values that stay as they are until otpd starts again.
+    /// Values that keep their value until a restart.
     fixed: ConfigTable,
 }
 
-/// What one configuration says differently from the one before it.
+/// Keys that differ between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigDiff {
-    /// Keys that can change while otpd runs.
+    /// Keys that take effect while otpd runs.
     pub keys: Vec<String>,
-    /// Keys that cannot, and keep their value.
+    /// Keys that keep their value until a restart.
     pub fixed: Vec<String>,
 }
 
-/// Shows keys alone: the values that stay are as they were written, secrets too.
+/// Shows only the keys, because `fixed` contains secrets in plaintext.
 impl fmt::Debug for ConfigSnapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<&String> = self.keys.keys().collect();
-        formatter.debug_tuple("Written").field(&keys).finish()
+        formatter
+            .debug_tuple("ConfigSnapshot")
+            .field(&keys)
+            .finish()
     }
 }
 
@@ -144,7 +147,7 @@ impl ConfigSnapshot {
         }
     }
 
-    /// What `next` says differently.
+    /// Returns the keys that differ in `next`.
     pub fn changes(&self, next: &Self) -> ConfigDiff {
         let names: BTreeSet<&String> = self.keys.keys().chain(next.keys.keys()).collect();
         let changed = names
@@ -159,7 +162,7 @@ impl ConfigSnapshot {
         ConfigDiff { keys, fixed }
     }
 
-    /// Puts the values back in `root` that stay as they are.
+    /// Restores the values in `root` that cannot change without a restart.
     fn keep_fixed(&self, root: &mut ConfigTable) {
         for name in RESTART_ONLY_KEYS {
             match self.fixed.get(name) {
@@ -170,8 +173,8 @@ impl ConfigSnapshot {
     }
 }
 
-/// Reads everything, and hands out apart the tables from which policies are made. What
-/// cannot change while otpd runs is as it was `before`.
+/// Reads all sources, and separates the tables that are merged later. Values that cannot
+/// change without a restart are taken from `before`.
 pub fn load(
     file: Option<&Path>,
     variables: &EnvVars,
@@ -181,7 +184,7 @@ pub fn load(
     if let Some(before) = before {
         before.keep_fixed(&mut root);
     }
-    let written = ConfigSnapshot::new(&root);
+    let snapshot = ConfigSnapshot::new(&root);
     let mut tables = ConfigTables::default();
     if let Some(policy) = root.remove("policy") {
         tables.policy = table("policy", policy)?;
@@ -189,10 +192,10 @@ pub fn load(
     tables.purposes = named_tables("purposes", &mut root)?;
     tables.callers = named_tables("callers", &mut root)?;
     tables.providers = named_tables("providers", &mut root)?;
-    Ok((deserialize("", root)?, tables, written))
+    Ok((deserialize("", root)?, tables, snapshot))
 }
 
-/// The file with the environment on top of it.
+/// Returns the keys of the file, overridden by those of the environment.
 fn root(file: Option<&Path>, variables: &EnvVars) -> Result<ConfigTable, ConfigError> {
     let mut root = match file {
         None => ConfigTable::new(),
@@ -207,8 +210,8 @@ fn root(file: Option<&Path>, variables: &EnvVars) -> Result<ConfigTable, ConfigE
             insert_secret(&mut root, secret, &file_key, &path)?;
         }
     }
-    // The environment stands above the file, also where one names a secret and the
-    // other its file; only within the environment is naming both a mistake.
+    // The environment overrides the file, also if one contains a secret and the other the
+    // secret's file. It is an error only if the environment contains both.
     let mut seen = HashMap::new();
     for (name, value) in &variables.0 {
         let key = name.strip_prefix(PREFIX).unwrap_or(name).to_lowercase();
@@ -222,7 +225,7 @@ fn root(file: Option<&Path>, variables: &EnvVars) -> Result<ConfigTable, ConfigE
         {
             return Err(ConfigError::new(
                 name,
-                format!("{other} is set as well; leave one out"),
+                format!("{other} is set too; remove one of them"),
             ));
         }
         match secret {
@@ -236,8 +239,8 @@ fn root(file: Option<&Path>, variables: &EnvVars) -> Result<ConfigTable, ConfigE
     Ok(root)
 }
 
-/// Makes a `T` of the keys of a table; the key at fault is told with the table's
-/// name, or by the variable that it came from.
+/// Deserializes a table. An error names the key with its table, or the variable that the
+/// value came from.
 pub fn deserialize<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, ConfigError> {
     tables::read(name, keys).map_err(|fault| {
         let mut problem = fault.problem;
@@ -254,7 +257,7 @@ pub fn deserialize<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result
 fn read_file(path: &Path) -> Result<ConfigTable, ConfigError> {
     let name = path.display().to_string();
     let text = files::read_text(path).map_err(|error| ConfigError::new(&name, error))?;
-    // It may hold secrets.
+    // The file may contain secrets.
     let text = Zeroizing::new(text);
     let file = File::from_str(&text, FileFormat::Toml);
     let built = config::Config::builder().add_source(file).build();
@@ -274,7 +277,7 @@ fn insert_secret(
     if root.contains_key(key) {
         return Err(ConfigError::new(
             named_by,
-            format!("{key} is set as well; leave one out"),
+            format!("{key} is set too; remove one of them"),
         ));
     }
     let text = files::read_text(Path::new(path))
@@ -296,7 +299,8 @@ fn insert(
         .expect("splitting yields at least one part");
     let leaf = Value::new(Some(&name.to_owned()), value.to_owned());
     let no_table = || {
-        let problem = "is a key of a table, and a value stands in its place; leave one out";
+        let problem =
+            "a key of a table, but the table itself is set to a value; remove one of them";
         ConfigError::new(name, problem)
     };
     let Some((first, rest)) = tables.split_first() else {
@@ -318,7 +322,7 @@ fn insert(
     Ok(())
 }
 
-/// The tables `[NAME.…]`.
+/// Removes the tables `[NAME.…]` from the root, and returns them.
 fn named_tables(
     name: &str,
     root: &mut ConfigTable,
@@ -332,7 +336,7 @@ fn named_tables(
         .collect()
 }
 
-/// A value that must be a table.
+/// Returns the table in a value that must be one.
 pub fn table(name: &str, value: Value) -> Result<ConfigTable, ConfigError> {
     tables::table(name, value).map_err(|fault| ConfigError::new(&fault.key, fault.problem))
 }

@@ -1,21 +1,21 @@
-//! How the log looks, and where it is.
+//! Format, level and destination of the log.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The least important log lines that are still written.
+/// Minimum severity of the log lines that are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the usual levels")]
@@ -29,7 +29,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// All of them, the most important lines first.
+    /// All levels, the most severe first.
     pub const ALL: [Self; 5] = [
         Self::Error,
         Self::Warn,
@@ -38,7 +38,7 @@ impl LogLevel {
         Self::Trace,
     ];
 
-    /// Its name in the configuration.
+    /// Returns the name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -49,20 +49,20 @@ impl LogLevel {
         }
     }
 
-    /// The level of that name.
+    /// Returns the level with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 }
 
-/// Where the lines for auditors are.
+/// Destination of the audit log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub enum AuditLog {
-    /// `stdout`: among all others.
+    /// `stdout`: together with all other log lines.
     #[default]
     Standard,
-    /// In a file of their own, as JSON.
+    /// Separate file, as JSON.
     File(PathBuf),
 }
 

@@ -1,9 +1,9 @@
-//! Service links of Kubernetes: variables that it sets in every container of a namespace,
-//! such as `OTPD_PORT=tcp://10.0.0.7:50051` for a service with the name otpd.
+//! Service links of Kubernetes: variables that Kubernetes sets in every container of a
+//! namespace, such as `OTPD_PORT=tcp://10.0.0.7:50051` for a service with the name otpd.
 
 use std::net::IpAddr;
 
-/// Remedy for a variable with the name of a link and another value.
+/// Advice for a variable that has the name of a link, but not its kind of value.
 pub(super) const HINT: &str = "; if Kubernetes set this variable for a service, set enableServiceLinks: false in the pod, or rename the service";
 
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
@@ -34,7 +34,7 @@ pub(super) fn is_name(name: &str) -> bool {
     kind(name).is_some()
 }
 
-/// The kind of the link of that name: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
+/// Returns the kind of a link by its name: `…_SERVICE_HOST`, `…_SERVICE_PORT`,
 /// `…_SERVICE_PORT_NAME`, `…_PORT`, or `…_PORT_50051_TCP` and that with `_PROTO`, `_PORT`
 /// or `_ADDR`.
 fn kind(name: &str) -> Option<LinkValue> {

@@ -1,4 +1,4 @@
-//! The plain keys, and what each is where nothing is said.
+//! Keys at the top level of the configuration, with their defaults.
 
 use std::{
     collections::BTreeMap,
@@ -25,88 +25,87 @@ use crate::{
 };
 use otpd_rules::{Purpose, Region};
 
-/// Where clients find otpd, and where it listens, unless told otherwise.
+/// Default address of the listener, and of the server for clients.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 
-/// The keys outside of `[policy]`, `[purposes.NAME]` and `[callers.NAME]`.
+/// Keys outside of `[policy]`, `[purposes.NAME]`, `[callers.NAME]` and `[providers.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct TopLevelSettings {
-    /// Where to listen; other than loopback only with `development_remote`, or in
-    /// production.
+    /// Address of the gRPC listener. Other addresses than loopback need
+    /// `development_remote` or production.
     ///
     /// Default: `127.0.0.1:50051`.
     pub listen: SocketAddr,
-    /// What mistakes are still harmless.
+    /// `development` is for local use: codes in the log, no credentials needed.
+    /// `production` rejects every unsafe setting.
     #[serde(deserialize_with = "name")]
     pub environment: Environment,
-    /// Whether a development server may be reached from other machines, as in compose.
+    /// Lets a development server listen for other machines, for example in compose.
     pub development_remote: bool,
-    /// The store: `postgres://…`, of several servers of one database `postgres://a,b/…`; or
-    /// `sqlite://…`.
+    /// URL of the database: `postgres://…`, `postgres://a,b/…` for several servers of one
+    /// database, or `sqlite://…`.
     pub database_url: SecretString,
-    /// The key ring itself; see `otpd keygen`.
+    /// Key ring in the format of `otpd keygen`. Required in production.
     ///
-    /// Default: the file `otpd.keys` beside the SQLite file, made at the first start.
+    /// Default: the file `otpd.keys` next to the SQLite file, created at the first start.
     pub keys: Option<SecretString>,
-    /// The region in which national phone numbers are read where a request names
-    /// none.
+    /// Region of phone numbers in national format, if the request has no region.
     pub default_region: Option<Region>,
-    /// Where to tell what is measured; nowhere, where it is unset.
+    /// Address of the operations listener (metrics and log level). Unset: disabled.
     pub operations_listen: Option<SocketAddr>,
-    /// How log lines look.
+    /// Format of log lines.
     #[serde(deserialize_with = "name")]
     pub log_format: LogFormat,
-    /// Which of otpd's own log lines there are.
+    /// Minimum level of otpd's own log lines.
     #[serde(deserialize_with = "name")]
     pub log_level: LogLevel,
-    /// How long a warning that repeats the one before it is left out of the log; nothing:
-    /// never.
+    /// Time for which a warning that repeats the previous one is left out of the log. 0:
+    /// disabled.
     #[serde(with = "humantime_serde")]
     pub log_dedup_window: Duration,
-    /// Where the lines for auditors are: among all others, or in a file of their own, as
-    /// JSON.
+    /// Destination of the audit log: `stdout` together with all other lines, or a separate
+    /// file, as JSON.
     ///
     /// Default: `stdout`.
     pub audit_log: AuditLog,
-    /// How long after SIGTERM requests are still taken, health being NOT_SERVING, so
-    /// that load balancers notice.
+    /// Time after SIGTERM in which requests are still accepted while health is NOT_SERVING,
+    /// so that load balancers notice.
     #[serde(with = "humantime_serde")]
     pub shutdown_delay: Duration,
-    /// How long what runs may then still take.
+    /// Maximum time after that in which running work must end.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
-    /// How often it is looked whether a file of the configuration is another one; zero:
-    /// never.
+    /// Interval of checks for changed configuration files. 0: disabled.
     #[serde(with = "humantime_serde")]
     pub reload_interval: Duration,
-    /// Whether the services that describe otpd to clients are there.
+    /// Enables the gRPC reflection services.
     pub reflection: bool,
-    /// TLS of the listener; without it connections are plain.
+    /// TLS of the listener. Unset: plaintext connections.
     pub tls: Option<TlsSettings>,
-    /// What one client may take, and for how long.
+    /// Limits and timeouts of connections.
     pub connections: ConnectionSettings,
-    /// Whether tokens may come over plain connections of other machines, as where a
-    /// mesh does the TLS.
+    /// Accepts tokens over plaintext connections of other machines, for example if a
+    /// service mesh provides TLS.
     pub allow_plaintext_tokens: bool,
     /// Recipients with a fixed code.
     pub test_recipients: Vec<TestRecipientTable>,
-    /// Whether there may be test recipients in production.
+    /// Allows test recipients in production.
     pub allow_test_recipients: bool,
-    /// The language of messages where a request names none, or one without a text.
+    /// Language of messages if the request has none, or has one without a text.
     ///
     /// Default: `en`.
     pub default_locale: Locale,
-    /// What messages say.
+    /// Texts of messages.
     pub texts: BTreeMap<Purpose, PurposeTextSettings>,
-    /// Which messages go to which providers.
+    /// Assignment of messages to providers.
     pub routes: Vec<RouteTable>,
-    /// How messages are carried.
+    /// Options of the outbox.
     pub delivery: OutboxOptions,
-    /// How the store is used.
+    /// Options of the store.
     pub store: StoreOptions,
-    /// Where spans go.
+    /// Export of traces.
     pub traces: TraceSettings,
 }
 

@@ -1,8 +1,8 @@
-//! One attempt to hand a message to a provider, and what is told of it.
+//! A single delivery attempt, with its span, metrics, log lines and circuit breaker.
 
 use tokio::time::Instant;
 
-use super::{LeasedMessage, dispatcher::Dispatcher};
+use super::{LeasedMessage, OutboxContext};
 use crate::{
     delivery::{
         AttemptProgress, BreakerPermit, BreakerTransition, DeliveryError, OutgoingMessage,
@@ -15,66 +15,66 @@ use otpd_rules::{
     ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp,
 };
 
-impl Dispatcher {
-    /// Makes one attempt, and tells its span and the metrics how it went.
+impl OutboxContext {
+    /// Makes one attempt, and records its result in a span and in the metrics.
     pub(super) async fn attempt(
         &self,
-        in_hand: &LeasedMessage,
+        leased: &LeasedMessage,
         gateway: &ProviderHandle,
     ) -> (LoggedAttempt, Result<ProviderReceipt, DeliveryError>) {
-        let channel = gateway.channel(in_hand.message.channel);
-        let (started_at, start) = (in_hand.clock.now(), Instant::now());
+        let channel = gateway.channel(leased.message.channel);
+        let (started_at, start) = (leased.clock.now(), Instant::now());
         let mut span = TraceSpan::child_span("deliver", SpanSide::Client);
-        let handing_over = self.hand_over(in_hand, gateway, channel, started_at);
-        let result = traces::with_context(span.context(), handing_over).await;
+        let delivery = self.deliver(leased, gateway, channel, started_at);
+        let result = traces::with_context(span.context(), delivery).await;
         let error = result.as_ref().err().map(|error| error.class);
         if span.is_recorded() {
-            note_attempt(&mut span, &in_hand.message, gateway, channel, error);
+            annotate_span(&mut span, &leased.message, gateway, channel, error);
         }
-        let metrics = &self.tools.metrics;
-        metrics.attempted(&gateway.name, channel, start.elapsed(), error);
+        self.metrics
+            .attempted(&gateway.name, channel, start.elapsed(), error);
         let attempt = LoggedAttempt {
             provider: gateway.name.clone(),
             channel,
             started_at,
-            ended_at: in_hand.clock.now(),
+            ended_at: leased.clock.now(),
             error,
         };
         (attempt, result)
     }
 
-    /// Renders the text, and hands it over.
-    async fn hand_over(
+    /// Renders the text, and passes the message to the provider.
+    async fn deliver(
         &self,
-        in_hand: &LeasedMessage,
+        leased: &LeasedMessage,
         gateway: &ProviderHandle,
         channel: Channel,
         now: Timestamp,
     ) -> Result<ProviderReceipt, DeliveryError> {
-        let message = &in_hand.message;
+        let message = &leased.message;
         let content = message.content().ok_or_else(|| {
             DeliveryError::new(DeliveryErrorKind::Permanent, "the message is final")
         })?;
-        let facts = RenderContext {
+        let render_context = RenderContext {
             code: &content.code,
             life_left: now.duration_until(message.expires_at),
             variables: &content.variables,
         };
-        let texts = &self.tools.delivery.texts;
+        let texts = &self.delivery.texts;
         let text = texts
-            .render(&in_hand.purpose, &content.locale, channel, &facts)
+            .render(&leased.purpose, &content.locale, channel, &render_context)
             .map_err(|error| DeliveryError::new(DeliveryErrorKind::Permanent, error))?;
         let envelope = OutgoingMessage {
             id: message.id,
             challenge_id: ChallengeId {
-                key: in_hand.key,
+                key: leased.key,
                 nonce: message.challenge,
             },
             recipient: &content.recipient,
             channel,
             code: &content.code,
             text: &text,
-            life_left: facts.life_left,
+            life_left: render_context.life_left,
             locale: &content.locale,
             client_ip: content.client_ip,
             progress: AttemptProgress::default(),
@@ -83,26 +83,26 @@ impl Dispatcher {
     }
 }
 
-/// Tells the breaker how an attempt went, and the log what follows.
-pub(super) fn report(
+/// Reports the result of an attempt to the circuit breaker, and logs a transition.
+pub(super) fn report_to_breaker(
     gateway: &ProviderHandle,
-    admission: BreakerPermit<'_>,
+    permit: BreakerPermit<'_>,
     result: &Result<ProviderReceipt, DeliveryError>,
 ) {
-    let change = match result.as_ref().map_err(|error| error.class) {
-        // A provider that refuses a message does its work.
+    let transition = match result.as_ref().map_err(|error| error.class) {
+        // A provider that rejects a message is healthy.
         Ok(_) | Err(DeliveryErrorKind::Permanent | DeliveryErrorKind::BadDestination) => {
-            admission.succeeded()
+            permit.succeeded()
         }
         Err(
             DeliveryErrorKind::Transient
             | DeliveryErrorKind::Timeout
             | DeliveryErrorKind::UnknownOutcome,
-        ) => admission.failed(false),
-        Err(DeliveryErrorKind::NoBalance) => admission.failed(true),
+        ) => permit.failed(false),
+        Err(DeliveryErrorKind::NoBalance) => permit.failed(true),
     };
     let provider = &gateway.name;
-    match change {
+    match transition {
         None => {}
         Some(BreakerTransition::Opened) => {
             let pause = gateway.options.breaker.pause;
@@ -117,8 +117,8 @@ pub(super) fn report(
     }
 }
 
-/// Notes in the span of an attempt what it was and what came of it.
-fn note_attempt(
+/// Adds the attributes and the result of an attempt to its span.
+fn annotate_span(
     span: &mut TraceSpan,
     message: &OutboxMessage,
     gateway: &ProviderHandle,
@@ -135,8 +135,8 @@ fn note_attempt(
     }
 }
 
-/// Tells the log of an attempt that failed.
-pub(super) fn note_failure(
+/// Logs a failed attempt.
+pub(super) fn log_failure(
     message: &OutboxMessage,
     gateway: &ProviderHandle,
     error: &DeliveryError,

@@ -1,5 +1,5 @@
-//! Carries one message: from provider to provider until one takes it, its code dies, or
-//! nobody is left who might.
+//! Dispatch of one message: it goes from provider to provider until one accepts it, its
+//! code is no longer valid, or no provider is left.
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     LEASE_MARGIN, LEASE_RENEWAL, LEASE_RESERVE, LeasedMessage, MAX_LIVENESS_AGE, OutboxContext,
-    attempt::{note_failure, report},
+    attempt::{log_failure, report_to_breaker},
 };
 use crate::{
     delivery::{ProviderHandle, ProviderReceipt, Route},
@@ -18,138 +18,139 @@ use crate::{
 };
 use otpd_rules::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp};
 
-/// Carries messages.
+/// Dispatcher of the messages that this replica holds leases of.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
-    pub tools: OutboxContext,
+    pub context: OutboxContext,
     stopping: CancellationToken,
 }
 
-/// How the carrying of a message goes on.
+/// Next step of the dispatch of a message.
 enum NextStep<'a> {
-    /// With an attempt.
+    /// Attempt with this provider.
     Try(&'a ProviderHandle),
-    /// As soon as another message knows whether the provider is back.
+    /// Wait for the probe of this provider's half-open circuit breaker.
     Await(&'a ProviderHandle),
-    /// Not now.
-    End(NextState),
-    /// Never: it may have arrived as often as it is allowed to.
+    /// Write this state, and stop for now.
+    Finish(NextState),
+    /// Fail the message: as many copies as allowed may have arrived already.
     GiveUp,
 }
 
-/// The message is out of this replica's hands.
+/// Error: this replica no longer holds the lease of the message.
 struct LeaseLost;
 
 impl Dispatcher {
-    pub fn new(tools: OutboxContext, stopping: CancellationToken) -> Self {
-        Self { tools, stopping }
+    pub fn new(context: OutboxContext, stopping: CancellationToken) -> Self {
+        Self { context, stopping }
     }
 
-    /// Carries a message as far as it goes now.
-    pub async fn dispatch(&self, mut in_hand: LeasedMessage) {
-        let Some(route) = self.tools.route(&in_hand) else {
-            // It was leased to a replica that knows one, so another configuration does.
-            let now = in_hand.clock.now();
-            return self.finish(in_hand, NextState::Queued(now)).await;
+    /// Dispatches a message as far as possible now.
+    pub async fn dispatch(&self, mut leased: LeasedMessage) {
+        let Some(route) = self.context.route(&leased) else {
+            // The replica that leased the message has a route for it, so the configurations differ.
+            let now = leased.clock.now();
+            return self.finish(leased, NextState::Queued(now)).await;
         };
         let mut tried = HashSet::new();
         let mut has_waited = false;
         loop {
-            let now = in_hand.clock.now();
-            if now >= in_hand.message.expires_at {
-                return self.drop_dead(in_hand).await;
+            let now = leased.clock.now();
+            if now >= leased.message.expires_at {
+                return self.drop_message(leased).await;
             }
-            let gateway = match self.choose(&in_hand.message, route, &tried, now) {
+            let gateway = match self.choose_provider(&leased.message, route, &tried, now) {
                 NextStep::Try(gateway) => gateway,
                 NextStep::Await(gateway) if !has_waited => {
                     has_waited = true;
-                    self.unless_stopping(gateway.breaker.wait_for_probe()).await;
+                    self.run_unless_stopping(gateway.breaker.wait_for_probe())
+                        .await;
                     continue;
                 }
                 NextStep::Await(gateway) => {
-                    let then = NextState::Queued(now.saturating_add(gateway.breaker.wait()));
-                    return self.finish(in_hand, then).await;
+                    let state = NextState::Queued(now.saturating_add(gateway.breaker.wait()));
+                    return self.finish(leased, state).await;
                 }
-                NextStep::End(then) => return self.finish(in_hand, then).await,
-                NextStep::GiveUp => return self.give_up(in_hand).await,
+                NextStep::Finish(state) => return self.finish(leased, state).await,
+                NextStep::GiveUp => return self.give_up(leased).await,
             };
-            let turn = match self.turn(&mut in_hand, gateway).await {
-                Ok(Some(turn)) => turn,
+            let permit = match self.acquire_permit(&mut leased, gateway).await {
+                Ok(Some(permit)) => permit,
                 Ok(None) => continue,
                 Err(LeaseLost) => return,
             };
             if !gateway.breaker.wait().is_zero() {
-                // While the message waited, the provider proved to be down.
+                // The circuit breaker opened while the message waited.
                 continue;
             }
             match self
-                .ensure_live_and_leased(&mut in_hand, gateway, route)
+                .ensure_live_and_leased(&mut leased, gateway, route)
                 .await
             {
                 Ok(true) => {}
-                Ok(false) => return self.drop_dead(in_hand).await,
+                Ok(false) => return self.drop_message(leased).await,
                 Err(LeaseLost) => return,
             }
-            // That took time as well.
-            let Some(admission) = gateway.breaker.admit() else {
+            // The circuit breaker may have opened in the meantime.
+            let Some(breaker_permit) = gateway.breaker.admit() else {
                 continue;
             };
             tried.insert(gateway.name.clone());
-            let (attempt, result) = self.attempt(&in_hand, gateway).await;
-            drop(turn);
-            report(gateway, admission, &result);
+            let (attempt, result) = self.context.attempt(&leased, gateway).await;
+            drop(permit);
+            report_to_breaker(gateway, breaker_permit, &result);
             match result {
-                Ok(accepted) => return self.on_accepted(in_hand, attempt, &accepted).await,
+                Ok(accepted) => return self.on_accepted(leased, attempt, &accepted).await,
                 Err(error) => {
-                    note_failure(&in_hand.message, gateway, &error);
-                    in_hand.message = in_hand.message.failed(attempt, gateway.is_idempotent());
+                    log_failure(&leased.message, gateway, &error);
+                    leased.message = leased.message.failed(attempt, gateway.is_idempotent());
                 }
             }
         }
     }
 
-    /// What `work` comes to, if there is still time for it.
-    async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// Returns the output of `work`, or `None` if the outbox stops first.
+    async fn run_unless_stopping<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
             () = self.stopping.cancelled() => None,
         }
     }
 
-    /// Waits for a turn with a gateway. The lease covers the wait, so that no other replica
-    /// starts to wait with the same message at the end of another line. `None`: the outbox
-    /// stops, or the code has expired meanwhile.
-    async fn turn<'a>(
+    /// Waits for a concurrency permit of a provider. The lease is renewed during the wait, so
+    /// that no other replica queues the same message once more. Returns `None` if the outbox
+    /// stops, or if the code expires first.
+    async fn acquire_permit<'a>(
         &self,
-        in_hand: &mut LeasedMessage,
+        leased: &mut LeasedMessage,
         gateway: &'a ProviderHandle,
     ) -> Result<Option<SemaphorePermit<'a>>, LeaseLost> {
-        let caller = in_hand.caller.clone();
-        let mut turn = std::pin::pin!(gateway.acquire(&caller));
+        let caller = leased.caller.clone();
+        let mut acquiring = std::pin::pin!(gateway.acquire(&caller));
         loop {
-            let now = in_hand.clock.now();
-            let life_left = now.duration_until(in_hand.message.expires_at);
+            let now = leased.clock.now();
+            let life_left = now.duration_until(leased.message.expires_at);
             if life_left.is_zero() {
                 return Ok(None);
             }
-            let lease_left = now.duration_until(in_hand.message.due_at.unwrap_or(now));
+            let lease_left = now.duration_until(leased.message.due_at.unwrap_or(now));
             let renewal = lease_left.saturating_sub(LEASE_RENEWAL);
             tokio::select! {
-                turn = &mut turn => return Ok(Some(turn)),
+                permit = &mut acquiring => return Ok(Some(permit)),
                 () = self.stopping.cancelled() => return Ok(None),
                 () = tokio::time::sleep(renewal.min(life_left)) => {
                     if renewal < life_left {
-                        self.renew(in_hand, gateway).await?;
+                        self.renew(leased, gateway).await?;
                     }
                 }
             }
         }
     }
 
-    /// The provider to try now: the first in order that was not tried in this round, has
-    /// not refused the message for good, and is not known to be down. Providers that may
-    /// have the message already come after the others.
-    fn choose<'a>(
+    /// Chooses the provider for the next attempt: the first one in the order of the route
+    /// that was not tried in this round, has not rejected the message permanently, and has
+    /// no open circuit breaker. Providers that may already have the message come last.
+    fn choose_provider<'a>(
         &self,
         message: &OutboxMessage,
         route: &'a Route,
@@ -157,7 +158,7 @@ impl Dispatcher {
         now: Timestamp,
     ) -> NextStep<'a> {
         if self.stopping.is_cancelled() {
-            return NextStep::End(NextState::Queued(now));
+            return NextStep::Finish(NextState::Queued(now));
         }
         let history = &message.history;
         let mut left: Vec<&ProviderHandle> = route
@@ -166,7 +167,7 @@ impl Dispatcher {
             .filter(|gateway| !history.is_rejected_by(&gateway.name))
             .collect();
         if left.is_empty() {
-            return NextStep::End(NextState::Failed);
+            return NextStep::Finish(NextState::Failed);
         }
         left.retain(|gateway| history.permits_copy_with(&gateway.name, gateway.is_idempotent()));
         if left.is_empty() {
@@ -184,8 +185,8 @@ impl Dispatcher {
             return NextStep::Try(gateway);
         }
         let pause = if tried.is_empty() {
-            // Nobody was asked about it, so it has nothing to wait for but that somebody
-            // may be; then such messages are found in their order.
+            // No provider was tried, so the message waits only until one can be tried again.
+            // Messages that wait for this are then found in their order.
             if let Some((gateway, _)) = waits
                 .iter()
                 .find(|(gateway, _)| gateway.breaker.is_half_open())
@@ -200,166 +201,168 @@ impl Dispatcher {
         } else {
             history.retry_backoff(left.len(), &mut os_rng())
         };
-        // Whoever finds it when its code has died drops it.
-        NextStep::End(NextState::Queued(
+        // The replica that finds the message after its code expired drops it.
+        NextStep::Finish(NextState::Queued(
             now.saturating_add(pause).min(message.expires_at.max(now)),
         ))
     }
 
-    /// Makes sure that the code was alive a moment ago, that the lease lasts for an
-    /// attempt, and that the store shows which provider is tried; says whether the code
-    /// lives.
+    /// Ensures that the code was read as valid a moment ago, that the lease covers the
+    /// attempt, and that the provider of the attempt is recorded in the store. Returns
+    /// whether the code is valid.
     async fn ensure_live_and_leased(
         &self,
-        in_hand: &mut LeasedMessage,
+        leased: &mut LeasedMessage,
         gateway: &ProviderHandle,
         route: &Route,
     ) -> Result<bool, LeaseLost> {
         let needed = gateway.options.timeout + LEASE_RESERVE;
-        let first = route.first(in_hand.message.predecessors);
-        let is_noted = |message: &OutboxMessage| message.open_attempt(first) == Some(&gateway.name);
-        // Each of the two takes time, and so may undo the other.
+        let first = route.first(leased.message.predecessors);
+        let is_recorded =
+            |message: &OutboxMessage| message.open_attempt(first) == Some(&gateway.name);
+        // Each of the two operations takes time, and so may invalidate the other.
         loop {
-            let due_at = in_hand.message.due_at.unwrap_or(in_hand.message.updated_at);
-            if in_hand.clock.now() >= in_hand.message.expires_at {
+            let due_at = leased.message.due_at.unwrap_or(leased.message.updated_at);
+            if leased.clock.now() >= leased.message.expires_at {
                 return Ok(false);
-            } else if in_hand.clock.requested_at().elapsed() >= MAX_LIVENESS_AGE {
-                if !self.is_code_live(in_hand).await? {
+            } else if leased.clock.requested_at().elapsed() >= MAX_LIVENESS_AGE {
+                if !self.is_code_live(leased).await? {
                     return Ok(false);
                 }
-            } else if !is_noted(&in_hand.message)
-                || in_hand.clock.now().duration_until(due_at) < needed
+            } else if !is_recorded(&leased.message)
+                || leased.clock.now().duration_until(due_at) < needed
             {
-                let now = in_hand.clock.now();
+                let now = leased.clock.now();
                 let until = now.saturating_add(gateway.options.timeout + LEASE_MARGIN);
-                let message = in_hand.message.clone();
+                let message = leased.message.clone();
                 let message = message.attempting(&gateway.name, until, now);
-                self.write(in_hand, message).await?;
+                self.write(leased, message).await?;
             } else {
                 return Ok(true);
             }
         }
     }
 
-    /// Renews the lease of a message that waits for a turn with a gateway. It was not given
-    /// to that gateway yet.
+    /// Renews the lease of a message that waits for a permit. The message has not been
+    /// passed to the provider yet.
     async fn renew(
         &self,
-        in_hand: &mut LeasedMessage,
+        leased: &mut LeasedMessage,
         gateway: &ProviderHandle,
     ) -> Result<(), LeaseLost> {
-        let now = in_hand.clock.now();
+        let now = leased.clock.now();
         let until = now.saturating_add(gateway.options.timeout + LEASE_MARGIN);
-        let mut message = in_hand
+        let mut message = leased
             .message
             .clone()
             .transition_to(NextState::Leased(until), now);
         message.provider.clone_from(&gateway.name);
-        self.write(in_hand, message).await
+        self.write(leased, message).await
     }
 
-    /// Looks whether the code is alive.
-    async fn is_code_live(&self, in_hand: &mut LeasedMessage) -> Result<bool, LeaseLost> {
-        let look = self.tools.batcher.read(in_hand.key);
-        // Whoever takes the message over when the lease has ended knows as much.
-        let seen = look.await.map_err(|_| LeaseLost)?;
-        in_hand.clock = seen.clock;
-        let (challenge, now) = (in_hand.message.challenge, seen.clock.now());
+    /// Reads the record, and returns whether the code is valid.
+    async fn is_code_live(&self, leased: &mut LeasedMessage) -> Result<bool, LeaseLost> {
+        let read = self.context.batcher.read(leased.key);
+        // The replica that reclaims the message after the lease reads the record again.
+        let seen = read.await.map_err(|_| LeaseLost)?;
+        leased.clock = seen.clock;
+        let (challenge, now) = (leased.message.challenge, seen.clock.now());
         let Some(record) = seen.record.filter(|record| !record.is_dead(challenge, now)) else {
             return Ok(false);
         };
-        let policy = self.tools.policy(&in_hand.caller, &in_hand.purpose);
+        let policy = self.context.policy(&leased.caller, &leased.purpose);
         if policy.is_some_and(|policy| record.has_live(challenge, policy, now)) {
             return Ok(true);
         }
-        // For this configuration alone; the lease ends, and another replica may judge.
+        // The code is not valid only by this replica's configuration. The lease expires, and
+        // another replica may decide differently.
         Err(LeaseLost)
     }
 
-    /// Drops a message whose code is dead.
-    async fn drop_dead(&self, in_hand: LeasedMessage) {
-        tracing::warn!(message_id = %in_hand.message.id, "[OTP] Message dropped: code expired or used");
-        self.finish(in_hand, NextState::Dropped).await;
+    /// Drops a message whose code is no longer valid.
+    async fn drop_message(&self, leased: LeasedMessage) {
+        tracing::warn!(message_id = %leased.message.id, "[OTP] Message dropped: code expired or used");
+        self.finish(leased, NextState::Dropped).await;
     }
 
     async fn on_accepted(
         &self,
-        mut in_hand: LeasedMessage,
+        mut leased: LeasedMessage,
         attempt: LoggedAttempt,
         accepted: &ProviderReceipt,
     ) {
-        let recipient = in_hand.message.content().map(|content| &content.recipient);
+        let recipient = leased.message.content().map(|content| &content.recipient);
         tracing::info!(
-            message_id = %in_hand.message.id,
+            message_id = %leased.message.id,
             recipient = recipient.map(tracing::field::display),
             provider = attempt.provider,
             provider_id = accepted.provider_id,
-            attempts = in_hand.message.history.count + 1,
+            attempts = leased.message.history.count + 1,
             "[OTP] Message accepted by provider"
         );
-        self.note_sent(&in_hand.message, &attempt);
-        let message = in_hand.message.clone().sent(attempt);
-        // Nothing is to be done where that was lost: another replica sends it once more.
-        if self.write(&mut in_hand, message).await.is_ok() {
-            self.tools.metrics.ended(MessageOutcome::Sent);
+        self.count_sent(&leased.message, &attempt);
+        let message = leased.message.clone().sent(attempt);
+        // If the lease was lost, another replica sends the message once more.
+        if self.write(&mut leased, message).await.is_ok() {
+            self.context.metrics.ended(MessageOutcome::Sent);
         }
     }
 
-    async fn finish(&self, mut in_hand: LeasedMessage, then: NextState) {
-        if then == NextState::Failed {
-            let recipient = in_hand.message.content().map(|content| &content.recipient);
+    async fn finish(&self, mut leased: LeasedMessage, state: NextState) {
+        if state == NextState::Failed {
+            let recipient = leased.message.content().map(|content| &content.recipient);
             tracing::error!(
-                message_id = %in_hand.message.id,
+                message_id = %leased.message.id,
                 recipient = recipient.map(tracing::field::display),
-                attempts = in_hand.message.history.count,
+                attempts = leased.message.history.count,
                 "[OTP] Message failed permanently"
             );
         }
-        let how = match then {
+        let outcome = match state {
             NextState::Failed => Some(MessageOutcome::Failed),
             NextState::Dropped => Some(MessageOutcome::Dropped),
             NextState::Leased(_) | NextState::Queued(_) => None,
         };
-        self.put_down(&mut in_hand, then, how).await;
+        self.write_state(&mut leased, state, outcome).await;
     }
 
-    /// Ends a message that may have arrived as often as it is allowed to.
-    async fn give_up(&self, mut in_hand: LeasedMessage) {
-        let recipient = in_hand.message.content().map(|content| &content.recipient);
+    /// Fails a message of which as many copies as allowed may have arrived already.
+    async fn give_up(&self, mut leased: LeasedMessage) {
+        let recipient = leased.message.content().map(|content| &content.recipient);
         tracing::error!(
-            message_id = %in_hand.message.id,
+            message_id = %leased.message.id,
             recipient = recipient.map(tracing::field::display),
-            attempts = in_hand.message.history.count,
+            attempts = leased.message.history.count,
             "[OTP] Message given up: it may have arrived, and no provider confirmed it"
         );
-        self.put_down(
-            &mut in_hand,
+        self.write_state(
+            &mut leased,
             NextState::Failed,
             Some(MessageOutcome::Undecided),
         )
         .await;
     }
 
-    async fn put_down(
+    async fn write_state(
         &self,
-        in_hand: &mut LeasedMessage,
-        then: NextState,
-        how: Option<MessageOutcome>,
+        leased: &mut LeasedMessage,
+        state: NextState,
+        outcome: Option<MessageOutcome>,
     ) {
-        let now = in_hand.clock.now();
-        let message = in_hand.message.clone().transition_to(then, now);
-        let written = self.write(in_hand, message).await.is_ok();
-        if let Some(how) = how.filter(|_| written) {
-            self.tools.metrics.ended(how);
+        let now = leased.clock.now();
+        let message = leased.message.clone().transition_to(state, now);
+        let written = self.write(leased, message).await.is_ok();
+        if let Some(outcome) = outcome.filter(|_| written) {
+            self.context.metrics.ended(outcome);
         }
     }
 
-    /// Counts a message that a provider has taken, by the channel that was asked for.
-    fn note_sent(&self, message: &OutboxMessage, attempt: &LoggedAttempt) {
+    /// Counts a message that a provider accepted, by the requested channel.
+    fn count_sent(&self, message: &OutboxMessage, attempt: &LoggedAttempt) {
         let recipient = message.content().map(|content| &content.recipient);
         let country = recipient.map_or(CountryCode::NONE, CountryCode::of);
         let delay = message.created_at.duration_until(attempt.ended_at);
-        let metrics = &self.tools.metrics;
+        let metrics = &self.context.metrics;
         metrics.sent(
             message.challenge,
             &attempt.provider,
@@ -369,27 +372,30 @@ impl Dispatcher {
         );
     }
 
-    /// Writes what became of a message.
+    /// Writes the new state of a message.
     async fn write(
         &self,
-        in_hand: &mut LeasedMessage,
+        leased: &mut LeasedMessage,
         message: OutboxMessage,
     ) -> Result<(), LeaseLost> {
-        let LeasedMessage { key, version, .. } = *in_hand;
+        let LeasedMessage { key, version, .. } = *leased;
         let random = &mut os_rng();
         let change = MessageWrite {
             key,
             expected: Some(version),
             version: RowVersion::random(random),
-            message: self.tools.keys.seal_message(&key, message.clone(), random),
+            message: self
+                .context
+                .keys
+                .seal_message(&key, message.clone(), random),
         };
         let version = change.version;
-        if !self.tools.settle(change).await {
+        if !self.context.record_state(change).await {
             tracing::debug!(message_id = %message.id, "[OTP] Message lease lost to another replica");
             return Err(LeaseLost);
         }
-        in_hand.version = version;
-        in_hand.message = message;
+        leased.version = version;
+        leased.message = message;
         Ok(())
     }
 }

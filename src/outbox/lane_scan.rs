@@ -1,4 +1,4 @@
-//! The order in which the lanes of waiting messages are looked through.
+//! Order in which the reclaimer scans the lanes of queued messages.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,30 +7,31 @@ use tokio::time::Instant;
 use crate::store::{FoundMessage, LaneCursor, Place};
 use otpd_rules::{CallerName, MessageId};
 
-/// Maximum number of messages that are taken over at once: few, so that replicas which
-/// look at the same moment lose little to each other.
-pub(super) const MOST_AT_ONCE: usize = 16;
+/// Maximum number of messages that are reclaimed at once: few, so that replicas that poll
+/// at the same moment have few conflicts.
+pub(super) const MAX_RECLAIM_BATCH: usize = 16;
 
-/// Time for which a message that was left to other replicas is not looked at again.
-const LEFT_FOR: Duration = Duration::from_secs(10);
-/// Maximum number of left messages that are remembered. A message that is not remembered
-/// costs one more look.
-const MOST_LEFT: usize = 16_384;
+/// Time for which a message that was left to other replicas is skipped.
+const SKIP_FOR: Duration = Duration::from_secs(10);
+/// Maximum number of remembered messages to skip. A message that is not remembered costs
+/// one more read.
+const MAX_SKIPPED: usize = 16_384;
 
-/// One walk through all lanes at once, each from its oldest message on. It passes by what
-/// cannot be taken over, so that nothing keeps a message behind it waiting.
+/// Scan of all lanes at once, each from its oldest message on. It passes messages that
+/// cannot be reclaimed, so that they do not block the messages behind them.
 #[derive(Debug)]
 pub(super) struct LaneScan {
     lanes: Vec<CallerLane>,
     started_at: Instant,
-    /// Duration of a walk, after which older messages that became due meanwhile come first.
-    lasts: Duration,
-    /// True once a message was taken over or ended, or there is no room to go on.
+    /// Duration of a scan, after which older messages that became due meanwhile come first.
+    restart_after: Duration,
+    /// True after a message was reclaimed or completed, or if there is no capacity to
+    /// continue.
     may_restart: bool,
-    left: HashMap<MessageId, Instant>,
+    skipped: HashMap<MessageId, Instant>,
 }
 
-/// Caller's lane that may hold more messages.
+/// Lane of a caller that may contain more messages.
 #[derive(Debug)]
 pub(super) struct CallerLane {
     pub caller: CallerName,
@@ -39,18 +40,18 @@ pub(super) struct CallerLane {
 }
 
 impl LaneScan {
-    /// A walk that has not begun.
-    pub fn new(lasts: Duration) -> Self {
+    /// Creates a scan that has not started.
+    pub fn new(restart_after: Duration) -> Self {
         Self {
             lanes: Vec::new(),
             started_at: Instant::now(),
-            lasts,
+            restart_after,
             may_restart: false,
-            left: HashMap::new(),
+            skipped: HashMap::new(),
         }
     }
 
-    /// Begins at the oldest message of each of these lanes.
+    /// Starts at the oldest message of each of these lanes.
     pub fn start(&mut self, lanes: Vec<CallerName>) {
         let lane = |caller| CallerLane {
             caller,
@@ -59,62 +60,69 @@ impl LaneScan {
         self.lanes = lanes.into_iter().map(lane).collect();
         self.started_at = Instant::now();
         self.may_restart = false;
-        self.left.retain(|_, at| at.elapsed() < LEFT_FOR);
+        self.skipped.retain(|_, at| at.elapsed() < SKIP_FOR);
     }
 
-    /// Ends the walk.
+    /// Ends the scan.
     pub fn end(&mut self) {
         self.lanes.clear();
     }
 
-    /// Returns whether every lane was looked through to its end.
+    /// Returns whether every lane was scanned to its end.
     pub fn is_at_end(&self) -> bool {
         self.lanes.is_empty()
     }
 
-    /// Returns whether the next walk is to begin. One that only passed by messages goes on
+    /// Returns whether the next scan must start. A scan that reclaimed no message continues
     /// to its end, however long that takes.
     pub fn is_over(&self) -> bool {
-        self.is_at_end() || (self.may_restart && self.started_at.elapsed() >= self.lasts)
+        self.is_at_end() || (self.may_restart && self.started_at.elapsed() >= self.restart_after)
     }
 
-    /// Lanes that may hold more messages.
+    /// Returns the lanes that may contain more messages.
     pub fn lanes(&self) -> &[CallerLane] {
         &self.lanes
     }
 
-    /// Notes how far these turns have led.
-    pub fn passed(&mut self, turns: &[LaneCursor], found: &[FoundMessage]) {
-        for turn in turns {
-            let of_it = found.iter().filter(|found| found.lane == turn.lane);
-            let (mut number, mut last) = (0, turn.after);
-            for found in of_it {
+    /// Advances the lanes of these cursors behind the messages that were found.
+    pub fn advance(&mut self, cursors: &[LaneCursor], found: &[FoundMessage]) {
+        for cursor in cursors {
+            let in_lane = found.iter().filter(|found| found.lane == cursor.lane);
+            let (mut number, mut last) = (0, cursor.after);
+            for found in in_lane {
                 number += 1;
                 last = last.max(Some(found.place));
             }
-            if number < turn.most {
-                self.lanes.retain(|lane| lane.caller != turn.lane);
-            } else if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.caller == turn.lane) {
+            if number < cursor.most {
+                self.lanes.retain(|lane| lane.caller != cursor.lane);
+            } else if let Some(lane) = self
+                .lanes
+                .iter_mut()
+                .find(|lane| lane.caller == cursor.lane)
+            {
                 lane.after = last;
             }
         }
     }
 
-    /// Notes that a message was taken over or ended, or that there is no room to go on.
+    /// Allows a restart, because a message was reclaimed or completed, or because there is
+    /// no capacity to continue.
     pub fn allow_restart(&mut self) {
         self.may_restart = true;
     }
 
-    /// Notes that a message is left to other replicas for a while.
-    pub fn leave(&mut self, id: MessageId) {
-        if self.left.len() < MOST_LEFT {
-            self.left.insert(id, Instant::now());
+    /// Skips a message for a while, and leaves it to other replicas.
+    pub fn skip(&mut self, id: MessageId) {
+        if self.skipped.len() < MAX_SKIPPED {
+            self.skipped.insert(id, Instant::now());
         }
     }
 
-    /// Returns whether a message was left a short while ago.
-    pub fn has_left(&self, id: MessageId) -> bool {
-        self.left.get(&id).is_some_and(|at| at.elapsed() < LEFT_FOR)
+    /// Returns whether a message is skipped.
+    pub fn is_skipped(&self, id: MessageId) -> bool {
+        self.skipped
+            .get(&id)
+            .is_some_and(|at| at.elapsed() < SKIP_FOR)
     }
 }
 
@@ -124,7 +132,7 @@ mod tests {
     use crate::store::StoreError;
     use otpd_rules::{RecordKey, Timestamp};
 
-    fn turn(lane: &str, most: u32) -> LaneCursor {
+    fn cursor(lane: &str, most: u32) -> LaneCursor {
         LaneCursor {
             lane: CallerName::new(lane),
             after: None,
@@ -140,7 +148,7 @@ mod tests {
                 created_at: Timestamp::from_milliseconds(number.into()),
                 id: MessageId([number; 16]),
             },
-            message: Err(StoreError::Corrupt("of no interest".to_owned())),
+            message: Err(StoreError::Corrupt("not used here".to_owned())),
         }
     }
 
@@ -159,13 +167,13 @@ mod tests {
         let mut scan = LaneScan::new(Duration::from_secs(1));
         assert!(scan.is_over());
         scan.start(["a", "b", "c"].map(CallerName::new).into());
-        scan.passed(
-            &[turn("a", 2), turn("b", 2)],
+        scan.advance(
+            &[cursor("a", 2), cursor("b", 2)],
             &[found("a", 1), found("b", 2), found("a", 3)],
         );
-        // The lane of c was not looked at, that of b has ended.
+        // The lane of c was not scanned, that of b has ended.
         assert_eq!(lanes(&scan), [("a", Some(3)), ("c", None)]);
-        // Nothing was taken over: it goes on, however long that takes.
+        // No message was reclaimed: the scan continues, however long that takes.
         tokio::time::advance(Duration::from_mins(1)).await;
         assert!(!scan.is_over());
         scan.allow_restart();
@@ -173,7 +181,7 @@ mod tests {
         scan.start(vec![CallerName::new("a")]);
         assert!(!scan.is_over());
         assert_eq!(lanes(&scan), [("a", None)]);
-        scan.passed(&[turn("a", 2)], &[found("a", 1)]);
+        scan.advance(&[cursor("a", 2)], &[found("a", 1)]);
         assert!(scan.is_at_end() && scan.is_over());
     }
 
@@ -181,18 +189,18 @@ mod tests {
     async fn postponed_message_is_scanned_again_later() {
         let mut scan = LaneScan::new(Duration::from_secs(1));
         let id = MessageId([7; 16]);
-        assert!(!scan.has_left(id));
-        scan.leave(id);
-        assert!(scan.has_left(id));
-        tokio::time::advance(LEFT_FOR).await;
-        assert!(!scan.has_left(id));
+        assert!(!scan.is_skipped(id));
+        scan.skip(id);
+        assert!(scan.is_skipped(id));
+        tokio::time::advance(SKIP_FOR).await;
+        assert!(!scan.is_skipped(id));
         scan.start(Vec::new());
-        assert!(scan.left.is_empty());
-        for number in 0..=MOST_LEFT {
+        assert!(scan.skipped.is_empty());
+        for number in 0..=MAX_SKIPPED {
             let mut id = [0; 16];
             id[..8].copy_from_slice(&number.to_le_bytes());
-            scan.leave(MessageId(id));
+            scan.skip(MessageId(id));
         }
-        assert_eq!(scan.left.len(), MOST_LEFT);
+        assert_eq!(scan.skipped.len(), MAX_SKIPPED);
     }
 }

@@ -1,10 +1,10 @@
-//! Messages on their way: each was written in one transaction with its record, so that
-//! an acknowledged code is on its way whatever dies, and is handed over at least once
-//! while its code lives.
+//! Transactional outbox: each message is written in one transaction with its record. An
+//! acknowledged code therefore survives any crash, and its message is delivered at least
+//! once while the code is valid.
 //!
-//! A message is held by a *lease*: the replica that wrote it, or took it over when the
-//! lease of another had ended, is the only one to try it until then. Leases are taken
-//! by compare-and-set, like everything else.
+//! A replica dispatches a message only while it holds the message's *lease*: the replica
+//! that wrote the message has the first one, and after its end any replica can reclaim the
+//! message. Leases are acquired by compare-and-set, like every other write.
 
 mod attempt;
 mod dispatcher;
@@ -37,37 +37,36 @@ use permits::{HeldMessages, InFlightLimits};
 
 pub use permits::OutboxPermit;
 
-/// How many messages a replica holds at most between their commit and their end. More
-/// are left to whoever has room, so that memory is bounded whatever comes.
+/// Maximum number of new messages in flight on a replica. Further messages are written
+/// without a lease, for any replica with capacity, so that memory is bounded.
 const MAX_NEW_IN_FLIGHT: usize = 1_024;
-/// Number of further rooms for each caller alone.
-const FRESH_EACH: usize = 16;
-/// How many of others' messages, and of those that are tried again, a replica holds at
-/// most: so few that new ones never wait long behind them.
+/// Number of further new messages in flight that are reserved for each caller.
+const NEW_RESERVED_PER_CALLER: usize = 16;
+/// Maximum number of reclaimed messages (of other replicas, and retries) in flight on a
+/// replica: so few that new ones never wait long behind them.
 const MAX_RECLAIMED_IN_FLIGHT: usize = 64;
-/// Number of further rooms for each caller alone.
-const TAKEN_OVER_EACH: usize = 4;
+/// Number of further reclaimed messages in flight that are reserved for each caller.
+const RECLAIMED_RESERVED_PER_CALLER: usize = 4;
 
-/// No attempt starts later than this after the store was asked for a code that it says
-/// is alive, by the monotonic clock.
+/// Maximum time, by the monotonic clock, from the request to the store that found a code
+/// valid to the start of an attempt.
 const MAX_LIVENESS_AGE: Duration = Duration::from_secs(2);
-/// Length of a lease beyond the longest attempt: for the start before it, and for the write
-/// after it. The lease of a message that waits for a turn is renewed.
+/// Length of a lease beyond the longest attempt, for the start before the attempt and the
+/// write after it. The lease of a message that waits for a permit is renewed.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// Rest of the lease of a waiting message at which it is renewed.
+/// Remaining lease of a waiting message at which the lease is renewed.
 const LEASE_RENEWAL: Duration = Duration::from_secs(3);
-/// What must be left of a lease, beyond the attempt, for it to start.
+/// Minimum remaining lease beyond the timeout of an attempt, for the attempt to start.
 const LEASE_RESERVE: Duration = Duration::from_secs(1);
 
-/// How long to wait after the store did not answer.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pause before a write is retried while the store is unavailable.
+const STORE_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// How messages are carried: the `[delivery]` table of the configuration.
+/// Options of the outbox: the `[delivery]` table.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboxOptions {
-    /// How often messages are looked for whose lease has ended, or that are to be tried
-    /// again.
+    /// Interval of polls for messages whose lease has expired or whose retry is due.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
 }
@@ -80,200 +79,203 @@ impl Default for OutboxOptions {
     }
 }
 
-/// The messages of a replica that are on their way. Clones are one outbox.
+/// Outbox of a replica. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    courier: Arc<Dispatcher>,
-    /// Who carries what is taken over: with the tools that were given last.
-    newest: watch::Sender<Arc<Dispatcher>>,
-    /// Rooms for messages that this replica writes.
-    fresh: InFlightLimits,
-    /// Messages in hand. This replica never takes them over from itself.
-    carried: HeldMessages,
-    /// Told when there is a message that nobody holds.
-    unheld: Arc<Notify>,
+    dispatcher: Arc<Dispatcher>,
+    /// Dispatcher with the latest context, for reclaimed messages.
+    latest: watch::Sender<Arc<Dispatcher>>,
+    /// Limits on the messages that this replica writes.
+    new_in_flight: InFlightLimits,
+    /// Messages in flight. This replica never reclaims them from itself.
+    held: HeldMessages,
+    /// Notified if a message without a lease was written.
+    unleased: Arc<Notify>,
     tasks: TaskTracker,
-    /// The taking over, which is never cut off: what it has leased it must carry.
-    taking_over: TaskTracker,
+    /// Task of the reclaimer, which is never aborted, because it must dispatch the messages
+    /// that it has leased.
+    reclaiming: TaskTracker,
     stopping: CancellationToken,
 }
 
-/// What the outbox works with.
+/// Dependencies of the outbox.
 #[derive(Clone, Debug)]
 pub struct OutboxContext {
-    /// Where messages are.
+    /// Store of the messages.
     pub store: Arc<RecordStoreHandle>,
-    /// How long a look at it may take.
+    /// Timeout of reads from the store.
     pub store_timeout: Duration,
-    /// How what is decided about them gets there.
+    /// Batch executor, which reads records and writes messages.
     pub batcher: BatchClient,
-    /// Whether it answers.
+    /// Availability of the store.
     pub availability: StoreHealth,
-    /// What messages are sealed with.
+    /// Keys that messages are sealed with.
     pub keys: Arc<KeyRing>,
-    /// Whose codes they carry.
+    /// Callers with their policies.
     pub callers: Arc<CallerRegistry>,
-    /// Who takes them.
+    /// Providers, routes and texts.
     pub delivery: Arc<Delivery>,
-    /// How they do.
+    /// Metrics of delivery.
     pub metrics: DeliveryMetrics,
 }
 
 /// A message whose lease this replica holds.
 #[derive(Debug)]
 pub struct LeasedMessage {
-    /// The record whose code it carries.
+    /// Key of the record with the code.
     pub key: RecordKey,
-    /// Whose code that is.
+    /// Caller of the record.
     pub caller: CallerName,
-    /// What the code is for.
+    /// Purpose of the code.
     pub purpose: Purpose,
-    /// The version under which the store has it.
+    /// Version of the message in the store.
     pub version: RowVersion,
-    /// The message.
+    /// Message with its state and content.
     pub message: OutboxMessage,
-    /// The store's clock at the load that saw the code alive.
+    /// Clock of the store at the read that found the code valid.
     pub clock: StoreClock,
 }
 
 impl Outbox {
-    /// An outbox, which takes messages over until it is closed.
-    pub fn new(tools: OutboxContext, options: OutboxOptions) -> Self {
+    /// Creates an outbox, and starts its reclaimer, which runs until the outbox is closed.
+    pub fn new(context: OutboxContext, options: OutboxOptions) -> Self {
         let stopping = CancellationToken::new();
-        let courier = Arc::new(Dispatcher::new(tools, stopping.clone()));
+        let dispatcher = Arc::new(Dispatcher::new(context, stopping.clone()));
         let outbox = Self {
-            newest: watch::Sender::new(Arc::clone(&courier)),
-            courier,
-            fresh: InFlightLimits::new(MAX_NEW_IN_FLIGHT, FRESH_EACH),
-            carried: HeldMessages::default(),
-            unheld: Arc::default(),
+            latest: watch::Sender::new(Arc::clone(&dispatcher)),
+            dispatcher,
+            new_in_flight: InFlightLimits::new(MAX_NEW_IN_FLIGHT, NEW_RESERVED_PER_CALLER),
+            held: HeldMessages::default(),
+            unleased: Arc::default(),
             tasks: TaskTracker::new(),
-            taking_over: TaskTracker::new(),
+            reclaiming: TaskTracker::new(),
             stopping,
         };
-        let taking_over = reclaimer::run(outbox.clone(), options);
-        outbox.taking_over.spawn(taking_over);
+        let reclaiming = reclaimer::run(outbox.clone(), options);
+        outbox.reclaiming.spawn(reclaiming);
         outbox
     }
 
-    /// The same outbox with other tools. What is on its way keeps those that it has.
+    /// Returns the same outbox with another context. Messages in flight keep the context
+    /// that they started with.
     #[must_use]
-    pub fn with_context(&self, tools: OutboxContext) -> Self {
-        let courier = Arc::new(Dispatcher::new(tools, self.stopping.clone()));
-        self.newest.send_replace(Arc::clone(&courier));
+    pub fn with_context(&self, context: OutboxContext) -> Self {
+        let dispatcher = Arc::new(Dispatcher::new(context, self.stopping.clone()));
+        self.latest.send_replace(Arc::clone(&dispatcher));
         Self {
-            courier,
+            dispatcher,
             ..self.clone()
         }
     }
 
-    /// The same outbox with the tools that were given last.
-    fn newest(&self) -> Self {
-        let courier = Arc::clone(&self.newest.borrow());
+    /// Returns the same outbox with the latest context.
+    fn with_latest_context(&self) -> Self {
+        let dispatcher = Arc::clone(&self.latest.borrow());
         Self {
-            courier,
+            dispatcher,
             ..self.clone()
         }
     }
 
-    /// Who takes messages.
+    /// Returns the providers, routes and texts.
     pub fn delivery(&self) -> &Delivery {
-        &self.courier.tools.delivery
+        &self.dispatcher.context.delivery
     }
 
-    /// Room for a message of `caller` that is about to be written; `None` if no room is
-    /// free, and the message is to be written without a lease.
+    /// Reserves capacity for a message of `caller` that is about to be written. Returns
+    /// `None` if there is none; the message must then be written without a lease.
     pub fn try_reserve(&self, caller: &CallerName) -> Option<OutboxPermit> {
         if self.stopping.is_cancelled() {
             return None;
         }
-        self.fresh.enter(caller)
+        self.new_in_flight.try_acquire(caller)
     }
 
-    /// How long to hold a message that takes `route`.
+    /// Returns the length of the lease of a message with this route.
     pub fn lease(route: &Route) -> Duration {
         route.longest_attempt() + LEASE_MARGIN
     }
 
-    /// Sends a message that was just written, off the way of the reply.
-    pub fn send(&self, room: OutboxPermit, in_hand: LeasedMessage) {
-        self.carry(room, in_hand);
+    /// Dispatches a message that was just written, in the background of the reply.
+    pub fn send(&self, permit: OutboxPermit, leased: LeasedMessage) {
+        self.spawn_dispatch(permit, leased);
     }
 
-    /// A message was just written that nobody holds.
+    /// Wakes the reclaimer, because a message without a lease was written.
     pub fn wake(&self) {
-        self.unheld.notify_one();
+        self.unleased.notify_one();
     }
 
-    fn carry(&self, room: OutboxPermit, in_hand: LeasedMessage) {
-        let courier = Arc::clone(&self.courier);
-        let entry = self.carried.add(in_hand.message.id);
-        let carrying = async move {
-            courier.dispatch(in_hand).await;
-            drop((room, entry));
+    fn spawn_dispatch(&self, permit: OutboxPermit, leased: LeasedMessage) {
+        let dispatcher = Arc::clone(&self.dispatcher);
+        let entry = self.held.add(leased.message.id);
+        let dispatching = async move {
+            dispatcher.dispatch(leased).await;
+            drop((permit, entry));
         };
-        // What becomes of a message belongs to the trace in which it was asked for.
+        // Delivery belongs to the trace of the request.
         self.tasks
-            .spawn(traces::with_context(traces::current(), carrying));
+            .spawn(traces::with_context(traces::current(), dispatching));
     }
 
-    /// Finishes the attempts that run, and gives back the leases of what has not been
-    /// tried. To be called when nothing is written any more.
+    /// Finishes the running attempts, and releases the leases of messages without an
+    /// attempt. Must be called after the last write.
     pub async fn close(&self) {
         self.stopping.cancel();
-        self.taking_over.close();
-        self.taking_over.wait().await;
+        self.reclaiming.close();
+        self.reclaiming.wait().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// How many messages are in hand.
-    pub fn in_hand(&self) -> usize {
+    /// Returns the number of messages in flight.
+    pub fn in_flight(&self) -> usize {
         self.tasks.len()
     }
 }
 
 impl OutboxContext {
-    /// The policy of a caller's codes; `None` if this replica does not know the caller.
+    /// Returns the policy of a caller's codes, or `None` if the caller is not configured on
+    /// this replica.
     fn policy(&self, caller: &CallerName, purpose: &Purpose) -> Option<&PurposePolicy> {
         let caller = self.callers.get(caller)?;
         Some(caller.policies.of(purpose))
     }
 
-    /// The way of a message; `None` where no provider is for it any more.
-    fn route(&self, in_hand: &LeasedMessage) -> Option<&Route> {
-        let content = in_hand.message.content()?;
+    /// Returns the route of a message, or `None` if no configured route matches.
+    fn route(&self, leased: &LeasedMessage) -> Option<&Route> {
+        let content = leased.message.content()?;
         self.delivery.route(&RouteQuery {
-            channel: in_hand.message.channel,
-            purpose: &in_hand.purpose,
-            caller: &in_hand.caller,
+            channel: leased.message.channel,
+            purpose: &leased.purpose,
+            caller: &leased.caller,
             recipient: &content.recipient,
             locale: &content.locale,
         })
     }
 
-    /// The lanes with messages that are not final.
+    /// Returns the lanes with messages that are not in a final state.
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
         with_timeout(self.store_timeout, self.store.waiting_lanes()).await
     }
 
-    /// Messages of these lanes that have to be looked after now, oldest first.
+    /// Returns the messages of these lanes that are due, oldest first.
     async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
         with_timeout(self.store_timeout, self.store.due_messages(turns)).await
     }
 
-    /// Writes what became of a message, however long the store does not answer, and says
-    /// whether the message still was as expected. It was not where another replica took
-    /// it over; and it may not be where a write that seemed to fail had been done, which
-    /// looks the same and is as harmless: whoever holds the lease goes on.
-    async fn settle(&self, change: MessageWrite) -> bool {
+    /// Writes the new state of a message, and retries as long as the store is unavailable.
+    /// Returns whether the message had the expected version. It has another one if another
+    /// replica reclaimed it, or if an earlier write with an unknown outcome had succeeded.
+    /// Both are harmless, because the holder of the lease continues.
+    async fn record_state(&self, change: MessageWrite) -> bool {
         loop {
             match self.batcher.update_message(change.clone()).await {
                 Ok(written) => return written,
                 Err(
                     BatchError::Store(StoreError::Unavailable(_)) | BatchError::ContentionLimit,
                 ) => {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(STORE_RETRY_PAUSE).await;
                 }
                 Err(error) => {
                     tracing::error!(%error, "[OTP] Message state could not be recorded");

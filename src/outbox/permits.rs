@@ -1,5 +1,5 @@
-//! Bounds on the messages in hand. A backlog of one caller leaves room for the messages
-//! of every other one.
+//! Limits on the messages in flight. A backlog of one caller leaves capacity for the
+//! messages of every other one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use otpd_rules::{CallerName, MessageId};
 
-/// Rooms for messages in hand: some that all callers share, and a few for each caller
-/// alone. Clones are the same rooms.
+/// Semaphore for messages in flight: a number of permits that all callers share, and a
+/// few that are reserved for each caller. Clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct InFlightLimits(Arc<Inner>);
 
@@ -19,89 +19,94 @@ pub(super) struct InFlightLimits(Arc<Inner>);
 struct Inner {
     shared: usize,
     reserved: usize,
-    taken: Mutex<PermitCounts>,
-    freed: Notify,
+    counts: Mutex<PermitCounts>,
+    returned: Notify,
 }
 
 #[derive(Debug, Default)]
 struct PermitCounts {
-    by: HashMap<CallerName, usize>,
-    /// Number of shared rooms that are taken.
+    by_caller: HashMap<CallerName, usize>,
+    /// Number of shared permits in use.
     shared: usize,
 }
 
-/// Room for one message, until it is dropped.
+/// Permit for one message, returned on drop.
 #[derive(Debug)]
 pub struct OutboxPermit {
-    rooms: InFlightLimits,
+    limits: InFlightLimits,
     caller: CallerName,
 }
 
 impl InFlightLimits {
-    /// `shared` rooms for all callers, and `reserved` rooms for each of them.
+    /// Creates limits with `shared` permits for all callers, and `reserved` ones for each of
+    /// them.
     pub fn new(shared: usize, reserved: usize) -> Self {
         Self(Arc::new(Inner {
             shared,
             reserved,
-            taken: Mutex::default(),
-            freed: Notify::new(),
+            counts: Mutex::default(),
+            returned: Notify::new(),
         }))
     }
 
-    /// Takes a room for a message of `caller`, if one is free.
-    pub fn enter(&self, caller: &CallerName) -> Option<OutboxPermit> {
-        let mut taken = self.taken();
-        let mine = taken.by.get(caller).copied().unwrap_or_default();
-        if mine >= self.0.reserved {
-            if taken.shared >= self.0.shared {
+    /// Acquires a permit for a message of `caller`, if one is free.
+    pub fn try_acquire(&self, caller: &CallerName) -> Option<OutboxPermit> {
+        let mut counts = self.counts();
+        let in_use = counts.by_caller.get(caller).copied().unwrap_or_default();
+        if in_use >= self.0.reserved {
+            if counts.shared >= self.0.shared {
                 return None;
             }
-            taken.shared += 1;
+            counts.shared += 1;
         }
-        taken.by.insert(caller.clone(), mine + 1);
+        counts.by_caller.insert(caller.clone(), in_use + 1);
         Some(OutboxPermit {
-            rooms: self.clone(),
+            limits: self.clone(),
             caller: caller.clone(),
         })
     }
 
-    /// Waits until a room was freed since the last call.
-    pub async fn freed(&self) {
-        self.0.freed.notified().await;
+    /// Waits until a permit was returned since the last call.
+    pub async fn returned(&self) {
+        self.0.returned.notified().await;
     }
 
-    fn taken(&self) -> MutexGuard<'_, PermitCounts> {
-        // Nothing panics while it is held.
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, PermitCounts> {
+        // No code panics while the lock is held.
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for OutboxPermit {
     fn drop(&mut self) {
-        let inner = &self.rooms.0;
-        let mut taken = self.rooms.taken();
-        let mine = taken.by.get(&self.caller).copied().unwrap_or_default();
-        if mine > inner.reserved {
-            taken.shared -= 1;
+        let inner = &self.limits.0;
+        let mut counts = self.limits.counts();
+        let in_use = counts
+            .by_caller
+            .get(&self.caller)
+            .copied()
+            .unwrap_or_default();
+        if in_use > inner.reserved {
+            counts.shared -= 1;
         }
-        if mine > 1 {
-            taken.by.insert(self.caller.clone(), mine - 1);
+        if in_use > 1 {
+            counts.by_caller.insert(self.caller.clone(), in_use - 1);
         } else {
-            taken.by.remove(&self.caller);
+            counts.by_caller.remove(&self.caller);
         }
-        drop(taken);
-        inner.freed.notify_one();
+        drop(counts);
+        inner.returned.notify_one();
     }
 }
 
-/// The messages that this replica carries now. Clones are one list.
+/// Set of the messages that this replica dispatches now. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldMessages(Arc<Mutex<HashSet<MessageId>>>);
 
-/// Entry of a message in the list, until it is dropped.
+/// Entry of a message in the set, removed on drop.
 #[derive(Debug)]
 pub(super) struct HeldMessage {
-    carried: HeldMessages,
+    held: HeldMessages,
     id: MessageId,
 }
 
@@ -110,25 +115,25 @@ impl HeldMessages {
     pub fn add(&self, id: MessageId) -> HeldMessage {
         self.ids().insert(id);
         HeldMessage {
-            carried: self.clone(),
+            held: self.clone(),
             id,
         }
     }
 
-    /// Returns whether this replica carries the message.
-    pub fn holds(&self, id: MessageId) -> bool {
+    /// Returns whether this replica dispatches the message.
+    pub fn contains(&self, id: MessageId) -> bool {
         self.ids().contains(&id)
     }
 
     fn ids(&self) -> MutexGuard<'_, HashSet<MessageId>> {
-        // Nothing panics while it is held.
+        // No code panics while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for HeldMessage {
     fn drop(&mut self) {
-        self.carried.ids().remove(&self.id);
+        self.held.ids().remove(&self.id);
     }
 }
 
@@ -139,21 +144,23 @@ mod tests {
     #[test]
     fn busy_caller_leaves_permits_for_others() {
         let [a, b, c] = ["a", "b", "c"].map(CallerName::new);
-        let rooms = InFlightLimits::new(3, 2);
-        let enter = |caller: &CallerName, number: usize| -> Vec<OutboxPermit> {
-            (0..number).map_while(|_| rooms.enter(caller)).collect()
+        let limits = InFlightLimits::new(3, 2);
+        let acquire = |caller: &CallerName, number: usize| -> Vec<OutboxPermit> {
+            (0..number)
+                .map_while(|_| limits.try_acquire(caller))
+                .collect()
         };
-        let mut of_a = enter(&a, 100);
+        let mut of_a = acquire(&a, 100);
         assert_eq!(of_a.len(), 3 + 2);
-        let of_b = enter(&b, 100);
+        let of_b = acquire(&b, 100);
         assert_eq!(of_b.len(), 2);
-        // A shared room that is freed is free for the next caller.
+        // A returned shared permit is free for the next caller.
         of_a.pop();
-        assert_eq!(enter(&c, 100).len(), 2 + 1);
+        assert_eq!(acquire(&c, 100).len(), 2 + 1);
         of_a.truncate(1);
-        assert_eq!(rooms.taken().shared, 0);
+        assert_eq!(limits.counts().shared, 0);
         drop((of_a, of_b));
-        assert!(rooms.taken().by.is_empty());
-        assert_eq!(enter(&b, 100).len(), 5);
+        assert!(limits.counts().by_caller.is_empty());
+        assert_eq!(acquire(&b, 100).len(), 5);
     }
 }

@@ -1,5 +1,5 @@
-//! Finds messages that no replica looks after: their lease has ended, or it is time to
-//! try them again.
+//! Reclaimer: acquires the leases of messages whose lease has expired or whose retry is
+//! due.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 use rand::RngExt as _;
 
 use super::{
-    LeasedMessage, MAX_RECLAIMED_IN_FLIGHT, Outbox, OutboxContext, OutboxOptions, TAKEN_OVER_EACH,
-    lane_scan::{LaneScan, MOST_AT_ONCE},
+    LeasedMessage, MAX_RECLAIMED_IN_FLIGHT, Outbox, OutboxContext, OutboxOptions,
+    RECLAIMED_RESERVED_PER_CALLER,
+    lane_scan::{LaneScan, MAX_RECLAIM_BATCH},
     permits::{InFlightLimits, OutboxPermit},
 };
 use crate::{
@@ -23,44 +24,44 @@ use crate::{
 };
 use otpd_rules::{CallerName, MessageId, NextState, OutboxMessage, Timestamp};
 
-/// How long to wait at most after another replica was faster, so that the two do not
-/// meet again.
+/// Maximum random pause after a conflict with another replica, so that the two do not
+/// conflict again.
 const CONFLICT_JITTER: Duration = Duration::from_millis(50);
 
-/// Result of one look at the store.
+/// Result of one poll.
 enum PollOutcome {
-    /// There is nothing more that is due.
+    /// No further message is due.
     Nothing,
-    /// More may be due, and there is no room for it.
-    NoRoom,
-    /// Everything that was found is in hand now, or ended, or left.
+    /// More messages may be due, but there is no capacity for them.
+    NoCapacity,
+    /// Every message that was found is reclaimed, completed or skipped.
     All,
-    /// Another replica took a part of what was found.
-    Part,
+    /// Another replica reclaimed some of the messages.
+    Conflict,
 }
 
-/// Verdict about a message that is due.
+/// Decision about a message that is due.
 enum ReclaimDecision {
-    /// This replica carries it.
-    Carry(Box<ReclaimedMessage>),
-    /// Its code is dead.
-    Dead,
-    /// This replica cannot judge it, for that reason. Another one may.
-    Leave(&'static str),
+    /// This replica dispatches the message.
+    Reclaim(Box<ReclaimedMessage>),
+    /// The message is dropped, because its code is no longer valid.
+    Drop,
+    /// This replica cannot decide about the message, for this reason. Another one may.
+    Skip(&'static str),
 }
 
-/// Takes messages over, until the outbox is closed. It ends between two rounds alone:
-/// what was leased in one would else be nobody's until its lease ends.
+/// Reclaims messages until the outbox is closed. It ends only between two polls, because
+/// messages that were leased in a poll would otherwise wait until their lease expires.
 pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
-    let rooms = InFlightLimits::new(MAX_RECLAIMED_IN_FLIGHT, TAKEN_OVER_EACH);
+    let limits = InFlightLimits::new(MAX_RECLAIMED_IN_FLIGHT, RECLAIMED_RESERVED_PER_CALLER);
     let mut scan = LaneScan::new(options.poll_interval);
     while !outbox.stopping.is_cancelled() {
-        let found = poll_once(&outbox.newest(), &rooms, &mut scan).await;
-        let waits_for_room = matches!(found, Ok(PollOutcome::NoRoom));
+        let found = poll_once(&outbox.with_latest_context(), &limits, &mut scan).await;
+        let waits_for_permit = matches!(found, Ok(PollOutcome::NoCapacity));
         let pause = match found {
             Ok(PollOutcome::All) => Duration::ZERO,
-            Ok(PollOutcome::Part) => CONFLICT_JITTER.mul_f64(os_rng().random_range(0.0..1.0)),
-            Ok(PollOutcome::Nothing | PollOutcome::NoRoom) => options.poll_interval,
+            Ok(PollOutcome::Conflict) => CONFLICT_JITTER.mul_f64(os_rng().random_range(0.0..1.0)),
+            Ok(PollOutcome::Nothing | PollOutcome::NoCapacity) => options.poll_interval,
             Err(error) => {
                 tracing::debug!(%error, "[OTP] Outbox poll failed, will retry");
                 scan.end();
@@ -69,111 +70,115 @@ pub(super) async fn run(outbox: Outbox, options: OutboxOptions) {
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = outbox.unheld.notified() => {}
-            () = rooms.freed(), if waits_for_room => {}
+            () = outbox.unleased.notified() => {}
+            () = limits.returned(), if waits_for_permit => {}
             () = outbox.stopping.cancelled() => {}
         }
     }
 }
 
-/// Takes over some of what is due, as far as there is room for it.
+/// Reclaims messages that are due, as far as there is capacity for them.
 async fn poll_once(
     outbox: &Outbox,
-    rooms: &InFlightLimits,
+    limits: &InFlightLimits,
     scan: &mut LaneScan,
 ) -> Result<PollOutcome, BatchError> {
-    let tools = &outbox.courier.tools;
-    if !tools.availability.is_available() {
+    let context = &outbox.dispatcher.context;
+    if !context.availability.is_available() {
         scan.end();
         return Ok(PollOutcome::Nothing);
     }
     if scan.is_over() {
-        scan.start(tools.waiting_lanes().await?);
+        scan.start(context.waiting_lanes().await?);
     }
-    let (turns, mut free) = turns(rooms, scan);
-    if turns.is_empty() {
+    let (cursors, mut permits) = acquire_permits(limits, scan);
+    if cursors.is_empty() {
         return Ok(if scan.is_at_end() {
             PollOutcome::Nothing
         } else {
             scan.allow_restart();
-            PollOutcome::NoRoom
+            PollOutcome::NoCapacity
         });
     }
-    let due = tools.due_messages(&turns).await?;
-    scan.passed(&turns, &due);
+    let due = context.due_messages(&cursors).await?;
+    scan.advance(&cursors, &due);
     let due = readable(outbox, scan, due);
-    let looks = due.iter().map(|due| tools.batcher.read(due.1.key));
-    let seen = join_all(looks).await;
+    let reads = due.iter().map(|due| context.batcher.read(due.1.key));
+    let reads = join_all(reads).await;
 
-    // What is wrong with one message keeps no other from being taken over.
-    let mut found = Ok(PollOutcome::All);
+    // An error of one message does not prevent the reclaim of others.
+    let mut outcome = Ok(PollOutcome::All);
     let mut decided = Vec::new();
-    for ((lane, due), seen) in due.into_iter().zip(seen) {
+    for ((lane, due), read) in due.into_iter().zip(reads) {
         let id = due.message.id;
-        let seen = match seen {
-            Ok(seen) => seen,
+        let read = match read {
+            Ok(read) => read,
             Err(error) => {
-                found = found.and(excuse(error, id, scan));
+                outcome = outcome.and(classify_error(error, id, scan));
                 continue;
             }
         };
-        let taken = match judge(tools, &due, &seen) {
-            ReclaimDecision::Carry(taken) => Some(taken),
-            ReclaimDecision::Dead => {
+        let reclaimed = match decide_reclaim(context, &due, &read) {
+            ReclaimDecision::Reclaim(reclaimed) => Some(reclaimed),
+            ReclaimDecision::Drop => {
                 tracing::warn!(message_id = %id, "[OTP] Message dropped: code expired or used");
                 None
             }
-            ReclaimDecision::Leave(cause) => {
+            ReclaimDecision::Skip(cause) => {
                 tracing::warn!(message_id = %id, cause, "[OTP] Message left to other replicas");
-                scan.leave(id);
+                scan.skip(id);
                 continue;
             }
         };
-        decided.push((lane, change(due, taken, seen.clock.now())));
+        decided.push((lane, message_write(due, reclaimed, read.clock.now())));
     }
-    let settlements = decided
+    let writes = decided
         .iter()
-        .map(|(_, (change, _))| tools.batcher.update_message(change.clone()));
-    let written = join_all(settlements).await;
-    for ((lane, (change, taken)), written) in decided.into_iter().zip(written) {
-        match (written, taken) {
-            (Ok(true), Some(taken)) => {
-                taken.note_interruption(tools);
+        .map(|(_, (write, _))| context.batcher.update_message(write.clone()));
+    let written = join_all(writes).await;
+    for ((lane, (write, reclaimed)), written) in decided.into_iter().zip(written) {
+        match (written, reclaimed) {
+            (Ok(true), Some(reclaimed)) => {
+                reclaimed.count_interruption(context);
                 scan.allow_restart();
-                // There is a room for each that was asked for.
-                if let Some(room) = free.get_mut(&lane).and_then(Vec::pop) {
-                    // Who asked for it is not known any more.
-                    let unasked = TraceSpan::root_span("take over");
-                    traces::enter(unasked.context(), || outbox.carry(room, taken.in_hand));
+                // At most as many messages as permits were requested.
+                if let Some(permit) = permits.get_mut(&lane).and_then(Vec::pop) {
+                    // The trace of the request is not known any more.
+                    let root_span = TraceSpan::root_span("reclaim");
+                    traces::enter(root_span.context(), || {
+                        outbox.spawn_dispatch(permit, reclaimed.leased);
+                    });
                 }
             }
             (Ok(true), None) => {
                 scan.allow_restart();
-                tools.metrics.ended(MessageOutcome::Dropped);
+                context.metrics.ended(MessageOutcome::Dropped);
             }
-            (Ok(false), _) => found = found.and(Ok(PollOutcome::Part)),
-            (Err(error), _) => found = found.and(excuse(error, change.message.id, scan)),
+            (Ok(false), _) => outcome = outcome.and(Ok(PollOutcome::Conflict)),
+            (Err(error), _) => {
+                outcome = outcome.and(classify_error(error, write.message.id, scan));
+            }
         }
     }
-    match found {
+    match outcome {
         Ok(PollOutcome::All) if scan.is_at_end() => Ok(PollOutcome::Nothing),
-        found => found,
+        outcome => outcome,
     }
 }
 
-/// A message that is taken over.
+/// A reclaimed message.
 struct ReclaimedMessage {
-    in_hand: LeasedMessage,
-    /// End of its lease.
+    leased: LeasedMessage,
+    /// End of the lease.
     until: Timestamp,
-    /// Whether the replica that held it before may have been trying it.
+    /// True if the previous holder of the lease may have been in an attempt.
     was_interrupted: bool,
 }
 
 impl ReclaimedMessage {
-    /// Counts the attempt that the lost replica may have made.
-    fn note_interruption(&self, tools: &OutboxContext) {
-        let message = &self.in_hand.message;
+    /// Counts and logs the attempt that the lost replica may have made.
+    fn count_interruption(&self, context: &OutboxContext) {
+        let message = &self.leased.message;
         let Some(attempt) = message
             .history
             .newest
@@ -182,7 +187,7 @@ impl ReclaimedMessage {
         else {
             return;
         };
-        tools
+        context
             .metrics
             .interrupted(&attempt.provider, attempt.channel);
         tracing::warn!(
@@ -193,33 +198,33 @@ impl ReclaimedMessage {
     }
 }
 
-/// Takes rooms for the lanes that are to be looked through, and returns the turns that
-/// fit into them.
-fn turns(
-    rooms: &InFlightLimits,
+/// Acquires permits for the lanes of the scan, and returns a cursor for each lane with
+/// permits.
+fn acquire_permits(
+    limits: &InFlightLimits,
     scan: &LaneScan,
 ) -> (Vec<LaneCursor>, HashMap<CallerName, Vec<OutboxPermit>>) {
-    let mut free = HashMap::new();
-    let mut turns = Vec::new();
-    let share = (MOST_AT_ONCE / scan.lanes().len().max(1)).max(1);
+    let mut permits = HashMap::new();
+    let mut cursors = Vec::new();
+    let share = (MAX_RECLAIM_BATCH / scan.lanes().len().max(1)).max(1);
     for lane in scan.lanes() {
-        let taken: Vec<OutboxPermit> = (0..share)
-            .map_while(|_| rooms.enter(&lane.caller))
+        let acquired: Vec<OutboxPermit> = (0..share)
+            .map_while(|_| limits.try_acquire(&lane.caller))
             .collect();
-        if !taken.is_empty() {
-            turns.push(LaneCursor {
+        if !acquired.is_empty() {
+            cursors.push(LaneCursor {
                 lane: lane.caller.clone(),
                 after: lane.after,
-                most: u32::try_from(taken.len()).unwrap_or(u32::MAX),
+                most: u32::try_from(acquired.len()).unwrap_or(u32::MAX),
             });
-            free.insert(lane.caller.clone(), taken);
+            permits.insert(lane.caller.clone(), acquired);
         }
     }
-    (turns, free)
+    (cursors, permits)
 }
 
-/// Sorts out what this replica carries already, what it left a moment ago, and rows that
-/// cannot be read.
+/// Removes messages that this replica already dispatches or skips, and rows that cannot be
+/// read.
 fn readable(
     outbox: &Outbox,
     scan: &mut LaneScan,
@@ -228,25 +233,26 @@ fn readable(
     let mut readable = Vec::new();
     for found in found {
         let id = found.place.id;
-        if outbox.carried.holds(id) || scan.has_left(id) {
+        if outbox.held.contains(id) || scan.is_skipped(id) {
             continue;
         }
         match found.message {
             Ok(message) => readable.push((found.lane, message)),
-            Err(error) => refuse(&error.into(), id, scan),
+            Err(error) => skip_failed(&error.into(), id, scan),
         }
     }
     readable
 }
 
-/// Logs that a message cannot be taken over for a reason of its own, and leaves it.
-fn refuse(error: &BatchError, id: MessageId, scan: &mut LaneScan) {
+/// Logs that a message cannot be reclaimed because of an error of its own, and skips it.
+fn skip_failed(error: &BatchError, id: MessageId, scan: &mut LaneScan) {
     tracing::error!(message_id = %id, %error, "[OTP] Message could not be reclaimed");
-    scan.leave(id);
+    scan.skip(id);
 }
 
-/// Sorts the error of one message: the round fails only if the store does.
-fn excuse(
+/// Returns the error only if the store failed. An error of the message alone is logged,
+/// and the message is skipped.
+fn classify_error(
     error: BatchError,
     id: MessageId,
     scan: &mut LaneScan,
@@ -256,55 +262,59 @@ fn excuse(
         | BatchError::ContentionLimit
         | BatchError::Full { .. } => Err(error),
         BatchError::Panicked | BatchError::Store(_) => {
-            refuse(&error, id, scan);
+            skip_failed(&error, id, scan);
             Ok(PollOutcome::All)
         }
     }
 }
 
-/// Returns the change that leases a message to the replica that has it in hand, or drops
-/// it.
-fn change(
+/// Returns the write that leases a reclaimed message to this replica, or drops the
+/// message.
+fn message_write(
     due: VersionedMessage,
-    mut taken: Option<Box<ReclaimedMessage>>,
+    mut reclaimed: Option<Box<ReclaimedMessage>>,
     now: Timestamp,
 ) -> (MessageWrite, Option<Box<ReclaimedMessage>>) {
     let version = RowVersion::random(&mut os_rng());
     let mut message = due.message;
-    let mut then = NextState::Dropped;
-    if let Some(ReclaimedMessage { in_hand, until, .. }) = taken.as_deref_mut() {
-        in_hand.version = version;
-        message.history.clone_from(&in_hand.message.history);
-        message.provider.clone_from(&in_hand.message.provider);
-        then = NextState::Leased(*until);
+    let mut state = NextState::Dropped;
+    if let Some(ReclaimedMessage { leased, until, .. }) = reclaimed.as_deref_mut() {
+        leased.version = version;
+        message.history.clone_from(&leased.message.history);
+        message.provider.clone_from(&leased.message.provider);
+        state = NextState::Leased(*until);
     }
-    let change = MessageWrite {
+    let write = MessageWrite {
         key: due.key,
         expected: Some(due.version),
         version,
-        message: message.transition_to(then, now),
+        message: message.transition_to(state, now),
     };
-    (change, taken)
+    (write, reclaimed)
 }
 
-/// Decides about a message. Only the record can say that a code is dead. What the
-/// configuration of this replica lacks says nothing of the code: replicas may run with an
-/// older or a newer configuration.
-fn judge(tools: &OutboxContext, due: &VersionedMessage, seen: &ReadResult) -> ReclaimDecision {
-    let now = seen.clock.now();
-    let Some(record) = &seen.record else {
-        return ReclaimDecision::Dead;
+/// Decides about a message that is due. Only the record shows that a code is no longer
+/// valid. A missing entry in the configuration of this replica does not, because replicas
+/// may run with an older or a newer configuration.
+fn decide_reclaim(
+    context: &OutboxContext,
+    due: &VersionedMessage,
+    read: &ReadResult,
+) -> ReclaimDecision {
+    let now = read.clock.now();
+    let Some(record) = &read.record else {
+        return ReclaimDecision::Drop;
     };
     if record.is_dead(due.message.challenge, now) || now >= due.message.expires_at {
-        return ReclaimDecision::Dead;
+        return ReclaimDecision::Drop;
     }
-    let Some(policy) = tools.policy(&record.caller, &record.purpose) else {
-        return ReclaimDecision::Leave("its caller is not configured here");
+    let Some(policy) = context.policy(&record.caller, &record.purpose) else {
+        return ReclaimDecision::Skip("its caller is not configured here");
     };
     if !record.has_live(due.message.challenge, policy, now) {
-        return ReclaimDecision::Leave("its code was answered more often than is allowed here");
+        return ReclaimDecision::Skip("its code has more attempts than this replica allows");
     }
-    let opened = tools.keys.open_message(
+    let opened = context.keys.open_message(
         &due.key,
         &record.caller,
         &record.purpose,
@@ -313,7 +323,7 @@ fn judge(tools: &OutboxContext, due: &VersionedMessage, seen: &ReadResult) -> Re
     let message = match opened {
         Ok(message) => message,
         Err(OpenError::Unreadable) => {
-            return ReclaimDecision::Leave("it was sealed with a key that is not in the key ring");
+            return ReclaimDecision::Skip("it was sealed with a key that is not in the key ring");
         }
         Err(OpenError::Altered) => {
             tracing::error!(
@@ -324,43 +334,43 @@ fn judge(tools: &OutboxContext, due: &VersionedMessage, seen: &ReadResult) -> Re
                 channel = %due.message.channel,
                 "[OTP AUDIT] Message dropped: it was altered in the database"
             );
-            return ReclaimDecision::Dead;
+            return ReclaimDecision::Drop;
         }
     };
-    let mut in_hand = LeasedMessage {
+    let mut leased = LeasedMessage {
         key: due.key,
         caller: record.caller.clone(),
         purpose: record.purpose.clone(),
         version: due.version,
         message,
-        clock: seen.clock,
+        clock: read.clock,
     };
-    let Some(route) = tools.route(&in_hand) else {
-        return ReclaimDecision::Leave("no route leads to a provider for it");
+    let Some(route) = context.route(&leased) else {
+        return ReclaimDecision::Skip("no route leads to a provider for it");
     };
     let until = now.saturating_add(Outbox::lease(route));
-    let first = route.first(in_hand.message.predecessors);
-    let open = in_hand.message.open_attempt(first).map(str::to_owned);
+    let first = route.first(leased.message.predecessors);
+    let open = leased.message.open_attempt(first).map(str::to_owned);
     if let Some(provider) = &open {
-        in_hand.message = interrupted(tools, in_hand.message, provider, now);
+        leased.message = interrupted(context, leased.message, provider, now);
     }
-    in_hand.message = in_hand.message.transition_to(NextState::Leased(until), now);
-    ReclaimDecision::Carry(Box::new(ReclaimedMessage {
-        in_hand,
+    leased.message = leased.message.transition_to(NextState::Leased(until), now);
+    ReclaimDecision::Reclaim(Box::new(ReclaimedMessage {
+        leased,
         until,
         was_interrupted: open.is_some(),
     }))
 }
 
-/// The message after the replica that held it was lost while it may have been trying
+/// Returns the message after the loss of the replica that may have been in an attempt with
 /// `provider`.
 fn interrupted(
-    tools: &OutboxContext,
+    context: &OutboxContext,
     message: OutboxMessage,
     provider: &str,
     now: Timestamp,
 ) -> OutboxMessage {
-    let gateways = &tools.delivery.gateways;
+    let gateways = &context.delivery.gateways;
     let gateway = gateways.iter().find(|gateway| gateway.name == provider);
     let channel = gateway.map_or(message.channel, |gateway| gateway.channel(message.channel));
     let is_idempotent = gateway.is_some_and(|gateway| gateway.is_idempotent());

@@ -187,7 +187,7 @@ impl App {
             background,
         };
         let reloadable = ReloadHandle {
-            written: config.written,
+            written: config.snapshot,
             metrics: None,
             use_cases,
             current,
@@ -226,7 +226,7 @@ impl ReloadHandle {
             tls,
             bounds: settings.connections.clone(),
         }));
-        self.written = config.written;
+        self.written = config.snapshot;
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn watch(metrics: &mut Metrics, parts: &App) {
         metrics,
         "otpd_messages_leased",
         "Messages that this replica has the lease of",
-        move || Some(count(outbox.in_hand())),
+        move || Some(count(outbox.in_flight())),
     );
     let batcher = parts.batcher.clone();
     gauge(

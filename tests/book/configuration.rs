@@ -1,5 +1,5 @@
-//! docs/configuration.md: every key, made of the structures that the configuration is
-//! read into. A new field with a doc comment is all that a new key needs.
+//! Generation of docs/configuration.md from the structures that the configuration is
+//! deserialized into. A new key needs only a new field with a doc comment.
 
 use std::{
     collections::BTreeSet,
@@ -17,33 +17,33 @@ use crate::{
 
 const PAGE: &str = "docs/configuration.md";
 
-/// The tables that are read apart from the plain keys, and what each is read into.
-const APART: [(&str, &str); 3] = [
+/// Tables that are deserialized separately from the top-level keys, with their structures.
+const SEPARATE_TABLES: [(&str, &str); 3] = [
     ("policy", "PurposePolicy"),
     ("callers.NAME", "CallerTable"),
     ("providers.NAME", "CommonSettings"),
 ];
 
-/// A field whose table lies in the table of its owner: `[texts.PURPOSE.LOCALE]`.
-const LIES_IN_ITS_OWNER: (&str, &str) = ("PurposeTextSettings", "texts");
+/// Field whose table is flattened into that of its owner: `[texts.PURPOSE.LOCALE]`.
+const FLATTENED_FIELD: (&str, &str) = ("PurposeTextSettings", "texts");
 
-/// Tables whose text in the table of keys would be that of another page.
-const ELSEWHERE: [(&str, &str); 3] = [
+/// Links from the tables to pages with details.
+const DETAILS: [(&str, &str); 3] = [
     (
         "providers.NAME",
-        "The keys of each kind of provider are told in [providers.md](providers.md).",
+        "The keys of each kind of provider are in [providers.md](providers.md).",
     ),
-    ("routes", "[providers.md](providers.md#routes) tells more."),
-    ("texts.PURPOSE", "[texts.md](texts.md) tells more."),
+    ("routes", "Details: [providers.md](providers.md#routes)."),
+    ("texts.PURPOSE", "Details: [texts.md](texts.md)."),
 ];
 
-/// A table of the configuration.
+/// Table of the configuration.
 struct Section {
     /// `store`, `callers.NAME`; empty for the keys outside of all tables.
     path: String,
-    /// Whether there are several: `[[routes]]`.
+    /// True for an array of tables: `[[routes]]`.
     many: bool,
-    /// What it is.
+    /// Description of the table.
     meaning: String,
     keys: Vec<Key>,
 }
@@ -51,7 +51,7 @@ struct Section {
 struct Key {
     name: String,
     kind: String,
-    /// Empty: nothing. `None`: it must be written.
+    /// Empty if the key has no default, `None` if the key is required.
     default: Option<String>,
     meaning: String,
 }
@@ -66,7 +66,7 @@ fn sections() -> Vec<Section> {
         structure(&sources, "TopLevelSettings"),
         &mut found,
     );
-    for (path, name) in APART {
+    for (path, name) in SEPARATE_TABLES {
         walk(&sources, path, false, structure(&sources, name), &mut found);
     }
     found
@@ -74,7 +74,7 @@ fn sections() -> Vec<Section> {
 
 fn structure<'a>(sources: &'a Sources, name: &str) -> &'a ItemStruct {
     let found = sources.structure(name);
-    found.unwrap_or_else(|| panic!("the sources have no {name}; mend tests/book"))
+    found.unwrap_or_else(|| panic!("the sources have no {name}; correct tests/book"))
 }
 
 fn walk(
@@ -102,10 +102,10 @@ fn walk(
         let shape = shape(&field.ty);
         if let Some((placeholder, many, inner)) = table_inside(sources, &shape) {
             let owner = (structure.ident.to_string(), name.clone());
-            let lies_in_owner = (owner.0.as_str(), owner.1.as_str()) == LIES_IN_ITS_OWNER;
+            let is_flattened = (owner.0.as_str(), owner.1.as_str()) == FLATTENED_FIELD;
             let parts = [
                 path,
-                if lies_in_owner { "" } else { &name },
+                if is_flattened { "" } else { &name },
                 placeholder.unwrap_or_default(),
             ];
             let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
@@ -114,7 +114,7 @@ fn walk(
         }
         let meaning = documentation(&field.attrs).meaning;
         let place = format!("{}.{name}", structure.ident);
-        assert!(!meaning.is_empty(), "{place}: say what it means, above it");
+        assert!(!meaning.is_empty(), "{place}: add a doc comment");
         section.keys.push(Key {
             kind: kind(sources, &shape),
             default: sources.default_of(structure, field),
@@ -126,7 +126,7 @@ fn walk(
                 name: format!("{name}_file"),
                 kind: "file".to_owned(),
                 default: Some(String::new()),
-                meaning: format!("A file that holds `{name}`, instead of it."),
+                meaning: format!("File that contains `{name}`, instead of the value itself."),
             });
         }
     }
@@ -136,8 +136,8 @@ fn walk(
     }
 }
 
-/// The structure of a key that is a table of its own, the word for what names it, and
-/// whether there may be several without a name.
+/// Returns the structure of a key that is a table itself, the placeholder for its name,
+/// and whether it is an array of tables.
 fn table_inside<'a>(
     sources: &'a Sources,
     shape: &Shape,
@@ -156,7 +156,7 @@ fn table_inside<'a>(
     }
 }
 
-/// What is written for a value.
+/// Returns the description of the values of a type.
 fn kind(sources: &Sources, shape: &Shape) -> String {
     if let Some(words) = sources.words(&shape.name) {
         let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
@@ -181,7 +181,7 @@ fn kind(sources: &Sources, shape: &Shape) -> String {
         ("TokenDigest", _) => "64 hexadecimal digits",
         ("CertificateName", _) => "DNS name or URI",
         (name, _) => {
-            // A type of the code's own, which its name tells: `CallerName` is a caller name.
+            // Falls back to the words of the type's name: `CallerName` is a caller name.
             let mut words = String::new();
             for letter in name.chars() {
                 if letter.is_uppercase() && !words.is_empty() {
@@ -195,7 +195,7 @@ fn kind(sources: &Sources, shape: &Shape) -> String {
     words.to_owned()
 }
 
-/// The variable that stands for a key; none for what has no name to put in.
+/// Returns the environment variable of a key; empty for a key in an array of tables.
 fn variable(section: &Section, key: &str) -> String {
     if section.many {
         return String::new();
@@ -224,12 +224,12 @@ fn written(section: &Section) -> String {
         &section.meaning
     };
     let mut text = format!("### {}\n\n{meaning}", heading(section));
-    if let Some((_, more)) = ELSEWHERE.iter().find(|(path, _)| *path == section.path) {
+    if let Some((_, details)) = DETAILS.iter().find(|(path, _)| *path == section.path) {
         text.push(' ');
-        text.push_str(more);
+        text.push_str(details);
     }
     if section.path == "policy" {
-        text.push_str(" In variables `OTPD_PURPOSES__NAME__…` stands for `[purposes.NAME]`.");
+        text.push_str(" The variables of `[purposes.NAME]` are `OTPD_PURPOSES__NAME__…`.");
     }
     let rows = section.keys.iter().map(|key| {
         let default = match &key.default {
@@ -258,17 +258,17 @@ fn configuration_page_matches_the_code() {
     page::hold_to(PAGE, "keys", &written.join("\n\n"));
 }
 
-/// What otpd says to a file.
+/// Loads a configuration file with this content.
 fn load(file: &str) -> Result<ServeConfig, String> {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be created");
     let path: PathBuf = directory.path().join("otpd.toml");
     fs::write(&path, file).expect("the file can be written");
     let config = ServeConfig::load(Some(Path::new(&path)), &EnvVars::new([]));
     config.map_err(|error| error.to_string())
 }
 
-/// The keys that otpd itself names where it is given one that it does not know.
-fn keys_told(section: &Section) -> BTreeSet<String> {
+/// Returns the keys that otpd lists in the error for an unknown key.
+fn accepted_keys(section: &Section) -> BTreeSet<String> {
     let path = section
         .path
         .replace("PURPOSE", "login")
@@ -279,17 +279,17 @@ fn keys_told(section: &Section) -> BTreeSet<String> {
         (path, true) => format!("[[{path}]]\n"),
         (path, false) => format!("[{path}]\n"),
     };
-    // A provider is asked for its kind first.
+    // The kind of a provider is read first.
     let kind = if path.starts_with("providers.") {
         "kind = \"log\"\n"
     } else {
         ""
     };
-    let told = load(&format!("{table}{kind}no_such_key = 1\n"))
+    let error = load(&format!("{table}{kind}no_such_key = 1\n"))
         .err()
-        .unwrap_or_else(|| panic!("[{path}] takes any key"));
-    assert!(told.contains("unknown key"), "[{path}]: {told}");
-    let named = told.split('`').skip(1).step_by(2);
+        .unwrap_or_else(|| panic!("[{path}] accepts unknown keys"));
+    assert!(error.contains("unknown key"), "[{path}]: {error}");
+    let named = error.split('`').skip(1).step_by(2);
     named.map(str::to_owned).collect()
 }
 
@@ -297,7 +297,7 @@ fn keys_told(section: &Section) -> BTreeSet<String> {
 fn documented_keys_are_accepted() {
     let all = sections();
     for section in &all {
-        let mut told = keys_told(section);
+        let mut accepted = accepted_keys(section);
         let below = |path: &str| {
             let prefix = if section.path.is_empty() {
                 String::new()
@@ -311,24 +311,24 @@ fn documented_keys_are_accepted() {
         let mut written: BTreeSet<String> =
             section.keys.iter().map(|key| key.name.clone()).collect();
         written.extend(all.iter().filter_map(|other| below(&other.path)));
-        // Secret files are put in the place of their secrets before the keys are read.
-        written.retain(|key| !key.ends_with("_file") || told.contains(key));
+        // Files of secrets are replaced by their content before deserialization.
+        written.retain(|key| !key.ends_with("_file") || accepted.contains(key));
         match section.path.as_str() {
-            // Purposes have the keys of [policy].
+            // `purposes` has the keys of [policy].
             "" => {
                 written.insert("purposes".to_owned());
             }
             "providers.NAME" => {
-                told.retain(|key| key != "kind" && key != "preset");
+                accepted.retain(|key| key != "kind" && key != "preset");
             }
             "texts.PURPOSE" => {
-                told.retain(|key| key != "a table for each locale");
+                accepted.retain(|key| key != "a table for each locale");
                 written.retain(|key| key != "LOCALE");
             }
             _ => {}
         }
-        // A caller's policy is taken out before its own keys are read.
-        assert_eq!(told, written, "{}", heading(section));
+        // The policy of a caller is removed before the caller is deserialized.
+        assert_eq!(accepted, written, "{}", heading(section));
     }
 }
 

@@ -68,13 +68,13 @@ const CASES: &[Unsafe] = &[
     Unsafe {
         without: "purposes",
         key: "callers.crm.purposes",
-        remedy: "named",
+        remedy: "list the purposes",
         ..SOUND
     },
     Unsafe {
         without: "destinations",
         key: "callers.crm.destinations",
-        remedy: "or * for everywhere",
+        remedy: "or * for all recipients",
         ..SOUND
     },
     // The development log is no provider here.

@@ -182,7 +182,7 @@ async fn settings_that_need_a_restart_are_named_and_unchanged() {
 
     // What is refused in the environment that runs is refused, whatever the new one is.
     let line = otpd.refuse("environment = \"production\"").await;
-    assert!(line.contains("callers: production needs callers"), "{line}");
+    assert!(line.contains("callers: required in production"), "{line}");
     assert_eq!(
         send_to(&mut otpd.replica.client_of("other"), "+79990000002")
             .await
