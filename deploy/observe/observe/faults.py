@@ -366,7 +366,7 @@ def number_under_attack(trial: Trial, tried: Tried) -> None:
     threads = [threading.Thread(target=guess_until_shut, args=(client, one)) for one in numbers]
     for thread in threads:
         thread.start()
-    trial.wait_for_alert("OtpdNumbersUnderAttack", "OtpdNumberLocked")
+    trial.wait_for_alert("OtpdRecipientsUnderAttack", "OtpdRecipientLocked")
     for thread in threads:
         thread.join()
     trial.note(tried, "all are shut, the guesser gives up")
