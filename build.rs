@@ -1,4 +1,4 @@
-//! Generates the Rust code of the contract, without a `protoc` on the machine.
+//! Generates the server of the contract, without a `protoc` on the machine.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("otp_descriptor.bin"), descriptors.encode_to_vec())?;
 
     tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".otp.v1", "::otpd_contract::v1")
         .codec_path("crate::grpc::codec::OtpCodec")
         .compile_fds(descriptors)?;
     Ok(())

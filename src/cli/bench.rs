@@ -16,13 +16,10 @@ use super::{
     connect::{self, AccessArguments},
     exit,
 };
-use crate::{
-    bench::{
-        BenchError, BenchReport, BenchRun, BenchSettings, MAX_CLIENT_IPS, MAX_REGIONS,
-        ProgressLine, TargetServer, WatchedProcess,
-    },
-    keys::os_rng,
-    shutdown::ShutdownSignals,
+use crate::{keys::os_rng, shutdown::ShutdownSignals};
+use otpd_loadgen::{
+    BenchError, BenchReport, BenchRun, BenchSettings, MAX_CLIENT_IPS, MAX_REGIONS, ProgressLine,
+    TargetServer, WatchedProcess,
 };
 
 /// Default number of pairs in flight without `--rate`.

@@ -23,12 +23,12 @@ pub use size_limit::SizeLimitErrorLayer;
 
 /// The package `otp.v1`, generated from the contract.
 #[expect(
-    clippy::all,
     clippy::pedantic,
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
 pub mod v1 {
+    pub use otpd_contract::v1::*;
     tonic::include_proto!("otp.v1");
 
     /// The compiled contract, which the reflection services hand out.

@@ -10,10 +10,8 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use otpd::{
-    bench::was_not_sent,
-    grpc::v1::{GetOtpStatusRequest, SendOtpRequest, otp_service_client::OtpServiceClient},
-};
+use otpd::grpc::v1::{GetOtpStatusRequest, SendOtpRequest, otp_service_client::OtpServiceClient};
+use otpd_loadgen::was_not_sent;
 use sqlx::Connection as _;
 use tokio::{net::TcpStream, task::JoinSet};
 use tonic::transport::{Channel, Endpoint};

@@ -16,7 +16,7 @@ use super::{
     recipients::{RecipientSupply, TestUser},
     stats::{self, CallKind, Stats},
 };
-use crate::grpc::v1::{
+use otpd_contract::v1::{
     SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
 };
 

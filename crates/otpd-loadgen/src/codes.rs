@@ -7,7 +7,7 @@ use super::{
     code_inbox::CodeInbox,
     follow::{self, LogFollower},
 };
-use crate::grpc::v1::SendOtpResponse;
+use otpd_contract::v1::SendOtpResponse;
 
 /// From replies, where the caller delivers by itself; else from the servers' logs,
 /// where there are any.

@@ -53,7 +53,7 @@ use scenario::{PairScenario, PairShare};
 use schedule::ArrivalSchedule;
 use stats::Stats;
 
-use crate::grpc::v1::VerifyOutcome;
+use otpd_contract::v1::VerifyOutcome;
 
 /// How long the first code of each server may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -111,7 +111,7 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::bench::{invariants::RuleViolations, report::tests::report};
+    use crate::{invariants::RuleViolations, report::tests::report};
 
     #[test]
     fn table_lists_all_failures() {

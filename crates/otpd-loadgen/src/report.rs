@@ -175,7 +175,7 @@ pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bench::stats::{CallKind, Stats};
+    use crate::stats::{CallKind, Stats};
 
     fn settings(hot: Option<usize>) -> BenchSettings {
         BenchSettings {

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::grpc::v1::VerifyOutcome;
+use otpd_contract::v1::VerifyOutcome;
 
 /// How many violations are told in words.
 const TOLD: usize = 10;

@@ -9,7 +9,7 @@ use tonic::{
 };
 
 use super::BenchError;
-use crate::grpc::v1::{
+use otpd_contract::v1::{
     SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse,
     otp_service_client::OtpServiceClient,
 };

@@ -18,7 +18,7 @@ use super::{
     scenario::{PairScenario, outcome_name},
     stats::{self, CallKind},
 };
-use crate::grpc::v1::SendOtpResponse;
+use otpd_contract::v1::SendOtpResponse;
 
 /// Refusals that whoever hammers must expect.
 const EXPECTED: [&str; 5] = [
