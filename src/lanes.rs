@@ -1,5 +1,5 @@
-//! A queue in which callers take turns: the wait of a caller does not depend on how much
-//! other callers ask for.
+//! Queue in which callers take turns. The wait of a caller does not depend on the number
+//! of items of other callers.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! Where codes that logs tell meet those who wait for them.
+//! Inbox of codes from logs, for the pairs that wait for them.
 
 use std::{
     collections::HashMap,
@@ -11,11 +11,11 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::log_line::LoggedCode;
 
-/// How many codes that nobody asked for are kept, at most twice: those of somebody
-/// else's calls, and of calls whose answer was lost.
-const KEPT: usize = 100_000;
+/// Maximum number of unclaimed codes, kept twice at most: those of other clients' calls,
+/// and of calls that lost their response.
+const MAX_UNCLAIMED: usize = 100_000;
 
-/// Codes by their challenge, whichever comes first: the code or who waits for it.
+/// Codes by their challenge, delivered before or after a pair waits for them.
 #[derive(Debug, Default)]
 pub struct CodeInbox {
     notes: Mutex<CodeNotes>,
@@ -23,55 +23,57 @@ pub struct CodeInbox {
 
 #[derive(Debug, Default)]
 struct CodeNotes {
-    /// Codes that nobody has asked for so far.
-    told: HashMap<String, String>,
-    /// Older ones; forgotten when there are enough younger ones.
-    told_before: HashMap<String, String>,
-    /// Several may wait where a code is sent again.
+    /// Unclaimed codes.
+    unclaimed: HashMap<String, String>,
+    /// Older unclaimed codes; dropped when there are enough younger ones.
+    older: HashMap<String, String>,
+    /// Pairs that wait, by challenge. There may be several if a code is sent again.
     waiting: HashMap<String, Vec<oneshot::Sender<String>>>,
 }
 
 impl CodeInbox {
-    /// A code was told.
-    pub fn deliver(&self, told: LoggedCode<'_>) {
+    /// Delivers a code.
+    pub fn deliver(&self, logged: LoggedCode<'_>) {
         let notes = &mut *self.notes();
-        if let Some(waiting) = notes.waiting.remove(told.challenge_id) {
+        if let Some(waiting) = notes.waiting.remove(logged.challenge_id) {
             for one in waiting {
-                // Who has given up meanwhile needs no code.
-                let _ = one.send(told.code.to_owned());
+                // A pair that has given up needs no code.
+                let _ = one.send(logged.code.to_owned());
             }
             return;
         }
-        if notes.told.len() >= KEPT {
-            notes.told_before = mem::take(&mut notes.told);
+        if notes.unclaimed.len() >= MAX_UNCLAIMED {
+            notes.older = mem::take(&mut notes.unclaimed);
         }
-        let code = told.code.to_owned();
-        notes.told.insert(told.challenge_id.to_owned(), code);
+        let code = logged.code.to_owned();
+        notes.unclaimed.insert(logged.challenge_id.to_owned(), code);
     }
 
-    /// The code of a challenge, as soon as it is told; what was told before is for the
-    /// first who asks. Nothing where it takes longer than `patience`.
-    pub async fn take(&self, challenge_id: &str, patience: Duration) -> Option<String> {
-        let told = {
+    /// Returns the code of a challenge, as soon as it is delivered; a code that was
+    /// delivered before goes to the first call. `None` if it takes longer than
+    /// `max_wait`.
+    pub async fn take(&self, challenge_id: &str, max_wait: Duration) -> Option<String> {
+        let code = {
             let notes = &mut *self.notes();
-            let told = notes.told.remove(challenge_id);
-            if let Some(code) = told.or_else(|| notes.told_before.remove(challenge_id)) {
+            let unclaimed = notes.unclaimed.remove(challenge_id);
+            if let Some(code) = unclaimed.or_else(|| notes.older.remove(challenge_id)) {
                 return Some(code);
             }
-            let (waiting, told) = oneshot::channel();
+            let (sender, receiver) = oneshot::channel();
             let all = notes.waiting.entry(challenge_id.to_owned());
-            all.or_default().push(waiting);
-            told
+            all.or_default().push(sender);
+            receiver
         };
-        // Its end is dropped when it gives up, so that it can be told from the others.
-        if let Ok(code) = timeout(patience, told).await {
+        // The receiver is dropped if the wait is given up, so that its entry can be
+        // found.
+        if let Ok(code) = timeout(max_wait, code).await {
             return code.ok();
         }
-        self.forget_who_gave_up(challenge_id);
+        self.remove_closed(challenge_id);
         None
     }
 
-    fn forget_who_gave_up(&self, challenge_id: &str) {
+    fn remove_closed(&self, challenge_id: &str) {
         let notes = &mut *self.notes();
         if let Some(waiting) = notes.waiting.get_mut(challenge_id) {
             waiting.retain(|one| !one.is_closed());
@@ -82,7 +84,7 @@ impl CodeInbox {
     }
 
     fn notes(&self) -> MutexGuard<'_, CodeNotes> {
-        // Each change is a single one, so none is left half done.
+        // Each change is a single operation, so a panic leaves no partial one.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,60 +93,60 @@ impl CodeInbox {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const MAX_WAIT: Duration = Duration::from_secs(10);
 
-    fn told<'a>(challenge_id: &'a str, code: &'a str) -> LoggedCode<'a> {
+    fn logged<'a>(challenge_id: &'a str, code: &'a str) -> LoggedCode<'a> {
         LoggedCode { challenge_id, code }
     }
 
     #[tokio::test(start_paused = true)]
     async fn code_is_found_whether_delivered_before_or_after_the_request() {
-        let board = CodeInbox::default();
-        board.deliver(told("before", "111111"));
+        let inbox = CodeInbox::default();
+        inbox.deliver(logged("before", "111111"));
         assert_eq!(
-            board.take("before", PATIENCE).await.as_deref(),
+            inbox.take("before", MAX_WAIT).await.as_deref(),
             Some("111111")
         );
         let (one, other, impatient, ()) = tokio::join!(
-            board.take("after", PATIENCE),
-            board.take("after", PATIENCE),
-            board.take("after", Duration::ZERO),
+            inbox.take("after", MAX_WAIT),
+            inbox.take("after", MAX_WAIT),
+            inbox.take("after", Duration::ZERO),
             async {
-                tokio::time::sleep(PATIENCE / 2).await;
-                board.deliver(told("other", "333333"));
-                board.deliver(told("after", "222222"));
+                tokio::time::sleep(MAX_WAIT / 2).await;
+                inbox.deliver(logged("other", "333333"));
+                inbox.deliver(logged("after", "222222"));
             }
         );
         assert_eq!(one.as_deref(), Some("222222"));
         assert_eq!(other, one);
         assert_eq!(impatient, None);
-        assert_eq!(board.take("before", PATIENCE).await, None, "it was taken");
+        assert_eq!(inbox.take("before", MAX_WAIT).await, None, "it was taken");
     }
 
     #[tokio::test(start_paused = true)]
     async fn abandoned_wait_leaves_no_entry() {
-        let board = CodeInbox::default();
+        let inbox = CodeInbox::default();
         let begin = tokio::time::Instant::now();
-        assert_eq!(board.take("never", PATIENCE).await, None);
-        assert_eq!(begin.elapsed().as_secs(), PATIENCE.as_secs());
-        assert!(board.notes().waiting.is_empty());
-        board.deliver(told("never", "111111"));
+        assert_eq!(inbox.take("never", MAX_WAIT).await, None);
+        assert_eq!(begin.elapsed().as_secs(), MAX_WAIT.as_secs());
+        assert!(inbox.notes().waiting.is_empty());
+        inbox.deliver(logged("never", "111111"));
         assert_eq!(
-            board.take("never", PATIENCE).await.as_deref(),
+            inbox.take("never", MAX_WAIT).await.as_deref(),
             Some("111111")
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn unclaimed_codes_expire() {
-        let board = CodeInbox::default();
-        for number in 0..=2 * KEPT {
-            board.deliver(told(&number.to_string(), "111111"));
+        let inbox = CodeInbox::default();
+        for number in 0..=2 * MAX_UNCLAIMED {
+            inbox.deliver(logged(&number.to_string(), "111111"));
         }
-        assert_eq!(board.notes().told.len(), 1);
-        assert_eq!(board.notes().told_before.len(), KEPT);
-        assert_eq!(board.take("0", PATIENCE).await, None);
-        let young = (2 * KEPT).to_string();
-        assert!(board.take(&young, PATIENCE).await.is_some());
+        assert_eq!(inbox.notes().unclaimed.len(), 1);
+        assert_eq!(inbox.notes().older.len(), MAX_UNCLAIMED);
+        assert_eq!(inbox.take("0", MAX_WAIT).await, None);
+        let young = (2 * MAX_UNCLAIMED).to_string();
+        assert!(inbox.take(&young, MAX_WAIT).await.is_some());
     }
 }

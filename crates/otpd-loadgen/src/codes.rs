@@ -1,4 +1,4 @@
-//! Where the codes of a run come from.
+//! Source of the codes of a run.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -9,18 +9,18 @@ use super::{
 };
 use otpd_contract::v1::SendOtpResponse;
 
-/// From replies, where the caller delivers by itself; else from the servers' logs,
-/// where there are any.
+/// Source of codes: responses, if the caller delivers by itself; else the servers' logs,
+/// if there are any.
 #[derive(Debug)]
 pub struct CodeSource {
     logs: Option<Arc<CodeInbox>>,
 }
 
 impl CodeSource {
-    /// Follows the logs, from their present end on.
+    /// Follows the logs, from their present end.
     ///
     /// # Errors
-    /// The log that cannot be read.
+    /// [`BenchError`] with the log that cannot be read.
     pub fn from_logs(paths: &[PathBuf]) -> Result<Self, BenchError> {
         if paths.is_empty() {
             return Ok(Self { logs: None });
@@ -32,28 +32,28 @@ impl CodeSource {
             .iter()
             .map(|path| LogFollower::from_end(path).map_err(|error| cannot_read(path, error)))
             .collect::<Result<_, _>>()?;
-        let board = Arc::default();
-        follow::follow(logs, &board).map_err(|error| cannot_read(&paths[0], error))?;
-        Ok(Self { logs: Some(board) })
+        let inbox = Arc::default();
+        follow::follow(logs, &inbox).map_err(|error| cannot_read(&paths[0], error))?;
+        Ok(Self { logs: Some(inbox) })
     }
 
-    /// Whether there are logs.
+    /// Returns true if there are logs.
     pub fn has_logs(&self) -> bool {
         self.logs.is_some()
     }
 
-    /// The code that was sent, as soon as it is known; nothing where it is not within
-    /// `patience`.
-    pub async fn of(&self, reply: &SendOtpResponse, patience: Duration) -> Option<String> {
+    /// Returns the code that was sent, as soon as it is known; `None` if it is not known
+    /// within `max_wait`.
+    pub async fn of(&self, reply: &SendOtpResponse, max_wait: Duration) -> Option<String> {
         if !reply.code.is_empty() {
             return Some(reply.code.clone());
         }
-        let board = self.logs.as_ref()?;
-        board.take(&reply.challenge_id, patience).await
+        let inbox = self.logs.as_ref()?;
+        inbox.take(&reply.challenge_id, max_wait).await
     }
 }
 
-/// A code that differs from `code` in its last digit.
+/// Returns a code that differs from `code` in its last digit.
 pub fn wrong(code: &str) -> String {
     let mut wrong = code.to_owned();
     let other = match wrong.pop() {

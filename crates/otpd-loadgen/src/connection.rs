@@ -14,19 +14,19 @@ use otpd_contract::v1::{
     otp_service_client::OtpServiceClient,
 };
 
-/// A server that is called.
+/// Server under load.
 #[derive(Clone, Debug)]
 pub struct TargetServer {
-    /// The address, as it was given.
+    /// Address, as it was given.
     pub address: String,
-    /// How to reach it, with the time-outs of connections and calls.
+    /// Endpoint, with the time-outs of connections and calls.
     pub endpoint: Endpoint,
 }
 
-/// What a call says as `authorization`.
+/// Value of the header `authorization` of a call.
 pub type AuthorizationHeader = Option<MetadataValue<Ascii>>;
 
-/// One HTTP/2 connection, which is opened again when it breaks.
+/// HTTP/2 connection, which is opened again if it is lost.
 #[derive(Clone, Debug)]
 pub struct LoadConnection {
     client: OtpServiceClient<Channel>,
@@ -34,8 +34,10 @@ pub struct LoadConnection {
 }
 
 impl LoadConnection {
+    /// Opens a connection.
+    ///
     /// # Errors
-    /// Where the server cannot be reached.
+    /// [`BenchError::Unreachable`] if the server cannot be reached.
     pub async fn open(
         target: &TargetServer,
         authorization: AuthorizationHeader,
@@ -57,7 +59,7 @@ impl LoadConnection {
     /// Calls `SendOtp`.
     ///
     /// # Errors
-    /// The status of a call without a reply.
+    /// [`Status`] of a call without a response.
     pub async fn send(&self, request: SendOtpRequest) -> Result<SendOtpResponse, Status> {
         sent_once(|| {
             let (mut client, request) = (self.client.clone(), self.authorized(request.clone()));
@@ -69,7 +71,7 @@ impl LoadConnection {
     /// Calls `VerifyOtp`.
     ///
     /// # Errors
-    /// The status of a call without a reply.
+    /// [`Status`] of a call without a response.
     pub async fn verify(&self, request: VerifyOtpRequest) -> Result<VerifyOtpResponse, Status> {
         sent_once(|| {
             let (mut client, request) = (self.client.clone(), self.authorized(request.clone()));
@@ -89,19 +91,19 @@ impl LoadConnection {
     }
 }
 
-/// How often a call is made again that was not sent: its connection may take a moment to
-/// notice that it has ended.
-const MOST_UNSENT: usize = 100;
+/// Maximum number of retries of a call that was not sent: its connection may take a
+/// moment to detect that it has ended.
+const MAX_UNSENT_RETRIES: usize = 100;
 
-/// Calls; and again where the request was still here when its connection ended, as
-/// connections do that are old. gRPC's own clients do so by themselves (gRFC A6,
-/// transparent retries).
+/// Makes a call, and repeats it if its connection ended before the request was sent, as
+/// old connections do. gRPC's own clients do so by themselves (gRFC A6, transparent
+/// retries).
 async fn sent_once<Reply, Calling>(call: impl Fn() -> Calling) -> Result<Reply, Status>
 where
     Calling: Future<Output = Result<Response<Reply>, Status>>,
 {
     let mut reply = call().await;
-    for _ in 0..MOST_UNSENT {
+    for _ in 0..MAX_UNSENT_RETRIES {
         if !reply.as_ref().is_err_and(was_not_sent) {
             break;
         }
@@ -110,8 +112,9 @@ where
     reply.map(Response::into_inner)
 }
 
-/// Whether a call failed before anything of it reached the server: it waited for the
-/// connection that ended, or this client knew already that it takes no more.
+/// Returns true if a call failed before any part of it reached the server: it waited for
+/// the connection that ended, or this client knew already that the connection accepts no
+/// more calls.
 pub fn was_not_sent(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {

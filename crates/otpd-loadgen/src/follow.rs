@@ -1,4 +1,4 @@
-//! Reads logs as they grow.
+//! Reading of logs as they grow.
 
 use std::{
     fs::{self, File},
@@ -17,83 +17,84 @@ use super::{
     log_line::{self, MARK},
 };
 
-/// How long to wait before looking for more. To be woken at each write of the servers
-/// would cost this process more than all else that it does.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Interval between polls. A notification for each write of the servers would cost this
+/// process more than all its other work.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long it may become where one look finds several codes: then nobody waits alone,
-/// and has other pairs in flight meanwhile.
-const LONG_PAUSE: Duration = Duration::from_millis(4);
+/// Maximum interval if one poll finds several codes: then other pairs are in flight while
+/// one waits.
+const MAX_POLL_INTERVAL: Duration = Duration::from_millis(4);
 
-/// After how many looks in vain it is seen whether the file is still the same one.
-const LOOKS_BEFORE_A_CHECK: u32 = 100;
+/// Number of polls without result after which the file is compared with the one at its
+/// path.
+const POLLS_BEFORE_FILE_CHECK: u32 = 100;
 
-/// How much is read at once.
-const PIECE: usize = 256 * 1024;
+/// Size of the read buffer.
+const BUFFER_SIZE: usize = 256 * 1024;
 
-/// A log and how far it has been read.
+/// Log file, and the position up to which it has been read.
 #[derive(Debug)]
 pub struct LogFollower {
     path: PathBuf,
     file: File,
     position: u64,
-    /// What was read of a line that goes on.
-    begun: Vec<u8>,
+    /// Beginning of a line that is not complete yet.
+    partial: Vec<u8>,
     idle: u32,
 }
 
 impl LogFollower {
-    /// The log at `path`, from its present end on.
+    /// Opens the log at `path`, at its present end.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// [`io::Error`] if it cannot be read.
     pub fn from_end(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         Ok(Self {
             position: file.seek(SeekFrom::End(0))?,
             path: path.to_owned(),
             file,
-            begun: Vec::new(),
+            partial: Vec::new(),
             idle: 0,
         })
     }
 
-    /// Takes the lines that may tell a code out of what is new. `piece` is for its use.
-    fn read_on(&mut self, piece: &mut [u8], told: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    /// Reads the new lines that may contain a code. `buffer` is the read buffer.
+    fn read_on(&mut self, buffer: &mut [u8], on_line: &mut impl FnMut(&[u8])) -> io::Result<()> {
         loop {
-            let length = self.file.read(piece)?;
+            let length = self.file.read(buffer)?;
             self.position += length as u64;
-            self.take_lines(&piece[..length], told);
+            self.take_lines(&buffer[..length], on_line);
             self.idle = if length > 0 { 0 } else { self.idle + 1 };
-            // A full piece may have more behind it.
-            if length < piece.len() {
+            // After a full buffer there may be more to read.
+            if length < buffer.len() {
                 break;
             }
         }
-        if self.idle >= LOOKS_BEFORE_A_CHECK {
+        if self.idle >= POLLS_BEFORE_FILE_CHECK {
             self.idle = 0;
             self.follow_another_file()?;
         }
         Ok(())
     }
 
-    fn take_lines(&mut self, read: &[u8], told: &mut impl FnMut(&[u8])) {
+    fn take_lines(&mut self, read: &[u8], on_line: &mut impl FnMut(&[u8])) {
         let Some(end) = memrchr(b'\n', read) else {
-            self.begun.extend_from_slice(read);
+            self.partial.extend_from_slice(read);
             return;
         };
-        let (lines, begun) = read.split_at(end + 1);
-        if self.begun.is_empty() {
-            marked_lines(lines, told);
+        let (lines, partial) = read.split_at(end + 1);
+        if self.partial.is_empty() {
+            marked_lines(lines, on_line);
         } else {
-            self.begun.extend_from_slice(lines);
-            marked_lines(&self.begun, told);
-            self.begun.clear();
+            self.partial.extend_from_slice(lines);
+            marked_lines(&self.partial, on_line);
+            self.partial.clear();
         }
-        self.begun.extend_from_slice(begun);
+        self.partial.extend_from_slice(partial);
     }
 
-    /// A log may be cut short, or be another file under its name.
+    /// Reopens a log that was truncated, or replaced by another file of its name.
     fn follow_another_file(&mut self) -> io::Result<()> {
         let Ok(there) = fs::metadata(&self.path) else {
             // Between two files there is a moment without one.
@@ -106,58 +107,58 @@ impl LogFollower {
         }
         if replaced || open.len() < self.position {
             self.position = self.file.seek(SeekFrom::Start(0))?;
-            self.begun.clear();
+            self.partial.clear();
         }
         Ok(())
     }
 }
 
-/// Calls `told` with each line that may tell a code.
-fn marked_lines(lines: &[u8], told: &mut impl FnMut(&[u8])) {
+/// Calls `on_line` with each line that may contain a code.
+fn marked_lines(lines: &[u8], on_line: &mut impl FnMut(&[u8])) {
     let finder = Finder::new(MARK);
     let mut rest = lines;
     while let Some(mark) = finder.find(rest) {
         let begin = memrchr(b'\n', &rest[..mark]).map_or(0, |before| before + 1);
         let end = memchr(b'\n', &rest[mark..]).map_or(rest.len(), |after| mark + after);
-        told(&rest[begin..end]);
+        on_line(&rest[begin..end]);
         rest = &rest[end..];
     }
 }
 
-/// Posts what the logs tell to the board, in a thread of its own, for as long as
-/// somebody has the board.
+/// Delivers the codes of the logs to the inbox, in a thread of its own, as long as the
+/// inbox is in use.
 ///
 /// # Errors
-/// Where no thread can be started.
-pub fn follow(logs: Vec<LogFollower>, board: &Arc<CodeInbox>) -> io::Result<()> {
-    let board = Arc::downgrade(board);
+/// [`io::Error`] if no thread can be started.
+pub fn follow(logs: Vec<LogFollower>, inbox: &Arc<CodeInbox>) -> io::Result<()> {
+    let inbox = Arc::downgrade(inbox);
     thread::Builder::new()
         .name("bench-logs".to_owned())
-        .spawn(move || follow_all(logs, &board))
+        .spawn(move || follow_all(logs, &inbox))
         .map(drop)
 }
 
-fn follow_all(mut logs: Vec<LogFollower>, board: &Weak<CodeInbox>) {
-    let mut piece = vec![0; PIECE];
-    let mut pause = PAUSE;
-    while let Some(board) = board.upgrade() {
+fn follow_all(mut logs: Vec<LogFollower>, inbox: &Weak<CodeInbox>) {
+    let mut buffer = vec![0; BUFFER_SIZE];
+    let mut pause = POLL_INTERVAL;
+    while let Some(inbox) = inbox.upgrade() {
         let mut codes = 0;
-        let mut told = |line: &[u8]| {
-            if let Some(told) = log_line::read(line) {
+        let mut on_line = |line: &[u8]| {
+            if let Some(logged) = log_line::read(line) {
                 codes += 1;
-                board.deliver(told);
+                inbox.deliver(logged);
             }
         };
         logs.retain_mut(|log| {
-            log.read_on(&mut piece, &mut told)
+            log.read_on(&mut buffer, &mut on_line)
                 .inspect_err(|error| eprintln!("otpd: --codes: {}: {error}", log.path.display()))
                 .is_ok()
         });
-        drop(board);
+        drop(inbox);
         pause = if codes > 1 {
-            LONG_PAUSE.min(2 * pause)
+            MAX_POLL_INTERVAL.min(2 * pause)
         } else {
-            PAUSE.max(pause / 2)
+            POLL_INTERVAL.max(pause / 2)
         };
         thread::sleep(pause);
     }
@@ -173,38 +174,38 @@ mod tests {
         format!("[OTP] Generated OTP: {number:06} challenge_id=c{number} recipient=+7999\n")
     }
 
-    /// Reads until there is nothing more, and returns the codes.
-    fn codes(log: &mut LogFollower, piece: usize) -> Vec<String> {
+    /// Reads to the end, and returns the codes.
+    fn codes(log: &mut LogFollower, buffer: usize) -> Vec<String> {
         let mut codes = Vec::new();
-        let mut piece = vec![0; piece];
-        let mut told = |line: &[u8]| {
-            let told = log_line::read(line).expect("the line tells a code");
-            codes.push(told.code.to_owned());
+        let mut buffer = vec![0; buffer];
+        let mut on_line = |line: &[u8]| {
+            let logged = log_line::read(line).expect("the line has a code");
+            codes.push(logged.code.to_owned());
         };
-        log.read_on(&mut piece, &mut told).unwrap();
+        log.read_on(&mut buffer, &mut on_line).unwrap();
         codes
     }
 
     #[test]
     fn log_is_followed_from_its_end_across_partial_lines() {
-        for piece in [1, 7, 64, PIECE] {
+        for buffer in [1, 7, 64, BUFFER_SIZE] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("log");
             let mut file = File::create(&path).unwrap();
             write!(file, "{}", line(1)).unwrap();
             let mut log = LogFollower::from_end(&path).unwrap();
-            assert_eq!(codes(&mut log, piece), [""; 0]);
+            assert_eq!(codes(&mut log, buffer), [""; 0]);
 
             write!(file, "other\n{}{}", line(2), line(3)).unwrap();
-            assert_eq!(codes(&mut log, piece), ["000002", "000003"]);
+            assert_eq!(codes(&mut log, buffer), ["000002", "000003"]);
             let fourth = line(4);
             let (begin, end) = fourth.split_at(20);
             write!(file, "{begin}").unwrap();
-            assert_eq!(codes(&mut log, piece), [""; 0]);
+            assert_eq!(codes(&mut log, buffer), [""; 0]);
             write!(file, "{end}{}", line(5).trim_end()).unwrap();
-            assert_eq!(codes(&mut log, piece), ["000004"]);
+            assert_eq!(codes(&mut log, buffer), ["000004"]);
             write!(file, "\nother\n").unwrap();
-            assert_eq!(codes(&mut log, piece), ["000005"]);
+            assert_eq!(codes(&mut log, buffer), ["000005"]);
         }
     }
 
@@ -216,8 +217,8 @@ mod tests {
         let mut log = LogFollower::from_end(&path).unwrap();
         let mut after_a_while = || {
             let mut all = Vec::new();
-            for _ in 0..2 * LOOKS_BEFORE_A_CHECK {
-                all.extend(codes(&mut log, PIECE));
+            for _ in 0..2 * POLLS_BEFORE_FILE_CHECK {
+                all.extend(codes(&mut log, BUFFER_SIZE));
             }
             all
         };
@@ -237,15 +238,15 @@ mod tests {
         for path in &paths {
             File::create(path).unwrap();
         }
-        let board = Arc::new(CodeInbox::default());
+        let inbox = Arc::new(CodeInbox::default());
         let logs = paths
             .iter()
             .map(|path| LogFollower::from_end(path).unwrap());
-        follow(logs.collect(), &board).unwrap();
+        follow(logs.collect(), &inbox).unwrap();
         for (number, path) in (1..).zip(&paths) {
             fs::write(path, line(number)).unwrap();
             let challenge_id = format!("c{number}");
-            let code = board.take(&challenge_id, Duration::from_mins(1));
+            let code = inbox.take(&challenge_id, Duration::from_mins(1));
             assert_eq!(code.await, Some(format!("{number:06}")));
         }
     }

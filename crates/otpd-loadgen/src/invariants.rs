@@ -1,4 +1,4 @@
-//! The two rules that every deployment must keep, held against the verdicts seen.
+//! Check of the two invariants that every deployment must keep, on the outcomes seen.
 
 use std::{
     collections::HashMap,
@@ -7,11 +7,11 @@ use std::{
 
 use otpd_contract::v1::VerifyOutcome;
 
-/// How many violations are told in words.
-const TOLD: usize = 10;
+/// Maximum number of violations that are described.
+const MAX_DESCRIBED: usize = 10;
 
-/// The verdicts seen of each challenge. Verdicts whose reply was lost are missing, so
-/// what is found is certain, and not all may be found.
+/// Outcomes seen of each challenge. Those of lost responses are missing, so a violation
+/// that is found is certain, but some may not be found.
 #[derive(Debug)]
 pub struct InvariantChecker {
     max_attempts: u32,
@@ -30,17 +30,17 @@ struct Verdicts {
     wrong: u32,
 }
 
-/// What was against the rules.
+/// Violations of the invariants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleViolations {
-    /// How many verdicts.
+    /// Number of violations.
     pub count: u64,
-    /// The first of them, in words.
+    /// Descriptions of the first ones.
     pub first: Vec<String>,
 }
 
 impl InvariantChecker {
-    /// The rules where so many wrong answers are judged per code.
+    /// Creates a checker for servers that check that many attempts per code.
     pub fn new(max_attempts: u32) -> Self {
         Self {
             max_attempts,
@@ -48,8 +48,8 @@ impl InvariantChecker {
         }
     }
 
-    /// A verdict was told of a challenge.
-    pub fn judged(&self, challenge_id: &str, outcome: VerifyOutcome) {
+    /// Records an outcome of a verification.
+    pub fn record(&self, challenge_id: &str, outcome: VerifyOutcome) {
         let seen = &mut *self.seen();
         if !seen.challenges.contains_key(challenge_id) {
             let verdicts = Verdicts::default();
@@ -77,14 +77,14 @@ impl InvariantChecker {
         }
     }
 
-    /// A code that was not the right one was taken for it.
+    /// Records that a wrong code was accepted.
     pub fn wrong_code_verified(&self, challenge_id: &str) {
         self.seen()
             .violations
             .add(format!("challenge {challenge_id}: a wrong code VERIFIED"));
     }
 
-    /// What was found.
+    /// Returns the violations found.
     pub fn violations(&self) -> RuleViolations {
         self.seen().violations.clone()
     }
@@ -97,7 +97,7 @@ impl InvariantChecker {
 impl RuleViolations {
     fn add(&mut self, violation: String) {
         self.count += 1;
-        if self.first.len() < TOLD {
+        if self.first.len() < MAX_DESCRIBED {
             self.first.push(violation);
         }
     }
@@ -112,16 +112,16 @@ mod tests {
         let rules = InvariantChecker::new(5);
         for challenge in ["a", "b"] {
             for _ in 0..5 {
-                rules.judged(challenge, VerifyOutcome::WrongCode);
+                rules.record(challenge, VerifyOutcome::WrongCode);
             }
-            rules.judged(challenge, VerifyOutcome::AttemptsExhausted);
-            rules.judged(challenge, VerifyOutcome::NotFound);
+            rules.record(challenge, VerifyOutcome::AttemptsExhausted);
+            rules.record(challenge, VerifyOutcome::NotFound);
         }
-        rules.judged("a", VerifyOutcome::Verified);
+        rules.record("a", VerifyOutcome::Verified);
         assert_eq!(rules.violations(), RuleViolations::default());
 
-        rules.judged("a", VerifyOutcome::Verified);
-        rules.judged("b", VerifyOutcome::WrongCode);
+        rules.record("a", VerifyOutcome::Verified);
+        rules.record("b", VerifyOutcome::WrongCode);
         rules.wrong_code_verified("c");
         let violations = rules.violations();
         assert_eq!(violations.count, 3);
@@ -139,9 +139,12 @@ mod tests {
     fn violations_are_counted_and_only_the_first_reported() {
         let rules = InvariantChecker::new(5);
         for _ in 0..=20 {
-            rules.judged("a", VerifyOutcome::Verified);
+            rules.record("a", VerifyOutcome::Verified);
         }
         let violations = rules.violations();
-        assert_eq!((violations.count, violations.first.len()), (20, TOLD));
+        assert_eq!(
+            (violations.count, violations.first.len()),
+            (20, MAX_DESCRIBED)
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Load on servers, and what becomes of it: what a deployment can bear, and whether it
-//! keeps the rules meanwhile. It knows the servers as any caller does, by the contract.
+//! Load generator for servers. It measures the load that a deployment bears, and checks
+//! the rules of codes meanwhile. It knows the servers as any caller does, by the
+//! contract.
 
 mod code_inbox;
 mod codes;
@@ -55,69 +56,69 @@ use stats::Stats;
 
 use otpd_contract::v1::VerifyOutcome;
 
-/// How long the first code of each server may take.
+/// Maximum time until the first code of each server.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the memory of processes is looked at.
+/// Interval between samples of the processes' memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A run that is to be.
+/// Load run before its start.
 #[derive(Debug)]
 pub struct BenchRun {
-    /// How it goes.
+    /// Settings of the run.
     pub settings: BenchSettings,
-    /// Which servers it is about.
+    /// Servers under load.
     pub targets: Vec<TargetServer>,
-    /// What each call says as `authorization`.
+    /// Value of the header `authorization` of each call.
     pub authorization: AuthorizationHeader,
-    /// The processes that are watched.
+    /// Processes that are measured.
     pub processes: Vec<WatchedProcess>,
-    /// Where the numbers of recipients start; random, so that runs have none in common.
+    /// Start of the recipients' numbers; random, so that runs have none in common.
     pub start: u64,
-    /// How its progress is told.
+    /// Display of the progress.
     pub progress: ProgressLine,
 }
 
-/// Why there was no run.
+/// Error that prevents a run.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// Something that was given is wrong.
+    /// An argument is wrong.
     #[error("{0}")]
     Usage(String),
-    /// A server is away.
+    /// A server cannot be reached.
     #[error("cannot reach {address}: {cause}")]
     Unreachable {
-        /// Its address.
+        /// Address of the server.
         address: String,
-        /// Why.
+        /// Cause of the failure.
         cause: String,
     },
-    /// A server does not take a pair before any load.
+    /// A server refused the first pair, before any load.
     #[error("{address}: the first pair failed: {}", .status.message())]
     Refused {
-        /// Its address.
+        /// Address of the server.
         address: String,
-        /// What it said.
+        /// Status that it returned.
         status: Box<Status>,
     },
-    /// The first code was not taken.
+    /// The first code did not verify.
     #[error("{address}: the code that was found did not verify: {outcome}")]
     NotVerified {
-        /// The server's address.
+        /// Address of the server.
         address: String,
-        /// The verdict.
+        /// Outcome of the verification.
         outcome: &'static str,
     },
-    /// Somebody ended it before it began.
+    /// The run was stopped before its start.
     #[error("interrupted before the load began")]
     Interrupted,
 }
 
 impl BenchRun {
-    /// Runs to the end, or until `stop` completes; what is running then is finished.
+    /// Runs to the end, or until `stop` completes; running pairs are finished.
     ///
     /// # Errors
-    /// Where no run is possible.
+    /// [`BenchError`] if no run is possible.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<BenchReport, BenchError> {
         let watch = ProcessWatch::new(self.processes.clone()).map_err(|process| {
             let WatchedProcess { name, id } = process;
@@ -129,11 +130,11 @@ impl BenchRun {
             pairs = self.prepare() => Arc::new(pairs?),
         };
 
-        let course = Arc::new(LoadPhases::new(self.settings.pairs));
-        let telling = tokio::spawn(self.progress.spawn(Arc::clone(&pairs), Arc::clone(&course)));
-        let load = self.load(&pairs, &course)?;
-        let measured = self.drive(&course, load, stop, watch).await;
-        telling.abort();
+        let phases = Arc::new(LoadPhases::new(self.settings.pairs));
+        let progress = tokio::spawn(self.progress.spawn(Arc::clone(&pairs), Arc::clone(&phases)));
+        let load = self.load(&pairs, &phases)?;
+        let measured = self.drive(&phases, load, stop, watch).await;
+        progress.abort();
         self.progress.end();
         let counts = pairs.tally.counts().clone();
         let violations = pairs.rules.violations();
@@ -145,10 +146,10 @@ impl BenchRun {
         ))
     }
 
-    /// Opens connections and logs, and tries them.
+    /// Opens connections and logs, and checks them.
     async fn prepare(&self) -> Result<PairScenario, BenchError> {
         let settings = &self.settings;
-        // Before the first code is told.
+        // The logs are opened before the first code is sent.
         let codes = CodeSource::from_logs(&settings.codes)?;
         let mut connections = Vec::new();
         for target in self.targets.iter().cycle().take(settings.connections) {
@@ -168,7 +169,7 @@ impl BenchRun {
         Ok(pairs)
     }
 
-    /// Takes a pair through each server, so that what is wrong is told before the run.
+    /// Runs a pair through each server, so that problems are found before the load.
     async fn probe(&self, pairs: &PairScenario) -> Result<(), BenchError> {
         for (target, connection) in self.targets.iter().zip(&pairs.connections) {
             let address = || target.address.clone();
@@ -197,11 +198,11 @@ impl BenchRun {
         Ok(())
     }
 
-    /// All pairs, which end when the course is over.
+    /// Returns the load, which ends when the run is over.
     fn load(
         &self,
         pairs: &Arc<PairScenario>,
-        course: &Arc<LoadPhases>,
+        phases: &Arc<LoadPhases>,
     ) -> Result<impl Future<Output = ()> + use<>, BenchError> {
         let hot = self.settings.hot.map(|recipients| {
             let hot = HotRecipientLoad::new(Arc::clone(pairs), recipients);
@@ -220,22 +221,23 @@ impl BenchRun {
             }
         };
         let arrivals = self.arrivals()?;
-        let (course, pairs) = (Arc::clone(course), Arc::clone(pairs));
+        let (phases, pairs) = (Arc::clone(phases), Arc::clone(pairs));
         let (in_flight, ramp) = (self.settings.in_flight, self.settings.ramp);
         Ok(async move {
             let Some((begin, arrivals)) = arrivals else {
-                return load::closed(in_flight, ramp, course, pair).await;
+                return load::closed(in_flight, ramp, phases, pair).await;
             };
             let not_started = |arrival: schedule::ScheduledPair| {
                 if arrival.counted {
-                    pairs.tally.not_started();
+                    pairs.tally.record_not_started();
                 }
             };
-            load::open(arrivals, begin, in_flight, course, pair, not_started).await;
+            load::open(arrivals, begin, in_flight, phases, pair, not_started).await;
         })
     }
 
-    /// Where pairs arrive at a rate: since when, and each of them.
+    /// Starts the arrival of pairs, if they arrive at a rate: the start time, and the
+    /// arrivals.
     fn arrivals(
         &self,
     ) -> Result<Option<(Instant, mpsc::UnboundedReceiver<schedule::ScheduledPair>)>, BenchError>
@@ -254,14 +256,14 @@ impl BenchRun {
         let (sender, arrivals) = mpsc::unbounded_channel();
         let begin = Instant::now();
         load::pace(schedule, begin, sender)
-            .map_err(|error| BenchError::Usage(format!("no thread: {error}")))?;
+            .map_err(|error| BenchError::Usage(format!("cannot start a thread: {error}")))?;
         Ok(Some((begin, arrivals)))
     }
 
-    /// Leads the load through its phases, and measures the time that counts.
+    /// Leads the load through its phases, and measures the one that counts.
     async fn drive(
         &self,
-        course: &LoadPhases,
+        phases: &LoadPhases,
         load: impl Future<Output = ()>,
         stop: impl Future<Output = ()>,
         watch: ProcessWatch,
@@ -272,28 +274,28 @@ impl BenchRun {
             (LoadPhase::Ramp, self.settings.ramp),
             (LoadPhase::WarmUp, self.settings.warm_up),
         ] {
-            // The load starts with the first phase that has a length.
+            // The load starts with the first phase that is not empty.
             if length.is_zero() {
                 continue;
             }
-            course.enter(phase);
+            phases.enter(phase);
             match end_of_phase(Some(length), &mut load, &mut stop).await {
                 PhaseEnded::InTime => {}
                 PhaseEnded::WithTheLoad => return MeasuredPhase::default(),
                 PhaseEnded::Stopped => {
-                    course.enter(LoadPhase::Stopped);
+                    phases.enter(LoadPhase::Stopped);
                     load.await;
                     return MeasuredPhase::default();
                 }
             }
         }
-        self.measure(course, load, stop, watch).await
+        self.measure(phases, load, stop, watch).await
     }
 
-    /// The time that counts.
+    /// Measures the phase that counts.
     async fn measure(
         &self,
-        course: &LoadPhases,
+        phases: &LoadPhases,
         mut load: Pin<&mut impl Future<Output = ()>>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
         watch: ProcessWatch,
@@ -301,7 +303,7 @@ impl BenchRun {
         let watch = Arc::new(Mutex::new(watch));
         with(&watch, ProcessWatch::begin);
         let begin = Instant::now();
-        course.enter(LoadPhase::Counted);
+        phases.enter(LoadPhase::Counted);
         let sampling = tokio::spawn(sample(Arc::clone(&watch)));
         let ended = end_of_phase(self.settings.duration, &mut load, &mut stop).await;
         let phase = match ended {
@@ -310,14 +312,14 @@ impl BenchRun {
         };
         let mut running = ended != PhaseEnded::WithTheLoad;
         if running && !self.settings.starts_amid_load() {
-            course.enter(phase);
+            phases.enter(phase);
             load.as_mut().await;
             running = false;
         }
         let time = begin.elapsed();
         sampling.abort();
         let (processes, own_cpu_seconds) = with(&watch, ProcessWatch::end);
-        course.enter(phase);
+        phases.enter(phase);
         if running {
             load.await;
         }
@@ -333,11 +335,11 @@ fn no_code(address: &str, has_logs: bool) -> String {
     if has_logs {
         let seconds = PROBE_TIMEOUT.as_secs();
         format!(
-            "--codes: no code of {address} was told within {seconds} s; give the logs of all servers, which must write them at log_level info, and deliver by the provider `log`"
+            "--codes: no code of {address} was logged within {seconds} s; give the logs of all servers, which must write them at log_level info, and deliver by the provider `log`"
         )
     } else {
         format!(
-            "{address} tells no codes; give its log by --codes FILE, where it delivers by the provider `log`, or the --token of a caller with `self_delivery`"
+            "{address} returns no codes; give its log by --codes FILE, if it delivers by the provider `log`, or the --token of a caller with `self_delivery`"
         )
     }
 }
@@ -351,6 +353,6 @@ async fn sample(watch: Arc<Mutex<ProcessWatch>>) {
 }
 
 fn with<T>(watch: &Mutex<ProcessWatch>, act: impl FnOnce(&mut ProcessWatch) -> T) -> T {
-    // What was measured before a panic is still true.
+    // Samples that were taken before a panic are still valid.
     act(&mut watch.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -1,4 +1,4 @@
-//! Starts pairs: the next one when one ends, or as they arrive.
+//! Start of pairs: the next one when one ends, or as they arrive.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -15,39 +15,39 @@ use super::{
     schedule::{ArrivalSchedule, ScheduledPair},
 };
 
-/// One pair that starts.
+/// Pair that starts.
 #[derive(Clone, Copy, Debug)]
 pub struct PairStart {
-    /// Chooses the connections.
+    /// Number that chooses the connections.
     pub lane: usize,
-    /// Since when its first call is waited for.
+    /// Time from which its first call is measured.
     pub planned: Instant,
-    /// Whether it counts.
+    /// True if it counts.
     pub counted: bool,
 }
 
-/// Keeps `in_flight` pairs running until the course is over; their number grows evenly
-/// over the ramp. Ends when all have ended.
+/// Keeps `in_flight` pairs running until the run is over; their number grows evenly over
+/// the ramp. Returns after all have ended.
 pub async fn closed<F: Future<Output = ()> + Send + 'static>(
     in_flight: usize,
     ramp: Duration,
-    course: Arc<LoadPhases>,
+    phases: Arc<LoadPhases>,
     pair: impl Fn(PairStart) -> F + Clone + Send + Sync + 'static,
 ) {
     let mut slots = JoinSet::new();
     for lane in 0..in_flight {
-        let course = Arc::clone(&course);
+        let phases = Arc::clone(&phases);
         let pair = pair.clone();
-        #[expect(clippy::cast_precision_loss, reason = "slots are few")]
+        #[expect(clippy::cast_precision_loss, reason = "the number of slots is small")]
         let delay = ramp.mul_f64(lane as f64 / in_flight as f64);
         slots.spawn(async move {
             if !delay.is_zero() {
                 select! {
                     () = sleep(delay) => {}
-                    () = course.reached(LoadPhase::Over) => return,
+                    () = phases.reached(LoadPhase::Over) => return,
                 }
             }
-            while let Some(counted) = course.admit() {
+            while let Some(counted) = phases.admit() {
                 let planned = Instant::now();
                 pair(PairStart {
                     lane,
@@ -61,19 +61,19 @@ pub async fn closed<F: Future<Output = ()> + Send + 'static>(
     slots.join_all().await;
 }
 
-/// Starts pairs as they arrive, unless `at_most` are running: then they are told to
-/// `not_started`. Ends when all have arrived and ended, or, once the course is stopped,
-/// when those that run have.
+/// Starts pairs as they arrive, unless `at_most` are running: those are passed to
+/// `not_started`. Returns after all have arrived and ended, or, if the run is stopped,
+/// after the running ones have ended.
 pub async fn open<F: Future<Output = ()> + Send + 'static>(
     mut arrivals: UnboundedReceiver<ScheduledPair>,
     begin: Instant,
     at_most: usize,
-    course: Arc<LoadPhases>,
+    phases: Arc<LoadPhases>,
     pair: impl Fn(PairStart) -> F,
     not_started: impl Fn(ScheduledPair),
 ) {
     let running = TaskTracker::new();
-    let stopped = course.reached(LoadPhase::Stopped);
+    let stopped = phases.reached(LoadPhase::Stopped);
     tokio::pin!(stopped);
     for lane in 0.. {
         let arrival = select! {
@@ -96,17 +96,18 @@ pub async fn open<F: Future<Output = ()> + Send + 'static>(
     running.wait().await;
 }
 
-/// Tells of each arrival at its time, until nobody listens. In a thread of its own, for
-/// the runtime's timers are a millisecond coarse, which would be in every latency.
+/// Sends each arrival at its time, until the receiver is dropped. It has a thread of its
+/// own, because the runtime's timers have a resolution of a millisecond, which would be
+/// in every latency.
 ///
 /// # Errors
-/// Where no thread can be started.
+/// [`std::io::Error`] if no thread can be started.
 pub fn pace(
     schedule: ArrivalSchedule,
     begin: Instant,
     arrivals: UnboundedSender<ScheduledPair>,
 ) -> std::io::Result<()> {
-    let tell = move || {
+    let send_arrivals = move || {
         for arrival in schedule.arrivals() {
             let wait = (begin + arrival.planned).saturating_duration_since(Instant::now());
             if !wait.is_zero() {
@@ -118,7 +119,7 @@ pub fn pace(
         }
     };
     let thread = thread::Builder::new().name("bench-pace".to_owned());
-    thread.spawn(tell).map(drop)
+    thread.spawn(send_arrivals).map(drop)
 }
 
 #[cfg(test)]
@@ -137,9 +138,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Runs what arrives under `schedule` against a server that stands still from its
-    /// third to its fifth second, and answers at once otherwise. Returns the latencies
-    /// and how many pairs were not started.
+    /// Runs the arrivals of `schedule` against a server that stalls from its third to its
+    /// fifth second, and responds at once otherwise. Returns the latencies and the number
+    /// of pairs that were not started.
     async fn run(
         schedule: ArrivalSchedule,
         at_most: usize,
@@ -167,15 +168,15 @@ mod tests {
                 latencies.lock().unwrap().push(start.planned.elapsed());
             }
         };
-        let course = Arc::new(LoadPhases::new(None));
+        let phases = Arc::new(LoadPhases::new(None));
         if let Some(after) = stop_after {
-            let course = Arc::clone(&course);
+            let phases = Arc::clone(&phases);
             tokio::spawn(async move {
                 sleep(after).await;
-                course.enter(LoadPhase::Stopped);
+                phases.enter(LoadPhase::Stopped);
             });
         }
-        open(arrivals, begin, at_most, course, pair, |_| {
+        open(arrivals, begin, at_most, phases, pair, |_| {
             not_started.fetch_add(1, Ordering::Relaxed);
         })
         .await;
@@ -197,7 +198,7 @@ mod tests {
     async fn latency_includes_queueing_while_the_server_stalls() {
         let (latencies, not_started) = run(schedule(), usize::MAX, None).await;
         assert_eq!((latencies.len(), not_started), (1_000, 0));
-        // Those of two seconds of ten waited, evenly from two seconds down to nothing.
+        // The arrivals of two seconds of ten wait, evenly from two seconds down to zero.
         let slow = latencies
             .iter()
             .filter(|latency| **latency > Duration::from_millis(5));
@@ -229,7 +230,7 @@ mod tests {
             ..schedule()
         };
         pace(endless, Instant::now(), sender).unwrap();
-        let first = arrivals.recv().await.expect("there is no end");
+        let first = arrivals.recv().await.expect("the schedule has no end");
         assert_eq!(first.planned, Duration::ZERO);
         drop(arrivals);
 
@@ -240,17 +241,17 @@ mod tests {
             ..schedule()
         };
         pace(few, Instant::now(), sender).unwrap();
-        let mut told = Vec::new();
+        let mut received = Vec::new();
         while let Some(arrival) = arrivals.recv().await {
-            told.push(arrival);
+            received.push(arrival);
         }
-        assert_eq!(told, few.arrivals().collect::<Vec<_>>());
+        assert_eq!(received, few.arrivals().collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]
     async fn concurrency_is_bounded_and_grows_during_ramp() {
         let begin = Instant::now();
-        let course = Arc::new(LoadPhases::new(None));
+        let phases = Arc::new(LoadPhases::new(None));
         let starts = Arc::new(Mutex::new(Vec::new()));
         let pair = {
             let starts = Arc::clone(&starts);
@@ -262,10 +263,10 @@ mod tests {
                 sleep(SECOND)
             }
         };
-        let load = closed(10, 10 * SECOND, Arc::clone(&course), pair);
+        let load = closed(10, 10 * SECOND, Arc::clone(&phases), pair);
         let direct = async {
             sleep(Duration::from_millis(20_500)).await;
-            course.enter(LoadPhase::Over);
+            phases.enter(LoadPhase::Over);
         };
         tokio::join!(load, direct);
         let starts = starts.lock().unwrap();
@@ -277,7 +278,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requested_number_of_pairs_is_measured() {
-        let course = Arc::new(LoadPhases::new(Some(25)));
+        let phases = Arc::new(LoadPhases::new(Some(25)));
         let counted = Arc::new(AtomicUsize::new(0));
         let pair = {
             let counted = Arc::clone(&counted);
@@ -286,13 +287,15 @@ mod tests {
                 sleep(SECOND)
             }
         };
-        let load = closed(10, Duration::ZERO, Arc::clone(&course), pair);
+        let load = closed(10, Duration::ZERO, Arc::clone(&phases), pair);
         let direct = async {
             sleep(Duration::from_millis(1_500)).await;
-            course.enter(LoadPhase::Counted);
+            phases.enter(LoadPhase::Counted);
         };
         let both = async { tokio::join!(load, direct) };
-        timeout(10 * SECOND, both).await.expect("it ends by itself");
+        timeout(10 * SECOND, both)
+            .await
+            .expect("the load ends by itself");
         assert_eq!(counted.load(Ordering::Relaxed), 25);
     }
 }

@@ -1,56 +1,56 @@
-//! The line by which the development log provider tells a code.
+//! Log line of the development log provider, which contains a code.
 
 use memchr::memmem;
 
-/// What marks the line; the code follows.
+/// Marker of the line; the code follows it.
 pub const MARK: &[u8] = b"Generated OTP: ";
 
-/// What stands before the challenge's id, in text and in JSON.
+/// Name of the field with the challenge id, in text and in JSON.
 const CHALLENGE: &[u8] = b"challenge_id";
 
-/// A code that a log told.
+/// Code in a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoggedCode<'a> {
-    /// The challenge that it is of.
+    /// Challenge of the code.
     pub challenge_id: &'a str,
     /// The code.
     pub code: &'a str,
 }
 
-/// Reads a line of the log, in its text or its JSON form; nothing where it tells no
-/// code. What stands before the line, such as the name of a container, does not matter.
+/// Parses a line of the log, in its text or its JSON form; `None` if it has no code. A
+/// prefix of the line, such as the name of a container, is ignored.
 pub fn read(line: &[u8]) -> Option<LoggedCode<'_>> {
     let code = memmem::find(line, MARK)? + MARK.len();
     let id = memmem::find(line, CHALLENGE)? + CHALLENGE.len();
-    let told = LoggedCode {
+    let logged = LoggedCode {
         challenge_id: leading(after_separator(&line[id..])?, is_id),
         code: leading(&line[code..], |byte| byte.is_ascii_digit()),
     };
-    (!told.challenge_id.is_empty() && !told.code.is_empty()).then_some(told)
+    (!logged.challenge_id.is_empty() && !logged.code.is_empty()).then_some(logged)
 }
 
-/// What follows `=` or `":"`, also where a terminal's colours stand between.
+/// Returns the bytes after `=` or `":"`, also if there are a terminal's colours between.
 fn after_separator(bytes: &[u8]) -> Option<&[u8]> {
     let separator = memchr::memchr2(b'=', b':', bytes)?;
     let mut rest = &bytes[separator + 1..];
     loop {
         rest = match rest.first()? {
             b'"' | b' ' => &rest[1..],
-            // A colour, such as ESC [0m.
+            // Colour, such as ESC [0m.
             0x1b => &rest[memchr::memchr(b'm', rest)? + 1..],
             _ => return Some(rest),
         };
     }
 }
 
-/// Ids are base64url.
+/// Returns true for characters of base64url, in which ids are written.
 fn is_id(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
 fn leading(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> &str {
     let end = bytes.iter().position(|&byte| !belongs(byte));
-    // What belongs is ASCII.
+    // Matching bytes are ASCII.
     std::str::from_utf8(&bytes[..end.unwrap_or(bytes.len())]).unwrap_or_default()
 }
 

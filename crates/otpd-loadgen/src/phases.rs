@@ -1,4 +1,4 @@
-//! The course of a run: from the ramp to the end.
+//! Phases of a run, from the ramp to the end.
 
 use std::{
     pin::Pin,
@@ -12,42 +12,42 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Where a run is.
+/// Phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LoadPhase {
     /// The load grows; pairs do not count.
     Ramp,
-    /// The load is as it should be; pairs do not count.
+    /// The load is constant; pairs do not count.
     WarmUp,
     /// Pairs that start now count.
     Counted,
-    /// The time is over.
+    /// The run is complete.
     Over,
-    /// Somebody ended the run before its time.
+    /// The run was stopped early.
     Stopped,
 }
 
-/// Says which pairs may start, and which of them count.
+/// Phases of a run: they decide which pairs may start, and which of them count.
 #[derive(Debug)]
 pub struct LoadPhases {
     phase: watch::Sender<LoadPhase>,
-    /// How many pairs that count may still start, where their number is given.
+    /// Number of pairs that count and may still start, if their number is given.
     left: Option<AtomicU64>,
 }
 
-/// Why a phase ended.
+/// End of a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhaseEnded {
     /// Its time is over.
     InTime,
     /// The load ended by itself.
     WithTheLoad,
-    /// Somebody ended it.
+    /// The run was stopped.
     Stopped,
 }
 
 impl LoadPhases {
-    /// A run of so many pairs; of any number without one.
+    /// Creates a run of that many pairs, or of any number.
     pub fn new(pairs: Option<u64>) -> Self {
         Self {
             phase: watch::Sender::new(LoadPhase::Ramp),
@@ -55,17 +55,17 @@ impl LoadPhases {
         }
     }
 
-    /// Where the run is.
+    /// Returns the phase of the run.
     pub fn phase(&self) -> LoadPhase {
         *self.phase.borrow()
     }
 
-    /// The next phase begins.
+    /// Enters the next phase.
     pub fn enter(&self, phase: LoadPhase) {
         self.phase.send_replace(phase);
     }
 
-    /// Whether a pair that would start now counts; nothing where none may start any
+    /// Admits a pair, and returns true if it counts; `None` if no pair may start any
     /// more.
     pub fn admit(&self) -> Option<bool> {
         match self.phase() {
@@ -88,12 +88,12 @@ impl LoadPhases {
     /// Waits until the run is at `phase` or later.
     pub async fn reached(&self, phase: LoadPhase) {
         let mut phases = self.phase.subscribe();
-        // It fails only where the sender is gone, which is in `self`.
+        // It fails only if the sender is dropped, which is a field of `self`.
         let _ = phases.wait_for(|now| *now >= phase).await;
     }
 }
 
-/// Waits for the end of a phase, which is `length` from now or without a time.
+/// Waits for the end of a phase, after `length` or without a limit.
 pub async fn end_of_phase(
     length: Option<Duration>,
     load: &mut Pin<&mut impl Future<Output = ()>>,

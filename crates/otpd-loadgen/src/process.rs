@@ -1,19 +1,19 @@
-//! What processes used of processor and memory, as Linux accounts for it.
+//! Processor time and memory of processes, as Linux accounts for them.
 
 use std::{collections::HashMap, fs, io, str::FromStr};
 
 use serde::Serialize;
 
-/// A second in the unit of /proc/PID/stat: USER_HZ, which is 100 on every architecture
-/// that otpd is built for (proc(5)).
+/// Unit of /proc/PID/stat per second: USER_HZ, which is 100 on every architecture that
+/// otpd is built for (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A process that is watched during a run.
+/// Process that is measured during a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WatchedProcess {
-    /// What it is called in the report.
+    /// Name in the report.
     pub name: String,
-    /// Its id.
+    /// Process id.
     pub id: u32,
 }
 
@@ -32,22 +32,22 @@ impl FromStr for WatchedProcess {
     }
 }
 
-/// What the kernel says of one process.
+/// Times of one process, as the kernel accounts for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ProcStat {
     id: u32,
     parent: u32,
-    /// Ticks in user and in kernel mode, its own and those of children that ended and
-    /// were waited for.
+    /// Ticks in user and in kernel mode, its own and those of children that have ended
+    /// and were waited for.
     ticks: u64,
 }
 
-/// Reads /proc/PID/stat.
+/// Parses /proc/PID/stat.
 fn parse_stat(text: &str) -> Option<ProcStat> {
     let (id, rest) = text.split_once(' ')?;
-    // The command stands in parentheses, and may hold blanks and parentheses itself.
+    // The command is in parentheses, and may contain blanks and parentheses itself.
     let (_, rest) = rest.rsplit_once(") ")?;
-    // From the third field on: state, ppid, …; 14 to 17 are the times.
+    // The rest starts with the third field: state, ppid, …; 14 to 17 are the times.
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let times = fields.get(11..15)?.iter().map(|time| time.parse::<u64>());
     Some(ProcStat {
@@ -57,15 +57,16 @@ fn parse_stat(text: &str) -> Option<ProcStat> {
     })
 }
 
-/// Reads a size in kibibytes of /proc/PID/status, in bytes.
+/// Parses a size in kibibytes of /proc/PID/status; returns bytes.
 fn parse_size(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let size = line.strip_prefix(':')?.trim().strip_suffix(" kB")?;
     size.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The ticks of a process and of all that descend from it, with those that ended. What
-/// ended is in the account of its parent, so that nothing is lost and nothing twice.
+/// Returns the ticks of a process and of all its descendants, with those that have ended.
+/// The time of an ended process is in the account of its parent, so that each tick counts
+/// once.
 fn ticks_of_tree(root: u32, all: &[ProcStat]) -> Option<u64> {
     let mut children = HashMap::<u32, Vec<&ProcStat>>::new();
     for stat in all {
@@ -97,49 +98,49 @@ fn all_processes() -> io::Result<Vec<ProcStat>> {
     Ok(all)
 }
 
-/// The resident memory of a process in bytes; nothing where there is no such process.
+/// Returns the resident memory of a process in bytes; `None` if there is no such process.
 fn resident_bytes(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     parse_size(&status, "VmRSS")
 }
 
-/// The processor time of each process with its descendants, and of this one; nothing
-/// where it is not known.
+/// Processor time of each process with its descendants, and of this one; `None` if it is
+/// unknown.
 #[derive(Clone, Debug)]
 struct ProcessorTimes {
     processes: Vec<Option<u64>>,
     own: Option<u64>,
 }
 
-/// Watches processes.
+/// Measurement of processes.
 #[derive(Debug)]
 pub struct ProcessWatch {
     processes: Vec<WatchedProcess>,
     begin: Option<ProcessorTimes>,
-    /// Of each process, the most resident bytes seen.
+    /// Maximum of the resident bytes of each process.
     peaks: Vec<Option<u64>>,
 }
 
-/// What one process used.
+/// Usage of one process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProcessUsage {
-    /// What it is called.
+    /// Name of the process.
     pub name: String,
-    /// Its processor time with that of its descendants; nothing where it has ended.
+    /// Processor time with that of its descendants; `None` if it has ended.
     pub cpu_seconds: Option<f64>,
-    /// The same for each pair.
+    /// Processor time per pair.
     pub cpu_microseconds_per_pair: Option<f64>,
-    /// Its resident memory at the end.
+    /// Resident memory at the end.
     pub resident_bytes: Option<u64>,
-    /// The most resident memory that was seen.
+    /// Maximum of the resident memory.
     pub peak_resident_bytes: Option<u64>,
 }
 
 impl ProcessWatch {
-    /// Watches these processes.
+    /// Starts the measurement of these processes.
     ///
     /// # Errors
-    /// The process that is not there.
+    /// The first process that does not exist.
     pub fn new(processes: Vec<WatchedProcess>) -> Result<Self, WatchedProcess> {
         let absent = |process: &&WatchedProcess| resident_bytes(process.id).is_none();
         if let Some(process) = processes.iter().find(absent) {
@@ -152,21 +153,21 @@ impl ProcessWatch {
         })
     }
 
-    /// The time that counts begins.
+    /// Begins the phase that counts.
     pub fn begin(&mut self) {
         self.begin = Some(self.times());
         self.sample();
     }
 
-    /// Looks how much memory they use.
+    /// Samples the memory of the processes.
     pub fn sample(&mut self) {
         for (process, peak) in self.processes.iter().zip(&mut self.peaks) {
             *peak = (*peak).max(resident_bytes(process.id));
         }
     }
 
-    /// The time that counts is over: what each process used in it, and the seconds of
-    /// this process.
+    /// Ends the phase that counts. Returns the usage of each process in it, and the
+    /// processor seconds of this process.
     pub fn end(&mut self) -> (Vec<ProcessUsage>, Option<f64>) {
         self.sample();
         let end = self.times();
@@ -263,7 +264,8 @@ mod tests {
 
     #[test]
     fn cpu_time_of_exited_children_is_counted() {
-        // A shell that starts a shell that works, waits for it, and then waits for us.
+        // A shell that starts a shell that works, waits for it, and then waits for the
+        // test.
         let work = "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done'; echo done; read x";
         let mut child = Command::new("sh")
             .args(["-c", work])
@@ -275,14 +277,14 @@ mod tests {
             name: "shell".to_owned(),
             id: child.id(),
         };
-        let mut watch = ProcessWatch::new(vec![process]).expect("it runs");
+        let mut watch = ProcessWatch::new(vec![process]).expect("the process runs");
         watch.begin();
         let mut said = [0; 5];
-        let stdout = child.stdout.as_mut().expect("it is piped");
-        io::Read::read_exact(stdout, &mut said).expect("it says so when it is done");
+        let stdout = child.stdout.as_mut().expect("standard output is piped");
+        io::Read::read_exact(stdout, &mut said).expect("the shell writes a line when it is done");
         let (usages, own) = watch.end();
         drop(child.stdin.take());
-        child.wait().expect("it is our child");
+        child.wait().expect("the process is a child of the test");
 
         assert!(own.is_some());
         let usage = &usages[0];

@@ -1,4 +1,4 @@
-//! A line a second while a run goes on.
+//! Progress of a run, one line per second.
 
 use std::{
     io::{self, Write as _},
@@ -17,20 +17,20 @@ use super::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How progress is told, on standard error.
+/// Display of the progress on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressLine {
-    /// Not at all.
+    /// No display.
     Quiet,
-    /// In one line that is written anew, for a terminal.
+    /// One line that is overwritten, for a terminal.
     InPlace,
-    /// In lines.
+    /// One line after the other.
     Lines,
 }
 
 impl ProgressLine {
-    /// Tells how a run goes, until the task is aborted.
-    pub async fn spawn(self, pairs: Arc<PairScenario>, course: Arc<LoadPhases>) {
+    /// Displays the progress of a run until the task is aborted.
+    pub async fn spawn(self, pairs: Arc<PairScenario>, phases: Arc<LoadPhases>) {
         if self == Self::Quiet {
             return;
         }
@@ -45,14 +45,14 @@ impl ProgressLine {
                 let counts = pairs.tally.counts();
                 let new = counts.all_pairs - before;
                 before = counts.all_pairs;
-                line(now - begin, now - last, new, course.phase(), &counts)
+                line(now - begin, now - last, new, phases.phase(), &counts)
             };
             last = now;
             self.write(&line);
         }
     }
 
-    /// Leaves the line that was written last.
+    /// Clears the line that was written last.
     pub fn end(self) {
         if self == Self::InPlace {
             self.write("");
@@ -62,12 +62,12 @@ impl ProgressLine {
     fn write(self, line: &str) {
         let text = match self {
             Self::Quiet => return,
-            // Back to the begin of the line, and clear it.
+            // Back to the beginning of the line, and clear it.
             Self::InPlace => format!("\r\u{1b}[K{line}"),
             Self::Lines => format!("{line}\n"),
         };
         let mut stderr = io::stderr().lock();
-        // Nothing can be told to somebody who does not listen.
+        // A closed standard error is ignored.
         let _ = stderr
             .write_all(text.as_bytes())
             .and_then(|()| stderr.flush());
@@ -81,13 +81,16 @@ fn line(since: Duration, time: Duration, new: u64, phase: LoadPhase, counts: &Ca
         LoadPhase::Counted => "counted",
         LoadPhase::Over | LoadPhase::Stopped => "finishing",
     };
-    #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a run has fewer than 2^53 pairs"
+    )]
     let rate = new as f64 / time.as_secs_f64();
     let p99 = |name: &str, latencies: &Histogram<u64>| {
         if latencies.is_empty() {
             return String::new();
         }
-        #[expect(clippy::cast_precision_loss, reason = "an hour at most")]
+        #[expect(clippy::cast_precision_loss, reason = "latencies are an hour at most")]
         let milliseconds = latencies.value_at_quantile(0.99) as f64 / 1_000.0;
         format!("  p99 {name} {milliseconds:.1} ms")
     };

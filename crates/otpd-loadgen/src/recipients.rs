@@ -1,5 +1,5 @@
-//! Whom the codes of a run are for: phone numbers that nobody was sent a code to before,
-//! and the addresses of the people who hold them.
+//! Recipients of a run's codes: phone numbers that were sent no code before, and the IP
+//! addresses of their owners.
 
 use std::{
     net::Ipv4Addr,
@@ -11,49 +11,50 @@ use std::{
 
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberType, Region};
 
-/// Where numbers are from, in this order: regions of which ten million mobile numbers and
-/// more share their first digits, and a hundred million of all but the last five.
+/// Regions of the numbers, in this order. In each, ten million mobile numbers and more
+/// share their first digits, and all but the last five have a hundred million.
 const REGIONS: [&str; 40] = [
     "RU", "US", "CN", "IN", "BR", "DE", "GB", "FR", "ID", "MX", "JP", "TR", "IT", "ES", "VN", "PH",
     "TH", "EG", "NG", "PK", "BD", "IR", "KR", "ZA", "AR", "UZ", "SA", "MY", "NL", "RO", "SE", "AE",
     "KE", "MA", "PE", "KZ", "PL", "UA", "CO", "CZ",
 ];
 
-/// From how many regions numbers can come.
+/// Maximum number of regions.
 pub const MAX_REGIONS: usize = REGIONS.len();
 
-/// Addresses for the test of networks (RFC 2544, section C.2.2): 198.18.0.0/15.
+/// First client IP address, of the network for benchmarks 198.18.0.0/15 (RFC 2544,
+/// section C.2.2).
 const FIRST_CLIENT_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
-/// How many addresses there are.
+/// Maximum number of addresses.
 pub const MAX_CLIENT_IPS: u32 = 1 << 17;
 
-/// How many last digits of an example number are varied: as many as leave most numbers
-/// valid.
+/// Number of last digits of an example number that are varied: as many as leave most
+/// numbers valid.
 const VARIED_DIGITS: std::ops::RangeInclusive<u32> = 7..=9;
 
-/// How many numbers are tried to see whether most are valid.
-const TRIED: u64 = 64;
+/// Number of samples by which the share of valid numbers is estimated.
+const SAMPLES: u64 = 64;
 
-/// How many numbers that differ in their last digit alone follow each other: one of them
-/// is looked at, for no region tells types of numbers apart by their last digit.
+/// Number of successive numbers that differ in their last digit alone. One of them is
+/// checked, because in no region the last digit decides the type of a number.
 const BLOCK: u64 = 10;
 
-/// Successive blocks of a space are that far apart, so that numbers which are not in
-/// use, and stand together, are spread. No multiple of 2 or 5, so every block of a
-/// space is reached before one comes again.
+/// Distance between successive blocks of a space, so that unassigned numbers, which are
+/// adjacent, are spread. It is no multiple of 2 or 5, so every block of a space is used
+/// before one is repeated.
 const STRIDE: u64 = 618_033_989;
 
-/// Somebody who is sent a code.
+/// User that is sent a code.
 #[derive(Clone, Debug)]
 pub struct TestUser {
-    /// The number in E.164.
+    /// Phone number in E.164.
     pub recipient: String,
-    /// The address; empty where none is told.
+    /// IP address; empty if requests have none.
     pub client_ip: String,
 }
 
-/// A supply of people; none comes twice.
+/// Supply of users; none is returned twice.
 #[derive(Debug)]
 pub struct RecipientSupply {
     spaces: Vec<NumberSpace>,
@@ -63,10 +64,10 @@ pub struct RecipientSupply {
 }
 
 impl RecipientSupply {
-    /// People of so many regions and addresses. Runs whose random starts differ have,
-    /// with all likelihood, nobody in common: two runs of 100,000 people of 20 regions,
-    /// that is 5,000 of each among a hundred million, share some with a chance of about
-    /// 1 in 5,000, as the starts are the same in all regions.
+    /// Creates a supply of users from that many regions and addresses. Runs whose random
+    /// starts differ have, with all likelihood, no user in common. Two runs of 100,000
+    /// users of 20 regions, that is 5,000 of each among a hundred million, share some
+    /// with a chance of about 1 in 5,000, because the starts are the same in all regions.
     pub fn new(regions: usize, client_ips: u32, start: u64) -> Self {
         Self {
             spaces: REGIONS
@@ -80,7 +81,7 @@ impl RecipientSupply {
         }
     }
 
-    /// Somebody new.
+    /// Returns a new user.
     pub fn next(&self) -> TestUser {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // There are far fewer regions than fit, so a remainder fits as well.
@@ -102,16 +103,16 @@ impl RecipientSupply {
     }
 }
 
-/// The mobile numbers of a region that share their first digits with its example.
+/// Mobile numbers of a region that share their first digits with its example.
 #[derive(Debug)]
 struct NumberSpace {
-    /// The country's calling code.
+    /// Country calling code.
     country_code: i32,
-    /// The number within the country, the varied digits being zeros.
+    /// First number within the country; its varied digits are zeros.
     first: u64,
-    /// How many values the varied digits have.
+    /// Number of values of the varied digits.
     size: u64,
-    /// Where the next number is.
+    /// Position of the next number.
     next: Mutex<Position>,
 }
 
@@ -140,8 +141,8 @@ impl NumberSpace {
             }
         };
         let mostly_valid = |space: &Self| {
-            let valid = (0..TRIED).filter(|&block| space.is_mobile(space.first_of(block)));
-            space.first > 0 && valid.count() as u64 * 2 > TRIED
+            let valid = (0..SAMPLES).filter(|&block| space.is_mobile(space.first_of(block)));
+            space.first > 0 && valid.count() as u64 * 2 > SAMPLES
         };
         VARIED_DIGITS
             .rev()
@@ -164,7 +165,7 @@ impl NumberSpace {
         format!("+{}{national}", self.country_code)
     }
 
-    /// The first number of a block, of which there are as many as the space has.
+    /// Returns the first number of a block; the space has as many blocks as numbers.
     fn first_of(&self, block: u64) -> u64 {
         let blocks = self.size / BLOCK;
         self.first + block % blocks * STRIDE % blocks * BLOCK
@@ -205,8 +206,8 @@ mod tests {
             client_ips.insert(person.client_ip);
         }
         assert_eq!(client_ips.len(), 100);
-        // Of the list, the United States share theirs with no other, Russia with
-        // Kazakhstan.
+        // In the list, the United States share their calling code with no other region,
+        // and Russia with Kazakhstan.
         assert_eq!(prefixes.len(), MAX_REGIONS - 1);
     }
 

@@ -1,4 +1,4 @@
-//! What a run found.
+//! Report of a run.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,91 +9,94 @@ use super::{
     invariants::RuleViolations, process::ProcessUsage, settings::BenchSettings, stats::CallTally,
 };
 
-/// What a run found. As JSON it is documented in docs/bench.md, and keeps its shape.
+/// Report of a run. Its JSON form is documented in docs/bench.md, and stays stable.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
-    /// The version of the load generator.
+    /// Version of the load generator.
     pub otpd: &'static str,
-    /// What it was told.
+    /// Settings of the run.
     pub settings: BenchSettings,
-    /// How long pairs counted.
+    /// Duration of the phase that counts.
     pub seconds: f64,
-    /// The pairs that count and ended as they should.
+    /// Pairs that count and verified.
     pub pairs: u64,
-    /// The pairs that count and did not.
+    /// Pairs that count and did not.
     pub pairs_failed: u64,
-    /// Pairs by seconds.
+    /// Pairs per second.
     pub pairs_per_second: f64,
-    /// Pairs that had arrived, and found too many running.
+    /// Pairs that arrived while too many were running.
     pub not_started: u64,
-    /// The calls of `SendOtp`.
+    /// Calls of `SendOtp`.
     pub send: CallCounts,
-    /// The calls of `VerifyOtp`.
+    /// Calls of `VerifyOtp`.
     pub verify: CallCounts,
-    /// Verdicts, and expected refusals by their reason.
+    /// Outcomes, and expected refusals by their reason.
     pub outcomes: BTreeMap<String, u64>,
-    /// Everything else that came of a call, by status and reason.
+    /// All other results of calls, by status and reason.
     pub failures: BTreeMap<String, u64>,
-    /// Verdicts against the rules.
+    /// Violations of the invariants.
     pub violations: u64,
-    /// The processes that were watched.
+    /// Processes that were measured.
     pub processes: Vec<ProcessUsage>,
-    /// This process.
+    /// Usage of this process.
     pub load_generator: LoadGenerator,
-    /// The first of them, in words.
+    /// Descriptions of the first violations.
     #[serde(skip)]
-    pub violations_told: Vec<String>,
+    pub violations_described: Vec<String>,
 }
 
-/// Calls of one kind that were answered.
+/// Calls of one kind that got a response.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallCounts {
-    /// How many.
+    /// Number of calls.
     pub count: u64,
-    /// How long the answers took.
+    /// Latencies of the responses.
     pub latency_microseconds: LatencySummary,
 }
 
-/// A distribution of latencies, in microseconds, to three figures.
+/// Distribution of latencies, in microseconds, to three figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct LatencySummary {
-    /// Half of the calls took no longer.
+    /// Median.
     pub p50: u64,
-    /// Nine of ten took no longer.
+    /// 90th percentile.
     pub p90: u64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99: u64,
-    /// 999 of 1000.
+    /// 99.9th percentile.
     pub p999: u64,
-    /// The longest.
+    /// Maximum.
     pub max: u64,
-    /// The mean.
+    /// Mean.
     pub mean: f64,
 }
 
-/// What the load itself cost.
+/// Usage of the load generator itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadGenerator {
-    /// Processor time; nothing where it is not known.
+    /// Processor time; `None` if it is unknown.
     pub cpu_seconds: Option<f64>,
-    /// The same for each pair.
+    /// Processor time per pair.
     pub cpu_microseconds_per_pair: Option<f64>,
 }
 
-/// What was measured of the time that counts.
+/// Measurements of the phase that counts.
 #[derive(Clone, Debug, Default)]
 pub struct MeasuredPhase {
-    /// How long it was.
+    /// Duration of the phase.
     pub time: Duration,
-    /// The processes that were watched.
+    /// Processes that were measured.
     pub processes: Vec<ProcessUsage>,
     /// Processor time of this process.
     pub own_cpu_seconds: Option<f64>,
 }
 
 impl BenchReport {
-    /// Puts together what was found.
-    #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
+    /// Builds the report.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a run has fewer than 2^53 pairs"
+    )]
     pub fn new(
         settings: BenchSettings,
         counts: CallTally,
@@ -132,21 +135,21 @@ impl BenchReport {
                 cpu_seconds: measured.own_cpu_seconds,
                 cpu_microseconds_per_pair: per_pair(measured.own_cpu_seconds),
             },
-            violations_told: violations.first,
+            violations_described: violations.first,
         }
     }
 
-    /// Whether the servers did what they should: nothing was against the rules, and
-    /// every pair verified, of which there must be one. Who hammers may be turned away.
+    /// Returns true if the servers worked correctly: there was no violation, and every
+    /// pair verified, of which there must be one. On hot recipients pairs may be refused.
     pub fn passed(&self) -> bool {
         let all_verified = self.pairs_failed == 0 || self.settings.hot.is_some();
         self.violations == 0 && self.pairs > 0 && all_verified
     }
 
-    /// Whether the load generator was so busy that it may have held up the load.
+    /// Returns true if the load generator was so busy that it may have limited the load.
     pub fn is_busy(&self) -> bool {
         const BUSY: f64 = 0.8;
-        #[expect(clippy::cast_precision_loss, reason = "threads are few")]
+        #[expect(clippy::cast_precision_loss, reason = "the number of threads is small")]
         let available = self.seconds * self.settings.threads as f64;
         self.load_generator
             .cpu_seconds
@@ -203,16 +206,16 @@ pub(super) mod tests {
         let tally = Stats::default();
         for milliseconds in [1, 3] {
             let latency = Duration::from_millis(milliseconds);
-            tally.answered(CallKind::Send, latency, None);
-            tally.answered(CallKind::Verify, latency, Some("WRONG_CODE"));
-            tally.answered(CallKind::Verify, latency, Some("VERIFIED"));
-            tally.ended(true, true);
+            tally.record_call(CallKind::Send, latency, None);
+            tally.record_call(CallKind::Verify, latency, Some("WRONG_CODE"));
+            tally.record_call(CallKind::Verify, latency, Some("VERIFIED"));
+            tally.record_pair(true, true);
         }
         for name in ["UNAVAILABLE", "UNAVAILABLE", "CODE_NOT_SEEN"] {
-            tally.failed(name, true);
-            tally.ended(false, true);
+            tally.record_failure(name, true);
+            tally.record_pair(false, true);
         }
-        tally.not_started();
+        tally.record_not_started();
         tally.counts().clone()
     }
 

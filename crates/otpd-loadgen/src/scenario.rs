@@ -20,14 +20,14 @@ use otpd_contract::v1::{
     SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
 };
 
-/// How long a pair waits for its code in the logs: longer than a message should ever
-/// take to be handed over.
-const CODE_PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time to wait for a code in the logs, longer than the delivery of a message
+/// should ever take.
+const CODE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a code is counted as that no log told in time.
+/// Name of the failure of a pair that found no code in the logs in time.
 const CODE_NOT_SEEN: &str = "CODE_NOT_SEEN";
 
-/// A share of pairs, evenly spread.
+/// Share of pairs, evenly spread.
 #[derive(Debug)]
 pub struct PairShare {
     share: f64,
@@ -35,7 +35,7 @@ pub struct PairShare {
 }
 
 impl PairShare {
-    /// From 0, none, to 1, all.
+    /// Creates a share from 0 (none) to 1 (all).
     pub fn new(share: f64) -> Self {
         Self {
             share,
@@ -43,36 +43,39 @@ impl PairShare {
         }
     }
 
-    /// Whether the next one is of the share.
-    #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
+    /// Returns true if the next pair belongs to the share.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a run has fewer than 2^53 pairs"
+    )]
     pub fn next(&self) -> bool {
         let number = self.number.fetch_add(1, Ordering::Relaxed) as f64;
         (self.share * (number + 1.0)).floor() > (self.share * number).floor()
     }
 }
 
-/// What pairs have in common.
+/// State that pairs share.
 #[derive(Debug)]
 pub struct PairScenario {
-    /// To the servers, in turn.
+    /// Connections to the servers, in turn.
     pub connections: Vec<LoadConnection>,
-    /// Whom codes are for.
+    /// Recipients of codes.
     pub recipients: RecipientSupply,
-    /// Where codes come from.
+    /// Source of codes.
     pub codes: CodeSource,
-    /// What codes are for.
+    /// Purpose of codes.
     pub purpose: String,
-    /// In which pairs a wrong code comes first.
+    /// Share of pairs that submit a wrong code first.
     pub wrong: PairShare,
-    /// What has been counted.
+    /// Statistics of calls and pairs.
     pub tally: Stats,
-    /// What verdicts are held against.
+    /// Checker of the outcomes.
     pub rules: InvariantChecker,
 }
 
 impl PairScenario {
-    /// The connection for the first call of a pair, and those for later ones. The next
-    /// one is to another server, so that what one wrote another one reads.
+    /// Returns the connection for a call of a pair. The next call goes to another server,
+    /// which so reads the state that the first one wrote.
     pub fn connection(&self, start: PairStart, call: usize) -> &LoadConnection {
         &self.connections[(start.lane + call) % self.connections.len()]
     }
@@ -80,7 +83,7 @@ impl PairScenario {
     /// Runs a pair to its end.
     pub async fn run(&self, start: PairStart) {
         let verified = self.verify_what_is_sent(start).await;
-        self.tally.ended(verified, start.counted);
+        self.tally.record_pair(verified, start.counted);
     }
 
     async fn verify_what_is_sent(&self, start: PairStart) -> bool {
@@ -95,7 +98,7 @@ impl PairScenario {
         };
         if start.counted {
             self.tally
-                .answered(CallKind::Send, start.planned.elapsed(), None);
+                .record_call(CallKind::Send, start.planned.elapsed(), None);
         }
         let Some(code) = self.code(&reply, start).await else {
             return false;
@@ -118,11 +121,11 @@ impl PairScenario {
         }
     }
 
-    /// The code that was sent; that there is none in time is a failure.
+    /// Returns the code that was sent; a code that does not arrive in time is a failure.
     async fn code(&self, reply: &SendOtpResponse, start: PairStart) -> Option<String> {
-        let code = self.codes.of(reply, CODE_PATIENCE).await;
+        let code = self.codes.of(reply, CODE_TIMEOUT).await;
         if code.is_none() {
-            self.tally.failed(CODE_NOT_SEEN, start.counted);
+            self.tally.record_failure(CODE_NOT_SEEN, start.counted);
         }
         code
     }
@@ -139,17 +142,18 @@ impl PairScenario {
         if start.counted {
             let outcome = outcome_name(&reply);
             self.tally
-                .answered(CallKind::Verify, begin.elapsed(), Some(outcome));
+                .record_call(CallKind::Verify, begin.elapsed(), Some(outcome));
         }
         Ok(reply.outcome())
     }
 
     fn failed(&self, status: &Status, start: PairStart) -> bool {
-        self.tally.failed(&stats::failure(status), start.counted);
+        self.tally
+            .record_failure(&stats::failure(status), start.counted);
         false
     }
 
-    /// Asks for a code.
+    /// Builds the request for a code.
     pub fn send_request(&self, person: &TestUser) -> SendOtpRequest {
         SendOtpRequest {
             recipient: person.recipient.clone(),
@@ -159,7 +163,7 @@ impl PairScenario {
         }
     }
 
-    /// Asks whether a code is right.
+    /// Builds the request for the verification of a code.
     pub fn verify_request(&self, person: &TestUser, code: String) -> VerifyOtpRequest {
         VerifyOtpRequest {
             recipient: person.recipient.clone(),
@@ -171,7 +175,7 @@ impl PairScenario {
     }
 }
 
-/// A verdict as the report names it.
+/// Returns the name of an outcome in the report.
 pub fn outcome_name(reply: &VerifyOtpResponse) -> &'static str {
     let name = reply.outcome().as_str_name();
     name.trim_start_matches("VERIFY_OUTCOME_")

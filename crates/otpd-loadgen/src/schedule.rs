@@ -1,33 +1,33 @@
-//! When pairs arrive that do not wait for each other.
+//! Schedule of pairs that arrive at a rate, without waiting for each other.
 
 use std::time::Duration;
 
-/// One pair that is to start.
+/// Pair that is to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduledPair {
-    /// When, from the begin of the run on.
+    /// Start, after the begin of the run.
     pub planned: Duration,
-    /// Whether it counts.
+    /// True if it counts.
     pub counted: bool,
 }
 
-/// Pairs that arrive evenly, whatever becomes of them.
+/// Schedule of evenly spaced pairs, independent of the responses.
 #[derive(Clone, Copy, Debug)]
 pub struct ArrivalSchedule {
-    /// Pairs a second, after the ramp.
+    /// Pairs per second, after the ramp.
     pub rate: f64,
-    /// While the rate grows evenly from nothing.
+    /// Time in which the rate grows evenly from zero.
     pub ramp: Duration,
-    /// After the ramp, while pairs do not count.
+    /// Time after the ramp in which pairs do not count.
     pub warm_up: Duration,
-    /// Then, while they do; for ever without one.
+    /// Time after that in which pairs count; `None` is unlimited.
     pub duration: Option<Duration>,
-    /// How many count at most.
+    /// Maximum number of pairs that count.
     pub pairs: Option<u64>,
 }
 
 impl ArrivalSchedule {
-    /// All pairs, one after the other.
+    /// Returns all pairs, one after the other.
     pub fn arrivals(self) -> impl Iterator<Item = ScheduledPair> {
         let counted_from = self.ramp + self.warm_up;
         let counted_until = self.duration.map(|duration| counted_from + duration);
@@ -47,9 +47,12 @@ impl ArrivalSchedule {
             })
     }
 
-    /// When the pair of that number arrives. In the ramp the rate is `rate·t/ramp`, so
-    /// that `rate·t²/(2·ramp)` pairs have arrived after `t`.
-    #[expect(clippy::cast_precision_loss, reason = "nobody waits for 2^53 pairs")]
+    /// Returns the arrival of the pair of that number. In the ramp the rate is
+    /// `rate·t/ramp`, so that `rate·t²/(2·ramp)` pairs have arrived after `t`.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a run has fewer than 2^53 pairs"
+    )]
     fn planned(&self, number: u64) -> Duration {
         let number = number as f64;
         let ramp = self.ramp.as_secs_f64();
@@ -59,7 +62,7 @@ impl ArrivalSchedule {
         } else {
             ramp + (number - in_ramp) / self.rate
         };
-        // A rate near nothing has its second pair after the end of time.
+        // At a rate near zero the second pair is later than any representable time.
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
@@ -100,7 +103,7 @@ mod tests {
         let (counted, not_counted): (Vec<_>, Vec<_>) =
             schedule.arrivals().partition(|arrival| arrival.counted);
         assert_eq!(counted.len(), 1_000);
-        // Half of what the whole rate would be, then all of it.
+        // Half of the full rate during the ramp, then the full rate.
         assert_eq!(not_counted.len(), 200 + 200);
         assert_eq!(counted[0].planned, 6 * SECOND);
         assert!(counted[999].planned < 16 * SECOND);

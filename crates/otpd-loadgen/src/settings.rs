@@ -1,54 +1,55 @@
-//! What a run is told.
+//! Settings of a run.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
-/// How a run goes.
+/// Settings of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchSettings {
-    /// The servers' addresses.
+    /// Addresses of the servers.
     pub addresses: Vec<String>,
-    /// The servers' logs, from which codes are read.
+    /// Logs of the servers, from which codes are read.
     pub codes: Vec<PathBuf>,
-    /// HTTP/2 connections, in all.
+    /// Number of HTTP/2 connections, in all.
     pub connections: usize,
-    /// Pairs at once, in all; where pairs arrive at a rate, the most that may be.
+    /// Number of pairs at once, in all; for pairs at a rate, the maximum.
     pub in_flight: usize,
-    /// How long pairs count; nothing where their number is given.
+    /// Duration of the phase that counts; `None` if the number of pairs is given.
     #[serde(with = "humantime_serde")]
     pub duration: Option<Duration>,
-    /// How many pairs count.
+    /// Number of pairs that count.
     pub pairs: Option<u64>,
-    /// How long, after the ramp, pairs do not count.
+    /// Time after the ramp in which pairs do not count.
     #[serde(with = "humantime_serde")]
     pub warm_up: Duration,
-    /// How long rate or pairs in flight grow at first; these pairs do not count.
+    /// Time in which the rate or the pairs in flight grow at first; these pairs do not
+    /// count.
     #[serde(with = "humantime_serde")]
     pub ramp: Duration,
-    /// How many pairs arrive a second, whatever becomes of them; nothing where the next
-    /// one starts when one ends.
+    /// Pairs that arrive per second, independent of the responses; `None` if the next one
+    /// starts when one ends.
     pub rate: Option<f64>,
-    /// The share of pairs in which a wrong code comes before the right one.
+    /// Share of pairs that submit a wrong code before the correct one.
     pub wrong_share: f64,
-    /// How many recipients are hammered; nothing where each pair has a new one.
+    /// Number of hot recipients; `None` if each pair has a new one.
     pub hot: Option<usize>,
-    /// How many wrong answers the servers judge per code.
+    /// Number of attempts per code that the servers check.
     pub max_attempts: u32,
-    /// From how many addresses end users come; with 0 none is told.
+    /// Number of IP addresses of end users; with 0 requests have none.
     pub client_ips: u32,
-    /// From how many regions recipients are.
+    /// Number of regions of the recipients.
     pub regions: usize,
-    /// What the codes are for.
+    /// Purpose of the codes.
     pub purpose: String,
-    /// The threads of the load generator.
+    /// Number of threads of the load generator.
     pub threads: usize,
 }
 
 impl BenchSettings {
-    /// Whether as much is in flight when the time that counts begins as when it ends, or
-    /// the rate is given: then it need not last until the last pair that counts has ended
-    /// for pairs and time to fit each other.
+    /// Returns true if as many pairs are in flight at the start of the phase that counts
+    /// as at its end, or if the rate is given. Then the phase need not last until its
+    /// last pair has ended, because pairs and time match.
     pub fn starts_amid_load(&self) -> bool {
         self.rate.is_some() || !(self.warm_up + self.ramp).is_zero()
     }

@@ -1,4 +1,4 @@
-//! Counts what came of calls and pairs.
+//! Statistics of calls and pairs.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +10,13 @@ use hdrhistogram::Histogram;
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
-/// The longest latency that is told apart; a call is given up long before.
-const LONGEST: Duration = Duration::from_hours(1);
+/// Maximum latency that is measured; a call is given up long before.
+const MAX_LATENCY: Duration = Duration::from_hours(1);
 
-/// Latencies are kept to three figures.
-const FIGURES: u8 = 3;
+/// Significant figures of latencies.
+const SIGNIFICANT_FIGURES: u8 = 3;
 
-/// The two calls of a pair.
+/// Kind of the two calls of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
     /// `SendOtp`.
@@ -25,28 +25,28 @@ pub enum CallKind {
     Verify,
 }
 
-/// What has been counted so far; shared by all pairs.
+/// Statistics of a run, shared by all pairs.
 #[derive(Debug, Default)]
 pub struct Stats(Mutex<CallTally>);
 
-/// The counts.
+/// Counters.
 #[derive(Clone, Debug)]
 pub struct CallTally {
     /// Latencies of `SendOtp`, in microseconds.
     pub send: Histogram<u64>,
     /// Latencies of `VerifyOtp`, in microseconds.
     pub verify: Histogram<u64>,
-    /// Expected answers, by verdict or reason.
+    /// Expected responses, by outcome or reason.
     pub outcomes: BTreeMap<String, u64>,
-    /// Calls without an expected answer, by status and reason.
+    /// Calls without an expected response, by status and reason.
     pub failures: BTreeMap<String, u64>,
-    /// Pairs that ended as they should.
+    /// Pairs that verified.
     pub pairs: u64,
     /// Pairs that did not.
     pub pairs_failed: u64,
     /// Pairs that could not be started in time.
     pub not_started: u64,
-    /// All pairs that ended as they should, also those that do not count.
+    /// All pairs that verified, also those that do not count.
     pub all_pairs: u64,
     /// All calls that failed, also those that do not count.
     pub all_failures: u64,
@@ -69,7 +69,7 @@ impl Default for CallTally {
 }
 
 fn latencies() -> Histogram<u64> {
-    Histogram::new_with_max(microseconds(LONGEST), FIGURES)
+    Histogram::new_with_max(microseconds(MAX_LATENCY), SIGNIFICANT_FIGURES)
         .expect("an hour of microseconds and three figures fit a histogram")
 }
 
@@ -78,9 +78,9 @@ fn microseconds(duration: Duration) -> u64 {
 }
 
 impl Stats {
-    /// A call was answered after `latency`; `outcome` names the verdict, or the reason
-    /// of an expected refusal.
-    pub fn answered(&self, rpc: CallKind, latency: Duration, outcome: Option<&str>) {
+    /// Records a response after `latency`; `outcome` is the outcome of a verification, or
+    /// the reason of an expected refusal.
+    pub fn record_call(&self, rpc: CallKind, latency: Duration, outcome: Option<&str>) {
         let counts = &mut *self.counts();
         let latencies = match rpc {
             CallKind::Send => &mut counts.send,
@@ -92,8 +92,8 @@ impl Stats {
         }
     }
 
-    /// Something failed, of this name; `counted` where it counts.
-    pub fn failed(&self, name: &str, counted: bool) {
+    /// Records a failure by its name; `counted` is true if it counts.
+    pub fn record_failure(&self, name: &str, counted: bool) {
         let counts = &mut *self.counts();
         counts.all_failures += 1;
         if counted {
@@ -101,22 +101,22 @@ impl Stats {
         }
     }
 
-    /// A pair ended.
-    pub fn ended(&self, as_expected: bool, counted: bool) {
+    /// Records the end of a pair.
+    pub fn record_pair(&self, as_expected: bool, counted: bool) {
         let counts = &mut *self.counts();
         counts.all_pairs += u64::from(as_expected);
         counts.pairs += u64::from(as_expected && counted);
         counts.pairs_failed += u64::from(!as_expected && counted);
     }
 
-    /// A pair that counts could not be started.
-    pub fn not_started(&self) {
+    /// Records a pair that counts and could not be started.
+    pub fn record_not_started(&self) {
         self.counts().not_started += 1;
     }
 
-    /// The counts, for as long as they are looked at.
+    /// Returns the locked counters.
     pub fn counts(&self) -> MutexGuard<'_, CallTally> {
-        // A count that a panic left out is no worse than the panic.
+        // A count that is missing because of a panic is no worse than the panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,17 +130,18 @@ fn add_one(counts: &mut BTreeMap<String, u64>, name: &str) {
     }
 }
 
-/// The reason of a refusal; empty where the status has none, as where a connection broke.
+/// Returns the reason of a refusal; empty if the status has none, such as after a lost
+/// connection.
 pub fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info();
     info.map(|info| info.reason.clone()).unwrap_or_default()
 }
 
-/// What a failed call is counted as: the status as the gRPC specification writes it, and
-/// the reason where there is one.
+/// Returns the name of a failed call: the status as the gRPC specification writes it, and
+/// the reason if there is one.
 pub fn failure(status: &Status) -> String {
-    // What tonic says where its own time-out ends a call.
+    // Text of tonic if its own time-out ends a call.
     let timed_out =
         status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string();
     let code = if timed_out {
@@ -152,7 +153,7 @@ pub fn failure(status: &Status) -> String {
     format!("{name} {}", reason(status)).trim_end().to_owned()
 }
 
-/// `ResourceExhausted` as `RESOURCE_EXHAUSTED`.
+/// Converts `ResourceExhausted` to `RESOURCE_EXHAUSTED`.
 fn capitals(name: &str) -> String {
     let mut capitals = String::new();
     for character in name.chars() {
@@ -193,12 +194,12 @@ mod tests {
     #[test]
     fn only_measured_pairs_are_counted() {
         let tally = Stats::default();
-        tally.answered(CallKind::Verify, Duration::from_millis(3), Some("VERIFIED"));
-        tally.answered(CallKind::Send, 2 * LONGEST, None);
-        tally.failed("UNAVAILABLE", false);
-        tally.failed("UNAVAILABLE", true);
+        tally.record_call(CallKind::Verify, Duration::from_millis(3), Some("VERIFIED"));
+        tally.record_call(CallKind::Send, 2 * MAX_LATENCY, None);
+        tally.record_failure("UNAVAILABLE", false);
+        tally.record_failure("UNAVAILABLE", true);
         for (as_expected, counted) in [(true, true), (true, false), (false, true), (false, false)] {
-            tally.ended(as_expected, counted);
+            tally.record_pair(as_expected, counted);
         }
         let counts = tally.counts();
         assert_eq!((counts.send.len(), counts.verify.len()), (1, 1));

@@ -1,4 +1,4 @@
-//! What a run found, for people.
+//! Report of a run as a table.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl fmt::Display for BenchReport {
                 latency.p999,
                 latency.max,
             ] {
-                #[expect(clippy::cast_precision_loss, reason = "an hour at most")]
+                #[expect(clippy::cast_precision_loss, reason = "latencies are an hour at most")]
                 let microseconds = microseconds as f64;
                 write!(formatter, "{:>10}", milliseconds(microseconds))?;
             }
@@ -40,7 +40,7 @@ impl fmt::Display for BenchReport {
 impl BenchReport {
     fn counts(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter)?;
-        for (what, counts) in [("outcomes", &self.outcomes), ("failures", &self.failures)] {
+        for (title, counts) in [("outcomes", &self.outcomes), ("failures", &self.failures)] {
             let list: Vec<String> = counts
                 .iter()
                 .map(|(name, count)| format!("{name} {count}"))
@@ -50,18 +50,18 @@ impl BenchReport {
             } else {
                 list.join(", ")
             };
-            writeln!(formatter, "{what:<14}{list}")?;
+            writeln!(formatter, "{title:<14}{list}")?;
         }
-        for (what, count) in [
+        for (title, count) in [
             ("pairs failed", self.pairs_failed),
             ("not started", self.not_started),
             ("violations", self.violations),
         ] {
             if count > 0 {
-                writeln!(formatter, "{what:<14}{count}")?;
+                writeln!(formatter, "{title:<14}{count}")?;
             }
         }
-        for violation in &self.violations_told {
+        for violation in &self.violations_described {
             writeln!(formatter, "VIOLATION     {violation}")?;
         }
         Ok(())
@@ -85,7 +85,7 @@ impl BenchReport {
         if self.is_busy() {
             writeln!(
                 formatter,
-                "\notpd bench itself was busy nearly all the time: what it measured may be its own limit; give it more --threads"
+                "\notpd bench itself was busy nearly all the time, so the result may be its own limit; use more --threads"
             )?;
         }
         Ok(())
@@ -133,7 +133,7 @@ mod tests {
             "otpd          CPU 0.50 s, 250000 µs a pair; memory 2.0 MiB, at most 2.0 MiB\n",
             "gone          CPU unknown; it has ended\n",
             "otpd bench    CPU 3.50 s, 1750000 µs a pair\n",
-            "give it more --threads\n",
+            "use more --threads\n",
         ] {
             assert!(table.contains(line), "no {line:?} in {table}");
         }

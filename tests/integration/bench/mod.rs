@@ -312,10 +312,10 @@ async fn impossible_load_is_reported_in_one_line() {
         "{said}"
     );
     let said = line(&address, &[], 64);
-    let start = format!("otpd: {address} tells no codes; give its log by --codes FILE");
+    let start = format!("otpd: {address} returns no codes; give its log by --codes FILE");
     assert!(said.starts_with(&start), "{said}");
     let said = line(&address, &["--codes", &silent], 64);
-    let start = format!("otpd: --codes: no code of {address} was told within 5 s; ");
+    let start = format!("otpd: --codes: no code of {address} was logged within 5 s; ");
     assert!(said.starts_with(&start), "{said}");
     let said = line(&address, &["--codes", "/nowhere/log"], 64);
     assert!(said.starts_with("otpd: --codes: /nowhere/log: "), "{said}");
