@@ -1,1 +1,1 @@
-"""What deploy/observe/run does: the dashboard, and otpd under Prometheus for a few minutes."""
+"""Programs that generate the dashboard and try faults."""

@@ -1,10 +1,9 @@
-"""What deploy/observe/run calls."""
+"""Commands of deploy/observe/run."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import signal
 import sys
 from pathlib import Path
@@ -16,42 +15,36 @@ GRAFANA = REPOSITORY / "deploy/observe/grafana/dashboards/otpd.json"
 
 
 def main() -> int:
-    """Do what the arguments say; the exit code."""
+    """Run the command of the arguments, and return the exit code."""
     parser = argparse.ArgumentParser(prog="deploy/observe/run")
-    parser.add_argument("command", choices=("dashboard", "show", "faults", "follow"))
+    parser.add_argument("command", choices=("dashboard", "faults"))
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
-    # As Ctrl-C, so that everything that was started is ended.
+    # As Ctrl-C, so that every process that was started is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     if chosen.command == "dashboard":
         return compare_dashboard(write=chosen.write)
-    folder = REPOSITORY / ("docs" if chosen.write else "target/observe")
-    # Only now: the others need more than Python brings.
-    module = importlib.import_module(f".{chosen.command}", __package__)
-    result: int = module.run(folder)
-    return result
+    # Imported here, because the dashboard needs only Python's standard library.
+    from . import faults  # noqa: PLC0415
+
+    return faults.run(REPOSITORY / ("docs" if chosen.write else "target/observe"))
 
 
 def compare_dashboard(*, write: bool) -> int:
-    """Whether Grafana's file is what the panels say; or make it so."""
+    """Compare Grafana's file with the panels, or write it."""
     made = dashboard()
     if write:
         GRAFANA.write_text(made)
         print(f"Wrote {GRAFANA.relative_to(REPOSITORY)}")
         return 0
-    there = GRAFANA.read_text()
-    if there == made:
+    current = GRAFANA.read_text()
+    if current == made:
         return 0
-    sys.stderr.writelines(
-        difflib.unified_diff(
-            there.splitlines(keepends=True),
-            made.splitlines(keepends=True),
-            str(GRAFANA.relative_to(REPOSITORY)),
-            "observe/panels.py",
-        )
-    )
-    print("The panels changed: deploy/observe/run dashboard --write", file=sys.stderr)
+    names = (str(GRAFANA.relative_to(REPOSITORY)), "observe/panels.py")
+    texts = (current.splitlines(keepends=True), made.splitlines(keepends=True))
+    sys.stderr.writelines(difflib.unified_diff(*texts, *names))
+    print("The panels changed; run deploy/observe/run dashboard --write", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""Makes Grafana's dashboard of the panels."""
+"""Grafana's dashboard, generated from the panels."""
 
 from __future__ import annotations
 
@@ -9,61 +9,73 @@ from .panels import SECTIONS, Panel
 
 Json = dict[str, Any]
 
-PANEL_HEIGHT = 7
-NUMBER_HEIGHT = 4
 COLUMNS = 24
 DATA_SOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
+WINDOWS = ("30m", "1h", "6h", "1d")
 
 
 def dashboard() -> str:
-    """The dashboard's JSON, as it lies in grafana/dashboards."""
-    return (
-        json.dumps(
-            {
-                "uid": "otpd",
-                "title": "otpd",
-                "description": "One-time passwords: docs/runbook.md tells what to do about it.",
-                "tags": ["otpd"],
-                "schemaVersion": 39,
-                "version": 1,
-                "editable": True,
-                "graphTooltip": 1,
-                "refresh": "30s",
-                "time": {"from": "now-6h", "to": "now"},
-                "timezone": "browser",
-                "templating": {"list": variables()},
-                "annotations": {"list": [firing_alerts()]},
-                "panels": laid_out(),
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    """Return the dashboard's JSON, as in grafana/dashboards."""
+    alerts = {
+        "name": "Alerts",
+        "datasource": DATA_SOURCE,
+        "enable": True,
+        "iconColor": "red",
+        "expr": 'ALERTS{alertname=~"Otpd.*", alertstate="firing"}',
+        "titleFormat": "{{alertname}}",
+        "tagKeys": "severity",
+    }
+    whole = {
+        "uid": "otpd",
+        "title": "otpd",
+        "description": "One-time passwords. Remedies are in docs/runbook.md.",
+        "tags": ["otpd"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": variables()},
+        "annotations": {"list": [alerts]},
+        "panels": panels(),
+    }
+    return compact(whole) + "\n"
+
+
+def compact(value: Any, indent: str = "") -> str:
+    """Return JSON in which a value is on one line if it is short."""
+    line = json.dumps(value)
+    if len(indent) + len(line) <= 100 or not isinstance(value, dict | list):
+        return line
+    inner = indent + "  "
+    if isinstance(value, list):
+        parts = [compact(item, inner) for item in value]
+    else:
+        parts = [f"{json.dumps(key)}: {compact(item, inner)}" for key, item in value.items()]
+    opening, closing = "[]" if isinstance(value, list) else "{}"
+    separator = f",\n{inner}"
+    return f"{opening}\n{inner}{separator.join(parts)}\n{indent}{closing}"
 
 
 def variables() -> list[Json]:
-    """What can be chosen above the panels."""
+    """Return the choices above the panels."""
+    source = {"name": "datasource", "label": "Data source", "type": "datasource"}
     return [
-        {
-            "name": "datasource",
-            "label": "Data source",
-            "type": "datasource",
-            "query": "prometheus",
-            "current": {},
-            "hide": 0,
-        },
+        {**source, "query": "prometheus", "current": {}, "hide": 0},
         choice("replica", "Replica", 'label_values(up{job="otpd"}, instance)'),
         choice("provider", "Provider", "label_values(otpd_provider_breaker_state, provider)"),
         choice("channel", "Channel", "label_values(otpd_codes_sent_total, channel)"),
         {
             "name": "window",
-            "label": "Counted over",
+            "label": "Window",
             "type": "custom",
-            "query": "30m,1h,6h,1d",
-            "current": {"text": "30m", "value": "30m"},
+            "query": ",".join(WINDOWS),
+            "current": {"text": WINDOWS[0], "value": WINDOWS[0]},
             "options": [
-                {"text": window, "value": window, "selected": window == "30m"}
-                for window in ("30m", "1h", "6h", "1d")
+                {"text": window, "value": window, "selected": window == WINDOWS[0]}
+                for window in WINDOWS
             ],
             "hide": 0,
         },
@@ -71,7 +83,7 @@ def variables() -> list[Json]:
 
 
 def choice(name: str, label: str, query: str) -> Json:
-    """A choice among the values of a label; all of them, unless somebody chooses."""
+    """Return a choice among the values of a label, by default all of them."""
     return {
         "name": name,
         "label": label,
@@ -89,127 +101,100 @@ def choice(name: str, label: str, query: str) -> Json:
     }
 
 
-def firing_alerts() -> Json:
-    """When each alert fired, as a mark in all panels."""
-    return {
-        "name": "Alerts",
-        "datasource": DATA_SOURCE,
-        "enable": True,
-        "iconColor": "red",
-        "expr": 'ALERTS{alertname=~"Otpd.*", alertstate="firing"}',
-        "titleFormat": "{{alertname}}",
-        "tagKeys": "severity",
-    }
-
-
-def laid_out() -> list[Json]:
-    """The panels in rows of 24 columns, each question above its own."""
+def panels() -> list[Json]:
+    """Return the panels of all sections, in rows of 24 columns."""
     made: list[Json] = []
     top = 0
     for section in SECTIONS:
-        made.append(
-            {
-                "id": len(made) + 1,
-                "type": "row",
-                "title": section.question,
-                "collapsed": False,
-                "gridPos": {"x": 0, "y": top, "w": COLUMNS, "h": 1},
-                "panels": [],
-            }
-        )
-        top += 1
-        left = 0
-        height = 0
+        place = {"x": 0, "y": top, "w": COLUMNS, "h": 1}
+        row = {"id": len(made) + 1, "type": "row", "title": section.title, "collapsed": False}
+        made.append({**row, "gridPos": place, "panels": []})
+        top, left, height = top + 1, 0, 0
         for panel in section.panels:
             if left + panel.width > COLUMNS:
                 left, top = 0, top + height
-            height = NUMBER_HEIGHT if panel.kind == "number" else PANEL_HEIGHT
+            height = 4 if panel.kind == "number" else 7
             place = {"x": left, "y": top, "w": panel.width, "h": height}
-            made.append(drawn(panel, len(made) + 1, place))
+            made.append(panel_json(panel, len(made) + 1, place))
             left += panel.width
         top += height
     return made
 
 
-def drawn(panel: Panel, number: int, place: dict[str, int]) -> Json:
-    """One panel as Grafana describes it."""
+def panel_json(panel: Panel, number: int, place: dict[str, int]) -> Json:
+    """Return one panel in the format of Grafana."""
     kinds = {"number": "stat", "states": "state-timeline"}
+    is_instant = panel.kind == "number"
     return {
         "id": number,
         "type": kinds.get(panel.kind, "timeseries"),
         "title": panel.title,
-        "description": panel.says,
+        "description": panel.description,
         "datasource": DATA_SOURCE,
         "gridPos": place,
         "targets": [
             {
                 "refId": chr(ord("A") + position),
                 "datasource": DATA_SOURCE,
-                "expr": query.expression,
-                "legendFormat": query.legend or "__auto",
-                "instant": panel.kind == "number",
-                "range": panel.kind != "number",
+                "expr": expression,
+                "legendFormat": legend or "__auto",
+                "instant": is_instant,
+                "range": not is_instant,
             }
-            for position, query in enumerate(panel.queries)
+            for position, (expression, legend) in enumerate(panel.queries.items())
         ],
-        "fieldConfig": {"defaults": field(panel), "overrides": []},
-        "options": options(panel),
+        "fieldConfig": {"defaults": field_defaults(panel), "overrides": []},
+        "options": OPTIONS.get(panel.kind, OPTIONS["lines"]),
     }
 
 
-def field(panel: Panel) -> Json:
-    """How values are written and coloured."""
+def field_defaults(panel: Panel) -> Json:
+    """Return the format and the colours of values."""
+    is_graph = panel.kind in ("lines", "areas")
     defaults: Json = {"unit": panel.unit}
-    if panel.kind in ("lines", "areas"):
+    if is_graph:
         defaults["min"] = 0
-    if panel.most is not None:
-        defaults["max"] = panel.most
+    if panel.maximum is not None:
+        defaults["max"] = panel.maximum
     if panel.unit == "percentunit" and panel.kind == "number":
         defaults["decimals"] = 2
     if panel.steps:
-        defaults["thresholds"] = {
-            "mode": "absolute",
-            "steps": [{"value": value, "color": colour} for value, colour in panel.steps],
-        }
+        steps = [{"value": value, "color": colour} for value, colour in panel.steps]
+        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
     if panel.states:
-        defaults["mappings"] = [
-            {
-                "type": "value",
-                "options": {
-                    value: {"text": text, "color": colour, "index": position}
-                    for position, (value, text, colour) in enumerate(panel.states)
-                },
-            }
-        ]
-    if panel.kind in ("lines", "areas"):
+        options = {
+            value: {"text": text, "color": colour, "index": position}
+            for position, (value, text, colour) in enumerate(panel.states)
+        }
+        defaults["mappings"] = [{"type": "value", "options": options}]
+    if is_graph:
+        is_stacked = panel.kind == "areas"
         defaults["custom"] = {
             "drawStyle": "line",
             "lineWidth": 1,
             "showPoints": "never",
             "spanNulls": False,
-            "fillOpacity": 40 if panel.kind == "areas" else 5,
-            "stacking": {"mode": "normal" if panel.kind == "areas" else "none", "group": "A"},
+            "fillOpacity": 40 if is_stacked else 5,
+            "stacking": {"mode": "normal" if is_stacked else "none", "group": "A"},
             "thresholdsStyle": {"mode": "line" if panel.steps else "off"},
         }
     return defaults
 
 
-def options(panel: Panel) -> Json:
-    """What belongs to the kind of panel."""
-    if panel.kind == "number":
-        return {
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-            "colorMode": "value",
-            "graphMode": "none",
-        }
-    if panel.kind == "states":
-        return {
-            "mergeValues": True,
-            "showValue": "auto",
-            "rowHeight": 0.8,
-            "legend": {"showLegend": False},
-        }
-    return {
+OPTIONS: dict[str, Json] = {
+    "number": {
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "colorMode": "value",
+        "graphMode": "none",
+    },
+    "states": {
+        "mergeValues": True,
+        "showValue": "auto",
+        "rowHeight": 0.8,
+        "legend": {"showLegend": False},
+    },
+    "lines": {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
-    }
+    },
+}

@@ -1,6 +1,6 @@
-"""An HTTP gateway that stands for all providers, on loopback.
+"""An HTTP gateway on loopback that acts as all providers.
 
-It reads the code of each message, as the person's phone would show it.
+It reads the code of each message, as a person reads it on the phone.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Message:
-    """What came in at a provider and was taken."""
+    """An accepted message."""
 
     provider: str
-    to: str
     code: str
-    challenge_id: str
-    headers: dict[str, str]
 
 
 class Gateway:
-    """Providers by their names; each takes messages until it is told not to."""
+    """Providers by name; each accepts messages until it is broken."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._newest: dict[str, Message] = {}
-        self._down: set[str] = set()
+        self._broken: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -45,40 +42,33 @@ class Gateway:
         self._server.server_close()
 
     def url(self, provider: str) -> str:
-        """Where a provider takes messages."""
+        """Return the URL of a provider."""
         return f"http://127.0.0.1:{self._server.server_port}/{provider}"
 
-    def break_down(self, *providers: str) -> None:
-        """From now on they answer 503."""
-        self._down.update(providers)
+    def break_down(self, provider: str) -> None:
+        """Answer 503 from now on."""
+        self._broken.add(provider)
 
-    def mend(self, *providers: str) -> None:
-        """From now on they take messages again."""
-        self._down.difference_update(providers)
+    def repair(self) -> None:
+        """Accept messages of all providers again."""
+        self._broken.clear()
 
     def wait_for(self, challenge_id: str, seconds: float) -> Message | None:
-        """The newest message of a challenge, once there is one."""
+        """Return the newest message of a challenge, once there is one."""
         with self._changed:
             self._changed.wait_for(lambda: challenge_id in self._newest, seconds)
             return self._newest.get(challenge_id)
 
-    def _take(self, provider: str, body: bytes, headers: dict[str, str]) -> int:
-        # As a gateway in another town.
+    def _accept(self, provider: str, body: bytes) -> bool:
+        # The latency of a remote gateway.
         time.sleep(random.lognormvariate(-3.3, 0.5))
-        if provider in self._down:
-            return 503
-        wanted = json.loads(body)
-        message = Message(
-            provider=provider,
-            to=wanted["to"],
-            code=wanted["code"],
-            challenge_id=wanted["challenge"],
-            headers=headers,
-        )
+        if provider in self._broken:
+            return False
+        message = json.loads(body)
         with self._changed:
-            self._newest[message.challenge_id] = message
+            self._newest[message["challenge"]] = Message(provider, message["code"])
             self._changed.notify_all()
-        return 200
+        return True
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         gateway = self
@@ -88,15 +78,14 @@ class Gateway:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                status = gateway._take(self.path.strip("/"), body, headers)
-                answer = b'{"ok": true}' if status == 200 else b'{"ok": false}'
-                self.send_response(status)
+                accepted = gateway._accept(self.path.strip("/"), body)
+                answer = json.dumps({"ok": accepted}).encode()
+                self.send_response(200 if accepted else 503)
                 self.send_header("content-length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing: requests are seen in otpd's metrics."""
+                """Log nothing, because otpd's metrics show the requests."""
 
         return Handler

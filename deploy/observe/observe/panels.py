@@ -1,8 +1,8 @@
-"""What the dashboard shows: the panels, grouped by the questions that they answer.
+"""Panels of the dashboard, in sections.
 
-Grafana's variables stand in the queries: `$replica`, `$provider` and `$channel` narrow what is
-shown, `$window` is the time over which codes are counted that came back, and
-`$__rate_interval` is as long as a rate needs at least.
+Variables of Grafana in the queries: `$replica`, `$provider` and `$channel` filter the series,
+`$window` is the time over which events are counted, and `$__rate_interval` is the shortest
+window of a rate.
 """
 
 from __future__ import annotations
@@ -13,76 +13,96 @@ from typing import Literal
 Kind = Literal["lines", "areas", "number", "states"]
 
 CALLS = "rpc_server_call_duration_seconds"
-JUDGING = 'rpc_method=~".*/(SendOtp|VerifyOtp)"'
+OBJECTIVE = 'rpc_method=~".*/(SendOtp|VerifyOtp)"'
 FAILED = 'rpc_response_status_code=~"UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|UNKNOWN"'
+FAST = 'le="0.25"'
 HERE = 'instance=~"$replica"'
-PROVIDER = 'instance=~"$replica", provider=~"$provider"'
-ROUTE = 'instance=~"$replica", provider=~"$provider", channel=~"$channel"'
-
-
-@dataclass(frozen=True)
-class Query:
-    """One PromQL expression; `legend` names its series by their labels."""
-
-    expression: str
-    legend: str = ""
+OTPD = f'{{job="otpd", {HERE}}}'
+PROVIDER = 'provider=~"$provider"'
+ROUTE = 'provider=~"$provider", channel=~"$channel"'
+REASON = "Per second. A name in capitals is a refusal, with its reason in the contract."
+GOOD, POOR, BAD = "green", "orange", "red"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture. `width` is in 24ths of a row; `steps` are where its colour changes."""
+    """One panel.
+
+    `queries` are PromQL expressions with the legends of their series, `width` is in 24ths of a
+    row, and `steps` are thresholds with their colours.
+    """
 
     title: str
-    says: str
-    queries: tuple[Query, ...]
+    description: str
+    queries: dict[str, str]
     unit: str = "short"
     kind: Kind = "lines"
     width: int = 8
     steps: tuple[tuple[float | None, str], ...] = ()
     states: tuple[tuple[str, str, str], ...] = ()
-    most: float | None = None
+    maximum: float | None = None
 
 
 @dataclass(frozen=True)
 class Section:
-    """A question, and the panels that answer it."""
+    """A row of the dashboard with its panels."""
 
-    question: str
+    title: str
     panels: tuple[Panel, ...]
 
 
-def rate(metric: str, labels: str, by: str) -> str:
-    """The events of a counter per second."""
-    return f"sum by ({by}) (rate({metric}{{{labels}}}[$__rate_interval]))"
+def selector(metric: str, *labels: str) -> str:
+    """Return the series of a metric on the chosen replicas."""
+    return f"{metric}{{{', '.join((*labels, HERE))}}}"
 
 
-def quantile(share: float, histogram: str, labels: str, by: str) -> str:
-    """The value below which that share of the observations lies."""
-    buckets = rate(f"{histogram}_bucket", labels, f"{by}, le" if by else "le")
-    return f"histogram_quantile({share}, {buckets})"
+def rate(metric: str, by: str, *labels: str) -> str:
+    """Return the events of a counter per second."""
+    return f"sum by ({by}) (rate({selector(metric, *labels)}[$__rate_interval]))"
+
+
+def counted(metric: str, by: str, *labels: str, window: str = "$window") -> str:
+    """Return the events of a counter in a window."""
+    by = f" by ({by})" if by else ""
+    return f"sum{by} (increase({selector(metric, *labels)}[{window}]))"
+
+
+def quantiles(histogram: str, by: str, *labels: str, high: str = "0.99") -> dict[str, str]:
+    """Return the median and a high quantile of a histogram."""
+    buckets = rate(f"{histogram}_bucket", f"{by}, le" if by else "le", *labels)
+    legend = f"{{{{{'method' if by == 'rpc_method' else by}}}}} " if by else ""
+    return {
+        f"histogram_quantile({share}, {buckets})": legend + name
+        for share, name in (("0.5", "median"), (high, f"{high.removeprefix('0.')} %"))
+    }
 
 
 def short_method(expression: str) -> str:
-    """The same with the method's own name in the label `method`."""
+    """Return the expression with the method's own name in the label `method`."""
     return f'label_replace({expression}, "method", "$1", "rpc_method", ".*/(.*)")'
 
 
-GOOD, POOR, BAD = "green", "orange", "red"
+def objective_calls(suffix: str, *labels: str) -> str:
+    """Return the number of calls with an objective in the range of the dashboard."""
+    return counted(f"{CALLS}_{suffix}", "", OBJECTIVE, *labels, window="$__range")
 
-CALLERS = Section(
-    "Are callers served?",
+
+ALL_CALLS = rate(f"{CALLS}_count", "rpc_method", OBJECTIVE)
+FAILED_CALLS = rate(f"{CALLS}_count", "rpc_method", OBJECTIVE, FAILED)
+FIRING = 'ALERTS{alertname=~"Otpd.*", alertstate="firing"}'
+OUTCOMES = "otpd_requests_total"
+
+AVAILABILITY = Section(
+    "Availability and latency",
     (
         Panel(
-            "Answered",
-            "SendOtp and VerifyOtp that otpd did not fail. The goal is 99.9 % over 30 days. A "
-            "refusal that the contract names is an answer.",
-            (
-                Query(
-                    f"1 - (sum(increase({CALLS}_count{{{JUDGING}, {FAILED}, {HERE}}}[$__range])) "
-                    f"or vector(0)) "
-                    f"/ sum(increase({CALLS}_count{{{JUDGING}, {HERE}}}[$__range]))"
-                ),
-            ),
+            "Success rate",
+            "Share of SendOtp and VerifyOtp that did not fail because of otpd. Objective: 99.9 % "
+            "over 30 days. A refusal that the contract names is a success.",
+            {
+                f"1 - ({objective_calls('count', FAILED)} or vector(0)) "
+                f"/ {objective_calls('count')}": "",
+            },
             unit="percentunit",
             kind="number",
             width=6,
@@ -90,13 +110,8 @@ CALLERS = Section(
         ),
         Panel(
             "Within 250 ms",
-            "SendOtp and VerifyOtp that took no longer. The goal is 99 % over 30 days.",
-            (
-                Query(
-                    f'sum(increase({CALLS}_bucket{{{JUDGING}, le="0.25", {HERE}}}[$__range])) '
-                    f"/ sum(increase({CALLS}_count{{{JUDGING}, {HERE}}}[$__range]))"
-                ),
-            ),
+            "Share of SendOtp and VerifyOtp within 250 ms. Objective: 99 % over 30 days.",
+            {f"{objective_calls('bucket', FAST)} / {objective_calls('count')}": ""},
             unit="percentunit",
             kind="number",
             width=6,
@@ -104,227 +119,171 @@ CALLERS = Section(
         ),
         Panel(
             "Alerts firing",
-            "Of the rules in deploy/observe/prometheus/rules; docs/runbook.md has each.",
-            (
-                Query(
-                    'count(ALERTS{alertname=~"Otpd.*", alertstate="firing"}) or vector(0)',
-                ),
-            ),
+            "Alerts of the rules in deploy/observe/prometheus/rules, described in docs/runbook.md.",
+            {f"count({FIRING}) or vector(0)": ""},
             kind="number",
             width=6,
             steps=((None, GOOD), (1, BAD)),
         ),
         Panel(
             "Replicas up",
-            "Those that Prometheus reaches.",
-            (Query(f'sum(up{{job="otpd", {HERE}}})'),),
+            "Replicas that Prometheus reaches.",
+            {f"sum(up{OTPD})": ""},
             kind="number",
             width=6,
             steps=((None, BAD), (1, POOR), (2, GOOD)),
         ),
         Panel(
             "Alerts",
-            "When each fired.",
-            (
-                Query(
-                    'max by (alertname) (ALERTS{alertname=~"Otpd.*", alertstate="firing"})',
-                    "{{alertname}}",
-                ),
-            ),
+            "Times at which each alert fired.",
+            {f"max by (alertname) ({FIRING})": "{{alertname}}"},
             kind="states",
-            states=(("1", "fires", BAD),),
+            states=(("1", "firing", BAD),),
             width=12,
         ),
         Panel(
             "Calls",
-            "Calls per second, by method.",
-            (
-                Query(
-                    short_method(
-                        rate(
-                            f"{CALLS}_count", f'rpc_method=~".*OtpService/.*", {HERE}', "rpc_method"
-                        )
-                    ),
-                    "{{method}}",
-                ),
-            ),
+            "Per second, by method.",
+            {
+                short_method(
+                    rate(f"{CALLS}_count", "rpc_method", 'rpc_method=~".*OtpService/.*"')
+                ): "{{method}}",
+            },
             unit="reqps",
             width=12,
         ),
         Panel(
-            "Calls that otpd failed",
-            "The share that ended UNAVAILABLE, INTERNAL, DEADLINE_EXCEEDED or UNKNOWN.",
-            (
-                Query(
-                    short_method(
-                        "("
-                        + rate(f"{CALLS}_count", f"{JUDGING}, {FAILED}, {HERE}", "rpc_method")
-                        + " or 0 * "
-                        + rate(f"{CALLS}_count", f"{JUDGING}, {HERE}", "rpc_method")
-                        + ") / "
-                        + rate(f"{CALLS}_count", f"{JUDGING}, {HERE}", "rpc_method")
-                    ),
-                    "{{method}}",
-                ),
-            ),
+            "Failed calls",
+            "Share of calls that ended with UNAVAILABLE, INTERNAL, DEADLINE_EXCEEDED or UNKNOWN.",
+            {
+                short_method(f"({FAILED_CALLS} or 0 * {ALL_CALLS}) / {ALL_CALLS}"): "{{method}}",
+            },
             unit="percentunit",
             width=12,
             steps=((None, GOOD), (0.001, BAD)),
         ),
         Panel(
-            "How long calls take",
-            "The half that is quicker, and the slowest in a hundred. The goal is 250 ms.",
-            tuple(
-                Query(
-                    short_method(quantile(share, CALLS, f"{JUDGING}, {HERE}", "rpc_method")),
-                    f"{{{{method}}}} {name}",
-                )
-                for share, name in ((0.5, "median"), (0.99, "99 %"))
-            ),
+            "Latency",
+            "Duration of calls: median and 99th percentile. Objective: 250 ms.",
+            {
+                short_method(query): legend
+                for query, legend in quantiles(CALLS, "rpc_method", OBJECTIVE).items()
+            },
             unit="s",
             width=12,
         ),
         Panel(
-            "Answers to SendOtp",
-            "Per second. What is in capitals was refused, for that reason of the contract.",
-            (Query(rate("otpd_requests_total", f'rpc="SendOtp", {HERE}', "outcome"), "{{outcome}}"),),
+            "Outcomes of SendOtp",
+            REASON,
+            {rate(OUTCOMES, "outcome", 'rpc="SendOtp"'): "{{outcome}}"},
             unit="reqps",
             kind="areas",
         ),
         Panel(
-            "Answers to VerifyOtp",
-            "Per second. What is in capitals was refused, for that reason of the contract.",
-            (
-                Query(
-                    rate("otpd_requests_total", f'rpc="VerifyOtp", {HERE}', "outcome"), "{{outcome}}"
-                ),
-            ),
+            "Outcomes of VerifyOtp",
+            REASON,
+            {rate(OUTCOMES, "outcome", 'rpc="VerifyOtp"'): "{{outcome}}"},
             unit="reqps",
             kind="areas",
         ),
         Panel(
             "Calls by caller and purpose",
             "Per second. Purposes that are not configured are `other`.",
-            (Query(rate("otpd_requests_total", HERE, "caller, purpose"), "{{caller}} {{purpose}}"),),
+            {rate(OUTCOMES, "caller, purpose"): "{{caller}} {{purpose}}"},
             unit="reqps",
             width=4,
         ),
         Panel(
-            "Calls running",
+            "Requests in flight",
             "By replica.",
-            (Query(f"otpd_requests_in_flight{{{HERE}}}", "{{instance}}"),),
+            {selector("otpd_requests_in_flight"): "{{instance}}"},
             width=4,
         ),
     ),
 )
 
+BREAKERS = selector("otpd_provider_breaker_state", PROVIDER)
 DELIVERY = Section(
-    "Do codes arrive?",
+    "Delivery",
     (
         Panel(
-            "Messages taken by providers",
+            "Messages accepted by providers",
             "Per second.",
-            (
-                Query(
-                    rate("otpd_codes_sent_total", ROUTE, "provider, channel"),
-                    "{{provider}} {{channel}}",
-                ),
-            ),
+            {
+                rate(
+                    "otpd_codes_sent_total", "provider, channel", ROUTE
+                ): "{{provider}} {{channel}}",
+            },
             unit="cps",
             kind="areas",
         ),
         Panel(
-            "Codes that come back",
-            "The share of messages whose code was typed, over $window. It collapses where a "
-            "gateway swallows messages, and where somebody has them sent for their price.",
-            (
-                Query(
-                    f"sum by (provider, channel, country) "
-                    f"(increase(otpd_codes_verified_total{{{ROUTE}}}[$window])) "
-                    f"/ (sum by (provider, channel, country) "
-                    f"(increase(otpd_codes_sent_total{{{ROUTE}}}[$window])) > 0)",
-                    "{{provider}} {{country}}",
-                ),
-            ),
+            "Conversion",
+            "Share of messages whose code was verified, in $window. It collapses if a gateway "
+            "loses messages, or if an attacker has them sent for a share of their price.",
+            {
+                counted("otpd_codes_verified_total", "provider, channel, country", ROUTE)
+                + " / ("
+                + counted("otpd_codes_sent_total", "provider, channel, country", ROUTE)
+                + " > 0)": "{{provider}} {{country}}",
+            },
             unit="percentunit",
-            most=1,
+            maximum=1,
         ),
         Panel(
             "Attempts by result",
-            "Per second, of all providers.",
-            (
-                Query(
-                    rate("otpd_delivery_attempts_total", ROUTE, "provider, result") + " > 0",
-                    "{{provider}} {{result}}",
-                ),
-            ),
+            "Per second, by provider.",
+            {
+                rate("otpd_delivery_attempts_total", "provider, result", ROUTE)
+                + " > 0": "{{provider}} {{result}}",
+            },
             unit="cps",
         ),
         Panel(
-            "How long a provider takes",
-            "One attempt: the half that is quicker, and the slowest in twenty.",
-            tuple(
-                Query(
-                    quantile(share, "otpd_delivery_attempt_duration_seconds", PROVIDER, "provider"),
-                    f"{{{{provider}}}} {name}",
-                )
-                for share, name in ((0.5, "median"), (0.95, "95 %"))
+            "Duration of attempts",
+            "One attempt with a provider: median and 95th percentile.",
+            quantiles("otpd_delivery_attempt_duration_seconds", "provider", PROVIDER, high="0.95"),
+            unit="s",
+            width=6,
+        ),
+        Panel(
+            "Delivery latency",
+            "From the commit of a message until a provider accepted it.",
+            quantiles(
+                "otpd_delivery_latency_seconds", "channel", 'channel=~"$channel"', high="0.95"
             ),
             unit="s",
             width=6,
         ),
         Panel(
-            "From the answer to the provider",
-            "From the commit of a message until a provider took it.",
-            tuple(
-                Query(
-                    quantile(
-                        share,
-                        "otpd_delivery_latency_seconds",
-                        f'{HERE}, channel=~"$channel"',
-                        "channel",
-                    ),
-                    f"{{{{channel}}}} {name}",
-                )
-                for share, name in ((0.5, "median"), (0.95, "95 %"))
-            ),
-            unit="s",
-            width=6,
-        ),
-        Panel(
-            "How messages end",
-            "Per second. `failed`: no provider will ever take it. `dropped`: its code died first.",
-            (Query(rate("otpd_messages_completed_total", HERE, "result"), "{{result}}"),),
+            "Completed messages",
+            "Per second. `failed`: no provider will accept it. `dropped`: the code expired or was "
+            "used first.",
+            {rate("otpd_messages_completed_total", "result"): "{{result}}"},
             unit="cps",
             width=6,
         ),
         Panel(
-            "Breakers",
-            "Open: the provider is left alone, after several failures in a row. The worst of all "
-            "replicas.",
-            (
-                Query(
-                    f"max by (provider) (otpd_provider_breaker_state{{{PROVIDER}}})",
-                    "{{provider}}",
-                ),
-            ),
+            "Circuit breakers",
+            "Open: no attempts, after several consecutive failures. Worst state of all replicas.",
+            {f"max by (provider) ({BREAKERS})": "{{provider}}"},
             kind="states",
             states=(("0", "closed", GOOD), ("1", "half open", POOR), ("2", "open", BAD)),
             width=6,
         ),
         Panel(
-            "Messages waiting",
-            "In the store, of all replicas; and in the hands of each.",
-            (
-                Query("max(otpd_messages_queued)", "in the store"),
-                Query(f"otpd_messages_leased{{{HERE}}}", "in hand {{instance}}"),
-            ),
+            "Queued messages",
+            "Messages in the store, and messages leased by each replica.",
+            {
+                "max(otpd_messages_queued)": "in the store",
+                selector("otpd_messages_leased"): "leased by {{instance}}",
+            },
             width=12,
         ),
         Panel(
-            "The oldest waiting message",
-            "Since its code was made. A code lives for five minutes.",
-            (Query("max(otpd_outbox_oldest_message_age_seconds)", "oldest"),),
+            "Age of the oldest queued message",
+            "Since the code was issued. A code is valid for five minutes.",
+            {"max(otpd_outbox_oldest_message_age_seconds)": "oldest"},
             unit="s",
             width=12,
             steps=((None, GOOD), (60, BAD)),
@@ -333,191 +292,146 @@ DELIVERY = Section(
 )
 
 ATTACKS = Section(
-    "Is somebody attacking?",
+    "Attacks",
     (
         Panel(
-            "Codes judged",
-            "Per second. The others were not judged, and cost no attempt.",
-            (
-                Query(
-                    rate(
-                        "otpd_requests_total",
-                        f'rpc="VerifyOtp", outcome=~"verified|wrong_code", {HERE}',
-                        "outcome",
-                    ),
-                    "{{outcome}}",
-                ),
-            ),
+            "Attempts",
+            "Per second: verified and wrong codes. Other requests count as no attempt.",
+            {
+                rate(
+                    OUTCOMES, "outcome", 'rpc="VerifyOtp", outcome=~"verified|wrong_code"'
+                ): "{{outcome}}",
+            },
             unit="reqps",
             kind="areas",
             width=6,
         ),
         Panel(
             "Share of wrong codes",
-            "Of those that were judged. A tenth is usual, half of them is somebody who guesses.",
-            (
-                Query(
-                    rate("otpd_requests_total", f'outcome="wrong_code", {HERE}', "job")
-                    + " / "
-                    + rate("otpd_requests_total", f'outcome=~"wrong_code|verified", {HERE}', "job"),
-                    "wrong",
-                ),
-            ),
+            "Share of all attempts. A tenth is usual; a half is a sign of guessing.",
+            {
+                rate(OUTCOMES, "job", 'outcome="wrong_code"')
+                + " / "
+                + rate(OUTCOMES, "job", 'outcome=~"wrong_code|verified"'): "wrong",
+            },
             unit="percentunit",
             width=6,
             steps=((None, GOOD), (0.5, BAD)),
-            most=1,
+            maximum=1,
         ),
         Panel(
-            "Numbers shut",
-            "Within $window. `delayed`: for a while, after five wrong answers in a row. `locked`: "
-            "until the caller resets it.",
-            (
-                Query(
-                    f"sum by (kind, caller) (increase(otpd_lockouts_total{{{HERE}}}[$window]))",
-                    "{{kind}} {{caller}}",
-                ),
-            ),
+            "Lockouts",
+            "In $window. `delayed`: temporary, after five wrong codes in a row. `locked`: until a "
+            "reset by the caller.",
+            {counted("otpd_lockouts_total", "kind, caller"): "{{kind}} {{caller}}"},
             width=6,
         ),
         Panel(
-            "Limits hit",
-            "Within $window, by limit and caller.",
-            (
-                Query(
-                    f"sum by (limit, caller) (increase(otpd_rate_limited_total{{{HERE}}}[$window]))",
-                    "{{limit}} {{caller}}",
-                ),
-            ),
+            "Rate-limited requests",
+            "In $window, by rate limit and caller.",
+            {counted("otpd_rate_limited_total", "limit, caller"): "{{limit}} {{caller}}"},
             width=6,
         ),
         Panel(
             "Messages by country",
             "Per second; the ten largest.",
-            (Query(f"topk(10, {rate('otpd_codes_sent_total', ROUTE, 'country')})", "{{country}}"),),
+            {f"topk(10, {rate('otpd_codes_sent_total', 'country', ROUTE)})": "{{country}}"},
             unit="cps",
         ),
         Panel(
-            "Calls of nobody",
-            "Within $window, by why their caller is not known.",
-            (
-                Query(
-                    f"sum by (reason) (increase(otpd_auth_failures_total{{{HERE}}}[$window]))",
-                    "{{reason}}",
-                ),
-            ),
+            "Authentication failures",
+            "In $window, by reason.",
+            {counted("otpd_auth_failures_total", "reason"): "{{reason}}"},
         ),
         Panel(
-            "Failures forgotten",
-            "Within $window, by the caller that asked for it.",
-            (
-                Query(
-                    f"sum by (caller) (increase(otpd_lockout_resets_total{{{HERE}}}[$window]))",
-                    "{{caller}}",
-                ),
-            ),
+            "Lockout resets",
+            "In $window, by caller.",
+            {counted("otpd_lockout_resets_total", "caller"): "{{caller}}"},
         ),
     ),
 )
 
+STATEMENTS = "otpd_store_statement_duration_seconds"
+BUCKETS = rate(f"{STATEMENTS}_bucket", "statement, le")
 STORE = Section(
-    "The store",
+    "Store",
     (
         Panel(
-            "The store answers",
+            "Store available",
             "By replica.",
-            (Query(f"otpd_store_up{{{HERE}}}", "{{instance}}"),),
+            {selector("otpd_store_up"): "{{instance}}"},
             kind="states",
             states=(("0", "no", BAD), ("1", "yes", GOOD)),
         ),
         Panel(
-            "How long statements take",
-            "The slowest in a hundred. Requests wait for `load` and `write`.",
-            (
-                Query(
-                    quantile(0.99, "otpd_store_statement_duration_seconds", HERE, "statement"),
-                    "{{statement}}",
-                ),
-            ),
+            "Duration of statements",
+            "99th percentile. Requests wait for `load` and `write`.",
+            {f"histogram_quantile(0.99, {BUCKETS})": "{{statement}}"},
             unit="s",
         ),
         Panel(
             "Statements",
             "Per second.",
-            (
-                Query(
-                    rate("otpd_store_statement_duration_seconds_count", HERE, "statement"),
-                    "{{statement}}",
-                ),
-            ),
+            {rate(f"{STATEMENTS}_count", "statement"): "{{statement}}"},
             unit="ops",
         ),
         Panel(
-            "Statements that failed",
-            "Per second, by kind.",
-            (Query(rate("otpd_store_errors_total", HERE, "kind"), "{{kind}}"),),
+            "Failed statements",
+            "Per second, by kind of error.",
+            {rate("otpd_store_errors_total", "kind"): "{{kind}}"},
             unit="ops",
             width=6,
         ),
         Panel(
             "Connections",
-            "Of all replicas shown.",
-            (
-                Query(
-                    f"sum by (state) (otpd_store_connections{{{HERE}}})",
-                    "{{state}}",
-                ),
-            ),
+            "Total of the chosen replicas.",
+            {f"sum by (state) ({selector('otpd_store_connections')})": "{{state}}"},
             kind="areas",
             width=6,
         ),
         Panel(
-            "Requests in a batch",
-            "One round trip to the store carries so many; more when the load is higher.",
-            (
-                Query(
-                    f"{rate('otpd_batch_size_sum', HERE, 'instance')} "
-                    f"/ {rate('otpd_batch_size_count', HERE, 'instance')}",
-                    "{{instance}} mean",
-                ),
-                Query(quantile(0.99, "otpd_batch_size", HERE, ""), "99 %"),
-            ),
+            "Batch size",
+            "Requests per round trip to the store. It grows with the load.",
+            {
+                rate("otpd_batch_size_sum", "instance")
+                + " / "
+                + rate("otpd_batch_size_count", "instance"): "{{instance}} mean",
+                f"histogram_quantile(0.99, {rate('otpd_batch_size_bucket', 'le')})": "99 %",
+            },
             width=6,
         ),
         Panel(
-            "Wait for a batch",
-            "The half that is quicker, and the slowest in a hundred.",
-            tuple(
-                Query(quantile(share, "otpd_queue_wait_seconds", HERE, ""), name)
-                for share, name in ((0.5, "median"), (0.99, "99 %"))
-            ),
+            "Queue wait",
+            "Wait of a request for its batch: median and 99th percentile.",
+            quantiles("otpd_queue_wait_seconds", ""),
             unit="s",
             width=6,
         ),
         Panel(
-            "Requests that wait for a batch",
-            "By replica. More than `store.queue_size` are refused as OVERLOADED.",
-            (Query(f"otpd_queue_depth{{{HERE}}}", "{{instance}}"),),
+            "Queue depth",
+            "Requests that wait for a batch, by replica. Above `store.queue_size`, requests are "
+            "refused with OVERLOADED.",
+            {selector("otpd_queue_depth"): "{{instance}}"},
             width=6,
         ),
         Panel(
-            "Decided again",
-            "Per second: another replica was faster.",
-            (Query(rate("otpd_batch_conflicts_total", HERE, "instance"), "{{instance}}"),),
+            "Version conflicts",
+            "Decisions per second that were repeated, because another replica wrote first.",
+            {rate("otpd_batch_conflicts_total", "instance"): "{{instance}}"},
             unit="ops",
             width=6,
         ),
         Panel(
             "Records",
-            "In the store; dead ones wait for the sweeper.",
-            (Query("max by (state) (otpd_records)", "{{state}}"),),
+            "Records in the store; purgeable ones wait for the purge.",
+            {"max by (state) (otpd_records)": "{{state}}"},
             kind="areas",
             width=6,
         ),
         Panel(
-            "Swept",
-            "Per second, of all replicas.",
-            (Query(rate("otpd_rows_purged_total", HERE, "table"), "{{table}}"),),
+            "Purged rows",
+            "Per second, by table.",
+            {rate("otpd_rows_purged_total", "table"): "{{table}}"},
             unit="ops",
             width=6,
         ),
@@ -525,66 +439,52 @@ STORE = Section(
 )
 
 PROCESS = Section(
-    "The processes",
+    "Processes",
     (
         Panel(
-            "Processor",
+            "CPU",
             "Cores in use.",
-            (
-                Query(
-                    f'rate(process_cpu_seconds_total{{job="otpd", {HERE}}}[$__rate_interval])',
-                    "{{instance}}",
-                ),
-            ),
+            {f"rate(process_cpu_seconds_total{OTPD}[$__rate_interval])": "{{instance}}"},
         ),
         Panel(
             "Memory",
-            "Resident.",
-            (Query(f'process_resident_memory_bytes{{job="otpd", {HERE}}}', "{{instance}}"),),
+            "Resident memory.",
+            {f"process_resident_memory_bytes{OTPD}": "{{instance}}"},
             unit="bytes",
         ),
         Panel(
             "Open files",
-            "The share of those that the process may have; connections count.",
-            (
-                Query(
-                    f'process_open_fds{{job="otpd", {HERE}}} '
-                    f'/ process_max_fds{{job="otpd", {HERE}}}',
-                    "{{instance}}",
-                ),
-            ),
+            "Share of the maximum number of open files, connections included.",
+            {f"process_open_fds{OTPD} / process_max_fds{OTPD}": "{{instance}}"},
             unit="percentunit",
             steps=((None, GOOD), (0.8, BAD)),
         ),
         Panel(
-            "Up for",
-            "Since the process started.",
-            (Query(f'time() - process_start_time_seconds{{job="otpd", {HERE}}}', "{{instance}}"),),
+            "Uptime",
+            "Since the start of the process.",
+            {f"time() - process_start_time_seconds{OTPD}": "{{instance}}"},
             unit="s",
         ),
         Panel(
             "Versions",
-            "Replicas of each.",
-            (Query(f"count by (version) (otpd_build_info{{{HERE}}})", "{{version}}"),),
+            "Number of replicas by version.",
+            {f"count by (version) ({selector('otpd_build_info')})": "{{version}}"},
         ),
         Panel(
-            "Log lines left out",
-            "Per second: warnings that repeat themselves.",
-            (Query(rate("otpd_log_lines_suppressed_total", HERE, "instance"), "{{instance}}"),),
+            "Suppressed log lines",
+            "Per second: repeated warnings.",
+            {rate("otpd_log_lines_suppressed_total", "instance"): "{{instance}}"},
             unit="ops",
         ),
         Panel(
-            "Log lines dropped",
-            "Per second: the log did not take them in time.",
-            (
-                Query(
-                    rate("otpd_log_lines_dropped_total", HERE, "instance, sink"),
-                    "{{instance}} {{sink}}",
-                ),
-            ),
+            "Dropped log lines",
+            "Per second: lines that the destination of the log did not accept in time.",
+            {
+                rate("otpd_log_lines_dropped_total", "instance, sink"): "{{instance}} {{sink}}",
+            },
             unit="ops",
         ),
     ),
 )
 
-SECTIONS = (CALLERS, DELIVERY, ATTACKS, STORE, PROCESS)
+SECTIONS = (AVAILABILITY, DELIVERY, ATTACKS, STORE, PROCESS)

@@ -1,4 +1,4 @@
-"""Processes that are started here, and ended by their ids whatever happens."""
+"""Processes that are started here, and ended by their ids in every case."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-GRACE_SECONDS = 15.0
-
 
 class Failed(Exception):
-    """Something did not come up, or not as it should."""
+    """A process or a condition that did not reach the expected state."""
 
 
 class Process:
-    """A server; what it says goes into a file."""
+    """A server whose output is written into a file."""
 
     def __init__(
         self,
@@ -30,7 +28,7 @@ class Process:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self.log = log
+        self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [str(part) for part in command],
@@ -39,37 +37,37 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=log.parent,
-                # A Ctrl-C is for who started this, and ends the rest in order.
+                # Ctrl-C ends this program, which then ends the process in order.
                 start_new_session=True,
             )
 
     def lines(self) -> list[str]:
-        """What it has said so far."""
-        return self.log.read_text(errors="replace").splitlines()
+        """Return the lines of its output."""
+        return self._log.read_text(errors="replace").splitlines()
 
-    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        """Wait for something that this process is to bring about."""
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait for a condition that depends on this process."""
 
         def holds_or_ended() -> bool:
             if self._process.poll() is not None:
                 raise Failed(f"{self.name} ended:\n" + "\n".join(self.lines()[-20:]))
             return holds()
 
-        wait_until(holds_or_ended, f"{self.name}: {what}", seconds)
+        wait_until(holds_or_ended, f"{self.name}: {what}")
 
     def stop(self) -> None:
-        """End it, and wait for its end."""
+        """End the process, and wait for its end."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(GRACE_SECONDS)
+                self._process.wait(15)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Ask again and again until it holds."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -78,7 +76,7 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60) -> Non
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """Return a port of this machine that is not in use."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
