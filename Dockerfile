@@ -1,5 +1,5 @@
-# Builder and runtime are the same Debian release, so that the binary finds the
-# C library that it was linked with.
+# Builder and runtime are the same Debian release, so that the binary has the C library
+# that it was linked with.
 FROM rust:1.95-bookworm AS builder
 WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs sqlx.toml ./
@@ -9,26 +9,26 @@ COPY presets ./presets
 COPY proto ./proto
 COPY crates ./crates
 COPY src ./src
-# Not built here, but Cargo.toml names them.
+# Not built here, but named in Cargo.toml.
 COPY benches ./benches
 COPY fuzz/Cargo.toml ./fuzz/Cargo.toml
-# The caches keep dependencies compiled between builds. They are no part of the
-# image, so the binary is copied out of them at once.
+# The caches keep compiled dependencies between builds. They are not part of the image,
+# so the binary is copied out of them in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/build/target,sharing=locked \
     cargo build --release --locked \
     && cp target/release/otpd otpd
 
 FROM debian:bookworm-slim
-# Providers over HTTPS and SMTP are checked against these.
+# Certificate authorities for providers over HTTPS and SMTP.
 COPY --from=builder /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=builder /build/otpd /usr/local/bin/otpd
-# Whose work is in it, and under which terms.
+# Licences.
 COPY LICENSE-APACHE LICENSE-MIT THIRD-PARTY.md /usr/share/doc/otpd/
-# Where the embedded store and its keys go unless DATABASE_URL says otherwise.
+# Default directory of the SQLite store and its keys.
 RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/otpd
 WORKDIR /var/lib/otpd
-# A number, because Kubernetes cannot tell that a name is not root.
+# A number, because Kubernetes cannot verify that a user name is not root.
 USER 10001:10001
 ENV OTPD_LISTEN=0.0.0.0:50051
 EXPOSE 50051

@@ -11,14 +11,14 @@ CONTRACT = "otp/v1/otp.proto"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Runs protoc before a wheel is packed, or the package is installed in place."""
+    """Runs protoc before a wheel is built, or the package is installed in place."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Write the messages and their types into src/otpd/_wire."""
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        # Beside the package in a source archive, at the top in a checkout.
+        # Inside the package in a source archive, at the top level in a checkout.
         protos = next(
             protos
             for protos in (root / "proto", root / "../../proto")
@@ -30,10 +30,10 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
 
 def generate(protos: Path, wire: Path) -> None:
-    """Make otp_pb2.py and its stub of the contract in `protos`."""
+    """Generate otp_pb2.py and its stub from the contract in `protos`."""
     scratch = wire / "otp/v1"
-    # The name that the contract has everywhere, not one of this package: so it can be
-    # loaded beside code that others generated from it.
+    # The contract's own file name, without this package, so that it can be loaded together
+    # with code that others generated from it.
     well_known = files("grpc_tools") / "_proto"
     arguments = ["protoc", f"-I{protos}", f"-I{well_known}", CONTRACT]
     arguments += [f"--python_out={wire}", f"--pyi_out={wire}"]
@@ -41,7 +41,7 @@ def generate(protos: Path, wire: Path) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     status: int = protoc.main(arguments)  # type: ignore[no-untyped-call]
     if status != 0:
-        message = f"protoc does not take {protos / CONTRACT}"
+        message = f"protoc failed on {protos / CONTRACT}"
         raise RuntimeError(message)
     for module in scratch.iterdir():
         module.replace(wire / module.name)

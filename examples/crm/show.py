@@ -1,4 +1,4 @@
-"""Counts the codes that are lost; run by `show`, which tells what it needs."""
+"""Counts lost codes; started by `show`, which lists the requirements."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def new_database() -> str:
 
 
 class Users:
-    """People who ask for a code and type it in right."""
+    """Users who request a code and submit it correctly."""
 
     def __init__(self, crm: Program, codes: Codes, count: int) -> None:
         self._crm, self._codes, self._count = crm, codes, count
@@ -146,7 +146,7 @@ class Users:
         """Set when the last of them may come."""
 
     def lost(self) -> int:
-        """Count those who were not let in."""
+        """Count the users whose login failed."""
         with ThreadPoolExecutor(USERS_AT_ONCE) as pool:
             return list(pool.map(self._let_in, range(self._count))).count(False)
 
@@ -179,7 +179,7 @@ class Users:
 
 
 def with_locmem(count: int) -> int:
-    """Count what the old endpoints lose."""
+    """Count the codes that the old endpoints lose."""
     codes = Codes()
     crm = gunicorn(codes, CRM_ENDPOINTS="locmem")
     try:
@@ -191,7 +191,7 @@ def with_locmem(count: int) -> int:
 
 
 def with_otpd(count: int, directory: Path) -> int:
-    """Count what the new ones lose, while one replica of otpd is restarted."""
+    """Count the codes that the new ones lose while one replica of otpd is restarted."""
     codes = Codes()
     replicas = Replicas(directory, codes)
     crm = gunicorn(codes, CRM_ENDPOINTS="otpd", CRM_OTPD=replicas.addresses)

@@ -1,4 +1,4 @@
-"""Restarts replicas in turn under load, and counts; run by `show`, which tells what it needs."""
+"""Restarts replicas in turn under load; started by `show`, which lists the requirements."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Replica:
 
 @dataclass
 class Counts:
-    """What callers saw."""
+    """Results of all calls."""
 
     requests: int = 0
     verified: int = 0
@@ -122,7 +122,7 @@ class Counts:
 
 
 class Retries(logging.Handler):
-    """Counts the retries that the client tells of, by their cause."""
+    """Counts the retries that the client logs, by their cause."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ async def load(
         running.add(task)
         task.add_done_callback(running.discard)
         number += 1
-        # Two requests each; who is late catches up.
+        # Two requests each; a late thread catches up.
         await asyncio.sleep(max(0.0, started + 2 * number / rate - time.monotonic()))
     await asyncio.gather(*running)
 
@@ -217,7 +217,7 @@ providers = ["sink"]
 
 
 async def show(directory: Path, arguments: argparse.Namespace) -> bool:
-    """Restart replicas under load, and print what callers saw."""
+    """Restart replicas under load, and print the results of calls."""
     sink, counts, retries = Sink(), Counts(), Retries()
     logger = logging.getLogger("otpd")
     logger.setLevel(logging.INFO)
@@ -264,7 +264,7 @@ async def show(directory: Path, arguments: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    """Do it, and tell by the exit code whether anybody noticed."""
+    """Run it, and return 0 if no call failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second")
     parser.add_argument("--rounds", type=int, default=2, help="restarts of each replica")

@@ -369,7 +369,7 @@ GOOD = {"ADDRESS": "dns:///otpd:50051"}
         ({"ADDRESS": 50051}, "'ADDRESS'"),
         ({"ADDRESS": "otpd"}, "address"),
         ({**GOOD, "ADRESS": "x"}, "'ADRESS'"),
-        ({**GOOD, "TOKEN": "t"}, "plain text"),
+        ({**GOOD, "TOKEN": "t"}, "unencrypted"),
         ({**GOOD, "TOKEN": "t", "TOKEN_FILE": __file__}, "TOKEN_FILE"),
         ({**GOOD, "TOKEN_FILE": "/no/such/file"}, "'TOKEN_FILE'"),
         ({**GOOD, "TLS": {"CA": "/no/such/file"}}, "'TLS']['CA'"),

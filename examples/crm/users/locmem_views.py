@@ -1,4 +1,4 @@
-"""The endpoints as they were, kept to show what was wrong with them.
+"""The old endpoints, kept to show their faults.
 
 A code lies in the memory of the worker that made it. The next request may go to another
 worker, which knows nothing of it: with four of them three codes of four are not found.
@@ -26,7 +26,7 @@ LIFE = 300
 
 
 def fields(request: Request) -> dict[str, Any]:
-    """What the front end sent: an object."""
+    """Return the JSON object of the request."""
     data = request.data
     return data if isinstance(data, dict) else {}
 

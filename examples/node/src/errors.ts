@@ -17,13 +17,13 @@ export class OtpError extends Error {
   retryAfter: number | undefined;
   /** Which fields of the request are at fault. */
   fieldViolations: { field: string; description: string }[] = [];
-  /** What else the reason brings. */
+  /** Metadata of the reason. */
   metadata: Record<string, string> = {};
 
   constructor(
     readonly status: status,
     message: string,
-    /** The id that the call was made with: whoever makes it again gives the same. */
+    /** Idempotency key of the call; repeat the call with the same one. */
     readonly requestId: string,
   ) {
     super(message);

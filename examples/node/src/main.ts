@@ -33,7 +33,7 @@ async function main(recipient: string): Promise<void> {
   }
 }
 
-/** What a person is told. */
+/** Message for the user. */
 function explain(error: OtpError): string {
   switch (error.reason) {
     case "RECIPIENT_INVALID":

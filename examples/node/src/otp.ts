@@ -83,7 +83,7 @@ export class Otp {
     return this.#call(request, (named, ...rest) => this.#client.sendOtp(named, ...rest));
   }
 
-  /** Judges what a person typed: a wrong code is a reply whose `verified` is false. */
+  /** Verifies a submitted code; for a wrong code, `verified` of the response is false. */
   verify(request: VerifyOtpRequest): Promise<VerifyOtpResponse__Output> {
     return this.#call(request, (named, ...rest) => this.#client.verifyOtp(named, ...rest));
   }

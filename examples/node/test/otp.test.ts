@@ -10,13 +10,13 @@ import { Otpd, Proxy } from "./server";
 const TIMEOUT = 60_000;
 let number = 0;
 
-/** Somebody whom no test has met: all share one server. */
+/** A recipient of no other test, because all tests share one server. */
 function stranger(): string {
   number += 1;
   return `+7999${String(number).padStart(7, "0")}`;
 }
 
-/** What a call fails with. */
+/** Error of a call that must fail. */
 async function failure(call: Promise<unknown>): Promise<OtpError> {
   const error = await call.then(
     () => assert.fail("it did not fail"),
@@ -122,7 +122,7 @@ describe("a client of otpd", () => {
     const error = await failure(far.send({ recipient }));
     assert.equal(error.status, status.DEADLINE_EXCEEDED);
     assert.equal(error.inDoubt, true);
-    // It was done all the same, as whoever asks again with its id learns.
+    // The request was executed: a repetition with its id returns the recorded outcome.
     const sent = await otp.send({ recipient, requestId: error.requestId });
     assert.equal(sent.resent, false);
     far.close();

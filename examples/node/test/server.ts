@@ -1,4 +1,4 @@
-// The real binary, serving, and what may lie between.
+// The real binary, and proxies in front of it.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -80,7 +80,7 @@ export class Otpd {
   }
 }
 
-/** A TCP proxy whose replies can be held, and lost. */
+/** TCP proxy that can delay or drop responses. */
 export class Proxy {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();

@@ -1,4 +1,4 @@
-"""Sends one-time passwords and checks them, by otpd.
+"""Client of otpd, which sends and verifies one-time passwords.
 
 from otpd import Client
 

@@ -1,4 +1,4 @@
-"""When a call is tried again. No I/O, no clock: of both kinds of client."""
+"""Retry decisions, without I/O and clock, shared by both kinds of client."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Attempts:
         self._request_id = request_id
 
     def begin(self, now: float) -> float:
-        """Start another one, and tell how many seconds it has."""
+        """Start an attempt, and return its timeout in seconds."""
         self.made += 1
         self.turn += 1
         return max(self._deadline - now, 0.0)
 
     def pause_after(self, failure: Failure, now: float) -> float:
-        """Tell how many seconds to wait before the next one.
+        """Return the seconds to wait before the next attempt.
 
-        Where there is to be none, the failure is raised as callers see it.
+        Raises the exception of the failure if there is no next attempt.
         """
         pause = self._pause(failure)
         if pause is None or now + pause >= self._deadline:
@@ -63,13 +63,13 @@ class Attempts:
             return None
         if self.made >= self._policy.max_attempts:
             return None
-        told = failure.retry_after if failure.pushback is None else failure.pushback
-        if told is not None:
-            return told if told >= 0 else None
-        # Whom this attempt did not reach, the next one does not ask.
+        delay = failure.retry_after if failure.pushback is None else failure.pushback
+        if delay is not None:
+            return delay if delay >= 0 else None
+        # The next attempt goes to the next target.
         if self.made < self._targets:
             return 0.0
         growth = self._policy.multiplier ** (self.made - self._targets)
         backoff = min(self._policy.initial_backoff * growth, self._policy.max_backoff)
-        # Else all who failed together would come back together.
-        return backoff * random.uniform(0.8, 1.2)  # noqa: S311 - nobody gains by guessing it
+        # Jitter, so that clients that failed together do not retry together.
+        return backoff * random.uniform(0.8, 1.2)  # noqa: S311 - needs no secrecy

@@ -1,4 +1,4 @@
-"""How channels to otpd are set up: balancing, health, keepalive, credentials."""
+"""Channels to otpd: load balancing, health checks, keepalive, credentials."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Token = str | Callable[[], str]
-"""A bearer token, or what tells the one that is valid now."""
+"""Bearer token, or a function that returns the current one."""
 
 Metadata = Callable[[], Mapping[str, str]]
-"""Tells what an attempt carries beside; called for each."""
+"""Function that returns additional metadata, called for each attempt."""
 
 _SERVICE_CONFIG = json.dumps(
     {
-        # Every replica answers for every other.
+        # All replicas are equal.
         "loadBalancingConfig": [{"round_robin": {}}],
-        # A replica that stops, or whose store does not answer, is left out before a call
-        # is lost to it.
+        # No call goes to a replica that stops, or that cannot reach its store.
         "healthCheckConfig": {"serviceName": _messages.SERVICE},
     }
 )
@@ -36,7 +35,7 @@ _SERVICE_CONFIG = json.dumps(
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where otpd is, and how it is reached."""
+    """Targets and options of the connection to otpd."""
 
     targets: tuple[str, ...]
     tls: Tls | None
@@ -54,45 +53,45 @@ class Connection:
         keepalive: float,
         metadata: Metadata | None = None,
     ) -> Connection:
-        """Put it together, unless it would show a token to the network."""
-        # Each certificate has its own name or address, unless one name is given for all.
+        """Create the connection, unless a token would cross the network unencrypted."""
+        # Each certificate has its own name or address, unless one name is set for all.
         reached = targets(address, one_name=tls is None or tls.server_name is not None)
         if token is not None and tls is None and not allow_plaintext_token:
-            far = [target for target in reached if not is_loopback(target)]
-            if far:
+            remote = [target for target in reached if not is_loopback(target)]
+            if remote:
                 raise ValueError(
-                    f"token: it would go to {far[0]} in plain text; give tls=Tls(…), or"
-                    " allow_plaintext_token=True where a mesh does the TLS"
+                    f"token: would be sent unencrypted to {remote[0]}; set tls=Tls(…), or"
+                    " allow_plaintext_token=True if a service mesh provides TLS"
                 )
         return Connection(reached, tls, token, keepalive, metadata)
 
     def options(self, target: str) -> list[tuple[str, str | int]]:
-        """The channel's arguments."""
+        """Return the channel options."""
         milliseconds = int(self.keepalive * 1000)
         return [
             ("grpc.service_config", _SERVICE_CONFIG),
-            # Not what somebody's name server says.
+            # Not from a name server, which may not be trusted.
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.primary_user_agent", f"otpd-python/{version('otpd')}"),
             ("grpc.keepalive_time_ms", milliseconds),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
-            # A replica that restarts is back in seconds; gRPC would look again after up to
-            # two minutes, and try to connect for twenty seconds.
+            # A replica restarts within seconds. By default gRPC would reconnect after up to
+            # two minutes, with a connection timeout of twenty seconds.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 2_000),
             ("grpc.min_reconnect_backoff_ms", 2_000),
             ("grpc.dns_min_time_between_resolutions_ms", 5_000),
-            # Clients of one process do not share connections, nor the end of them.
+            # Clients of one process do not share connections, nor their failures.
             ("grpc.use_local_subchannel_pool", 1),
-            # A proxy of the environment is not this machine.
+            # A proxy from the environment cannot reach this machine's loopback.
             ("grpc.enable_http_proxy", 0 if is_loopback(target) else 1),
             *self._names(target),
         ]
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """The channel's credentials; None: plain text."""
+        """Return the channel credentials; None: plaintext."""
         if self.tls is None:
             return None
         return grpc.ssl_channel_credentials(
@@ -102,7 +101,7 @@ class Connection:
         )
 
     def call_metadata(self) -> tuple[tuple[str, str], ...]:
-        """What proves to otpd, at each call, who calls; and what the caller adds."""
+        """Return the metadata of an attempt: the token, and those that the caller adds."""
         added = tuple(self.metadata().items()) if self.metadata else ()
         if self.token is None:
             return added
@@ -110,13 +109,13 @@ class Connection:
         return (*added, ("authorization", f"Bearer {token}"))
 
     def _names(self, target: str) -> list[tuple[str, str | int]]:
-        """What the server is called, where it is not by its address."""
+        """Return the options with the server's name, if it differs from the address."""
         name = self.tls.server_name if self.tls else None
         names: list[tuple[str, str | int]] = []
         if name is not None:
             names.append(("grpc.ssl_target_name_override", name))
         if "," in target:
-            # A list of addresses is no authority of HTTP/2.
+            # A list of addresses is not a valid authority in HTTP/2.
             names.append(("grpc.default_authority", name or "otpd"))
         return names
 

@@ -1,4 +1,4 @@
-"""A call that failed, before it is an exception: read from a gRPC status."""
+"""Failed attempts, read from a gRPC status, and their conversion to exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 DOMAIN = "otp.v1"
-"""Whose reasons these are. Others, such as a proxy's, are not looked at."""
+"""Domain of otpd's reasons. Those of others, such as a proxy, are ignored."""
 
 _DETAILS = "grpc-status-details-bin"
 _PUSHBACK = "grpc-retry-pushback-ms"
@@ -30,7 +30,7 @@ _BY_REASON: dict[str, type[errors.OtpError]] = {
     "VERIFY_DELAYED": errors.VerifyDelayed,
     "VERIFY_LOCKED": errors.VerifyLocked,
 }
-# What a later version's reason is, and what comes from others than otpd.
+# For reasons of later versions, and for errors without a reason of otpd.
 _BY_CODE: dict[grpc.StatusCode, type[errors.OtpError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
     grpc.StatusCode.UNAUTHENTICATED: errors.CallerUnknown,
@@ -44,20 +44,20 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.OtpError]] = {
 
 @dataclass(slots=True)
 class Failure(Exception):
-    """What a failed attempt told."""
+    """Failed attempt."""
 
     code: grpc.StatusCode
     message: str
     reason: str = ""
     retry_after: float | None = None
-    """In how many seconds to come back, by RetryInfo."""
+    """Seconds until the next call is allowed, from RetryInfo."""
     pushback: float | None = None
-    """In how many seconds to try again, by the trailer; below 0: not at all."""
+    """Seconds until the next attempt, from the trailer; negative: no further attempt."""
     field_violations: tuple[errors.FieldViolation, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def error(self, request_id: str, attempts: int) -> errors.OtpError:
-        """Make the exception that callers see."""
+        """Convert it to the exception for the application."""
         kind = _BY_REASON.get(self.reason) or _BY_CODE.get(self.code) or errors.InternalError
         return kind(self, request_id, attempts)
 
@@ -67,7 +67,7 @@ def read(
     message: str | None,
     trailers: Iterable[tuple[str, str | bytes]] | None,
 ) -> Failure:
-    """Read a status with the trailers that came along."""
+    """Read a status with its trailers."""
     failure = Failure(code, message or "")
     for key, value in trailers or ():
         if key == _PUSHBACK:
@@ -78,7 +78,7 @@ def read(
 
 
 def _pushback(value: str | bytes) -> float:
-    """Read the trailer; what is no number forbids another try (gRFC A6)."""
+    """Read the trailer. A value that is not a number forbids another attempt (gRFC A6)."""
     try:
         return int(value) / 1000
     except ValueError:
@@ -112,7 +112,7 @@ def _unpack(detail: Any, message: Message) -> bool:  # noqa: ANN401 - an Any of 
 
 
 def _parse(message: Message, serialized: bytes) -> bool:
-    """Tell whether it could be read: a proxy may send anything."""
+    """Parse a message; False if it is invalid, because a proxy may send anything."""
     try:
         message.ParseFromString(serialized)
     except DecodeError:

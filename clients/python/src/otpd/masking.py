@@ -1,15 +1,15 @@
-"""Recipients as logs may show them."""
+"""Masking of recipients for logs."""
 
 _HIDDEN = 3
-"""At least so many digits of a number are hidden."""
+"""Minimum number of hidden digits of a phone number."""
 _SHOWN_AT_AN_END = 4
 
 
 def mask(recipient: str) -> str:
-    """Show a recipient as otpd's own log does: `+7999***4567`, `a***@example.com`.
+    """Mask a recipient as in otpd's own log: `+7999***4567`, `a***@example.com`.
 
-    What a person typed may be anything, so of what is neither a number nor an address
-    nothing is shown.
+    Input that is neither a number nor an address is hidden completely, because it may be
+    anything.
     """
     local_part, at, domain = recipient.strip().rpartition("@")
     if at:
@@ -23,5 +23,5 @@ def mask(recipient: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Keep line ends and the like out of logs."""
+    """Remove line breaks and other control characters."""
     return "".join(character for character in text if character.isprintable())

@@ -1,4 +1,4 @@
-"""A fake of otpd for the tests of those who call it: the same rules, in memory.
+"""A fake of otpd for tests of applications: the same rules, in memory.
 
     from otpd.testing import FakeOtpd
 
@@ -9,7 +9,7 @@
         fake.advance(minutes=6)
         assert not otp.verify("+79991234567", fake.code("+79991234567"))
 
-Needs `pip install 'otpd[testing]'`. The package's own tests hold the fake to the real server.
+Needs `pip install 'otpd[testing]'`. The package's tests compare the fake with the real server.
 """
 
 from otpd.testing._fake import FakeOtpd, Message

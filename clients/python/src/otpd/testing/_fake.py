@@ -1,4 +1,4 @@
-"""The fake, and the clients that speak to it without a network."""
+"""The fake, and clients that call it without a network."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ _STATUS_OF: Mapping[str, grpc.StatusCode] = {
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
-# What comes from the network, without a reason.
+# Failures of the network, without a reason.
 _STATUSES: Mapping[str, grpc.StatusCode] = {"UNAVAILABLE": grpc.StatusCode.UNAVAILABLE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message that would have gone out."""
+    """Message that otpd would have sent."""
 
     recipient: str
     """In canonical form."""
@@ -63,14 +63,14 @@ class Message:
     channel: Channel
     challenge_id: str
     resent: bool
-    """Whether it carries the same code as the one before."""
+    """True if it has the same code as the previous message."""
     locale: str
     variables: Mapping[str, str]
 
 
 @dataclass(slots=True)
 class _Planned:
-    """A failure that is to come."""
+    """Planned failure."""
 
     reason: str
     retry_after: float | None
@@ -78,7 +78,7 @@ class _Planned:
 
 
 class FakeOtpd:
-    """One otpd that everybody may call, as in development. Its time stands still unless moved."""
+    """otpd without authentication, as in development. Its clock moves only by `advance`."""
 
     def __init__(
         self,
@@ -87,38 +87,38 @@ class FakeOtpd:
         variables: Iterable[str] = (),
         now: datetime | None = None,
     ) -> None:
-        """Start empty. `variables` are those that the texts declare; `now` is what time it is."""
+        """Start empty, at the time `now`. `variables` are those that the texts declare."""
         self.messages: list[Message] = []
-        """What was sent, oldest first."""
+        """Sent messages, oldest first."""
         self._rules = Rules(policy or Policy(), frozenset(variables))
         self._now = now or datetime.now(timezone.utc)
         self._planned: list[_Planned] = []
         self._lock = threading.RLock()
 
     def client(self, *, timeout: float = 5.0, retry: RetryPolicy | None = None) -> Client:
-        """Make a client of this fake. Where it waits for a retry, the fake's time moves."""
+        """Create a client of this fake. A wait for a retry advances the fake's clock."""
         return Client._over(_Transport(self), timeout, retry)
 
     def async_client(
         self, *, timeout: float = 5.0, retry: RetryPolicy | None = None
     ) -> AsyncClient:
-        """Make a client for asyncio, likewise."""
+        """Create a client for asyncio, like `client`."""
         return AsyncClient._over(_AsyncTransport(self), timeout, retry)
 
     @property
     def now(self) -> datetime:
-        """What time it is."""
+        """Return the time of the fake."""
         return self._now
 
     def advance(self, by: timedelta | None = None, **parts: float) -> None:
-        """Move time: `advance(timedelta(minutes=5))`, or `advance(minutes=5)`."""
+        """Advance the clock: `advance(timedelta(minutes=5))`, or `advance(minutes=5)`."""
         with self._lock:
             self._now += (by or timedelta()) + timedelta(**parts)
 
     def code(self, recipient: str, *, purpose: str = "", region: str = "") -> str:
-        """Tell the code that was last sent to a recipient, in any written form.
+        """Return the code that was last sent to a recipient, in any written form.
 
-        Raises `LookupError` where none was.
+        Raises `LookupError` if there is none.
         """
         to = _reading.recipient(recipient, region)
         wanted = (to, purpose or "default")
@@ -130,17 +130,17 @@ class FakeOtpd:
     def fail_next(
         self, reason: str, *, times: int = 1, retry_after: float | None = None, after: bool = False
     ) -> None:
-        """Let the next attempts fail, retries counted too.
+        """Let the next attempts fail, retries included.
 
-        With a reason of docs/errors.md, or with UNAVAILABLE as where otpd is not reached.
-        With `after` the call is done first, and its reply lost.
+        `reason` is one of docs/errors.md, or UNAVAILABLE as if otpd was not reached. With
+        `after` the request is executed, and its response is lost.
         """
         if reason not in _STATUS_OF and reason not in _STATUSES:
             raise ValueError(f"{reason!r} is none of {', '.join([*_STATUS_OF, *_STATUSES])}")
         self._planned += [_Planned(reason, retry_after, after) for _ in range(times)]
 
     def _attempt(self, request: Protobuf, timeout: float) -> Protobuf:
-        """What every attempt does."""
+        """Execute an attempt."""
         with self._lock:
             planned = self._planned.pop(0) if self._planned else None
             if planned and not planned.after:
@@ -177,20 +177,20 @@ class FakeOtpd:
         code = _STATUS_OF.get(planned.reason)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             self.advance(seconds=timeout)
-        told = f"the fake was told to fail with {planned.reason}"
+        message = f"planned failure of the fake: {planned.reason}"
         if code is not None:
             return Failure(
                 code,
-                told,
+                message,
                 reason=planned.reason,
                 retry_after=planned.retry_after,
                 pushback=planned.retry_after,
             )
-        return Failure(_STATUSES[planned.reason], told)
+        return Failure(_STATUSES[planned.reason], message)
 
 
 class _Carrier:
-    """What both transports are."""
+    """Base of both transports."""
 
     targets = 1
 
@@ -210,7 +210,7 @@ class _Transport(_Carrier):
 
     def attempt(
         self,
-        method: Method[Request, Reply],  # noqa: ARG002 - the request tells it
+        method: Method[Request, Reply],  # noqa: ARG002 - known from the request
         request: Request,
         timeout: float,
         turn: int,  # noqa: ARG002
@@ -218,7 +218,7 @@ class _Transport(_Carrier):
         return cast("Reply", self._fake._attempt(request, timeout))
 
     def close(self) -> None:
-        """Leave all as it is."""
+        """Do nothing."""
 
 
 class _AsyncTransport(_Carrier):
@@ -235,4 +235,4 @@ class _AsyncTransport(_Carrier):
         return cast("Reply", self._fake._attempt(request, timeout))
 
     async def close(self) -> None:
-        """Leave all as it is."""
+        """Do nothing."""

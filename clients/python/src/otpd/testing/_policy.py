@@ -1,4 +1,4 @@
-"""The numbers of the rules; their meaning is told in docs/configuration.md."""
+"""Parameters of the rules, as described in docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MAX_FAILURE_DELAY = HOUR
 
 
 def milliseconds(time: timedelta) -> int:
-    """In whole milliseconds, which is how otpd counts."""
+    """Convert to whole milliseconds, the resolution of otpd."""
     return time // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How codes behave; the defaults are otpd's. A limit of 0 is off."""
+    """Policy of codes, with the defaults of otpd. A limit of 0 is disabled."""
 
     code_length: int = 6
     code_ttl: timedelta = timedelta(minutes=5)
@@ -40,7 +40,7 @@ class Policy:
 
 @dataclass(slots=True)
 class Limit:
-    """A burst, refilled evenly: its state is when it will be full again."""
+    """Rate limit that allows a burst and refills evenly; its state is the time when it is full."""
 
     name: str
     count: int
@@ -48,7 +48,7 @@ class Limit:
     full_at: int = 0
 
     def take(self, now: int) -> tuple[int, int]:
-        """Tell how long to wait for one, and when the limit is full again if it is taken."""
+        """Return the wait for a permit, and the time when the limit is full after taking it."""
         if self.count == 0:
             return 0, self.full_at
         interval = math.ceil(self.period / self.count)
@@ -58,12 +58,12 @@ class Limit:
 
 
 def longest_wait(limits: list[Limit], now: int) -> tuple[int, str]:
-    """The longest wait for one of each, and the limit that asks for it."""
+    """Return the longest wait among the limits, and the limit with that wait."""
     waits = [(limit.take(now)[0], limit.name) for limit in limits]
     return max(waits, key=lambda wait: wait[0], default=(0, ""))
 
 
 def take_all(limits: list[Limit], now: int) -> None:
-    """Take one of each."""
+    """Take a permit of each limit."""
     for limit in limits:
         _, limit.full_at = limit.take(now)

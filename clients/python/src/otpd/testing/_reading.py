@@ -1,4 +1,4 @@
-"""What of a request is not as it must be, and the canonical form of what is."""
+"""Validation of requests, and the canonical form of their fields."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _VARIABLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 def invalid(field: str, problem: str, reason: str = "REQUEST_INVALID") -> Failure:
-    """Make the failure of a request that is not as it must be."""
+    """Create the failure of an invalid request."""
     return Failure(
         grpc.StatusCode.INVALID_ARGUMENT,
         f"{field}: {problem}",
@@ -46,7 +46,7 @@ def invalid(field: str, problem: str, reason: str = "REQUEST_INVALID") -> Failur
 
 
 def recipient(written: str, region: str) -> str:
-    """Read a phone number or an e-mail address."""
+    """Parse a phone number or an e-mail address."""
     if region and not (
         re.fullmatch("[A-Za-z]{2}", region) and phonenumbers.country_code_for_region(region.upper())
     ):
@@ -99,17 +99,17 @@ def _no_recipient(problem: str) -> Failure:
 
 
 def purpose(name: str) -> str:
-    """Read what a code is for."""
+    """Parse a purpose."""
     if name and not _PURPOSE.fullmatch(name):
         raise invalid("purpose", "not [a-z][a-z0-9_-]{0,31}", "PURPOSE_INVALID")
     return name or "default"
 
 
 def code(typed: str) -> str:
-    """Read what a person typed."""
+    """Parse a submitted code."""
     if len(typed.encode()) > 128:
         raise malformed("far too long; a code has at most 10 digits")
-    # The information separators are blanks to Python alone.
+    # Only Python treats the information separators as whitespace.
     digits = "".join(
         character
         for character in _HYPHENS.sub("", _IGNORABLE.sub("", typed))
@@ -124,19 +124,19 @@ def code(typed: str) -> str:
 
 
 def malformed(problem: str) -> Failure:
-    """Make the failure of what cannot be a code."""
+    """Create the failure of a malformed code."""
     return invalid("code", problem, "CODE_MALFORMED")
 
 
 def visible(field: str, text: str, most: int) -> str:
-    """Read an id."""
+    """Parse an id."""
     if len(text) > most or not all("!" <= character <= "~" for character in text):
         raise invalid(field, f"must be at most {most} visible ASCII characters, without blanks")
     return text
 
 
 def network(client_ip: str) -> str:
-    """Read the address of an end user: whose addresses one client may have."""
+    """Return the network of an end user, of which one client may have all addresses."""
     if not client_ip:
         return ""
     try:
@@ -165,7 +165,7 @@ def site(network: str) -> str:
 
 
 def channel(request: otp_pb2.SendOtpRequest, to: str) -> Channel:
-    """Read the way to send by."""
+    """Parse a channel."""
     by_email = "@" in to
     if request.channel == otp_pb2.CHANNEL_UNSPECIFIED:
         return Channel.EMAIL if by_email else Channel.SMS
@@ -178,14 +178,14 @@ def channel(request: otp_pb2.SendOtpRequest, to: str) -> Channel:
 
 
 def locale(tag: str) -> str:
-    """Read a language."""
+    """Parse a language."""
     if tag and (len(tag) > 35 or not _LOCALE.fullmatch(tag)):
         raise invalid("locale", "not a BCP 47 language tag")
     return tag
 
 
 def variables(given: dict[str, str]) -> dict[str, str]:
-    """Read the values for a text."""
+    """Validate the variables of a text."""
     if len(given) > 32:
         raise invalid("variables", "at most 32 are taken")
     for name, value in given.items():
@@ -198,7 +198,7 @@ def variables(given: dict[str, str]) -> dict[str, str]:
 
 
 def declared_only(given: dict[str, str], declared: frozenset[str]) -> None:
-    """Refuse what the text has no place for."""
+    """Reject variables that the text does not declare."""
     for name in given:
         if name not in declared:
             raise invalid("variables", f"{name} is not declared for this purpose")

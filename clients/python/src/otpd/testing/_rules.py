@@ -1,6 +1,6 @@
-"""The rules of a code, as README.md and docs/errors.md tell them, in memory.
+"""The rules of otpd, as described in README.md and docs/errors.md, in memory.
 
-Time is in milliseconds. What a rule refuses is a `Failure`.
+Time is in milliseconds. A refusal is a `Failure`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Challenge:
 
 @dataclass(slots=True)
 class Answer:
-    """What was answered to a request, and until when that is remembered."""
+    """Recorded outcome of a request, with the end of its retention."""
 
     fields: tuple[str, ...]
     reply: Message
@@ -63,7 +63,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Record:
-    """What is known of a recipient and a purpose."""
+    """State of a recipient and a purpose."""
 
     recipient: str
     challenge: Challenge
@@ -76,14 +76,14 @@ class Record:
 
 @dataclass(slots=True)
 class Block:
-    """Answers are refused for a while."""
+    """Lockout or delay after failed attempts."""
 
     until: int
     locked: bool
 
 
 class Rules:
-    """All records, and what is done with them."""
+    """All records, and the operations on them."""
 
     def __init__(self, policy: Policy, variables: frozenset[str]) -> None:
         self.policy = policy
@@ -95,7 +95,7 @@ class Rules:
     def send(
         self, request: otp_pb2.SendOtpRequest, now: int
     ) -> tuple[otp_pb2.SendOtpResponse, Challenge | None]:
-        """Send the live code again, or a new one; an old answer comes without a challenge."""
+        """Send the live code again, or a new one. A replayed outcome has no challenge."""
         policy = self.policy
         to = _reading.recipient(request.recipient, request.region)
         purpose = _reading.purpose(request.purpose)
@@ -145,7 +145,7 @@ class Rules:
         return reply, challenge
 
     def verify(self, request: otp_pb2.VerifyOtpRequest, now: int) -> otp_pb2.VerifyOtpResponse:
-        """Judge a typed code."""
+        """Verify a submitted code."""
         policy = self.policy
         to = _reading.recipient(request.recipient, request.region)
         purpose = _reading.purpose(request.purpose)
@@ -182,7 +182,7 @@ class Rules:
         return reply
 
     def _end_of(self, challenge: Challenge, now: int) -> otp_pb2.VerifyOutcome | None:
-        """Tell why a code cannot be judged; None: it can."""
+        """Return the outcome if a code cannot be verified; None: it can."""
         if now >= challenge.expires_at + EXPIRED_TOLD_FOR:
             return otp_pb2.VERIFY_OUTCOME_NOT_FOUND
         if now >= challenge.expires_at:
@@ -223,7 +223,7 @@ class Rules:
             reply.attempts_remaining = policy.max_attempts - challenge.attempts
 
     def cancel(self, request: otp_pb2.CancelOtpRequest, now: int) -> otp_pb2.CancelOtpResponse:
-        """End a live code, and forget wrong answers if asked to."""
+        """Cancel a live code, and reset failed attempts if requested."""
         record, to = self._subject(request)
         purpose = _reading.purpose(request.purpose)
         request_id = _reading.visible("request_id", request.request_id, 128)
@@ -248,7 +248,7 @@ class Rules:
     def status(
         self, request: otp_pb2.GetOtpStatusRequest, now: int
     ) -> otp_pb2.GetOtpStatusResponse:
-        """Tell what is known of a code."""
+        """Return the status of a code."""
         record, to = self._subject(request)
         _reading.purpose(request.purpose)
         reply = otp_pb2.GetOtpStatusResponse(recipient=to)
@@ -280,10 +280,10 @@ class Rules:
     def _subject(
         self, request: otp_pb2.CancelOtpRequest | otp_pb2.GetOtpStatusRequest
     ) -> tuple[Record | None, str]:
-        """Find the record that a request names, and read the recipient if it names one."""
+        """Return the record of a request, and the recipient if the request has one."""
         wanted = _reading.visible("challenge_id", request.challenge_id, 256)
         if wanted and not request.recipient:
-            # A challenge's id carries the key of its record.
+            # The id of a challenge contains the key of its record.
             for (to, purpose), record in self.records.items():
                 if wanted[:_KEY_LENGTH] == self._key(to, purpose):
                     return record, ""
@@ -294,7 +294,7 @@ class Rules:
 
     def _permit_send(self, record: Record, now: int) -> None:
         block = self._block(record, now)
-        # A code that dies as the wait ends is as useless as one that dies before.
+        # A code that expires at the end of the delay is as useless as one that expires earlier.
         if block and now + milliseconds(self.policy.code_ttl) <= block.until:
             raise refused(block, now)
         wait = self._resend_at(record) - now
@@ -332,7 +332,7 @@ class Rules:
         )
 
     def _resend_at(self, record: Record) -> int:
-        """When the next send is allowed; a success ends the cool-down."""
+        """Return the time of the next allowed send; a success ends the cooldown."""
         spent = record.challenge.state == SPENT
         return record.sent_at + (0 if spent else milliseconds(self.policy.resend_after))
 
@@ -383,7 +383,7 @@ _KEY_LENGTH = 44
 def recall(
     record: Record, kind: type[Reply], request_id: str, fields: tuple[str, ...], now: int
 ) -> Reply | None:
-    """Find the answer to a request that was made before."""
+    """Return the recorded outcome of a repeated request."""
     known = record.answers.get((kind.__name__, request_id))
     if known is None or now >= known.until:
         return None
@@ -393,20 +393,20 @@ def recall(
 
 
 def permit(own: list[Limit], by_client: list[Limit], now: int) -> None:
-    """Refuse where a limit on sends leaves no room; a refused request takes none of them."""
+    """Reject a send above a rate limit; a rejected request consumes no limit."""
     wait, name = longest_wait(own + by_client, now)
     if wait:
         raise exhausted("SEND_LIMIT", f"the limit {name} is reached", wait, limit=name)
 
 
 def refused(block: Block, now: int) -> Failure:
-    """Make the failure of an answer that has to wait."""
+    """Create the failure of a delayed or locked verification."""
     reason = "VERIFY_LOCKED" if block.locked else "VERIFY_DELAYED"
     return exhausted(reason, "too many wrong answers", block.until - now)
 
 
 def exhausted(reason: str, message: str, wait: int, **metadata: str) -> Failure:
-    """Make the failure of what came too soon."""
+    """Create the failure of a request that came too soon."""
     return Failure(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"{message}; again in {wait / 1000} s",

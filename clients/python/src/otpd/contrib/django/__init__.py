@@ -1,5 +1,5 @@
-"""Views that send codes and check them by otpd, for Django REST Framework.
+"""Views for Django REST Framework that send and verify codes with otpd.
 
-Add "otpd.contrib.django" to INSTALLED_APPS, say where otpd is in `OTPD = {...}`, and include
-`otpd.contrib.django.urls`. All settings are told in docs/moving-from-django-cache.md.
+Add "otpd.contrib.django" to INSTALLED_APPS, set the address in `OTPD = {...}`, and include
+`otpd.contrib.django.urls`. All settings are described in docs/moving-from-django-cache.md.
 """

@@ -1,4 +1,4 @@
-"""Where an end user is, behind proxies that can be trusted."""
+"""IP address of the end user, behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def client_ip(request: HttpRequest, trusted_proxies: int) -> str:
-    """Tell the end user's address; empty where it cannot be known.
+    """Return the IP address of the end user; empty if it is unknown.
 
-    Each proxy appends to X-Forwarded-For whom it was called by, and what stands before that
-    is what the caller wrote there: anything. So the address is the one that the outermost
-    of one's own proxies has seen, counted from the right; with no proxy, or where there
-    were fewer than there should be, the one that this very connection comes from.
+    Each proxy appends the address of its client to X-Forwarded-For. The entries before
+    these were sent by the end user, and cannot be trusted. The result is therefore the
+    entry of the outermost trusted proxy, counted from the right. Without proxies, or with
+    fewer entries than trusted proxies, it is the address of the connection.
     """
     peer = str(request.META.get("REMOTE_ADDR", ""))
     if trusted_proxies == 0:
@@ -28,7 +28,7 @@ def client_ip(request: HttpRequest, trusted_proxies: int) -> str:
 
 
 def _address(written: str) -> str:
-    """Read an address as proxies write it, with or without a port."""
+    """Parse an address of a proxy, with or without a port."""
     host = written
     if written.startswith("["):
         host = written[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""The Django application."""
+"""Django application."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from otpd.contrib.django.checks import check_settings
 
 
 class OtpdConfig(AppConfig):
-    """otpd's views."""
+    """Application with the views of otpd."""
 
     name = "otpd.contrib.django"
     label = "otpd"
     verbose_name = "One-time passwords"
 
     def ready(self) -> None:
-        """Have the settings checked, and read anew where a test changes them."""
+        """Register the check of the settings, and reload them if a test changes them."""
         checks.register(check_settings)
         setting_changed.connect(conf.forget, dispatch_uid="otpd")

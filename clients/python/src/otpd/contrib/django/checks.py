@@ -1,4 +1,4 @@
-"""Tells of settings that are not as they must be, by `manage.py check`."""
+"""Check of the settings, for `manage.py check`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_settings(
-    app_configs: Sequence[AppConfig] | None,  # noqa: ARG001 - what Django gives to checks
+    app_configs: Sequence[AppConfig] | None,  # noqa: ARG001 - signature of Django's checks
     **kwargs: Any,  # noqa: ANN401, ARG001
 ) -> list[checks.CheckMessage]:
-    """Name each setting of OTPD that is wrong."""
+    """Return an error for each invalid setting of OTPD."""
     return [
         checks.Error(f"{problem.where}: {problem.what}", hint=problem.remedy, id="otpd.E001")
         for problem in conf.problems()

@@ -1,4 +1,4 @@
-"""The settings: `OTPD = {...}`, each key checked."""
+"""Settings `OTPD = {...}`, with validation."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TEXTS: Mapping[str, str] = {
     "not_found": "OTP not found or expired",
     "unavailable": "Service temporarily unavailable, try again later",
 }
-"""What end users are told; `{recipient_field}` and `{code_field}` are filled in."""
+"""Texts for end users; `{recipient_field}` and `{code_field}` are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A setting that is not as it must be."""
+    """Invalid setting."""
 
     where: str
     what: str
@@ -41,38 +41,38 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What OTPD says; the keys are these names in capitals."""
+    """Values of OTPD; the keys are these names in capitals."""
 
     address: str | list[str] | tuple[str, ...]
-    """Where otpd is."""
+    """Address of otpd."""
     token: str | None = None
     token_file: str | Path | None = None
-    """A file that holds the token; read at each call, so that it can be exchanged."""
+    """File with the token; read at each call, so that the token can be rotated."""
     allow_plaintext_token: bool = False
     tls: Mapping[str, str | Path] | None = None
-    """CA, CERTIFICATE, KEY, SERVER_NAME; an empty one is TLS with gRPC's own authorities."""
+    """CA, CERTIFICATE, KEY, SERVER_NAME; empty: TLS with the authorities of gRPC."""
     timeout: float = 5.0
-    """Seconds that a call may take, its retries included."""
+    """Maximum seconds of a call, retries included."""
     purpose: str = ""
     channel: str | None = None
     region: str = ""
-    """The region in which national numbers are read, such as RU."""
+    """Region of phone numbers in national format, such as RU."""
     locale: str = ""
-    """The language of messages."""
+    """Language of messages."""
     trusted_proxies: int = 0
-    """How many proxies of one's own stand before Django, each of which adds to
-    X-Forwarded-For. 0: that header is not looked at."""
+    """Number of trusted proxies in front of Django, each of which appends to
+    X-Forwarded-For. 0: the header is ignored."""
     recipient_field: str = "phone"
     code_field: str = "otp"
     message_field: str = "message"
-    """Under which key a reply says what was done."""
+    """Key of the message in a successful response."""
     error_field: str = "error"
-    """Under which key a reply says what was wrong."""
+    """Key of the message in an error response."""
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Other texts than `TEXTS`."""
+    """Texts that replace those of `TEXTS`."""
 
     def text(self, name: str) -> str:
-        """What end users are told."""
+        """Return a text for end users."""
         text = str(self.texts.get(name, TEXTS[name]))
         names = {"recipient_field": self.recipient_field, "code_field": self.code_field}
         for key, value in names.items():
@@ -80,7 +80,7 @@ class Settings:
         return text
 
     def client(self) -> Client:
-        """Make a client."""
+        """Create a client."""
         tls = None
         if self.tls is not None:
             tls = Tls(**{key.lower(): value for key, value in self.tls.items()})  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ class Settings:
         )
 
     def _read_token(self) -> str:
-        assert self.token_file is not None  # noqa: S101 - only then it is called
+        assert self.token_file is not None  # noqa: S101 - called only if it is set
         return Path(self.token_file).read_text().strip()
 
 
@@ -122,11 +122,11 @@ def get() -> Settings:
 
 
 stand_in: Client | None = None
-"""What tests have instead of the client of this process."""
+"""Client for tests, instead of the client of the process."""
 
 
 def client() -> Client:
-    """The client of this process; it is connected at its first call."""
+    """Return the client of the process, which connects at its first call."""
     return stand_in or _client()
 
 
@@ -135,15 +135,15 @@ def _client() -> Client:
     return get().client()
 
 
-def forget(*, setting: str, **_: Any) -> None:  # noqa: ANN401 - what Django's signals give
-    """Read the settings anew, where a test has changed them."""
+def forget(*, setting: str, **_: Any) -> None:  # noqa: ANN401 - signature of Django's signals
+    """Discard the settings after a test has changed them."""
     if setting == "OTPD":
         get.cache_clear()
         _client.cache_clear()
 
 
 def problems() -> list[Problem]:
-    """Name all that is wrong with the settings."""
+    """Return all invalid settings."""
     given = getattr(django_settings, "OTPD", None)
     if not isinstance(given, dict):
         return [Problem("OTPD", "is no dictionary", 'set OTPD = {"ADDRESS": "dns:///otpd:50051"}')]
@@ -176,7 +176,7 @@ def _wrong_values(given: Mapping[str, Any]) -> list[Problem]:
     for key, value in given.items():
         if key in _KEYS:
             kinds = _KINDS.get(key, (str,))
-            # A bool is an int for Python.
+            # In Python, a bool is an int.
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 names = " or ".join(kind.__name__ for kind in kinds)
                 found.append(Problem(f"OTPD[{key!r}]", f"is {value!r}", f"give a {names}"))

@@ -1,4 +1,4 @@
-"""For the tests of projects that use the views."""
+"""Support for tests of projects that use the views."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def using(client: Client) -> Iterator[None]:
-    """Have the views call by this client, such as `FakeOtpd().client()`."""
+    """Replace the client of the views, for example by `FakeOtpd().client()`."""
     before, conf.stand_in = conf.stand_in, client
     try:
         yield

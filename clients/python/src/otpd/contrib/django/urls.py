@@ -1,4 +1,4 @@
-"""Where the endpoints are: `path("api/users/", include("otpd.contrib.django.urls"))`."""
+"""URLs of the endpoints: `path("api/users/", include("otpd.contrib.django.urls"))`."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""Endpoints that send a code and check it, as `send_otp` and `verify_otp` did before."""
+"""Endpoints that send and verify codes, compatible with earlier `send_otp` and `verify_otp`."""
 
 from __future__ import annotations
 
@@ -25,64 +25,64 @@ logger = logging.getLogger("otpd")
 
 
 class OtpView(APIView):
-    """What both endpoints are: open to everybody, and throttled by otpd alone."""
+    """Base of both endpoints: without authentication, and throttled only by otpd."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
-    # otpd counts exactly, over all workers and machines.
+    # otpd counts exactly, across all workers and machines.
     throttle_classes = ()
     mark: ClassVar[str]
-    """What marks its lines in the log."""
+    """Prefix of its log lines."""
 
     @property
     def configuration(self) -> conf.Settings:
-        """What OTPD says; `settings` are those of REST framework."""
+        """Return the settings OTPD; `settings` are those of REST framework."""
         return conf.get()
 
     @property
     def client(self) -> otpd.Client:
-        """The client of this process."""
+        """Return the client of the process."""
         return conf.client()
 
     def field(self, request: Request, name: str) -> str:
-        """Read a field of the request; empty where it is not there, or no text."""
+        """Return a field of the request; empty if it is missing or not a text."""
         data = request.data
         value = data.get(name) if hasattr(data, "get") else None
-        # Some front ends write numbers without quotes.
+        # Some front ends send numbers without quotes.
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         return value.strip() if isinstance(value, str) else ""
 
     def client_ip(self, request: Request) -> str:
-        """Where the end user is."""
+        """Return the IP address of the end user."""
         return client_ip(request._request, self.configuration.trusted_proxies)
 
     def done(self, text: str) -> Response:
-        """Say what was done."""
+        """Return a successful response."""
         return Response({self.configuration.message_field: self.configuration.text(text)})
 
     def wrong(self, code: int, text: str) -> Response:
-        """Say what was wrong."""
+        """Return an error response."""
         return Response(
             {self.configuration.error_field: self.configuration.text(text)}, status=code
         )
 
     def refused(self, error: otpd.OtpError, recipient: str) -> Response:
-        """Say that there is no reply of otpd."""
+        """Convert a failed call to a response."""
         reason = error.reason or error.status
         line = f"{self.mark} Request refused recipient=%s reason=%s cause=%s request_id=%s"
-        told = (mask(recipient), reason, error.message, error.request_id)
+        fields = (mask(recipient), reason, error.message, error.request_id)
         if isinstance(error, otpd.RateLimited):
-            logger.info(line, *told)
-            # As throttles of REST framework: 429 with Retry-After, by its exception handler.
+            logger.info(line, *fields)
+            # Like a throttle of REST framework: its exception handler sends 429 with Retry-After.
             raise Throttled(wait=error.retry_after)
         if isinstance(error, otpd.RecipientInvalid):
-            logger.info(line, *told)
+            logger.info(line, *fields)
             return self.wrong(status.HTTP_400_BAD_REQUEST, "recipient_invalid")
         if isinstance(error, otpd.NoRoute) or error.reason == "DESTINATION_BLOCKED":
-            logger.warning(line, *told)
+            logger.warning(line, *fields)
             return self.wrong(status.HTTP_400_BAD_REQUEST, "not_deliverable")
-        logger.error(line, *told)
+        logger.error(line, *fields)
         response = self.wrong(status.HTTP_503_SERVICE_UNAVAILABLE, "unavailable")
         response["Retry-After"] = str(math.ceil(error.retry_after or 1))
         return response
@@ -94,7 +94,7 @@ class SendOtpView(OtpView):
     mark = "[OTP]"
 
     def post(self, request: Request) -> Response:
-        """Send a code to the recipient that the request names."""
+        """Send a code to the recipient of the request."""
         settings = self.configuration
         recipient = self.field(request, settings.recipient_field)
         logger.info("[OTP] Request received recipient=%s", mask(recipient))
@@ -118,17 +118,17 @@ class SendOtpView(OtpView):
         return self.sent(request, sent)
 
     def sent(self, request: Request, sent: otpd.Sent) -> Response:  # noqa: ARG002
-        """Reply to whom a code was sent; for others to say more."""
+        """Return the response after a code was sent. Can be overridden."""
         return self.done("sent")
 
 
 class VerifyOtpView(OtpView):
-    """Checks a code: 200, 400 for a wrong one, 404 for none, 429 with Retry-After, 503."""
+    """Verifies a code: 200, 400 for a wrong one, 404 for none, 429 with Retry-After, 503."""
 
     mark = "[OTP VERIFY]"
 
     def post(self, request: Request) -> Response:
-        """Check the code that the request brings."""
+        """Verify the code of the request."""
         settings = self.configuration
         recipient = self.field(request, settings.recipient_field)
         code = self.field(request, settings.code_field)
@@ -154,8 +154,8 @@ class VerifyOtpView(OtpView):
         return self.verified(request, result)
 
     def verified(self, request: Request, result: otpd.Verification) -> Response:
-        """Reply to whose code was right, after all who listen were told; for others to do
-        more, such as to give out a session.
+        """Send the signal, and return the response after a verification. Can be overridden,
+        for example to create a session.
         """
         otp_verified.send(
             sender=type(self), request=request, result=result, purpose=self.configuration.purpose
@@ -163,7 +163,7 @@ class VerifyOtpView(OtpView):
         return self.done("verified")
 
     def not_verified(self, result: otpd.Verification) -> Response:
-        """Reply to whose code was not: 400 where another answer is worth a try, else 404."""
+        """Return the response after a failed verification: 400 if attempts remain, else 404."""
         logger.info(
             "[OTP VERIFY] %s recipient=%s attempts_remaining=%d",
             result.outcome.value.replace("_", " "),
