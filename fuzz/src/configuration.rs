@@ -47,10 +47,10 @@ pub fn configuration(data: &[u8]) {
     };
     let shown = format!("{config:?}");
     assert!(!shown.contains(SECRET), "{shown:?} shows a secret");
-    let (again, changes) = ServeConfig::load_after(&config.written, Some(&path), &variables)
+    let (again, changes) = ServeConfig::load_after(&config.snapshot, Some(&path), &variables)
         .expect("what was loaded is loaded again");
     assert_eq!(changes, ConfigDiff::default(), "nothing has changed");
-    let changes = again.written.changes(&config.written);
+    let changes = again.snapshot.changes(&config.snapshot);
     assert_eq!(changes, ConfigDiff::default(), "nothing has changed");
     // Whatever a message is, it is known whether there is a provider for it.
     assert!(
