@@ -23,7 +23,7 @@ impl Locale {
     /// Parses a tag, in upper or lower case.
     ///
     /// # Errors
-    /// [`LocaleError`] unless it is a language of two or three letters with subtags of at
+    /// `LocaleError` unless it is a language of two or three letters with subtags of at
     /// most eight letters and digits, the last of which is not a single letter, 35 bytes
     /// in all. RFC 5646 only reserves longer names of languages; without them a mistyped
     /// key is not accepted as one.

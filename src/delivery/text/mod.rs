@@ -108,7 +108,7 @@ impl MessageTemplates {
     /// Checks the `variables` of a message of `purpose`.
     ///
     /// # Errors
-    /// [`VariableError`] for the first one that is invalid or missing. It never shows a
+    /// `VariableError` for the first one that is invalid or missing. It never shows a
     /// value.
     pub fn check_variables(
         &self,
