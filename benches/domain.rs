@@ -1,5 +1,5 @@
-//! What the rules cost by themselves, without a store and without a network:
-//! `cargo bench --bench domain`. With names it measures only those that hold one of them.
+//! Benchmarks of the rules, without a store and without a network: `cargo bench --bench
+//! domain`. With names as arguments it runs only those that contain one of them.
 
 use std::{collections::BTreeMap, hint::black_box, net::IpAddr, time::Duration};
 
@@ -13,12 +13,12 @@ use otpd_rules::{
     VerifyRequest, send, verify,
 };
 
-/// The regions whose phone numbers are read, of many calling codes and plans.
+/// Regions whose phone numbers are parsed, of many calling codes and plans.
 const REGIONS: [&str; 20] = [
     "RU", "KZ", "US", "DE", "GB", "FR", "UA", "TR", "KR", "CN", "CO", "PE", "BD", "PK", "EG", "IR",
     "SE", "BE", "DK", "CH",
 ];
-/// Written phone numbers, as the tests have them.
+/// Written phone numbers, from the corpus of the tests.
 const PHONES: &str = include_str!("../tests/corpus/phones.tsv");
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 const RECIPIENT: &str = "+79991234567";
@@ -36,7 +36,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Everything that a request needs besides a record.
+/// Inputs of a request besides a record.
 struct World {
     policy: PurposePolicy,
     caller: CallerName,
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// A limit by client address, as a store has it once it was used.
+    /// Returns a limit by client address, in the state of a used one.
     fn limit(&self, name: RateLimitKind) -> RateLimitState {
         RateLimitState {
             name,
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    /// Sends a code, and returns the record with the code that was sent.
+    /// Sends a code, and returns the record and the code.
     fn send(&mut self) -> (Record, OtpCode) {
         let identity = identity(1);
         let request = SendRequest {
@@ -92,12 +92,12 @@ impl World {
         };
         let limits = [self.limit(RateLimitKind::IpSendsPerHour)];
         let decision = send(None, &limits, &request, &self.policy, NOW, &mut self.random);
-        let sent = decision.answer.expect("nothing was sent before");
+        let sent = decision.answer.expect("the first send is allowed");
         let record = decision.write.expect("a send is written");
-        (record, sent.code.expect("a new code is told"))
+        (record, sent.code.expect("a first send returns the code"))
     }
 
-    /// Judges `typed`, two seconds after the send.
+    /// Verifies `typed`, two seconds after the send.
     fn verify(&self, record: Record, typed: &SubmittedCode) -> Record {
         let identity = identity(2);
         let request = VerifyRequest {
@@ -109,7 +109,7 @@ impl World {
         let now = NOW.saturating_add(Duration::from_secs(2));
         let decision = verify(Some(record), &limits, &request, &self.policy, now);
         assert!(decision.answer.is_ok(), "the code is live");
-        decision.write.expect("a judged answer is written")
+        decision.write.expect("an attempt is written")
     }
 }
 
@@ -153,8 +153,8 @@ fn rules(criterion: &mut Criterion) {
 
 fn limits(criterion: &mut Criterion) {
     let rate = Quota::new(60, Duration::from_hours(1)).expect("60 is not off");
-    let mut group = criterion.benchmark_group("take of a limit");
-    for (name, ahead) in [("there is room", 1), ("it is used up", 60)] {
+    let mut group = criterion.benchmark_group("consume a cell of a limit");
+    for (name, ahead) in [("available", 1), ("exhausted", 60)] {
         let full_at = Some(NOW.saturating_add(Duration::from_mins(ahead)));
         group.bench_function(name, |bencher| {
             bencher.iter(|| rate.consume(black_box(full_at), NOW));
@@ -163,17 +163,16 @@ fn limits(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Every form of the corpus that is valid in one of the regions.
+/// All forms of the corpus that are valid in one of the regions.
 fn recipients(criterion: &mut Criterion) {
     let forms: Vec<(Region, &str)> = PHONES.lines().filter_map(valid_form).collect();
     let count = u64::try_from(forms.len()).expect("a length in memory fits 64 bits");
-    let mut group = criterion.benchmark_group("read recipients");
+    let mut group = criterion.benchmark_group("parse recipients");
     group.throughput(Throughput::Elements(count));
     group.bench_function("phone numbers of 20 regions", |bencher| {
         bencher.iter(|| {
             for (region, written) in &forms {
-                Recipient::parse(black_box(written), Some(*region))
-                    .expect("the corpus says that it is valid");
+                Recipient::parse(black_box(written), Some(*region)).expect("the form is valid");
             }
         });
     });
@@ -193,17 +192,17 @@ fn valid_form(line: &str) -> Option<(Region, &str)> {
 
 fn codes(criterion: &mut Criterion) {
     let mut random = os_rng();
-    criterion.bench_function("make a code", |bencher| {
+    criterion.bench_function("generate a code", |bencher| {
         bencher.iter(|| OtpCode::generate(6, &mut random));
     });
-    criterion.bench_function("read a typed code", |bencher| {
+    criterion.bench_function("parse a submitted code", |bencher| {
         bencher.iter(|| SubmittedCode::parse(black_box("123 456")));
     });
 }
 
 fn keys(criterion: &mut Criterion) {
     let mut random = os_rng();
-    let ring = KeyRing::parse(&KeyRing::generate(&mut random)).expect("a new key ring is whole");
+    let ring = KeyRing::parse(&KeyRing::generate(&mut random)).expect("a new key ring is valid");
     let mut world = World::new();
     let (record, code) = world.send();
     criterion.bench_function("key of a record", |bencher| {
@@ -276,8 +275,8 @@ fn contents(
     });
 }
 
-/// Ids of requests in a record that remembers as many as its own limits leave room for in
-/// the time, and in a full one.
+/// Look-ups of request ids in a record with as many as its own limits allow within the
+/// retention, and in a full one.
 fn memory(criterion: &mut Criterion) {
     let policy = PurposePolicy::default();
     let answer = RecordedOutcome::Verified {
@@ -293,10 +292,10 @@ fn memory(criterion: &mut Criterion) {
             id: [0; 16],
             ..identity(1)
         };
-        group.bench_function(format!("ask for one among {remembered}"), |bencher| {
+        group.bench_function(format!("look up one of {remembered}"), |bencher| {
             bencher.iter(|| memory.lookup(black_box(&unknown), NOW));
         });
-        group.bench_function(format!("add one to {remembered}"), |bencher| {
+        group.bench_function(format!("record one after {remembered}"), |bencher| {
             bencher.iter_batched(
                 || memory.clone(),
                 |memory| memory.record(&unknown, answer, &policy, NOW),

@@ -1,11 +1,11 @@
-//! Taking an input apart. Where it ends, zeros and empty texts follow, so that every
-//! input is a whole one.
+//! Reader of fuzz input. At its end zeros and empty texts follow, so that every input is
+//! complete.
 
-/// What is left of an input.
+/// Rest of an input.
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl<'a> Bytes<'a> {
-    /// The next byte.
+    /// Returns the next byte.
     pub fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else {
             return 0;
@@ -14,17 +14,17 @@ impl<'a> Bytes<'a> {
         *first
     }
 
-    /// The next so many bytes.
+    /// Returns the next `LENGTH` bytes.
     pub fn array<const LENGTH: usize>(&mut self) -> [u8; LENGTH] {
         std::array::from_fn(|_| self.byte())
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn number(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }
 
-    /// The bytes up to the next zero, or all that are left.
+    /// Returns the bytes up to the next zero, or all that are left.
     pub fn part(&mut self) -> &'a [u8] {
         let end = self.0.iter().position(|&byte| byte == 0);
         let (part, rest) = self.0.split_at(end.unwrap_or(self.0.len()));
@@ -32,7 +32,7 @@ impl<'a> Bytes<'a> {
         part
     }
 
-    /// The same as text; what is no UTF-8 is replaced.
+    /// Returns such bytes as text; invalid UTF-8 is replaced.
     pub fn text(&mut self) -> String {
         String::from_utf8_lossy(self.part()).into_owned()
     }

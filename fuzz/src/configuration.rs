@@ -1,4 +1,4 @@
-//! The configuration, from the text of its file to what a server is made of.
+//! Configuration, from the text of its file to a server's settings.
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
@@ -6,17 +6,17 @@ use otpd::config::{ConfigDiff, EnvVars, ServeConfig};
 
 use crate::scratch::scratch;
 
-/// What every file is loaded with; no complaint may show it.
+/// Secret that every file is loaded with; no error may show it.
 const SECRET: &str = "Zq7secretZq7";
 
-/// Where the file is.
+/// Directory of the file.
 static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(scratch);
 
-/// A file that is loaded is the same each time, and nothing changes where it is loaded
-/// after itself; one that is not is told why, on one line that names a key.
+/// Checks that a valid file is loaded in the same way each time, without a change if it
+/// is loaded again, and that an invalid one returns one line that names a key.
 pub fn configuration(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    // Files of devices may have no end, and nobody names one by mistake.
+    // Device files may have no end, and no operator names one by mistake.
     if ["dev", "proc", "sys"]
         .iter()
         .any(|name| text.contains(&format!("{name}/")))
@@ -38,21 +38,21 @@ pub fn configuration(data: &[u8]) {
     let config = match ServeConfig::load(Some(&path), &variables) {
         Ok(config) => config,
         Err(error) => {
-            let told = error.to_string();
-            assert!(!told.contains('\n'), "{told:?} is more than one line");
-            assert!(told.contains(": "), "{told:?} names no key");
-            assert!(!told.contains(SECRET), "{told:?} shows a secret");
+            let problem = error.to_string();
+            assert!(!problem.contains('\n'), "{problem:?} is more than one line");
+            assert!(problem.contains(": "), "{problem:?} names no key");
+            assert!(!problem.contains(SECRET), "{problem:?} shows a secret");
             return;
         }
     };
     let shown = format!("{config:?}");
     assert!(!shown.contains(SECRET), "{shown:?} shows a secret");
     let (again, changes) = ServeConfig::load_after(&config.snapshot, Some(&path), &variables)
-        .expect("what was loaded is loaded again");
+        .expect("a valid file loads again");
     assert_eq!(changes, ConfigDiff::default(), "nothing has changed");
     let changes = again.snapshot.changes(&config.snapshot);
     assert_eq!(changes, ConfigDiff::default(), "nothing has changed");
-    // Whatever a message is, it is known whether there is a provider for it.
+    // No route is without a provider.
     assert!(
         config
             .delivery

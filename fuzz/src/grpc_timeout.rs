@@ -1,11 +1,11 @@
-//! How long callers say they wait.
+//! Time-outs of gRPC callers.
 
 use std::time::Duration;
 
 use otpd::grpc::deadline;
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 
-/// A time-out is what the gRPC protocol says: up to 8 digits and a unit.
+/// Checks that a time-out is parsed as the gRPC protocol says: up to 8 digits and a unit.
 pub fn grpc_timeout(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(data) else {
         return;
@@ -15,7 +15,7 @@ pub fn grpc_timeout(data: &[u8]) {
     assert_eq!(deadline::timeout(&headers), by_the_protocol(data));
 }
 
-/// The same, by a table of the units' nanoseconds.
+/// Parses a time-out by a table of the units' nanoseconds.
 fn by_the_protocol(data: &[u8]) -> Option<Duration> {
     let (unit, digits) = data.split_last()?;
     let nanoseconds: u128 = match unit {

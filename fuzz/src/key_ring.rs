@@ -2,11 +2,12 @@
 
 use otpd::keys::KeyRing;
 
-/// Longer than any word of a complaint, and shorter than any key.
+/// Length of a run of characters that is longer than any word of an error, and shorter
+/// than any key.
 const RUN: usize = 16;
 
-/// No complaint about a key ring shows anything of a key, and one that is read can follow
-/// itself.
+/// Checks that no error about a key ring shows a part of a key, and that a valid ring may
+/// replace itself.
 pub fn key_ring(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -16,21 +17,22 @@ pub fn key_ring(data: &[u8]) {
             assert_eq!(
                 ring.check_rotation(&ring),
                 Ok(()),
-                "a ring can follow itself"
+                "a ring may replace itself"
             );
             let again = KeyRing::parse(&format!("# again\n{text}\n")).expect("it is a key ring");
             assert_eq!(ring.fingerprint(), again.fingerprint());
             assert!(!has_run(&format!("{ring:?}")));
         }
         Err(error) => {
-            let told = error.to_string();
-            assert!(!has_run(&told), "{told} may show a key");
-            assert!(told.len() < 100 && !told.contains('\n'), "{told}");
+            let problem = error.to_string();
+            assert!(!has_run(&problem), "{problem} may show a key");
+            assert!(problem.len() < 100 && !problem.contains('\n'), "{problem}");
         }
     }
 }
 
-/// Whether a text has so many characters of base64 in a row that they may be of a key.
+/// Returns true if a text has a run of base64 characters that is long enough to be from a
+/// key.
 fn has_run(text: &str) -> bool {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
     text.as_bytes()

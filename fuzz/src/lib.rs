@@ -1,5 +1,5 @@
-//! What the fuzz targets do: one function each, which takes any bytes and panics where
-//! otpd breaks a promise. docs/fuzzing.md has the list of them.
+//! Fuzz targets: one function each, which takes any bytes and panics if otpd breaks a
+//! promise. docs/fuzzing.md lists them.
 
 mod bytes;
 mod challenge_id;

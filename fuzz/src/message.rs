@@ -1,23 +1,23 @@
-//! A message for targets that hand one over.
+//! Message for targets that hand one over.
 
 use std::{sync::LazyLock, time::Duration};
 
 use otpd::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
 use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
-/// The code that it carries.
+/// Code of the message.
 pub const CODE: &str = "481516";
-/// The digits of the number that it goes to.
+/// Digits of the recipient's number.
 pub const DIGITS: &str = "79255070602";
 
-/// What a message is made of.
+/// Parts of a message.
 pub struct Message {
     recipient: Recipient,
     code: OtpCode,
     text: MessageBody,
 }
 
-/// A message as a provider would be given it.
+/// Message as a provider would be given it.
 pub static MESSAGE: LazyLock<Message> = LazyLock::new(|| Message {
     recipient: Recipient::from_canonical(format!("+{DIGITS}")),
     code: OtpCode::from_digits(CODE).expect("these are digits"),
@@ -29,8 +29,8 @@ pub static MESSAGE: LazyLock<Message> = LazyLock::new(|| Message {
 });
 
 impl Message {
-    /// The message, ready to be handed over.
-    pub fn envelope(&self) -> OutgoingMessage<'_> {
+    /// Returns the message, ready to be handed over.
+    pub fn outgoing(&self) -> OutgoingMessage<'_> {
         OutgoingMessage {
             id: MessageId([7; 16]),
             challenge_id: ChallengeId {
@@ -48,7 +48,7 @@ impl Message {
         }
     }
 
-    /// What it says.
+    /// Returns its text.
     pub fn text(&self) -> &str {
         &self.text.plain
     }

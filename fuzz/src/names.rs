@@ -1,9 +1,10 @@
-//! The short names of the configuration and of requests.
+//! Short names of the configuration and of requests.
 
 use otpd::delivery::text::Locale;
 use otpd_rules::{CallerName, Channel, Purpose, Recipient, RecipientPattern, Region};
 
-/// A name that is read is written as it was, but for capitals, and stands for one thing.
+/// Checks that a valid name is written as it was, except for its case, and means one
+/// thing.
 pub fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

@@ -1,5 +1,4 @@
-//! Gateways over HTTP: how they are described, what they are sent, and what their replies
-//! mean.
+//! Gateways over HTTP: their descriptions, requests and responses.
 
 use std::sync::{Arc, LazyLock};
 
@@ -34,7 +33,7 @@ macro_rules! gateway {
     };
 }
 
-/// Each preset, and what is known of its gateway.
+/// Presets with the fixtures of their gateways.
 const GATEWAYS: [(&str, &str); 7] = [
     gateway!("messagebird"),
     gateway!("sms_aero"),
@@ -45,34 +44,37 @@ const GATEWAYS: [(&str, &str); 7] = [
     gateway!("vonage"),
 ];
 
-/// A secret of every provider here; nothing that is told may show it.
+/// Secret of every provider here; no error and no log line may show it.
 const SECRET: &str = "Zq7secretZq7";
 
-/// The presets, each as it is tried with its gateway, and one for what they leave out.
+/// Providers of all presets, as they are tested with their gateways, and one with all
+/// other keys.
 static PROVIDERS: LazyLock<Vec<HttpSettings>> = LazyLock::new(|| {
     let presets = GATEWAYS.map(|(preset, fixture)| {
-        let mut fixture = table(fixture).expect("a fixture is TOML");
+        let mut fixture = table(fixture).expect("a fixture is valid TOML");
         let own = fixture.remove("own").expect("a fixture has own keys");
         let mut own = tables::table("own", own).expect("its own keys are a table");
         own.insert("preset".to_owned(), preset.into());
         own
     });
-    let own = table(include_str!("provider/everything.toml")).expect("it is TOML");
+    let own = table(include_str!("provider/everything.toml")).expect("the file is valid TOML");
     let all = presets.into_iter().chain([own]);
-    all.map(|table| settings(table).expect("a good description"))
+    all.map(|table| settings(table).expect("the description is valid"))
         .collect()
 });
 
-/// Makes requests; none is sent.
+/// Client that builds requests; none is sent.
 static CLIENT: LazyLock<Client> = LazyLock::new(|| {
     let provider = Arc::new(ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("the provider has them")
+        .expect("the provider supports the default versions")
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     let client = Client::builder().tls_backend_preconfigured(tls).no_proxy();
-    client.build().expect("nothing of it can fail")
+    client
+        .build()
+        .expect("the client has no setting that can fail")
 });
 
 fn table(toml: &str) -> Result<ConfigTable, ConfigError> {
@@ -81,8 +83,8 @@ fn table(toml: &str) -> Result<ConfigTable, ConfigError> {
     Ok(built.cache.into_table()?.into_iter().collect())
 }
 
-/// The settings of a provider over HTTP, with the secret; the error is `None` where it is
-/// of another kind.
+/// Parses the settings of a provider over HTTP, with the secret; the error is `None` for
+/// a provider of another kind.
 fn settings(mut provider: ConfigTable) -> Result<HttpSettings, Option<ConfigKeyError>> {
     let secret = || Value::from(SECRET);
     let secrets = provider
@@ -97,18 +99,19 @@ fn settings(mut provider: ConfigTable) -> Result<HttpSettings, Option<ConfigKeyE
     }
 }
 
-/// What a reply means, is told briefly and shows nothing of the message or the account.
+/// Checks that the outcome of a response is described briefly, and shows nothing of the
+/// message or the account.
 ///
 /// The input is the provider, the status (two bytes), and the body.
 pub fn reply(data: &[u8]) {
     let mut input = Bytes(data);
     let settings = &PROVIDERS[usize::from(input.byte()) % PROVIDERS.len()];
     let status = u16::from_le_bytes(input.array());
-    judge(settings, &GatewayResponse::new(status % 1000, input.0));
+    check_outcome(settings, &GatewayResponse::new(status % 1000, input.0));
 }
 
-/// A description is refused with the key at fault, or makes requests that go where it
-/// says.
+/// Checks that a description is rejected with its wrong key, or makes requests to its own
+/// destination.
 ///
 /// The input is the description in TOML, and a reply after a zero.
 pub fn provider(data: &[u8]) {
@@ -120,19 +123,20 @@ pub fn provider(data: &[u8]) {
         Ok(settings) => settings,
         Err(error) => {
             let Some(error) = error else { return };
-            let told = error.to_string();
-            assert!(told.starts_with("providers.a"), "{told} names no key");
-            assert!(!told.contains(SECRET), "{told} shows a secret");
+            let shown = error.to_string();
+            assert!(shown.starts_with("providers.a"), "{shown} names no key");
+            assert!(!shown.contains(SECRET), "{shown} shows a secret");
             return;
         }
     };
     assert!(!format!("{settings:?}").contains(SECRET));
-    let envelope = MESSAGE.envelope();
-    let values = settings.values(&envelope);
+    let message = MESSAGE.outgoing();
+    let values = settings.values(&message);
     for host in 0..settings.send.hosts() {
         match settings.send.build(&CLIENT, host, &values) {
             Ok(request) => {
-                // What headers cannot hold is told when the request is sent.
+                // A value that headers cannot contain is reported when the request is
+                // sent.
                 let Ok(request) = request.build() else {
                     continue;
                 };
@@ -141,19 +145,19 @@ pub fn provider(data: &[u8]) {
                     assert_eq!(request.url().origin(), settings.send.origin().origin());
                 }
             }
-            Err(told) => {
-                assert!(!told.contains(SECRET) && !told.contains(CODE), "{told}");
+            Err(shown) => {
+                assert!(!shown.contains(SECRET) && !shown.contains(CODE), "{shown}");
             }
         }
     }
-    judge(&settings, &GatewayResponse::new(200, input.0));
+    check_outcome(&settings, &GatewayResponse::new(200, input.0));
 }
 
 /// Key that serde_json reserves for itself: it reads an object with this key as raw text.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
-/// What a JSON pointer with a value in it finds is what stands under that value, whatever
-/// it is.
+/// Checks that a JSON pointer with a value in it finds the member of that name, for any
+/// value.
 pub fn pointer(data: &[u8]) {
     let mut input = Bytes(data);
     let before = input.text();
@@ -167,12 +171,12 @@ pub fn pointer(data: &[u8]) {
         ("id_pointer", "/x/{locale}/y"),
     ];
     let table = texts.map(|(name, text)| (name.to_owned(), text.into()));
-    let settings = settings(table.into()).expect("a good description");
-    let envelope = OutgoingMessage {
+    let settings = settings(table.into()).expect("the description is valid");
+    let message = OutgoingMessage {
         locale: &key,
-        ..MESSAGE.envelope()
+        ..MESSAGE.outgoing()
     };
-    let values = settings.values(&envelope);
+    let values = settings.values(&message);
     let id = |body: serde_json::Value| {
         let answer = GatewayResponse::new(200, body.to_string().as_bytes());
         let accepted = settings.verdict(&answer, &values);
@@ -189,16 +193,16 @@ pub fn pointer(data: &[u8]) {
     }
 }
 
-fn judge(settings: &HttpSettings, answer: &GatewayResponse) {
-    let envelope = MESSAGE.envelope();
-    let values = settings.values(&envelope);
-    let verdict = settings.verdict(answer, &values);
+fn check_outcome(settings: &HttpSettings, answer: &GatewayResponse) {
+    let message = MESSAGE.outgoing();
+    let values = settings.values(&message);
+    let outcome = settings.verdict(answer, &values);
     assert_eq!(
-        verdict,
+        outcome,
         settings.verdict(answer, &values),
-        "a verdict stands"
+        "the outcome is stable"
     );
-    match verdict {
+    match outcome {
         Ok(accepted) => {
             if let Some(id) = accepted.provider_id {
                 assert!((1..=128).contains(&id.len()));
@@ -215,7 +219,7 @@ fn judge(settings: &HttpSettings, answer: &GatewayResponse) {
 
 fn is_discreet(error: &DeliveryError) {
     let DeliveryError { class, cause } = error;
-    // Whoever answers has answered in time.
+    // A gateway that responds has responded in time.
     assert_ne!(*class, DeliveryErrorKind::Timeout);
     assert!(cause.starts_with("HTTP status "), "{cause}");
     assert!(
@@ -225,10 +229,10 @@ fn is_discreet(error: &DeliveryError) {
     shows_nothing_private(cause);
 }
 
-/// What goes to the log says nothing of the message or the account.
-fn shows_nothing_private(told: &str) {
+/// Checks that a text for the log shows nothing of the message or the account.
+fn shows_nothing_private(shown: &str) {
     let tail = &DIGITS[DIGITS.len() - 6..];
     for private in [CODE, tail, SECRET, MESSAGE.text(), "192.0.2.77"] {
-        assert!(!told.contains(private), "{told} shows something private");
+        assert!(!shown.contains(private), "{shown} shows something private");
     }
 }

@@ -1,10 +1,10 @@
-//! Draws that are the same for the same input, so that what was found is found again.
+//! Random numbers that are equal for equal input, so that a failure is found again.
 
 use std::convert::Infallible;
 
 use rand::TryRng;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014), which any seed starts well.
+/// SplitMix64 (Steele, Lea and Flood, 2014), for which every seed is good.
 pub struct Draws(pub u64);
 
 impl TryRng for Draws {

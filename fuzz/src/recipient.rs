@@ -2,11 +2,12 @@
 
 use otpd_rules::{Recipient, RecipientError, RecipientPattern, Region};
 
-/// The most bytes that are looked at.
-const MOST_BYTES: usize = 320;
+/// Maximum length of a recipient in bytes.
+const MAX_BYTES: usize = 320;
 
-/// Every form of a recipient is one canonical form, which stands for itself. The input is
-/// a recipient, after a line with the region that it is read in, if there is one.
+/// Checks that every form of a recipient has one canonical form, which is its own. The
+/// input is a recipient, after a line with the region that it is read in, if there is
+/// one.
 pub fn recipient(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -18,7 +19,7 @@ pub fn recipient(data: &[u8]) {
     let recipient = match Recipient::parse(written, region) {
         Ok(recipient) => recipient,
         Err(error) => {
-            let is_long = written.len() > MOST_BYTES;
+            let is_long = written.len() > MAX_BYTES;
             assert_eq!(error == RecipientError::TooLong, is_long, "{error:?}");
             if region.is_some() {
                 assert_ne!(error, RecipientError::RegionMissing);
@@ -32,12 +33,12 @@ pub fn recipient(data: &[u8]) {
         assert_eq!(again.as_ref(), Ok(&recipient), "{canonical} is canonical");
     }
     let framed = format!("\u{feff} \u{61c}{written}\u{a0}\u{200d}");
-    if framed.len() <= MOST_BYTES {
+    if framed.len() <= MAX_BYTES {
         let again = Recipient::parse(&framed, region);
         assert_eq!(
             again.as_ref(),
             Ok(&recipient),
-            "what is around does not count"
+            "marks around it are ignored"
         );
     }
     if recipient.is_email() {
@@ -49,7 +50,7 @@ pub fn recipient(data: &[u8]) {
         let is_there = RecipientPattern::Region(region).contains(&recipient);
         assert!(
             !is_there || !recipient.is_email(),
-            "no address is of a region"
+            "an address has no region"
         );
     }
     assert!(RecipientPattern::Everybody.contains(&recipient));
@@ -68,7 +69,10 @@ fn is_canonical_address(recipient: &Recipient) {
     assert!(!local_part.is_empty() && domain.contains('.') && !domain.contains('@'));
     assert_eq!(recipient.dialling_prefix(), None);
     let like_itself = RecipientPattern::Prefix(local_part.to_owned());
-    assert!(!like_itself.contains(recipient), "an address is no number");
+    assert!(
+        !like_itself.contains(recipient),
+        "an address is not a number"
+    );
     let mask = recipient.to_string();
     assert_eq!(mask, format!("{}***@{domain}", &local_part[..1]));
 }
@@ -79,9 +83,7 @@ fn is_canonical_number(recipient: &Recipient) {
     assert!(digits.bytes().all(|byte| byte.is_ascii_digit()));
     // E.164, clause 6: at most 15 digits.
     assert!((4..=15).contains(&digits.len()), "{canonical}");
-    let prefix = recipient
-        .dialling_prefix()
-        .expect("a number is of a country");
+    let prefix = recipient.dialling_prefix().expect("a number has a country");
     let prefix = RecipientPattern::Prefix(prefix.to_owned());
     assert!(prefix.contains(recipient));
 

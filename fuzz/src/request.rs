@@ -1,4 +1,4 @@
-//! The messages of the contract, from bytes to what the service takes.
+//! Messages of the contract, from bytes to the service's requests.
 
 use std::{fmt::Debug, sync::LazyLock};
 
@@ -12,15 +12,15 @@ use tonic::Status;
 
 use crate::bytes::Bytes;
 
-/// As many digits in a row may be of a code or a number.
+/// Length of a run of digits that may be from a code or a number.
 const RUN: usize = 6;
-/// The number that refusals give as an example.
+/// Number that errors give as an example.
 const EXAMPLE: &str = "+79991234567";
-/// Where a national number is read.
-static REGION: LazyLock<Region> = LazyLock::new(|| "RU".parse().expect("it has numbers"));
+/// Region in which a national number is read.
+static REGION: LazyLock<Region> = LazyLock::new(|| "RU".parse().expect("RU has phone numbers"));
 
-/// A request that is taken holds canonical values alone; one that is not is told why,
-/// briefly and without what it says of anybody.
+/// Checks that an accepted request has only canonical values, and that a rejected one
+/// returns a short error without its values.
 pub fn request(data: &[u8]) {
     let mut input = Bytes(data);
     let choice = input.byte();
@@ -33,7 +33,7 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// The message, if it is one; what is written of it is read again as the same.
+/// Decodes the message, if it is one, and checks that it round-trips.
 fn decoded<T: Message + Default + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let message = T::decode(bytes).ok()?;
     let again = T::decode(message.encode_to_vec().as_slice());
@@ -61,7 +61,7 @@ fn send(bytes: &[u8], region: Option<Region>) {
             let values = request.variables.values().map(String::as_str);
             let mut private: Vec<&str> = values.collect();
             private.extend([request.recipient.as_str(), &request.client_ip]);
-            // That of a channel tells its number, which may be any.
+            // The error about a channel contains its number, which may be any.
             let is_of_channel = matches!(
                 &error,
                 ServiceError::Request {
@@ -135,25 +135,29 @@ fn is_visible(text: Option<&str>) {
     }
 }
 
-/// Whether a refusal is the caller's mistake, told in a few words that show nothing
-/// `private`.
+/// Checks that an error is the caller's mistake, and that its short text shows no
+/// `private` value.
 fn is_discreet(error: ServiceError, private: &[&str]) {
     let shown = format!("{error:?}");
     let status = Status::from(error);
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
-    let told = status.message();
-    assert!(told.len() < 512 && !told.contains('\n'), "{told:?}");
+    let problem = status.message();
+    assert!(
+        problem.len() < 512 && !problem.contains('\n'),
+        "{problem:?}"
+    );
     let details = String::from_utf8_lossy(status.details());
     for text in private {
-        for place in [told, &shown, &details] {
+        for place in [problem, &shown, &details] {
             assert!(!shows(place, text), "{place:?} shows a value");
         }
     }
 }
 
-/// Whether `place` holds `text`, of texts that otpd has no reason to write by itself.
+/// Returns true if `place` contains `text`, unless otpd may have written such a text
+/// itself.
 fn shows(place: &str, text: &str) -> bool {
     let is_run = |run: &str| run.len() >= RUN;
-    let telling = !text.is_ascii() || text.split(|c: char| !c.is_ascii_digit()).any(is_run);
-    telling && place.replace(EXAMPLE, "").contains(text)
+    let is_private = !text.is_ascii() || text.split(|c: char| !c.is_ascii_digit()).any(is_run);
+    is_private && place.replace(EXAMPLE, "").contains(text)
 }

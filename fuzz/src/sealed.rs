@@ -1,4 +1,4 @@
-//! What a store holds sealed, in the hands of whoever holds the store.
+//! Sealed bytes of a store, as an attacker with access to it could change them.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -17,16 +17,16 @@ use otpd_rules::{
 
 use crate::{bytes::Bytes, random::Draws};
 
-/// Two rings of the same numbers and other keys.
+/// Two rings with the same numbers and different keys.
 static RINGS: LazyLock<[KeyRing; 2]> = LazyLock::new(|| {
     [1, 2].map(|seed| {
         let text = KeyRing::generate(&mut Draws(seed));
-        KeyRing::parse(&text).expect("a new key ring is one")
+        KeyRing::parse(&text).expect("a new key ring is valid")
     })
 });
 
-/// What otpd sealed opens to the same, in its place alone and for its owner alone;
-/// whatever else there is, changed bytes of it too, does not open.
+/// Checks that sealed content opens to the same content, only in its place and for its
+/// owner, and that any other bytes, such as changed ones, do not open.
 pub fn sealed(data: &[u8]) {
     let [ring, other_ring] = &*RINGS;
     let mut input = Bytes(data);
@@ -46,20 +46,20 @@ pub fn sealed(data: &[u8]) {
     let sealed = ring.seal(&key, &challenge, &secret, &mut draws);
     let opened = open_record(ring, &key, &owner, challenge, sealed.clone());
     let ChallengeState::Live(opened) = opened.expect("it was just sealed").challenge.state else {
-        unreachable!("a live record stays one")
+        unreachable!("a live record opens as a live one")
     };
     assert!(opened.code.ct_eq(&secret.code));
     assert_eq!(opened.recipient, secret.recipient);
     let plain = message(id, challenge, channel, content.clone());
     let stored = ring.seal_message(&key, plain, &mut draws);
-    let sealed_content = stored.content().expect("it waits").clone();
+    let sealed_content = stored.content().expect("the message is queued").clone();
     let open = |ring: &KeyRing, key, owner: &Owner, message| {
         ring.open_message(key, &owner.caller, &owner.purpose, message)
     };
     let opened = open(ring, &key, &owner, stored.clone()).expect("it was just sealed");
-    is_same(opened.content().expect("it waits"), &content);
+    is_same(opened.content().expect("the message is queued"), &content);
 
-    // Another ring, another place, another owner, and the place of the other kind of thing.
+    // Another ring, another place, another owner, and content of the other kind.
     let foreign_key = RecordKey(changed_array(key.0, change));
     let foreign_challenge = ChallengeNonce(changed_array(challenge.0, change));
     let foreign_owner = Owner {
@@ -102,7 +102,7 @@ pub fn sealed(data: &[u8]) {
         assert!(open(ring, key, owner, message).is_err());
     }
 
-    // Other bytes, and fewer.
+    // Changed bytes, and fewer bytes.
     let bad = SealedBytes(changed(&sealed.0, change));
     assert!(open_record(ring, &key, &owner, challenge, bad).is_err());
     let bad = SealedBytes(changed(&sealed_content.0, change));
@@ -112,14 +112,14 @@ pub fn sealed(data: &[u8]) {
     assert!(open(ring, &key, &owner, with(bad)).is_err());
 }
 
-/// Caller and purpose of a record.
+/// Owner of a record.
 #[derive(Clone)]
 struct Owner {
     caller: CallerName,
     purpose: Purpose,
 }
 
-/// Opens a live record that holds these bytes.
+/// Opens a live record with these bytes.
 fn open_record(
     ring: &KeyRing,
     key: &RecordKey,
@@ -149,7 +149,7 @@ fn open_record(
     ring.open_record(key, record)
 }
 
-/// A secret and a content, of any texts.
+/// Returns a secret and a message content, of arbitrary texts.
 fn contents(input: &mut Bytes<'_>) -> (ChallengeSecret, MessagePayload) {
     let length = input.byte() % 7 + 4;
     let code = OtpCode::generate(length, &mut Draws(input.number()));
@@ -209,7 +209,7 @@ fn is_same(opened: &MessagePayload, content: &MessagePayload) {
     assert_eq!(opened.client_ip, content.client_ip);
 }
 
-/// The bytes with one of them changed.
+/// Returns the bytes with one of them changed.
 fn changed(bytes: &[u8], (place, bits): (u64, u8)) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let place = position(place, bytes.len());
@@ -217,14 +217,14 @@ fn changed(bytes: &[u8], (place, bits): (u64, u8)) -> Vec<u8> {
     bytes
 }
 
-/// The bytes with one of them changed.
+/// Returns the bytes with one of them changed.
 fn changed_array<const LENGTH: usize>(bytes: [u8; LENGTH], change: (u64, u8)) -> [u8; LENGTH] {
     let changed = changed(&bytes, change);
-    changed.try_into().expect("it has the same length")
+    changed.try_into().expect("the length is unchanged")
 }
 
-/// A place below `length`, which is not 0.
+/// Returns a position below `length`, which is not 0.
 fn position(place: u64, length: usize) -> usize {
     let length = u64::try_from(length).expect("a length in memory fits 64 bits");
-    usize::try_from(place % length).expect("it is below a length in memory")
+    usize::try_from(place % length).expect("a position is below a length in memory")
 }

@@ -1,4 +1,4 @@
-//! A live server under hostile bytes.
+//! Live server under hostile bytes.
 
 mod client;
 mod server;
@@ -11,38 +11,44 @@ use crate::bytes::Bytes;
 use client::{Misuse, PREFACE};
 use server::Server;
 
-/// How often everything is tried that a good caller does, on a connection of its own.
-const EVERY: u64 = 64;
+/// Number of inputs between complete runs of a good caller on a new connection.
+const COMPLETE_RUN_INTERVAL: u64 = 64;
 
 thread_local! {
-    // Never taken down: a process has no good moment for it.
+    // Never shut down, because a fuzzing process does not end in an orderly way.
     static SERVER: OnceCell<&'static Server> = const { OnceCell::new() };
 }
 
-/// Whatever bytes come, the server lets go of their connection, speaks HTTP/2 to its end,
-/// and answers others: on a connection that stays after each input, and from the first
-/// byte of a new one to a verified code every 64 inputs.
+/// Checks that the server, for any bytes, closes their connection, speaks HTTP/2 to its
+/// end, and serves other callers: on a lasting connection after each input, and on a new
+/// one, from its first byte to a verified code, every 64 inputs.
 ///
-/// The first byte of the input says what the others are.
+/// The first byte of the input selects the kind of the others.
 pub fn surface(data: &[u8]) {
     SERVER.with(|server| {
         let server = server.get_or_init(|| Box::leak(Box::new(Server::start())));
         let mut input = Bytes(data);
         match input.byte() % 4 {
-            // Bytes of no protocol at all.
-            0 => server.run(client::throw(server.address, input.0)),
-            // Bytes where frames should be.
-            1 => server.run(client::throw(server.address, &[PREFACE, input.0].concat())),
-            // Frames of any kind, each as long as it says.
+            // Bytes of no protocol.
+            0 => server.run(client::send_raw(server.address, input.0)),
+            // Bytes instead of frames.
+            1 => server.run(client::send_raw(
+                server.address,
+                &[PREFACE, input.0].concat(),
+            )),
+            // Frames of any kind, with correct lengths.
             2 => {
                 let frames = client::frames(&mut input);
-                server.run(client::throw(server.address, &[PREFACE, &frames].concat()));
+                server.run(client::send_raw(
+                    server.address,
+                    &[PREFACE, &frames].concat(),
+                ));
             }
-            // A call of any message, with any headers.
+            // A call with any message and any headers.
             _ => call(server, &mut input),
         }
-        server.run(client::ask(server.channel.clone()));
-        if server.count().is_multiple_of(EVERY) {
+        server.run(client::request_status(server.channel.clone()));
+        if server.count().is_multiple_of(COMPLETE_RUN_INTERVAL) {
             server.run(client::send_and_verify(server.address));
         }
     });
@@ -54,7 +60,7 @@ fn call(server: &Server, input: &mut Bytes<'_>) {
         return;
     };
     let status = server.run(client::call(server.channel.clone(), request));
-    // Nobody asks for what otpd has no word for, and nothing of it breaks.
+    // No call asks for a method that otpd does not have, so none may break it.
     let code = status.code();
     assert!(
         !matches!(code, Code::Unknown | Code::DataLoss),

@@ -1,4 +1,4 @@
-//! Texts of messages, as people who run otpd write them.
+//! Texts of messages, as operators write them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,8 +8,8 @@ use otpd_rules::{Channel, OtpCode, PolicySet, Purpose};
 
 use crate::bytes::Bytes;
 
-/// No text that is rendered is longer.
-const MOST_BYTES: usize = 2_000_000;
+/// Maximum length of a rendered text.
+const MAX_BYTES: usize = 2_000_000;
 const CHANNELS: [Channel; 5] = [
     Channel::Sms,
     Channel::Email,
@@ -18,10 +18,11 @@ const CHANNELS: [Channel; 5] = [
     Channel::Telegram,
 ];
 
-/// A text that is taken at the start shows the code in every message, the same one each
-/// time, and is not endless; one that is not is told why, on one line with its key.
+/// Checks that a valid text shows the code in every message, the same one each time, and
+/// is not endless, and that an invalid one returns one line with its key.
 ///
 /// The input is a choice, and then the plain text, that of an SMS, the subject, the HTML
+/// and the value of a variable, with zeros between.
 /// and the value of a variable, with zeros between.
 pub fn template(data: &[u8]) {
     let mut input = Bytes(data);
@@ -56,8 +57,11 @@ pub fn template(data: &[u8]) {
     let texts = match MessageTemplates::new(&Locale::default(), &settings, &PolicySet::default()) {
         Ok(texts) => texts,
         Err(error) => {
-            let told = error.to_string();
-            assert!(told.starts_with("texts.default."), "{told} names no key");
+            let problem = error.to_string();
+            assert!(
+                problem.starts_with("texts.default."),
+                "{problem} names no key"
+            );
             return;
         }
     };
@@ -75,8 +79,8 @@ pub fn template(data: &[u8]) {
             let text = match text {
                 Ok(text) => text,
                 Err(error) => {
-                    let told = error.to_string();
-                    assert!(!told.contains("481516"), "{told} shows the code");
+                    let problem = error.to_string();
+                    assert!(!problem.contains("481516"), "{problem} shows the code");
                     continue;
                 }
             };
@@ -87,7 +91,7 @@ pub fn template(data: &[u8]) {
             let subject = text.subject.as_deref().unwrap_or_default();
             assert!(!subject.contains(['\r', '\n']), "a subject is one line");
             for part in [&text.plain, html, subject] {
-                assert!(part.len() <= MOST_BYTES, "{} bytes", part.len());
+                assert!(part.len() <= MAX_BYTES, "{} bytes", part.len());
             }
             is_escaped(&html_source, html);
             if channel == Channel::Sms {
@@ -97,7 +101,7 @@ pub fn template(data: &[u8]) {
     }
 }
 
-/// What browsers and phones look for in an SMS is where they look.
+/// Checks that the lines for browsers and phones are in their places in an SMS.
 fn is_sms(text: &str, choice: u8) {
     if choice & 32 == 32 {
         assert!(text.ends_with("\n@example.com #481516"), "{text:?}");
@@ -107,13 +111,13 @@ fn is_sms(text: &str, choice: u8) {
     }
 }
 
-/// A table of the configuration.
+/// Returns a table of the configuration.
 fn table<'k>(keys: impl IntoIterator<Item = (&'k str, Value)>) -> Value {
     let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
     ValueKind::Table(keys.collect::<Map<_, _>>()).into()
 }
 
-/// Values bring no tags into HTML that only shows them.
+/// Checks that values add no tags to HTML that only shows them.
 fn is_escaped(source: &str, html: &str) {
     let tags = |text: &str| text.matches('<').count();
     assert!(

@@ -1,5 +1,5 @@
-//! A gRPC server with one method that gives back what it gets, and calls of it: what tonic
-//! does on this machine where there is nothing to do.
+//! gRPC server with one method that returns its input, and calls of it: the performance
+//! of tonic alone on this machine.
 
 use std::{
     convert::Infallible,
@@ -37,14 +37,15 @@ pub struct LoadOptions {
     address: SocketAddr,
     #[arg(long)]
     connections: u32,
-    /// How many calls are under way at any time, over all connections.
+    /// Number of concurrent calls, over all connections.
     #[arg(long)]
     in_flight: u32,
     #[arg(long)]
     seconds: f64,
 }
 
-/// As much as a SendOtp request holds: a recipient, a purpose, a client address, an id.
+/// Message of the size of a SendOtp request: a recipient, a purpose, a client address, an
+/// id.
 #[derive(Clone, PartialEq, Eq, Message)]
 struct Ping {
     #[prost(string, tag = "1")]
@@ -126,7 +127,7 @@ pub async fn load(options: &LoadOptions) -> Outcome {
     Ok(())
 }
 
-/// Call after call until the end.
+/// Makes one call after the other until the end.
 async fn call(channel: Channel, end: Instant) -> Result<(u64, Latencies), Status> {
     let ping = Ping {
         recipient: "+79991234567".to_owned(),
@@ -147,7 +148,7 @@ async fn call(channel: Channel, end: Instant) -> Result<(u64, Latencies), Status
         let codec = ProstCodec::<Ping, Ping>::default();
         let reply: Response<Ping> = client.unary(request, path, codec).await?;
         if reply.into_inner() != ping {
-            return Err(Status::data_loss("another message came back"));
+            return Err(Status::data_loss("the response differs from the request"));
         }
         latencies.add(asked_at.elapsed());
         calls += 1;

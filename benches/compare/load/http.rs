@@ -1,4 +1,4 @@
-//! Pairs over HTTP/1.1, by hand on plain sockets: a client library would take more of the
+//! Pairs over HTTP/1.1, written on plain sockets. A client library would use more of the
 //! two cores than some of the services do.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -14,16 +14,16 @@ use tokio::{
 
 use super::{Outcome, latency::Latencies};
 
-/// The header that the services give a code back in.
+/// Header in which the services return a code.
 const CODE_HEADER: &str = "x-otp-code";
-/// The longest reply that is read.
-const MOST_BYTES: usize = 64 * 1024;
+/// Maximum length of a response.
+const MAX_BYTES: usize = 64 * 1024;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[arg(long)]
     address: SocketAddr,
-    /// How many pairs are under way at any time, each over a connection of its own.
+    /// Number of concurrent pairs, each over a connection of its own.
     #[arg(long)]
     in_flight: u32,
     #[arg(long)]
@@ -38,7 +38,7 @@ pub struct Options {
     code_field: String,
 }
 
-/// What one caller, or all of them, did.
+/// Results of one caller, or of all.
 #[derive(Debug, Default)]
 struct Tally {
     pairs: u64,
@@ -75,10 +75,10 @@ pub async fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
-/// One caller: pair after pair until the end.
+/// Runs one caller: one pair after the other until the end.
 async fn call(options: Options, end: Instant, number: u64) -> Tally {
     let mut tally = Tally::default();
-    // Phone numbers need not be unguessable, but no two runs may have the same.
+    // Phone numbers may be guessable, but no two runs may have the same.
     let mut random = SmallRng::seed_from_u64(seed(number));
     let mut connection = Connection::new(options.address);
     while Instant::now() < end {
@@ -124,7 +124,7 @@ async fn pair(
     Ok(())
 }
 
-/// A connection that is kept as long as the service keeps it.
+/// Connection that is kept as long as the service keeps it.
 struct Connection {
     address: SocketAddr,
     stream: Option<TcpStream>,
@@ -136,7 +136,7 @@ struct Reply {
     code: Option<String>,
 }
 
-/// The part of a head that matters.
+/// Relevant part of a head.
 struct Head {
     reply: Reply,
     body_at: usize,
@@ -204,7 +204,7 @@ impl Connection {
     }
 
     async fn read(&mut self, stream: &mut TcpStream) -> io::Result<usize> {
-        if self.buffer.len() > MOST_BYTES {
+        if self.buffer.len() > MAX_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         stream.read_buf(&mut self.buffer).await
@@ -217,7 +217,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The head of a reply; `None` where more of it has to come.
+/// Parses the head of a response; `None` if it is not complete.
 fn parse(bytes: &[u8]) -> io::Result<Option<Head>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);

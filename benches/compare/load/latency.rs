@@ -1,10 +1,10 @@
-//! How long calls took.
+//! Latencies of calls.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The latencies of one kind of call, each in whole microseconds.
+/// Latencies of one kind of call, in whole microseconds.
 #[derive(Debug, Default)]
 pub struct Latencies(Vec<u32>);
 
@@ -18,7 +18,7 @@ impl Latencies {
         self.0.extend(others.0);
     }
 
-    /// Counts and exact quantiles, in the form of `otpd bench`.
+    /// Returns counts and exact quantiles, in the form of `otpd bench`.
     pub fn summary(mut self) -> Value {
         self.0.sort_unstable();
         let sum: u64 = self.0.iter().map(|&latency| u64::from(latency)).sum();
@@ -36,7 +36,8 @@ impl Latencies {
         })
     }
 
-    /// The smallest latency that so many of a thousand calls did not exceed.
+    /// Returns the smallest latency that `of_thousand` of a thousand calls did not
+    /// exceed.
     fn quantile(&self, of_thousand: usize) -> Option<u32> {
         let rank = (self.0.len() * of_thousand).div_ceil(1_000);
         self.0.get(rank.saturating_sub(1)).copied()

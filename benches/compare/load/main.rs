@@ -1,6 +1,6 @@
-//! The load generator of benches/compare for services that are not otpd, the bare gRPC
-//! server that it compares with, the collector that otpd's spans go to, and the watch on how
-//! soon otpd serves. `otpd bench` is the generator for otpd itself.
+//! Load generator of benches/compare for services other than otpd, with the bare gRPC
+//! server of the comparison, the collector of otpd's spans, and the measurement of
+//! start-up. `otpd bench` is the generator for otpd itself.
 
 mod echo;
 mod http;
@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What `cargo bench` gives to every benchmark; not for people.
+    /// Argument that `cargo bench` gives to every benchmark; not for people.
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
@@ -23,15 +23,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Sends and verifies codes over HTTP/1.1, and prints what came of it as JSON.
+    /// Sends and verifies codes over HTTP/1.1, and prints the results as JSON.
     Http(http::Options),
-    /// Serves one gRPC method that gives back what it gets.
+    /// Serves one gRPC method that returns its input.
     EchoServe(echo::ServeOptions),
-    /// Calls that method, and prints what came of it as JSON.
+    /// Calls that method, and prints the results as JSON.
     EchoLoad(echo::LoadOptions),
-    /// Takes spans over OTLP, and throws them away.
+    /// Accepts spans over OTLP, and discards them.
     Sink(sink::Options),
-    /// Starts a server, and prints how long it takes until its health is SERVING.
+    /// Starts a server, and prints the time until its health is SERVING.
     Serving(serving::Options),
 }
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         println!("The comparison is run by benches/compare/run.");
         return ExitCode::SUCCESS;
     };
-    // One thread: the services that are measured share the cores with this.
+    // One thread, because the measured services share the cores with this process.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     if matches!(command, Command::EchoServe(_)) {
         runtime = tokio::runtime::Builder::new_multi_thread();
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let runtime = runtime
         .enable_all()
         .build()
-        .expect("the system gives a process threads and a poll");
+        .expect("the system provides threads and a poll");
     let outcome = match command {
         Command::Http(options) => runtime.block_on(http::run(&options)),
         Command::EchoServe(options) => runtime.block_on(echo::serve(&options)),

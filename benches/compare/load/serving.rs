@@ -1,4 +1,4 @@
-//! How soon a server serves.
+//! Start-up time of a server.
 
 use std::{
     net::SocketAddr,
@@ -15,23 +15,23 @@ use tonic_health::pb::{
 
 use super::Outcome;
 
-/// How often it is asked; as long as the answer may be off.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Interval between health checks, and so the maximum error of the result.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Where the server will listen.
+    /// Address of the server's listener.
     #[arg(long)]
     address: SocketAddr,
-    /// When to give up.
+    /// Seconds after which the measurement fails.
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
-    /// The server.
+    /// Command of the server.
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
 
-/// Starts the command, asks until its health is SERVING, and kills it.
+/// Starts the command, polls until its health is SERVING, and kills it.
 pub async fn run(options: &Options) -> Outcome {
     let (program, arguments) = options.command.split_first().ok_or("no command")?;
     let started = Instant::now();
@@ -45,14 +45,14 @@ pub async fn run(options: &Options) -> Outcome {
     while !ready && Instant::now() < end && server.try_wait()?.is_none() {
         ready = is_serving(options.address).await;
         if !ready {
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
     let elapsed = started.elapsed();
     server.kill()?;
     server.wait()?;
     if !ready {
-        return Err("the server did not come to serve".into());
+        return Err("the server did not become healthy in time".into());
     }
     println!("{}", json!({ "seconds": elapsed.as_secs_f64() }));
     Ok(())

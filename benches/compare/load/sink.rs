@@ -1,4 +1,4 @@
-//! A collector of spans that throws them away.
+//! Collector that discards spans.
 
 use std::{
     convert::Infallible,
@@ -51,7 +51,7 @@ impl Service<http::Request<Body>> for Sink {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(async move {
-            // A message of no fields skips whatever is in it.
+            // A message without fields skips its content.
             let codec = ProstCodec::<(), ()>::default();
             Ok(tonic::server::Grpc::new(codec).unary(Sink, request).await)
         })

@@ -1,4 +1,4 @@
-//! Clients: some that throw bytes, and some that mean well.
+//! Clients: some that send raw bytes, and some that follow the contract.
 
 use std::{future::poll_fn, net::SocketAddr, time::Duration};
 
@@ -23,22 +23,22 @@ use tonic::{
 
 use crate::bytes::Bytes;
 
-/// What a client of HTTP/2 says first (RFC 9113, section 3.4).
+/// Preface of an HTTP/2 client (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Who has a fixed code.
+/// Test recipient with a fixed code.
 pub const RECIPIENT: &str = "+79990000001";
-/// That code.
+/// Its code.
 pub const CODE: &str = "190263";
 
-/// The head of a frame (RFC 9113, section 4.1).
+/// Length of the head of a frame (RFC 9113, section 4.1).
 const HEAD: usize = 9;
 const METHODS: [&str; 4] = ["SendOtp", "VerifyOtp", "CancelOtp", "GetOtpStatus"];
 
-/// What of a call is not as gRPC has it.
+/// Violation of the gRPC protocol by a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misuse {
     None,
-    /// The bytes of a message are not led by their length.
+    /// The message has no length before its bytes.
     Framing,
     /// The message claims to be compressed.
     Compression,
@@ -57,11 +57,13 @@ impl Misuse {
     }
 }
 
-/// Sends bytes as they are, and reads to the end what comes back.
-pub async fn throw(address: SocketAddr, bytes: &[u8]) {
-    let mut stream = TcpStream::connect(address).await.expect("there is room");
-    // The server may have enough before all is sent; then it has closed the connection,
-    // and what it said may be lost with it.
+/// Sends raw bytes, and reads the response to its end.
+pub async fn send_raw(address: SocketAddr, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(address)
+        .await
+        .expect("the server accepts connections");
+    // The server may close the connection before it has read everything; then its
+    // response may be lost.
     let sent = stream.write_all(bytes).await.is_ok() && stream.shutdown().await.is_ok();
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer).await;
@@ -70,25 +72,25 @@ pub async fn throw(address: SocketAddr, bytes: &[u8]) {
     }
 }
 
-/// Whether an answer is whole frames of HTTP/2.
+/// Checks that a response consists of whole frames of HTTP/2.
 fn is_framed(mut answer: &[u8]) {
     while let Some((head, rest)) = answer.split_first_chunk::<HEAD>() {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let length = usize::try_from(length).expect("24 bits fit");
-        assert!(length <= rest.len(), "a frame breaks off: {answer:x?}");
+        assert!(length <= rest.len(), "incomplete frame: {answer:x?}");
         answer = &rest[length..];
     }
-    assert!(answer.is_empty(), "a frame breaks off: {answer:x?}");
+    assert!(answer.is_empty(), "incomplete frame: {answer:x?}");
 }
 
-/// Frames whose heads fit them.
+/// Returns frames with correct heads.
 pub fn frames(input: &mut Bytes<'_>) -> Vec<u8> {
     let mut frames = Vec::new();
     while !input.0.is_empty() {
         let [kind, flags, stream, length] = input.array();
         let (payload, rest) = input.0.split_at(input.0.len().min(usize::from(length)));
         input.0 = rest;
-        let length = u32::try_from(payload.len()).expect("it is short");
+        let length = u32::try_from(payload.len()).expect("a payload has at most 255 bytes");
         frames.extend_from_slice(&length.to_be_bytes()[1..]);
         frames.extend_from_slice(&[kind % 12, flags, 0, 0, 0, stream]);
         frames.extend_from_slice(payload);
@@ -96,8 +98,8 @@ pub fn frames(input: &mut Bytes<'_>) -> Vec<u8> {
     frames
 }
 
-/// A call of what is left of `input`: the method, headers up to an empty one, and the
-/// message. `None` where a header cannot be one.
+/// Builds a call from the rest of `input`: the method, headers up to an empty one, and
+/// the message. `None` if a header is invalid.
 pub fn request(misuse: Misuse, input: &mut Bytes<'_>) -> Option<http::Request<Body>> {
     let method = METHODS[usize::from(input.byte()) % METHODS.len()];
     let method = if misuse == Misuse::Method {
@@ -124,17 +126,17 @@ pub fn request(misuse: Misuse, input: &mut Bytes<'_>) -> Option<http::Request<Bo
         _ => [&[flag], length.as_slice(), message].concat(),
     };
     let body = Body::new(Full::new(Buffer::from(body)));
-    Some(request.body(body).expect("its parts are well formed"))
+    Some(request.body(body).expect("its parts are valid"))
 }
 
-/// Makes a call, and returns the status that its answer ended with.
+/// Makes a call, and returns its final status.
 pub async fn call(mut channel: Channel, request: http::Request<Body>) -> Status {
     poll_fn(|context| channel.poll_ready(context))
         .await
-        .expect("the connection stays");
+        .expect("the connection lasts");
     let answer = match channel.call(request).await {
         Ok(answer) => answer,
-        // The client looks at its own time-out, too, and may be faster than the server.
+        // The client applies its own time-out, too, and may be faster than the server.
         Err(error) => return Status::from_error(error.into()),
     };
     if let Some(status) = Status::from_header_map(answer.headers()) {
@@ -146,16 +148,18 @@ pub async fn call(mut channel: Channel, request: http::Request<Body>) -> Status 
         .expect("a reply ends with a status")
 }
 
-/// Asks until the store of a new server is there.
+/// Waits until the store of a new server is available.
 pub async fn wait(channel: Channel) {
     while status(channel.clone()).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Asks for a status, as a good caller does.
-pub async fn ask(channel: Channel) {
-    let status = status(channel).await.expect("a good caller is answered");
+/// Requests a status, as a good caller does.
+pub async fn request_status(channel: Channel) {
+    let status = status(channel)
+        .await
+        .expect("a good caller gets a response");
     assert_eq!(status.recipient, RECIPIENT);
 }
 
@@ -168,17 +172,20 @@ async fn status(channel: Channel) -> Result<GetOtpStatusResponse, Status> {
     Ok(client.get_otp_status(request).await?.into_inner())
 }
 
-/// Has a code sent and verified, on a new connection.
+/// Sends and verifies a code, on a new connection.
 pub async fn send_and_verify(address: SocketAddr) {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("it is a URL");
-    let channel = endpoint.connect().await.expect("there is room");
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("the URL is valid");
+    let channel = endpoint
+        .connect()
+        .await
+        .expect("the server accepts connections");
     let mut client = OtpServiceClient::new(channel);
     let request = SendOtpRequest {
         recipient: RECIPIENT.to_owned(),
         ..Default::default()
     };
     let sent = client.send_otp(Request::new(request)).await;
-    let sent = sent.expect("a good caller is answered").into_inner();
+    let sent = sent.expect("a good caller gets a response").into_inner();
     let request = VerifyOtpRequest {
         recipient: RECIPIENT.to_owned(),
         code: CODE.to_owned(),
@@ -186,6 +193,8 @@ pub async fn send_and_verify(address: SocketAddr) {
         ..Default::default()
     };
     let verified = client.verify_otp(Request::new(request)).await;
-    let verified = verified.expect("a good caller is answered").into_inner();
-    assert!(verified.verified, "the right code is right");
+    let verified = verified
+        .expect("a good caller gets a response")
+        .into_inner();
+    assert!(verified.verified, "the correct code verifies");
 }

@@ -1,4 +1,4 @@
-//! The server under test: the whole of it, in this process, so that its code is seen.
+//! Server under test. It runs in this process, so that its coverage is measured.
 
 use std::{cell::Cell, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -19,14 +19,13 @@ use tonic::transport::{Channel, Endpoint};
 use super::client::{CODE, RECIPIENT, wait};
 use crate::{random::Draws, scratch::scratch};
 
-/// How long one input may take altogether. Nothing that is asked for here waits for
-/// anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time for one input. No request here waits for anything.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server on a store of its own.
+/// Server with a store of its own.
 pub struct Server {
     pub address: SocketAddr,
-    /// A connection that outlives every input.
+    /// Connection that lasts for all inputs.
     pub channel: Channel,
     runtime: Runtime,
     tasks: LocalSet,
@@ -34,30 +33,31 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one, which takes requests when this returns.
+    /// Starts a server; it accepts requests when this returns.
     pub fn start() -> Self {
         let loaded = loaded(&scratch());
-        // One thread for the server and its clients: the same input does the same.
+        // One thread for the server and its clients, so that equal inputs have equal
+        // effects.
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime can be made");
+        let runtime = runtime.expect("a runtime can be created");
         let tasks = LocalSet::new();
         let (address, channel) = tasks.block_on(&runtime, async {
             let listener = TcpListener::bind("127.0.0.1:0").await;
             let listener = listener.expect("there is a free port");
-            let address = listener.local_addr().expect("it is bound");
+            let address = listener.local_addr().expect("the listener is bound");
             let reload = ConfigReload {
                 files: FileSnapshot::default(),
                 interval: Duration::ZERO,
                 log_level: LogLevel::default(),
                 hangups: ReloadSignals::catch().expect("signals can be caught"),
-                again: Arc::new(|_| unreachable!("nobody asks for another configuration")),
+                again: Arc::new(|_| unreachable!("the configuration is never reloaded")),
             };
             tokio::task::spawn_local(async move {
                 let ended = server::run(listener, None, loaded, reload, std::future::pending());
                 panic!("the server ended: {:?}", ended.await);
             });
             let endpoint = Endpoint::from_shared(format!("http://{address}"));
-            (address, endpoint.expect("it is a URL").connect_lazy())
+            (address, endpoint.expect("the URL is valid").connect_lazy())
         });
         let server = Self {
             address,
@@ -70,15 +70,15 @@ impl Server {
         server
     }
 
-    /// Does `work` while the server does its own.
+    /// Runs `work` together with the server.
     pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
         let done = self.tasks.block_on(&self.runtime, async {
-            tokio::time::timeout(PATIENCE, work).await
+            tokio::time::timeout(TIMEOUT, work).await
         });
-        done.expect("the server answers, and lets go of who says no more")
+        done.expect("the server responds, and closes finished connections")
     }
 
-    /// How many inputs there were before this one.
+    /// Returns the number of earlier inputs.
     pub fn count(&self) -> u64 {
         self.inputs.replace(self.inputs.get() + 1)
     }
@@ -111,8 +111,8 @@ fn loaded(directory: &Path) -> LoadedConfig {
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
     let config = ServeConfig::load(Some(&file), &EnvVars::new(variables));
     LoadedConfig {
-        config: config.expect("a good configuration"),
-        keys: KeyRing::parse(&keys).expect("a new key ring is one"),
+        config: config.expect("the configuration is valid"),
+        keys: KeyRing::parse(&keys).expect("a new key ring is valid"),
         tls: None,
     }
 }
