@@ -18,7 +18,7 @@ use tokio::{
 use tonic::{Code, Status, transport::Endpoint};
 
 use crate::{
-    hostile::frames::{Client, NO_ERROR, WINDOW_UPDATE, frame},
+    abuse::frames::{Client, NO_ERROR, WINDOW_UPDATE, frame},
     support::{Database, HaProxy, Kind, OPERATIONS, Replica},
 };
 

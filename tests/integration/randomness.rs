@@ -115,7 +115,7 @@ fn assert_caught(codes: &[u16], expected: &[&str]) {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the planted generators are wrong in the
+/// SplitMix64 (Steele, Lea, Flood 2014): the seeded generators are wrong in the
 /// same way on each run.
 struct SplitMix(u64);
 

@@ -1,14 +1,14 @@
 //! The safety net: the promises of otpd, checked by a model that was written apart from
-//! it, and by planted bugs that the model must find. docs/reliability.md tells what it
+//! it, and by seeded bugs that the model must find. docs/reliability.md tells what it
 //! found.
 
-mod history;
+mod linearizability;
 mod long_run;
 mod model;
-mod page;
+mod model_based;
+mod reliability_report;
 mod server;
 mod settings;
-mod stateful;
 #[allow(
     dead_code,
     unused_imports,
@@ -17,4 +17,3 @@ mod stateful;
 )]
 #[path = "../integration/support/mod.rs"]
 mod support;
-mod wire;

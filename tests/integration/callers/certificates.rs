@@ -17,15 +17,15 @@ use tonic::Code;
 
 use super::{RECIPIENT, lines, send_request, status_request};
 use crate::support::{
-    Authority, Authorization, Database, Kind, Proof, Refusal, Replica, audited, dns,
-    secure_channel, token_digest,
+    Authorization, Database, Kind, Proof, Refusal, Replica, TestCa, audited, dns, secure_channel,
+    token_digest,
 };
 
 const REFUSED: &str = "[OTP AUDIT] TLS handshake failed";
 const REVOKED: u64 = 66;
 
 /// A server that takes certificates of `authority`, and tokens of one caller.
-async fn serve(database: &Database, authority: &Authority) -> Replica {
+async fn serve(database: &Database, authority: &TestCa) -> Replica {
     let server = authority.certify(dns("localhost"), |_| {});
     let directory = database.directory();
     let file = |name: &str, text: &str| {
@@ -60,7 +60,7 @@ token_sha256 = ["{}"]
 }
 
 /// What the server ends the handshake of a connection with that certificate by.
-async fn alert(replica: &Replica, authority: &Authority, proof: &Proof) -> AlertDescription {
+async fn alert(replica: &Replica, authority: &TestCa, proof: &Proof) -> AlertDescription {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(authority.certificate.as_bytes());
     let root = root.expect("it is PEM");
@@ -108,7 +108,7 @@ async fn alert(replica: &Replica, authority: &Authority, proof: &Proof) -> Alert
 #[tokio::test(flavor = "multi_thread")]
 async fn certificate_authenticates_the_caller_it_names() {
     let database = Database::new(Kind::Sqlite).await;
-    let authority = Authority::new("ours");
+    let authority = TestCa::new("ours");
     let replica = serve(&database, &authority).await;
     let crm = authority.certify(dns("crm.internal"), |_| {});
     let uri = |name: &str| SanType::URI(name.try_into().expect("it is ASCII"));
@@ -180,10 +180,10 @@ async fn certificate_authenticates_the_caller_it_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_certificate_fails_the_handshake_with_one_log_line() {
     let database = Database::new(Kind::Sqlite).await;
-    let authority = Authority::new("ours");
+    let authority = TestCa::new("ours");
     let replica = serve(&database, &authority).await;
     let name = || dns("crm.internal");
-    let of_others = Authority::new("ours").certify(name(), |_| {});
+    let of_others = TestCa::new("ours").certify(name(), |_| {});
     let expired = authority.certify(name(), |certificate| {
         certificate.not_after = date_time_ymd(2020, 1, 1);
         certificate.not_before = date_time_ymd(2019, 1, 1);

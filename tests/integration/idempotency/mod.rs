@@ -1,6 +1,6 @@
 //! A request that is made again gets its first answer again, whatever was lost between.
 
-mod lost;
+mod lost_reply;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! What the metrics say of what has happened.
 
 mod page;
-mod secrecy;
 
 use std::time::Duration;
 

@@ -3,15 +3,14 @@
 
 mod backlog;
 mod copies;
+mod crash;
 mod faults;
 mod foreign;
 pub mod gateway;
-mod kill;
 mod lanes;
-mod rules;
-mod secrecy;
-mod stale;
-mod stop;
+mod routing;
+mod shutdown;
+mod stale_read;
 
 use std::fmt::Write as _;
 
@@ -29,11 +28,11 @@ const OFTEN: (&str, &str) = ("OTPD_DELIVERY__POLL_INTERVAL", "50ms");
 const EVERY_LINE: (&str, &str) = ("OTPD_LOG_DEDUP_WINDOW", "0s");
 
 /// A recipient who has no part in any other send of a test.
-fn recipient(number: usize) -> String {
+pub fn recipient(number: usize) -> String {
     format!("+7999{number:07}")
 }
 
-fn send_request(number: usize, purpose: &str) -> SendOtpRequest {
+pub fn send_request(number: usize, purpose: &str) -> SendOtpRequest {
     SendOtpRequest {
         recipient: recipient(number),
         purpose: purpose.to_owned(),
@@ -50,7 +49,7 @@ async fn send(replica: &Replica, number: usize, purpose: &str) -> SendOtpRespons
 }
 
 /// A replica with that configuration on a database of its own.
-async fn serve(kind: Kind, configuration: &str) -> (Database, Replica) {
+pub async fn serve(kind: Kind, configuration: &str) -> (Database, Replica) {
     let database = Database::new(kind).await;
     let file = database.configure(configuration);
     let environment = [("OTPD_CONFIG", file.as_str()), OFTEN, EVERY_LINE];
@@ -59,7 +58,7 @@ async fn serve(kind: Kind, configuration: &str) -> (Database, Replica) {
 }
 
 /// A route for one purpose.
-fn route(purpose: &str, providers: &[&str]) -> String {
+pub fn route(purpose: &str, providers: &[&str]) -> String {
     let mut route = format!("\n[[routes]]\npurposes = [\"{purpose}\"]\n");
     writeln!(route, "providers = {providers:?}").expect("a string takes what is written");
     route
@@ -86,7 +85,7 @@ async fn try_deliveries(
 }
 
 /// The same, once the newest of them is in one of these states.
-async fn deliveries_in(
+pub async fn deliveries_in(
     replica: &Replica,
     message: (usize, &str),
     states: &[DeliveryState],

@@ -3,10 +3,9 @@
 
 mod faults;
 pub mod gateway;
-mod letter;
+pub mod letter;
 mod page;
 mod presets;
-mod secrecy;
 mod sink;
 mod smtp;
 
@@ -18,7 +17,7 @@ use otpd::{
 };
 
 /// A table of the configuration.
-fn table(text: &str) -> ConfigTable {
+pub fn table(text: &str) -> ConfigTable {
     let source = File::from_str(text, FileFormat::Toml);
     let built = config::Config::builder().add_source(source).build();
     let table = built.and_then(|config| config.cache.into_table());
@@ -27,7 +26,7 @@ fn table(text: &str) -> ConfigTable {
 
 /// The provider that a table of the configuration describes.
 #[track_caller]
-fn provider(table: ConfigTable) -> Provider {
+pub fn provider(table: ConfigTable) -> Provider {
     let settings = ProviderSettings::parse("x", table).expect("the settings are right");
     Provider::new("x", settings, Environment::Development).expect("the settings are right")
 }

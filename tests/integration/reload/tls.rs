@@ -11,7 +11,7 @@ use tonic::{Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::Reloading;
-use crate::support::{Authority, Proof, dns, secure_channel};
+use crate::support::{Proof, TestCa, dns, secure_channel};
 
 const REVOKED: u64 = 66;
 
@@ -27,11 +27,11 @@ async fn ask(channel: &Channel) -> Result<GetOtpStatusResponse, Status> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reload_replaces_certificates_authorities_and_revocation_lists() {
-    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (old, new) = (TestCa::new("old"), TestCa::new("new"));
     let files = tempfile::tempdir().expect("the temporary directory takes files");
     let place = |name: &str| files.path().join(name);
     let write = |name: &str, text: &str| fs::write(place(name), text).expect("it takes files");
-    let write_server = |authority: &Authority| {
+    let write_server = |authority: &TestCa| {
         let Proof { certificate, key } = authority.certify(dns("localhost"), |parameters| {
             parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         });
@@ -51,7 +51,7 @@ async fn reload_replaces_certificates_authorities_and_revocation_lists() {
     let crm = old.certify(dns("crm.internal"), |parameters| {
         parameters.serial_number = Some(REVOKED.into());
     });
-    let connect = |server: &Authority, proof: &Proof, otpd: &Reloading| {
+    let connect = |server: &TestCa, proof: &Proof, otpd: &Reloading| {
         secure_channel(&otpd.replica, server, Some(proof))
     };
     let early = connect(&old, &crm, &otpd);
@@ -101,7 +101,7 @@ async fn reload_replaces_certificates_authorities_and_revocation_lists() {
 
 /// Files of a server whose callers prove themselves by certificates of `authority`, and the
 /// configuration that names them.
-fn configure(directory: &Path, authority: &Authority, list: &str) -> String {
+fn configure(directory: &Path, authority: &TestCa, list: &str) -> String {
     let server = authority.certify(dns("localhost"), |_| {});
     for (name, text) in [
         ("server.crt", server.certificate.as_str()),
@@ -121,7 +121,7 @@ fn configure(directory: &Path, authority: &Authority, list: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_certificate_closes_its_connections() {
-    let authority = Authority::new("ours");
+    let authority = TestCa::new("ours");
     let files = tempfile::tempdir().expect("the temporary directory takes files");
     let mut otpd =
         Reloading::start(&configure(files.path(), &authority, &authority.revoke(1))).await;
@@ -161,7 +161,7 @@ async fn revoked_certificate_closes_its_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn outdated_revocation_list_is_reported_on_load_and_later() {
     const OUTDATED: &str = "[OTP] Revocation list is outdated";
-    let authority = Authority::new("ours");
+    let authority = TestCa::new("ours");
     let files = tempfile::tempdir().expect("the temporary directory takes files");
     let beginning_of_2021 = Duration::from_hours(24 * 18_628);
     let list = authority.revoke_until(1, beginning_of_2021);

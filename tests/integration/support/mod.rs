@@ -1,6 +1,7 @@
 //! What the tests run otpd on, and with.
 
-mod authority;
+mod assertions;
+mod bystanders;
 mod caller;
 mod command;
 mod database;
@@ -18,10 +19,10 @@ pub mod repository;
 mod request;
 mod script;
 mod secrets;
-mod strangers;
-mod words;
+mod test_ca;
 
-pub use authority::{Authority, Proof, dns, secure_channel};
+pub use assertions::{Typed, asked, audited, milliseconds, reason};
+pub use bystanders::with_bystanders;
 pub use caller::{Authorization, CallerClient, token_digest};
 pub use command::{Ended, run};
 pub use database::{Database, Kind};
@@ -37,8 +38,7 @@ pub use replica::{Replica, otpd};
 pub use request::{AnyRequest, framed};
 pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
-pub use strangers::unharmed;
-pub use words::{Typed, asked, audited, milliseconds, reason};
+pub use test_ca::{Proof, TestCa, dns, secure_channel};
 
 /// Each of these tests, which take a [`Kind`], on each store.
 macro_rules! on_each_store {

@@ -11,7 +11,7 @@ use tonic_types::StatusExt as _;
 
 use super::{
     Database, Refusal, Replica,
-    words::{Typed, milliseconds, reason, timestamp},
+    assertions::{Typed, milliseconds, reason, timestamp},
 };
 
 const TTL: i64 = 300_000;

@@ -8,14 +8,14 @@
 mod policy;
 mod record;
 mod time;
-mod words;
+mod types;
 
 use std::collections::{BTreeMap, HashMap};
 
 pub use policy::{Caller, DAY, HOUR, Policy, Settings};
 pub use record::Record;
 pub use time::{Doubt, Moment};
-pub use words::{Ask, Call, Name, Outcome, Reply, Told};
+pub use types::{Ask, Call, Name, Outcome, Reply, Told};
 
 /// The digits of challenges, by name, as far as they were delivered.
 pub type Codes = HashMap<String, String>;

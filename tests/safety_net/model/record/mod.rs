@@ -7,7 +7,7 @@ mod verify;
 use limits::burst;
 
 use super::{
-    Ask, Case, DAY, Doubt, HOUR, Limits, Moment, Outcome, Policy, Reply, Told, words::Call,
+    Ask, Case, DAY, Doubt, HOUR, Limits, Moment, Outcome, Policy, Reply, Told, types::Call,
 };
 
 /// How long a dead code is told as expired.

@@ -1,0 +1,228 @@
+//! The database answers with an error, and goes on doing so until somebody mends it.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::{
+    COOL_DOWN, DEADLINE, REQUESTS, SHORT_STORE_TIMEOUT, ask_many, assert_all_are_served,
+    assert_all_unavailable, assert_one_line_each, assert_store_unavailable, reason, remarks, send,
+    wait_for_health,
+};
+use crate::support::{Database, Refusal, Replica};
+
+/// So that an outage is over soon after it was mended.
+const OFTEN: (&str, &str) = ("OTPD_STORE__PROBE_INTERVAL", "100ms");
+
+/// Whatever stands in its way, a write fails with this error.
+fn failing_writes(sqlstate: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN RAISE 'seeded {sqlstate}' USING ERRCODE = '{sqlstate}'; END $$;
+         CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON otp_record
+         FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+}
+
+async fn execute(database: &Database, statements: &str) {
+    let mut connection = PgConnection::connect(database.url())
+        .await
+        .expect("the database was made");
+    let statements = AssertSqlSafe(statements.to_owned());
+    connection
+        .execute(statements)
+        .await
+        .expect("a superuser may");
+}
+
+/// Some requests write, and are refused; the others are answered until it is known that
+/// the store does not take writes, and are refused then.
+async fn assert_none_is_acknowledged(replica: &Replica) {
+    let client = replica.client();
+    for number in (0..REQUESTS).step_by(10) {
+        let refused = send(client.clone(), number, DEADLINE).await;
+        assert_store_unavailable(&refused.expect_err("it cannot be written"));
+    }
+    wait_for_health(replica, ServingStatus::NotServing).await;
+    assert_all_unavailable(ask_many(replica, DEADLINE)).await;
+}
+
+/// It is told once, with its cause, and over by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn unwritable_database_counts_as_unavailable() {
+    const REASONS: [(&str, &str); 10] = [
+        ("53100", "disk full"),
+        ("53200", "out of memory"),
+        ("53400", "configured limit exceeded"),
+        ("57014", "statement cancelled"),
+        ("57P01", "admin shutdown"),
+        ("55P03", "lock not available"),
+        ("25006", "read-only"),
+        ("42501", "no permission"),
+        ("58030", "disk fails"),
+        ("XX000", "internal error"),
+    ];
+    let database = Database::postgres().await;
+    let replica = Replica::start_with(&database, &[OFTEN]).await;
+    replica.wait_for_line("Store available").await;
+    for (outages, (sqlstate, what)) in (1..).zip(REASONS) {
+        let (_, start) = remarks(&replica, 0);
+        execute(&database, &failing_writes(sqlstate)).await;
+        assert_none_is_acknowledged(&replica).await;
+        let line = replica.wait_for_line(&format!("seeded {sqlstate}")).await;
+        assert!(line.contains("Store unavailable"), "{what}: {line}");
+
+        execute(&database, "DROP TRIGGER fail ON otp_record").await;
+        wait_for_health(&replica, ServingStatus::Serving).await;
+        replica.wait_for_lines("Store available", 1 + outages).await;
+        assert_one_line_each(&remarks(&replica, start).0);
+        send(replica.client(), 1_000 + outages, DEADLINE)
+            .await
+            .expect("it is sent");
+    }
+    // Nothing is half done.
+    assert_all_are_served(&replica, &database, COOL_DOWN).await;
+}
+
+/// A disk that is slow without end, as it looks from here: writes do not return.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_with_hanging_writes_counts_as_unavailable() {
+    let database = Database::postgres().await;
+    let replica = Replica::start_with(&database, &[OFTEN, SHORT_STORE_TIMEOUT]).await;
+    replica.wait_for_line("Store available").await;
+    let (_, start) = remarks(&replica, 0);
+    let lock = database.lock_writes().await;
+    assert_none_is_acknowledged(&replica).await;
+    let line = replica.wait_for_line("Store unavailable").await;
+    assert!(line.contains("no answer in time"), "{line}");
+    lock.close().await.expect("it is ours");
+    wait_for_health(&replica, ServingStatus::Serving).await;
+    replica.wait_for_lines("Store available", 2).await;
+    assert_one_line_each(&remarks(&replica, start).0);
+    assert_all_are_served(&replica, &database, COOL_DOWN).await;
+}
+
+/// Each write is given up for another one's sake so many times, and then passes.
+fn conflicts(sqlstate: &str, every: u32) -> String {
+    format!(
+        "CREATE SEQUENCE turns;
+         CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF nextval('turns') % {every} <> 0 THEN
+                 RAISE 'seeded {sqlstate}' USING ERRCODE = '{sqlstate}';
+             END IF;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON otp_record
+         FOR EACH STATEMENT EXECUTE FUNCTION fail()"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_and_deadlocks_are_retried_and_not_store_failures() {
+    for sqlstate in ["40001", "40P01"] {
+        let database = Database::postgres().await;
+        let replica = Replica::start(&database).await;
+        let (_, start) = remarks(&replica, 0);
+        execute(&database, &conflicts(sqlstate, 7)).await;
+        for answer in ask_many(&replica, DEADLINE).join_all().await {
+            answer.expect("it passes in the end");
+        }
+        assert_all_are_served(&replica, &database, COOL_DOWN).await;
+        // Without end it is told, too, and not as a store that does not answer.
+        execute(
+            &database,
+            "DROP TRIGGER fail ON otp_record; DROP SEQUENCE turns",
+        )
+        .await;
+        execute(&database, &conflicts(sqlstate, u32::MAX)).await;
+        let refused = send(replica.client(), 1_000, DEADLINE).await;
+        let status = refused.expect_err("it is never written");
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unavailable, "OVERLOADED")
+        );
+        let (remarks, _) = remarks(&replica, start);
+        let unavailable = |line: &String| line.contains("Store unavailable");
+        assert!(!remarks.iter().any(unavailable), "{remarks:#?}");
+    }
+}
+
+/// Fails each write of a transaction that is not READ COMMITTED, for the tables of
+/// requests.
+const REQUIRE_READ_COMMITTED: &str = "
+    CREATE FUNCTION require_read_committed() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE 'transaction is %', current_setting('transaction_isolation');
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER isolation BEFORE INSERT OR UPDATE ON otp_record
+    FOR EACH STATEMENT EXECUTE FUNCTION require_read_committed();
+    CREATE TRIGGER isolation BEFORE INSERT OR UPDATE ON otp_message
+    FOR EACH STATEMENT EXECUTE FUNCTION require_read_committed();
+    CREATE TRIGGER isolation BEFORE INSERT OR UPDATE ON otp_limit
+    FOR EACH STATEMENT EXECUTE FUNCTION require_read_committed();";
+
+/// The default of the database makes every transaction serializable; the replicas set
+/// the level of their own transactions.
+#[tokio::test(flavor = "multi_thread")]
+async fn serializable_isolation_gives_the_same_responses() {
+    let database = Database::postgres().await;
+    let (_, name) = database.url().rsplit_once('/').expect("it has a name");
+    let isolation =
+        format!("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'");
+    execute(&database, &isolation).await;
+    let replicas = Replica::start_many(&database, 3).await;
+    execute(&database, REQUIRE_READ_COMMITTED).await;
+    let mut answers = Vec::new();
+    for replica in &replicas {
+        answers.push(ask_many(replica, DEADLINE));
+    }
+    for answers in answers {
+        for answer in answers.join_all().await {
+            if let Err(status) = answer {
+                // Of three sends to one recipient.
+                assert_eq!(reason(&status), "RESEND_TOO_SOON", "{status:?}");
+            }
+        }
+    }
+    let log: String = replicas.iter().map(Replica::log).collect();
+    assert!(!log.contains("Store unavailable"), "{log}");
+}
+
+/// The database's clock is put a year ahead, and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn clock_jump_only_expires_codes() {
+    const YEAR: Duration = Duration::from_hours(365 * 24);
+    let database = Database::postgres().await;
+    let replica = Replica::start_with(&database, &[OFTEN]).await;
+    for answer in ask_many(&replica, DEADLINE).join_all().await {
+        answer.expect("there is a store");
+    }
+    database.advance_clock(YEAR).await;
+    // The codes have expired, and new ones are sent.
+    for answer in ask_many(&replica, DEADLINE).join_all().await {
+        answer.expect("there is a store");
+    }
+    database.set_clock_offset(0).await;
+    // What was written in the future is dead; nobody waits for a year.
+    for number in 0..REQUESTS {
+        if let Err(status) = send(replica.client(), number, DEADLINE).await {
+            let refusal = Refusal::of(&status);
+            assert_eq!(refusal.reason, "RESEND_TOO_SOON", "{status:?}");
+            assert!(
+                refusal.wait.expect("it says when") <= COOL_DOWN,
+                "{status:?}"
+            );
+        }
+    }
+    // The limits on sends are full again after their own length.
+    let day = Duration::from_hours(24);
+    database.advance_clock(day).await;
+    assert_all_are_served(&replica, &database, day + COOL_DOWN).await;
+    assert!(!replica.log().contains("Store unavailable"));
+}

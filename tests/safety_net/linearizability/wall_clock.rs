@@ -1,0 +1,74 @@
+//! Wall clocks of replicas that are wrong, and jump.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::repository;
+
+/// The library that moves a process's wall clock, built by the C compiler that the build
+/// of otpd needs as well.
+pub struct WallClocks {
+    library: PathBuf,
+    directory: PathBuf,
+}
+
+impl WallClocks {
+    pub fn new(directory: &Path) -> Self {
+        let library = directory.join("wall_clock.so");
+        let source = repository::path("tests/safety_net/linearizability/wall_clock.c");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
+            .arg(&library)
+            .arg(source)
+            .arg("-ldl")
+            .status();
+        assert!(compiled.expect("there is a C compiler").success());
+        Self {
+            library,
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Puts the wall clock of the replica of that number so far off.
+    pub fn set(&self, replica: usize, seconds: i64) {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.file(replica));
+        let file = file.expect("the directory takes files");
+        std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_ne_bytes(), 0)
+            .expect("eight bytes");
+    }
+
+    /// Has `command` run under the wall clock of the replica of that number.
+    pub fn govern(&self, replica: usize, command: &mut Command) {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("WALL_CLOCK_OFFSET", self.file(replica));
+    }
+
+    fn file(&self, replica: usize) -> PathBuf {
+        self.directory.join(format!("wall_clock_{replica}"))
+    }
+}
+
+const TEN_YEARS: i64 = 10 * 366 * 24 * 3_600;
+
+#[test]
+fn wall_clock_of_one_process_can_be_moved() {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    let clocks = WallClocks::new(directory.path());
+    let year = |seconds| {
+        clocks.set(0, seconds);
+        let mut command = Command::new("date");
+        clocks.govern(0, command.args(["--utc", "+%Y"]));
+        let said = command.output().expect("every system has date").stdout;
+        let said = String::from_utf8(said).expect("digits");
+        said.trim().parse::<i64>().expect("a year")
+    };
+    assert!((10..=11).contains(&(year(TEN_YEARS) - year(0))));
+}
