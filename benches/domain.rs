@@ -73,20 +73,19 @@ impl World {
 
     /// Sends a code, and returns the record and the code.
     fn send(&mut self) -> (Record, OtpCode) {
-        let identity = identity(1);
         let request = SendRequest {
-            identity: &identity,
-            caller: &self.caller,
-            recipient: &self.recipient,
-            purpose: &self.purpose,
+            identity: identity(1),
+            caller: self.caller.clone(),
+            recipient: self.recipient.clone(),
+            purpose: self.purpose.clone(),
             channel: Channel::Sms,
             test: None,
             barred: None,
-            message: Some(&MessageRequest {
+            message: Some(MessageRequest {
                 id: MessageId([7; 16]),
                 lease: Some(Duration::from_secs(15)),
-                locale: "en",
-                variables: &self.variables,
+                locale: "en".to_owned(),
+                variables: self.variables.clone(),
                 client_ip: Some(client_ip()),
             }),
         };
@@ -99,10 +98,9 @@ impl World {
 
     /// Verifies `typed`, two seconds after the send.
     fn verify(&self, record: Record, typed: &SubmittedCode) -> Record {
-        let identity = identity(2);
         let request = VerifyRequest {
-            identity: &identity,
-            code: typed,
+            identity: identity(2),
+            code: typed.clone(),
             challenge: ChallengeSelector::Newest,
         };
         let limits = [self.limit(RateLimitKind::IpFailuresPerHour)];

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod delivery;
+pub mod engine;
 pub mod environment;
 pub mod files;
 pub mod grpc;

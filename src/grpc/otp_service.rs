@@ -153,7 +153,7 @@ impl Contract for OtpGrpc {
                 journal,
                 deadline,
             } = opened;
-            let wish = Arc::new(convert::send(request.get_ref(), current.default_region)?);
+            let wish = convert::send(request.get_ref(), current.default_region)?;
             journal.received(Some(&wish.recipient), &wish.purpose);
             let reply = current
                 .service

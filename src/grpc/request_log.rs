@@ -160,7 +160,7 @@ impl RequestLog {
             VerifyOutcome::AttemptsExhausted { .. } => RpcOutcome::ATTEMPTS_EXHAUSTED,
             VerifyOutcome::NotFound => RpcOutcome::NOT_FOUND,
         });
-        if let Some(block) = reply.shut {
+        if let Some(block) = reply.lockout {
             self.answers.lockout(block.locked, &self.caller.name);
         }
     }

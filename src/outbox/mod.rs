@@ -20,22 +20,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::CallerRegistry,
     delivery::{Delivery, Route, RouteQuery},
+    engine::{BatchClient, BatchError, LeasedMessage, MessageHandoff},
     keys::KeyRing,
     metrics::DeliveryMetrics,
     store::{
-        FoundMessage, LaneCursor, MessageWrite, RecordStore as _, RecordStoreHandle, RowVersion,
-        StoreClock, StoreError,
-        batcher::{BatchClient, BatchError},
-        health::StoreHealth,
-        with_timeout,
+        FoundMessage, LaneCursor, MessageWrite, RecordStore as _, RecordStoreHandle, StoreError,
+        health::StoreHealth, with_timeout,
     },
     traces,
 };
 use dispatcher::Dispatcher;
-use otpd_rules::{CallerName, OutboxMessage, Purpose, PurposePolicy, RecordKey};
-use permits::{HeldMessages, InFlightLimits};
-
-pub use permits::OutboxPermit;
+use otpd_rules::{CallerName, Purpose, PurposePolicy};
+use permits::{HeldMessages, InFlightLimits, OutboxPermit};
 
 /// Maximum number of new messages in flight on a replica. Further messages are written
 /// without a lease, for any replica with capacity, so that memory is bounded.
@@ -119,21 +115,36 @@ pub struct OutboxContext {
     pub metrics: DeliveryMetrics,
 }
 
-/// A message whose lease this replica holds.
+/// Capacity of the outbox for the message of one send.
 #[derive(Debug)]
-pub struct LeasedMessage {
-    /// Key of the record with the code.
-    pub key: RecordKey,
-    /// Caller of the record.
-    pub caller: CallerName,
-    /// Purpose of the code.
-    pub purpose: Purpose,
-    /// Version of the message in the store.
-    pub version: RowVersion,
-    /// Message with its state and content.
-    pub message: OutboxMessage,
-    /// Clock of the store at the read that found the code valid.
-    pub clock: StoreClock,
+pub struct OutboxSlot {
+    outbox: Outbox,
+    /// Capacity for the message; `None` if there is none left.
+    permit: Option<OutboxPermit>,
+}
+
+impl OutboxSlot {
+    /// Returns the lease of the message, if it takes `route`; `None` if there is no capacity
+    /// left, and it is to be written without a lease.
+    pub fn lease(&self, route: &Route) -> Option<Duration> {
+        self.permit.as_ref()?;
+        Some(lease(route))
+    }
+}
+
+/// Returns the lease of a message that takes `route`.
+fn lease(route: &Route) -> Duration {
+    route.longest_attempt() + LEASE_MARGIN
+}
+
+impl MessageHandoff for OutboxSlot {
+    fn accept(self: Box<Self>, message: LeasedMessage) {
+        match self.permit {
+            Some(permit) => self.outbox.spawn_dispatch(permit, message),
+            // Wakes the reclaimer, because a message without a lease was written.
+            None => self.outbox.unleased.notify_one(),
+        }
+    }
 }
 
 impl Outbox {
@@ -182,28 +193,16 @@ impl Outbox {
         &self.dispatcher.context.delivery
     }
 
-    /// Reserves capacity for a message of `caller` that is about to be written. Returns
-    /// `None` if there is none; the message must then be written without a lease.
-    pub fn try_reserve(&self, caller: &CallerName) -> Option<OutboxPermit> {
-        if self.stopping.is_cancelled() {
-            return None;
+    /// Reserves capacity for a message of `caller` that is about to be written.
+    pub fn reserve(&self, caller: &CallerName) -> OutboxSlot {
+        let is_open = !self.stopping.is_cancelled();
+        let permit = is_open
+            .then(|| self.new_in_flight.try_acquire(caller))
+            .flatten();
+        OutboxSlot {
+            outbox: self.clone(),
+            permit,
         }
-        self.new_in_flight.try_acquire(caller)
-    }
-
-    /// Returns the length of the lease of a message with this route.
-    pub fn lease(route: &Route) -> Duration {
-        route.longest_attempt() + LEASE_MARGIN
-    }
-
-    /// Dispatches a message that was just written, in the background of the reply.
-    pub fn send(&self, permit: OutboxPermit, leased: LeasedMessage) {
-        self.spawn_dispatch(permit, leased);
-    }
-
-    /// Wakes the reclaimer, because a message without a lease was written.
-    pub fn wake(&self) {
-        self.unleased.notify_one();
     }
 
     fn spawn_dispatch(&self, permit: OutboxPermit, leased: LeasedMessage) {

@@ -10,16 +10,15 @@ use super::{
     LeasedMessage, MAX_RECLAIMED_IN_FLIGHT, Outbox, OutboxContext, OutboxOptions,
     RECLAIMED_RESERVED_PER_CALLER,
     lane_scan::{LaneScan, MAX_RECLAIM_BATCH},
+    lease,
     permits::{InFlightLimits, OutboxPermit},
 };
 use crate::{
+    engine::{BatchError, ReadResult},
     keys::{OpenError, os_rng},
     log_targets::AUDIT,
     metrics::MessageOutcome,
-    store::{
-        FoundMessage, LaneCursor, MessageWrite, RowVersion, StoreError, VersionedMessage,
-        batcher::{BatchError, ReadResult},
-    },
+    store::{FoundMessage, LaneCursor, MessageWrite, RowVersion, StoreError, VersionedMessage},
     traces::{self, TraceSpan},
 };
 use otpd_rules::{CallerName, MessageId, NextState, OutboxMessage, Timestamp};
@@ -261,7 +260,7 @@ fn classify_error(
         BatchError::Store(StoreError::Unavailable(_))
         | BatchError::ContentionLimit
         | BatchError::Full { .. } => Err(error),
-        BatchError::Panicked | BatchError::Store(_) => {
+        BatchError::Panicked | BatchError::SealingKeyMissing | BatchError::Store(_) => {
             skip_failed(&error, id, scan);
             Ok(PollOutcome::All)
         }
@@ -348,7 +347,7 @@ fn decide_reclaim(
     let Some(route) = context.route(&leased) else {
         return ReclaimDecision::Skip("no route leads to a provider for it");
     };
-    let until = now.saturating_add(Outbox::lease(route));
+    let until = now.saturating_add(lease(route));
     let first = route.first(leased.message.predecessors);
     let open = leased.message.open_attempt(first).map(str::to_owned);
     if let Some(provider) = &open {

@@ -10,6 +10,7 @@ use super::{ServerError, gauges, sweeper::sweep};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
     connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
+    engine::{BatchClient, BatchOptions, Engine},
     grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
     metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
@@ -17,7 +18,6 @@ use crate::{
     service::{ConversionTracker, OtpService},
     store::{
         RecordStoreHandle, StoreError,
-        batcher::BatchClient,
         health::{HealthMonitor, StoreHealth},
     },
 };
@@ -111,7 +111,7 @@ impl App {
         let batcher = BatchClient::new(
             Arc::clone(&store),
             availability.clone(),
-            settings.store.batches(),
+            BatchOptions::from(&settings.store),
             metrics.batches.clone(),
         );
         let tools = OutboxContext {
@@ -241,12 +241,14 @@ impl ServiceDeps {
         let tools = &self.tools;
         AppState {
             service: OtpService {
-                batcher: tools.batcher.clone(),
-                availability: tools.availability.clone(),
-                keys: Arc::clone(&tools.keys),
+                engine: Engine {
+                    batcher: tools.batcher.clone(),
+                    availability: tools.availability.clone(),
+                    keys: Arc::clone(&tools.keys),
+                    running: self.running.clone(),
+                },
                 test_recipients,
                 outbox: self.outbox.clone(),
-                running: self.running.clone(),
                 conversions: self.conversions.clone(),
             },
             callers: Arc::clone(&tools.callers),

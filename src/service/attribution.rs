@@ -18,10 +18,7 @@ use crate::{
     metrics::DeliveryMetrics,
     store::{DeliveredMessage, RecordStoreHandle, health::StoreHealth},
 };
-use otpd_rules::{
-    Caller, ChallengeId, Channel, CountryCode, Decision, Lockout, PurposePolicy, Recipient,
-    Timestamp, VerifyError, VerifyOutcome,
-};
+use otpd_rules::{Caller, ChallengeId, Channel, CountryCode, Recipient};
 
 /// How long codes are gathered. By then it is written down, but seldom, who had
 /// delivered them.
@@ -34,37 +31,6 @@ const MAX_LOOKUPS: u8 = 3;
 const MOST_WAITING: usize = 65_536;
 /// How many are looked up by one statement.
 const BATCH: usize = 1_000;
-
-/// What a verification has changed, besides its verdict. Nothing where it only repeats
-/// one.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct VerifyEffects {
-    /// The channel of the code, where it was right.
-    pub verified: Option<Channel>,
-    /// How long answers are refused, where it was wrong once too often.
-    pub shut: Option<Lockout>,
-}
-
-impl VerifyEffects {
-    pub fn of(
-        decision: &Decision<Result<VerifyOutcome, VerifyError>>,
-        policy: &PurposePolicy,
-        now: Timestamp,
-    ) -> Self {
-        let record = decision.write.as_ref();
-        match (&decision.answer, record) {
-            (Ok(VerifyOutcome::Verified { .. }), Some(record)) => Self {
-                verified: Some(record.challenge.channel),
-                shut: None,
-            },
-            (Ok(VerifyOutcome::WrongCode { .. }), Some(record)) => Self {
-                verified: None,
-                shut: record.failures.lockout_at(policy, now),
-            },
-            _ => Self::default(),
-        }
-    }
-}
 
 /// A verified code of which it is to be found out who delivered it.
 #[derive(Debug)]

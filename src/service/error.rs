@@ -1,14 +1,11 @@
-//! What can go wrong with a request.
+//! Errors of requests.
 
 use std::{fmt, time::Duration};
 
-use crate::{
-    auth::AuthError,
-    store::{StoreError, batcher::BatchError},
-};
+use crate::{auth::AuthError, engine::BatchError, store::StoreError};
 use otpd_rules::{
     ChallengeId, Channel, CodeError, Lockout, Purpose, PurposeError, RateLimited, RecipientError,
-    Timestamp,
+    RecordKey, Refusal, Timestamp,
 };
 
 /// When to come back at the earliest where too many requests wait, or race for one
@@ -110,7 +107,9 @@ impl From<BatchError> for ServiceError {
             },
             BatchError::ContentionLimit => Self::Overloaded { wait: RETRY_MIN },
             BatchError::Store(StoreError::Unavailable(_)) => Self::StoreUnavailable,
-            BatchError::Panicked | BatchError::Store(_) => Self::Internal(error.to_string()),
+            BatchError::Panicked | BatchError::SealingKeyMissing | BatchError::Store(_) => {
+                Self::Internal(error.to_string())
+            }
         }
     }
 }
@@ -124,22 +123,30 @@ impl ServiceError {
         }
     }
 
-    /// The request id was used for another request.
-    pub(super) fn idempotency_key_reused() -> Self {
-        Self::request(
-            "request_id",
-            "was used for a request with other fields; use a new one",
-        )
+    /// Returns the error for a command that the rules refused, about the record of `key`.
+    pub(super) fn refused(refusal: Refusal, key: RecordKey) -> Self {
+        match refusal {
+            Refusal::ResendTooSoon { wait, live } => Self::ResendTooSoon {
+                wait,
+                live: live.map(|(nonce, expires_at)| (ChallengeId { key, nonce }, expires_at)),
+            },
+            Refusal::Blocked(Lockout { wait, locked, .. }) if locked => Self::VerifyLocked { wait },
+            Refusal::Blocked(Lockout { wait, .. }) => Self::VerifyDelayed { wait },
+            Refusal::SendLimit(exceeded) => Self::SendLimit(exceeded),
+            Refusal::VerifyLimit(exceeded) => Self::VerifyLimit(exceeded),
+            Refusal::Code(error) => Self::Code(error),
+            Refusal::Undeliverable(barred) => barred.into(),
+            Refusal::IdempotencyKeyReused => Self::request(
+                "request_id",
+                "was used for a request with other fields; use a new one",
+            ),
+        }
     }
 
-    /// Answers are refused.
-    pub(super) fn blocked(block: Lockout) -> Self {
-        let Lockout { wait, locked, .. } = block;
-        if locked {
-            Self::VerifyLocked { wait }
-        } else {
-            Self::VerifyDelayed { wait }
-        }
+    /// Returns the error for an outcome that is not of the kind of its command, which the rules
+    /// never return.
+    pub(super) fn foreign_outcome() -> Self {
+        Self::Internal("a command has the outcome of another one".to_owned())
     }
 }
 

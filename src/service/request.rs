@@ -1,15 +1,14 @@
-//! What the service is asked, in the words of the domain, and what it replies.
+//! Requests and replies of the use cases, in the types of the rules.
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
 
-use super::decide::RateLimit;
-use crate::keys::KeyRing;
+use crate::{engine::RateLimit, keys::KeyRing};
 use otpd_rules::{
-    self, Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose,
-    PurposePolicy, RateLimitKind, Recipient, SubmittedCode, Timestamp, VerifyOutcome, site_network,
+    Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose, PurposePolicy,
+    RateLimitKind, Recipient, SubmittedCode, Timestamp, VerifyOutcome, site_network,
     subscriber_network,
 };
 
@@ -73,8 +72,8 @@ pub struct VerifyReply {
     pub verdict: VerifyOutcome,
     /// The challenge that it is about.
     pub challenge_id: Option<ChallengeId>,
-    /// How long answers are refused because of this one, if they are.
-    pub shut: Option<Lockout>,
+    /// Lockout that this failed attempt started, if any.
+    pub lockout: Option<Lockout>,
 }
 
 /// Whose code a request is about: a recipient's, a challenge's, or both.

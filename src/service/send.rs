@@ -1,47 +1,42 @@
-//! SendOtp: a code is made or repeated, and its message written with it.
+//! SendOtp: issues or resends a code, and writes its message with it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{
-    OtpService, SendOtp, SendReply, ServiceError,
-    decide::{Committed, DecisionInput},
-    permit_purpose,
-};
+use super::{OtpService, SendOtp, SendReply, ServiceError, permit_purpose};
 use crate::{
     delivery::{Route, RouteQuery},
-    keys::{SystemRandom, os_rng},
-    outbox::{LeasedMessage, Outbox, OutboxPermit},
-    traces::{self, TraceContext},
+    engine::{CommandRequest, MessageHandoff},
+    keys::os_rng,
+    outbox::OutboxSlot,
 };
 use otpd_rules::{
-    self, Caller, CallerName, ChallengeId, Decision, MessageId, MessageRequest, OutboxMessage,
-    Purpose, RateLimitState, Record, RecordKey, RequestFingerprint, SendError, SendOutcome,
-    SendRequest, TestRecipient, Timestamp, Undeliverable,
+    Caller, ChallengeId, Command, MessageId, MessageRequest, Outcome, SendRequest, TestRecipient,
+    Undeliverable,
 };
 
 impl OtpService {
     /// Sends the live code again, or a new one.
     ///
     /// # Errors
-    /// A purpose or destination that is not the caller's, a message that no provider is
-    /// for, what [`otpd_rules::send`] refuses, and the store's failures.
+    /// A purpose or destination that the caller may not use, a message that has no route, the
+    /// refusals of the rules, and the failures of the store.
     pub async fn send(
         &self,
         caller: &Arc<Caller>,
-        request: &Arc<SendOtp>,
+        request: &SendOtp,
         deadline: Instant,
     ) -> Result<SendReply, ServiceError> {
         let SendOtp {
             recipient, purpose, ..
-        } = &**request;
+        } = request;
         permit_purpose(caller, purpose)?;
         let is_test = |test: &&TestRecipient| test.matches(&caller.name, recipient, purpose);
-        let test = self.test_recipients.iter().find(is_test).cloned();
+        let test = self.test_recipients.iter().find(is_test);
         let route = self.route(caller, request);
         let barred = undeliverable_reason(caller, request, route);
-        if let (None, Some(barred)) = (&test, barred) {
+        if let (None, Some(barred)) = (test, barred) {
             return Err(barred.into());
         }
         if route.is_some() {
@@ -50,54 +45,33 @@ impl OtpService {
                 .check_variables(purpose, &request.variables)
                 .map_err(|error| ServiceError::request("variables", error.to_string()))?;
         }
-        let key = self.keys.record_key(&caller.name, recipient, purpose);
-        let room = route.and_then(|_| self.outbox.try_reserve(&caller.name));
-        let wish = SendCommand {
+        let slot = route.map(|_| self.outbox.reserve(&caller.name));
+        let message = route.zip(slot.as_ref());
+        let message = message.map(|(route, slot)| message_request(request, route, slot));
+        let keys = &self.engine.keys;
+        let key = keys.record_key(&caller.name, recipient, purpose);
+        let command = Command::Send(Box::new(SendRequest {
             identity: self.identity("SendOtp", request.request_id.as_deref(), &request.fields()),
-            caller: Arc::clone(caller),
-            request: Arc::clone(request),
-            test,
+            caller: caller.name.clone(),
+            recipient: recipient.clone(),
+            purpose: purpose.clone(),
+            channel: request.channel,
+            test: test.cloned(),
             barred,
-            message: route.map(|route| {
-                let lease = room.is_some().then(|| Outbox::lease(route));
-                (MessageId::generate(&mut os_rng()), lease)
-            }),
-        };
-        let matter = DecisionInput {
+            message,
+        }));
+        let command = CommandRequest {
+            command,
             caller: Arc::clone(caller),
             key,
             purpose: Some(purpose.clone()),
-            limits: request.limits(&self.keys, caller, caller.policies.of(purpose)),
+            limits: request.limits(keys, caller, caller.policies.of(purpose)),
             deadline,
-            reads_messages: false,
+            outbox: slot.map(|slot| -> Box<dyn MessageHandoff> { Box::new(slot) }),
         };
-        let parcel = OutboxHandoff {
-            outbox: self.outbox.clone(),
-            key,
-            caller: caller.name.clone(),
-            purpose: purpose.clone(),
-            room,
-            place: traces::current(),
+        let (Outcome::Sent(sent), _) = self.decide(command).await? else {
+            return Err(ServiceError::foreign_outcome());
         };
-        let rule = move |record, limits: &[_], now, random: &mut _| {
-            wish.decide(record, limits, now, random)
-        };
-        let then = move |answer: &mut Result<SendOutcome, SendError>, done| {
-            if let Ok(SendOutcome { message, .. }) = answer {
-                parcel.enqueue(message.take(), done);
-            }
-        };
-        let decided = self.decide(matter, rule, then).await?;
-        let sent = decided.map_err(|refusal| match refusal {
-            SendError::CoolingDown { wait, live } => ServiceError::ResendTooSoon {
-                wait,
-                live: live.map(|(nonce, expires_at)| (ChallengeId { key, nonce }, expires_at)),
-            },
-            SendError::Blocked(block) => ServiceError::blocked(block),
-            SendError::Limit(exceeded) => ServiceError::SendLimit(exceeded),
-            SendError::IdempotencyKeyReused => ServiceError::idempotency_key_reused(),
-            SendError::Undeliverable(barred) => barred.into(),
-        })?;
         let code = sent.code.filter(|_| caller.self_delivery);
         if code.is_some() {
             self.conversions
@@ -116,96 +90,31 @@ impl OtpService {
         })
     }
 
-    /// The way of the message; `None` where there is none, or it needs no message.
+    /// Returns the route of the message; `None` if there is none, or no message is needed.
     fn route(&self, caller: &Caller, request: &SendOtp) -> Option<&Route> {
-        let shipment = RouteQuery {
+        let query = RouteQuery {
             channel: request.channel,
             purpose: &request.purpose,
             caller: &caller.name,
             recipient: &request.recipient,
             locale: &request.locale,
         };
-        let routed = !caller.self_delivery;
-        routed.then(|| self.outbox.delivery().route(&shipment))?
+        let is_routed = !caller.self_delivery;
+        is_routed.then(|| self.outbox.delivery().route(&query))?
     }
 }
 
-/// What [`otpd_rules::send`] is asked, and may be asked again.
-struct SendCommand {
-    identity: RequestFingerprint,
-    caller: Arc<Caller>,
-    request: Arc<SendOtp>,
-    test: Option<TestRecipient>,
-    barred: Option<Undeliverable>,
-    /// The message that is to carry the code, and for how long it is leased.
-    message: Option<(MessageId, Option<Duration>)>,
-}
-
-impl SendCommand {
-    fn decide(
-        &self,
-        record: Option<Record>,
-        limits: &[RateLimitState],
-        now: Timestamp,
-        random: &mut SystemRandom,
-    ) -> Decision<Result<SendOutcome, SendError>> {
-        let request = &*self.request;
-        let test = self.test.as_ref().and_then(|test| test.active_at(now));
-        let message = self.message.map(|(id, lease)| MessageRequest {
-            id,
-            lease,
-            locale: &request.locale,
-            variables: &request.variables,
-            client_ip: request.client_ip,
-        });
-        let wish = SendRequest {
-            identity: &self.identity,
-            caller: &self.caller.name,
-            recipient: &request.recipient,
-            purpose: &request.purpose,
-            channel: request.channel,
-            test,
-            barred: self.barred,
-            message: message.as_ref().filter(|_| test.is_none()),
-        };
-        let policy = self.caller.policies.of(&request.purpose);
-        otpd_rules::send(record, limits, &wish, policy, now, random)
+fn message_request(request: &SendOtp, route: &Route, slot: &OutboxSlot) -> MessageRequest {
+    MessageRequest {
+        id: MessageId::generate(&mut os_rng()),
+        lease: slot.lease(route),
+        locale: request.locale.clone(),
+        variables: request.variables.clone(),
+        client_ip: request.client_ip,
     }
 }
 
-/// What it takes to hand a message over that has been written.
-struct OutboxHandoff {
-    outbox: Outbox,
-    key: RecordKey,
-    caller: CallerName,
-    purpose: Purpose,
-    room: Option<OutboxPermit>,
-    /// Where in a trace the message was asked for.
-    place: Option<TraceContext>,
-}
-
-impl OutboxHandoff {
-    fn enqueue(self, message: Option<OutboxMessage>, done: Committed) {
-        // What is answered with a message was written by this request, in a try before.
-        match (message.zip(done.message_version), self.room) {
-            (Some((message, version)), Some(room)) => {
-                let in_hand = LeasedMessage {
-                    key: self.key,
-                    caller: self.caller,
-                    purpose: self.purpose,
-                    version,
-                    message,
-                    clock: done.clock,
-                };
-                traces::enter(self.place, || self.outbox.send(room, in_hand));
-            }
-            (Some(_), None) => self.outbox.wake(),
-            (None, _) => {}
-        }
-    }
-}
-
-/// Why no message can go there.
+/// Returns the reason why no message can go to the recipient, if so.
 fn undeliverable_reason(
     caller: &Caller,
     request: &SendOtp,

@@ -1,4 +1,4 @@
-//! GetOtpStatus: what is known of a code, and what became of its messages.
+//! GetOtpStatus: the state of a code, and of its messages.
 
 use std::sync::Arc;
 
@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 use super::{
     DeliveryState, DeliverySummary, OtpSelector, OtpService, SELF_DELIVERY_PROVIDER, ServiceError,
-    StatusReply,
-    decide::{Committed, DecisionInput},
-    permit_subject, policy_of,
+    StatusReply, permit_subject,
 };
 use crate::{
     delivery::RouteQuery,
+    engine::CommandRequest,
     keys::OpenError,
     log_targets::AUDIT,
     store::{SealedBytes, VersionedMessage},
 };
 use otpd_rules::{
-    self, Caller, ChallengeId, CodeStatus, LastSend, MessageState, OutboxMessage, Record, RecordKey,
+    Caller, ChallengeId, CodeStatus, Command, LastSend, MessageState, OutboxMessage, Outcome,
+    RecordKey,
 };
 
 impl OtpService {
-    /// Tells what is known of a code.
+    /// Returns the state of a code.
     ///
     /// # Errors
-    /// A purpose that is not the caller's, and the store's failures.
+    /// A purpose that the caller may not use, and the failures of the store.
     pub async fn status(
         &self,
         caller: &Arc<Caller>,
@@ -41,23 +41,18 @@ impl OtpService {
                 deliveries: Vec::new(),
             });
         };
-        let matter = DecisionInput {
+        let command = CommandRequest {
+            command: Command::Status(challenge),
             caller: Arc::clone(caller),
             key,
             purpose: subject.named_purpose(),
             limits: Vec::new(),
             deadline,
-            reads_messages: !caller.self_delivery,
+            outbox: None,
         };
-        let owner = Arc::clone(caller);
-        let rule = move |record: Option<Record>, _: &[_], now, _: &mut _| {
-            let policy = policy_of(&owner, record.as_ref());
-            otpd_rules::status(record, challenge, policy, now).map(|status| (status, Vec::new()))
+        let (Outcome::Status(status), messages) = self.decide(command).await? else {
+            return Err(ServiceError::foreign_outcome());
         };
-        let then = |answer: &mut (CodeStatus, Vec<VersionedMessage>), done: Committed| {
-            answer.1 = done.messages;
-        };
-        let (status, messages) = self.decide(matter, rule, then).await?;
         let deliveries = match status.last_send.clone() {
             None => Vec::new(),
             Some(last) if caller.self_delivery => vec![DeliverySummary::by_caller(last)],
@@ -75,7 +70,7 @@ impl OtpService {
         })
     }
 
-    /// What became of the messages of a challenge.
+    /// Returns the delivery attempts of a challenge, and its messages without one.
     fn deliveries(
         &self,
         caller: &Caller,
@@ -92,7 +87,7 @@ impl OtpService {
             .collect()
     }
 
-    /// The message as a status shows it; `None` if it was altered in the database.
+    /// Returns a message as a status shows it; `None` if it was altered in the database.
     fn shown(
         &self,
         caller: &Caller,
@@ -100,7 +95,7 @@ impl OtpService {
         last: &LastSend,
         message: OutboxMessage<SealedBytes>,
     ) -> Option<OutboxMessage<SealedBytes>> {
-        let keys = &self.keys;
+        let keys = &self.engine.keys;
         let opened = keys.open_message(&key, &caller.name, &last.purpose, message.clone());
         let opened = match opened {
             Ok(opened) => opened,
@@ -123,8 +118,8 @@ impl OtpService {
         })
     }
 
-    /// The provider that has a message: the first one of its route, where the replica
-    /// that wrote it has not had to write another down yet.
+    /// Returns the provider of a message: the first one of its route, if the replica that
+    /// wrote the message has not had to record another one yet.
     fn provider(&self, caller: &Caller, last: &LastSend, message: OutboxMessage) -> String {
         let MessageState::Sending(content) = &message.state else {
             return message.provider;
@@ -132,21 +127,21 @@ impl OtpService {
         if !message.provider.is_empty() {
             return message.provider;
         }
-        let shipment = RouteQuery {
+        let query = RouteQuery {
             channel: message.channel,
             purpose: &last.purpose,
             caller: &caller.name,
             recipient: &content.recipient,
             locale: &content.locale,
         };
-        let route = self.outbox.delivery().route(&shipment);
+        let route = self.outbox.delivery().route(&query);
         let first = route.map(|route| route.first(message.predecessors).to_owned());
         first.unwrap_or_default()
     }
 }
 
 impl DeliverySummary {
-    /// The caller was given the code.
+    /// Returns the delivery of a code that the caller delivers by itself.
     fn by_caller(last: LastSend) -> Self {
         Self {
             provider: SELF_DELIVERY_PROVIDER.to_owned(),
@@ -159,8 +154,8 @@ impl DeliverySummary {
         }
     }
 
-    /// One for each attempt of a message, and one for the message where it waits, or
-    /// ended without an attempt.
+    /// Returns one delivery for each attempt of a message, and one for the message if it waits,
+    /// or ended without an attempt.
     fn from_message(message: OutboxMessage<SealedBytes>) -> Vec<Self> {
         let state = match message.state {
             MessageState::Queued(_) => Some(DeliveryState::Queued),
@@ -169,9 +164,9 @@ impl DeliverySummary {
             MessageState::Failed if message.history.count == 0 => Some(DeliveryState::Failed),
             MessageState::Failed | MessageState::Sent => None,
         };
-        let remembered = u32::try_from(message.history.newest.len()).unwrap_or(u32::MAX);
-        let forgotten = message.history.count.saturating_sub(remembered);
-        let attempts = (forgotten + 1..).zip(message.history.newest);
+        let logged = u32::try_from(message.history.newest.len()).unwrap_or(u32::MAX);
+        let dropped = message.history.count.saturating_sub(logged);
+        let attempts = (dropped + 1..).zip(message.history.newest);
         let mut all: Vec<Self> = attempts
             .map(|(number, attempt)| Self {
                 provider: attempt.provider,

@@ -5,7 +5,6 @@
 //! [`RecordStoreHandle`] is the one that the configuration chose.
 
 mod backend;
-pub mod batcher;
 mod clock;
 pub mod health;
 mod instrument;
@@ -23,7 +22,6 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use rand::Rng;
 use sqlx::error::ErrorKind;
 
-use batcher::BatchOptions;
 use otpd_rules::{CallerName, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 use postgres::PostgresStore;
 
@@ -309,20 +307,6 @@ pub struct StoreOptions {
     /// jump of the store's clock only if the next one confirms it.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
-}
-
-impl StoreOptions {
-    /// How requests are grouped.
-    pub fn batches(&self) -> BatchOptions {
-        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
-        BatchOptions {
-            max_batch: count(self.max_batch),
-            queue_size: count(self.queue_size),
-            max_queue_wait: self.max_queue_wait,
-            batch_writers: usize::from(self.batch_writers),
-            timeout: self.timeout,
-        }
-    }
 }
 
 impl Default for StoreOptions {

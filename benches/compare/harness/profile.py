@@ -28,7 +28,7 @@ PARTS = [
     ("phone numbers", r"rlibphonenumber|regex_automata|otpd_rules::recipient"),
     ("rules", r"otpd::domain|otpd::service"),
     ("log", r"tracing|otpd::grpc::journal|otpd::delivery::log|std::io::stdio"),
-    ("batcher", r"otpd::store::batcher"),
+    ("batcher", r"otpd::engine"),
     ("outbox", r"otpd::outbox|otpd::delivery|minijinja"),
     ("gRPC", r"h2::|hyper|tonic|prost|otpd::grpc|otpd::connection|tower"),
 ]

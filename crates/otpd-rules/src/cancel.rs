@@ -2,15 +2,15 @@
 
 use super::{
     ChallengeNonce, ChallengeSelector, ChallengeState, Decision, FailureCounter, IdempotencyLookup,
-    PurposePolicy, Record, RecordedOutcome, RequestFingerprint, Timestamp,
+    PurposePolicy, Record, RecordedOutcome, Refusal, RequestFingerprint, Timestamp,
     record::with_clock_repair,
 };
 
 /// Input of [`cancel`].
 #[derive(Debug)]
-pub struct CancelRequest<'a> {
+pub struct CancelRequest {
     /// Fingerprint of the request.
-    pub identity: &'a RequestFingerprint,
+    pub identity: RequestFingerprint,
     /// Challenge to cancel, if it is live.
     pub challenge: ChallengeSelector,
     /// True to reset the failed attempts, too.
@@ -26,27 +26,22 @@ pub struct CancelOutcome {
     pub failures_reset: bool,
 }
 
-/// The request id was used for another request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdempotencyKeyReused;
-
 /// Cancels the live code if the request selects it. The cool-down goes on, so that a
 /// cancellation does not bypass it.
 ///
 /// # Errors
-/// [`IdempotencyKeyReused`] if the request id was used for another request; nothing is
-/// written.
+/// [`Refusal::IdempotencyKeyReused`]; nothing is written.
 pub fn cancel(
     record: Option<Record>,
-    request: &CancelRequest<'_>,
+    request: &CancelRequest,
     policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<CancelOutcome, IdempotencyKeyReused>> {
+) -> Decision<Result<CancelOutcome, Refusal>> {
     with_clock_repair(record, policy, now, |record| {
         let Some(mut record) = record else {
             return Decision::answer(Ok(CancelOutcome::default()));
         };
-        match record.memory.lookup(request.identity, now) {
+        match record.memory.lookup(&request.identity, now) {
             Some(IdempotencyLookup::Answer {
                 answer:
                     RecordedOutcome::Cancelled {
@@ -60,7 +55,7 @@ pub fn cancel(
                     failures_reset,
                 }));
             }
-            Some(_) => return Decision::answer(Err(IdempotencyKeyReused)),
+            Some(_) => return Decision::answer(Err(Refusal::IdempotencyKeyReused)),
             None => {}
         }
         let mut done = CancelOutcome::default();
@@ -85,7 +80,7 @@ pub fn cancel(
             challenge,
             failures_reset,
         };
-        record.memory = record.memory.record(request.identity, answer, policy, now);
+        record.memory = record.memory.record(&request.identity, answer, policy, now);
         record.written_at = now;
         Decision::write(Ok(done), record)
     })

@@ -1,14 +1,16 @@
 //! Rules of a code, as pure functions of (record, request, policy, now, random). They do
 //! no I/O, read no clock and use nothing of the rest of the crate.
 //!
-//! [`send()`], [`verify()`], [`cancel()`] and [`status()`] each take a [`record::Record`]
-//! and return a [`Decision`]: the outcome, and the writes that go with it.
+//! [`decide`] decides about a [`Command`]; [`send()`], [`verify()`], [`cancel()`] and
+//! [`status()`] about one kind of it each. They return a [`Decision`]: the outcome, and the
+//! record, message and rate limit charge to be written.
 
 mod attempt_log;
 mod caller;
 mod cancel;
 mod channel;
 mod code;
+mod command;
 mod country;
 mod decision;
 mod destination;
@@ -35,11 +37,12 @@ pub use attempt_log::{
     AttemptLog, DeliveryErrorKind, LoggedAttempt, MAX_LOGGED_ATTEMPTS, PossibleCopies,
 };
 pub use caller::{Caller, CallerName};
-pub use cancel::{CancelOutcome, CancelRequest, IdempotencyKeyReused, cancel};
+pub use cancel::{CancelOutcome, CancelRequest, cancel};
 pub use channel::Channel;
 pub use code::{CodeError, OtpCode, SubmittedCode};
+pub use command::{Command, Context, State, decide};
 pub use country::CountryCode;
-pub use decision::Decision;
+pub use decision::{Decision, Outcome, Refusal};
 pub use destination::{DestinationError, DestinationPolicy, RecipientPattern};
 pub use failure_counter::{FailureCounter, Lockout};
 pub use idempotency::{IdempotencyLog, IdempotencyLookup, RecordedOutcome, RequestFingerprint};
@@ -55,11 +58,11 @@ pub use record::{
     Challenge, ChallengeId, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
     LimitKey, Record, RecordKey, SendLimits,
 };
-pub use send::{MessageRequest, SendError, SendOutcome, SendRequest, Undeliverable, send};
+pub use send::{MessageRequest, SendOutcome, SendRequest, Undeliverable, send};
 pub use status::{CodeStatus, LastSend, LiveCode, status};
 pub use test_recipient::TestRecipient;
 pub use time::Timestamp;
-pub use verify::{VerifyError, VerifyOutcome, VerifyRequest, verify};
+pub use verify::{VerifyEffects, VerifyOutcome, VerifyRequest, verify};
 
 #[cfg(test)]
 mod limits_in_any_order;

@@ -7,35 +7,35 @@ use rand::Rng;
 
 use super::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
-    Decision, FailureCounter, IdempotencyLog, IdempotencyLookup, LimitCharge, Lockout, MessageId,
+    Decision, FailureCounter, IdempotencyLog, IdempotencyLookup, LimitCharge, MessageId,
     MessagePayload, MessageState, OtpCode, OutboxMessage, Purpose, PurposePolicy, RateLimitKind,
-    RateLimitState, RateLimited, Recipient, Record, RecordedOutcome, RequestFingerprint,
-    TestRecipient, Timestamp,
+    RateLimitState, Recipient, Record, RecordedOutcome, Refusal, RequestFingerprint, TestRecipient,
+    Timestamp,
     rate_limit::{clamp_all, consume_all},
     record::{SendLimits, with_clock_repair},
 };
 
 /// Input of [`send`].
 #[derive(Debug)]
-pub struct SendRequest<'a> {
+pub struct SendRequest {
     /// Fingerprint of the request.
-    pub identity: &'a RequestFingerprint,
+    pub identity: RequestFingerprint,
     /// Caller that makes the request.
-    pub caller: &'a CallerName,
+    pub caller: CallerName,
     /// Recipient of the code.
-    pub recipient: &'a Recipient,
+    pub recipient: Recipient,
     /// Purpose of the code.
-    pub purpose: &'a Purpose,
+    pub purpose: Purpose,
     /// Channel of the message.
     pub channel: Channel,
     /// Entry that makes the recipient a test recipient: no message is sent and no limit
     /// on sends counts.
-    pub test: Option<&'a TestRecipient>,
+    pub test: Option<TestRecipient>,
     /// Reason for which no message can reach the recipient, if any; ignored for a test
     /// recipient.
     pub barred: Option<Undeliverable>,
     /// Message that is to carry the code; `None` if none is sent.
-    pub message: Option<&'a MessageRequest<'a>>,
+    pub message: Option<MessageRequest>,
 }
 
 /// Reason for which no message can reach a recipient.
@@ -49,16 +49,16 @@ pub enum Undeliverable {
 
 /// Message that is to carry a code.
 #[derive(Debug)]
-pub struct MessageRequest<'a> {
+pub struct MessageRequest {
     /// Identifier of the message.
     pub id: MessageId,
     /// Duration of the lease of the replica that writes it, to send it at once; `None`
     /// leaves it to any dispatcher.
     pub lease: Option<Duration>,
     /// Requested language; empty if none was requested.
-    pub locale: &'a str,
+    pub locale: String,
     /// Further variables of the text.
-    pub variables: &'a BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
     /// IP address of the end user.
     pub client_ip: Option<IpAddr>,
 }
@@ -83,49 +83,29 @@ pub struct SendOutcome {
     pub message: Option<OutboxMessage>,
 }
 
-/// Reason for which no code is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// The cool-down since the last send is not over.
-    CoolingDown {
-        /// Time until the cool-down ends.
-        wait: Duration,
-        /// Code that is live meanwhile, and the time at which it expires.
-        live: Option<(ChallengeNonce, Timestamp)>,
-    },
-    /// Attempts are refused for longer than a new code would live.
-    Blocked(Lockout),
-    /// A rate limit is exceeded.
-    Limit(RateLimited),
-    /// The request id was used for another request.
-    IdempotencyKeyReused,
-    /// No message can reach the recipient.
-    Undeliverable(Undeliverable),
-}
-
 /// Sends a code: the live one again, or a new one if none is live for long enough. A
 /// first [`SendOutcome`] is always written.
 ///
 /// # Errors
-/// [`SendError`] if no code is sent; a refused request changes nothing.
+/// [`Refusal`] if no code is sent.
 pub fn send(
     record: Option<Record>,
     limits: &[RateLimitState],
-    request: &SendRequest<'_>,
+    request: &SendRequest,
     policy: &PurposePolicy,
     now: Timestamp,
     random: &mut impl Rng,
-) -> Decision<Result<SendOutcome, SendError>> {
+) -> Decision<Result<SendOutcome, Refusal>> {
     with_clock_repair(record, policy, now, |record| {
         let recalled = record
             .as_ref()
-            .and_then(|record| Some((record, record.memory.lookup(request.identity, now)?)));
+            .and_then(|record| Some((record, record.memory.lookup(&request.identity, now)?)));
         match recalled {
             Some((record, IdempotencyLookup::Answer { answer, own })) => {
                 return Decision::answer(replay(record, answer, own, request, policy, now));
             }
             Some((_, IdempotencyLookup::Reused)) => {
-                return Decision::answer(Err(SendError::IdempotencyKeyReused));
+                return Decision::answer(Err(Refusal::IdempotencyKeyReused));
             }
             None => {}
         }
@@ -148,10 +128,10 @@ fn replay(
     record: &Record,
     answer: RecordedOutcome,
     own: bool,
-    request: &SendRequest<'_>,
+    request: &SendRequest,
     policy: &PurposePolicy,
     now: Timestamp,
-) -> Result<SendOutcome, SendError> {
+) -> Result<SendOutcome, Refusal> {
     let RecordedOutcome::Sent {
         challenge,
         expires_at,
@@ -162,7 +142,7 @@ fn replay(
     else {
         // The recorded id is that of another RPC. Ids depend on the RPC, so only a
         // forgery gets here.
-        return Err(SendError::IdempotencyKeyReused);
+        return Err(Refusal::IdempotencyKeyReused);
     };
     let live = Some(&record.challenge).filter(|live| live.nonce == challenge);
     let secret = live.and_then(|live| live.live_secret(policy, now));
@@ -187,12 +167,12 @@ fn replay(
 fn check_send(
     record: Option<&Record>,
     limits: &[RateLimitState],
-    request: &SendRequest<'_>,
+    request: &SendRequest,
     policy: &PurposePolicy,
     now: Timestamp,
-) -> Result<(SendLimits, LimitCharge), SendError> {
-    if let (None, Some(barred)) = (request.test, request.barred) {
-        return Err(SendError::Undeliverable(barred));
+) -> Result<(SendLimits, LimitCharge), Refusal> {
+    if let (None, Some(barred)) = (request.test_at(now), request.barred) {
+        return Err(Refusal::Undeliverable(barred));
     }
     if let Some(record) = record {
         // A code that expires as the lockout ends is as useless as one that expires
@@ -200,17 +180,17 @@ fn check_send(
         if let Some(block) = record.failures.lockout_at(policy, now)
             && now.saturating_add(policy.code_ttl) <= block.until
         {
-            return Err(SendError::Blocked(block));
+            return Err(Refusal::Blocked(block));
         }
         let wait = now.duration_until(record.resend_at(policy));
         if !wait.is_zero() {
             let live = record.challenge.live_secret(policy, now);
             let live = live.map(|_| (record.challenge.nonce, record.challenge.expires_at));
-            return Err(SendError::CoolingDown { wait, live });
+            return Err(Refusal::ResendTooSoon { wait, live });
         }
     }
     let own = record.map(|record| record.send_limits).unwrap_or_default();
-    if request.test.is_some() {
+    if request.test_at(now).is_some() {
         return Ok((own, LimitCharge::Nothing));
     }
     let own_limits = own.shared(policy);
@@ -221,7 +201,7 @@ fn check_send(
         let longest = others
             .filter(|other| first.wait < other.wait)
             .unwrap_or(first);
-        SendError::Limit(longest)
+        Refusal::SendLimit(longest)
     })?;
     Ok((own.taken(&own_limits, &taken_own), LimitCharge::Consume))
 }
@@ -230,7 +210,7 @@ fn check_send(
 fn issue_code(
     record: Option<Record>,
     send_limits: SendLimits,
-    request: &SendRequest<'_>,
+    request: &SendRequest,
     policy: &PurposePolicy,
     now: Timestamp,
     random: &mut impl Rng,
@@ -252,7 +232,7 @@ fn issue_code(
     });
     let resent = repeated.is_some();
     let (challenge, code) = repeated.unwrap_or_else(|| {
-        let code = match request.test {
+        let code = match request.test_at(now) {
             Some(test) => test.code.clone(),
             None => OtpCode::generate(policy.code_length, random),
         };
@@ -284,7 +264,7 @@ fn issue_code(
         sent_at: now,
         failures,
         send_limits,
-        memory: memory.record(request.identity, answer, policy, now),
+        memory: memory.record(&request.identity, answer, policy, now),
         written_at: now,
     };
     (sent, record)
@@ -296,13 +276,13 @@ fn issue_code(
 /// entry.
 fn reusable_code(
     challenge: &Challenge,
-    request: &SendRequest<'_>,
+    request: &SendRequest,
     policy: &PurposePolicy,
     now: Timestamp,
 ) -> Option<OtpCode> {
     let secret = challenge.live_secret(policy, now)?;
     let lasts = now.duration_until(challenge.expires_at) >= policy.resend_after;
-    let right = match request.test {
+    let right = match request.test_at(now) {
         Some(test) => secret.is_test && test.code.ct_eq(&secret.code),
         None => !secret.is_test,
     };
@@ -313,7 +293,7 @@ impl Challenge {
     /// Starts a challenge with a new code.
     fn start(
         code: OtpCode,
-        request: &SendRequest<'_>,
+        request: &SendRequest,
         policy: &PurposePolicy,
         now: Timestamp,
         random: &mut impl Rng,
@@ -321,7 +301,7 @@ impl Challenge {
         let secret = ChallengeSecret {
             code,
             recipient: request.recipient.clone(),
-            is_test: request.test.is_some(),
+            is_test: request.test_at(now).is_some(),
         };
         let expires_at = now.saturating_add(policy.code_ttl);
         Self {
@@ -330,7 +310,7 @@ impl Challenge {
             channel: request.channel,
             created_at: now,
             expires_at: request
-                .test
+                .test_at(now)
                 .map_or(expires_at, |test| expires_at.min(test.expires_at)),
             attempts: 0,
             sends: 1,
@@ -338,7 +318,12 @@ impl Challenge {
     }
 }
 
-impl SendRequest<'_> {
+impl SendRequest {
+    /// The test recipient, while it is one.
+    fn test_at(&self, now: Timestamp) -> Option<&TestRecipient> {
+        self.test.as_ref()?.active_at(now)
+    }
+
     /// Returns the message that carries `code`, as it is written `now`, if one is to be
     /// sent.
     fn message_with<S>(
@@ -348,11 +333,14 @@ impl SendRequest<'_> {
         now: Timestamp,
     ) -> Option<OutboxMessage> {
         // The code of a test recipient is not sent.
-        let request = self.message.filter(|_| self.test.is_none())?;
+        let request = self.message.as_ref()?;
+        if self.test_at(now).is_some() {
+            return None;
+        }
         let content = MessagePayload {
             recipient: self.recipient.clone(),
             code: code.clone(),
-            locale: request.locale.to_owned(),
+            locale: request.locale.clone(),
             variables: request.variables.clone(),
             client_ip: request.client_ip,
         };

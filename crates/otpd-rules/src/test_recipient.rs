@@ -64,22 +64,22 @@ mod tests {
         let mut id = [0; 16];
         random.fill_bytes(&mut id);
         let request = SendRequest {
-            identity: &RequestFingerprint {
+            identity: RequestFingerprint {
                 id,
                 fields: [0; 16],
                 writer: 0,
                 named: false,
             },
-            caller: &test.caller,
-            recipient: &test.recipient,
-            purpose: &test.purpose,
+            caller: test.caller.clone(),
+            recipient: test.recipient.clone(),
+            purpose: test.purpose.clone(),
             channel: Channel::Sms,
-            test: test.active_at(at(seconds)).filter(|_| configured),
-            message: Some(&MessageRequest {
+            test: configured.then_some(test),
+            message: Some(MessageRequest {
                 id: MessageId([1; 16]),
                 lease: None,
-                locale: "",
-                variables: &BTreeMap::new(),
+                locale: String::new(),
+                variables: BTreeMap::new(),
                 client_ip: None,
             }),
             barred: None,

@@ -1,19 +1,19 @@
 //! Rules 2, 3 and 5, and the order of the checks of a verification.
 
 use super::{
-    ChallengeNonce, ChallengeSelector, ChallengeState, CodeError, Decision, FailureCounter,
-    IdempotencyLookup, LimitCharge, Lockout, PurposePolicy, RateLimitState, RateLimited, Record,
-    RecordedOutcome, RequestFingerprint, SubmittedCode, Timestamp, rate_limit::consume_all,
-    record::with_clock_repair,
+    ChallengeNonce, ChallengeSelector, ChallengeState, Channel, CodeError, Decision,
+    FailureCounter, IdempotencyLookup, LimitCharge, Lockout, PurposePolicy, RateLimitState, Record,
+    RecordedOutcome, Refusal, RequestFingerprint, SubmittedCode, Timestamp,
+    rate_limit::consume_all, record::with_clock_repair,
 };
 
 /// Input of [`verify`].
 #[derive(Debug)]
-pub struct VerifyRequest<'a> {
+pub struct VerifyRequest {
     /// Fingerprint of the request.
-    pub identity: &'a RequestFingerprint,
+    pub identity: RequestFingerprint,
     /// Submitted code.
-    pub code: &'a SubmittedCode,
+    pub code: SubmittedCode,
     /// Challenge that the code must belong to.
     pub challenge: ChallengeSelector,
 }
@@ -62,38 +62,55 @@ impl VerifyOutcome {
     }
 }
 
-/// Reason for which a submitted code is not checked; nothing is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VerifyError {
-    /// It cannot be the code.
-    Code(CodeError),
-    /// Too many failed attempts on the record.
-    Blocked(Lockout),
-    /// Too many failed attempts of the client.
-    Limit(RateLimited),
-    /// The request id was used for another request.
-    Reused,
+/// Effects of a verification besides its outcome. None if it only repeats an outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyEffects {
+    /// Channel of the code, if it was verified.
+    pub verified: Option<Channel>,
+    /// Lockout that this failed attempt started, if any.
+    pub lockout: Option<Lockout>,
+}
+
+impl VerifyEffects {
+    /// Returns the effects of a decision.
+    pub(super) fn of(
+        decision: &Decision<Result<VerifyOutcome, Refusal>>,
+        policy: &PurposePolicy,
+        now: Timestamp,
+    ) -> Self {
+        match (&decision.answer, &decision.write) {
+            (Ok(VerifyOutcome::Verified { .. }), Some(record)) => Self {
+                verified: Some(record.challenge.channel),
+                lockout: None,
+            },
+            (Ok(VerifyOutcome::WrongCode { .. }), Some(record)) => Self {
+                verified: None,
+                lockout: record.failures.lockout_at(policy, now),
+            },
+            _ => Self::default(),
+        }
+    }
 }
 
 /// Checks a submitted code. Only a check counts and writes; `limits` count failed
 /// attempts alone.
 ///
 /// # Errors
-/// [`VerifyError`] if the code is not checked.
+/// [`Refusal`] if the code is not checked.
 pub fn verify(
     record: Option<Record>,
     limits: &[RateLimitState],
-    request: &VerifyRequest<'_>,
+    request: &VerifyRequest,
     policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<VerifyOutcome, VerifyError>> {
+) -> Decision<Result<VerifyOutcome, Refusal>> {
     with_clock_repair(record, policy, now, |record| {
         let Some(record) = record else {
             return Decision::answer(Ok(VerifyOutcome::NotFound));
         };
-        match record.memory.lookup(request.identity, now) {
+        match record.memory.lookup(&request.identity, now) {
             Some(IdempotencyLookup::Answer { answer, .. }) => Decision::answer(replay(answer)),
-            Some(IdempotencyLookup::Reused) => Decision::answer(Err(VerifyError::Reused)),
+            Some(IdempotencyLookup::Reused) => Decision::answer(Err(Refusal::IdempotencyKeyReused)),
             None => match precheck(&record, limits, request, policy, now) {
                 Err(PrecheckFailure::Verdict(verdict)) => Decision::answer(Ok(verdict)),
                 Err(PrecheckFailure::Refusal(refusal)) => {
@@ -106,7 +123,7 @@ pub fn verify(
 }
 
 /// Returns the recorded outcome of the same request.
-fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, VerifyError> {
+fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, Refusal> {
     match answer {
         RecordedOutcome::Verified { challenge, at } => {
             Ok(VerifyOutcome::Verified { challenge, at })
@@ -121,7 +138,7 @@ fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, VerifyError> {
         // The recorded id is that of another RPC. Ids depend on the RPC, so only a
         // forgery gets here.
         RecordedOutcome::Sent { .. } | RecordedOutcome::Cancelled { .. } => {
-            Err(VerifyError::Reused)
+            Err(Refusal::IdempotencyKeyReused)
         }
     }
 }
@@ -129,7 +146,7 @@ fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, VerifyError> {
 /// Result without a check of the code.
 enum PrecheckFailure {
     Verdict(VerifyOutcome),
-    Refusal(VerifyError),
+    Refusal(Refusal),
 }
 
 /// Returns true if the submitted code is correct, or the reason for which it may not be
@@ -138,12 +155,12 @@ enum PrecheckFailure {
 fn precheck(
     record: &Record,
     limits: &[RateLimitState],
-    request: &VerifyRequest<'_>,
+    request: &VerifyRequest,
     policy: &PurposePolicy,
     now: Timestamp,
 ) -> Result<bool, PrecheckFailure> {
     if let Some(block) = record.failures.lockout_at(policy, now) {
-        return Err(PrecheckFailure::Refusal(VerifyError::Blocked(block)));
+        return Err(PrecheckFailure::Refusal(Refusal::Blocked(block)));
     }
     let challenge = &record.challenge;
     let nonce = challenge.nonce;
@@ -173,23 +190,23 @@ fn precheck(
         let error = CodeError::WrongLength {
             expected: code.length(),
         };
-        return Err(PrecheckFailure::Refusal(VerifyError::Code(error)));
+        return Err(PrecheckFailure::Refusal(Refusal::Code(error)));
     }
     // Limits come before the comparison: else a refusal would reveal that the code was
     // wrong.
     consume_all(limits, now)
-        .map_err(|exceeded| PrecheckFailure::Refusal(VerifyError::Limit(exceeded)))?;
-    Ok(code.matches(request.code))
+        .map_err(|exceeded| PrecheckFailure::Refusal(Refusal::VerifyLimit(exceeded)))?;
+    Ok(code.matches(&request.code))
 }
 
 /// Counts an attempt and records its outcome.
 fn record_attempt(
     mut record: Record,
     right: bool,
-    request: &VerifyRequest<'_>,
+    request: &VerifyRequest,
     policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<VerifyOutcome, VerifyError>> {
+) -> Decision<Result<VerifyOutcome, Refusal>> {
     let challenge = &mut record.challenge;
     let nonce = challenge.nonce;
     challenge.attempts += 1;
@@ -227,7 +244,7 @@ fn record_attempt(
             LimitCharge::Consume,
         )
     };
-    record.memory = record.memory.record(request.identity, answer, policy, now);
+    record.memory = record.memory.record(&request.identity, answer, policy, now);
     record.written_at = now;
     Decision::write(Ok(verdict), record).with_rate_limits(charge)
 }

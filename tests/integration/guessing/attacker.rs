@@ -4,9 +4,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, time::Duration};
 
-use otpd_rules::{
-    ChallengeNonce, RateLimitKind, SendError, SubmittedCode, Timestamp, VerifyError, VerifyOutcome,
-};
+use otpd_rules::{ChallengeNonce, RateLimitKind, Refusal, SubmittedCode, Timestamp, VerifyOutcome};
 
 use super::{
     victim::{PATIENCE, Schedule},
@@ -191,8 +189,8 @@ impl Attacker {
                 });
                 Next::Target(now)
             }
-            Err(SendError::CoolingDown { wait, .. }) => self.after(now, now.saturating_add(wait)),
-            Err(SendError::Blocked(block)) => {
+            Err(Refusal::ResendTooSoon { wait, .. }) => self.after(now, now.saturating_add(wait)),
+            Err(Refusal::Blocked(block)) => {
                 // The code is to be there when the wait ends.
                 let soonest = block
                     .until
@@ -200,16 +198,13 @@ impl Attacker {
                     .saturating_add(TICK);
                 self.after(now, soonest.max(now.saturating_add(TICK)))
             }
-            Err(SendError::Limit(exceeded)) if exceeded.limit == name => {
+            Err(Refusal::SendLimit(exceeded)) if exceeded.limit == name => {
                 let key = (name, world.caller(target), client);
                 self.room_at.insert(key, now.saturating_add(exceeded.wait));
                 Next::Target(now)
             }
-            Err(SendError::Limit(exceeded)) => self.after(now, now.saturating_add(exceeded.wait)),
-            Err(SendError::IdempotencyKeyReused) => {
-                unreachable!("each request has an id of its own")
-            }
-            Err(SendError::Undeliverable(_)) => unreachable!("nobody is barred here"),
+            Err(Refusal::SendLimit(exceeded)) => self.after(now, now.saturating_add(exceeded.wait)),
+            Err(refusal) => unreachable!("{refusal:?}"),
         }
     }
 
@@ -233,8 +228,8 @@ impl Attacker {
                 notes.code = None;
                 Next::Target(now)
             }
-            Err(VerifyError::Blocked(block)) => self.after(now, block.until),
-            Err(VerifyError::Limit(exceeded)) => {
+            Err(Refusal::Blocked(block)) => self.after(now, block.until),
+            Err(Refusal::VerifyLimit(exceeded)) => {
                 let key = (name, world.caller(target), client);
                 self.room_at.insert(key, now.saturating_add(exceeded.wait));
                 Next::Target(now)

@@ -6,8 +6,8 @@ use std::{collections::HashMap, time::Duration};
 use otpd::keys::os_rng;
 use otpd_rules::{
     self, BatchedLimit, CallerName, ChallengeNonce, ChallengeSelector, Channel, Decision, OtpCode,
-    Purpose, PurposePolicy, RateLimitKind, RateLimitState, Recipient, Record, RequestFingerprint,
-    SendError, SendOutcome, SendRequest, SubmittedCode, Timestamp, VerifyError, VerifyOutcome,
+    Purpose, PurposePolicy, RateLimitKind, RateLimitState, Recipient, Record, Refusal,
+    RequestFingerprint, SendOutcome, SendRequest, SubmittedCode, Timestamp, VerifyOutcome,
     VerifyRequest,
 };
 
@@ -106,7 +106,7 @@ impl World {
         target: usize,
         client: Client,
         now: Timestamp,
-    ) -> Result<SendOutcome, SendError> {
+    ) -> Result<SendOutcome, Refusal> {
         let limit = self.limit(target, RateLimitKind::IpSendsPerHour, client);
         let identity = self.identity();
         let Target {
@@ -117,10 +117,10 @@ impl World {
             ..
         } = &self.targets[target];
         let request = SendRequest {
-            identity: &identity,
-            caller: &CallerName::new(format!("caller-{caller}")),
-            recipient,
-            purpose,
+            identity,
+            caller: CallerName::new(format!("caller-{caller}")),
+            recipient: recipient.clone(),
+            purpose: purpose.clone(),
             channel: Channel::Sms,
             test: None,
             barred: None,
@@ -146,12 +146,12 @@ impl World {
         client: Client,
         code: &SubmittedCode,
         now: Timestamp,
-    ) -> Result<VerifyOutcome, VerifyError> {
+    ) -> Result<VerifyOutcome, Refusal> {
         let limit = self.limit(target, RateLimitKind::IpFailuresPerHour, client);
         let identity = self.identity();
         let request = VerifyRequest {
-            identity: &identity,
-            code,
+            identity,
+            code: code.clone(),
             challenge: ChallengeSelector::Newest,
         };
         let record = self.targets[target].record.clone();

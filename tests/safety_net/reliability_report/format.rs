@@ -111,7 +111,7 @@ pub const MUTANTS: &str = "
 ## The rules' own tests are checked as well
 
 `scripts/mutants` makes every small change that cargo-mutants knows to the rules
-(`crates/otpd-rules`) and to the batcher (`src/store/batcher`), one at a time: a comparison turned
+(`crates/otpd-rules`) and to the engine (`src/engine`), one at a time: a comparison turned
 round, a branch gone, a function that returns at once. The unit tests of the part alone must
 notice. What none can notice is explained below; anything else that goes unnoticed fails the
 run.

@@ -1,4 +1,4 @@
-//! What scripts/mutants found out about the tests of the rules and of the batcher.
+//! Results of scripts/mutants for the tests of the rules and of the engine.
 
 use std::{collections::BTreeMap, fs};
 

@@ -123,7 +123,7 @@ fn no_code_is_sent_that_expires_during_lockout() {
     world.take(Step::Wait(5 * 60_000)).unwrap();
     let refused = world.rules.ask(None, &send, world.now).reply;
     assert!(
-        matches!(refused, Reply::NotSent(SendError::Blocked(_))),
+        matches!(refused, Reply::NotSent(Refusal::Blocked(_))),
         "{refused:?}"
     );
     world.take(Step::Wait(1)).unwrap();

@@ -50,9 +50,9 @@ pub(super) enum Reply {
         resent: bool,
         code_length: u32,
     },
-    NotSent(SendError),
+    NotSent(Refusal),
     Verdict(VerifyOutcome),
-    NotJudged(VerifyError),
+    NotJudged(Refusal),
     Cancelled(CancelOutcome),
     NotCancelled,
 }
@@ -61,11 +61,12 @@ impl Reply {
     /// Returns the wait of a refusal.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NotSent(SendError::CoolingDown { wait, .. }) => Some(*wait),
-            Self::NotSent(SendError::Blocked(block))
-            | Self::NotJudged(VerifyError::Blocked(block)) => Some(block.wait),
-            Self::NotSent(SendError::Limit(exceeded))
-            | Self::NotJudged(VerifyError::Limit(exceeded)) => Some(exceeded.wait),
+            Self::NotSent(Refusal::ResendTooSoon { wait, .. }) => Some(*wait),
+            Self::NotSent(Refusal::Blocked(block)) | Self::NotJudged(Refusal::Blocked(block)) => {
+                Some(block.wait)
+            }
+            Self::NotSent(Refusal::SendLimit(exceeded))
+            | Self::NotJudged(Refusal::VerifyLimit(exceeded)) => Some(exceeded.wait),
             _ => None,
         }
     }
@@ -73,8 +74,8 @@ impl Reply {
     pub fn says_reused(&self) -> bool {
         matches!(
             self,
-            Self::NotSent(SendError::IdempotencyKeyReused)
-                | Self::NotJudged(VerifyError::Reused)
+            Self::NotSent(Refusal::IdempotencyKeyReused)
+                | Self::NotJudged(Refusal::IdempotencyKeyReused)
                 | Self::NotCancelled
         )
     }
@@ -126,18 +127,18 @@ impl Rules {
         match request {
             Request::Send { voice } => {
                 let request = SendRequest {
-                    identity: &identity,
-                    caller: &CallerName::new("caller"),
-                    recipient: &Recipient::from_canonical("+79991234567".to_owned()),
-                    purpose: &Purpose::default(),
+                    identity,
+                    caller: CallerName::new("caller"),
+                    recipient: Recipient::from_canonical("+79991234567".to_owned()),
+                    purpose: Purpose::default(),
                     channel: if *voice { Channel::Voice } else { Channel::Sms },
                     test: None,
                     barred: None,
-                    message: Some(&MessageRequest {
+                    message: Some(MessageRequest {
                         id: MessageId([0; 16]),
                         lease: None,
-                        locale: "",
-                        variables: &BTreeMap::new(),
+                        locale: String::new(),
+                        variables: BTreeMap::new(),
                         client_ip: None,
                     }),
                 };
@@ -163,8 +164,8 @@ impl Rules {
             }
             Request::Verify { digits } => {
                 let request = VerifyRequest {
-                    identity: &identity,
-                    code: &SubmittedCode::parse(digits).unwrap(),
+                    identity,
+                    code: SubmittedCode::parse(digits).unwrap(),
                     challenge: ChallengeSelector::Newest,
                 };
                 let name = RateLimitKind::IpFailuresPerHour;
@@ -177,13 +178,13 @@ impl Rules {
             }
             Request::Cancel { reset } => {
                 let request = CancelRequest {
-                    identity: &identity,
+                    identity,
                     challenge: ChallengeSelector::Newest,
                     reset_failures: *reset,
                 };
                 let decision = cancel(record, &request, &policy, now).map(|answer| match answer {
                     Ok(cancelled) => Reply::Cancelled(cancelled),
-                    Err(IdempotencyKeyReused) => Reply::NotCancelled,
+                    Err(_) => Reply::NotCancelled,
                 });
                 self.commit(decision, RateLimitKind::IpFailuresPerHour, false, now)
             }

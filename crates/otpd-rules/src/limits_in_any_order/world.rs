@@ -112,7 +112,7 @@ impl World {
                 prop_assert!(!done.wrote && !done.charged);
                 let useless = blocked_until.filter(|&until| !self.code_outlasts(until));
                 let refused_until = match refusal {
-                    SendError::Blocked(block) => Some(block.until),
+                    Refusal::Blocked(block) => Some(block.until),
                     _ => None,
                 };
                 prop_assert_eq!(refused_until, useless);
@@ -138,7 +138,7 @@ impl World {
             Reply::NotJudged(refusal) => {
                 prop_assert!(!done.wrote && !done.charged);
                 let refused_until = match refusal {
-                    VerifyError::Blocked(block) => {
+                    Refusal::Blocked(block) => {
                         prop_assert_eq!(
                             block.locked,
                             self.failures >= self.rules.policy.failure_limit

@@ -40,15 +40,15 @@ fn world_with_a_code() -> World {
     world
 }
 
-fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome, VerifyError> {
+fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome, Refusal> {
     let request = VerifyRequest {
-        identity: &RequestFingerprint {
+        identity: RequestFingerprint {
             id: [0; 16],
             fields: [0; 16],
             writer: 0,
             named: false,
         },
-        code: &world.typed(typed),
+        code: world.typed(typed),
         challenge: ChallengeSelector::Newest,
     };
     let at = world.now.saturating_add(after);
@@ -56,9 +56,9 @@ fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome
 }
 
 /// Time until the cool-down allows a send.
-fn wait(refused: Result<SendOutcome, SendError>) -> Duration {
+fn wait(refused: Result<SendOutcome, Refusal>) -> Duration {
     match refused {
-        Err(SendError::CoolingDown { wait, .. }) => wait,
+        Err(Refusal::ResendTooSoon { wait, .. }) => wait,
         other => panic!("not refused by the cool-down: {other:?}"),
     }
 }

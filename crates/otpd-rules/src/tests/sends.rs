@@ -24,9 +24,9 @@ fn ask(
     record: Option<&Record>,
     policy: &PurposePolicy,
     now: Timestamp,
-) -> Decision<Result<SendOutcome, SendError>> {
+) -> Decision<Result<SendOutcome, Refusal>> {
     let request = SendRequest {
-        identity: &RequestFingerprint {
+        identity: RequestFingerprint {
             id: [case.id; 16],
             fields: [0; 16],
             writer: case.writer,
@@ -34,15 +34,15 @@ fn ask(
         },
         test: None,
         barred: None,
-        caller: &CallerName::new("crm"),
-        recipient: &Recipient::from_canonical("+79991234567".to_owned()),
-        purpose: &Purpose::default(),
+        caller: CallerName::new("crm"),
+        recipient: Recipient::from_canonical("+79991234567".to_owned()),
+        purpose: Purpose::default(),
         channel: case.channel,
-        message: Some(&MessageRequest {
+        message: Some(MessageRequest {
             id: MessageId([case.id; 16]),
             lease: Some(Duration::from_secs(10)),
-            locale: "ru",
-            variables: &BTreeMap::new(),
+            locale: "ru".to_owned(),
+            variables: BTreeMap::new(),
             client_ip: None,
         }),
     };
@@ -147,7 +147,7 @@ fn longest_wait_of_several_limits_is_returned() {
             limit,
             wait: Duration::from_mins(wait),
         };
-        assert_eq!(refused.answer.unwrap_err(), SendError::Limit(exceeded));
+        assert_eq!(refused.answer.unwrap_err(), Refusal::SendLimit(exceeded));
         assert!(refused.write.is_none());
     }
 }

@@ -49,14 +49,14 @@ pub(super) fn send_at(
     policy: &PurposePolicy,
     now: Timestamp,
     random: &mut SplitMix,
-) -> Decision<Result<SendOutcome, SendError>> {
+) -> Decision<Result<SendOutcome, Refusal>> {
     let request = SendRequest {
-        identity: &identity(random),
+        identity: identity(random),
         test: None,
         barred: None,
-        caller: &caller(),
-        recipient: &Recipient::from_canonical("+79991234567".to_owned()),
-        purpose: &Purpose::default(),
+        caller: caller(),
+        recipient: Recipient::from_canonical("+79991234567".to_owned()),
+        purpose: Purpose::default(),
         channel: Channel::Sms,
         message: None,
     };
@@ -141,7 +141,7 @@ impl World {
         let (record, now) = (self.record.clone(), self.now);
         let decision = send_at(record, &self.policy, now, &mut self.random);
         let sent = match decision.answer {
-            Err(SendError::CoolingDown { wait, .. }) => {
+            Err(Refusal::ResendTooSoon { wait, .. }) => {
                 prop_assert_eq!(wait, now.duration_until(self.cool_until));
                 prop_assert!(!wait.is_zero());
                 prop_assert!(wait <= self.policy.resend_after);
@@ -182,8 +182,8 @@ impl World {
     fn verify(&mut self, typed: Typed, named: Named) -> Result<Option<Record>, TestCaseError> {
         let code = self.typed(typed);
         let request = VerifyRequest {
-            identity: &identity(&mut self.random),
-            code: &code,
+            identity: identity(&mut self.random),
+            code,
             challenge: self.filter(named),
         };
         let decision = verify(self.record.clone(), &[], &request, &self.policy, self.now);
@@ -233,7 +233,7 @@ impl World {
     fn cancel(&mut self, named: Named) -> Result<Option<Record>, TestCaseError> {
         let identity = identity(&mut self.random);
         let request = CancelRequest {
-            identity: &identity,
+            identity,
             challenge: self.filter(named),
             reset_failures: false,
         };
@@ -341,19 +341,16 @@ impl World {
         for named in [Named::Nothing, Named::Newest, Named::First, Named::Foreign] {
             let challenge = self.filter(named);
             for typed in [Typed::Right, Typed::Wrong, Typed::TooShort] {
-                let code = &self.typed(typed);
-                let identity = &identity(&mut SplitMix(8));
                 let request = VerifyRequest {
-                    identity,
-                    code,
+                    identity: identity(&mut SplitMix(8)),
+                    code: self.typed(typed),
                     challenge,
                 };
                 let verdict = verify(record.cloned(), &[], &request, policy, at).answer;
                 answers.push(format!("{verdict:?}"));
             }
-            let identity = &identity(&mut SplitMix(9));
             let request = CancelRequest {
-                identity,
+                identity: identity(&mut SplitMix(9)),
                 challenge,
                 reset_failures: false,
             };

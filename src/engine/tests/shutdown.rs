@@ -18,7 +18,7 @@ async fn queue_depth_excludes_requests_in_flight() {
         ticket.count().await;
     }
     assert_eq!(world.batcher.waiting(), 0);
-    assert_eq!(format!("{:?}", world.batcher), "Batcher(1 writers)");
+    assert_eq!(format!("{:?}", world.batcher), "BatchClient(1 executors)");
 }
 
 #[tokio::test(start_paused = true)]

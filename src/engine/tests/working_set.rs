@@ -8,11 +8,13 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::{DecidedWrites, WriteResult, working_set::WorkingSet},
-    store::{at, key, limit, record},
-    world::{Count, rate},
+    super::{DecidedWrites, working_set::WorkingSet},
+    fixture::{Count, rate},
+    memory_store::{at, key, limit, record},
 };
-use crate::store::{ExpectedLimit, LoadedState, RowVersion, StoreClock, VersionedLimit};
+use crate::store::{
+    ExpectedLimit, LoadedState, RowVersion, StoreClock, VersionedLimit, WriteResult,
+};
 use otpd_rules::{LimitKey, LimitUpdate, Quota, Timestamp};
 
 const LOADED: RowVersion = RowVersion(1);
@@ -54,7 +56,7 @@ fn limit_view_has_pending_value_and_loaded_version() {
         limits: vec![consume(1), consume(2), consume(2)],
         ..DecidedWrites::default()
     };
-    board.apply(Some(key(1)), change);
+    board.apply(key(1), change);
     for (number, seconds, loaded) in [(1, 1, Some(LOADED)), (2, 2, None)] {
         let base = if number == 1 { LOADED_STATE } else { now };
         let full_at = base.saturating_add(Duration::from_secs(seconds));
@@ -81,7 +83,7 @@ fn limit_is_clamped_only_if_unchanged_since_load() {
             limits: vec![(limit(1), LimitUpdate::Clamp(narrow))],
             ..DecidedWrites::default()
         };
-        board.apply(Some(key(1)), change);
+        board.apply(key(1), change);
     };
     clamp(&mut board);
     let full_at = board.view().limit(&limit(1));
@@ -99,7 +101,7 @@ fn decision_depends_on_pending_writes_of_its_record_and_limits() {
         limits: vec![consume(2)],
         ..DecidedWrites::default()
     };
-    board.apply(Some(key(1)), change);
+    board.apply(key(1), change);
     assert!(!board.is_pending(&job(&[])));
     assert!(!board.is_pending(&job(&[1])));
     assert!(board.is_pending(&job(&[1, 2])));
@@ -107,7 +109,7 @@ fn decision_depends_on_pending_writes_of_its_record_and_limits() {
         record: Some((record(1), at(0))),
         ..DecidedWrites::default()
     };
-    board.apply(Some(key(1)), change);
+    board.apply(key(1), change);
     assert!(board.is_pending(&job(&[])));
 }
 
@@ -119,7 +121,7 @@ fn decision_commits_once_all_its_dependencies_are_written() {
         limits: vec![consume(2)],
         message: None,
     };
-    board.apply(Some(key(1)), change);
+    board.apply(key(1), change);
     let (_, pending) = board.into_write_batch();
     let written = |records: &[u8], limits: &[u8]| WriteResult {
         records: records.iter().copied().map(key).collect(),

@@ -1,6 +1,6 @@
 //! Limits that jobs share with each other and with other replicas.
 
-use super::{store::limit, *};
+use super::{memory_store::limit, *};
 
 #[tokio::test(start_paused = true)]
 async fn shared_limit_is_charged_once_per_request() {

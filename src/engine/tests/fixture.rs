@@ -6,14 +6,14 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     super::{
-        Admission, BatchClient, BatchError, BatchOptions, DecidedWrites, Job, NotCommitted,
-        WorkingSetView,
+        Admission, BatchClient, BatchError, BatchOptions, Committed, DecidedWrites, Job,
+        NotCommitted, WorkingSetView,
     },
-    store::{InMemory, at, record},
+    memory_store::{InMemory, at, record},
 };
 use crate::{
     metrics::{LabelValues, Metrics},
-    store::{StoreClock, VersionedMessage, health::StoreHealth},
+    store::health::StoreHealth,
 };
 use otpd_rules::{CallerName, LimitKey, LimitUpdate, MessageId, Quota, RecordKey};
 
@@ -114,7 +114,7 @@ pub struct Counted {
 )]
 /// A job that counts its record's attempts up by one, and charges limits.
 pub struct Count {
-    keys: [RecordKey; 1],
+    key: RecordKey,
     pub caller: CallerName,
     /// How long an answer is of use.
     pub patience: Duration,
@@ -133,7 +133,7 @@ pub struct Count {
 impl Count {
     pub fn of(key: RecordKey) -> Self {
         Self {
-            keys: [key],
+            key,
             caller: CallerName::new("somebody"),
             patience: Duration::from_mins(1),
             submitted: Instant::now(),
@@ -155,8 +155,8 @@ impl Count {
 }
 
 impl Job for Count {
-    fn records(&self) -> &[RecordKey] {
-        &self.keys
+    fn record(&self) -> RecordKey {
+        self.key
     }
 
     fn limits(&self) -> &[LimitKey] {
@@ -174,18 +174,13 @@ impl Job for Count {
         self.reads_messages
     }
 
-    fn take_messages(&mut self, messages: Vec<VersionedMessage>) {
-        let ids = messages.iter().map(|message| message.message.id);
-        self.counted.messages = ids.collect();
-    }
-
     fn is_wanted(&self) -> bool {
         !self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
     fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites {
         assert!(!self.panics, "as it was told");
-        let stored = view.record(&self.keys[0]);
+        let stored = view.record(&self.key);
         let count = stored.map_or(0, |record| record.challenge.attempts) + u32::from(!self.looks);
         self.counted.count = count;
         self.counted.tries += 1;
@@ -213,10 +208,14 @@ impl Job for Count {
         }
     }
 
-    fn complete(self: Box<Self>, end: Result<StoreClock, BatchError>) {
+    fn complete(self: Box<Self>, end: Result<Committed, BatchError>) {
         assert!(!self.panics_at_the_end, "as it was told");
-        let counted = self.counted;
+        let mut counted = self.counted;
+        let end = end.map(|Committed { messages, .. }| {
+            counted.messages = messages.iter().map(|found| found.message.id).collect();
+            counted
+        });
         let reply = self.reply.expect("a submitted job has one");
-        drop(reply.send(end.map(|_| counted)));
+        drop(reply.send(end));
     }
 }

@@ -1,13 +1,13 @@
 //! Under paused time: what has to wait for the clock fails at once, or passes at once.
 
-mod board;
-mod crowd;
-mod life;
-mod limits;
-mod line;
+mod fair_queue;
+mod fixture;
+mod memory_store;
 mod messages;
-mod store;
-mod world;
+mod overload;
+mod rate_limits;
+mod shutdown;
+mod working_set;
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     BatchError, BatchOptions, ReadResult, executor::MAX_CONFLICT_RETRIES,
-    item::MAX_UNKNOWN_OUTCOMES,
+    queued_job::MAX_UNKNOWN_OUTCOMES,
 };
 use crate::store::StoreError;
+use fixture::{Count, OPTIONS, Ticket, World};
+use memory_store::{Instead, key, settlement, unavailable};
 use otpd_rules::{MessageId, RecordKey};
-use store::{Instead, key, settlement, unavailable};
-use world::{Count, OPTIONS, Ticket, World};
 
 #[tokio::test(start_paused = true)]
 async fn single_request_is_not_delayed() {

@@ -1,4 +1,4 @@
-//! The way into a writer: who is let in, and what goes next.
+//! Admission queue of an executor.
 
 use std::{
     ops::Deref,
@@ -11,25 +11,25 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Admission, BatchOptions,
     fair_queue::{BatchLatency, FairQueue},
-    item::QueuedJob,
+    queued_job::QueuedJob,
 };
 
-/// What waits for one writer.
+/// Requests that wait for one executor.
 pub(super) struct AdmissionQueue {
     state: Mutex<State>,
-    /// Told when something came that the writer waits for.
+    /// Wakes the executor.
     arrived: Notify,
     options: BatchOptions,
 }
 
 struct State {
-    line: FairQueue<QueuedJob>,
-    pace: BatchLatency,
-    /// Whether nobody can add anything any more.
+    queue: FairQueue<QueuedJob>,
+    latency: BatchLatency,
+    /// Whether all senders are dropped.
     closed: bool,
 }
 
-/// What keeps a queue open. Once the last one is gone, the writer ends with what waits.
+/// Sender that keeps a queue open. Once it is dropped, the executor ends after the rest.
 pub(super) struct QueueSender(Arc<AdmissionQueue>);
 
 impl QueueSender {
@@ -58,8 +58,8 @@ impl AdmissionQueue {
         let share = options.queue_size.div_ceil(options.batch_writers.max(1));
         Self {
             state: Mutex::new(State {
-                line: FairQueue::new(share),
-                pace: BatchLatency::default(),
+                queue: FairQueue::new(share),
+                latency: BatchLatency::default(),
                 closed: false,
             }),
             arrived: Notify::new(),
@@ -67,48 +67,48 @@ impl AdmissionQueue {
         }
     }
 
-    /// Lets a request in. Returns what is refused for lack of room or time, this one or
-    /// another's, and how long what waits now will take.
+    /// Admits a request. Returns the request that is refused for lack of room or time, this one
+    /// or another caller's, and the estimated time until the waiting requests are answered.
     pub fn admit(&self, item: QueuedJob) -> Option<(QueuedJob, Duration)> {
-        let Some(Admission { caller, deadline }) = item.asked() else {
-            self.add_own(item);
+        let Some(Admission { caller, deadline }) = item.admission() else {
+            self.admit_first(item);
             return None;
         };
         let now = Instant::now();
         let mut state = self.state();
-        let ahead = state.line.position_of(caller);
-        let outlook = state.pace.estimate(ahead, self.max_batch(), now);
+        let ahead = state.queue.position_of(caller);
+        let wait = state.latency.estimate(ahead, self.max_batch(), now);
         let time_left = deadline.saturating_duration_since(now);
-        if outlook.behind_others > self.options.max_queue_wait || outlook.answer > time_left {
-            return Some((item, outlook.answer));
+        if wait.behind_others > self.options.max_queue_wait || wait.reply > time_left {
+            return Some((item, wait.reply));
         }
         let caller = caller.clone();
-        let displaced = state.line.push(&caller, item);
+        let displaced = state.queue.push(&caller, item);
         drop(state);
         self.arrived.notify_one();
-        displaced.map(|item| (item, outlook.answer))
+        displaced.map(|item| (item, wait.reply))
     }
 
-    /// Lets in what otpd itself has begun.
-    pub fn add_own(&self, item: QueuedJob) {
-        self.state().line.push_priority(item);
+    /// Admits work of otpd itself, before all requests.
+    pub fn admit_first(&self, item: QueuedJob) {
+        self.state().queue.push_priority(item);
         self.arrived.notify_one();
     }
 
-    /// Fills up a batch, and says that it goes off. Waits for something where there is
-    /// nothing to do; `false` where there never will be.
+    /// Fills up a batch, and notes its start. Waits if there is nothing to do; returns `false`
+    /// if there never will be.
     pub async fn next_batch(&self, batch: &mut Vec<QueuedJob>) -> bool {
         loop {
             {
                 let mut state = self.state();
-                // What is tried again comes first.
+                // The batch begins with the jobs that are attempted again.
                 let room = self.max_batch().saturating_sub(batch.len());
-                state.line.pop_batch(room, batch);
+                state.queue.pop_batch(room, batch);
                 if !batch.is_empty() {
-                    state.pace.started(Instant::now());
+                    state.latency.started(Instant::now());
                     return true;
                 }
-                state.pace.stopped();
+                state.latency.stopped();
                 if state.closed {
                     return false;
                 }
@@ -117,14 +117,14 @@ impl AdmissionQueue {
         }
     }
 
-    /// How many wait.
+    /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
-        self.state().line.len()
+        self.state().queue.len()
     }
 
-    /// The store took a batch.
+    /// Notes the duration of a batch that the store took.
     pub fn record_latency(&self, taken: Duration) {
-        self.state().pace.record(taken);
+        self.state().latency.record(taken);
     }
 
     fn max_batch(&self) -> usize {
@@ -134,6 +134,6 @@ impl AdmissionQueue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
-            .expect("nobody panics while it is held: what jobs do is done outside")
+            .expect("no code of a job runs, and so panics, while the lock is held")
     }
 }

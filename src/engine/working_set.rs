@@ -1,13 +1,11 @@
-//! What a batch works on: what was loaded, and on top of it what was decided.
+//! Working set of a batch: the loaded state, and on top of it the decisions.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use super::{
-    DecidedWrites, Job, MessageWrite, RowVersion, SealedBytes, StoreClock, VersionedRecord,
-    WriteResult,
-};
+use super::{DecidedWrites, Job};
 use crate::store::{
-    ExpectedLimit, LimitWrite, LoadedState, RecordWrite, StoreError, VersionedLimit, WriteBatch,
+    ExpectedLimit, LimitWrite, LoadedState, MessageWrite, RecordWrite, RowVersion, SealedBytes,
+    StoreClock, StoreError, VersionedLimit, VersionedRecord, WriteBatch, WriteResult,
 };
 use otpd_rules::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp};
 
@@ -15,13 +13,13 @@ use otpd_rules::{BatchedLimit, LimitKey, Record, RecordKey, Timestamp};
 #[derive(Debug)]
 pub(super) struct WorkingSet {
     clock: StoreClock,
-    /// The store's clock when the first job is decided about. All are decided at this
-    /// instant, so that their charges on one limit can be added up.
+    /// The store's time when the first job is decided. All are decided at this instant, so
+    /// that their charges on one rate limit can be added up.
     now: Timestamp,
-    /// The version of everything that this batch writes.
+    /// Version of all rows that this batch writes.
     version: RowVersion,
     records: HashMap<RecordKey, RecordSlot>,
-    /// Records that exist and cannot be read.
+    /// Records that exist and cannot be read, with the reason.
     unreadable: HashMap<RecordKey, StoreError>,
     limits: HashMap<LimitKey, LimitSlot>,
     messages: Vec<MessageWrite>,
@@ -34,7 +32,7 @@ struct RecordSlot {
     changed: Option<PendingWrite>,
 }
 
-/// What a changed record is written with.
+/// Part of the write of a changed record.
 #[derive(Debug)]
 struct PendingWrite {
     removable_at: Timestamp,
@@ -53,40 +51,40 @@ impl LimitSlot {
     }
 }
 
-/// What a job sees: the store as it will be once what was decided before it in its batch
-/// has been written.
+/// View of a job on the store: as it will be once the decisions before it in its batch are
+/// committed.
 #[derive(Debug)]
 pub struct WorkingSetView<'a>(&'a WorkingSet);
 
 impl WorkingSetView<'_> {
-    /// The instant at which everything in this batch is decided.
+    /// Returns the instant at which all jobs of this batch are decided.
     pub fn now(&self) -> Timestamp {
         self.0.now
     }
 
-    /// The version of everything that this batch writes.
+    /// Returns the version of all rows that this batch writes.
     pub fn version(&self) -> RowVersion {
         self.0.version
     }
 
-    /// A record.
+    /// Returns the record of `key`, if there is one.
     pub fn record(&self, key: &RecordKey) -> Option<&Record<SealedBytes>> {
         self.0.records.get(key).map(|slot| &slot.record)
     }
 
-    /// When a limit is full again; `None` if it is.
+    /// Returns the instant at which a rate limit will be full; `None` if it is full.
     pub fn limit(&self, key: &LimitKey) -> Option<Timestamp> {
         Some(self.0.limits.get(key)?.limit.full_at)
     }
 
-    /// The version that a limit had at the load.
+    /// Returns the version of a rate limit at the load.
     pub fn loaded_limit(&self, key: &LimitKey) -> Option<RowVersion> {
         self.0.limits.get(key)?.loaded
     }
 }
 
 impl WorkingSet {
-    /// A board of what was loaded, for a batch that writes `version`.
+    /// Returns the working set of a batch that writes `version`.
     pub fn new(snapshot: LoadedState, version: RowVersion) -> Self {
         let record = |(key, VersionedRecord { version, record })| {
             let slot = RecordSlot {
@@ -118,25 +116,24 @@ impl WorkingSet {
         self.clock
     }
 
-    /// Returns why a record of a job cannot be read, if so.
-    pub fn unreadable(&self, job: &dyn Job) -> Option<&StoreError> {
-        let mut records = job.records().iter();
-        records.find_map(|key| self.unreadable.get(key))
+    /// Returns the reason why a record cannot be read, if so.
+    pub fn unreadable(&self, key: &RecordKey) -> Option<&StoreError> {
+        self.unreadable.get(key)
     }
 
     pub fn view(&self) -> WorkingSetView<'_> {
         WorkingSetView(self)
     }
 
-    /// Takes in what a job decided about the record of `key`.
-    pub fn apply(&mut self, key: Option<RecordKey>, change: DecidedWrites) {
+    /// Applies a decision about the record of `key`.
+    pub fn apply(&mut self, key: RecordKey, change: DecidedWrites) {
         let DecidedWrites {
             record,
             limits,
             message,
         } = change;
         let charged = limits.iter().map(|(key, _)| *key);
-        if let Some((key, (record, removable_at))) = key.zip(record) {
+        if let Some((record, removable_at)) = record {
             match self.records.entry(key) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(RecordSlot {
@@ -151,7 +148,7 @@ impl WorkingSet {
                 Entry::Occupied(mut occupied) => {
                     let slot = occupied.get_mut();
                     slot.record = record;
-                    // What was charged before this in the batch is still to be waited for.
+                    // The charges of earlier decisions of the batch must be written as well.
                     let before = slot.changed.take().map(|changed| changed.limits);
                     let mut all = before.unwrap_or_default();
                     all.extend(charged);
@@ -172,16 +169,16 @@ impl WorkingSet {
         self.messages.extend(message);
     }
 
-    /// Has a message replaced.
+    /// Adds a message to be replaced.
     pub fn replace(&mut self, message: MessageWrite) {
         self.messages.push(message);
     }
 
-    /// Whether a job's decision is of, or rests on, what is still to be written.
+    /// Returns whether a job's decision consists of writes, or depends on writes, of this
+    /// batch.
     pub fn is_pending(&self, job: &dyn Job) -> bool {
-        let record_changed = |key| self.record_changed(key);
         let limit_changed = |key| self.limit_changed(key);
-        job.records().iter().any(record_changed) || job.limits().iter().any(limit_changed)
+        self.record_changed(&job.record()) || job.limits().iter().any(limit_changed)
     }
 
     fn record_changed(&self, key: &RecordKey) -> bool {
@@ -193,7 +190,7 @@ impl WorkingSet {
         self.limits.get(key).is_some_and(LimitSlot::is_changed)
     }
 
-    /// What is to be written, nothing twice; and what to hold against what was.
+    /// Returns the writes, no row twice, and the keys to compare their result with.
     pub fn into_write_batch(self) -> (WriteBatch, CommitDependencies) {
         let version = self.version;
         let limits = self.limits.into_iter().filter_map(|(key, slot)| {
@@ -235,19 +232,20 @@ impl WorkingSet {
     }
 }
 
-/// What a batch is about to write.
+/// Keys of all rows that a batch writes.
 pub(super) struct CommitDependencies {
     records: HashSet<RecordKey>,
     limits: HashSet<LimitKey>,
 }
 
 impl CommitDependencies {
-    /// Whether everything was written that a job's decision is of, or rests on. (It may
-    /// ask for more: for what others changed after it. Then a decision that stands is
-    /// made once more, and finds its own answer.)
+    /// Returns whether all writes that a job's decision consists of, or depends on, were done.
+    /// (It may ask for more: for changes of others after it. Then a committed decision is made
+    /// once more, and finds its own outcome.)
     pub fn is_satisfied(&self, job: &dyn Job, written: &WriteResult) -> bool {
-        let record_stands = |key| !self.records.contains(key) || written.records.contains(key);
-        let limit_stands = |key| !self.limits.contains(key) || written.limits.contains_key(key);
-        job.records().iter().all(record_stands) && job.limits().iter().all(limit_stands)
+        let key = &job.record();
+        let is_record_written = !self.records.contains(key) || written.records.contains(key);
+        let is_limit_written = |key| !self.limits.contains(key) || written.limits.contains_key(key);
+        is_record_written && job.limits().iter().all(is_limit_written)
     }
 }

@@ -8,12 +8,10 @@ use std::{
 
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::super::{
-    MessageWrite, RecordStore, RowVersion, SealedBytes, StoreError, VersionedRecord, WriteResult,
-};
 use crate::store::{
-    ExpectedLimit, FoundMessage, LaneCursor, LoadedState, Place, PurgeStats, StoreClock,
-    VersionedLimit, VersionedMessage, WriteBatch,
+    ExpectedLimit, FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, PurgeStats,
+    RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, VersionedLimit, VersionedMessage,
+    VersionedRecord, WriteBatch, WriteResult,
 };
 use otpd_rules::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,

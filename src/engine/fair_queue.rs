@@ -1,5 +1,5 @@
-//! What waits for a batch. Callers take turns, one request each, so that whoever asks
-//! for little waits little, however much another one asks for.
+//! Requests that wait for a batch. Callers take turns, one request each, so that a caller with
+//! few requests waits little, however many another caller sends.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use crate::lanes::Lanes;
 use otpd_rules::CallerName;
 
-/// Waiting line with a lane for each caller, and a bound.
+/// Bounded queue with a lane for each caller.
 #[derive(Debug)]
 pub(super) struct FairQueue<Item> {
-    /// What otpd itself has begun: it goes first, because it was promised. What there is
-    /// of it is bounded by the messages that a replica holds.
+    /// Work of otpd itself: it goes first, because a reply has promised it. Its number is
+    /// bounded by the messages that a replica holds.
     own: VecDeque<Item>,
     lanes: Lanes<Item>,
     /// Maximum number of items in the lanes.
@@ -28,23 +28,23 @@ impl<Item> FairQueue<Item> {
         }
     }
 
-    /// How many wait.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.own.len() + self.lanes.waiting()
     }
 
-    /// Adds what otpd itself has begun.
+    /// Adds work of otpd itself.
     pub fn push_priority(&mut self, item: Item) {
         self.own.push_back(item);
     }
 
-    /// Adds a caller's request, and returns what there is no room for: the newest one of
-    /// whoever has most waiting.
+    /// Adds a caller's request, and returns the one that there is no room for: the newest one
+    /// of the caller with the most.
     #[must_use]
     pub fn push(&mut self, caller: &CallerName, item: Item) -> Option<Item> {
         let mut displaced = None;
         if self.lanes.waiting() >= self.queue_size {
-            // No caller gives way to one that would then have as many.
+            // No caller loses a request to one that would then have as many.
             let fair = self.lanes.waiting_of(caller) + 1;
             displaced = self.lanes.pop_newest_beyond(fair);
             if displaced.is_none() {
@@ -55,12 +55,12 @@ impl<Item> FairQueue<Item> {
         displaced
     }
 
-    /// How many would go before the next request of `caller`.
+    /// Returns the number of items before the next request of `caller`.
     pub fn position_of(&self, caller: &CallerName) -> usize {
         self.own.len() + self.lanes.ahead_of(caller)
     }
 
-    /// Moves up to `most` into a batch, in turn.
+    /// Moves up to `most` items into a batch, in turn.
     pub fn pop_batch(&mut self, most: usize, batch: &mut Vec<Item>) {
         let own = most.min(self.own.len());
         batch.extend(self.own.drain(..own));
@@ -68,58 +68,58 @@ impl<Item> FairQueue<Item> {
     }
 }
 
-/// How quickly batches go, by those that went last.
+/// Duration of the last batches.
 #[derive(Debug, Default)]
 pub(super) struct BatchLatency {
-    /// How long one takes.
+    /// Moving average.
     batch: Duration,
-    /// Since when one is on its way.
-    under_way: Option<Instant>,
+    /// Start of the batch in progress.
+    started_at: Option<Instant>,
 }
 
 impl BatchLatency {
-    /// A batch goes off.
+    /// Notes the start of a batch.
     pub fn started(&mut self, now: Instant) {
-        self.under_way = Some(now);
+        self.started_at = Some(now);
     }
 
-    /// It is back, and the store took it: one that fails tells nothing of the pace.
+    /// Notes the duration of a batch that the store took. One that fails says nothing about
+    /// the next.
     pub fn record(&mut self, taken: Duration) {
         // Half of it is the newest batch's, so that one slow batch is forgotten after a
         // few quick ones.
         self.batch = (self.batch + taken) / 2;
     }
 
-    /// Nothing is on its way.
+    /// Notes that no batch is in progress.
     pub fn stopped(&mut self) {
-        self.under_way = None;
+        self.started_at = None;
     }
 
-    /// How long a request waits and is worked on, with `ahead` others before it, of which
-    /// `max_batch` go at a time.
+    /// Estimates the wait of a request with `ahead` others before it, of which `max_batch` are
+    /// in one batch.
     pub fn estimate(&self, ahead: usize, max_batch: usize, now: Instant) -> WaitEstimate {
-        let Some(since) = self.under_way else {
-            // It goes at once, and so finds out how long it takes.
+        let Some(started_at) = self.started_at else {
+            // It is started at once, and measures the duration.
             return WaitEstimate::default();
         };
         let rest = self
             .batch
-            .saturating_sub(now.saturating_duration_since(since));
+            .saturating_sub(now.saturating_duration_since(started_at));
         let batches = u32::try_from(ahead / max_batch).unwrap_or(u32::MAX);
         let behind_others = self.batch.saturating_mul(batches);
         WaitEstimate {
             behind_others,
-            answer: rest + behind_others + self.batch,
+            reply: rest + behind_others + self.batch,
         }
     }
 }
 
-/// What a request has to expect.
+/// Estimated wait of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WaitEstimate {
-    /// How long it waits although nothing but other requests keeps it: nothing where it
-    /// fits into the next batch.
+    /// Time that it waits for other requests alone: zero if it fits into the next batch.
     pub behind_others: Duration,
-    /// How long its answer takes.
-    pub answer: Duration,
+    /// Time until its reply.
+    pub reply: Duration,
 }

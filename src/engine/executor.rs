@@ -1,4 +1,4 @@
-//! The work of a batcher: load, decide, write, over and over.
+//! The loop of the engine: load a batch, decide it, write it.
 
 use std::{
     collections::HashSet,
@@ -11,23 +11,26 @@ use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::time::Instant;
 
 use super::{
-    BatchError, BatchOptions, Job, NotCommitted, RecordStore, RowVersion, StoreError, WriteResult,
+    BatchError, BatchOptions, Job, NotCommitted,
     admission::AdmissionQueue,
-    item::{QueuedJob, WorkItem, fail_all},
+    queued_job::{QueuedJob, WorkItem, fail_all},
     working_set::{CommitDependencies, WorkingSet},
 };
 use crate::{
     metrics::BatchMetrics,
-    store::{FoundMessage, LoadedState, StoreClock, WriteBatch, health::StoreHealth, with_timeout},
+    store::{
+        FoundMessage, LoadedState, RecordStore, RowVersion, StoreClock, StoreError, WriteBatch,
+        WriteResult, health::StoreHealth, with_timeout,
+    },
     traces::{self, TraceSpan},
 };
 use otpd_rules::{LimitKey, RecordKey, Timestamp};
 
-/// How often something that lost its race is tried again. Each loss is another request's
-/// success, and a code has few of those to give.
+/// Maximum number of attempts of a job. Each version conflict is another request's success,
+/// and a code has few of those to give.
 pub(super) const MAX_CONFLICT_RETRIES: u32 = 32;
 
-/// Takes batches to the store, one after the other.
+/// Executes batches, one after the other.
 pub(super) struct BatchExecutor<Store> {
     pub store: Arc<Store>,
     pub availability: StoreHealth,
@@ -36,17 +39,16 @@ pub(super) struct BatchExecutor<Store> {
     pub metrics: BatchMetrics,
 }
 
-/// What became of a batch.
+/// Outcome of an attempt of a batch.
 enum BatchOutcome {
-    /// These are to be tried again; all others have ended.
+    /// These jobs need another attempt; all others have ended.
     Again(Vec<QueuedJob>),
-    /// Nothing happened, because something about one of these is more than the store
-    /// takes.
+    /// Nothing was written, because the store refuses something about one of these jobs.
     Refused(Vec<QueuedJob>, StoreError),
 }
 
 impl<Store: RecordStore> BatchExecutor<Store> {
-    /// Works until nobody can submit anything any more, and everything has ended.
+    /// Runs until the queue is closed and all jobs have ended.
     pub async fn run(self) {
         let mut batch = Vec::new();
         while self.queue.next_batch(&mut batch).await {
@@ -54,9 +56,8 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         }
     }
 
-    /// Works a batch off, in ever smaller parts where it is more than the store takes,
-    /// so that strangers do not suffer from each other's data. Returns what is to be
-    /// tried again.
+    /// Executes a batch, in ever smaller parts if the store refuses it, so that a request
+    /// fails for its own data only. Returns the jobs that need another attempt.
     async fn process(&self, batch: Vec<QueuedJob>) -> Vec<QueuedJob> {
         let mut again = Vec::new();
         let mut parts = vec![batch];
@@ -76,8 +77,8 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         self.metrics.lost(again.len());
         let mut left = Vec::with_capacity(again.len());
         for mut item in again {
-            item.tries += 1;
-            if item.tries < MAX_CONFLICT_RETRIES {
+            item.attempts += 1;
+            if item.attempts < MAX_CONFLICT_RETRIES {
                 left.push(item);
             } else {
                 item.fail(BatchError::ContentionLimit);
@@ -86,10 +87,10 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         left
     }
 
-    /// Attempts a batch, as a part of the traces in which it was asked for.
+    /// Attempts a batch, in a span that is linked to the traces of its requests.
     async fn process_traced(&self, batch: Vec<QueuedJob>) -> BatchOutcome {
-        let places = batch.iter().filter_map(|item| item.place);
-        let mut span = TraceSpan::linked_span("batch", places);
+        let traces = batch.iter().filter_map(|item| item.trace);
+        let mut span = TraceSpan::linked_span("batch", traces);
         if span.is_recorded() {
             let size = i64::try_from(batch.len()).unwrap_or(i64::MAX);
             span.set_attribute("otpd.batch.size", size);
@@ -102,7 +103,7 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         let since = Instant::now();
         self.record_batch_start(&batch);
         if !self.availability.is_available() {
-            let gone = StoreError::Unavailable("it did not answer when last asked".to_owned());
+            let gone = StoreError::Unavailable("its last health check failed".to_owned());
             fail_all(batch, &gone.into());
             return BatchOutcome::Again(Vec::new());
         }
@@ -115,23 +116,23 @@ impl<Store: RecordStore> BatchExecutor<Store> {
             }
             Err(error) => return BatchOutcome::Refused(batch, error),
         };
-        let mut board = WorkingSet::new(snapshot, RowVersion::random(&mut UnwrapErr(SysRng)));
+        let mut working_set = WorkingSet::new(snapshot, RowVersion::random(&mut UnwrapErr(SysRng)));
         let DecidedBatch {
             waiting,
             reading,
             mut again,
-        } = decide(&mut board, batch);
-        let clock = board.clock();
-        let (changes, pending) = board.into_write_batch();
-        // At the same time, so that neither waits for the other.
+        } = decide(&mut working_set, batch);
+        let clock = working_set.clock();
+        let (changes, pending) = working_set.into_write_batch();
+        // Concurrently, so that neither waits for the other.
         let (written, ()) = tokio::join!(
             self.write(waiting, &changes, &pending, clock),
             self.read_messages(reading, clock),
         );
         match written {
-            Ok(undone) => {
+            Ok(not_committed) => {
                 self.queue.record_latency(since.elapsed());
-                again.extend(undone);
+                again.extend(not_committed);
                 BatchOutcome::Again(again)
             }
             Err(BatchOutcome::Again(items)) => {
@@ -145,10 +146,10 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         }
     }
 
-    /// Writes what was decided, and ends those who waited for it. Returns the others.
+    /// Writes the decisions, and ends the committed jobs. Returns the others.
     ///
     /// # Errors
-    /// The outcome for those who waited, if the store failed.
+    /// The outcome for the jobs that waited for the write, if the store failed.
     async fn write(
         &self,
         waiting: Vec<QueuedJob>,
@@ -171,39 +172,39 @@ impl<Store: RecordStore> BatchExecutor<Store> {
                     .into_iter()
                     .partition(QueuedJob::may_retry_unknown_outcome);
                 fail_all(others, &error.into());
-                // The acknowledgement may have been lost: a job finds its own answer in
-                // the record, if it was written.
+                // Only the acknowledgement may have been lost. Then a job finds its own
+                // outcome in the record.
                 Err(BatchOutcome::Again(notify_not_committed(
                     jobs,
                     NotCommitted::InDoubt,
                 )))
             }
             Err(error) => {
-                let undone = notify_not_committed(waiting, NotCommitted::Conflict(&nothing));
-                Err(BatchOutcome::Refused(undone, error))
+                let jobs = notify_not_committed(waiting, NotCommitted::Conflict(&nothing));
+                Err(BatchOutcome::Refused(jobs, error))
             }
         }
     }
 
-    /// Notes a batch that begins, and what has waited for the first time.
+    /// Records the size of a batch, and the wait of its new jobs.
     fn record_batch_start(&self, batch: &[QueuedJob]) {
         let now = Instant::now();
-        let fresh = batch.iter().filter(|item| item.tries == 0);
-        let waits = fresh.map(|item| now.saturating_duration_since(item.since));
+        let new = batch.iter().filter(|item| item.attempts == 0);
+        let waits = new.map(|item| now.saturating_duration_since(item.queued_at));
         self.metrics.batch_started(batch.len(), waits);
     }
 
-    async fn load(&self, about: KeySet) -> Result<LoadedState, StoreError> {
-        if about.records.is_empty() && about.limits.is_empty() {
-            // Settlements alone, which ask for no clock either.
+    async fn load(&self, keys: KeySet) -> Result<LoadedState, StoreError> {
+        if keys.records.is_empty() && keys.limits.is_empty() {
+            // Only message updates, which need no clock either.
             let clock = StoreClock::from_reading(Timestamp::from_milliseconds(0), Instant::now());
             return Ok(LoadedState::empty(clock));
         }
-        self.in_time(self.store.load(&about.records, &about.limits))
+        self.in_time(self.store.load(&keys.records, &keys.limits))
             .await
     }
 
-    /// Ends what needs messages with them.
+    /// Loads messages, and ends the jobs that read them.
     async fn read_messages(&self, reading: Vec<QueuedJob>, clock: StoreClock) {
         let keys = KeySet::of(&reading).records;
         if keys.is_empty() {
@@ -215,7 +216,7 @@ impl<Store: RecordStore> BatchExecutor<Store> {
         }
     }
 
-    /// Awaits the store, but not longer than it may take.
+    /// Awaits the store, for no longer than its timeout.
     async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -229,7 +230,7 @@ impl<Store: RecordStore> BatchExecutor<Store> {
     }
 }
 
-/// What a batch is about, in the order of the keys, which is that of the indexes.
+/// Keys of a batch, sorted as the indexes are.
 struct KeySet {
     records: Vec<RecordKey>,
     limits: Vec<LimitKey>,
@@ -238,7 +239,7 @@ struct KeySet {
 impl KeySet {
     fn of(batch: &[QueuedJob]) -> Self {
         let jobs = || batch.iter().filter_map(QueuedJob::job);
-        let mut records: Vec<RecordKey> = jobs().flat_map(Job::records).copied().collect();
+        let mut records: Vec<RecordKey> = jobs().map(Job::record).collect();
         let mut limits: Vec<LimitKey> = jobs().flat_map(Job::limits).copied().collect();
         records.sort_unstable();
         records.dedup();
@@ -248,53 +249,55 @@ impl KeySet {
     }
 }
 
-/// Items of a batch that were decided and have not ended.
+/// Jobs of a batch that were decided and have not ended.
 struct DecidedBatch {
-    /// Those that wait for the write.
+    /// Jobs that wait for the write.
     waiting: Vec<QueuedJob>,
-    /// Those that need messages of their records.
+    /// Jobs that read the messages of their records.
     reading: Vec<QueuedJob>,
-    /// Those that have to wait for another batch.
+    /// Jobs that need another batch.
     again: Vec<QueuedJob>,
 }
 
-/// Has everything decided, in order. What needs neither a write nor messages has ended.
-fn decide(board: &mut WorkingSet, batch: Vec<QueuedJob>) -> DecidedBatch {
+/// Decides all jobs, in order, and ends those that need neither a write nor messages.
+fn decide(working_set: &mut WorkingSet, batch: Vec<QueuedJob>) -> DecidedBatch {
     let (mut waiting, mut again) = (Vec::with_capacity(batch.len()), Vec::new());
     let mut reading = Vec::new();
-    let mut settled = HashSet::new();
+    let mut updated = HashSet::new();
     for mut item in batch {
-        match &mut item.task {
+        match &mut item.work {
             WorkItem::MessageUpdate { change, .. } => {
-                if settled.insert(change.message.id) {
-                    board.replace((**change).clone());
+                if updated.insert(change.message.id) {
+                    working_set.replace((**change).clone());
                     waiting.push(item);
                 } else {
                     again.push(item);
                 }
             }
             WorkItem::Job(job) => {
-                if let Some(error) = board.unreadable(&**job) {
+                let key = job.record();
+                if let Some(error) = working_set.unreadable(&key) {
                     let error = error.clone();
                     item.fail(error.into());
                     continue;
                 }
-                let view = board.view();
+                let view = working_set.view();
                 let decided = catch_unwind(AssertUnwindSafe(|| job.decide(&view)));
                 let Ok(change) = decided else {
                     item.fail(BatchError::Panicked);
                     continue;
                 };
-                board.apply(job.records().first().copied(), change);
+                working_set.apply(key, change);
                 if job.reads_messages() {
-                    // What its batch writes of its record has its messages only later.
-                    let is_pending = board.is_pending(&**job);
+                    // The messages of a record that this batch writes are complete only after
+                    // the write.
+                    let is_pending = working_set.is_pending(&**job);
                     let queue = if is_pending { &mut again } else { &mut reading };
                     queue.push(item);
-                } else if board.is_pending(&**job) {
+                } else if working_set.is_pending(&**job) {
                     waiting.push(item);
                 } else {
-                    item.complete(board.clock(), false);
+                    item.commit(working_set.clock(), Vec::new());
                 }
             }
         }
@@ -309,51 +312,44 @@ fn decide(board: &mut WorkingSet, batch: Vec<QueuedJob>) -> DecidedBatch {
 /// Ends jobs with the messages of their records. A message that cannot be read fails the
 /// jobs about its record, and no others.
 fn complete_with_messages(reading: Vec<QueuedJob>, found: &[FoundMessage], clock: StoreClock) {
-    for mut item in reading {
-        if let WorkItem::Job(job) = &mut item.task {
-            let keys = job.records();
-            let own = found.iter().filter(|found| keys.contains(&found.key));
-            let own = own.map(|found| found.message.clone());
-            match own.collect() {
-                Ok(own) => job.take_messages(own),
-                Err(error) => {
-                    item.fail(BatchError::Store(error));
-                    continue;
-                }
-            }
+    for item in reading {
+        let key = item.job().map(Job::record);
+        let own = found.iter().filter(|found| Some(found.key) == key);
+        match own.map(|found| found.message.clone()).collect() {
+            Ok(messages) => item.commit(clock, messages),
+            Err(error) => item.fail(BatchError::Store(error)),
         }
-        item.complete(clock, false);
     }
 }
 
-/// Ends what was written, and returns what was not.
+/// Ends the committed jobs, and returns the others.
 fn complete_committed(
     batch: Vec<QueuedJob>,
     pending: &CommitDependencies,
     written: &WriteResult,
     clock: StoreClock,
 ) -> Vec<QueuedJob> {
-    let mut undone = Vec::new();
+    let mut not_committed = Vec::new();
     for item in batch {
-        match &item.task {
-            WorkItem::MessageUpdate { change, .. } => {
-                let settled = written.messages.contains(&change.message.id);
-                item.complete(clock, settled);
+        match item.work {
+            WorkItem::MessageUpdate { change, reply } => {
+                // The dispatcher may have been aborted meanwhile.
+                drop(reply.send(Ok(written.messages.contains(&change.message.id))));
             }
-            WorkItem::Job(job) if pending.is_satisfied(&**job, written) => {
-                item.complete(clock, false);
+            WorkItem::Job(ref job) if pending.is_satisfied(&**job, written) => {
+                item.commit(clock, Vec::new());
             }
-            WorkItem::Job(_) => undone.push(item),
+            WorkItem::Job(_) => not_committed.push(item),
         }
     }
-    notify_not_committed(undone, NotCommitted::Conflict(written))
+    notify_not_committed(not_committed, NotCommitted::Conflict(written))
 }
 
-/// Tells jobs that what they decided did not stand.
+/// Notifies jobs that their decisions were not committed.
 fn notify_not_committed(mut batch: Vec<QueuedJob>, loss: NotCommitted<'_>) -> Vec<QueuedJob> {
     for item in &mut batch {
         item.unknown_outcomes += u32::from(matches!(loss, NotCommitted::InDoubt));
-        if let WorkItem::Job(job) = &mut item.task {
+        if let WorkItem::Job(job) = &mut item.work {
             job.on_not_committed(loss);
         }
     }

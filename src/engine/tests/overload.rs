@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     super::{BatchError, BatchOptions},
+    fixture::{Count, OPTIONS, Ticket, World},
+    memory_store::{Instead, key},
     settle,
-    store::{Instead, key},
-    world::{Count, OPTIONS, Ticket, World},
 };
 use otpd_rules::CallerName;
 
