@@ -51,7 +51,7 @@ async fn burst_of_status_calls_costs_one_statement_per_batch() {
         ))
     };
     let (messages, batches) = (
-        statements("messages"),
+        statements("load_messages"),
         scrape.value("otpd_batch_size_count"),
     );
     assert!(messages > 0, "{}", scrape.text);
