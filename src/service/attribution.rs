@@ -1,9 +1,8 @@
-//! How many of the codes that were sent are verified, and who had delivered those.
+//! Conversion: verified codes, counted by the provider that delivered them.
 //!
-//! A replica remembers for a while what it sent itself. But whoever verifies a code need
-//! not have sent it, and its record does not say who did. So the others are gathered, and
-//! once in a while the messages of all of them are looked up by one statement, off the way
-//! of every request.
+//! A replica remembers for a while the codes that it sent itself. But a code may be verified on
+//! another replica, and its record does not name the provider. So the other codes are collected,
+//! and now and then their messages are looked up by one statement, outside of all requests.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,57 +19,55 @@ use crate::{
 };
 use otpd_rules::{Caller, ChallengeId, Channel, CountryCode, Recipient};
 
-/// How long codes are gathered. By then it is written down, but seldom, who had
-/// delivered them.
+/// Time for which codes are collected. By then the store usually has the provider.
 const ATTRIBUTION_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a code is looked up before it is taken for one that nobody delivered, as
-/// that of a test recipient.
+/// Number of look-ups before a code counts as not delivered, as that of a test recipient.
 const MAX_LOOKUPS: u8 = 3;
-/// How many verified codes wait at most; of more than that in a round it is not known
-/// who delivered them.
-const MOST_WAITING: usize = 65_536;
-/// How many are looked up by one statement.
+/// Maximum number of waiting codes; further ones are counted without their provider.
+const MAX_PENDING: usize = 65_536;
+/// Maximum number of codes in one look-up.
 const BATCH: usize = 1_000;
 
-/// A verified code of which it is to be found out who delivered it.
+/// A verified code whose provider is to be looked up.
 #[derive(Debug)]
 pub struct PendingAttribution {
     challenge: ChallengeId,
     country: CountryCode,
-    looks: u8,
+    lookups: u8,
 }
 
-/// Counts the codes that reach people.
+/// Counts sent codes that are verified.
 #[derive(Clone, Debug)]
 pub struct ConversionTracker {
     metrics: DeliveryMetrics,
-    /// Nobody looks where nobody scrapes.
-    waiting: Option<mpsc::Sender<PendingAttribution>>,
+    /// Codes to be looked up; `None` if metrics are not scraped.
+    pending: Option<mpsc::Sender<PendingAttribution>>,
 }
 
 impl ConversionTracker {
-    /// Counts nothing.
+    /// Returns a tracker that counts nothing.
     pub fn disabled() -> Self {
         Self {
             metrics: DeliveryMetrics::default(),
-            waiting: None,
+            pending: None,
         }
     }
 
-    /// Counts in `metrics`. What is verified is to be given to [`ConversionTracker::count`].
+    /// Returns a tracker that counts in `metrics`, and the codes for
+    /// [`ConversionTracker::count`].
     pub fn new(metrics: DeliveryMetrics) -> (Self, mpsc::Receiver<PendingAttribution>) {
         metrics.remember();
-        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        let (sender, receiver) = mpsc::channel(MAX_PENDING);
         let conversions = Self {
             metrics,
-            waiting: Some(sender),
+            pending: Some(sender),
         };
         (conversions, receiver)
     }
 
-    /// A caller was given a code that it delivers by itself.
+    /// Counts a code that was returned to its caller for delivery.
     pub(super) fn record_self_delivered(&self, channel: Channel, recipient: &Recipient) {
-        if self.waiting.is_some() {
+        if self.pending.is_some() {
             self.metrics.self_delivered(
                 SELF_DELIVERY_PROVIDER,
                 channel,
@@ -79,7 +76,7 @@ impl ConversionTracker {
         }
     }
 
-    /// A code of `caller` was verified.
+    /// Counts a verified code of `caller`.
     pub(super) fn verified(
         &self,
         caller: &Caller,
@@ -87,7 +84,7 @@ impl ConversionTracker {
         channel: Channel,
         recipient: &Recipient,
     ) {
-        let Some(waiting) = &self.waiting else {
+        let Some(pending) = &self.pending else {
             return;
         };
         let country = CountryCode::of(recipient);
@@ -102,26 +99,26 @@ impl ConversionTracker {
         let verified = PendingAttribution {
             challenge,
             country,
-            looks: 0,
+            lookups: 0,
         };
-        if waiting.try_send(verified).is_err() {
+        if pending.try_send(verified).is_err() {
             // No provider has an empty name: it counts among the others.
             self.metrics.verified("", channel, country);
         }
     }
 
-    /// Finds out who delivered what was verified, for ever.
+    /// Looks up the providers of verified codes, for ever.
     pub async fn count(
         metrics: DeliveryMetrics,
-        mut waiting: mpsc::Receiver<PendingAttribution>,
+        mut pending: mpsc::Receiver<PendingAttribution>,
         store: Arc<RecordStoreHandle>,
         availability: StoreHealth,
     ) {
         let mut left = Vec::new();
         loop {
             tokio::time::sleep(ATTRIBUTION_INTERVAL).await;
-            while left.len() < MOST_WAITING
-                && let Ok(verified) = waiting.try_recv()
+            while left.len() < MAX_PENDING
+                && let Ok(verified) = pending.try_recv()
             {
                 left.push(verified);
             }
@@ -138,8 +135,7 @@ impl ConversionTracker {
     }
 }
 
-/// Counts those of a batch of whom it is known who delivered them, and returns those who
-/// are to be looked up again.
+/// Counts the codes of a batch whose provider is known, and returns those to be looked up again.
 async fn attribute_batch(
     metrics: &DeliveryMetrics,
     batch: Vec<PendingAttribution>,
@@ -168,8 +164,8 @@ async fn attribute_batch(
         if let Some(message) = last.get(&challenge) {
             metrics.verified(&message.provider, message.channel, verified.country);
         } else {
-            verified.looks += 1;
-            if verified.looks < MAX_LOOKUPS {
+            verified.lookups += 1;
+            if verified.lookups < MAX_LOOKUPS {
                 again.push(verified);
             }
         }

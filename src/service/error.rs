@@ -8,41 +8,38 @@ use otpd_rules::{
     RecordKey, Refusal, Timestamp,
 };
 
-/// When to come back at the earliest where too many requests wait, or race for one
-/// record: such races last milliseconds.
+/// Minimum RetryInfo of an overload: conflicts about one record last milliseconds.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-/// When to come back at the latest: however many wait now, most callers have given up by
-/// then.
+/// Maximum RetryInfo of an overload: most of the callers that wait now have given up by then.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Why a request gets no reply. One table, in `grpc::status`, turns these into gRPC
-/// statuses.
+/// Error of a request. One table, in `grpc::error`, turns it into a gRPC status.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The recipient is none.
+    /// The recipient is invalid.
     #[error("recipient: {0}")]
     Recipient(#[from] RecipientError),
-    /// The purpose is none.
+    /// The purpose is invalid.
     #[error("purpose: {0}")]
     Purpose(#[from] PurposeError),
-    /// The typed code is none.
+    /// The submitted code is malformed.
     #[error("code: {0}")]
     Code(#[from] CodeError),
-    /// Another field of the request is not as it must be.
+    /// Another field of the request is invalid.
     #[error("{field}: {problem}")]
     Request {
-        /// The field, by its name in the contract.
+        /// Name of the field in the contract.
         field: &'static str,
-        /// What is wrong with it, and what to do.
+        /// Problem and remedy.
         problem: String,
     },
-    /// Nobody whom otpd knows makes this request.
+    /// The caller is not authenticated.
     #[error("{0}; send a known token as \"authorization: Bearer TOKEN\", or a known certificate")]
     CallerUnknown(#[from] AuthError),
-    /// This caller's codes are not for this.
+    /// The caller may not use the purpose.
     #[error("this caller may not use the purpose \"{0}\"")]
     PurposeNotAllowed(Purpose),
-    /// This caller may not send there.
+    /// The caller may not send to the destination.
     #[error("this caller may not send to this destination")]
     DestinationBlocked,
     /// No provider is configured for this message.
@@ -50,51 +47,51 @@ pub enum ServiceError {
         "no provider is configured for {0} to this destination; choose another channel, or add a route"
     )]
     NoRoute(Channel),
-    /// This caller may not forget wrong answers.
+    /// The caller may not reset failed attempts.
     #[error("this caller may not reset failures; leave reset_failures unset")]
     ResetNotAllowed,
     /// The cool-down since the last send is not over.
     #[error("a code was sent a moment ago; send again in {}", WaitSeconds(*wait))]
     ResendTooSoon {
-        /// How long it still lasts.
+        /// Rest of the cool-down.
         wait: Duration,
-        /// The code that lives meanwhile, and when it dies.
+        /// Challenge and expiry of the live code, if there is one.
         live: Option<(ChallengeId, Timestamp)>,
     },
-    /// A limit on sends leaves no room.
+    /// A rate limit of sends has no room.
     #[error("the limit {} is reached; send again in {}", .0.limit.key(), WaitSeconds(.0.wait))]
     SendLimit(RateLimited),
-    /// A limit on wrong answers leaves no room.
-    #[error("the limit {} is reached; try again in {}", .0.limit.key(), WaitSeconds(.0.wait))]
+    /// A rate limit of failed attempts has no room.
+    #[error("the limit {} is reached; retry in {}", .0.limit.key(), WaitSeconds(.0.wait))]
     VerifyLimit(RateLimited),
-    /// Too many wrong answers: the next one has to wait.
-    #[error("too many wrong answers; try again in {}", WaitSeconds(*wait))]
+    /// Too many failed attempts: the next one has to wait.
+    #[error("too many failed attempts; retry in {}", WaitSeconds(*wait))]
     VerifyDelayed {
-        /// How long.
+        /// Rest of the wait.
         wait: Duration,
     },
-    /// Far too many wrong answers: the record is shut.
-    #[error("far too many wrong answers; shut until they are reset, or for {}", WaitSeconds(*wait))]
+    /// Lockout after the maximum number of failed attempts.
+    #[error("locked after too many failed attempts; retry in {} or reset the failures", WaitSeconds(*wait))]
     VerifyLocked {
-        /// How long.
+        /// Rest of the wait.
         wait: Duration,
     },
-    /// The store does not answer, or not in time.
+    /// The store does not answer in time.
     #[error("the store does not answer")]
     StoreUnavailable,
-    /// More requests wait, or race for one record, than can be answered in time.
-    #[error("too many requests at once; try again in {}", WaitSeconds(*wait))]
+    /// More requests wait, or conflict about one record, than can be answered in time.
+    #[error("too many requests at once; retry in {}", WaitSeconds(*wait))]
     Overloaded {
-        /// When what waits now will have been answered.
+        /// Estimated time until the waiting requests are answered.
         wait: Duration,
     },
-    /// The caller's time ran out. What was asked may have been done all the same.
-    #[error("not answered in the time that the caller gave; ask again with the same request_id")]
+    /// The caller's deadline has passed. The request may have been committed all the same.
+    #[error("deadline exceeded; retry with the same request_id")]
     DeadlineExceeded,
-    /// The server ends, and this request did not finish in time.
-    #[error("this server is shutting down; ask another one with the same request_id")]
+    /// The server shut down before this request finished.
+    #[error("this replica is shutting down; retry with the same request_id")]
     ShuttingDown,
-    /// A fault of otpd itself.
+    /// Internal error.
     #[error("{0}")]
     Internal(String),
 }
@@ -115,7 +112,7 @@ impl From<BatchError> for ServiceError {
 }
 
 impl ServiceError {
-    /// The field `field` is not as it must be.
+    /// Returns the error for an invalid field.
     pub fn request(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Request {
             field,
@@ -150,8 +147,8 @@ impl ServiceError {
     }
 }
 
-/// A wait as people read it: whole milliseconds, in seconds. A number of seconds with a
-/// fraction would be written as 1.6989999999999998 at times.
+/// Formats a wait as seconds with whole milliseconds. A floating-point number of seconds would
+/// sometimes be written as 1.6989999999999998.
 struct WaitSeconds(Duration);
 
 impl fmt::Display for WaitSeconds {
@@ -168,14 +165,14 @@ mod tests {
 
     #[test]
     fn retry_after_is_in_whole_milliseconds() {
-        for (milliseconds, told) in [
+        for (milliseconds, expected) in [
             (1_699, "1.699 s"),
             (1_600, "1.6 s"),
             (30_000, "30 s"),
             (0, "0 s"),
             (2_591_999_780, "2591999.78 s"),
         ] {
-            // What is less is left out.
+            // Fractions of a millisecond are left out.
             let wait = Duration::from_millis(milliseconds) + Duration::from_nanos(987);
             for error in [
                 ServiceError::VerifyDelayed { wait },
@@ -183,7 +180,7 @@ mod tests {
             ] {
                 let error = error.to_string();
                 assert!(
-                    error.ends_with(&format!("; try again in {told}")),
+                    error.ends_with(&format!("; retry in {expected}")),
                     "{error}"
                 );
             }

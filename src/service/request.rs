@@ -12,159 +12,158 @@ use otpd_rules::{
     subscriber_network,
 };
 
-/// A code that is asked for.
+/// Request to send a code.
 #[derive(Debug)]
 pub struct SendOtp {
-    /// Whom to send to.
+    /// Recipient of the code.
     pub recipient: Recipient,
-    /// What it is for.
+    /// Purpose of the code.
     pub purpose: Purpose,
-    /// How it travels.
+    /// Channel of the message.
     pub channel: Channel,
-    /// The language of its message.
+    /// Language of the message.
     pub locale: String,
-    /// What its message says besides.
+    /// Further variables of the text.
     pub variables: BTreeMap<String, String>,
-    /// Where the end user is.
+    /// IP address of the end user.
     pub client_ip: Option<IpAddr>,
-    /// Which request it is.
+    /// Idempotency key, if the caller gave one.
     pub request_id: Option<String>,
 }
 
-/// A code that was sent.
+/// Reply to a send.
 #[derive(Debug)]
 pub struct SendReply {
-    /// Its challenge.
+    /// Challenge of the code.
     pub challenge_id: ChallengeId,
-    /// When it dies.
+    /// Instant at which the code expires.
     pub expires_at: Timestamp,
-    /// When the next send is allowed.
+    /// Instant from which the next send is allowed.
     pub resend_at: Timestamp,
-    /// Whether it was the same code again.
+    /// Whether the live code was sent again.
     pub resent: bool,
-    /// How many digits it has.
+    /// Number of digits of the code.
     pub code_length: u32,
     /// The code, for a caller that delivers by itself.
     pub code: Option<OtpCode>,
 }
 
-/// A code that was typed.
+/// Request to verify a code.
 #[derive(Debug)]
 pub struct VerifyOtp {
-    /// Who typed it.
+    /// Recipient of the code.
     pub recipient: Recipient,
-    /// What it is for.
+    /// Purpose of the code.
     pub purpose: Purpose,
-    /// What was typed.
+    /// Submitted code.
     pub code: SubmittedCode,
-    /// The challenge that it must belong to, as the caller wrote it.
+    /// Challenge that the code must belong to, as the caller wrote it.
     pub challenge_id: Option<String>,
-    /// Where the end user is.
+    /// IP address of the end user.
     pub client_ip: Option<IpAddr>,
-    /// Which request it is.
+    /// Idempotency key, if the caller gave one.
     pub request_id: Option<String>,
 }
 
-/// The verdict on a typed code.
+/// Reply to a verification.
 #[derive(Debug)]
 pub struct VerifyReply {
-    /// The verdict.
+    /// Outcome.
     pub verdict: VerifyOutcome,
-    /// The challenge that it is about.
+    /// Challenge that the outcome is about.
     pub challenge_id: Option<ChallengeId>,
     /// Lockout that this failed attempt started, if any.
     pub lockout: Option<Lockout>,
 }
 
-/// Whose code a request is about: a recipient's, a challenge's, or both.
+/// Selector of a code: by recipient, by challenge, or by both.
 #[derive(Debug)]
 pub struct OtpSelector {
-    /// Whose it is; `None`: the challenge tells.
+    /// Recipient of the code; `None` if the challenge alone selects it.
     pub recipient: Option<Recipient>,
-    /// What it is for.
+    /// Purpose of the code.
     pub purpose: Purpose,
     /// Its challenge, as the caller wrote it.
     pub challenge_id: Option<String>,
 }
 
 impl OtpSelector {
-    /// The purpose, if the recipient is named with it; a challenge id has its own.
+    /// Returns the purpose if the recipient is given; a challenge id has its own.
     pub(super) fn named_purpose(&self) -> Option<Purpose> {
         self.recipient.as_ref().map(|_| self.purpose.clone())
     }
 }
 
-/// A code to be ended.
+/// Request to cancel a code.
 #[derive(Debug)]
 pub struct CancelOtp {
-    /// Whose.
+    /// Code to cancel.
     pub subject: OtpSelector,
-    /// Whether to forget wrong answers, too.
+    /// Whether to reset the failed attempts as well.
     pub reset_failures: bool,
-    /// Which request it is.
+    /// Idempotency key, if the caller gave one.
     pub request_id: Option<String>,
 }
 
-/// What was ended.
+/// Reply to a cancellation.
 #[derive(Debug, Default)]
 pub struct CancelReply {
-    /// The code that lived.
+    /// Challenge that was live, if any.
     pub challenge_id: Option<ChallengeId>,
-    /// Whether wrong answers were forgotten.
+    /// Whether failed attempts were reset.
     pub failures_reset: bool,
 }
 
-/// What is known of a code.
+/// State of a code.
 #[derive(Debug)]
 pub struct StatusReply {
-    /// What is known.
+    /// State, as the rules show it.
     pub status: otpd_rules::CodeStatus,
-    /// The live code's challenge.
+    /// Challenge of the live code.
     pub challenge_id: Option<ChallengeId>,
-    /// The recipient, where it is known.
+    /// Recipient, if it is known.
     pub recipient: Option<Recipient>,
-    /// What became of the messages of the newest challenge, oldest first.
+    /// Deliveries of the newest challenge, oldest first.
     pub deliveries: Vec<DeliverySummary>,
 }
 
-/// One attempt to hand a message to a provider; or a message that waits, or was given up
-/// without one.
+/// One delivery attempt of a message; or a message that waits, or ended without an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliverySummary {
-    /// The provider's configured name; empty where there was none yet.
+    /// Configured name of the provider; empty if there is none yet.
     pub provider: String,
-    /// The channel that it sends by.
+    /// Channel of the provider.
     pub channel: Channel,
-    /// How far it has come.
+    /// State of the delivery.
     pub state: DeliveryState,
-    /// When the attempt started; when a message that waits was asked for.
+    /// Start of the attempt; for a waiting message, instant of its request.
     pub created_at: Timestamp,
-    /// When its end was known, or its state changed last.
+    /// End of the attempt, or last change of the message's state.
     pub updated_at: Timestamp,
-    /// The how manieth attempt of its message it is; how many a message had that waits.
+    /// Number of this attempt of its message; for a waiting message, number of attempts so far.
     pub attempts: u32,
-    /// Why it failed, if it did.
+    /// Error of a failed attempt.
     pub error: Option<DeliveryErrorKind>,
 }
 
-/// How far a delivery has come.
+/// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
     /// Waiting for a provider.
     Queued,
     /// Being handed to a provider.
     Sending,
-    /// Taken by a provider.
+    /// Accepted by a provider.
     Sent,
-    /// Not taken.
+    /// Not accepted.
     Failed,
-    /// Not sent, because its code died first.
+    /// Not sent, because the code was not live any more.
     Dropped,
 }
 
 impl SendOtp {
-    /// What the answer depends on. Not the client's address: a retry may come by
-    /// another way.
+    /// Returns the fields that the outcome depends on. The client's address is none: a retry may
+    /// come from another one.
     pub(super) fn fields(&self) -> Vec<&str> {
         let Self {
             recipient,
@@ -181,7 +180,7 @@ impl SendOtp {
         fields.into_iter().chain(variables).collect()
     }
 
-    /// The limits on sends that are not the record's own.
+    /// Returns the rate limits of sends that are shared between records.
     pub(super) fn limits(
         &self,
         keys: &KeyRing,
@@ -200,13 +199,13 @@ impl SendOtp {
         by_client
             .chain(by_prefix)
             .chain([by_caller])
-            .filter_map(|(name, whom)| limit(keys, caller, policy, name, &whom))
+            .filter_map(|(name, subject)| limit(keys, caller, policy, name, &subject))
             .collect()
     }
 }
 
 impl VerifyOtp {
-    /// What the answer depends on.
+    /// Returns the fields that the outcome depends on.
     pub(super) fn fields(&self) -> [&str; 4] {
         let Self {
             recipient,
@@ -224,7 +223,7 @@ impl VerifyOtp {
         ]
     }
 
-    /// Limits on wrong answers that are not the record's own.
+    /// Returns the rate limits of failed attempts that are shared between records.
     pub(super) fn limits(
         &self,
         keys: &KeyRing,
@@ -237,13 +236,13 @@ impl VerifyOtp {
             RateLimitKind::IpSiteFailuresPerHour,
         );
         by_client
-            .filter_map(|(name, whom)| limit(keys, caller, policy, name, &whom))
+            .filter_map(|(name, subject)| limit(keys, caller, policy, name, &subject))
             .collect()
     }
 }
 
 impl CancelOtp {
-    /// What the answer depends on.
+    /// Returns the fields that the outcome depends on.
     pub(super) fn fields(&self) -> [&str; 4] {
         let OtpSelector {
             recipient,
@@ -260,23 +259,23 @@ impl CancelOtp {
     }
 }
 
-/// A limit, unless it is off.
+/// Returns a rate limit, unless it is off.
 fn limit(
     keys: &KeyRing,
     caller: &Caller,
     policy: &PurposePolicy,
     name: RateLimitKind,
-    whom: &str,
+    subject: &str,
 ) -> Option<RateLimit> {
     let rate = policy.rate(name)?;
     Some(RateLimit {
-        key: keys.limit_key(&caller.name, name, whom),
+        key: keys.limit_key(&caller.name, name, subject),
         name,
         rate,
     })
 }
 
-/// Limits of a client by its address: of its subscriber, and of its site if it has one.
+/// Returns the rate limits of a client address: of its subscriber, and of its site if it has one.
 fn client_limits(
     address: Option<IpAddr>,
     subscriber: RateLimitKind,
@@ -294,8 +293,8 @@ fn client_limits(
     by_subscriber.into_iter().chain(by_site)
 }
 
-/// The first `COUNT` groups of a network of IPv6. Keys of limits in the store are made of
-/// this text, so it stays as it is.
+/// Returns the first `COUNT` groups of an IPv6 network. The keys of rate limits in the store
+/// are made of this text, so it must not change.
 fn groups<const COUNT: usize>(network: Ipv6Addr) -> String {
     let groups = network.segments();
     let groups: Vec<_> = groups[..COUNT]
@@ -318,7 +317,7 @@ mod tests {
             );
             let address = Some(text.parse().unwrap());
             client_limits(address, subscriber, site)
-                .map(|(_, whom)| whom)
+                .map(|(_, network)| network)
                 .collect()
         };
         for ipv4 in ["203.0.113.7", "::ffff:203.0.113.7", "64:ff9b::203.0.113.7"] {
