@@ -1,4 +1,4 @@
-"""Fixtures: the fake and the real server behind one face."""
+"""Fixtures: the fake and the real server with one interface."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The fake answers every sequence of calls as the real server does.
 
-Both are asked the same at the same time, and what they say is compared. Time moves by whole
+Both get the same calls at the same time, and the results are compared. Time moves by whole
 seconds, and by the little that the calls themselves take: so nothing is decided on the very
 instant where one rule ends and another begins.
 """
@@ -43,7 +43,7 @@ ENVIRONMENT = {
     "OTPD_POLICY__SENDS_PER_DAY": "60",
     "OTPD_POLICY__IP_SENDS_PER_HOUR": "12",
     "OTPD_POLICY__IP_FAILURES_PER_HOUR": "6",
-    # What is swept answers as if it were there, but nobody waits for it.
+    # A purged record has the same results as an expired one, so no test waits for the purge.
     "OTPD_STORE__SWEEP_INTERVAL": "1h",
 }
 RECIPIENTS = ["+79991234567"] * 4 + ["8 999 123-45-67"] * 4 + ["Ann@EXAMPLE.com", "nobody"]
@@ -51,12 +51,12 @@ PURPOSES = ["", "default", "", "default", "login"]
 ADDRESSES = ["", "203.0.113.7", "2001:db8::1", "2001:db8::2"]
 PAUSES = [1, 2, 4, 8, 29, 30, 31, 59, 60, 61] * 3 + [180, 240, 299, 300, 301, 720, 3_600, 18_000]
 TOLERANCE = 1.0
-"""Seconds: more than one call takes."""
+"""Seconds, more than the duration of a call."""
 
 
 @dataclass
 class Side:
-    """One of the two, and what it is known to have sent."""
+    """The fake or the server, with the messages that it sent."""
 
     client: Client
     code: Callable[[otpd.Sent], str]
@@ -82,7 +82,7 @@ class Side:
 
 
 class Pair:
-    """Two sides, which are asked the same."""
+    """Both sides, which get the same calls."""
 
     def __init__(self, fake: Side, real: Side, generator: random.Random) -> None:
         self.sides = (fake, real)
@@ -90,14 +90,14 @@ class Pair:
         self.seen: set[str] = set()
 
     def step(self) -> None:
-        """Ask both for something, and compare."""
+        """Call both, and compare the results."""
         arguments: dict[str, Any] = {
             "recipient": self.random.choice(RECIPIENTS),
             "purpose": self.random.choice(PURPOSES),
             "region": self.random.choice(["RU"] * 9 + [""]),
         }
         number = self.random.choice([-2] * 9 + [-1, 0, 1, 2])
-        # Some are made again, and some ids are used twice for different things.
+        # Some calls are repeated, and some ids are reused for other calls.
         request_id = f"request-{self.random.randrange(2 * STEPS)}"
         name = self.random.choice(["send"] * 4 + ["verify"] * 8 + ["cancel", "status", "status"])
         if name == "send":
@@ -153,13 +153,13 @@ class Pair:
 
 
 def told(side: Side, value: Any) -> dict[str, Any]:
-    """What was replied, without what each side draws by itself."""
+    """Return the result without values that each side chooses randomly."""
     assert is_dataclass(value)
     return {field.name: nameless(side, getattr(value, field.name)) for field in fields(value)}
 
 
 def nameless(side: Side, value: Any) -> Any:
-    """A challenge by its number, and deliveries without what takes time to be known."""
+    """Replace challenges by numbers, and remove states of deliveries that are known later."""
     if isinstance(value, str) and value in side.challenges:
         return f"challenge {side.challenges.index(value)}"
     if isinstance(value, tuple):
@@ -172,7 +172,7 @@ def code_of(fake: FakeOtpd, sent: otpd.Sent) -> str:
 
 
 def same(fake: Any, real: Any) -> bool:
-    """Equal but for the time that calls take."""
+    """Compare two results, with a tolerance for the duration of calls."""
     if isinstance(fake, dict):
         return fake.keys() == real.keys() and all(same(fake[key], real[key]) for key in fake)
     if isinstance(fake, datetime) and isinstance(real, datetime):
@@ -199,7 +199,7 @@ def test_any_sequence_of_calls_is_answered_the_same(
                 database.advance(generator.choice(PAUSES))
             fake.advance(database.now() - fake.now)
             pair.step()
-    # It went everywhere.
+    # All parts of the rules were reached.
     assert {str(outcome) for outcome in Outcome} - pair.seen <= {str(Outcome.UNKNOWN)}
     limits = {"SEND_LIMIT", "RESEND_TOO_SOON", "VERIFY_DELAYED", "VERIFY_LOCKED"}
     assert limits <= pair.seen

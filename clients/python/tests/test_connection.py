@@ -28,7 +28,7 @@ TOKEN = "let-me-in"
 
 
 class Authority:
-    """An authority, with the files of a server and of a client."""
+    """A certificate authority, with the files of a server and of a client."""
 
     def __init__(self, directory: Path) -> None:
         authority = trustme.CA()
@@ -68,14 +68,14 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def secured(authority: Authority, database: Database, start: Callable[..., Replica]) -> Replica:
-    """A server that speaks TLS, and knows two callers."""
+    """A server with TLS and two callers."""
     return start(database, authority.environment(), tls=authority.tls(authority.crm))
 
 
 def test_a_certificate_proves_who_calls(authority: Authority, secured: Replica) -> None:
     with Client(secured.address, tls=authority.tls(authority.crm)) as client:
         client.send(PHONE)
-    assert secured.requests("caller=crm") == 1
+    assert secured.requests("caller=crm", 1) == 1
 
 
 async def test_a_certificate_proves_who_calls_by_asyncio(
@@ -84,7 +84,7 @@ async def test_a_certificate_proves_who_calls_by_asyncio(
     tls = authority.tls(authority.crm, "otpd.internal")
     async with AsyncClient(secured.address, tls=tls) as client:
         await client.send(PHONE)
-    assert secured.requests("caller=crm") == 1
+    assert secured.requests("caller=crm", 1) == 1
 
 
 @pytest.mark.parametrize("server_name", [None, "otpd.internal"])
@@ -109,7 +109,7 @@ def test_pem_files_may_be_given_by_content(authority: Authority, secured: Replic
 def test_a_token_goes_over_tls(authority: Authority, secured: Replica) -> None:
     with Client(secured.address, tls=authority.tls(), token=TOKEN) as client:
         client.send(PHONE)
-    assert secured.requests("caller=shop") == 1
+    assert secured.requests("caller=shop", 1) == 1
 
 
 def test_a_certificate_of_nobody_is_told_so(authority: Authority, secured: Replica) -> None:
@@ -126,7 +126,7 @@ def test_a_server_that_is_not_the_right_one_gets_nothing(
     others.mkdir()
     tls = {
         "another authority": Tls(ca=Authority(others).ca),
-        "another name": authority.tls(authority.crm, "somebody.example"),
+        "another name": authority.tls(authority.crm, "other.example"),
         "no TLS": None,
     }[flaw]
     retry = RetryPolicy(max_attempts=1)
@@ -180,7 +180,7 @@ async def test_each_attempt_carries_what_the_caller_adds() -> None:
 
     class Listening(grpc.ServerInterceptor):
         def intercept_service(self, _goes_on: object, details: grpc.HandlerCallDetails) -> None:
-            # Nobody serves the method, so each call fails when it has been seen.
+            # The server does not have the method, so each call fails after it was received.
             seen.append(dict(details.invocation_metadata))
 
     server = grpc.server(ThreadPoolExecutor(1), interceptors=[Listening()])

@@ -1,4 +1,4 @@
-"""The views stand in for the old endpoints, and tell a client's address from a lie."""
+"""The views replace the old endpoints, and reject forged client addresses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SEND, VERIFY = "/api/users/send_otp/", "/api/users/verify_otp/"
 
 @pytest.fixture
 def fake() -> Iterator[FakeOtpd]:
-    """What the views call."""
+    """Client of the views."""
     fake = FakeOtpd()
     with using(fake.client()):
         yield fake
@@ -53,7 +53,7 @@ def wrong(code: str) -> str:
 
 
 class New:
-    """The endpoints with otpd behind them."""
+    """The endpoints with otpd."""
 
     urls = "crm.urls_otpd"
 
@@ -75,7 +75,7 @@ class New:
 
 
 class Old:
-    """The endpoints as they were, in one process."""
+    """The old endpoints, in one process."""
 
     urls = "crm.urls_locmem"
 
@@ -154,7 +154,7 @@ def test_numbers_without_quotes_are_read(fake: FakeOtpd, http: APIClient) -> Non
     for number in itertools.count(89991234567):
         assert post(http, SEND, phone=number).status_code == 200
         code = fake.code(str(number), region="RU")
-        # A nought that it begins with is lost in a number.
+        # A leading zero is lost in a number.
         if not code.startswith("0"):
             break
     assert post(http, VERIFY, phone=number, otp=int(code)).status_code == 200
@@ -179,7 +179,7 @@ def test_what_is_no_text_is_missing(fake: FakeOtpd, http: APIClient, body: str) 
         ("VERIFY_LIMIT", 429),
         ("VERIFY_DELAYED", 429),
         ("VERIFY_LOCKED", 429),
-        # What is wrong with the CRM itself is nothing that an end user can mend.
+        # An end user cannot correct errors of the CRM itself.
         ("REQUEST_INVALID", 503),
         ("PURPOSE_INVALID", 503),
         ("PURPOSE_NOT_ALLOWED", 503),
@@ -205,7 +205,7 @@ def test_each_failure_has_its_status(
             assert reply["Retry-After"] == "42"
         if status == 503:
             assert int(reply["Retry-After"]) >= 1
-        # What otpd says is for the log.
+        # The message of otpd is for the log.
         assert "fake" not in reply.content.decode()
 
 
@@ -218,7 +218,7 @@ def test_wrong_codes_end_in_404(fake: FakeOtpd, http: APIClient) -> None:
     assert delayed.status_code == 429
     assert delayed["Retry-After"] == "30"
     fake.advance(seconds=31)
-    # No answer helps any more; a new code does.
+    # No attempts remain; a new code is needed.
     assert post(http, VERIFY, phone=PHONE, otp=code).status_code == 404
 
 
@@ -282,17 +282,17 @@ def test_the_log_is_as_before_and_shows_nobody(
 
 
 def test_who_listens_is_told_of_a_verified_code(fake: FakeOtpd, http: APIClient) -> None:
-    told: list[str] = []
+    verified: list[str] = []
 
     def listen(result: otpd.Verification, **_: Any) -> None:
-        told.append(result.recipient)
+        verified.append(result.recipient)
 
     otp_verified.connect(listen)
     post(http, SEND, phone="8 999 123-45-67")
     post(http, VERIFY, phone=PHONE, otp=wrong(fake.code(PHONE)))
-    assert told == []
+    assert verified == []
     post(http, VERIFY, phone=PHONE, otp=fake.code(PHONE))
-    assert told == [PHONE]
+    assert verified == [PHONE]
     otp_verified.disconnect(listen)
 
 
@@ -331,15 +331,15 @@ def test_otpd_is_told_the_address_and_throttles_by_it(http: APIClient) -> None:
         (0, "203.0.113.7", None, "203.0.113.7"),
         (0, "203.0.113.7", "1.1.1.1", "203.0.113.7"),
         (1, "10.0.0.1", "203.0.113.7", "203.0.113.7"),
-        # Whatever a caller writes there stands further left.
+        # Values from the client are further left.
         (1, "10.0.0.1", "1.1.1.1, 203.0.113.7", "203.0.113.7"),
         (1, "10.0.0.1", "1.1.1.1,2.2.2.2 ,203.0.113.7", "203.0.113.7"),
         (2, "10.0.0.1", "1.1.1.1, 203.0.113.7, 10.0.0.2", "203.0.113.7"),
-        # Past the proxies: what it says is its own.
+        # Not through the proxies: the header is from the client.
         (2, "203.0.113.7", "1.1.1.1", "203.0.113.7"),
         (1, "203.0.113.7", None, "203.0.113.7"),
         (1, "203.0.113.7", "", "203.0.113.7"),
-        # By a socket of this machine there is no address.
+        # A Unix socket has no address.
         (1, "", "203.0.113.7", "203.0.113.7"),
         (0, "", "203.0.113.7", ""),
         (1, "10.0.0.1", "203.0.113.7:4711", "203.0.113.7"),

@@ -1,4 +1,4 @@
-"""Each failure that otpd has, as callers see it, from the real server."""
+"""Every failure of otpd as an exception of the client, from the real server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ERRORS = Path(__file__).parents[3] / "docs/errors.md"
 
 @pytest.fixture
 def caller(database: Database, start: Callable[..., Replica]) -> Replica:
-    """A server that knows one caller."""
+    """A server with one caller."""
     return start(database, CALLER)
 
 
@@ -65,7 +65,7 @@ def test_a_reset_is_a_permission_of_its_own(caller: Replica) -> None:
         assert refused.value.reason == "RESET_NOT_ALLOWED"
 
 
-@pytest.mark.parametrize("token", [None, "somebody's"])
+@pytest.mark.parametrize("token", [None, "another"])
 def test_a_stranger_is_told_so(caller: Replica, token: str | None) -> None:
     with Client(caller.address, token=token) as client:
         with pytest.raises(otpd.CallerUnknown) as refused:
@@ -107,7 +107,7 @@ def test_a_store_that_does_not_answer_says_when_to_come_back(
 ) -> None:
     absent = replace(database, url="postgres://127.0.0.1:1/absent")
     replica = start(absent, serving=False)
-    # Without health checks: by them a client would not ask this replica at all.
+    # Without health checks, because with them a client would not call this replica.
     with grpc.insecure_channel(replica.address) as channel:
         send = channel.unary_unary(
             _messages.SEND.path,
@@ -119,14 +119,14 @@ def test_a_store_that_does_not_answer_says_when_to_come_back(
     failure = read(raised.value)
     assert failure.reason == "STORE_UNAVAILABLE"
     assert failure.pushback == failure.retry_after == 1.0
-    told = failure.error("one", 3)
-    assert isinstance(told, otpd.Unavailable)
-    assert (told.request_id, told.attempts) == ("one", 3)
-    # By them it is not asked.
+    error = failure.error("one", 3)
+    assert isinstance(error, otpd.Unavailable)
+    assert (error.request_id, error.attempts) == ("one", 3)
+    # With health checks it is not called.
     with Client(replica.address, retry=RetryPolicy(max_attempts=1)) as client:
         with pytest.raises(otpd.Unavailable):
             client.send(PHONE)
-    assert replica.requests("received rpc=SendOtp") == 1
+    assert replica.requests("received rpc=SendOtp", 1) == 1
 
 
 def test_nobody_there_is_unavailable() -> None:
@@ -146,7 +146,7 @@ def test_time_runs_out(replica: Replica) -> None:
         with pytest.raises(otpd.DeadlineExceeded) as late:
             client.send(PHONE, timeout=0.2)
         assert late.value.status == "DEADLINE_EXCEEDED"
-        # It was done all the same, as whoever asks again with its id learns.
+        # The request was executed: a repetition with its id returns the recorded outcome.
         proxy.cut()
         sent = client.send(PHONE, request_id=late.value.request_id, timeout=30)
         assert not sent.resent

@@ -1,4 +1,4 @@
-"""What is in the package."""
+"""Content of the package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_messages_are_those_of_the_contract(tmp_path: Path) -> None:
     (contract,) = descriptor_pb2.FileDescriptorSet.FromString(made.read_bytes()).file
     carried = descriptor_pb2.FileDescriptorProto()
     otp_pb2.DESCRIPTOR.CopyToProto(carried)
-    # Names for JSON are protoc's own addition.
+    # protoc adds names for JSON.
     for message in contract.message_type:
         drop_json_names(message)
     for message in carried.message_type:

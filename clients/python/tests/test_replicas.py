@@ -1,4 +1,4 @@
-"""Calls go round all replicas that serve."""
+"""Distribution of calls over all replicas that serve."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair(database: Database, start: Callable[..., Replica]) -> tuple[Replica, Re
 
 
 def until_both_serve(client: Client, pair: tuple[Replica, Replica]) -> None:
-    """The first calls go to whoever is connected first."""
+    """Wait for both connections, because the first calls go to the first one."""
     for _ in range(MANY):
         if all(replica.requests("received rpc=CancelOtp") for replica in pair):
             return
@@ -46,7 +46,7 @@ def test_several_addresses_take_turns(pair: tuple[Replica, Replica]) -> None:
         until_both_serve(client, pair)
         for _ in range(CALLS):
             client.status("+79991234567")
-    assert [replica.requests(MARK) for replica in pair] == [CALLS // 2] * 2
+    assert [replica.requests(MARK, CALLS // 2) for replica in pair] == [CALLS // 2] * 2
 
 
 def test_all_addresses_of_a_name_take_turns(pair: tuple[Replica, Replica]) -> None:
@@ -58,7 +58,7 @@ def test_all_addresses_of_a_name_take_turns(pair: tuple[Replica, Replica]) -> No
         until_both_serve(client, pair)
         for _ in range(CALLS):
             client.status("+79991234567")
-    assert [replica.requests(MARK) for replica in pair] == [CALLS // 2] * 2
+    assert [replica.requests(MARK, CALLS // 2) for replica in pair] == [CALLS // 2] * 2
 
 
 def test_several_names_take_turns(pair: tuple[Replica, Replica]) -> None:
@@ -68,12 +68,12 @@ def test_several_names_take_turns(pair: tuple[Replica, Replica]) -> None:
         with Client(addresses, timeout=PATIENCE) as client:
             for _ in range(CALLS):
                 client.status("+79991234567")
-            assert [replica.requests(MARK) for replica in pair] == [CALLS // 2] * 2
-            # Whom the first does not reach, the second one asks.
+            assert [replica.requests(MARK, CALLS // 2) for replica in pair] == [CALLS // 2] * 2
+            # If the first target is not reached, the call goes to the second.
             pair[0].kill()
             for _ in range(CALLS):
                 client.status("+79991234567")
-    assert pair[1].requests(MARK) == CALLS // 2 + CALLS
+    assert pair[1].requests(MARK, CALLS // 2 + CALLS) == CALLS // 2 + CALLS
 
 
 async def test_replicas_take_turns_for_asyncio(pair: tuple[Replica, Replica]) -> None:
@@ -85,7 +85,7 @@ async def test_replicas_take_turns_for_asyncio(pair: tuple[Replica, Replica]) ->
             await client.cancel("+79991234567")
         for _ in range(CALLS):
             await client.status("+79991234567")
-    assert [replica.requests(MARK) for replica in pair] == [CALLS // 2] * 2
+    assert [replica.requests(MARK, CALLS // 2) for replica in pair] == [CALLS // 2] * 2
 
 
 def test_a_replica_that_stops_is_left_out_before_it_is_gone(
@@ -97,7 +97,7 @@ def test_a_replica_that_stops_is_left_out_before_it_is_gone(
         until_both_serve(client, (staying, stopping))
         stopping.process.send_signal(signal.SIGTERM)
         stopping.log.line("Shutting down")
-        # It still takes calls, but by its health no client makes one.
+        # It still accepts calls, but no client calls it, because of its health.
         for _ in range(MANY):
             before = stopping.requests(MARK)
             for _ in range(4):
@@ -136,10 +136,10 @@ def test_an_async_client_may_be_used_by_one_loop_after_another(replica: Replica)
     client = AsyncClient(replica.address, timeout=PATIENCE)
     for _ in range(2):
         asyncio.run(client.status("+79991234567"))
-    assert replica.requests(MARK) == 2
+    assert replica.requests(MARK, 2) == 2
 
 
-# Python warns of forks beside threads; gunicorn, which has none itself, forks all the same.
+# Python warns about forks with threads; gunicorn forks, but has no threads.
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("called_before", [False, True])
 def test_a_client_that_was_made_before_a_fork_works_after_it(
@@ -156,5 +156,5 @@ def test_a_client_that_was_made_before_a_fork_works_after_it(
         child.join(PATIENCE)
         assert child.exitcode == 0
     client.status("+79991234567")
-    assert replica.requests(MARK) == 3 + called_before
+    assert replica.requests(MARK, 3 + called_before) == 3 + called_before
     client.close()

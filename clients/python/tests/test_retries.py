@@ -1,4 +1,4 @@
-"""A call is tried again after UNAVAILABLE, and never leads to a second message."""
+"""Retries after UNAVAILABLE, which never cause a second message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STUBBORN = RetryPolicy(max_attempts=1_000, initial_backoff=0.05, max_backoff=0.0
 
 @pytest.fixture
 def retried() -> Iterator[threading.Event]:
-    """Set when a client is about to try again."""
+    """Set when a client is about to retry."""
     event = threading.Event()
 
     class Watch(logging.Handler):
@@ -57,7 +57,7 @@ def test_a_reply_that_is_lost_is_asked_for_again(replica: Replica) -> None:
         client.status(PHONE)
         proxy.hold_replies()
         sending = pool.submit(client.send, PHONE)
-        # It is done; only its reply is not on its way.
+        # The request is executed; only its response is held.
         replica.log.line("OTP queued")
         proxy.cut()
         sent = sending.result(PATIENCE)
@@ -69,9 +69,9 @@ def test_a_reply_that_is_lost_is_asked_for_again(replica: Replica) -> None:
         replica.log.line("OTP verified successfully")
         proxy.cut()
         assert verifying.result(PATIENCE)
-    assert replica.requests("received rpc=SendOtp") == 2
-    assert replica.requests(GENERATED) == 1
-    assert replica.requests("received rpc=VerifyOtp") == 2
+    assert replica.requests("received rpc=SendOtp", 2) == 2
+    assert replica.requests(GENERATED, 1) == 1
+    assert replica.requests("received rpc=VerifyOtp", 2) == 2
 
 
 async def test_a_reply_that_is_lost_is_asked_for_again_by_asyncio(replica: Replica) -> None:
@@ -84,7 +84,7 @@ async def test_a_reply_that_is_lost_is_asked_for_again_by_asyncio(replica: Repli
             proxy.cut()
             sent = await sending
     assert not sent.resent
-    assert replica.requests("received rpc=SendOtp") == 2
+    assert replica.requests("received rpc=SendOtp", 2) == 2
     assert len(replica.codes(sent.challenge_id)) == 1
 
 
@@ -104,7 +104,7 @@ def test_a_call_outlives_the_replica(
         proxy.hold_replies()
         sending = pool.submit(client.send, PHONE)
         replica.log.line("OTP queued")
-        # What became of the message is written down: nobody needs to send it again.
+        # The state of the message is recorded, so that it is not sent again.
         while [one.state for one in watcher.status(PHONE).deliveries] != [DeliveryState.SENT]:
             pass
         replica.kill()
@@ -124,11 +124,11 @@ def test_what_was_answered_is_not_asked_again(replica: Replica) -> None:
         with pytest.raises(otpd.ResendTooSoon) as soon:
             client.send(PHONE)
     assert soon.value.attempts == 1
-    assert replica.requests("received rpc=SendOtp") == 2
+    assert replica.requests("received rpc=SendOtp", 2) == 2
 
 
 class TestAttempts:
-    """When a call is tried again, by what it is told."""
+    """Retry decisions, by the failure."""
 
     def attempts(self, *, targets: int = 1, timeout: float = 10.0, **policy: float) -> Attempts:
         attempts = Attempts(
@@ -162,8 +162,8 @@ class TestAttempts:
     def test_without_one_the_pause_grows_to_its_bound(self) -> None:
         attempts = self.attempts(max_attempts=6, initial_backoff=1, max_backoff=3)
         for pause in (1, 2, 3, 3, 3):
-            told = attempts.pause_after(self.unavailable(), 0)
-            assert told == pytest.approx(pause, rel=0.2)
+            delay = attempts.pause_after(self.unavailable(), 0)
+            assert delay == pytest.approx(pause, rel=0.2)
             attempts.begin(0)
         with pytest.raises(otpd.Unavailable) as given_up:
             attempts.pause_after(self.unavailable(), 0)
@@ -192,7 +192,7 @@ class TestAttempts:
 
 
 class TestTheFake:
-    """The fake fails where it is told to."""
+    """Planned failures of the fake."""
 
     def test_a_failure_is_got_over(self) -> None:
         fake = FakeOtpd()

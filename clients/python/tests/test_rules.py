@@ -1,4 +1,4 @@
-"""What callers rely on, held by the fake and by the real server alike."""
+"""Rules that callers rely on, tested on the fake and on the real server."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_sending_again_has_to_wait_and_keeps_the_code(world: World) -> None:
     one, two = world.codes(second, 2)
     assert one == two
     world.advance(3 * MINUTE)
-    # A minute is left of it at most: not worth sending.
+    # At most a minute of its validity is left: too short to send it again.
     third = world.client.send(phone)
     assert not third.resent
     assert third.challenge_id != first.challenge_id
@@ -161,7 +161,7 @@ def test_sends_are_limited_for_each_recipient(world: World) -> None:
     with pytest.raises(otpd.SendLimit) as limited:
         world.client.send(phone)
     assert limited.value.metadata["limit"] == "sends_per_hour"
-    # Of five an hour one is back after twelve minutes; five have passed.
+    # With five an hour, one is available after twelve minutes; five have passed.
     assert limited.value.retry_after == pytest.approx(12 * MINUTE - 5 * 61, abs=10)
     world.client.send(world.strangers.phone())
 
@@ -228,7 +228,7 @@ def test_cancelling_ends_a_code(world: World) -> None:
     assert world.client.cancel(phone).cancelled
     assert world.client.verify(phone, code).outcome is Outcome.NOT_FOUND
     assert not world.client.cancel(phone).cancelled
-    # The cool-down goes on, and no code lives meanwhile.
+    # The cooldown continues, without a live code.
     with pytest.raises(otpd.ResendTooSoon) as soon:
         world.client.send(phone)
     assert soon.value.metadata == {}

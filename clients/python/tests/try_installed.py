@@ -1,4 +1,4 @@
-"""Sends a code by the installed package and verifies it; needs nothing else."""
+"""Sends and verifies a code with only the installed package."""
 
 import os
 import re
@@ -12,7 +12,7 @@ PHONE = "+79991234567"
 
 
 def main() -> None:
-    """Start otpd, read the code in its log, and have it verified."""
+    """Start otpd, read the code in its log, and verify it."""
     with (
         tempfile.TemporaryDirectory() as directory,
         subprocess.Popen(
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def find(pattern: str, lines: Iterator[str]) -> str:
-    """Read the log to the line that is looked for."""
+    """Read the log up to a line."""
     for line in lines:
         if found := re.search(pattern, line):
             return found[1]

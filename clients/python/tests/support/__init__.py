@@ -1,1 +1,1 @@
-"""The real server, its database, and what is put between."""
+"""The real server, its database, and proxies between them."""

@@ -1,4 +1,4 @@
-"""A database for one test, and the hand on its clock, for all replicas at once."""
+"""Database of one test, with a clock that can be advanced for all replicas at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass
 class Database:
-    """An empty database of its own, with keys for its replicas."""
+    """Separate empty database, with keys for its replicas."""
 
     directory: Path
     url: str
@@ -36,7 +36,7 @@ class Database:
         return self.directory / "otpd.keys"
 
     def advance(self, seconds: float) -> None:
-        """Put the store's clock further ahead of the machine's."""
+        """Advance the store's clock ahead of the machine's."""
         self.offset += round(seconds * 1000)
         if self.url.startswith("sqlite"):
             self._sqlite(
@@ -49,7 +49,7 @@ class Database:
             _psql(self.url, f"CREATE OR REPLACE VIEW otp_clock AS SELECT ({now})::bigint AS now")
 
     def now(self) -> datetime:
-        """What time it is for the store, whose clock is otherwise this machine's."""
+        """Return the time of the store's clock."""
         return datetime.now(timezone.utc) + timedelta(milliseconds=self.offset)
 
     def _sqlite(self, script: str) -> None:

@@ -1,4 +1,4 @@
-"""What was asked of the old endpoints and what they replied, kept as text."""
+"""Recorded requests to the old endpoints, with their responses, as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OLD_ENDPOINTS = Path(__file__).parent.parent / "fixtures/old_endpoints"
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and its reply, and what had happened before."""
+    """A request and its response, with the steps before."""
 
     name: str
     given: str
@@ -26,7 +26,7 @@ class Exchange:
 
     @staticmethod
     def read(file: Path) -> Exchange:
-        """Read a file: what is given, a request, a reply."""
+        """Read a file: the steps before, a request, a response."""
         text = file.read_text()
         before, _, after = text.partition("\nHTTP/1.1 ")
         given, request = before.split("\n", 1)
@@ -49,7 +49,7 @@ class Exchange:
 
     @staticmethod
     def all() -> list[Exchange]:
-        """All that were kept."""
+        """Return all recordings."""
         return [Exchange.read(file) for file in sorted(OLD_ENDPOINTS.glob("*.http"))]
 
 
@@ -58,7 +58,7 @@ def fields(lines: list[str]) -> dict[str, str]:
 
 
 def shape(value: Any) -> Any:
-    """The keys of JSON and the kinds of its values."""
+    """Return the keys of JSON with the types of their values."""
     if isinstance(value, dict):
         return {key: shape(one) for key, one in value.items()}
     if isinstance(value, list):

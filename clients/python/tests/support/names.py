@@ -1,4 +1,4 @@
-"""A name server that knows one name."""
+"""Name server for one name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Names:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # A datagram to itself, because closing wakes nobody who waits for one.
+        # A datagram to itself, because closing the socket does not wake its reader.
         self._socket.sendto(b"", self._socket.getsockname())
         self._thread.join()
         self._socket.close()

@@ -1,4 +1,4 @@
-"""A network between a client and otpd that can be made to fail."""
+"""Network between a client and otpd that can fail."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Proxy:
         self._threads[0].start()
 
     def hold_replies(self) -> None:
-        """Let requests pass, and no reply."""
+        """Pass requests, but no responses."""
         self._replies_pass.clear()
 
     def cut(self) -> None:
-        """Close all connections, with the replies that were held; new ones work again."""
+        """Close all connections and drop held responses; new connections work again."""
         with self._lock:
             for one in self._sockets:
                 close(one)
@@ -76,7 +76,7 @@ class Proxy:
 
 
 def pump(source: socket.socket, sink: socket.socket, gate: threading.Event | None) -> None:
-    """Carry bytes one way, while the gate is open."""
+    """Copy bytes in one direction while the gate is open."""
     try:
         while piece := source.recv(PIECE):
             if gate is not None:
@@ -89,7 +89,7 @@ def pump(source: socket.socket, sink: socket.socket, gate: threading.Event | Non
 
 
 def close(one: socket.socket) -> None:
-    """Close a socket that another thread may be waiting on."""
+    """Close a socket that another thread may wait for."""
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
     one.close()

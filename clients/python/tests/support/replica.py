@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from support.database import Database
 
 PATIENCE = 60.0
-"""Seconds after which a test gives up on an event: it has failed."""
+"""Seconds after which a test fails if an event has not happened."""
 
 GENERATED = "[OTP] Generated OTP: "
 
 
 def binary() -> Path:
-    """Where the built binary is."""
+    """Return the path of the binary."""
     return Path(os.environ["OTPD"]).resolve()
 
 
 class Log:
-    """The lines of a process, as they come."""
+    """Lines of a process, as they are written."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -45,12 +45,12 @@ class Log:
         self._reader.start()
 
     def join(self) -> None:
-        """Wait for its end, which is that of the process."""
+        """Wait for the end of the process."""
         self._reader.join(PATIENCE)
         assert self._ended
 
     def wait_for(self, found: Callable[[list[str]], bool]) -> None:
-        """Wait until the lines are as wished."""
+        """Wait until a condition on the lines holds."""
         with self._news:
             done = self._news.wait_for(lambda: found(self.lines) or self._ended, PATIENCE)
             log = "\n".join(self.lines)
@@ -58,7 +58,7 @@ class Log:
             assert found(self.lines), f"the log has ended:\n{log}"
 
     def line(self, text: str) -> str:
-        """The first line, past or future, that holds a text."""
+        """Return the first line, past or future, with a text."""
         self.wait_for(lambda lines: any(text in line for line in lines))
         return next(line for line in self.lines if text in line)
 
@@ -76,7 +76,7 @@ class Log:
 
 @dataclass
 class Replica:
-    """A running server; whoever starts one stops it."""
+    """A running server, which its creator must stop."""
 
     process: subprocess.Popen[str]
     log: Log
@@ -91,7 +91,7 @@ class Replica:
         tls: Tls | None = None,
         serving: bool = True,
     ) -> Replica:
-        """Start one, and wait until it serves, or only until it listens."""
+        """Start a server, and wait until it serves, or only until it listens."""
         if not database.keys.exists():
             keygen = [str(binary()), "keygen", "--output", str(database.keys)]
             subprocess.run(keygen, check=True, env={}, stdout=subprocess.DEVNULL)
@@ -132,25 +132,26 @@ class Replica:
         channel.close()
 
     def stop(self) -> None:
-        """End it as an orchestrator does."""
+        """Stop it as an orchestrator does."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE) == 0
         self.log.join()
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Kill it, as in a power failure."""
         self.process.kill()
         self.process.wait(PATIENCE)
         self.log.join()
 
     def codes(self, challenge_id: str, count: int = 1) -> list[str]:
-        """What the log provider wrote for a challenge, once it is so many messages."""
+        """Return the messages of the log provider for a challenge, once there are enough."""
         mark = f"challenge_id={challenge_id} "
         self.log.wait_for(lambda lines: len(_messages(lines, mark)) >= count)
         return [line.partition(GENERATED)[2].split()[0] for line in _messages(self.log.lines, mark)]
 
-    def requests(self, text: str) -> int:
-        """How many lines of the log hold a text."""
+    def requests(self, text: str, at_least: int = 0) -> int:
+        """Return the number of log lines with a text, once there are `at_least` of them."""
+        self.log.wait_for(lambda lines: sum(text in line for line in lines) >= at_least)
         return sum(text in line for line in self.log.lines)
 
 

@@ -1,4 +1,4 @@
-"""What the shared tests need of an otpd: the real one, or the fake."""
+"""Interface of the shared tests to otpd: the real one, or the fake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Strangers:
-    """People whom no test has met: all tests of a store share its server."""
+    """Recipients of no other test, because all tests of a store share its server."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -25,22 +25,22 @@ class Strangers:
         return f"+7999{self._count:07}"
 
     def address(self) -> str:
-        """The IPv4 address of a network of its own."""
+        """Return an IPv4 address of a separate network."""
         self._count += 1
         return str(ipaddress.IPv4Address("10.0.0.0") + self._count)
 
 
 class World(Protocol):
-    """An otpd whose time can be moved, and whose messages can be read."""
+    """otpd with a clock that can be advanced, and messages that can be read."""
 
     client: Client
     strangers: Strangers
 
     def advance(self, seconds: float) -> None:
-        """Move time."""
+        """Advance the clock."""
 
     def codes(self, sent: Sent, count: int = 1) -> list[str]:
-        """The codes of a challenge's first messages."""
+        """Return the codes of a challenge's first messages."""
 
 
 class FakeWorld:
