@@ -1,4 +1,4 @@
-//! Key rings in files: made once, whoever comes first, and never overwritten.
+//! Key ring files. A file is created once, by the first process, and never overwritten.
 
 use std::{
     fs::{self, File},
@@ -15,20 +15,20 @@ use crate::{
     keys::{KeyRing, os_rng},
 };
 
-/// Readable and writable by the owner alone.
+/// Mode of the file: readable and writable by the owner alone.
 const OWNER_ONLY: u32 = 0o600;
 
-/// Makes a key ring in `path` unless there is one, and says whether it did. Of
-/// several processes one succeeds, and no reader ever sees half a file.
+/// Creates a key ring in `path` unless there is one, and returns whether it did. Of several
+/// processes one succeeds, and no reader ever sees a part of a file.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn create(path: &Path) -> io::Result<bool> {
     if path.try_exists()? {
         return Ok(false);
     }
-    // Not the id of the process, which is 1 in every container: what one that died left
-    // behind, or another one is writing, would be in the way for ever.
+    // A random name, because the process id is 1 in every container: the file of a process that
+    // died or still writes would block all later ones.
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{:016x}", os_rng().next_u64()));
     let unfinished = Path::new(&unfinished);
@@ -37,23 +37,23 @@ pub fn create(path: &Path) -> io::Result<bool> {
         .create_new(true)
         .mode(OWNER_ONLY)
         .open(unfinished)?;
-    let made = file
+    let created = file
         .write_all(KeyRing::generate(&mut os_rng()).as_bytes())
         .and_then(|()| file.sync_all())
-        // Unlike a rename, a link never replaces what another process put there.
+        // Unlike a rename, a link never replaces the file of another process.
         .and_then(|()| fs::hard_link(unfinished, path));
     fs::remove_file(unfinished)?;
-    match made {
+    match created {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// The text of a key ring, to be overwritten after use.
+/// Returns the text of a key ring, which is overwritten when dropped.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     files::read_text(path).map(Zeroizing::new)
 }

@@ -1,8 +1,8 @@
-//! The keys that keep a stolen database silent: blind indexes and sealed secrets.
+//! Keys that protect a stolen database: blind indexes and sealed secrets.
 //!
-//! The *index key* turns (caller, recipient, purpose) into a [`RecordKey`] that
-//! shows none of them. *Sealing keys* encrypt what a live challenge keeps; the first
-//! one seals, all of them open, so that they can be rotated.
+//! The *index key* turns (caller, recipient, purpose) into a [`RecordKey`] that discloses none of
+//! them. *Sealing keys* encrypt the secret of a live challenge. The first one seals and all of them
+//! open, so that they can be rotated.
 
 mod content;
 mod sealing;
@@ -12,10 +12,11 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use hmac::{Hmac, Mac as _};
-use rand::{Rng, rngs::SysRng};
+use rand::Rng;
 use sha2::{Digest as _, Sha256};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+pub use crate::system_random::{SystemRandom, os_rng};
 pub use sealing::OpenError;
 
 use otpd_rules::{
@@ -26,22 +27,13 @@ const KEY_BYTES: usize = 32;
 const INDEX_ENTRY: &str = "index";
 const SEALING_PREFIX: &str = "seal.";
 
-// Ciphers and hashes, and with these HMAC, overwrite their keys when they go only where
-// their crates are asked to. Without that this does not compile.
+// Ciphers, hashes and HMAC overwrite their keys on drop only if the feature of their crate is
+// enabled. Without it this does not compile.
 const fn assert_zeroize_on_drop<T: ZeroizeOnDrop>() {}
 const _: () = assert_zeroize_on_drop::<XChaCha20Poly1305>();
 const _: () = assert_zeroize_on_drop::<Sha256>();
 
-/// The operating system's random source, which the rules draw from.
-pub type SystemRandom = rand::rand_core::UnwrapErr<SysRng>;
-
-/// The operating system's random source. It panics where the system has none,
-/// which Linux rules out once it is up: better no answer than a guessable code.
-pub fn os_rng() -> SystemRandom {
-    rand::rand_core::UnwrapErr(SysRng)
-}
-
-/// All keys of a deployment, the same on every replica.
+/// Keys of a deployment, the same on every replica.
 #[derive(Clone)]
 pub struct KeyRing {
     index: Hmac<Sha256>,
@@ -50,55 +42,55 @@ pub struct KeyRing {
 
 #[derive(Clone)]
 struct SealingKey {
-    /// Leads everything sealed with it.
+    /// Number of the key, the first byte of everything that it sealed.
     id: u8,
-    /// Tells it from other keys.
-    print: [u8; 32],
+    /// Hash that identifies the key.
+    fingerprint: [u8; 32],
     cipher: XChaCha20Poly1305,
 }
 
-/// A text is no key ring. No message shows any part of a key.
+/// Error of a text that is not a key ring. No message shows any part of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRingError {
-    /// An entry is not `NAME = VALUE`.
+    /// An entry does not have the form `NAME = VALUE`.
     #[error("entry {0} is not \"index = KEY\" or \"seal.NUMBER = KEY\"")]
     Malformed(usize),
     /// A value is not 32 bytes of base64.
     #[error("{0} is not 32 bytes of base64")]
     NotAKey(String),
-    /// A name is there twice.
-    #[error("{0} is there twice")]
-    Twice(String),
-    /// A needed entry is not there.
+    /// A name occurs twice.
+    #[error("{0} occurs twice; remove one of the entries")]
+    Duplicate(String),
+    /// A required entry is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
 }
 
-/// A key ring may not follow another one while otpd runs.
+/// Error of a key ring that must not replace the present one while otpd runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RotationError {
     /// No record would be found any more.
-    #[error("the index key is another one; it does not rotate")]
+    #[error("the index key is another one; it cannot be rotated, so keep the present one")]
     Index,
-    /// Other replicas may not have it.
+    /// Other replicas may not have the new first key.
     #[error(
-        "seal.{0} is new and stands first, so that replicas without it could not open what it seals; put it last, and first when every replica has it"
+        "seal.{0} is new and first, so replicas without it could not open codes that it seals; put it last, and first when every replica has it"
     )]
     NewFirst(u8),
-    /// Codes that it sealed live.
+    /// Codes that the removed key sealed are still live.
     #[error(
-        "seal.{0} is missing, and has sealed codes that live; put another one before it, and remove it when these have expired"
+        "seal.{0} is missing, but codes that it sealed are still live; put another one before it, and remove it when these have expired"
     )]
     FirstGone(u8),
 }
 
 impl KeyRing {
-    /// Reads entries `index = KEY` and `seal.NUMBER = KEY`, each key 32 bytes of
+    /// Parses entries `index = KEY` and `seal.NUMBER = KEY`, each key 32 bytes of
     /// base64 and each number 1 to 255, separated by line ends or commas; `#` starts
     /// a comment. The first sealing key seals.
     ///
     /// # Errors
-    /// The entry at fault, never its value.
+    /// [`KeyRingError`] with the entry at fault, never its value.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut index = None;
         let mut sealing: Vec<SealingKey> = Vec::new();
@@ -115,9 +107,9 @@ impl KeyRing {
             if name == INDEX_ENTRY {
                 let key = decode(name, value)?;
                 let mac =
-                    Hmac::new_from_slice(key.as_slice()).expect("HMAC takes keys of any length");
+                    Hmac::new_from_slice(key.as_slice()).expect("HMAC accepts keys of any length");
                 if index.replace(mac).is_some() {
-                    return Err(KeyRingError::Twice(name.to_owned()));
+                    return Err(KeyRingError::Duplicate(name.to_owned()));
                 }
             } else {
                 let number = name.strip_prefix(SEALING_PREFIX).ok_or_else(malformed)?;
@@ -126,18 +118,18 @@ impl KeyRing {
                     .ok()
                     .filter(|&id| id > 0)
                     .ok_or_else(malformed)?;
-                // Named by its number, which can be written with any zeros before it.
+                // Normalized, because the number may have leading zeros.
                 let name = format!("{SEALING_PREFIX}{id}");
                 if sealing.iter().any(|key| key.id == id) {
-                    return Err(KeyRingError::Twice(name));
+                    return Err(KeyRingError::Duplicate(name));
                 }
                 let key = decode(&name, value)?;
                 let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice())
                     .expect("a sealing key was checked to have 32 bytes");
-                let print = Sha256::new_with_prefix([id]).chain_update(&key).finalize();
+                let fingerprint = Sha256::new_with_prefix([id]).chain_update(&key).finalize();
                 sealing.push(SealingKey {
                     id,
-                    print: print.into(),
+                    fingerprint: fingerprint.into(),
                     cipher,
                 });
             }
@@ -149,14 +141,15 @@ impl KeyRing {
         Ok(Self { index, sealing })
     }
 
-    /// Whether a replica that runs with this ring can go on with `next`, while others do
-    /// not have it yet, and codes live that this one has sealed.
+    /// Checks that a replica can replace this ring by `next` while other replicas do not have it yet
+    /// and codes that this ring sealed are live.
     ///
     /// # Errors
-    /// What would make codes that nobody opens.
+    /// [`RotationError`] if some codes could not be opened afterwards.
     pub fn check_rotation(&self, next: &Self) -> Result<(), RotationError> {
         let has = |ring: &Self, key: &SealingKey| {
-            ring.sealing.iter().any(|other| other.print == key.print)
+            let mut others = ring.sealing.iter();
+            others.any(|other| other.fingerprint == key.fingerprint)
         };
         if self.fingerprint() != next.fingerprint() {
             return Err(RotationError::Index);
@@ -171,16 +164,16 @@ impl KeyRing {
         Ok(())
     }
 
-    /// New keys, as text that [`parse`](Self::parse) reads.
+    /// Generates a key ring as text for [`parse`](Self::parse).
     pub fn generate(random: &mut impl Rng) -> Zeroizing<String> {
-        let head = "# Keys of otpd: the same file for every replica; whoever has it and the database has the codes.\n";
+        let head = "# Keys of otpd. All replicas need the same file. Keep it secret: with it and the database, codes can be read.\n";
         let index = generate_entry(INDEX_ENTRY, random);
         let sealing = generate_sealing_entry(1, random);
-        // In one piece: what a text that grows leaves behind would not be overwritten.
+        // Built at once, because a string that grows leaves copies that are not overwritten.
         Zeroizing::new([head, &index, &sealing].concat())
     }
 
-    /// The blind index of a record.
+    /// Returns the blind index of a record.
     pub fn record_key(
         &self,
         caller: &CallerName,
@@ -193,14 +186,14 @@ impl KeyRing {
         ))
     }
 
-    /// The blind index of a limit on `whom`, of the requests of `caller`.
-    pub fn limit_key(&self, caller: &CallerName, limit: RateLimitKind, whom: &str) -> LimitKey {
-        LimitKey(self.index_of("limit", &[caller.as_str(), limit.key(), whom]))
+    /// Returns the blind index of a rate limit on `subject` for the requests of `caller`.
+    pub fn limit_key(&self, caller: &CallerName, limit: RateLimitKind, subject: &str) -> LimitKey {
+        LimitKey(self.index_of("limit", &[caller.as_str(), limit.key(), subject]))
     }
 
-    /// What tells one request from another without saying what it says: its RPC and
-    /// its id, if the caller gave one, and the fields that its answer depends on.
-    pub fn request_identity(
+    /// Returns the fingerprint of a request, which does not disclose its content. It covers the RPC
+    /// and the request id, if the caller gave one, and the fields that the answer depends on.
+    pub fn request_fingerprint(
         &self,
         rpc: &str,
         request_id: Option<&str>,
@@ -208,28 +201,28 @@ impl KeyRing {
         random: &mut impl Rng,
     ) -> RequestFingerprint {
         let half = |mac: [u8; 32]| -> [u8; 16] { *mac.first_chunk().expect("16 of 32 bytes") };
-        // All at once: each draw is a system call.
+        // One draw, because each is a system call.
         let mut drawn = [0; 24];
         random.fill_bytes(&mut drawn);
         let (id, writer) = drawn.split_at(16);
         RequestFingerprint {
             id: request_id.map_or_else(
-                || id.try_into().expect("it was split so"),
+                || id.try_into().expect("split at this length"),
                 |request_id| half(self.index_of("request", &[rpc, request_id])),
             ),
             fields: half(self.index_of("fields", fields)),
-            writer: u64::from_ne_bytes(writer.try_into().expect("it was split so")),
+            writer: u64::from_ne_bytes(writer.try_into().expect("split at this length")),
             named: request_id.is_some(),
         }
     }
 
-    /// Tells one index key from another without showing it.
+    /// Returns a hash that identifies the index key without disclosing it.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.index_of("fingerprint", &[])
     }
 
-    /// Each field after its length, so that no two lists of fields run together to
-    /// the same bytes; the label keeps one use of the key from another.
+    /// Returns the MAC of the fields. Each field follows its length, so that no two lists of fields
+    /// have the same bytes. The label separates the uses of the key.
     fn index_of(&self, label: &str, fields: &[&str]) -> [u8; 32] {
         let mut mac = self.index.clone();
         for field in std::iter::once(&label).chain(fields) {
@@ -247,7 +240,7 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// A new sealing key as an entry of a key ring.
+/// Generates a sealing key as an entry of a key ring.
 pub fn generate_sealing_entry(id: u8, random: &mut impl Rng) -> Zeroizing<String> {
     generate_entry(&format!("{SEALING_PREFIX}{id}"), random)
 }
@@ -348,11 +341,11 @@ mod tests {
             ),
             (
                 format!("index={key},index={key}"),
-                KeyRingError::Twice("index".to_owned()),
+                KeyRingError::Duplicate("index".to_owned()),
             ),
             (
                 format!("seal.1={key},seal.1={key}"),
-                KeyRingError::Twice("seal.1".to_owned()),
+                KeyRingError::Duplicate("seal.1".to_owned()),
             ),
             (
                 format!("index={key},seal.0001=AAAA"),

@@ -21,6 +21,7 @@ pub mod server;
 pub mod service;
 pub mod shutdown;
 pub mod store;
+pub mod system_random;
 pub mod tables;
 pub mod telemetry;
 pub mod traces;

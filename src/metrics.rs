@@ -1,8 +1,8 @@
-//! What is counted and measured of a running otpd, in the form that Prometheus scrapes.
+//! Metrics of a running otpd, in the formats that Prometheus scrapes.
 //!
-//! Who has something to count is given a handle: cheap to clone, and as good in a test
-//! that nobody scrapes. Counting costs an atomic addition: what a counter is found by
-//! are small numbers, not names. docs/metrics.md says what each metric means.
+//! A module that counts gets a handle, which is cheap to clone and works without a scrape, as in a
+//! test. Counting costs an atomic addition, because a counter is found by small numbers and not by
+//! names. docs/metrics.md describes each metric.
 
 mod batches;
 mod callback;
@@ -11,7 +11,6 @@ mod grid;
 mod process;
 mod rpc_latency;
 mod rpc_outcomes;
-mod store;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,27 +19,27 @@ use prometheus_client::{encoding, registry::Registry};
 pub use batches::BatchMetrics;
 pub use callback::{CallbackSeries, MetricKind, series};
 pub use delivery::{DeliveryMetrics, MessageOutcome};
+pub(crate) use grid::CounterGrid;
 pub use rpc_latency::{RpcLatency, RpcMethod, code_name};
 pub use rpc_outcomes::{RpcName, RpcOutcome, RpcOutcomeCounters};
-pub use store::{PurgeStats, StatementKind, StatementMetrics, StoreFailureKind};
 
 use callback::{CallbackCollector, sample_all};
 
-/// From half a millisecond to ten seconds: what one statement, one wait or one whole
-/// request may take, its usual time in the middle.
-const SECONDS: [f64; 14] = [
+/// Buckets of durations in seconds: from half a millisecond to ten seconds, the range of a
+/// statement, a wait or a whole request, with the usual duration in the middle.
+pub(crate) const LATENCY_BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// The values of the labels that configuration names. Any other value is told as
-/// `other`, so that nobody from outside can make series.
+/// Values of the labels that the configuration defines. Any other value is reported as `other`, so
+/// that clients cannot create series.
 #[derive(Clone, Debug, Default)]
 pub struct LabelValues {
-    /// The callers.
+    /// Names of the callers.
     pub callers: BTreeSet<String>,
-    /// What their codes may be for.
+    /// Purposes of their codes.
     pub purposes: BTreeSet<String>,
-    /// Who takes messages.
+    /// Names of the providers.
     pub providers: BTreeSet<String>,
 }
 
@@ -48,40 +47,42 @@ pub struct LabelValues {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Each RPC as a whole.
+    /// Durations of RPCs.
     pub calls: RpcLatency,
-    /// What was answered to whom.
+    /// Outcomes of RPCs.
     pub answers: RpcOutcomeCounters,
-    /// Requests on their way to the store.
+    /// Batches of requests.
     pub batches: BatchMetrics,
-    /// What the store does.
-    pub statements: StatementMetrics,
-    /// Messages on their way.
+    /// Deliveries of messages.
     pub delivery: DeliveryMetrics,
 }
 
 impl Metrics {
-    /// Metrics at nought.
-    pub fn new(known: &LabelValues) -> Self {
+    /// Returns metrics that start at zero.
+    pub fn new(values: &LabelValues) -> Self {
         let mut registry = Registry::default();
         Self {
             calls: RpcLatency::new(&mut registry),
-            answers: RpcOutcomeCounters::new(known, &mut registry),
+            answers: RpcOutcomeCounters::new(values, &mut registry),
             batches: BatchMetrics::new(&mut registry),
-            statements: StatementMetrics::new(&mut registry),
-            delivery: DeliveryMetrics::new(known, &mut registry),
+            delivery: DeliveryMetrics::new(values, &mut registry),
             registry,
         }
         .with_process()
     }
 
-    /// Takes other names for known from now on; what was counted stays.
-    pub fn set_label_values(&self, known: &LabelValues) {
-        self.answers.know(known);
-        self.delivery.know(known);
+    /// Replaces the label values after a reload. Existing counts stay.
+    pub fn set_label_values(&self, values: &LabelValues) {
+        self.answers.set_label_values(values);
+        self.delivery.set_label_values(values);
     }
 
-    /// Has something looked at whenever somebody scrapes.
+    /// Returns the registry, for metrics that other modules define.
+    pub(crate) fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// Registers a metric with fixed series whose values are read at each scrape.
     pub fn register_callback(
         &mut self,
         kind: MetricKind,
@@ -94,18 +95,18 @@ impl Metrics {
                 kind,
                 name,
                 help,
-                look: sample_all(all),
+                read: sample_all(all),
             }));
     }
 
-    /// Has gauges looked at whenever somebody scrapes, of which there may be others each
-    /// time: one for each value of `label`.
+    /// Registers a gauge whose series are read at each scrape: one for each value of `label` that
+    /// `read` returns, which may differ between scrapes.
     pub fn register_callback_family(
         &mut self,
         name: &'static str,
         help: &'static str,
         label: &'static str,
-        look: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
+        read: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
     ) {
         let labelled = move |(value, number)| (vec![(label, value)], number);
         self.registry
@@ -113,7 +114,7 @@ impl Metrics {
                 kind: MetricKind::Gauge,
                 name,
                 help,
-                look: Box::new(move || look().into_iter().map(labelled).collect()),
+                read: Box::new(move || read().into_iter().map(labelled).collect()),
             }));
     }
 
@@ -124,7 +125,7 @@ impl Metrics {
         self.register_callback(
             MetricKind::Gauge,
             "otpd_build_info",
-            "The version that runs",
+            "Version of otpd that runs",
             build,
         );
         for (kind, name, help, read) in process::ALL {
@@ -133,20 +134,20 @@ impl Metrics {
         self
     }
 
-    /// Everything, in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     ///
     /// # Errors
-    /// None: a text takes whatever is written.
+    /// None in practice, because writing to a string cannot fail.
     pub fn open_metrics(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
-    /// Everything, in the older text format of Prometheus.
+    /// Returns all metrics in the older text format of Prometheus.
     ///
     /// # Errors
-    /// None: a text takes whatever is written.
+    /// None in practice, because writing to a string cannot fail.
     pub fn prometheus(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encoding::prometheus_text::encode(&mut text, &self.registry)?;
@@ -154,21 +155,21 @@ impl Metrics {
     }
 }
 
-/// The values of a label, each with its number.
-type ConfiguredNames = Arc<[String]>;
+/// Values of a label. The index of a value is its number.
+pub(crate) type ConfiguredNames = Arc<[String]>;
 
-/// Values that are fixed.
-fn fixed<const COUNT: usize>(names: [&str; COUNT]) -> ConfiguredNames {
+/// Returns the values of a label that configuration does not change.
+pub(crate) fn fixed_label_values<const COUNT: usize>(names: [&str; COUNT]) -> ConfiguredNames {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// Known values in their order, and after them what stands for all others.
-fn known(names: &BTreeSet<String>) -> ConfiguredNames {
+/// Returns the configured values in their order, followed by `other`.
+fn with_other(names: &BTreeSet<String>) -> ConfiguredNames {
     let other = std::iter::once("other".to_owned());
     names.iter().cloned().chain(other).collect()
 }
 
-/// The number of a known value; that of `other`, where it is not.
+/// Returns the number of a value, or that of `other` if the value is not configured.
 fn number_of(names: &ConfiguredNames, name: &str) -> usize {
     let known = names.len().saturating_sub(1);
     names[..known]
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn unknown_names_are_labelled_other() {
-        let names = known(&["shop", "crm"].map(str::to_owned).into());
+        let names = with_other(&["shop", "crm"].map(str::to_owned).into());
         assert_eq!(number_of(&names, "crm"), 0);
         assert_eq!(number_of(&names, "shop"), 1);
         for other in ["", "other", "zzz", "+79991234567"] {

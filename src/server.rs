@@ -69,7 +69,7 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let settings = loaded.config.settings.clone();
     let mut metrics = Metrics::new(&gauges::label_values(&loaded.config));
-    let (parts, mut reloadable) = App::assemble(loaded, &metrics, operations.is_some())?;
+    let (parts, mut reloadable) = App::assemble(loaded, &mut metrics, operations.is_some())?;
     let _operations = operations.map(|listener| {
         gauges::watch(&mut metrics, &parts);
         let metrics = Arc::new(metrics);

@@ -1,5 +1,4 @@
-//! The log: text for people or JSON for machines, on standard output; and beside it, if
-//! so configured, a file of its own for what auditors look for.
+//! Log on standard output, as text or JSON, and an optional audit log in a separate file.
 
 mod audit;
 mod dedup;
@@ -27,7 +26,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::{AuditLog, LogFormat, LogLevel},
-    log_targets::{AUDIT, STRANGER},
+    log_targets::{AUDIT, UNAUTHENTICATED},
 };
 use audit::{AuditFile, LogWriter};
 use dedup::LogDeduplicator;
@@ -35,34 +34,34 @@ use format::LogFormatter;
 use unauthenticated_log::UnauthenticatedLog;
 use writer_queue::LineQueue;
 
-/// Time that the last lines have at the end of the process.
+/// Maximum time for writing the last lines at the end of the process.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// How the log is kept.
+/// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// How lines look.
+    /// Format of lines.
     pub format: LogFormat,
-    /// Which lines there are.
+    /// Level of lines that are written.
     pub level: LogLevel,
-    /// Where the lines for auditors are.
+    /// Destination of audit lines.
     pub audit: AuditLog,
-    /// How long a warning that repeats the one before it is left out; nothing: never.
+    /// Time in which repetitions of a warning are left out. Zero: none are.
     pub repeat_after: Duration,
 }
 
-/// What of the log can be changed while it is written.
+/// Parts of the log that can be changed while it runs.
 #[derive(Debug)]
 struct LogHandle {
     filter: reload::Handle<EnvFilter, Registry>,
     level: AtomicU64,
-    outlet: LogWriter,
-    strangers: Arc<UnauthenticatedLog>,
+    writer: LogWriter,
+    unauthenticated: Arc<UnauthenticatedLog>,
 }
 
-/// One for the process, like the log.
-static CONTROLS: OnceLock<LogHandle> = OnceLock::new();
-/// How many lines were left out.
+/// Handle of the log of the process.
+static HANDLE: OnceLock<LogHandle> = OnceLock::new();
+/// Number of lines that were left out as repetitions.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// Starts the log. Only otpd's own lines follow the level, because lines of libraries
@@ -73,74 +72,73 @@ static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// The error of an audit log that cannot be opened, or of a system without threads.
 pub fn start(settings: &LogSettings) -> io::Result<()> {
-    // A descriptor without a lock, which a blocked write would keep from the end of the
-    // process.
+    // A descriptor without the lock of `stdout`, because a blocked write would hold that lock until
+    // the end of the process.
     let standard = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let standard = LineQueue::start("stdout", standard, None)?;
     let audit = match &settings.audit {
         AuditLog::Standard => None,
         AuditLog::File(path) => Some(Arc::new(AuditFile::open(path, Arc::clone(&standard))?)),
     };
-    let outlet = LogWriter { standard, audit };
-    let strangers = Arc::new(UnauthenticatedLog::default());
-    let summaries = Arc::clone(&strangers);
+    let writer = LogWriter { standard, audit };
+    let unauthenticated = Arc::new(UnauthenticatedLog::default());
+    let summaries = Arc::clone(&unauthenticated);
     thread::Builder::new()
-        .name("log-strangers".to_owned())
+        .name("log-summaries".to_owned())
         .spawn(move || summaries.run())?;
     let (filter, handle) = reload::Layer::new(filter(settings.level));
     let colours = settings.format == LogFormat::Text && io::stdout().is_terminal();
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(colours)
-        // They would go to standard error, which may block.
+        // Internal errors would go to standard error, which may block.
         .log_internal_errors(false)
         .event_format(LogFormatter::new(
             settings.format,
             colours,
-            outlet.audit.is_some(),
+            writer.audit.is_some(),
             LogDeduplicator::new(settings.repeat_after),
-            Arc::clone(&strangers),
+            Arc::clone(&unauthenticated),
         ))
-        .with_writer(outlet.clone());
+        .with_writer(writer.clone());
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
         .init();
-    // The log cannot be started twice: that would have panicked.
-    let _ = CONTROLS.set(LogHandle {
+    // A second start would have panicked above.
+    let _ = HANDLE.set(LogHandle {
         filter: handle,
         level: AtomicU64::new(settings.level as u64),
-        outlet,
-        strangers,
+        writer,
+        unauthenticated,
     });
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        // The message stays out: it may hold what panicked.
+        // The message is left out, because it may contain a secret.
         tracing::error!(place, "[OTP] Panic");
     }));
     Ok(())
 }
 
-/// Writes the lines that still wait, for a second at most; to be called at the end of the
-/// process.
+/// Writes the lines that still wait, for at most a second. Called at the end of the process.
 pub fn flush() {
-    let Some(controls) = CONTROLS.get() else {
+    let Some(handle) = HANDLE.get() else {
         return;
     };
-    controls.strangers.flush();
+    handle.unauthenticated.flush();
     let deadline = Instant::now() + LAST_LINES;
     // The audit log first, because its lines may still go to standard output.
-    let audit = controls.outlet.audit.as_ref().map(|audit| audit.queue());
-    for queue in audit.into_iter().chain([&*controls.outlet.standard]) {
+    let audit = handle.writer.audit.as_ref().map(|audit| audit.queue());
+    for queue in audit.into_iter().chain([&*handle.writer.standard]) {
         queue.wait_until_drained(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
-/// Prints a line on standard error, and waits for that for a second at most, because an
-/// unread pipe must not keep the process alive.
-pub fn complain(line: String) {
+/// Prints a line on standard error, for at most a second, because an unread pipe must not keep the
+/// process alive.
+pub fn print_error(line: String) {
     let (sender, printed) = mpsc::channel();
     thread::spawn(move || {
-        // A closed standard error takes no line, and there is no other place for it.
+        // If standard error is closed, there is no other place for the line.
         let _ = writeln!(io::stderr(), "{line}");
         let _ = sender.send(());
     });
@@ -150,52 +148,49 @@ pub fn complain(line: String) {
 fn filter(level: LogLevel) -> EnvFilter {
     let level = level.name();
     EnvFilter::new(format!(
-        "warn,sqlx=off,otpd={level},{AUDIT}=info,{STRANGER}=info"
+        "warn,sqlx=off,otpd={level},{AUDIT}=info,{UNAUTHENTICATED}=info"
     ))
 }
 
-/// Which lines there are from now on. Before the log has started nothing happens.
+/// Sets the level. Without effect before the log has started.
 pub fn set_level(level: LogLevel) {
-    if let Some(controls) = CONTROLS.get()
-        && controls.filter.reload(filter(level)).is_ok()
+    if let Some(handle) = HANDLE.get()
+        && handle.filter.reload(filter(level)).is_ok()
     {
-        controls.level.store(level as u64, Ordering::Relaxed);
+        handle.level.store(level as u64, Ordering::Relaxed);
     }
 }
 
-/// Which lines there are; `None` before the log has started.
+/// Returns the level, or `None` before the log has started.
 pub fn level() -> Option<LogLevel> {
-    let number = CONTROLS.get()?.level.load(Ordering::Relaxed);
+    let number = HANDLE.get()?.level.load(Ordering::Relaxed);
     LogLevel::ALL
         .into_iter()
         .find(|level| *level as u64 == number)
 }
 
-/// Opens the audit log anew, so that one that was moved away is left alone from now on.
+/// Reopens the audit log by its path, so that a file which was moved away gets no more lines.
 ///
 /// # Errors
-/// Why it cannot be opened; then the old one is written on.
+/// The error if it cannot be opened; lines then still go to the old file.
 pub fn reopen() -> io::Result<()> {
-    match CONTROLS
-        .get()
-        .and_then(|controls| controls.outlet.audit.as_ref())
-    {
+    match HANDLE.get().and_then(|handle| handle.writer.audit.as_ref()) {
         Some(audit) => audit.reopen(),
         None => Ok(()),
     }
 }
 
-/// How many lines were left out, since they repeated others.
+/// Returns the number of lines that were left out as repetitions.
 pub fn suppressed_lines() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
 }
 
-/// Number of lines that were dropped because nobody took them: those for standard output,
-/// and those for the audit log.
+/// Returns the numbers of lines that were dropped because they could not be written: those for
+/// standard output, and those for the audit log.
 pub fn lines_dropped() -> (u64, u64) {
-    let Some(LogHandle { outlet, .. }) = CONTROLS.get() else {
+    let Some(LogHandle { writer, .. }) = HANDLE.get() else {
         return (0, 0);
     };
-    let audit = outlet.audit.as_ref().map(|audit| audit.queue().dropped());
-    (outlet.standard.dropped(), audit.unwrap_or_default())
+    let audit = writer.audit.as_ref().map(|audit| audit.queue().dropped());
+    (writer.standard.dropped(), audit.unwrap_or_default())
 }

@@ -1,9 +1,8 @@
-//! Traces: what a request does and where, told to an OpenTelemetry collector.
+//! Traces of requests, exported to an OpenTelemetry collector.
 //!
-//! Whether a request is *sampled* is decided once, where it comes in: as its caller has
-//! decided, or by a share of those whose callers say nothing. What is not sampled makes
-//! no span; it is only known where in its caller's trace it is, for the log and for
-//! whoever is called next.
+//! The decision if a request is *sampled* is made once, on arrival: by its caller, or at random by
+//! the sample ratio if the caller has not decided. A request that is not sampled makes no span. Its
+//! context in the caller's trace is still kept, for the log and for the next server.
 
 mod context;
 mod export;
@@ -17,16 +16,16 @@ pub use context::TraceContext;
 pub use export::{TraceError, start, stop};
 pub use span::{SpanSide, TraceSpan};
 
-/// The header that carries a [`TraceContext`] (W3C Trace Context).
+/// Header that carries a [`TraceContext`] (W3C Trace Context).
 pub const HEADER: &str = "traceparent";
 
-/// Where spans go: the `[traces]` table of the configuration.
+/// Export of spans: the `[traces]` table of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TraceSettings {
-    /// The collector, which takes OTLP over gRPC; nowhere, where it is unset.
+    /// Address of the collector, which accepts OTLP over gRPC. Unset: no export.
     pub endpoint: Option<String>,
-    /// The share of requests that are sampled where the caller has not decided, 0 to 1.
+    /// Ratio of requests that are sampled if the caller has not decided, 0 to 1.
     pub sample_ratio: f64,
 }
 
@@ -43,7 +42,7 @@ impl TraceSettings {
     /// Checks every value.
     ///
     /// # Errors
-    /// The key at fault, within its table, and what is wrong with its value.
+    /// The key at fault, within its table, and the problem of its value.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         if let Some(endpoint) = &self.endpoint
             && !["http://", "https://"]
@@ -61,20 +60,20 @@ impl TraceSettings {
     }
 }
 
-/// How long spans are gathered before they are sent.
+/// Interval at which collected spans are sent.
 const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
-    /// Where in a trace the current task is.
+    /// Trace context of the current task.
     static CURRENT: Option<TraceContext>;
 }
 
-/// Where in a trace this is, if in any.
+/// Returns the trace context of the current task, if it has one.
 pub fn current() -> Option<TraceContext> {
     CURRENT.try_with(|context| *context).ok().flatten()
 }
 
-/// Does `work` at that place of a trace.
+/// Runs `work` in a trace context.
 pub fn with_context<F: Future>(
     context: Option<TraceContext>,
     work: F,
@@ -82,7 +81,7 @@ pub fn with_context<F: Future>(
     CURRENT.scope(context, work)
 }
 
-/// Does `work`, which does not wait, at that place of a trace.
+/// Runs synchronous `work` in a trace context.
 pub fn enter<T>(context: Option<TraceContext>, work: impl FnOnce() -> T) -> T {
     CURRENT.sync_scope(context, work)
 }

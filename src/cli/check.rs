@@ -116,7 +116,7 @@ async fn try_store(store: &RecordStoreHandle, keys: &KeyRing) -> Result<(), Stor
         return Err(StoreError::Corrupt(problem.to_owned()));
     }
     for _ in 0..SWEEPS {
-        store.sweep(snapshot.clock.now(), SWEEP_BATCH).await?;
+        store.purge(snapshot.clock.now(), SWEEP_BATCH).await?;
         if store.load(&[written.key], &[]).await?.records.is_empty() {
             return Ok(());
         }

@@ -164,7 +164,7 @@ pub fn main() -> ExitCode {
     let outcome = run(command_line);
     telemetry::flush();
     outcome.unwrap_or_else(|failure| {
-        telemetry::complain(format!("otpd: {}", failure.message));
+        telemetry::print_error(format!("otpd: {}", failure.message));
         ExitCode::from(failure.code)
     })
 }

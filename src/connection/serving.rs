@@ -18,7 +18,7 @@ use std::{
 use futures_util::future::Either;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rand::{RngExt as _, rngs::SysRng};
+use rand::RngExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -35,7 +35,10 @@ use super::{
     connection_limit::{ConnectionLimiter, LimitReached},
     in_flight::{GuardedBody, InFlightTracker},
 };
-use crate::log_targets::{AUDIT, STRANGER};
+use crate::{
+    log_targets::{AUDIT, UNAUTHENTICATED},
+    system_random::os_rng,
+};
 
 /// How long to wait after the system refused a connection, which it does while there
 /// are no more file descriptors.
@@ -246,7 +249,7 @@ async fn serve_requests<S>(
             Ok(()) = newest.changed(), if !certificates.is_empty() => {
                 let terms = Arc::clone(&newest.borrow_and_update());
                 let Err(cause) = terms.verify(&certificates) else { continue };
-                tracing::warn!(target: STRANGER, from = address, %cause, "[OTP AUDIT] Client certificate no longer accepted");
+                tracing::warn!(target: UNAUTHENTICATED, from = address, %cause, "[OTP AUDIT] Client certificate no longer accepted");
                 is_accepted.store(false, Ordering::Relaxed);
                 if cut_off_at.is_none() {
                     cut_off_at = Some(Instant::now() + bounds.max_age_grace);
@@ -317,12 +320,12 @@ async fn establish(
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(FailedHandshake { error, stream })) => {
-            tracing::warn!(target: STRANGER, from = %address, cause = %error, "[OTP AUDIT] TLS handshake failed");
+            tracing::warn!(target: UNAUTHENTICATED, from = %address, cause = %error, "[OTP AUDIT] TLS handshake failed");
             close(stream).await;
             return None;
         }
         Err(_) if tls => {
-            tracing::warn!(target: STRANGER, from = %address, "[OTP AUDIT] TLS handshake timed out");
+            tracing::warn!(target: UNAUTHENTICATED, from = %address, "[OTP AUDIT] TLS handshake timed out");
             return None;
         }
         Err(_) => return None,
@@ -345,7 +348,7 @@ fn or_never(duration: Duration) -> Duration {
 
 /// A tenth more or less, so that connections made at once do not end at once.
 fn jittered(duration: Duration) -> Duration {
-    let factor = rand::rand_core::UnwrapErr(SysRng).random_range(0.9..1.1);
+    let factor = os_rng().random_range(0.9..1.1);
     duration.mul_f64(factor)
 }
 

@@ -292,7 +292,7 @@ fn check_protocol(
     let Some(media_type) = content_type::accepted(request.headers()) else {
         let accept = (ACCEPT, content_type::ACCEPT);
         return Err((
-            RpcOutcome::MEDIA_TYPE,
+            RpcOutcome::UNSUPPORTED_MEDIA_TYPE,
             "the content type is not accepted",
             Box::new(http_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, accept)),
         ));

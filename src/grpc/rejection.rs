@@ -7,7 +7,7 @@ use tracing::field::display;
 
 use super::request_log::log_prefix;
 use crate::{
-    log_targets::STRANGER,
+    log_targets::UNAUTHENTICATED,
     metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     traces::{self, TraceContext},
 };
@@ -37,7 +37,7 @@ impl RejectedRequest {
                 tracing::info!(%rpc, %caller, reason, cause, "{mark} Request refused");
             } else {
                 let from = self.from.map(display);
-                tracing::warn!(target: STRANGER, %rpc, from, reason, cause, "[OTP AUDIT] Request refused");
+                tracing::warn!(target: UNAUTHENTICATED, %rpc, from, reason, cause, "[OTP AUDIT] Request refused");
             }
         });
     }

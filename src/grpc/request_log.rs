@@ -12,7 +12,7 @@ use tracing::field::{DisplayValue, display};
 
 use crate::{
     auth::AuthError,
-    log_targets::{AUDIT, STRANGER},
+    log_targets::{AUDIT, UNAUTHENTICATED},
     metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::TraceSpan,
@@ -66,7 +66,7 @@ impl RequestLog {
     ) {
         answers.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
-        tracing::warn!(target: STRANGER, %rpc, from, cause = %unknown, "[OTP AUDIT] Authentication failed");
+        tracing::warn!(target: UNAUTHENTICATED, %rpc, from, cause = %unknown, "[OTP AUDIT] Authentication failed");
     }
 
     /// The masked recipient, once it is known.
@@ -126,7 +126,7 @@ impl RequestLog {
 
     pub fn sent(&self, channel: Channel, reply: &SendReply) {
         let (step, answer) = match (&reply.code, reply.resent) {
-            (Some(_), _) => ("OTP given to the caller", RpcOutcome::GIVEN_TO_CALLER),
+            (Some(_), _) => ("OTP given to the caller", RpcOutcome::SELF_DELIVERED),
             (None, false) => ("OTP queued", RpcOutcome::SENT),
             (None, true) => ("OTP queued again", RpcOutcome::RESENT),
         };
@@ -170,7 +170,7 @@ impl RequestLog {
         let (step, answer) = if reply.challenge_id.is_some() {
             ("OTP cancelled", RpcOutcome::CANCELLED)
         } else {
-            ("no active code to cancel", RpcOutcome::NOTHING_TO_CANCEL)
+            ("no active code to cancel", RpcOutcome::NO_ACTIVE_CODE)
         };
         self.count(answer);
         tracing::info!(recipient, "{mark} {step}");
@@ -184,7 +184,7 @@ impl RequestLog {
     pub fn status_returned(&self, reply: &StatusReply) {
         let recipient = reply.recipient.as_ref().map(display);
         let (mark, live) = (log_prefix(self.rpc), reply.status.live.is_some());
-        self.count(RpcOutcome::TOLD);
+        self.count(RpcOutcome::STATUS_RETURNED);
         tracing::info!(recipient, live, "{mark} Status returned");
     }
 
@@ -196,7 +196,7 @@ impl RequestLog {
     fn client_disconnected(&self) {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
-        self.count(RpcOutcome::CALLER_GONE);
+        self.count(RpcOutcome::CLIENT_DISCONNECTED);
         tracing::info!(%rpc, %caller, recipient, "{mark} Client disconnected before response");
     }
 

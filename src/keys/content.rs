@@ -1,4 +1,4 @@
-//! Sealing of messages: their content is bound to record, challenge, message and channel.
+//! Sealing of message contents, bound to record, challenge, message and channel.
 
 use std::{collections::BTreeMap, convert::Infallible, net::IpAddr};
 
@@ -12,9 +12,9 @@ use otpd_rules::{
     Purpose, Recipient, RecordKey,
 };
 
-/// Plain form of a message's content. The order of the fields is what a store holds.
-/// The name of the message's channel follows it; content that was sealed before the
-/// channel was added ends here, and readers of that time ignore what follows.
+/// Plain form of a message's content. Stored contents depend on the order of the fields. The name of
+/// the message's channel follows it. Content of a version without that name ends here, and such a
+/// version ignores the bytes that follow.
 type StoredContent<'a> = (
     &'a str,
     &'a str,
@@ -24,8 +24,7 @@ type StoredContent<'a> = (
 );
 
 impl KeyRing {
-    /// Seals what a message is made of: it opens for this message of this challenge
-    /// and channel alone.
+    /// Seals the content of a message. It opens only for this message, challenge and channel.
     fn seal_content(
         &self,
         key: &RecordKey,
@@ -33,11 +32,11 @@ impl KeyRing {
         content: &MessagePayload,
         random: &mut impl Rng,
     ) -> SealedBytes {
-        let plain = written(content, place.channel);
+        let plain = encode(content, place.channel);
         self.seal_bytes(&plain, &place.bytes(key), random)
     }
 
-    /// A message of the record of `key` as it is to be stored.
+    /// Returns the sealed message of the record of `key`, for the store.
     pub fn seal_message(
         &self,
         key: &RecordKey,
@@ -55,7 +54,7 @@ impl KeyRing {
     /// message's channel are checked against what was sealed.
     ///
     /// # Errors
-    /// Reason why the message must neither be sent nor shown.
+    /// [`OpenError`] if the message must neither be sent nor shown.
     pub fn open_message(
         &self,
         key: &RecordKey,
@@ -125,8 +124,8 @@ impl MessagePlace {
     }
 }
 
-/// A content as bytes: a [`StoredContent`] and the name of its channel.
-fn written(content: &MessagePayload, channel: Channel) -> Zeroizing<Vec<u8>> {
+/// Returns the content as bytes: a [`StoredContent`] and the name of its channel.
+fn encode(content: &MessagePayload, channel: Channel) -> Zeroizing<Vec<u8>> {
     let MessagePayload {
         recipient,
         code,
@@ -144,16 +143,17 @@ fn written(content: &MessagePayload, channel: Channel) -> Zeroizing<Vec<u8>> {
         ),
         channel.name(),
     );
-    // What a buffer that grows leaves behind would not be overwritten.
-    let room = Vec::with_capacity(most_bytes(content, channel));
-    Zeroizing::new(postcard::to_extend(&stored, room).expect("a vector takes any number of bytes"))
+    // A buffer that grows would leave copies that are not overwritten.
+    let buffer = Vec::with_capacity(max_encoded_len(content, channel));
+    let encoded = postcard::to_extend(&stored, buffer);
+    Zeroizing::new(encoded.expect("serialization into a vector cannot fail"))
 }
 
-/// At least as many bytes as [`written`] takes.
-fn most_bytes(content: &MessagePayload, channel: Channel) -> usize {
-    /// A length of at most 64 bits, seven of them a byte.
+/// Returns an upper bound of the length of [`encode`]'s result.
+fn max_encoded_len(content: &MessagePayload, channel: Channel) -> usize {
+    /// Bytes of a length of at most 64 bits, seven bits in each byte.
     const LENGTH: usize = 10;
-    /// Whether there is an address, of which kind, and the longer kind.
+    /// Bytes of an optional address: its presence, its kind, and the longer kind.
     const ADDRESS: usize = 1 + LENGTH + 16;
     let text = |text: &str| LENGTH + text.len();
     let variables = content.variables.iter();
@@ -193,9 +193,9 @@ mod tests {
                 variables: (0..count).map(variable).collect(),
                 client_ip: Some([0xffff; 8].into()),
             };
-            let room = most_bytes(&content, Channel::Telegram);
-            let written = written(&content, Channel::Telegram);
-            assert_eq!(written.capacity(), room, "{count}");
+            let capacity = max_encoded_len(&content, Channel::Telegram);
+            let encoded = encode(&content, Channel::Telegram);
+            assert_eq!(encoded.capacity(), capacity, "{count}");
         }
     }
 
@@ -232,14 +232,14 @@ mod tests {
             ..PLACE
         };
         assert!(ring.open_content(&KEY, other, &sealed).is_none());
-        // Nor does a record's secret open as a message's content, or the other way.
+        // A record's secret does not open as a message's content, nor the reverse.
         assert!(ring.open(&KEY, &CHALLENGE, &sealed).is_none());
     }
 
     #[test]
     fn payload_is_compatible_with_the_version_without_channel() {
         let (ring, content) = (ring(), content());
-        let plain = written(&content, Channel::Email);
+        let plain = encode(&content, Channel::Email);
         let (recipient, ..): StoredContent<'_> = postcard::from_bytes(&plain).unwrap();
         assert_eq!(recipient, "ann@example.com");
 

@@ -1,4 +1,4 @@
-//! Sealing: what is kept secret is encrypted, and bound to its place.
+//! Sealing of secrets: encryption that is bound to the place of storage.
 
 use chacha20poly1305::{
     XNonce,
@@ -16,8 +16,8 @@ use otpd_rules::{
 
 const NONCE_BYTES: usize = 24;
 
-/// First byte of the secret of a test recipient. A version that does not know it cannot
-/// open the secret, and so cannot send the code to anybody.
+/// First byte of the secret of a test recipient. A version that does not know it cannot open the
+/// secret, and therefore cannot send the code.
 const TEST_MARK: &str = "=";
 
 /// Reason why a stored secret is not used.
@@ -26,14 +26,14 @@ pub enum OpenError {
     /// No key of the ring opens it: its key is missing, or the bytes were changed.
     #[error("no sealing key of the key ring opens it")]
     Unreadable,
-    /// It opens, and its row's caller, purpose or channel is not the one it was sealed
-    /// for. Only a writer other than otpd can cause this.
+    /// It opens, but it was sealed for another caller, purpose or channel than those of its row. Only
+    /// a writer other than otpd can cause this.
     #[error("its row was changed by a writer other than otpd")]
     Altered,
 }
 
 impl KeyRing {
-    /// Seals a secret into its place: it opens for this record and challenge alone.
+    /// Seals a secret. It opens only for this record and challenge.
     pub fn seal(
         &self,
         key: &RecordKey,
@@ -41,7 +41,7 @@ impl KeyRing {
         secret: &ChallengeSecret,
         random: &mut impl Rng,
     ) -> SealedBytes {
-        // In one piece: what a text that grows leaves behind would not be overwritten.
+        // Built at once, because a string that grows leaves copies that are not overwritten.
         let mark = if secret.is_test { TEST_MARK } else { "" };
         let recipient = secret.recipient.as_str();
         let plain = [mark, secret.code.expose(), " ", recipient].concat();
@@ -54,7 +54,7 @@ impl KeyRing {
     /// checked against the record's key, which is a MAC of both and the recipient.
     ///
     /// # Errors
-    /// Reason why the secret must not be used.
+    /// [`OpenError`] if the secret must not be used.
     pub fn open_record(
         &self,
         key: &RecordKey,
@@ -82,7 +82,7 @@ impl KeyRing {
         result.map(|()| record)
     }
 
-    /// Compares `key` with the blind index of (caller, recipient, purpose).
+    /// Checks that `key` is the blind index of (caller, recipient, purpose).
     pub(super) fn check_owner(
         &self,
         key: &RecordKey,
@@ -97,8 +97,8 @@ impl KeyRing {
         }
     }
 
-    /// Opens what [`seal`](Self::seal) made for this record and challenge; `None`
-    /// where its key is gone, or it was made for another place or tampered with.
+    /// Opens a secret that [`seal`](Self::seal) made for this record and challenge. Returns `None` if
+    /// its key is missing, or if it was made for another place or changed.
     pub(super) fn open(
         &self,
         key: &RecordKey,
@@ -129,7 +129,7 @@ impl KeyRing {
         let primary = self
             .sealing
             .first()
-            .expect("parse leaves at least one sealing key");
+            .expect("`parse` ensures at least one sealing key");
         let mut nonce = [0; NONCE_BYTES];
         random.fill_bytes(&mut nonce);
         let payload = Payload {

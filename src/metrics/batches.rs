@@ -1,4 +1,4 @@
-//! Requests on their way to the store.
+//! Metrics of batches.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::SECONDS;
+use super::LATENCY_BUCKETS;
 
-/// Twice as many each time, up to the largest batch that can be configured.
+/// Buckets of batch sizes, doubling up to the largest size that can be configured.
 const SIZES: [f64; 13] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0,
 ];
 
-/// How batches do. Clones count into the same.
+/// Metrics of batches. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct BatchMetrics {
     size: Histogram,
@@ -23,11 +23,11 @@ pub struct BatchMetrics {
 }
 
 impl Default for BatchMetrics {
-    /// Metrics that nobody scrapes.
+    /// Returns metrics that are not part of any registry.
     fn default() -> Self {
         Self {
             size: Histogram::new(SIZES),
-            wait: Histogram::new(SECONDS),
+            wait: Histogram::new(LATENCY_BUCKETS),
             lost: Counter::default(),
         }
     }
@@ -38,25 +38,25 @@ impl BatchMetrics {
         let metrics = Self::default();
         registry.register(
             "otpd_batch_size",
-            "Requests and settlements in one batch",
+            "Requests and message updates in one batch",
             metrics.size.clone(),
         );
         registry.register(
             "otpd_queue_wait_seconds",
-            "How long each waited for its batch to begin",
+            "Wait of each item for its batch to begin",
             metrics.wait.clone(),
         );
         registry.register(
             "otpd_batch_conflicts",
-            "Decisions made again, since another one was faster or the store gave it up",
+            "Decisions repeated because another replica wrote first or the store aborted the batch",
             metrics.lost.clone(),
         );
         metrics
     }
 
-    /// A batch begins, with what each in it has waited.
+    /// Records the size of a batch that begins, and the wait of each of its items.
     pub fn batch_started(&self, size: usize, waits: impl Iterator<Item = Duration>) {
-        // Exact far beyond any batch.
+        // No batch comes near the bound.
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         self.size.observe(f64::from(size));
         for wait in waits {
@@ -64,7 +64,7 @@ impl BatchMetrics {
         }
     }
 
-    /// So many of a batch are to be decided again.
+    /// Counts decisions of a batch that must be repeated.
     pub fn lost(&self, count: usize) {
         self.lost.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }

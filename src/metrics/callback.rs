@@ -1,4 +1,4 @@
-//! What is not counted but looked at, whenever somebody scrapes.
+//! Metrics whose values are read at each scrape.
 
 use std::fmt;
 
@@ -10,60 +10,61 @@ use prometheus_client::{
 
 use super::grid::SeriesLabels;
 
-/// What kind of number it is.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It goes up and down.
+    /// Value that goes up and down.
     Gauge,
-    /// It only grows.
+    /// Value that only grows.
     Counter,
 }
 
-/// One number of what is looked at.
+/// Series whose value is read at each scrape.
 pub struct CallbackSeries {
     labels: SeriesLabels,
-    look: Box<dyn Fn() -> Option<f64> + Send + Sync>,
+    read: Box<dyn Fn() -> Option<f64> + Send + Sync>,
 }
 
-/// The number that `look` sees, with these labels; `None` where it cannot be seen.
+/// Returns a series with these labels and the value that `read` returns. Without a value the series
+/// is left out.
 pub fn series<const LABELS: usize>(
     labels: [(&'static str, String); LABELS],
-    look: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    read: impl Fn() -> Option<f64> + Send + Sync + 'static,
 ) -> CallbackSeries {
     CallbackSeries {
         labels: labels.into(),
-        look: Box::new(look),
+        read: Box::new(read),
     }
 }
 
 impl fmt::Debug for CallbackSeries {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Series({:?})", self.labels)
+        write!(formatter, "CallbackSeries({:?})", self.labels)
     }
 }
 
-/// All numbers of one kind.
+/// Metric whose series are read at each scrape.
 pub(super) struct CallbackCollector {
     pub kind: MetricKind,
     pub name: &'static str,
     pub help: &'static str,
-    /// Looks at them, and names those that there are now.
-    pub look: Box<dyn Fn() -> Vec<(SeriesLabels, f64)> + Send + Sync>,
+    /// Returns the present series with their values.
+    pub read: Box<dyn Fn() -> Vec<(SeriesLabels, f64)> + Send + Sync>,
 }
 
 impl fmt::Debug for CallbackCollector {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Watched({})", self.name)
+        write!(formatter, "CallbackCollector({})", self.name)
     }
 }
 
-/// Looks at all of these.
+/// Returns a reader of all these series.
 pub(super) fn sample_all(
     all: Vec<CallbackSeries>,
 ) -> Box<dyn Fn() -> Vec<(SeriesLabels, f64)> + Send + Sync> {
     Box::new(move || {
-        let seen = |series: &CallbackSeries| Some((series.labels.clone(), (series.look)()?));
-        all.iter().filter_map(seen).collect()
+        let sample = |series: &CallbackSeries| Some((series.labels.clone(), (series.read)()?));
+        all.iter().filter_map(sample).collect()
     })
 }
 
@@ -74,7 +75,7 @@ impl Collector for CallbackCollector {
             MetricKind::Counter => MetricType::Counter,
         };
         let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
-        for (labels, value) in (self.look)() {
+        for (labels, value) in (self.read)() {
             let number = |encoder: &mut prometheus_client::encoding::MetricEncoder<'_>| match self
                 .kind
             {

@@ -1,4 +1,4 @@
-//! Messages on their way, and the codes that arrived.
+//! Metrics of deliveries, and of the codes that were verified after them.
 
 use std::{
     collections::HashMap,
@@ -12,19 +12,19 @@ use prometheus_client::{
 };
 
 use super::{
-    ConfiguredNames, LabelValues, SECONDS, fixed,
+    ConfiguredNames, LATENCY_BUCKETS, LabelValues, fixed_label_values,
     grid::{CounterGrid, LabelDomain},
-    known, number_of,
+    number_of, with_other,
 };
 use otpd_rules::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind};
 
-/// From a tenth of a second, in which a near gateway takes a message, to the end of a
-/// code's longest life.
-const DELAYS: [f64; 12] = [
+/// Buckets of delivery latencies: from a tenth of a second, in which a near gateway accepts a
+/// message, to the longest lifetime of a code.
+const LATENCIES: [f64; 12] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ];
 
-/// What comes of an attempt: it was taken, or the class of the error.
+/// Results of an attempt: accepted, or the kind of the error.
 const RESULTS: [&str; 7] = [
     "accepted",
     DeliveryErrorKind::Transient.name(),
@@ -34,35 +34,35 @@ const RESULTS: [&str; 7] = [
     DeliveryErrorKind::NoBalance.name(),
     DeliveryErrorKind::UnknownOutcome.name(),
 ];
-/// How messages end, in the order of [`MessageOutcome`].
-const ENDS: [&str; 4] = ["sent", "failed", "dropped", "undecided"];
+/// Labels of message outcomes, in the order of [`MessageOutcome`].
+const OUTCOMES: [&str; 4] = ["sent", "failed", "dropped", "undecided"];
 
-/// How a message ended.
+/// Final outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageOutcome {
-    /// A provider has taken it.
+    /// A provider accepted it.
     Sent,
-    /// No provider ever will.
+    /// No provider will accept it.
     Failed,
-    /// Its code died first.
+    /// Its code expired or was used first.
     Dropped,
-    /// It may have arrived, and a further attempt would exceed the bound on copies.
+    /// It may have arrived, and another attempt would exceed the bound on copies.
     Undecided,
 }
 
 type DeliveryCounters<const LABELS: usize> = CounterGrid<Counter, fn() -> Counter, LABELS>;
 type DeliveryHistograms = CounterGrid<Histogram, fn() -> Histogram, 1>;
 
-/// How messages do. Clones count into the same.
+/// Metrics of deliveries. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct DeliveryMetrics {
     tables: Arc<RwLock<LabeledDelivery>>,
-    delays: Arc<DeliveryHistograms>,
-    ended: Arc<DeliveryCounters<1>>,
+    latencies: Arc<DeliveryHistograms>,
+    outcomes: Arc<DeliveryCounters<1>>,
     recent: Arc<OnceLock<RecentDeliveries>>,
 }
 
-/// What depends on the names that are known.
+/// Counters whose labels have values from the configuration.
 #[derive(Debug)]
 struct LabeledDelivery {
     sent: DeliveryCounters<3>,
@@ -73,11 +73,11 @@ struct LabeledDelivery {
 
 impl LabeledDelivery {
     fn count_sent(&self, provider: usize, channel: Channel, country: CountryCode) {
-        let place = [channel as usize, country.number(), provider];
-        self.sent.at(place).inc();
+        let series = [channel as usize, country.number(), provider];
+        self.sent.at(series).inc();
     }
 
-    /// Returns the number of the provider.
+    /// Counts an attempt and returns the number of its provider.
     fn count_attempt(
         &self,
         provider: &str,
@@ -87,22 +87,21 @@ impl LabeledDelivery {
         let number = number_of(self.attempts.names(0), provider);
         let result = error.map_or("accepted", DeliveryErrorKind::name);
         let result = RESULTS.iter().position(|name| *name == result);
-        let place = [number, channel as usize, result.unwrap_or_default()];
-        self.attempts.at(place).inc();
+        let series = [number, channel as usize, result.unwrap_or_default()];
+        self.attempts.at(series).inc();
         number
     }
 
     fn count_verified(&self, provider: usize, channel: Channel, country: CountryCode) {
-        let place = [channel as usize, country.number(), provider];
-        self.verified.at(place).inc();
+        let series = [channel as usize, country.number(), provider];
+        self.verified.at(series).inc();
     }
 }
 
-/// How many codes a generation of [`RecentDeliveries`] has: some megabytes at most.
-const GENERATION: usize = 32_768;
+/// Maximum number of codes in a generation of [`RecentDeliveries`]: some megabytes.
+const GENERATION_SIZE: usize = 32_768;
 
-/// Which provider, by its number, took the last message of a code; of the last codes
-/// that were not verified yet.
+/// Providers, by number, that accepted the last message of recent codes which were not verified yet.
 #[derive(Debug, Default)]
 struct RecentDeliveries(Mutex<TwoGenerations>);
 
@@ -113,12 +112,12 @@ struct TwoGenerations {
 }
 
 impl RecentDeliveries {
-    fn note(&self, challenge: ChallengeNonce, by: (usize, Channel)) {
+    fn insert(&self, challenge: ChallengeNonce, delivery: (usize, Channel)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.young.len() >= GENERATION {
+        if all.young.len() >= GENERATION_SIZE {
             all.old = std::mem::take(&mut all.young);
         }
-        all.young.insert(challenge.0, by);
+        all.young.insert(challenge.0, delivery);
     }
 
     fn take(&self, challenge: ChallengeNonce) -> Option<(usize, Channel)> {
@@ -127,60 +126,60 @@ impl RecentDeliveries {
         all.young.remove(&challenge.0).or(old)
     }
 
-    fn forget(&self) {
+    fn clear(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = TwoGenerations::default();
     }
 }
 
 impl Default for DeliveryMetrics {
-    /// Metrics that nobody scrapes.
+    /// Returns metrics that are not part of any registry.
     fn default() -> Self {
         Self::new(&LabelValues::default(), &mut Registry::default())
     }
 }
 
 impl DeliveryMetrics {
-    pub(super) fn new(all: &LabelValues, registry: &mut Registry) -> Self {
-        let providers = known(&all.providers);
+    pub(super) fn new(values: &LabelValues, registry: &mut Registry) -> Self {
+        let providers = with_other(&values.providers);
         let sent = DeliveryCounters::new(
             "otpd_codes_sent",
-            "Messages taken by a provider, and codes given to callers that deliver by themselves",
-            codes_labels(&providers),
+            "Messages accepted by a provider, and codes returned to callers that deliver them",
+            code_labels(&providers),
             Counter::default,
             registry,
         );
         let verified = DeliveryCounters::new(
             "otpd_codes_verified",
-            "Codes verified, by who delivered the last message of each",
-            codes_labels(&providers),
+            "Verified codes by the provider of their last message",
+            code_labels(&providers),
             Counter::default,
             registry,
         );
         let attempts = DeliveryCounters::new(
             "otpd_delivery_attempts",
-            "Attempts to hand a message to a provider, by what came of them",
-            attempts_labels(&providers),
+            "Delivery attempts by result",
+            attempt_labels(&providers),
             Counter::default,
             registry,
         );
         let durations = DeliveryHistograms::new(
             "otpd_delivery_attempt_duration_seconds",
-            "What one attempt took",
+            "Duration of one delivery attempt",
             [("provider", providers)],
-            || Histogram::new(SECONDS),
+            || Histogram::new(LATENCY_BUCKETS),
             registry,
         );
-        let delays = DeliveryHistograms::new(
+        let latencies = DeliveryHistograms::new(
             "otpd_delivery_latency_seconds",
-            "From the commit of a message until a provider took it, by the store's clock",
+            "Time from the commit of a message until a provider accepted it, by the store's clock",
             [channels()],
-            || Histogram::new(DELAYS),
+            || Histogram::new(LATENCIES),
             registry,
         );
-        let ended = DeliveryCounters::new(
+        let outcomes = DeliveryCounters::new(
             "otpd_messages_completed",
-            "Messages that are final, by how they ended",
-            [("result", fixed(ENDS))],
+            "Messages in a final state by outcome",
+            [("result", fixed_label_values(OUTCOMES))],
             Counter::default,
             registry,
         )
@@ -193,97 +192,99 @@ impl DeliveryMetrics {
         };
         Self {
             tables: Arc::new(RwLock::new(tables)),
-            delays: Arc::new(delays),
-            ended: Arc::new(ended),
+            latencies: Arc::new(latencies),
+            outcomes: Arc::new(outcomes),
             recent: Arc::default(),
         }
     }
 
-    pub(super) fn know(&self, all: &LabelValues) {
-        let providers = known(&all.providers);
+    pub(super) fn set_label_values(&self, values: &LabelValues) {
+        let providers = with_other(&values.providers);
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         *tables = LabeledDelivery {
-            sent: tables.sent.with(codes_labels(&providers)),
-            verified: tables.verified.with(codes_labels(&providers)),
-            attempts: tables.attempts.with(attempts_labels(&providers)),
-            durations: tables.durations.with([("provider", providers)]),
+            sent: tables.sent.with_labels(code_labels(&providers)),
+            verified: tables.verified.with_labels(code_labels(&providers)),
+            attempts: tables.attempts.with_labels(attempt_labels(&providers)),
+            durations: tables.durations.with_labels([("provider", providers)]),
         };
-        // The numbers of providers are others now; the store knows who delivered a code.
+        // The numbers of the providers have changed. Codes sent before are attributed by the store.
         if let Some(recent) = self.recent.get() {
-            recent.forget();
+            recent.clear();
         }
     }
 
-    fn with<T>(&self, count: impl FnOnce(&LabeledDelivery) -> T) -> T {
-        // Nobody panics half-way through a new table.
+    fn with_tables<T>(&self, count: impl FnOnce(&LabeledDelivery) -> T) -> T {
+        // A poisoned lock holds a complete table, because nothing panics while one is replaced.
         count(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A provider was asked, and took the message or failed.
+    /// Records an attempt, with its error if it failed.
     pub fn attempted(
         &self,
         provider: &str,
         channel: Channel,
-        took: Duration,
+        duration: Duration,
         error: Option<DeliveryErrorKind>,
     ) {
-        self.with(|tables| {
+        self.with_tables(|tables| {
             let number = tables.count_attempt(provider, channel, error);
-            tables.durations.at([number]).observe(took.as_secs_f64());
+            tables
+                .durations
+                .at([number])
+                .observe(duration.as_secs_f64());
         });
     }
 
     /// Counts an attempt of a replica that was lost before it knew the outcome.
     pub fn interrupted(&self, provider: &str, channel: Channel) {
         let error = Some(DeliveryErrorKind::UnknownOutcome);
-        self.with(|tables| {
+        self.with_tables(|tables| {
             tables.count_attempt(provider, channel, error);
         });
     }
 
-    /// Remembers from now on what is [`sent`](Self::sent), so that who delivered a code
-    /// is known at once where the same replica verifies it.
+    /// Keeps the providers of recent [`sent`](Self::sent) messages from now on, so that a code which
+    /// the same replica verifies is attributed at once.
     pub fn remember(&self) {
         self.recent.get_or_init(RecentDeliveries::default);
     }
 
-    /// A provider has taken a message of that challenge, so long after it was written.
+    /// Counts a message of the challenge that a provider accepted `latency` after its commit.
     pub fn sent(
         &self,
         challenge: ChallengeNonce,
         provider: &str,
         channel: Channel,
         country: CountryCode,
-        delay: Duration,
+        latency: Duration,
     ) {
-        self.delays
+        self.latencies
             .at([channel as usize])
-            .observe(delay.as_secs_f64());
-        self.with(|tables| {
+            .observe(latency.as_secs_f64());
+        self.with_tables(|tables| {
             let provider = number_of(tables.sent.names(2), provider);
             tables.count_sent(provider, channel, country);
             if let Some(recent) = self.recent.get() {
-                recent.note(challenge, (provider, channel));
+                recent.insert(challenge, (provider, channel));
             }
         });
     }
 
-    /// A code is on its way by somebody who writes down no attempts.
+    /// Counts a code that its caller delivers, which records no attempts.
     pub fn self_delivered(&self, provider: &str, channel: Channel, country: CountryCode) {
-        self.with(|tables| {
+        self.with_tables(|tables| {
             let provider = number_of(tables.sent.names(2), provider);
             tables.count_sent(provider, channel, country);
         });
     }
 
-    /// A code was verified. Says whether it is known, and so counted, who had delivered
-    /// it.
+    /// Counts a verified code if this replica knows its provider, and returns whether it does.
     pub fn verified_here(&self, challenge: ChallengeNonce, country: CountryCode) -> bool {
         let Some(recent) = self.recent.get() else {
             return false;
         };
-        // Both under one lock, for a number is that of these tables.
-        self.with(|tables| {
+        // Under one lock, because a provider's number is valid only for these tables.
+        self.with_tables(|tables| {
             let Some((provider, channel)) = recent.take(challenge) else {
                 return false;
             };
@@ -292,25 +293,28 @@ impl DeliveryMetrics {
         })
     }
 
-    /// A code was verified that this provider had delivered.
+    /// Counts a verified code that this provider had delivered.
     pub fn verified(&self, provider: &str, channel: Channel, country: CountryCode) {
-        self.with(|tables| {
+        self.with_tables(|tables| {
             let provider = number_of(tables.verified.names(2), provider);
             tables.count_verified(provider, channel, country);
         });
     }
 
-    /// A message is final.
-    pub fn ended(&self, how: MessageOutcome) {
-        self.ended.at([how as usize]).inc();
+    /// Counts a message that reached a final state.
+    pub fn ended(&self, outcome: MessageOutcome) {
+        self.outcomes.at([outcome as usize]).inc();
     }
 }
 
 fn channels() -> LabelDomain {
-    ("channel", fixed(Channel::ALL.map(Channel::name)))
+    (
+        "channel",
+        fixed_label_values(Channel::ALL.map(Channel::name)),
+    )
 }
 
-fn codes_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
+fn code_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
     let countries = (0..CountryCode::COUNT).map(|number| CountryCode::numbered(number).to_string());
     [
         channels(),
@@ -319,11 +323,11 @@ fn codes_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
     ]
 }
 
-fn attempts_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
+fn attempt_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
     [
         ("provider", Arc::clone(providers)),
         channels(),
-        ("result", fixed(RESULTS)),
+        ("result", fixed_label_values(RESULTS)),
     ]
 }
 
@@ -340,19 +344,19 @@ mod tests {
     #[test]
     fn last_provider_of_a_recent_code_is_taken_once() {
         let recent = RecentDeliveries::default();
-        recent.note(nonce(1), (1, Channel::Sms));
-        recent.note(nonce(1), (2, Channel::Voice));
+        recent.insert(nonce(1), (1, Channel::Sms));
+        recent.insert(nonce(1), (2, Channel::Voice));
         assert_eq!(recent.take(nonce(1)), Some((2, Channel::Voice)));
         assert_eq!(recent.take(nonce(1)), None);
     }
 
     #[test]
     fn configuration_change_attributes_no_code_to_another_provider() {
-        let known = |providers: &[&str]| LabelValues {
+        let values = |providers: &[&str]| LabelValues {
             providers: providers.iter().map(ToString::to_string).collect(),
             ..LabelValues::default()
         };
-        let metrics = DeliveryMetrics::new(&known(&["smtp"]), &mut Registry::default());
+        let metrics = DeliveryMetrics::new(&values(&["smtp"]), &mut Registry::default());
         metrics.remember();
         let country = CountryCode::numbered(0);
         let send = |number| {
@@ -368,20 +372,21 @@ mod tests {
         assert!(metrics.verified_here(nonce(1), country));
         send(2);
         // Now "smtp" has another number.
-        metrics.know(&known(&["gateway", "smtp"]));
-        assert!(!metrics.verified_here(nonce(2), country), "the store knows");
+        metrics.set_label_values(&values(&["gateway", "smtp"]));
+        let attributed = metrics.verified_here(nonce(2), country);
+        assert!(!attributed, "the store attributes it");
     }
 
     #[test]
     fn tracked_codes_are_bounded() {
         let recent = RecentDeliveries::default();
-        for number in 0..GENERATION * 5 {
-            recent.note(nonce(number), (0, Channel::Sms));
+        for number in 0..GENERATION_SIZE * 5 {
+            recent.insert(nonce(number), (0, Channel::Sms));
         }
         let all = recent.0.lock().unwrap();
-        assert!(all.young.len() + all.old.len() <= GENERATION * 2);
+        assert!(all.young.len() + all.old.len() <= GENERATION_SIZE * 2);
         drop(all);
-        assert!(recent.take(nonce(GENERATION * 5 - 1)).is_some());
+        assert!(recent.take(nonce(GENERATION_SIZE * 5 - 1)).is_some());
         assert!(recent.take(nonce(0)).is_none());
     }
 }

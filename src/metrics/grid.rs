@@ -1,4 +1,4 @@
-//! Metrics of one name, found by the numbers of their labels' values.
+//! Series of one metric, found by the numbers of their label values.
 
 use std::sync::OnceLock;
 
@@ -14,16 +14,15 @@ use prometheus_client::{
 
 use super::ConfiguredNames;
 
-/// The labels of one series.
-pub(super) type SeriesLabels = Vec<(&'static str, String)>;
+/// Labels of one series.
+pub(crate) type SeriesLabels = Vec<(&'static str, String)>;
 
-/// A label, with all its values.
-pub(super) type LabelDomain = (&'static str, ConfiguredNames);
+/// Label with all its values.
+pub(crate) type LabelDomain = (&'static str, ConfiguredNames);
 
-/// The series of one metric. Each is made when it is first used, and found without its
-/// name from then on.
+/// Series of one metric. Each is created on first use and found without its name afterwards.
 #[derive(Debug)]
-pub(super) struct CounterGrid<M, C, const LABELS: usize> {
+pub(crate) struct CounterGrid<M, C, const LABELS: usize> {
     family: Family<SeriesLabels, M, C>,
     labels: [LabelDomain; LABELS],
     cells: Box<[OnceLock<M>]>,
@@ -34,7 +33,7 @@ where
     M: EncodeMetric + TypedMetric + Clone + std::fmt::Debug + Send + Sync + 'static,
     C: MetricConstructor<M> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
-    /// A metric without series so far.
+    /// Registers a metric that has no series yet.
     pub fn new(
         name: &'static str,
         help: &'static str,
@@ -48,10 +47,10 @@ where
             help,
             family: family.clone(),
         }));
-        Self::of(family, labels)
+        Self::from_family(family, labels)
     }
 
-    fn of(family: Family<SeriesLabels, M, C>, labels: [LabelDomain; LABELS]) -> Self {
+    fn from_family(family: Family<SeriesLabels, M, C>, labels: [LabelDomain; LABELS]) -> Self {
         let count = labels.iter().map(|(_, values)| values.len()).product();
         Self {
             family,
@@ -60,40 +59,40 @@ where
         }
     }
 
-    /// The same metric with other values of its labels; its series go on.
-    pub fn with(&self, labels: [LabelDomain; LABELS]) -> Self {
-        Self::of(self.family.clone(), labels)
+    /// Returns the same metric with other label values. Existing series keep their counts.
+    pub fn with_labels(&self, labels: [LabelDomain; LABELS]) -> Self {
+        Self::from_family(self.family.clone(), labels)
     }
 
-    /// The values of a label.
+    /// Returns the values of a label.
     pub fn names(&self, label: usize) -> &ConfiguredNames {
         &self.labels[label].1
     }
 
-    /// The series of these values, by their numbers.
+    /// Returns the series of the label values with these numbers.
     pub fn at(&self, numbers: [usize; LABELS]) -> &M {
-        let place = self
+        let index = self
             .labels
             .iter()
             .zip(numbers)
-            .fold(0, |place, ((_, values), number)| {
-                place * values.len() + number
+            .fold(0, |index, ((_, values), number)| {
+                index * values.len() + number
             });
-        self.cell(place)
+        self.cell(index)
     }
 
-    /// The same with all its series, at nought: Prometheus sees an increase only of a
-    /// series that it has seen before, so that a first count would go unnoticed.
+    /// Creates all series at zero. Prometheus sees an increase only of a series that it has seen
+    /// before, so it would miss the first count.
     pub fn with_all_series(self) -> Self {
-        for place in 0..self.cells.len() {
-            self.cell(place);
+        for index in 0..self.cells.len() {
+            self.cell(index);
         }
         self
     }
 
-    fn cell(&self, place: usize) -> &M {
-        self.cells[place].get_or_init(|| {
-            let mut rest = place;
+    fn cell(&self, index: usize) -> &M {
+        self.cells[index].get_or_init(|| {
+            let mut rest = index;
             let labels = self.labels.iter().rev().map(|(label, values)| {
                 let number = rest % values.len();
                 rest /= values.len();
@@ -106,7 +105,7 @@ where
     }
 }
 
-/// A metric that is described also while it has no series.
+/// Metric whose description is exported even while it has no series.
 #[derive(Debug)]
 struct DescribedMetric<M, C> {
     name: &'static str,

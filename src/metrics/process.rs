@@ -1,21 +1,21 @@
-//! What the kernel says of this process, under the names that every exporter uses.
+//! Metrics of the process from /proc, under the names that every exporter uses.
 
 use std::fs;
 
 use super::MetricKind;
 
-/// A second in the unit of /proc/PID/stat: USER_HZ, which is 100 on every architecture
-/// that otpd is built for (proc(5)).
+/// Units of /proc/PID/stat per second: USER_HZ, which is 100 on every architecture that otpd is built
+/// for (proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 type ProcReader = fn() -> Option<f64>;
 
-/// Kind, name, help and how to read it.
+/// Kind, name, help and reader of each metric.
 pub(super) const ALL: [(MetricKind, &str, &str, ProcReader); 5] = [
     (
         MetricKind::Counter,
         "process_cpu_seconds",
-        "Time on the processors, in user and in kernel mode",
+        "CPU time in user and in kernel mode",
         cpu_seconds,
     ),
     (
@@ -33,21 +33,21 @@ pub(super) const ALL: [(MetricKind, &str, &str, ProcReader); 5] = [
     (
         MetricKind::Gauge,
         "process_max_fds",
-        "How many there may be",
-        most_files,
+        "Maximum number of open files and connections",
+        max_files,
     ),
     (
         MetricKind::Gauge,
         "process_start_time_seconds",
-        "When the process started, in seconds since the Unix epoch",
+        "Start of the process, in seconds since the Unix epoch",
         start_time,
     ),
 ];
 
-/// A field of /proc/self/stat by its number in proc(5), from 3 on.
+/// Returns a field of /proc/self/stat by its number in proc(5), from 3 on.
 fn stat(number: usize) -> Option<f64> {
     let text = fs::read_to_string("/proc/self/stat").ok()?;
-    // The command stands in parentheses, and may hold blanks and parentheses itself.
+    // The command is in parentheses, and may contain blanks and parentheses itself.
     let (_, rest) = text.rsplit_once(") ")?;
     let field = rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?;
     field.parse().ok()
@@ -68,11 +68,11 @@ fn resident_bytes() -> Option<f64> {
 
 fn open_files() -> Option<f64> {
     let count = fs::read_dir("/proc/self/fd").ok()?.count();
-    // The one by which they are counted is gone.
+    // The descriptor that lists the folder is counted, and is closed again by now.
     u32::try_from(count.saturating_sub(1)).ok().map(f64::from)
 }
 
-fn most_files() -> Option<f64> {
+fn max_files() -> Option<f64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let name = "Max open files";
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;

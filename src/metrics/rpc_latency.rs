@@ -1,12 +1,12 @@
-//! Each RPC as a whole, under the names of OpenTelemetry's semantic conventions.
+//! Durations of RPCs, under the names of OpenTelemetry's semantic conventions.
 
 use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{metrics::histogram::Histogram, registry::Registry};
 
-use super::{RpcName, SECONDS, fixed, grid::CounterGrid};
+use super::{LATENCY_BUCKETS, RpcName, fixed_label_values, grid::CounterGrid};
 
-/// gRPC's status codes, each at its number.
+/// Status codes of gRPC, each at its number.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -27,7 +27,7 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The methods that are told apart, and after them what stands for all others.
+/// Methods with their own series, followed by the name of all others.
 const METHODS: [&str; 5] = [
     "otp.v1.OtpService/SendOtp",
     "otp.v1.OtpService/VerifyOtp",
@@ -36,30 +36,30 @@ const METHODS: [&str; 5] = [
     "_OTHER",
 ];
 
-/// A method of gRPC.
+/// Method of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RpcMethod(usize);
 
 impl RpcMethod {
-    /// The method at a path, such as `/otp.v1.OtpService/SendOtp`.
+    /// Returns the method at a path, such as `/otp.v1.OtpService/SendOtp`.
     pub fn at(path: &str) -> Self {
         let name = path.strip_prefix('/').unwrap_or_default();
         let known = METHODS.iter().position(|method| *method == name);
         Self(known.unwrap_or(METHODS.len() - 1))
     }
 
-    /// The method of an RPC of the contract.
+    /// Returns the method of an RPC of the contract.
     pub const fn of(rpc: RpcName) -> Self {
         Self(rpc as usize)
     }
 
-    /// Its full name.
+    /// Returns its full name.
     pub const fn name(self) -> &'static str {
         METHODS[self.0]
     }
 }
 
-/// How long calls take. Clones count into the same.
+/// Durations of calls. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct RpcLatency(Arc<CounterGrid<Histogram, fn() -> Histogram, 3>>);
 
@@ -67,26 +67,26 @@ impl RpcLatency {
     pub(super) fn new(registry: &mut Registry) -> Self {
         Self(Arc::new(CounterGrid::new(
             "rpc_server_call_duration_seconds",
-            "From a call's headers to those of its reply",
+            "Time from the headers of a call to those of its reply",
             [
-                ("rpc_system_name", fixed(["grpc"])),
-                ("rpc_method", fixed(METHODS)),
-                ("rpc_response_status_code", fixed(CODES)),
+                ("rpc_system_name", fixed_label_values(["grpc"])),
+                ("rpc_method", fixed_label_values(METHODS)),
+                ("rpc_response_status_code", fixed_label_values(CODES)),
             ],
-            || Histogram::new(SECONDS),
+            || Histogram::new(LATENCY_BUCKETS),
             registry,
         )))
     }
 
-    /// A call has ended with a status code of gRPC.
-    pub fn ended(&self, method: RpcMethod, code: i32, took: Duration) {
-        let place = [0, method.0, number_of_code(code)];
-        self.0.at(place).observe(took.as_secs_f64());
+    /// Records a call that ended with a status code of gRPC.
+    pub fn ended(&self, method: RpcMethod, code: i32, duration: Duration) {
+        let series = [0, method.0, number_of_code(code)];
+        self.0.at(series).observe(duration.as_secs_f64());
     }
 }
 
 fn number_of_code(code: i32) -> usize {
-    /// What any other code is.
+    /// Number of the code `UNKNOWN`, for every code that gRPC does not define.
     const UNKNOWN: usize = 2;
     let number = usize::try_from(code).ok();
     number
@@ -94,7 +94,7 @@ fn number_of_code(code: i32) -> usize {
         .unwrap_or(UNKNOWN)
 }
 
-/// The name of a status code of gRPC.
+/// Returns the name of a status code of gRPC.
 pub fn code_name(code: i32) -> &'static str {
     CODES[number_of_code(code)]
 }

@@ -1,17 +1,17 @@
-//! What was answered to whom.
+//! Outcomes of RPCs by caller and purpose.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use super::{
-    ConfiguredNames, LabelValues, fixed,
+    ConfiguredNames, LabelValues, fixed_label_values,
     grid::{CounterGrid, LabelDomain},
-    known, number_of,
+    number_of, with_other,
 };
 use otpd_rules::{CallerName, Purpose, RateLimitKind};
 
-/// The RPCs of the contract.
+/// RPC of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RpcName {
     /// `SendOtp`.
@@ -24,14 +24,14 @@ pub enum RpcName {
     Status,
 }
 
-/// Their names, in the order of [`RpcName`], and after them that of every other method.
+/// Names in the order of [`RpcName`], followed by that of every other method.
 const RPCS: [&str; 5] = ["SendOtp", "VerifyOtp", "CancelOtp", "GetOtpStatus", OTHER];
 
-/// Label of every value that is not known.
+/// Label of every unknown value.
 const OTHER: &str = "other";
 
 impl RpcName {
-    /// Its name in the contract.
+    /// Returns its name in the contract.
     pub const fn name(self) -> &'static str {
         RPCS[self as usize]
     }
@@ -48,11 +48,11 @@ impl RpcName {
     }
 }
 
-/// What was answered: what became of the request, or the contract's reason why not.
+/// Outcome of a request: its result, or the contract's reason for the refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RpcOutcome(usize);
 
-/// All answers, what became of requests first.
+/// Names of all outcomes, results of requests first.
 const OUTCOMES: [&str; 35] = [
     "sent",
     "resent",
@@ -92,32 +92,32 @@ const OUTCOMES: [&str; 35] = [
 ];
 
 impl RpcOutcome {
-    /// A code was made, and its message written.
+    /// A new code and its message were written.
     pub const SENT: Self = Self(0);
-    /// The same code once more.
+    /// The same code was sent again.
     pub const RESENT: Self = Self(1);
-    /// The code was given to a caller that delivers by itself.
-    pub const GIVEN_TO_CALLER: Self = Self(2);
-    /// The typed code was right.
+    /// The code was returned to a caller that delivers it itself.
+    pub const SELF_DELIVERED: Self = Self(2);
+    /// The submitted code was correct.
     pub const VERIFIED: Self = Self(3);
-    /// It was wrong.
+    /// The submitted code was wrong.
     pub const WRONG_CODE: Self = Self(4);
-    /// The code's life was over.
+    /// The code had expired.
     pub const EXPIRED: Self = Self(5);
-    /// As many answers as allowed had been wrong.
+    /// The code had used up its attempts.
     pub const ATTEMPTS_EXHAUSTED: Self = Self(6);
-    /// There was no code.
+    /// The record had no code.
     pub const NOT_FOUND: Self = Self(7);
-    /// A code was ended.
+    /// A code was cancelled.
     pub const CANCELLED: Self = Self(8);
-    /// There was none to end.
-    pub const NOTHING_TO_CANCEL: Self = Self(9);
-    /// A status was told.
-    pub const TOLD: Self = Self(10);
-    /// The caller hung up before there was an answer.
-    pub const CALLER_GONE: Self = Self(11);
+    /// The record had no active code to cancel.
+    pub const NO_ACTIVE_CODE: Self = Self(9);
+    /// A status was returned.
+    pub const STATUS_RETURNED: Self = Self(10);
+    /// The client disconnected before the response.
+    pub const CLIENT_DISCONNECTED: Self = Self(11);
     /// The content type is not accepted.
-    pub const MEDIA_TYPE: Self = Self(12);
+    pub const UNSUPPORTED_MEDIA_TYPE: Self = Self(12);
     /// The method does not exist, or the message is compressed.
     pub const UNIMPLEMENTED: Self = Self(13);
     /// The request breaks the protocol of gRPC, such as one without a message.
@@ -126,204 +126,214 @@ impl RpcOutcome {
     pub const REQUEST_INVALID: Self = Self(15);
     /// The message did not arrive in time.
     pub const DEADLINE_EXCEEDED: Self = Self(16);
-    /// The memory of all connections is used up.
+    /// The memory budget of all connections is used up.
     pub const OVERLOADED: Self = Self(17);
 
-    /// The refusal for this reason of the contract.
+    /// Returns the outcome of a refusal with this reason of the contract.
     pub fn refused(reason: &str) -> Self {
-        let number = OUTCOMES.iter().position(|answer| *answer == reason);
+        let number = OUTCOMES.iter().position(|outcome| *outcome == reason);
         Self(number.unwrap_or(OUTCOMES.len() - 1))
     }
 
-    /// Its name as a label.
+    /// Returns its label.
     pub const fn name(self) -> &'static str {
         OUTCOMES[self.0]
     }
 }
 
-/// What a series of a purpose is called where the purpose could not be read.
+/// Label of a caller or purpose that could not be read.
 const UNREAD: &str = OTHER;
 
 type OutcomeCounters<const LABELS: usize> = CounterGrid<Counter, fn() -> Counter, LABELS>;
 
-/// What was answered to whom. Clones count into the same.
+/// Counters of outcomes. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct RpcOutcomeCounters(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     tables: RwLock<LabeledCounters>,
-    unknown: OutcomeCounters<1>,
+    auth_failures: OutcomeCounters<1>,
 }
 
-/// What depends on the names that are known.
+/// Counters whose labels have values from the configuration.
 #[derive(Debug)]
 struct LabeledCounters {
-    answers: OutcomeCounters<4>,
-    limits: OutcomeCounters<2>,
-    shut: OutcomeCounters<2>,
-    reset: OutcomeCounters<1>,
+    outcomes: OutcomeCounters<4>,
+    rate_limited: OutcomeCounters<2>,
+    lockouts: OutcomeCounters<2>,
+    lockout_resets: OutcomeCounters<1>,
 }
 
 impl RpcOutcomeCounters {
-    pub(super) fn new(all: &LabelValues, registry: &mut Registry) -> Self {
-        let callers = known(&all.callers);
-        let purposes = known(&all.purposes);
-        let causes = ("reason", fixed(["no_proof", "token", "certificate"]));
-        let unknown = OutcomeCounters::new(
+    pub(super) fn new(values: &LabelValues, registry: &mut Registry) -> Self {
+        let callers = with_other(&values.callers);
+        let purposes = with_other(&values.purposes);
+        let reasons = (
+            "reason",
+            fixed_label_values(["no_proof", "token", "certificate"]),
+        );
+        let auth_failures = OutcomeCounters::new(
             "otpd_auth_failures",
-            "Requests of nobody whom otpd knows",
-            [causes],
+            "Requests whose caller could not be authenticated",
+            [reasons],
             Counter::default,
             registry,
         )
         .with_all_series();
-        let answers = OutcomeCounters::new(
+        let outcomes = OutcomeCounters::new(
             "otpd_requests",
-            "Answers to requests: what became of them, or the reason why nothing did",
-            answers_labels(&callers, purposes),
+            "Requests by outcome: their result, or the reason of the refusal",
+            outcome_labels(&callers, purposes),
             Counter::default,
             registry,
         );
-        let limits = OutcomeCounters::new(
+        let rate_limited = OutcomeCounters::new(
             "otpd_rate_limited",
-            "Requests refused by a limit",
-            limits_labels(&callers),
+            "Requests refused by a rate limit",
+            rate_limit_labels(&callers),
             Counter::default,
             registry,
         )
         .with_all_series();
-        let shut = OutcomeCounters::new(
+        let lockouts = OutcomeCounters::new(
             "otpd_lockouts",
-            "Wrong answers after which the next one must wait, or none is taken any more",
-            shut_labels(&callers),
+            "Failed attempts that delayed the next attempt or locked the record",
+            lockout_labels(&callers),
             Counter::default,
             registry,
         )
         .with_all_series();
-        let reset = OutcomeCounters::new(
+        let lockout_resets = OutcomeCounters::new(
             "otpd_lockout_resets",
-            "Wrong answers forgotten at a caller's wish",
+            "Resets of failed attempts by a caller",
             [("caller", callers)],
             Counter::default,
             registry,
         )
         .with_all_series();
         let tables = LabeledCounters {
-            answers,
-            limits,
-            shut,
-            reset,
+            outcomes,
+            rate_limited,
+            lockouts,
+            lockout_resets,
         };
         Self(Arc::new(Shared {
             tables: RwLock::new(tables),
-            unknown,
+            auth_failures,
         }))
     }
 
-    pub(super) fn know(&self, all: &LabelValues) {
-        let callers = known(&all.callers);
+    pub(super) fn set_label_values(&self, values: &LabelValues) {
+        let callers = with_other(&values.callers);
         let mut tables = self
             .0
             .tables
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *tables = LabeledCounters {
-            answers: tables
-                .answers
-                .with(answers_labels(&callers, known(&all.purposes))),
-            limits: tables
-                .limits
-                .with(limits_labels(&callers))
+            outcomes: tables
+                .outcomes
+                .with_labels(outcome_labels(&callers, with_other(&values.purposes))),
+            rate_limited: tables
+                .rate_limited
+                .with_labels(rate_limit_labels(&callers))
                 .with_all_series(),
-            shut: tables.shut.with(shut_labels(&callers)).with_all_series(),
-            reset: tables.reset.with([("caller", callers)]).with_all_series(),
+            lockouts: tables
+                .lockouts
+                .with_labels(lockout_labels(&callers))
+                .with_all_series(),
+            lockout_resets: tables
+                .lockout_resets
+                .with_labels([("caller", callers)])
+                .with_all_series(),
         };
     }
 
-    fn with(&self, count: impl FnOnce(&LabeledCounters) -> u64) {
-        // Nobody panics half-way through a new table.
+    fn with_tables(&self, count: impl FnOnce(&LabeledCounters) -> u64) {
+        // A poisoned lock holds a complete table, because nothing panics while one is replaced.
         let tables = self.0.tables.read();
         count(&tables.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Something was answered; `purpose` is known once the request was read.
+    /// Counts the outcome of a request; `purpose` is known once the request has been read.
     pub fn count(
         &self,
         rpc: RpcName,
         caller: &CallerName,
         purpose: Option<&Purpose>,
-        answer: RpcOutcome,
+        outcome: RpcOutcome,
     ) {
-        self.with(|tables| {
-            let answers = &tables.answers;
-            let caller = number_of(answers.names(1), caller.as_str());
-            let purpose = number_of(answers.names(2), purpose.map_or(UNREAD, Purpose::as_str));
-            answers.at([rpc as usize, caller, purpose, answer.0]).inc()
+        self.with_tables(|tables| {
+            let outcomes = &tables.outcomes;
+            let caller = number_of(outcomes.names(1), caller.as_str());
+            let purpose = number_of(outcomes.names(2), purpose.map_or(UNREAD, Purpose::as_str));
+            outcomes
+                .at([rpc as usize, caller, purpose, outcome.0])
+                .inc()
         });
     }
 
-    /// Counts the answer to a request that did not reach its handler.
+    /// Counts the outcome of a request that did not reach its handler.
     pub fn count_rejection(
         &self,
         rpc: Option<RpcName>,
         caller: Option<&CallerName>,
-        answer: RpcOutcome,
+        outcome: RpcOutcome,
     ) {
-        self.with(|tables| {
-            let answers = &tables.answers;
+        self.with_tables(|tables| {
+            let outcomes = &tables.outcomes;
             let rpc = rpc.map_or(RPCS.len() - 1, |rpc| rpc as usize);
-            let caller = number_of(answers.names(1), caller.map_or(UNREAD, CallerName::as_str));
-            let purpose = number_of(answers.names(2), UNREAD);
-            answers.at([rpc, caller, purpose, answer.0]).inc()
+            let caller = number_of(outcomes.names(1), caller.map_or(UNREAD, CallerName::as_str));
+            let purpose = number_of(outcomes.names(2), UNREAD);
+            outcomes.at([rpc, caller, purpose, outcome.0]).inc()
         });
     }
 
-    /// A request of nobody whom otpd knows; `cause` is `no_proof`, `token` or
-    /// `certificate`.
-    pub fn unknown(&self, cause: &str) {
-        let causes = self.0.unknown.names(0);
-        let number = causes.iter().position(|known| known == cause);
-        self.0.unknown.at([number.unwrap_or_default()]).inc();
+    /// Counts a failed authentication; `reason` is `no_proof`, `token` or `certificate`.
+    pub fn unknown(&self, reason: &str) {
+        let reasons = self.0.auth_failures.names(0);
+        let number = reasons.iter().position(|known| known == reason);
+        self.0.auth_failures.at([number.unwrap_or_default()]).inc();
     }
 
-    /// A limit left no room.
+    /// Counts a request that a rate limit refused.
     pub fn limited(&self, limit: RateLimitKind, caller: &CallerName) {
-        self.with(|tables| {
-            let limits = &tables.limits;
+        self.with_tables(|tables| {
+            let limits = &tables.rate_limited;
             let number = limits.names(0).iter().position(|name| name == limit.key());
             let caller = number_of(limits.names(1), caller.as_str());
             limits.at([number.unwrap_or_default(), caller]).inc()
         });
     }
 
-    /// A wrong answer has shut its record: for a while, or `locked` for good.
+    /// Counts a failed attempt that delayed the next attempt, or `locked` the record.
     pub fn lockout(&self, locked: bool, caller: &CallerName) {
-        self.with(|tables| {
-            let caller = number_of(tables.shut.names(1), caller.as_str());
-            tables.shut.at([usize::from(locked), caller]).inc()
+        self.with_tables(|tables| {
+            let caller = number_of(tables.lockouts.names(1), caller.as_str());
+            tables.lockouts.at([usize::from(locked), caller]).inc()
         });
     }
 
-    /// A caller had wrong answers forgotten.
+    /// Counts a reset of failed attempts by a caller.
     pub fn reset(&self, caller: &CallerName) {
-        self.with(|tables| {
-            let caller = number_of(tables.reset.names(0), caller.as_str());
-            tables.reset.at([caller]).inc()
+        self.with_tables(|tables| {
+            let caller = number_of(tables.lockout_resets.names(0), caller.as_str());
+            tables.lockout_resets.at([caller]).inc()
         });
     }
 }
 
-fn answers_labels(callers: &ConfiguredNames, purposes: ConfiguredNames) -> [LabelDomain; 4] {
+fn outcome_labels(callers: &ConfiguredNames, purposes: ConfiguredNames) -> [LabelDomain; 4] {
     [
-        ("rpc", fixed(RPCS)),
+        ("rpc", fixed_label_values(RPCS)),
         ("caller", Arc::clone(callers)),
         ("purpose", purposes),
-        ("outcome", fixed(OUTCOMES)),
+        ("outcome", fixed_label_values(OUTCOMES)),
     ]
 }
 
-fn limits_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
+fn rate_limit_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
     let limits = [
         RateLimitKind::SendsPerHour,
         RateLimitKind::SendsPerDay,
@@ -335,14 +345,14 @@ fn limits_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
         RateLimitKind::CallerSendsPerDay,
     ];
     [
-        ("limit", fixed(limits.map(RateLimitKind::key))),
+        ("limit", fixed_label_values(limits.map(RateLimitKind::key))),
         ("caller", Arc::clone(callers)),
     ]
 }
 
-fn shut_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
+fn lockout_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
     [
-        ("kind", fixed(["delayed", "locked"])),
+        ("kind", fixed_label_values(["delayed", "locked"])),
         ("caller", Arc::clone(callers)),
     ]
 }
@@ -351,7 +361,7 @@ fn shut_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
 mod tests {
     use super::*;
 
-    /// The one table of reasons.
+    /// Table of reasons.
     const TABLE: &str = include_str!("../grpc/error.rs");
 
     #[test]
@@ -373,27 +383,27 @@ mod tests {
 
     #[test]
     fn outcome_names_match_their_index() {
-        for (answer, name) in [
+        for (outcome, name) in [
             (RpcOutcome::SENT, "sent"),
             (RpcOutcome::RESENT, "resent"),
-            (RpcOutcome::GIVEN_TO_CALLER, "self_delivered"),
+            (RpcOutcome::SELF_DELIVERED, "self_delivered"),
             (RpcOutcome::VERIFIED, "verified"),
             (RpcOutcome::WRONG_CODE, "wrong_code"),
             (RpcOutcome::EXPIRED, "expired"),
             (RpcOutcome::ATTEMPTS_EXHAUSTED, "attempts_exhausted"),
             (RpcOutcome::NOT_FOUND, "not_found"),
             (RpcOutcome::CANCELLED, "cancelled"),
-            (RpcOutcome::NOTHING_TO_CANCEL, "no_active_code"),
-            (RpcOutcome::TOLD, "ok"),
-            (RpcOutcome::CALLER_GONE, "client_disconnected"),
-            (RpcOutcome::MEDIA_TYPE, "unsupported_media_type"),
+            (RpcOutcome::NO_ACTIVE_CODE, "no_active_code"),
+            (RpcOutcome::STATUS_RETURNED, "ok"),
+            (RpcOutcome::CLIENT_DISCONNECTED, "client_disconnected"),
+            (RpcOutcome::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             (RpcOutcome::UNIMPLEMENTED, "unimplemented"),
             (RpcOutcome::MALFORMED, "malformed"),
             (RpcOutcome::REQUEST_INVALID, "REQUEST_INVALID"),
             (RpcOutcome::DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
             (RpcOutcome::OVERLOADED, "OVERLOADED"),
         ] {
-            assert_eq!(answer.name(), name);
+            assert_eq!(outcome.name(), name);
         }
     }
 }

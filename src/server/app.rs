@@ -17,7 +17,7 @@ use crate::{
     outbox::{Outbox, OutboxContext},
     service::{ConversionTracker, OtpService},
     store::{
-        RecordStoreHandle, StoreError,
+        RecordStoreHandle, StatementMetrics, StoreError,
         health::{HealthMonitor, StoreHealth},
     },
 };
@@ -96,13 +96,13 @@ impl App {
     /// nobody can see the metrics, what takes work to measure is left out.
     pub fn assemble(
         loaded: LoadedConfig,
-        metrics: &Metrics,
+        metrics: &mut Metrics,
         observed: bool,
     ) -> Result<(Self, ReloadHandle), ServerError> {
         let LoadedConfig { config, keys, tls } = loaded;
         let settings = config.settings;
         let store = RecordStoreHandle::open(&settings.database_url, &settings.store)?;
-        let store = Arc::new(store.with_metrics(metrics.statements.clone()));
+        let store = Arc::new(store.with_metrics(StatementMetrics::register(metrics)));
         let (monitor, availability) = HealthMonitor::new(
             Arc::clone(&store),
             settings.store.clone(),

@@ -93,7 +93,7 @@ async fn take_censuses(
 
 async fn take_census(store: &RecordStoreHandle) -> Result<StoreStats, StoreError> {
     let now = store.load(&[], &[]).await?.clock.now();
-    store.census(now).await
+    store.stats(now).await
 }
 
 /// Has the metrics look at the parts of a server, whenever somebody scrapes.
@@ -205,11 +205,15 @@ fn watch_census(metrics: &mut Metrics, newest: &LatestStats) {
         "otpd_records",
         "Records in the store: live ones, and those that a sweep will remove",
         vec![
-            labelled("state", "active", of(|census| number(census.records_live))),
+            labelled(
+                "state",
+                "active",
+                of(|census| number(census.records_active)),
+            ),
             labelled(
                 "state",
                 "purgeable",
-                of(|census| number(census.records_dead)),
+                of(|census| number(census.records_purgeable)),
             ),
         ],
     );

@@ -38,7 +38,7 @@ async fn sweep_once(store: &RecordStoreHandle, clock: &mut SweepClock) -> Result
     };
     let mut removed = 0;
     loop {
-        let batch = store.sweep(now, SWEEP_BATCH).await?.all();
+        let batch = store.purge(now, SWEEP_BATCH).await?.all();
         removed += batch;
         if batch < u64::from(SWEEP_BATCH) {
             return Ok(removed);

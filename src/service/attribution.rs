@@ -146,7 +146,7 @@ async fn attribute_batch(
         .map(|verified| verified.challenge.key)
         .collect();
     let keys: Vec<_> = keys.into_iter().collect();
-    let delivered = match store.deliveries(&keys).await {
+    let delivered = match store.delivered_messages(&keys).await {
         Ok(delivered) => delivered,
         Err(error) => {
             tracing::debug!(%error, "[OTP] Delivery attribution postponed");

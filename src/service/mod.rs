@@ -59,7 +59,7 @@ impl OtpService {
     fn identity(&self, rpc: &str, request_id: Option<&str>, fields: &[&str]) -> RequestFingerprint {
         self.engine
             .keys
-            .request_identity(rpc, request_id, fields, &mut os_rng())
+            .request_fingerprint(rpc, request_id, fields, &mut os_rng())
     }
 
     /// Returns the record and the challenge that a selector names; `None` if it names none.

@@ -1,4 +1,4 @@
-//! The store that the configuration chose.
+//! Store that the configuration selects.
 
 use std::future::Future;
 
@@ -8,92 +8,92 @@ use super::{
     DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PostgresStore, PurgeStats,
     RecordStore, SqliteStore, StoreError, StoreOptions, StoreStats, WriteBatch, WriteResult,
     instrument::StatementTimer,
+    metrics::{StatementKind, StatementMetrics},
 };
-use crate::metrics::{StatementKind, StatementMetrics};
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 
-/// The store that the configuration chose, with an account of what it does.
+/// Store that the configuration selects, with metrics and a span for each statement.
 ///
-/// The engine's futures are boxed here. They take up to 50 KiB, and without optimization
+/// The futures of the backend are boxed here. They take up to 50 KiB, and without optimization
 /// each future around them would put copies of that on the stack.
 #[derive(Debug)]
 pub struct RecordStoreHandle {
-    engine: Backend,
+    backend: Backend,
     metrics: StatementMetrics,
 }
 
 #[derive(Debug)]
 enum Backend {
-    /// PostgreSQL: any number of replicas.
+    /// PostgreSQL, for any number of replicas.
     Postgres(PostgresStore),
-    /// SQLite: one machine.
+    /// SQLite, for one machine.
     Sqlite(SqliteStore),
 }
 
 impl RecordStoreHandle {
-    /// The store at `url`. Connects only when it is used.
+    /// Returns the store at `url`. It connects on first use.
     ///
     /// # Errors
-    /// [`StoreError::Url`] where no store is named.
+    /// [`StoreError::Url`] if the URL names no store, or not a usable one.
     pub fn open(url: &SecretString, options: &StoreOptions) -> Result<Self, StoreError> {
         let url = url.expose_secret();
-        let engine = match url.split_once(':').map(|(scheme, _)| scheme) {
+        let backend = match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => {
                 PostgresStore::open(url, options).map(Backend::Postgres)
             }
             Some("sqlite") => SqliteStore::open(url, options).map(Backend::Sqlite),
             _ => Err(StoreError::Url(
-                "names no store that otpd knows; give postgres://… or sqlite://…".to_owned(),
+                "unknown scheme; give postgres://… or sqlite://…".to_owned(),
             )),
         };
         Ok(Self {
-            engine: engine?,
+            backend: backend?,
             metrics: StatementMetrics::default(),
         })
     }
 
-    /// The same store, with its account in `metrics`.
+    /// Returns the same store, which records its statements in `metrics`.
     #[must_use]
     pub fn with_metrics(self, metrics: StatementMetrics) -> Self {
         Self { metrics, ..self }
     }
 
-    /// Brings the schema up to date. Any number of replicas may do so at once.
+    /// Migrates the schema to this version. Any number of replicas may do so at once.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], with the cause.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        match &self.engine {
+        match &self.backend {
             Backend::Postgres(store) => Box::pin(store.migrate()).await,
             Backend::Sqlite(store) => Box::pin(store.migrate()).await,
         }
     }
 
-    /// Holds the store to the index key of this `fingerprint`: the first to come
-    /// writes it down, all others must have the same.
+    /// Verifies that the records belong to the index key of this `fingerprint`. The first replica
+    /// stores its fingerprint; all others must have the same one.
     ///
     /// # Errors
-    /// [`StoreError::IndexKeyMismatch`] where they have not.
+    /// [`StoreError::IndexKeyMismatch`] if the stored fingerprint differs.
     pub async fn verify_index_key(&self, fingerprint: &[u8; 32]) -> Result<(), StoreError> {
-        let held = match &self.engine {
-            Backend::Postgres(store) => store.hold_to_index_key(fingerprint).await?,
-            Backend::Sqlite(store) => store.hold_to_index_key(fingerprint).await?,
+        let stored = match &self.backend {
+            Backend::Postgres(store) => store.store_fingerprint(fingerprint).await?,
+            Backend::Sqlite(store) => store.store_fingerprint(fingerprint).await?,
         };
-        if held == fingerprint {
+        if stored == fingerprint {
             Ok(())
         } else {
             Err(StoreError::IndexKeyMismatch)
         }
     }
 
-    /// Asks the store for a sign of life.
+    /// Checks that the store answers.
     ///
     /// # Errors
-    /// Why there is none; found out by a connection of its own where the pool
-    /// cannot tell.
+    /// The cause if it does not. A separate connection finds it out if the pool does not
+    /// report it.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.instrument(StatementKind::Probe, async {
-            match &self.engine {
+        self.instrument(StatementKind::Ping, async {
+            match &self.backend {
                 Backend::Postgres(store) => Box::pin(store.probe()).await,
                 Backend::Sqlite(store) => Box::pin(store.probe()).await,
             }
@@ -101,40 +101,40 @@ impl RecordStoreHandle {
         .await
     }
 
-    /// Counts what is there `now`.
+    /// Counts the records and messages as of `now`.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        self.instrument(StatementKind::Census, async {
-            match &self.engine {
-                Backend::Postgres(store) => Box::pin(store.census(now)).await,
-                Backend::Sqlite(store) => Box::pin(store.census(now)).await,
+    /// Those of the store.
+    pub async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        self.instrument(StatementKind::Stats, async {
+            match &self.backend {
+                Backend::Postgres(store) => Box::pin(store.stats(now)).await,
+                Backend::Sqlite(store) => Box::pin(store.stats(now)).await,
             }
         })
         .await
     }
 
-    /// Loads the messages of records that providers have taken, oldest first.
+    /// Loads the messages of records that providers have accepted, oldest first.
     ///
     /// # Errors
-    /// The store's.
-    pub async fn deliveries(
+    /// Those of the store.
+    pub async fn delivered_messages(
         &self,
         records: &[RecordKey],
     ) -> Result<Vec<DeliveredMessage>, StoreError> {
-        self.instrument(StatementKind::Deliveries, async {
-            match &self.engine {
-                Backend::Postgres(store) => Box::pin(store.deliveries(records)).await,
-                Backend::Sqlite(store) => Box::pin(store.deliveries(records)).await,
+        self.instrument(StatementKind::Attribution, async {
+            match &self.backend {
+                Backend::Postgres(store) => Box::pin(store.delivered_messages(records)).await,
+                Backend::Sqlite(store) => Box::pin(store.delivered_messages(records)).await,
             }
         })
         .await
     }
 
-    /// How many connections are idle, and how many in use.
+    /// Returns the numbers of idle and of used connections.
     pub fn connections(&self) -> (u32, u32) {
-        let (all, idle) = match &self.engine {
+        let (all, idle) = match &self.backend {
             Backend::Postgres(store) => store.connections(),
             Backend::Sqlite(store) => store.connections(),
         };
@@ -142,27 +142,27 @@ impl RecordStoreHandle {
         (idle, all - idle)
     }
 
-    /// Ends every connection, after the statements that still run.
+    /// Closes all connections after the statements that still run.
     pub async fn close(&self) {
-        match &self.engine {
+        match &self.backend {
             Backend::Postgres(store) => store.close().await,
             Backend::Sqlite(store) => store.close().await,
         }
     }
 
-    /// Awaits the engine, and keeps account of that.
+    /// Awaits a statement and records its duration and result.
     async fn instrument<T>(
         &self,
         statement: StatementKind,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let system = match &self.engine {
+        let system = match &self.backend {
             Backend::Postgres(_) => "postgresql",
             Backend::Sqlite(_) => "sqlite",
         };
-        let stopwatch = StatementTimer::start(&self.metrics, statement, system);
+        let timer = StatementTimer::start(&self.metrics, statement, system);
         let result = work.await;
-        stopwatch.stop(&result);
+        timer.stop(&result);
         result
     }
 }
@@ -174,7 +174,7 @@ impl RecordStore for RecordStoreHandle {
         limits: &[LimitKey],
     ) -> Result<LoadedState, StoreError> {
         self.instrument(StatementKind::Load, async {
-            match &self.engine {
+            match &self.backend {
                 Backend::Postgres(store) => Box::pin(store.load(records, limits)).await,
                 Backend::Sqlite(store) => Box::pin(store.load(records, limits)).await,
             }
@@ -182,24 +182,24 @@ impl RecordStore for RecordStoreHandle {
         .await
     }
 
-    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
-        let statement = if changes.limits.is_empty() && changes.records.is_empty() {
-            StatementKind::Settle
+    async fn write(&self, batch: &WriteBatch) -> Result<WriteResult, StoreError> {
+        let statement = if batch.limits.is_empty() && batch.records.is_empty() {
+            StatementKind::UpdateMessages
         } else {
             StatementKind::Write
         };
         self.instrument(statement, async {
-            match &self.engine {
-                Backend::Postgres(store) => Box::pin(store.write(changes)).await,
-                Backend::Sqlite(store) => Box::pin(store.write(changes)).await,
+            match &self.backend {
+                Backend::Postgres(store) => Box::pin(store.write(batch)).await,
+                Backend::Sqlite(store) => Box::pin(store.write(batch)).await,
             }
         })
         .await
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.instrument(StatementKind::Messages, async {
-            match &self.engine {
+        self.instrument(StatementKind::LoadMessages, async {
+            match &self.backend {
                 Backend::Postgres(store) => Box::pin(store.load_messages(records)).await,
                 Backend::Sqlite(store) => Box::pin(store.load_messages(records)).await,
             }
@@ -208,8 +208,8 @@ impl RecordStore for RecordStoreHandle {
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        self.instrument(StatementKind::Due, async {
-            match &self.engine {
+        self.instrument(StatementKind::DueMessages, async {
+            match &self.backend {
                 Backend::Postgres(store) => Box::pin(store.waiting_lanes()).await,
                 Backend::Sqlite(store) => Box::pin(store.waiting_lanes()).await,
             }
@@ -217,25 +217,25 @@ impl RecordStore for RecordStoreHandle {
         .await
     }
 
-    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.instrument(StatementKind::Due, async {
-            match &self.engine {
-                Backend::Postgres(store) => Box::pin(store.due_messages(turns)).await,
-                Backend::Sqlite(store) => Box::pin(store.due_messages(turns)).await,
+    async fn due_messages(&self, lanes: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.instrument(StatementKind::DueMessages, async {
+            match &self.backend {
+                Backend::Postgres(store) => Box::pin(store.due_messages(lanes)).await,
+                Backend::Sqlite(store) => Box::pin(store.due_messages(lanes)).await,
             }
         })
         .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
-        let swept = self.instrument(StatementKind::Sweep, async {
-            match &self.engine {
-                Backend::Postgres(store) => Box::pin(store.sweep(now, limit)).await,
-                Backend::Sqlite(store) => Box::pin(store.sweep(now, limit)).await,
+    async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
+        let purged = self.instrument(StatementKind::Purge, async {
+            match &self.backend {
+                Backend::Postgres(store) => Box::pin(store.purge(now, limit)).await,
+                Backend::Sqlite(store) => Box::pin(store.purge(now, limit)).await,
             }
         });
-        let swept = swept.await?;
-        self.metrics.swept(swept);
-        Ok(swept)
+        let purged = purged.await?;
+        self.metrics.record_purge(purged);
+        Ok(purged)
     }
 }

@@ -1,35 +1,37 @@
-//! The one clock that decisions are made by.
+//! Clock that every decision uses.
 
 use tokio::time::Instant;
 
 use otpd_rules::Timestamp;
 
-/// The store's clock, read once and carried on by this machine's monotonic one.
+/// Reading of the store's clock, continued by the monotonic clock of this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreClock {
-    read: Timestamp,
+    reading: Timestamp,
     read_at: Instant,
-    asked_at: Instant,
+    requested_at: Instant,
 }
 
 impl StoreClock {
-    /// The store's clock as it read just now, in reply to what was asked at `requested_at`.
-    pub fn from_reading(read: Timestamp, asked_at: Instant) -> Self {
+    /// Returns the clock of a `reading` that has just arrived and was requested at
+    /// `requested_at`.
+    pub fn from_reading(reading: Timestamp, requested_at: Instant) -> Self {
         Self {
-            read,
+            reading,
             read_at: Instant::now(),
-            asked_at,
+            requested_at,
         }
     }
 
-    /// When it was asked for, by this machine's monotonic clock. A reply may be late, so
-    /// only what happened before is sure to be in what was loaded with it.
+    /// Returns the time of the request for the reading, by the monotonic clock of this machine.
+    /// A reply may be late, so only writes before this time are sure to be in the state that was
+    /// loaded with the reading.
     pub fn requested_at(&self) -> Instant {
-        self.asked_at
+        self.requested_at
     }
 
-    /// What the store's clock says now.
+    /// Returns the present time of the store's clock.
     pub fn now(&self) -> Timestamp {
-        self.read.saturating_add(self.read_at.elapsed())
+        self.reading.saturating_add(self.read_at.elapsed())
     }
 }

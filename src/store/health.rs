@@ -1,4 +1,4 @@
-//! Whether the store answers, found out by asking it.
+//! Health check of the store.
 
 use std::sync::Arc;
 
@@ -7,112 +7,111 @@ use tokio::sync::{Notify, watch};
 use super::{RecordStoreHandle, StoreError, StoreOptions};
 use crate::log_targets::STATE_CHANGE;
 
-/// Whether the store answers. While it does not, requests are refused at once
-/// instead of each waiting for its own time-out.
+/// Result of the last health check of the store. While the store is unavailable, requests are
+/// refused at once instead of each waiting for its own timeout.
 #[derive(Clone, Debug)]
 pub struct StoreHealth {
-    answers: watch::Receiver<bool>,
-    doubt: Arc<Notify>,
+    available: watch::Receiver<bool>,
+    probe_requested: Arc<Notify>,
 }
 
 impl StoreHealth {
-    /// One that nobody asks about.
+    /// Returns a health that never changes.
     #[cfg(test)]
-    pub fn fixed(answers: bool) -> Self {
+    pub fn fixed(available: bool) -> Self {
         Self {
-            answers: watch::channel(answers).1,
-            doubt: Arc::default(),
+            available: watch::channel(available).1,
+            probe_requested: Arc::default(),
         }
     }
 
-    /// Whether the store answered when last asked.
+    /// Returns whether the store answered the last check.
     pub fn is_available(&self) -> bool {
-        *self.answers.borrow()
+        *self.available.borrow()
     }
 
-    /// Has the store asked now rather than at the next turn.
+    /// Requests a check now, not only after the interval.
     pub fn request_probe(&self) {
-        self.doubt.notify_one();
+        self.probe_requested.notify_one();
     }
 
-    /// Waits until the store answers, or ceases to: whatever it does not do now.
+    /// Waits until the availability changes, and returns the new one.
     pub async fn changed(&mut self) -> bool {
-        // An error means that nobody asks any more, so nothing changes ever again.
-        if self.answers.changed().await.is_err() {
+        // An error means that the monitor has ended, so nothing changes any more.
+        if self.available.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        *self.answers.borrow_and_update()
+        *self.available.borrow_and_update()
     }
 }
 
-/// Asks the store for a sign of life, for ever.
+/// Task that checks the store at an interval, without end.
 #[derive(Debug)]
 pub struct HealthMonitor {
     store: Arc<RecordStoreHandle>,
     options: StoreOptions,
     index_key_fingerprint: [u8; 32],
-    answers: watch::Sender<bool>,
-    doubt: Arc<Notify>,
+    available: watch::Sender<bool>,
+    probe_requested: Arc<Notify>,
 }
 
 impl HealthMonitor {
-    /// A monitor of `store`, whose records must be of the index key of
-    /// `index_key_fingerprint`.
+    /// Returns a monitor of `store`, whose records must belong to the index key of
+    /// `index_key_fingerprint`, and the health that it updates.
     pub fn new(
         store: Arc<RecordStoreHandle>,
         options: StoreOptions,
         index_key_fingerprint: [u8; 32],
     ) -> (Self, StoreHealth) {
-        let (sender, answers) = watch::channel(false);
-        let doubt = Arc::new(Notify::new());
-        let availability = StoreHealth {
-            answers,
-            doubt: Arc::clone(&doubt),
+        let (sender, available) = watch::channel(false);
+        let probe_requested = Arc::new(Notify::new());
+        let health = StoreHealth {
+            available,
+            probe_requested: Arc::clone(&probe_requested),
         };
         (
             Self {
                 store,
                 options,
                 index_key_fingerprint,
-                answers: sender,
-                doubt,
+                available: sender,
+                probe_requested,
             },
-            availability,
+            health,
         )
     }
 
-    /// Brings the store's schema up to date as soon as it answers, then keeps asking.
-    /// After each silence it may be another store: restored, or on another server. So
-    /// the schema and the index key are looked at again. Each cause of a silence is
-    /// logged once, and so is its end.
+    /// Migrates the store's schema as soon as it answers, then checks it at the interval. After an
+    /// outage it may be another store: restored, or on another host. Therefore the schema and the
+    /// index key are checked again. Each cause of an outage is logged once, and so is its end.
     ///
     /// # Errors
-    /// [`StoreError::IndexKeyMismatch`]: this replica must not serve.
+    /// [`StoreError::IndexKeyMismatch`] if this replica must not serve.
     pub async fn run(self) -> Result<(), StoreError> {
         let mut prepared = false;
-        let mut causes = ReportedErrors::default();
+        let mut reported = ReportedErrors::default();
         loop {
             match self.probe(prepared).await {
                 Ok(()) => {
                     prepared = true;
-                    if !self.answers.send_replace(true) {
+                    if !self.available.send_replace(true) {
                         tracing::info!("[OTP] Store available");
                     }
-                    causes = ReportedErrors::default();
+                    reported = ReportedErrors::default();
                 }
                 Err(StoreError::IndexKeyMismatch) => return Err(StoreError::IndexKeyMismatch),
                 Err(error) => {
                     prepared = false;
-                    self.answers.send_replace(false);
+                    self.available.send_replace(false);
                     let cause = error.to_string();
-                    if causes.insert_if_new(&cause) {
+                    if reported.insert_if_new(&cause) {
                         tracing::error!(target: STATE_CHANGE, %cause, "[OTP] Store unavailable");
                     }
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(self.options.probe_interval) => {}
-                () = self.doubt.notified() => {}
+                () = self.probe_requested.notified() => {}
             }
         }
     }
@@ -132,21 +131,21 @@ impl HealthMonitor {
     }
 }
 
-/// Why the store is silent, as far as it was told. A store that is about to come back
-/// may say something else each time it is asked.
+/// Causes of the present outage that have been logged. A store that is about to come back may
+/// fail each check for another cause.
 #[derive(Debug, Default)]
 struct ReportedErrors(Vec<String>);
 
 impl ReportedErrors {
-    /// More are not told: somebody knows by then, and a log that is full of one outage
-    /// hides all else.
-    const MOST: usize = 5;
+    /// Maximum number of logged causes. By then the outage is known, and a log that is full of it
+    /// hides everything else.
+    const MAX: usize = 5;
 
     fn insert_if_new(&mut self, cause: &str) -> bool {
-        let news = self.0.len() < Self::MOST && self.0.iter().all(|known| known != cause);
-        if news {
+        let is_new = self.0.len() < Self::MAX && self.0.iter().all(|known| known != cause);
+        if is_new {
             self.0.push(cause.to_owned());
         }
-        news
+        is_new
     }
 }

@@ -1,15 +1,15 @@
-//! Keeps account of what the store does.
+//! Timer of store statements, for metrics and traces.
 
 use tokio::time::Instant;
 
-use super::StoreError;
-use crate::{
+use super::{
+    StoreError,
     metrics::{StatementKind, StatementMetrics, StoreFailureKind},
-    traces::{SpanSide, TraceSpan},
 };
+use crate::traces::{SpanSide, TraceSpan};
 
-/// Runs from the order until it is carried out; or until nobody waits for that any
-/// longer, when it is dropped.
+/// Timer of one statement. If it is dropped before [`stop`](Self::stop), the caller no longer
+/// waits, and the statement counts as timed out.
 pub(super) struct StatementTimer<'a> {
     metrics: &'a StatementMetrics,
     statement: StatementKind,
@@ -53,7 +53,7 @@ impl Drop for StatementTimer<'_> {
         if let Some(failure) = self.failure {
             self.span.fail(failure.name());
         }
-        let took = self.since.elapsed();
-        self.metrics.done(self.statement, took, self.failure);
+        let duration = self.since.elapsed();
+        self.metrics.record(self.statement, duration, self.failure);
     }
 }

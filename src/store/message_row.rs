@@ -1,4 +1,4 @@
-//! A message as a row, the same in every SQL store.
+//! Message as a row, the same in every SQL store.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use otpd_rules::{
     Timestamp,
 };
 
-/// The columns of a message.
+/// Columns of a message.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct MessageRow {
     pub record_key: Vec<u8>,
@@ -43,10 +43,10 @@ impl MessageRow {
         }
     }
 
-    /// The message that the row holds.
+    /// Returns the message that the row holds.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`], naming the column that otpd cannot have written.
+    /// [`StoreError::Corrupt`] with the column if otpd cannot have written it.
     fn into_message(self) -> Result<VersionedMessage, StoreError> {
         let corrupt = |column: &str| StoreError::Corrupt(format!("otp_message.{column}"));
         let key = self
@@ -90,12 +90,12 @@ impl MessageRow {
     }
 }
 
-/// A key as it stands in a row. The schema admits no other length.
+/// Returns a key of a row. The schema admits no other length.
 pub(super) fn key_bytes<const BYTES: usize>(key: &[u8]) -> [u8; BYTES] {
     key.try_into().unwrap_or([0; BYTES])
 }
 
-/// The name of a state, and what it keeps sealed.
+/// Returns the name of a state and its sealed content.
 pub(super) fn message_state_columns(
     state: &MessageState<SealedBytes>,
 ) -> (&'static str, Option<&[u8]>) {
@@ -108,30 +108,31 @@ pub(super) fn message_state_columns(
     }
 }
 
-/// Attempts as every version of otpd stores them. A version that knows no
-/// [`StoredOutcomes`] reads these alone, and stores them without it.
+/// Attempts as every version of otpd stores them. A version without [`StoredOutcomes`] reads and
+/// stores these alone.
 #[derive(Serialize, Deserialize)]
 struct StoredAttempts {
     count: u32,
     newest: Vec<LoggedAttempt>,
 }
 
-/// Part of a history that follows the attempts.
+/// Part of an attempt log that follows the attempts.
 #[derive(Serialize, Deserialize)]
 struct StoredOutcomes {
     possible_copies: Vec<PossibleCopies>,
     attempt_open: bool,
-    /// Bit n: the error of `newest[n]` is [`DeliveryErrorKind::UnknownOutcome`]. It is stored as a
-    /// time-out there, because earlier versions cannot read a class that they do not know.
+    /// Bits of the attempts whose error is [`DeliveryErrorKind::UnknownOutcome`]: bit n is that of
+    /// `newest[n]`. Their error is stored as a timeout, because earlier versions cannot read a kind
+    /// that they do not know.
     unknown_outcomes: u32,
 }
 
 const _: () = assert!(
     MAX_LOGGED_ATTEMPTS <= u32::BITS as usize,
-    "each attempt that is kept has a bit"
+    "each logged attempt needs a bit"
 );
 
-/// History as a column holds it.
+/// Returns an attempt log as a column holds it.
 pub(super) fn history_column(history: &AttemptLog) -> Vec<u8> {
     let mut newest = history.newest.clone();
     let mut unknown_outcomes = 0;
@@ -150,10 +151,10 @@ pub(super) fn history_column(history: &AttemptLog) -> Vec<u8> {
         attempt_open: history.attempt_open,
         unknown_outcomes,
     };
-    postcard::to_allocvec(&(attempts, outcomes)).expect("a vector takes any number of bytes")
+    postcard::to_allocvec(&(attempts, outcomes)).expect("serialization into a vector cannot fail")
 }
 
-/// History that [`history_column`] wrote, in this version or an earlier one.
+/// Reads an attempt log that [`history_column`] wrote, in this version or an earlier one.
 fn read_history(column: &[u8]) -> Option<AttemptLog> {
     let (StoredAttempts { count, mut newest }, rest) = postcard::take_from_bytes(column).ok()?;
     if rest.is_empty() {
@@ -178,8 +179,8 @@ fn read_history(column: &[u8]) -> Option<AttemptLog> {
     })
 }
 
-/// History without [`StoredOutcomes`]: each time-out may be a copy, and the replica that
-/// holds the message may be trying it.
+/// Returns the attempt log of a column without [`StoredOutcomes`]. Each timeout may have delivered
+/// a copy, and the replica that holds the lease may have an attempt open.
 fn from_earlier_version(count: u32, newest: Vec<LoggedAttempt>) -> AttemptLog {
     let mut history = AttemptLog::default();
     for attempt in newest {
@@ -239,22 +240,22 @@ mod tests {
     #[test]
     fn attempt_log_is_readable_by_the_previous_version() {
         let column = history_column(&history());
-        // This is how it reads: what follows is ignored.
+        // An earlier version reads the attempts and ignores the bytes that follow.
         let read: StoredAttempts = postcard::from_bytes(&column).unwrap();
-        let classes: Vec<u8> = read
+        let kinds: Vec<u8> = read
             .newest
             .iter()
             .map(|attempt| postcard::to_allocvec(&attempt.error).unwrap()[1])
             .collect();
-        assert!(classes.iter().all(|class| *class < 5), "{classes:?}");
+        assert!(kinds.iter().all(|kind| *kind < 5), "{kinds:?}");
         assert_eq!((read.count, read.newest.len()), (4, 4));
     }
 
     #[test]
     fn attempt_log_of_the_previous_version_counts_timeouts() {
         let column = [
-            5, 2, // five attempts, of which two are kept
-            1, b'a', 0, 208, 15, 160, 31, 1, 1, // a time-out of "a"
+            5, 2, // five attempts, of which two are logged
+            1, b'a', 0, 208, 15, 160, 31, 1, 1, // a timeout of "a"
             1, b'b', 0, 208, 15, 160, 31, 1, 0, // a transient error of "b"
         ];
         let read = read_history(&column).unwrap();

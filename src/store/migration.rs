@@ -1,9 +1,9 @@
-//! What every store's migrations have in common.
+//! Migrator that all stores share.
 
 use sqlx::migrate::Migrator;
 
-/// The migrations of this version. Those of a newer one, which may have brought the
-/// schema further already, are none of its business.
+/// Returns a migrator for the `embedded` migrations. It ignores applied migrations that it does
+/// not know, because a newer version may have migrated the schema further already.
 pub(super) fn migrator(embedded: &Migrator) -> Migrator {
     let mut migrator = Migrator::with_migrations(embedded.iter().cloned().collect());
     migrator.set_ignore_missing(true);

@@ -1,14 +1,15 @@
-//! Where records are kept. A store loads and writes what it is told, and says what
-//! time it is; it decides nothing.
+//! Storage of records, limits and messages. A store loads and writes batches and reads the
+//! clock of the database; it makes no decisions.
 //!
-//! [`RecordStore`] is the contract, which every store proves by one conformance suite.
-//! [`RecordStoreHandle`] is the one that the configuration chose.
+//! [`RecordStore`] is the interface; every store passes the same conformance suite.
+//! [`RecordStoreHandle`] is the store that the configuration selects.
 
 mod backend;
 mod clock;
 pub mod health;
 mod instrument;
 mod message_row;
+mod metrics;
 mod migration;
 mod postgres;
 mod record_row;
@@ -25,69 +26,69 @@ use sqlx::error::ErrorKind;
 use otpd_rules::{CallerName, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 use postgres::PostgresStore;
 
-pub use crate::metrics::PurgeStats;
 pub use backend::RecordStoreHandle;
 pub use clock::StoreClock;
+pub use metrics::StatementMetrics;
 pub use postgres::SESSION_OPTIONS;
 pub use sqlite::SqliteStore;
-pub use stats::{DeliveredMessage, StoreStats};
+pub use stats::{DeliveredMessage, PurgeStats, StoreStats};
 pub use write_batch::{
     ExpectedLimit, LimitWrite, MessageWrite, RecordWrite, WriteBatch, WriteResult,
 };
 
-/// Time for which a message that never ended is kept longer. Replicas end every message that they
-/// can read soon after its code has expired, so no replica could read this one.
-pub const UNENDED_KEPT: Duration = Duration::from_hours(1);
+/// Additional retention of a message that never reached a final state. Replicas end every message
+/// that they can read soon after its code has expired, so no replica could read this one.
+pub const UNFINISHED_MESSAGE_RETENTION: Duration = Duration::from_hours(1);
 
-/// What is secret, as a store sees it: encrypted and authenticated.
+/// Encrypted and authenticated bytes, the form in which a store sees secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedBytes(pub Vec<u8>);
 
-/// Tells one write of a record from every other; random, so that a record that was
-/// removed and made again cannot repeat one.
+/// Version of a row, replaced by each write. It is random, so that a record that was removed and
+/// created again cannot repeat an earlier version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowVersion(pub i64);
 
 impl RowVersion {
-    /// A new one.
+    /// Returns a new random version.
     pub fn random(random: &mut impl Rng) -> Self {
         Self(random.next_u64().cast_signed())
     }
 }
 
-/// A record as it was loaded.
+/// Loaded record with its version.
 #[derive(Clone, Debug)]
 pub struct VersionedRecord {
-    /// What a writer must name to replace it.
+    /// Version that a write which replaces it must expect.
     pub version: RowVersion,
-    /// The record.
+    /// Record itself.
     pub record: Record<SealedBytes>,
 }
 
-/// A shared limit as it was loaded.
+/// Loaded shared limit with its version.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionedLimit {
-    /// What a writer must name to replace it.
+    /// Version that a write which replaces it must expect.
     pub version: RowVersion,
-    /// When it will be full again.
+    /// Time at which the limit is full again.
     pub full_at: Timestamp,
 }
 
-/// What a load saw.
+/// Result of a load.
 #[derive(Debug)]
 pub struct LoadedState {
-    /// The store's clock at the load.
+    /// Clock of the store at the load.
     pub clock: StoreClock,
-    /// Those of the asked-for records that exist and can be read.
+    /// Requested records that exist and can be read.
     pub records: HashMap<RecordKey, VersionedRecord>,
-    /// Records that exist and cannot be read, each with the reason.
+    /// Requested records that exist but cannot be read, each with the reason.
     pub unreadable: HashMap<RecordKey, StoreError>,
-    /// Those of the asked-for limits that exist.
+    /// Requested limits that exist.
     pub limits: HashMap<LimitKey, VersionedLimit>,
 }
 
 impl LoadedState {
-    /// A snapshot without any record or limit.
+    /// Returns a state without records and limits.
     pub fn empty(clock: StoreClock) -> Self {
         Self {
             clock,
@@ -110,23 +111,23 @@ impl LoadedState {
     }
 }
 
-/// A message as it was loaded.
+/// Loaded message with its version.
 #[derive(Clone, Debug)]
 pub struct VersionedMessage {
-    /// The record whose code it carries.
+    /// Record whose code it carries.
     pub key: RecordKey,
-    /// What a writer must name to replace it.
+    /// Version that a write which replaces it must expect.
     pub version: RowVersion,
-    /// The message.
+    /// Message itself.
     pub message: OutboxMessage<SealedBytes>,
 }
 
-/// Message that was found in a batch. A row that cannot be read harms no other one.
+/// Message found by a query for a batch. A row that cannot be read does not affect the others.
 #[derive(Clone, Debug)]
 pub struct FoundMessage {
     /// Record whose code it carries.
     pub key: RecordKey,
-    /// Caller in whose lane it waits; empty if a version without lanes wrote it.
+    /// Caller whose lane it waits in; empty if a version without lanes wrote it.
     pub lane: CallerName,
     /// Position in that lane.
     pub place: Place,
@@ -134,107 +135,105 @@ pub struct FoundMessage {
     pub message: Result<VersionedMessage, StoreError>,
 }
 
-/// Position of a message in the lane of its caller: oldest first.
+/// Position of a message in the lane of its caller, ordered from the oldest message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Instant at which the message was asked for.
+    /// Time of the request for the message.
     pub created_at: Timestamp,
-    /// Distinguishes messages of one instant.
+    /// Identifier, which orders messages of the same time.
     pub id: MessageId,
 }
 
-/// Part of a caller's lane that is to be looked through.
+/// Part of a caller's lane to be read.
 #[derive(Clone, Debug)]
 pub struct LaneCursor {
-    /// Caller whose lane it is.
+    /// Caller of the lane.
     pub lane: CallerName,
-    /// Last message that was found in it before.
+    /// Last message that was read before.
     pub after: Option<Place>,
     /// Maximum number of messages.
     pub most: u32,
 }
 
-/// Keeps records and limits. Every method takes whole batches, and costs the same
-/// number of round trips whatever their size.
+/// Store of records, limits and messages. Every method takes a whole batch, and needs the same
+/// number of round trips whatever its size.
 ///
-/// The methods stand here with their bounds spelled out, because `async fn` in a
-/// public trait would leave it open whether their futures can move between threads.
+/// The methods spell out the bounds of their futures, because `async fn` in a public trait would
+/// leave open if these can move between threads.
 pub trait RecordStore: Send + Sync + 'static {
-    /// Loads records, limits and the store's clock, which is read not before they
-    /// are.
+    /// Loads records, limits and the store's clock. The clock is not read before them.
     fn load(
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
     ) -> impl Future<Output = Result<LoadedState, StoreError>> + Send;
 
-    /// Writes, durably and in one transaction, what of `changes` is as expected. No
-    /// key may be in it twice.
+    /// Writes the items of `batch` whose expected versions match, durably and in one transaction.
+    /// No key may be in it twice.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: everything that was as expected was written, or
-    /// nothing. All others: nothing was.
+    /// [`StoreError::Unavailable`] if the outcome is unknown: either all items with a matching
+    /// version were written, or nothing was. After any other error nothing was written.
     fn write(
         &self,
-        changes: &WriteBatch,
+        batch: &WriteBatch,
     ) -> impl Future<Output = Result<WriteResult, StoreError>> + Send;
 
-    /// Loads the messages of records, each record's oldest first.
+    /// Loads the messages of records, the oldest of each record first.
     fn load_messages(
         &self,
         records: &[RecordKey],
     ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
     /// Returns the lanes with messages that are not final: callers, and the empty name for
-    /// messages of a version that knew no lanes.
+    /// messages of a version without lanes.
     fn waiting_lanes(&self) -> impl Future<Output = Result<Vec<CallerName>, StoreError>> + Send;
 
-    /// Loads the messages of these lanes that have to be looked after now, oldest first.
-    /// A message that was written later than now has to be, because the clock stepped back.
+    /// Loads the due messages of these lanes, oldest first. A message that was written later than
+    /// now is due as well, because the clock stepped back.
     fn due_messages(
         &self,
-        turns: &[LaneCursor],
+        lanes: &[LaneCursor],
     ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
 
-    /// Removes up to `limit` records that are removable at `now`, as many limits that
-    /// are full (some stores leave them for an hour), and the removable messages of as many
-    /// records, and returns how many. A message that is not final is kept for another
-    /// [`UNENDED_KEPT`].
-    fn sweep(
+    /// Removes up to `limit` records that are removable at `now`, as many limits that are full
+    /// (some stores keep these for another hour), and the removable messages of as many records.
+    /// Returns the numbers of removed rows. A message that is not final is kept for another
+    /// [`UNFINISHED_MESSAGE_RETENTION`].
+    fn purge(
         &self,
         now: Timestamp,
         limit: u32,
     ) -> impl Future<Output = Result<PurgeStats, StoreError>> + Send;
 }
 
-/// Why a store did not do what it was told.
+/// Error of a store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It does not answer, or not in time.
+    /// The store does not answer, or not in time.
     #[error("{0}")]
     Unavailable(String),
-    /// The database gave up the transaction for another one's sake; trying again
-    /// helps.
-    #[error("transaction given up: {0}")]
+    /// The database aborted the transaction because of another one. A retry helps.
+    #[error("transaction aborted because of another one: {0}")]
     Conflict(String),
-    /// It holds something that otpd never wrote.
-    #[error("the store holds what otpd did not write: {0}")]
+    /// The store holds a value that otpd never wrote.
+    #[error("the store holds a value that otpd did not write: {0}")]
     Corrupt(String),
-    /// It does not take what it was told to write.
-    #[error("the store refused: {0}")]
+    /// The store rejected a written value.
+    #[error("the store rejected a value: {0}")]
     Refused(String),
-    /// Its records were made with another index key.
+    /// The records were made with another index key.
     #[error(
         "keys: the database's records were made with another index key; use the keys that it was first started with, or empty the otp_ tables for a fresh start"
     )]
     IndexKeyMismatch,
-    /// `database_url` names no store.
+    /// `database_url` does not name a usable store.
     #[error("database_url: {0}")]
     Url(String),
 }
 
 impl StoreError {
-    /// Sorts a database's error by what can be done about it.
+    /// Classifies a database error by its remedy.
     fn from_database(error: &sqlx::Error) -> Self {
         const SERIALIZATION_FAILURE: &str = "40001";
         const DEADLOCK_DETECTED: &str = "40P01";
@@ -266,45 +265,46 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Awaits a store, but not longer than it may take.
+/// Awaits `work` for at most `timeout`.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where it takes longer, and those of `work`.
+/// [`StoreError::Unavailable`] if it takes longer, and the errors of `work`.
 pub fn with_timeout<T>(
-    may_take: Duration,
+    timeout: Duration,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> impl Future<Output = Result<T, StoreError>> {
-    let work = tokio::time::timeout(may_take, work);
+    let work = tokio::time::timeout(timeout, work);
     let no_answer = |_| Err(StoreError::Unavailable("no answer in time".to_owned()));
     async move { work.await.unwrap_or_else(no_answer) }
 }
 
-/// How a store is used: the `[store]` table of the configuration.
+/// Options of the store: the `[store]` table of the configuration.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
-    /// Connections to PostgreSQL at most, per replica.
+    /// Maximum number of connections to PostgreSQL, per replica.
     pub max_connections: u32,
-    /// Requests at most that are loaded and written together, 1 to 4096.
+    /// Maximum number of requests that are loaded and written together, 1 to 4096.
     pub max_batch: u32,
-    /// Requests at most that wait for that; more are refused at once with `OVERLOADED`.
+    /// Maximum number of requests in the admission queue; further ones are refused at once with
+    /// `OVERLOADED`.
     pub queue_size: u32,
-    /// How long a request may have to wait behind others, by the pace of the last batches;
-    /// what would wait longer, or longer than its caller, is refused at once with
+    /// Maximum wait of a request behind others, estimated from the duration of the last batches.
+    /// A request that would wait longer, or beyond its deadline, is refused at once with
     /// `OVERLOADED`.
     #[serde(with = "humantime_serde")]
     pub max_queue_wait: Duration,
-    /// How many groups of requests are on their way to the store at once; one is
-    /// fastest where PostgreSQL is near.
+    /// Number of batches that are executed at the same time. One is fastest if PostgreSQL is
+    /// near.
     pub batch_writers: u16,
-    /// How long one statement, with the wait for a connection, may take.
+    /// Maximum duration of one statement, including the wait for a connection.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How often the store is asked for a sign of life.
+    /// Interval of the health check of the store.
     #[serde(with = "humantime_serde")]
     pub probe_interval: Duration,
-    /// Interval of sweeps, which remove records that no answer depends on. A sweep follows a
-    /// jump of the store's clock only if the next one confirms it.
+    /// Interval of purges, which remove records that no reply depends on. A purge follows a jump
+    /// of the store's clock only if the next one confirms it.
     #[serde(with = "humantime_serde")]
     pub sweep_interval: Duration,
 }

@@ -1,6 +1,5 @@
-//! PostgreSQL: the store that any number of replicas share.
+//! PostgreSQL store, for any number of replicas.
 
-mod census;
 mod columns;
 mod connect_tls;
 mod hosts;
@@ -9,6 +8,7 @@ mod messages;
 mod migrate;
 mod pooled_connection;
 mod session;
+mod stats;
 mod url;
 mod write;
 
@@ -22,119 +22,122 @@ use sqlx::Connection as _;
 
 use super::{
     DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, StoreError,
-    StoreOptions, StoreStats, UNENDED_KEPT, WriteBatch, WriteResult, with_timeout,
+    StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, WriteBatch, WriteResult, with_timeout,
 };
 use hosts::HostPool;
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 use pooled_connection::PooledConnection;
 pub use session::SESSION_OPTIONS;
 
-/// What the column full_hour counts in.
+/// Unit of the column `full_hour` in milliseconds.
 const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;
 
-/// How often something is read again that the database gave up for another
-/// transaction's sake.
+/// Maximum number of times that a read is tried if the database aborts it because of another
+/// transaction.
 const MAX_CONFLICT_RETRIES: u32 = 3;
 
-/// How often a connection is asked for that the server refuses while there are others,
-/// and how long one of those is given to become free: statements take milliseconds.
+/// Maximum number of retries if the server refuses a new connection while the pool has others.
 const MAX_ACQUIRE_RETRIES: u32 = 20;
+
+/// Time until such a retry. Statements take milliseconds, so one of the others may be free then.
 const ACQUIRE_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// Records in PostgreSQL.
+/// Store in PostgreSQL.
 #[derive(Debug)]
 pub struct PostgresStore {
-    servers: HostPool,
+    hosts: HostPool,
     timeout: Duration,
     max_connections: u32,
-    /// Whether the last write failed, or did not end in time, for a reason that may be
-    /// the database's.
-    cannot_write: AtomicBool,
+    /// True if the last write failed, or did not end in time, for a reason that may lie in the
+    /// database.
+    last_write_failed: AtomicBool,
 }
 
 impl PostgresStore {
-    /// The store at `url`; connects when it is used.
+    /// Returns the store at `url`. It connects on first use.
     ///
     /// # Errors
-    /// [`StoreError::Url`] where the URL cannot be read.
+    /// [`StoreError::Url`] if the URL cannot be read.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         Ok(Self {
-            servers: HostPool::open(url, options)?,
+            hosts: HostPool::open(url, options)?,
             timeout: options.timeout,
             max_connections: options.max_connections,
-            cannot_write: AtomicBool::new(false),
+            last_write_failed: AtomicBool::new(false),
         })
     }
 
-    /// Finds the server that takes writes, and brings its schema up to date.
+    /// Finds the host that accepts writes, and migrates its schema.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
-        let mut one = self.servers.connect().await?;
-        let mut other = self.servers.connect().await?;
-        self.in_time(session::ensure_session_pooling(&mut one, &mut other))
-            .await?;
-        migrate::migrate(&mut one, &mut other, self.timeout).await?;
-        self.in_time(async {
-            one.close().await?;
-            Ok(other.close().await?)
+        let mut connection = self.hosts.connect().await?;
+        let mut watchdog = self.hosts.connect().await?;
+        self.with_timeout(session::ensure_session_pooling(
+            &mut connection,
+            &mut watchdog,
+        ))
+        .await?;
+        migrate::migrate(&mut connection, &mut watchdog, self.timeout).await?;
+        self.with_timeout(async {
+            connection.close().await?;
+            Ok(watchdog.close().await?)
         })
         .await
     }
 
-    pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-        // Not one of the pool, which may be left over from another server, or from before
-        // this one took writes.
-        let mut connection = self.servers.connect().await?;
-        self.in_time(async {
+    pub(super) async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        // A new connection: those of the pool may lead to another host, or date from before this
+        // host accepted writes.
+        let mut connection = self.hosts.connect().await?;
+        self.with_timeout(async {
             sqlx::query!(
                 "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
-                ours.as_slice(),
+                own.as_slice(),
             )
             .execute(&mut connection)
             .await?;
-            let held = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
-            Ok(held.fetch_one(&mut connection).await?)
+            let stored = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
+            Ok(stored.fetch_one(&mut connection).await?)
         })
         .await
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = async { session::ping(&mut *self.acquire().await?).await };
-        let alive = self.in_time(asked).await.is_ok();
-        if alive && !self.cannot_write.load(Ordering::Relaxed) {
+        let ping = async { session::ping(&mut *self.acquire().await?).await };
+        let alive = self.with_timeout(ping).await.is_ok();
+        if alive && !self.last_write_failed.load(Ordering::Relaxed) {
             return Ok(());
         }
         if !alive {
-            // The idle connections are of the same age as the one that failed: requests
-            // need not find out one by one.
-            let pool = self.servers.pool();
+            // The idle connections are as old as the one that failed. They are dropped now, so
+            // that requests need not find out one by one.
+            let pool = self.hosts.pool();
             while let Some(idle) = pool.try_acquire() {
                 drop(idle.detach());
             }
         }
-        // The pool only says that it waited too long, or that a connection that had
-        // died while idle is dead; a connection of its own knows better. And it may be
-        // another server that takes writes now.
-        let mut connection = self.servers.connect().await?;
-        self.in_time(session::ping(&mut connection)).await?;
-        if self.cannot_write.load(Ordering::Relaxed) {
-            self.in_time(session::probe_write(connection)).await?;
-            self.cannot_write.store(false, Ordering::Relaxed);
+        // The pool reports only that it waited too long, or that an idle connection is dead. A new
+        // connection finds the cause, and another host may accept writes by now.
+        let mut connection = self.hosts.connect().await?;
+        self.with_timeout(session::ping(&mut connection)).await?;
+        if self.last_write_failed.load(Ordering::Relaxed) {
+            self.with_timeout(session::probe_write(connection)).await?;
+            self.last_write_failed.store(false, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// A connection of the pool. Where the server refuses another one, such as after a
-    /// change of the password, one of those that there are is waited for.
+    /// Acquires a connection from the pool. If the server refuses a new one, such as after a change
+    /// of the password, waits for one that the pool has.
     async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
-        let pool = self.servers.pool();
-        let mut refusals = 0;
+        let pool = self.hosts.pool();
+        let mut retries = 0;
         loop {
             match pool.acquire().await {
                 Ok(connection) => return Ok(PooledConnection::new(connection, self.timeout)),
                 Err(sqlx::Error::Database(_))
-                    if pool.size() > 0 && refusals < MAX_ACQUIRE_RETRIES =>
+                    if pool.size() > 0 && retries < MAX_ACQUIRE_RETRIES =>
                 {
-                    refusals += 1;
+                    retries += 1;
                     tokio::time::sleep(ACQUIRE_RETRY_DELAY).await;
                 }
                 Err(error) => return Err(error),
@@ -142,37 +145,39 @@ impl PostgresStore {
         }
     }
 
-    /// Awaits the database, but not longer than the configured time-out.
-    fn in_time<T>(
+    /// Awaits the database for at most the configured timeout.
+    fn with_timeout<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> impl Future<Output = Result<T, StoreError>> {
-        // In a box at once: what connects is large, and every caller would carry it.
+        // Boxed here, because the future of a connection is large and every caller would hold it.
         with_timeout(self.timeout, Box::pin(work))
     }
 
-    pub(super) async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        self.in_time(async { census::take(&mut *self.acquire().await?, now).await })
+    pub(super) async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        self.with_timeout(async { stats::count(&mut *self.acquire().await?, now).await })
             .await
     }
 
-    pub(super) async fn deliveries(
+    pub(super) async fn delivered_messages(
         &self,
         records: &[RecordKey],
     ) -> Result<Vec<DeliveredMessage>, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
-        self.in_time(async { census::deliveries(&mut *self.acquire().await?, &records).await })
-            .await
+        self.with_timeout(async {
+            stats::delivered_messages(&mut *self.acquire().await?, &records).await
+        })
+        .await
     }
 
-    /// All connections, and the idle ones.
+    /// Returns the numbers of all and of idle connections.
     pub(super) fn connections(&self) -> (u32, usize) {
-        let pool = self.servers.pool();
+        let pool = self.hosts.pool();
         (pool.size(), pool.num_idle())
     }
 
     pub(super) async fn close(&self) {
-        self.servers.pool().close().await;
+        self.hosts.pool().close().await;
     }
 
     async fn load_once(
@@ -193,9 +198,9 @@ impl RecordStore for PostgresStore {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
         let limits: Vec<&[u8]> = limits.iter().map(|key| key.0.as_slice()).collect();
         // After a restart of the database each idle connection fails once.
-        let tries = self.max_connections + 1;
+        let max_attempts = self.max_connections + 1;
         let mut result = self.load_once(&records, &limits).await;
-        for _ in 1..tries {
+        for _ in 1..max_attempts {
             match &result {
                 Err(error) if is_end_of_session(error) => {
                     result = self.load_once(&records, &limits).await;
@@ -206,32 +211,32 @@ impl RecordStore for PostgresStore {
         Ok(result?)
     }
 
-    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
-        let doubt = WriteOutcomeGuard(&self.cannot_write);
+    async fn write(&self, batch: &WriteBatch) -> Result<WriteResult, StoreError> {
+        let guard = WriteOutcomeGuard(&self.last_write_failed);
         let mut connection = self.acquire().await?;
-        let written = if changes.limits.is_empty() && changes.records.is_empty() {
-            messages::replace(&mut connection, &changes.messages).await
+        let written = if batch.limits.is_empty() && batch.records.is_empty() {
+            messages::update(&mut connection, &batch.messages).await
         } else {
-            write::write(&mut connection, changes).await
+            write::write(&mut connection, batch).await
         };
         match written {
-            // The server may have become another one's standby. It is found out by the
-            // next sign of life; until then nobody else need meet it.
+            // The host may have become a standby of another one. The next health check finds that
+            // out; until then no other request should use this connection.
             Err(StoreError::Unavailable(_)) => connection.discard(),
-            _ => doubt.disarm(),
+            _ => guard.disarm(),
         }
         written
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
+            attempts += 1;
             let loaded = messages::load(&mut *self.acquire().await?, &records).await;
             match loaded {
-                Err(StoreError::Conflict(_)) if tries < MAX_CONFLICT_RETRIES => {}
-                // Others are faster all the time; for whoever asks it is no answer.
+                Err(StoreError::Conflict(_)) if attempts < MAX_CONFLICT_RETRIES => {}
+                // Other transactions win each time, so the caller gets no answer.
                 Err(StoreError::Conflict(cause)) => break Err(StoreError::Unavailable(cause)),
                 loaded => break loaded,
             }
@@ -239,20 +244,20 @@ impl RecordStore for PostgresStore {
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        self.in_time(async { messages::lanes(&mut *self.acquire().await?).await })
+        self.with_timeout(async { messages::lanes(&mut *self.acquire().await?).await })
             .await
     }
 
-    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.in_time(async { messages::due(&mut *self.acquire().await?, turns).await })
+    async fn due_messages(&self, lanes: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
+        self.with_timeout(async { messages::due(&mut *self.acquire().await?, lanes).await })
             .await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
-        self.in_time(async {
-            // Oldest first, which is the order of an index; and deleted in the order of the
-            // keys, which is that of whoever writes. An array, because a join would be
-            // planned once, for tables as small as they were then.
+    async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
+        self.with_timeout(async {
+            // The oldest first, which is the order of an index. Deleted in the order of the keys,
+            // as every write does. By an array, because a join would be planned once, for tables
+            // as small as they were then.
             let mut connection = self.acquire().await?;
             let records = sqlx::query!(
                 "DELETE FROM otp_record
@@ -284,7 +289,8 @@ impl RecordStore for PostgresStore {
                      ))",
                 now.milliseconds(),
                 i64::from(limit),
-                now.saturating_sub(UNENDED_KEPT).milliseconds(),
+                now.saturating_sub(UNFINISHED_MESSAGE_RETENTION)
+                    .milliseconds(),
             );
             let messages = messages.execute(&mut *connection).await?;
             Ok(PurgeStats {
@@ -297,8 +303,8 @@ impl RecordStore for PostgresStore {
     }
 }
 
-/// Holds a write to have failed until it is known better, also where nobody waits for
-/// its end any more.
+/// Marks a write as failed when dropped, unless it is disarmed: also if the caller no longer waits
+/// for the end of the write.
 struct WriteOutcomeGuard<'a>(&'a AtomicBool);
 
 impl WriteOutcomeGuard<'_> {
@@ -314,8 +320,8 @@ impl Drop for WriteOutcomeGuard<'_> {
     }
 }
 
-/// Whether the connection or the session behind it had ended (SQLSTATE class 57P:
-/// shutdown, crash, or an administrator), which says nothing about the next one.
+/// Returns whether the error means that the connection or its session had ended (SQLSTATE class
+/// 57P: shutdown, crash, or an administrator). A new one may work.
 fn is_end_of_session(error: &sqlx::Error) -> bool {
     let code = error
         .as_database_error()
@@ -323,7 +329,7 @@ fn is_end_of_session(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| code.starts_with("57P"))
 }
 
-/// A key of so many bytes, as the schema has it.
+/// Returns a key of the length that the schema enforces.
 fn to_array<const BYTES: usize>(key: Vec<u8>, column: &str) -> Result<[u8; BYTES], sqlx::Error> {
     let corrupt = |_| sqlx::Error::Decode(StoreError::Corrupt(column.to_owned()).into());
     key.try_into().map_err(corrupt)

@@ -1,4 +1,4 @@
-//! A record as a row, the same in every SQL store.
+//! Record as a row, the same in every SQL store.
 
 use super::{RowVersion, SealedBytes, StoreError, VersionedRecord};
 use otpd_rules::{
@@ -6,7 +6,7 @@ use otpd_rules::{
     Purpose, Record, SendLimits, Timestamp,
 };
 
-/// The columns of a record.
+/// Columns of a record.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct RecordRow {
     pub record_key: Vec<u8>,
@@ -31,10 +31,10 @@ pub(super) struct RecordRow {
 }
 
 impl RecordRow {
-    /// The record that the row holds.
+    /// Returns the record that the row holds.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`], naming the column that otpd cannot have written.
+    /// [`StoreError::Corrupt`] with the column if otpd cannot have written it.
     pub fn into_record(self) -> Result<VersionedRecord, StoreError> {
         let corrupt = |column: &str| StoreError::Corrupt(format!("otp_record.{column}"));
         let nonce = self
@@ -79,7 +79,7 @@ impl RecordRow {
     }
 }
 
-/// The name of a state, and what it keeps sealed.
+/// Returns the name of a state and its sealed secret.
 pub(super) fn record_state_columns(
     state: &ChallengeState<SealedBytes>,
 ) -> (&'static str, Option<&[u8]>) {
@@ -91,12 +91,12 @@ pub(super) fn record_state_columns(
     }
 }
 
-/// A count as a column holds it; none comes near the bound.
+/// Returns a count as a column holds it. No count comes near the bound.
 pub(super) fn count_column(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-/// Remembered answers as a column holds them.
+/// Returns the idempotency log as a column holds it.
 pub(super) fn memory_column(memory: &IdempotencyLog) -> Vec<u8> {
-    postcard::to_allocvec(memory).expect("a vector takes any number of bytes")
+    postcard::to_allocvec(memory).expect("serialization into a vector cannot fail")
 }

@@ -1,35 +1,24 @@
-//! SQLite: the store that needs nothing else, for one machine.
+//! SQLite store, for one machine. It needs no other service.
 
-mod census;
+mod file;
 mod messages;
+mod stats;
 mod url;
+mod write;
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use sqlx::{
     Connection as _, FromRow as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
-    query::Query,
-    sqlite::{
-        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions,
-        SqliteSynchronous,
-    },
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-
 use tokio::time::Instant;
 
 use super::{
-    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LimitWrite, LoadedState, PurgeStats,
-    RecordStore, RecordWrite, RowVersion, StoreClock, StoreError, StoreOptions, StoreStats,
-    UNENDED_KEPT, VersionedLimit, WriteBatch, WriteResult,
-    message_row::key_bytes,
-    migration::migrator,
-    record_row::{RecordRow, count_column, memory_column, record_state_columns},
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, RowVersion,
+    StoreClock, StoreError, StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, VersionedLimit,
+    WriteBatch, WriteResult, message_row::key_bytes, migration::migrator, record_row::RecordRow,
     waiting::with_notice,
 };
 use url::DatabaseFile;
@@ -39,16 +28,10 @@ use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// Readers beside the one writer that SQLite allows.
+/// Maximum number of connections: readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 4;
 
-/// Mode of the files: readable and writable by the owner alone. SQLite gives its journals
-/// the mode of the database.
-const MODE: u32 = 0o600;
-/// Bits of a mode that let other users in.
-const OTHER_USERS: u32 = 0o007;
-
-/// Records in an SQLite file.
+/// Store in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
@@ -57,15 +40,15 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// The store in the file that `url` names; opens it when it is used.
+    /// Returns the store in the file that `url` names. It opens the file on first use.
     ///
     /// # Errors
-    /// [`StoreError::Url`] where the URL cannot be read or names no file.
+    /// [`StoreError::Url`] if the URL cannot be read or names no file.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let file = url::parse(url)?;
         let connect_options = SqliteConnectOptions::new()
             .filename(&file.path)
-            // The migration creates the file, with the right mode.
+            // The migration creates the file with the right mode.
             .create_if_missing(false)
             .busy_timeout(options.timeout)
             // A commit is on the disk before it is acknowledged.
@@ -92,28 +75,27 @@ impl SqliteStore {
 
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let path = &self.file.path;
-        // SQLite has no advisory lock, and two connections that create one file, or
-        // change its journal, at once fail: a lock on a file beside it keeps the
-        // processes apart.
-        let waits = || {
+        // Two connections that create a file or change its journal mode at the same time fail.
+        // SQLite has no advisory lock, so a lock on a file beside it keeps processes apart.
+        let notice = || {
             tracing::warn!(
                 target: STATE_CHANGE,
                 file = %path.display(),
                 "[OTP] Waiting for another process that migrates the SQLite file"
             );
         };
-        let lock = with_notice(waits, lock_beside(path)).await?;
+        let lock = with_notice(notice, file::lock_beside(path)).await?;
         if !self.file.must_exist {
-            create(path)?;
+            file::create(path)?;
         }
-        let waits = || {
+        let notice = || {
             tracing::warn!(
                 target: STATE_CHANGE,
                 file = %path.display(),
                 "[OTP] Migration waits for a lock of the SQLite file"
             );
         };
-        with_notice(waits, async {
+        with_notice(notice, async {
             let options = self.options.clone().journal_mode(SqliteJournalMode::Wal);
             let mut connection = SqliteConnection::connect_with(&options).await?;
             migrator(&MIGRATOR)
@@ -123,18 +105,18 @@ impl SqliteStore {
             Ok::<_, StoreError>(connection.close().await?)
         })
         .await?;
-        warn_of_other_users(path);
+        file::warn_if_shared(path);
         drop(lock);
         Ok(())
     }
 
-    pub(super) async fn hold_to_index_key(&self, ours: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-        // The 1 is spelled out, because SQLite numbers rows by itself where an integer
-        // primary key is left out, whatever its default.
+    pub(super) async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        // The key is given as 1, because SQLite numbers the rows itself if an integer primary key
+        // is left out, whatever its default.
         sqlx::query(
             "INSERT INTO otp_index_key (only_row, fingerprint) VALUES (1, ?) ON CONFLICT DO NOTHING",
         )
-        .bind(ours.as_slice())
+        .bind(own.as_slice())
         .execute(&self.pool)
         .await?;
         Ok(sqlx::query_scalar("SELECT fingerprint FROM otp_index_key")
@@ -143,8 +125,8 @@ impl SqliteStore {
     }
 
     pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let asked = sqlx::query("SELECT now FROM otp_clock").execute(&self.pool);
-        match asked.await {
+        let probe = sqlx::query("SELECT now FROM otp_clock").execute(&self.pool);
+        match probe.await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let path = &self.file.path;
@@ -158,18 +140,18 @@ impl SqliteStore {
         }
     }
 
-    pub(super) async fn census(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        census::take(&self.pool, now).await
+    pub(super) async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        stats::count(&self.pool, now).await
     }
 
-    pub(super) async fn deliveries(
+    pub(super) async fn delivered_messages(
         &self,
         records: &[RecordKey],
     ) -> Result<Vec<DeliveredMessage>, StoreError> {
-        census::deliveries(&self.pool, records).await
+        stats::delivered_messages(&self.pool, records).await
     }
 
-    /// All connections, and the idle ones.
+    /// Returns the numbers of all and of idle connections.
     pub(super) fn connections(&self) -> (u32, usize) {
         (self.pool.size(), self.pool.num_idle())
     }
@@ -185,7 +167,7 @@ impl RecordStore for SqliteStore {
         records: &[RecordKey],
         limits: &[LimitKey],
     ) -> Result<LoadedState, StoreError> {
-        let asked_at = Instant::now();
+        let requested_at = Instant::now();
         let mut transaction = self.pool.begin().await?;
         let record_keys = records.iter().map(|key| key.0.as_slice());
         let rows = select_by_key(
@@ -219,48 +201,48 @@ impl RecordStore for SqliteStore {
                 ))
             })
             .collect::<Result<_, StoreError>>()?;
-        // After the records, so that none of them can have been written later.
+        // Read after the records, so that none of them was written later.
         let now: i64 = sqlx::query_scalar("SELECT now FROM otp_clock")
             .fetch_one(&mut *transaction)
             .await?;
-        let clock = StoreClock::from_reading(Timestamp::from_milliseconds(now), asked_at);
+        let clock = StoreClock::from_reading(Timestamp::from_milliseconds(now), requested_at);
         transaction.rollback().await?;
-        let mut snapshot = LoadedState {
+        let mut state = LoadedState {
             limits,
             ..LoadedState::empty(clock)
         };
         for row in rows {
             let key: Vec<u8> = row.try_get("record_key")?;
             let record = RecordRow::from_row(&row).map_err(StoreError::from);
-            snapshot.add(
+            state.add(
                 RecordKey(key_bytes(&key)),
                 record.and_then(RecordRow::into_record),
             );
         }
-        Ok(snapshot)
+        Ok(state)
     }
 
-    async fn write(&self, changes: &WriteBatch) -> Result<WriteResult, StoreError> {
+    async fn write(&self, batch: &WriteBatch) -> Result<WriteResult, StoreError> {
         let mut written = WriteResult::default();
-        // IMMEDIATE: a transaction that starts as a reader may fail to become the
-        // writer, without waiting for its turn.
+        // A transaction that begins as a reader may fail to become the writer without waiting,
+        // so this one begins as the writer.
         let mut connection = self.pool.acquire().await?;
-        let waits = || tracing::warn!("[OTP] Waiting for a lock of the SQLite file");
-        let mut transaction = with_notice(waits, connection.begin_with("BEGIN IMMEDIATE")).await?;
-        for limit in &changes.limits {
-            if let Some(full_at) = write_limit(&mut transaction, limit).await? {
+        let notice = || tracing::warn!("[OTP] Waiting for a lock of the SQLite file");
+        let mut transaction = with_notice(notice, connection.begin_with("BEGIN IMMEDIATE")).await?;
+        for limit in &batch.limits {
+            if let Some(full_at) = write::limit(&mut transaction, limit).await? {
                 written.limits.insert(limit.key, full_at);
             }
         }
-        for record in &changes.records {
-            let mut needed = record.limits.iter();
-            if needed.all(|limit| written.limits.contains_key(limit))
-                && write_record(&mut transaction, record).await?
+        for record in &batch.records {
+            let mut charged = record.limits.iter();
+            if charged.all(|limit| written.limits.contains_key(limit))
+                && write::record(&mut transaction, record).await?
             {
                 written.records.insert(record.key);
             }
         }
-        for message in &changes.messages {
+        for message in &batch.messages {
             if message.expected.is_some() {
                 if messages::update(&mut transaction, message).await? {
                     written.messages.insert(message.message.id);
@@ -281,14 +263,17 @@ impl RecordStore for SqliteStore {
         messages::lanes(&self.pool).await
     }
 
-    async fn due_messages(&self, turns: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
-        messages::due(&self.pool, turns).await
+    async fn due_messages(&self, lanes: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
+        messages::due(&self.pool, lanes).await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
+    async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
         let run = async |statement: &'static str| {
             let query = sqlx::query(statement).bind(now.milliseconds()).bind(limit);
-            let query = query.bind(now.saturating_sub(UNENDED_KEPT).milliseconds());
+            let query = query.bind(
+                now.saturating_sub(UNFINISHED_MESSAGE_RETENTION)
+                    .milliseconds(),
+            );
             query
                 .execute(&self.pool)
                 .await
@@ -320,152 +305,4 @@ fn select_by_key<'a>(select: &str, keys: impl Iterator<Item = &'a [u8]>) -> Quer
     }
     query.push(")");
     query
-}
-
-/// Writes a limit if it is as expected and has room, as
-/// [`LimitDelta::apply`](otpd_rules::LimitDelta::apply) says; returns when it is then full
-/// again.
-async fn write_limit(
-    connection: &mut SqliteConnection,
-    change: &LimitWrite,
-) -> Result<Option<Timestamp>, sqlx::Error> {
-    let statement = match change.expected {
-        ExpectedLimit::Absent => {
-            "INSERT INTO otp_limit (limit_key, version, full_at)
-             SELECT ?1, ?2, ?3 + ?5 WHERE ?3 <= ?4
-             ON CONFLICT (limit_key) DO NOTHING
-             RETURNING full_at"
-        }
-        ExpectedLimit::Present => {
-            "UPDATE otp_limit SET version = ?2, full_at = max(full_at, ?3) + ?5
-             WHERE limit_key = ?1 AND full_at <= ?4
-             RETURNING full_at"
-        }
-        ExpectedLimit::Unchanged(_) => {
-            "UPDATE otp_limit SET version = ?2, full_at = max(full_at, ?3) + ?5
-             WHERE limit_key = ?1 AND full_at <= ?4 AND version = ?6
-             RETURNING full_at"
-        }
-    };
-    let mut query = sqlx::query_scalar(statement)
-        .bind(change.key.0.as_slice())
-        .bind(change.version.0)
-        .bind(change.delta.floor.milliseconds())
-        .bind(change.delta.latest.milliseconds())
-        .bind(change.delta.cost);
-    if let ExpectedLimit::Unchanged(version) = change.expected {
-        query = query.bind(version.0);
-    }
-    let full_at: Option<i64> = query.fetch_optional(connection).await?;
-    Ok(full_at.map(Timestamp::from_milliseconds))
-}
-
-/// Writes a record if it is as expected, and says whether it was.
-async fn write_record(
-    connection: &mut SqliteConnection,
-    change: &RecordWrite,
-) -> Result<bool, sqlx::Error> {
-    let record = &change.record;
-    let (state, sealed) = record_state_columns(&record.challenge.state);
-    let statement = match change.expected {
-        None => {
-            "INSERT INTO otp_record (
-                 version, caller, purpose, challenge, state, sealed, channel, created_at,
-                 expires_at, attempts, sent_at, failures, failed_at, hour_full_at, day_full_at,
-                 memory, written_at, removable_at, sends, record_key
-             ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (record_key) DO NOTHING"
-        }
-        Some(_) => {
-            "UPDATE otp_record
-             SET version = ?, caller = ?, purpose = ?, challenge = ?, state = ?, sealed = ?,
-                 channel = ?, created_at = ?, expires_at = ?, attempts = ?, sent_at = ?,
-                 failures = ?, failed_at = ?, hour_full_at = ?, day_full_at = ?, memory = ?,
-                 written_at = ?, removable_at = ?, sends = ?
-             WHERE record_key = ? AND version = ?"
-        }
-    };
-    let query = sqlx::query(statement)
-        .bind(change.version.0)
-        .bind(record.caller.as_str())
-        .bind(record.purpose.as_str())
-        .bind(record.challenge.nonce.0.as_slice())
-        .bind(state)
-        .bind(sealed)
-        .bind(record.challenge.channel.name())
-        .bind(record.challenge.created_at.milliseconds())
-        .bind(record.challenge.expires_at.milliseconds())
-        .bind(count_column(record.challenge.attempts))
-        .bind(record.sent_at.milliseconds())
-        .bind(count_column(record.failures.count))
-        .bind(record.failures.last_at.milliseconds())
-        .bind(record.send_limits.hour_full_at.milliseconds())
-        .bind(record.send_limits.day_full_at.milliseconds())
-        .bind(memory_column(&record.memory))
-        .bind(record.written_at.milliseconds())
-        .bind(change.removable_at.milliseconds())
-        .bind(count_column(record.challenge.sends))
-        .bind(change.key.0.as_slice());
-    execute_if(query, change.expected, connection).await
-}
-
-/// Runs a statement whose last parameter is the expected version, if any.
-async fn execute_if(
-    query: Query<'_, Sqlite, SqliteArguments>,
-    expected: Option<RowVersion>,
-    connection: &mut SqliteConnection,
-) -> Result<bool, sqlx::Error> {
-    let query = match expected {
-        None => query,
-        Some(version) => query.bind(version.0),
-    };
-    Ok(query.execute(connection).await?.rows_affected() == 1)
-}
-
-/// Creates the file unless it exists.
-fn create(path: &Path) -> Result<(), StoreError> {
-    let created = owned().create(true).open(path);
-    created.map(drop).map_err(|error| {
-        StoreError::Unavailable(format!("cannot create {}: {error}", path.display()))
-    })
-}
-
-fn owned() -> std::fs::OpenOptions {
-    let mut options = File::options();
-    options.write(true).truncate(false).mode(MODE);
-    options
-}
-
-/// Warns of a file, such as one of an older version, that other users may read.
-fn warn_of_other_users(path: &Path) {
-    let Ok(metadata) = path.metadata() else {
-        return;
-    };
-    let mode = metadata.permissions().mode();
-    if mode & OTHER_USERS != 0 {
-        tracing::warn!(
-            file = %path.display(),
-            mode = format!("{:o}", mode & 0o777),
-            "[OTP] Other users can open the SQLite file; run chmod 600 on it"
-        );
-    }
-}
-
-/// An exclusive lock, held until the file is dropped.
-async fn lock_beside(database: &Path) -> Result<File, StoreError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let locked = tokio::task::spawn_blocking(move || {
-        let lock = || -> io::Result<File> {
-            let file = owned().create(true).open(&path)?;
-            file.lock()?;
-            Ok(file)
-        };
-        lock().map_err(|error| format!("cannot lock {}: {error}", path.display()))
-    });
-    locked
-        .await
-        .unwrap_or_else(|error| Err(error.to_string()))
-        .map_err(StoreError::Unavailable)
 }

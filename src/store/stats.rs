@@ -1,34 +1,52 @@
-//! What is looked at beside the work, for the metrics alone.
+//! Results of the queries that serve the metrics, and of a purge.
 
 use otpd_rules::{ChallengeNonce, Channel, RecordKey, Timestamp};
 
-/// How much there is.
+/// Numbers of stored records and queued messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Messages that wait, or are being sent.
+    /// Number of messages that wait or are being sent.
     pub messages_queued: u64,
-    /// How long the oldest of them has been there, in milliseconds.
+    /// Age of the oldest of these messages in milliseconds.
     pub oldest_queued: u64,
-    /// Records that some answer depends on; an estimate where there are many.
-    pub records_live: u64,
-    /// Records that no answer depends on any more, until they are swept.
-    pub records_dead: u64,
+    /// Number of records that some reply depends on; an estimate if there are many.
+    pub records_active: u64,
+    /// Number of records that no reply depends on and that the next purge removes.
+    pub records_purgeable: u64,
 }
 
-/// A message that a provider has taken.
+/// Numbers of rows that a purge has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgeStats {
+    /// Number of records.
+    pub records: u64,
+    /// Number of limits.
+    pub limits: u64,
+    /// Number of messages.
+    pub messages: u64,
+}
+
+impl PurgeStats {
+    /// Returns the number of all rows.
+    pub const fn all(self) -> u64 {
+        self.records + self.limits + self.messages
+    }
+}
+
+/// Message that a provider has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveredMessage {
-    /// The record whose code it carries.
+    /// Record whose code it carries.
     pub key: RecordKey,
-    /// The challenge of that code.
+    /// Challenge of that code.
     pub challenge: ChallengeNonce,
-    /// The channel that was asked for.
+    /// Requested channel.
     pub channel: Channel,
-    /// The provider's configured name.
+    /// Configured name of the provider.
     pub provider: String,
 }
 
-/// The columns of a [`DeliveredMessage`].
+/// Columns of a [`DeliveredMessage`].
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct DeliveredRow {
     pub record_key: Vec<u8>,
@@ -38,8 +56,8 @@ pub(super) struct DeliveredRow {
 }
 
 impl DeliveredRow {
-    /// `None` where otpd cannot have written it.
-    pub fn into_delivered(self) -> Option<DeliveredMessage> {
+    /// Returns the message, or `None` if otpd cannot have written the row.
+    pub fn into_message(self) -> Option<DeliveredMessage> {
         Some(DeliveredMessage {
             key: RecordKey(self.record_key.try_into().ok()?),
             challenge: ChallengeNonce(self.challenge.try_into().ok()?),
@@ -50,21 +68,21 @@ impl DeliveredRow {
 }
 
 impl StoreStats {
-    /// From what a store counts: messages, when the oldest of them was written, records
-    /// in all, and those that are dead.
-    pub(super) fn of(
+    /// Returns the statistics of these counts: queued messages with the time of writing of the
+    /// oldest, all records, and purgeable records.
+    pub(super) fn from_counts(
         now: Timestamp,
         (queued, oldest): (i64, Option<i64>),
         records: i64,
-        dead: i64,
+        purgeable: i64,
     ) -> Self {
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
         Self {
             messages_queued: count(queued),
             oldest_queued: oldest
                 .map_or(0, |oldest| count(now.milliseconds().saturating_sub(oldest))),
-            records_live: count(records - dead),
-            records_dead: count(dead),
+            records_active: count(records - purgeable),
+            records_purgeable: count(purgeable),
         }
     }
 }

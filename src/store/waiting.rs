@@ -1,11 +1,11 @@
-//! Waits that an operator should see in the log.
+//! Log lines about long waits.
 
 use std::{future::Future, pin::pin, time::Duration};
 
-/// Duration of a wait from which on it has a line.
+/// Duration after which a wait is logged.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
-/// Awaits `work`, and calls `notice` if that takes longer than a second.
+/// Awaits `work`, and calls `notice` if that takes longer than [`NOTICE_AFTER`].
 pub(super) async fn with_notice<T>(notice: impl FnOnce(), work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     if let Ok(done) = tokio::time::timeout(NOTICE_AFTER, &mut work).await {

@@ -1,24 +1,24 @@
-//! What is to be written, and what was.
+//! Batch of writes, and its result.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{RowVersion, SealedBytes};
 use otpd_rules::{LimitDelta, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
 
-/// What is to be written in one transaction. No key is in it twice.
+/// Writes of one transaction. No key is in it twice.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
-    /// Limits.
+    /// Writes of limits.
     pub limits: Vec<LimitWrite>,
-    /// Records.
+    /// Writes of records.
     pub records: Vec<RecordWrite>,
-    /// Messages: new ones, each of which is written only if the record that it is about
-    /// is, by the same transaction; and old ones.
+    /// Writes of messages. A new message is written only if the same transaction writes the
+    /// record whose code it carries.
     pub messages: Vec<MessageWrite>,
 }
 
 impl WriteBatch {
-    /// Whether there is nothing to write.
+    /// Returns whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.limits.is_empty() && self.records.is_empty() && self.messages.is_empty()
     }
@@ -27,66 +27,66 @@ impl WriteBatch {
 /// Update of a limit, which is written if the limit has room for it.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitWrite {
-    /// Which limit.
+    /// Key of the limit.
     pub key: LimitKey,
-    /// Condition besides the room.
+    /// Condition in addition to the room.
     pub expected: ExpectedLimit,
-    /// The version that it gets.
+    /// New version.
     pub version: RowVersion,
-    /// The update.
+    /// Update of the limit.
     pub delta: LimitDelta,
 }
 
 /// Condition on a stored limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedLimit {
-    /// It does not exist.
+    /// The limit does not exist.
     Absent,
-    /// It exists, in whatever state.
+    /// The limit exists, in any state.
     Present,
-    /// It still has this version.
+    /// The limit still has this version.
     Unchanged(RowVersion),
 }
 
-/// A record to be written if it is unchanged.
+/// Write of a record, applied if the record is unchanged.
 #[derive(Clone, Debug)]
 pub struct RecordWrite {
-    /// Which record.
+    /// Key of the record.
     pub key: RecordKey,
-    /// The version that it must still have; `None`: it must not exist.
+    /// Version that the record must still have; `None` if it must not exist.
     pub expected: Option<RowVersion>,
-    /// The version that it gets.
+    /// New version.
     pub version: RowVersion,
-    /// What it becomes.
+    /// New state of the record.
     pub record: Record<SealedBytes>,
-    /// From when on a sweep may remove it.
+    /// Time from which a purge may remove it.
     pub removable_at: Timestamp,
-    /// Limits among the same [`WriteBatch`] that it is charged to: unless all of them are
-    /// written, it is not. (They may be although it is not: the request has then paid
-    /// them when it is decided again.)
+    /// Limits of the same [`WriteBatch`] that the record is charged to. The record is written only
+    /// if all of them are. The limits may be written without the record; the request has then paid
+    /// them when it is decided again.
     pub limits: Vec<LimitKey>,
 }
 
-/// A message to be written: a new one, or one that is unchanged.
+/// Write of a new message, or of one that is unchanged.
 #[derive(Clone, Debug)]
 pub struct MessageWrite {
-    /// The record whose code it carries.
+    /// Record whose code it carries.
     pub key: RecordKey,
-    /// The version that it must still have; `None`: it is new.
+    /// Version that the message must still have; `None` if it is new.
     pub expected: Option<RowVersion>,
-    /// The version that it gets.
+    /// New version.
     pub version: RowVersion,
-    /// What it becomes.
+    /// New state of the message.
     pub message: OutboxMessage<SealedBytes>,
 }
 
-/// What was written.
+/// Items that were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteResult {
-    /// Limits, with the instants when they are full again.
+    /// Written limits, with the times at which they are full again.
     pub limits: HashMap<LimitKey, Timestamp>,
-    /// Records, and with them their new messages.
+    /// Written records, and with them their new messages.
     pub records: HashSet<RecordKey>,
-    /// Messages that were there before.
+    /// Written messages that existed before.
     pub messages: HashSet<MessageId>,
 }

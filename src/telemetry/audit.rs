@@ -1,4 +1,4 @@
-//! Choice of the queue of a line: that of standard output, or that of the audit log.
+//! Selection of the queue of a line: that of standard output, or that of the audit log.
 
 use std::{
     fs::File,
@@ -12,17 +12,17 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::writer_queue::LineQueue;
-use crate::log_targets::{AUDIT, CODE, STATE_CHANGE, STRANGER};
+use crate::log_targets::{AUDIT, CODE, STATE_CHANGE, UNAUTHENTICATED};
 
-/// Readable and writable by the owner alone.
+/// Mode of the audit log: readable and writable by the owner alone.
 const MODE: u32 = 0o600;
 
-/// Whether lines of this target belong to the audit log.
+/// Returns whether lines of this target belong to the audit log.
 pub(super) fn is_audit(target: &str) -> bool {
-    [AUDIT, STRANGER].contains(&target)
+    [AUDIT, UNAUTHENTICATED].contains(&target)
 }
 
-/// The audit log. Lines are only appended, so that it may be moved away at any moment.
+/// Audit log. Lines are only appended, so that the file may be moved away at any time.
 #[derive(Debug)]
 pub(super) struct AuditFile {
     path: PathBuf,
@@ -30,8 +30,7 @@ pub(super) struct AuditFile {
 }
 
 impl AuditFile {
-    /// Opens the file. Lines that it does not take, such as on a full disk, go to
-    /// `fallback`.
+    /// Opens the file. Lines that cannot be written to it, such as on a full disk, go to `fallback`.
     pub fn open(path: &Path, fallback: Arc<LineQueue>) -> io::Result<Self> {
         Ok(Self {
             queue: LineQueue::start("audit", append_to(path)?, Some(fallback))?,
@@ -39,7 +38,7 @@ impl AuditFile {
         })
     }
 
-    /// Continues in the file that has the path now.
+    /// Continues in the file that is at the path now.
     pub fn reopen(&self) -> io::Result<()> {
         self.queue.replace_file(append_to(&self.path)?);
         Ok(())
@@ -58,7 +57,7 @@ fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Puts each line into its queue.
+/// Writer that puts each line into its queue.
 #[derive(Clone, Debug)]
 pub(super) struct LogWriter {
     pub standard: Arc<LineQueue>,
@@ -135,7 +134,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{mode:o}");
-        // A directory that is gone takes no new file, and the old one stays in use.
+        // The file cannot be opened in a removed directory, so the old one stays in use.
         drop(directory);
         assert!(audit.reopen().is_err());
         append(b"four\n");

@@ -1,5 +1,5 @@
-//! Leaves out what was just said: where something fails a thousand times for one cause,
-//! the log has a line of it now and then, and how many there were.
+//! Deduplication of warnings. If an operation fails a thousand times for one cause, the log has one
+//! line in each time window, with the number of lines that were left out.
 
 use std::{
     collections::HashMap,
@@ -17,11 +17,11 @@ use tracing::{
 };
 
 use super::LEFT_OUT;
-use crate::log_targets::{AUDIT, STATE_CHANGE, STRANGER};
+use crate::log_targets::{AUDIT, STATE_CHANGE, UNAUTHENTICATED};
 
-/// What tells the causes of lines of one place apart. All else, such as a message's id,
-/// is of the single case.
-const CAUSES: [&str; 9] = [
+/// Fields that distinguish the causes of lines of one callsite. All others, such as a message's id,
+/// belong to the single case.
+const CAUSE_FIELDS: [&str; 9] = [
     "cause",
     "class",
     "error",
@@ -32,18 +32,18 @@ const CAUSES: [&str; 9] = [
     "reason",
     "rpc",
 ];
-/// How many causes are told apart at most; those that come after them are told apart by
-/// their place alone, until some are old.
-const MOST: usize = 512;
+/// Maximum number of distinguished causes. Further ones are distinguished only by their callsite,
+/// until older causes expire.
+const MAX_CAUSES: usize = 512;
 
-/// What was said of late.
+/// Recently logged warnings.
 #[derive(Debug)]
 pub(super) struct LogDeduplicator {
-    after: Duration,
-    said: Mutex<HashMap<DedupKey, LastLogged>>,
+    window: Duration,
+    logged: Mutex<HashMap<DedupKey, LastLogged>>,
 }
 
-/// The place in the source that says it, and a digest of the cause.
+/// Callsite of a line, and a digest of its cause.
 type DedupKey = (Identifier, u64);
 
 #[derive(Clone, Copy, Debug)]
@@ -53,69 +53,69 @@ struct LastLogged {
 }
 
 impl LogDeduplicator {
-    /// Leaves out what is said again less than `after` later.
-    pub fn new(after: Duration) -> Self {
+    /// Returns a deduplicator that leaves out repetitions within `window`.
+    pub fn new(window: Duration) -> Self {
         Self {
-            after,
-            said: Mutex::default(),
+            window,
+            logged: Mutex::default(),
         }
     }
 
-    /// How many lines like this one were left out before it; `None`: it is to be left
-    /// out, too. Only warnings and errors are: whatever else there is, is wanted.
+    /// Returns the number of equal lines that were left out before this one, or `None` if this one
+    /// is to be left out as well. Only warnings and errors are left out.
     pub fn admit(&self, event: &Event<'_>) -> Option<u64> {
         let metadata = event.metadata();
         let unlimited = *metadata.level() > Level::WARN
-            || self.after.is_zero()
-            || [AUDIT, STATE_CHANGE, STRANGER].contains(&metadata.target());
+            || self.window.is_zero()
+            || [AUDIT, STATE_CHANGE, UNAUTHENTICATED].contains(&metadata.target());
         if unlimited {
             return Some(0);
         }
         let mut cause = CauseDigest(DefaultHasher::new());
         event.record(&mut cause);
-        let admitted = self.say((metadata.callsite(), cause.0.finish()), Instant::now());
+        let admitted = self.admit_at((metadata.callsite(), cause.0.finish()), Instant::now());
         if admitted.is_none() {
             LEFT_OUT.fetch_add(1, Ordering::Relaxed);
         }
         admitted
     }
 
-    fn say(&self, mut key: DedupKey, now: Instant) -> Option<u64> {
-        let is_new = |said: &LastLogged| now.saturating_duration_since(said.at) < self.after;
-        // Nothing here panics half-way.
-        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST && !all.contains_key(&key) {
-            all.retain(|_, said| is_new(said));
-            if all.len() >= MOST {
+    fn admit_at(&self, mut key: DedupKey, now: Instant) -> Option<u64> {
+        let is_recent = |last: &LastLogged| now.saturating_duration_since(last.at) < self.window;
+        // A poisoned lock holds a consistent map, because no step of a change panics.
+        let mut all = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_CAUSES && !all.contains_key(&key) {
+            all.retain(|_, last| is_recent(last));
+            if all.len() >= MAX_CAUSES {
                 key.1 = 0;
             }
         }
         match all.get_mut(&key) {
-            Some(said) if is_new(said) => {
-                said.left_out += 1;
+            Some(last) if is_recent(last) => {
+                last.left_out += 1;
                 None
             }
             before => {
-                let left_out = before.map_or(0, |said| said.left_out);
-                let said = LastLogged {
+                let left_out = before.map_or(0, |last| last.left_out);
+                let last = LastLogged {
                     at: now,
                     left_out: 0,
                 };
-                all.insert(key, said);
+                all.insert(key, last);
                 Some(left_out)
             }
         }
     }
 }
 
-/// A digest of what was the cause.
+/// Digest of the cause of a line.
 struct CauseDigest(DefaultHasher);
 
 impl Visit for CauseDigest {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if CAUSES.contains(&field.name()) {
+        if CAUSE_FIELDS.contains(&field.name()) {
             field.name().hash(&mut self.0);
-            // A digest takes whatever is written.
+            // Writing to a digest cannot fail.
             let _ = write!(self, "{value:?}");
         }
     }
@@ -134,44 +134,47 @@ mod tests {
 
     use super::*;
 
-    const PERIOD: Duration = Duration::from_secs(10);
+    const WINDOW: Duration = Duration::from_secs(10);
 
-    fn place() -> Identifier {
-        // Any will do.
-        tracing::callsite!(name: "a place", kind: tracing::metadata::Kind::EVENT, fields: )
+    /// Returns any callsite.
+    fn callsite() -> Identifier {
+        tracing::callsite!(name: "a callsite", kind: tracing::metadata::Kind::EVENT, fields: )
             .metadata()
             .callsite()
     }
 
     #[test]
     fn first_line_of_a_window_reports_suppressed_count() {
-        let repeats = LogDeduplicator::new(PERIOD);
-        let (place, start) = (place(), Instant::now());
-        let say = |cause, seconds| {
-            repeats.say((place.clone(), cause), start + Duration::from_secs(seconds))
+        let log = LogDeduplicator::new(WINDOW);
+        let (callsite, start) = (callsite(), Instant::now());
+        let admit = |cause, seconds| {
+            log.admit_at(
+                (callsite.clone(), cause),
+                start + Duration::from_secs(seconds),
+            )
         };
-        assert_eq!(say(1, 0), Some(0));
-        assert_eq!(say(1, 1), None);
-        assert_eq!(say(2, 1), Some(0));
-        assert_eq!(say(1, 9), None);
-        assert_eq!(say(1, 10), Some(2));
-        assert_eq!(say(1, 19), None);
-        assert_eq!(say(2, 60), Some(0));
-        assert_eq!(say(1, 60), Some(1));
-        assert_eq!(say(1, 70), Some(0));
+        assert_eq!(admit(1, 0), Some(0));
+        assert_eq!(admit(1, 1), None);
+        assert_eq!(admit(2, 1), Some(0));
+        assert_eq!(admit(1, 9), None);
+        assert_eq!(admit(1, 10), Some(2));
+        assert_eq!(admit(1, 19), None);
+        assert_eq!(admit(2, 60), Some(0));
+        assert_eq!(admit(1, 60), Some(1));
+        assert_eq!(admit(1, 70), Some(0));
     }
 
     #[test]
     fn unbounded_causes_are_still_rate_limited() {
-        let repeats = LogDeduplicator::new(PERIOD);
-        let (place, start) = (place(), Instant::now());
-        let said =
-            (1..10_000).filter(|cause| repeats.say((place.clone(), *cause), start).is_some());
-        assert_eq!(said.count(), MOST + 1);
-        assert!(repeats.said.lock().unwrap().len() <= MOST + 1);
-        // When those are old, they make room.
-        let later = start + PERIOD;
-        assert_eq!(repeats.say((place, 20_000), later), Some(0));
-        assert_eq!(repeats.said.lock().unwrap().len(), 1);
+        let log = LogDeduplicator::new(WINDOW);
+        let (callsite, start) = (callsite(), Instant::now());
+        let admitted =
+            (1..10_000).filter(|cause| log.admit_at((callsite.clone(), *cause), start).is_some());
+        assert_eq!(admitted.count(), MAX_CAUSES + 1);
+        assert!(log.logged.lock().unwrap().len() <= MAX_CAUSES + 1);
+        // Expired causes make room.
+        let later = start + WINDOW;
+        assert_eq!(log.admit_at((callsite, 20_000), later), Some(0));
+        assert_eq!(log.logged.lock().unwrap().len(), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! How a line looks: as its format has it, and at its end where in a trace it was
-//! written, and how many like it were left out.
+//! Format of log lines: the configured format, followed by the trace id and the number of equal lines
+//! that were left out.
 
 use std::{
     fmt::{self, Write as _},
@@ -18,36 +18,36 @@ use tracing_subscriber::{
 use super::{
     LEFT_OUT, audit::is_audit, dedup::LogDeduplicator, unauthenticated_log::UnauthenticatedLog,
 };
-use crate::{config::LogFormat, log_targets::STRANGER, traces};
+use crate::{config::LogFormat, log_targets::UNAUTHENTICATED, traces};
 
-/// Writes lines.
+/// Formatter of log lines.
 #[derive(Debug)]
 pub(super) struct LogFormatter {
     format: LogFormat,
     text: Format<Full>,
     json: Format<Json>,
-    /// Whether the audit log is a file of its own; then its lines are JSON.
-    audit_apart: bool,
-    repeats: LogDeduplicator,
-    strangers: Arc<UnauthenticatedLog>,
+    /// True if the audit log is a separate file, whose lines are JSON.
+    separate_audit: bool,
+    deduplicator: LogDeduplicator,
+    unauthenticated: Arc<UnauthenticatedLog>,
 }
 
 impl LogFormatter {
     pub fn new(
         format: LogFormat,
         colours: bool,
-        audit_apart: bool,
-        repeats: LogDeduplicator,
-        strangers: Arc<UnauthenticatedLog>,
+        separate_audit: bool,
+        deduplicator: LogDeduplicator,
+        unauthenticated: Arc<UnauthenticatedLog>,
     ) -> Self {
         let plain = Format::default().with_target(false);
         Self {
             format,
             text: plain.clone().with_ansi(colours),
             json: plain.json().flatten_event(true),
-            audit_apart,
-            repeats,
-            strangers,
+            separate_audit,
+            deduplicator,
+            unauthenticated,
         }
     }
 }
@@ -64,19 +64,19 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let target = event.metadata().target();
-        if target == STRANGER && !self.strangers.admit(event) {
+        if target == UNAUTHENTICATED && !self.unauthenticated.admit(event) {
             LEFT_OUT.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        let Some(left_out) = self.repeats.admit(event) else {
+        let Some(left_out) = self.deduplicator.admit(event) else {
             return Ok(());
         };
-        let place = traces::current();
-        let apart = self.audit_apart && is_audit(target);
-        let json = apart || self.format == LogFormat::Json;
+        let trace = traces::current();
+        let is_separate = self.separate_audit && is_audit(target);
+        let json = is_separate || self.format == LogFormat::Json;
         let mut line = String::new();
-        let bare = left_out == 0 && place.is_none();
-        let inner = if bare {
+        let is_plain = left_out == 0 && trace.is_none();
+        let inner = if is_plain {
             writer.by_ref()
         } else {
             Writer::new(&mut line)
@@ -86,14 +86,14 @@ where
         } else {
             self.text.format_event(context, inner, event)?;
         }
-        if bare {
+        if is_plain {
             return Ok(());
         }
         let end = if json { "}\n" } else { "\n" };
-        // What every line of that format ends with.
+        // Every line of the format has this end.
         line.truncate(line.len().saturating_sub(end.len()));
-        if let Some(place) = place {
-            let trace = place.trace_id();
+        if let Some(trace) = trace {
+            let trace = trace.trace_id();
             if json {
                 write!(line, r#","trace_id":"{trace}""#)?;
             } else {

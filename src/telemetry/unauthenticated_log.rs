@@ -1,5 +1,5 @@
-//! Aggregation of the audit lines that strangers cause: the first of an address and cause
-//! is written at once, and a summary of the others at the end of its window.
+//! Aggregation of audit lines that unauthenticated clients cause. The first line of an address and
+//! cause is written at once, and a summary of the others at the end of its window.
 
 use std::{
     collections::HashMap,
@@ -20,64 +20,62 @@ use otpd_rules::subscriber_network;
 
 /// Time in which lines of one address and cause are aggregated.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Maximum number of addresses and causes that are told apart in a window. All others of
-/// an event count as one.
+/// Maximum number of distinguished addresses and causes in a window. All others of an event count as
+/// one.
 const MAX_ENTRIES: usize = 128;
-/// Maximum length of a cause; a part of it may be the stranger's words.
+/// Maximum length of a cause, because a part of it may come from the client.
 const MAX_CAUSE: usize = 200;
-/// Stands for the addresses beyond [`MAX_ENTRIES`].
+/// Name of the addresses beyond [`MAX_ENTRIES`].
 const OTHERS: &str = "other addresses";
 
-/// Marker of audit lines, which a summary repeats in its own message alone.
+/// Marker of audit lines. A summary has it only in its own message.
 const MARK: &str = "[OTP AUDIT] ";
 
-/// Recent lines of strangers.
+/// Recent lines of unauthenticated clients.
 #[derive(Debug, Default)]
 pub(super) struct UnauthenticatedLog {
     entries: Mutex<HashMap<AggregationKey, AggregationWindow>>,
-    /// Signals that there is a first entry.
+    /// Signals the first entry.
     filled: Condvar,
 }
 
-/// Lines that are aggregated.
+/// Key of lines that are aggregated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct AggregationKey {
     event: String,
-    /// Network of the stranger.
+    /// Network of the client.
     from: String,
-    /// The cause without its numbers, such as the time at which a certificate expired.
+    /// Cause without its numbers, such as the time at which a certificate expired.
     cause: String,
 }
 
 #[derive(Clone, Debug)]
 struct AggregationWindow {
     ends_at: Instant,
-    /// The cause of the first line.
+    /// Cause of the first line.
     cause: String,
-    /// Lines that were left out.
+    /// Number of lines that were left out.
     repeats: u64,
 }
 
 impl UnauthenticatedLog {
-    /// Returns whether a line is to be written; counts it otherwise.
+    /// Returns whether a line is to be written. Counts it otherwise.
     pub fn admit(&self, event: &Event<'_>) -> bool {
-        let mut subject = AggregationKey::default();
-        event.record(&mut subject);
-        self.admit_at(subject, Instant::now())
+        let mut key = AggregationKey::default();
+        event.record(&mut key);
+        self.admit_at(key, Instant::now())
     }
 
-    fn admit_at(&self, mut subject: AggregationKey, now: Instant) -> bool {
+    fn admit_at(&self, mut key: AggregationKey, now: Instant) -> bool {
         let mut entries = self.lock();
-        let mut cause = subject.cause.clone();
-        subject
-            .cause
-            .retain(|character| !character.is_ascii_digit());
-        if entries.len() >= MAX_ENTRIES && !entries.contains_key(&subject) {
-            OTHERS.clone_into(&mut subject.from);
-            subject.cause.clear();
+        let mut cause = key.cause.clone();
+        key.cause.retain(|character| !character.is_ascii_digit());
+        if entries.len() >= MAX_ENTRIES && !entries.contains_key(&key) {
+            OTHERS.clone_into(&mut key.from);
+            key.cause.clear();
             cause.clear();
         }
-        if let Some(window) = entries.get_mut(&subject) {
+        if let Some(window) = entries.get_mut(&key) {
             window.repeats += 1;
             return false;
         }
@@ -86,14 +84,14 @@ impl UnauthenticatedLog {
             cause,
             repeats: 0,
         };
-        entries.insert(subject, window);
+        entries.insert(key, window);
         if entries.len() == 1 {
             self.filled.notify_one();
         }
         true
     }
 
-    /// Writes the summaries of windows as they end, for ever.
+    /// Writes the summary of each window at its end, without end.
     pub fn run(&self) {
         loop {
             let mut entries = self.lock();
@@ -118,12 +116,12 @@ impl UnauthenticatedLog {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AggregationKey, AggregationWindow>> {
-        // No step of a change panics.
+        // A poisoned lock holds a consistent map, because no step of a change panics.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Removes the windows that are `wanted`, and returns those with repeats.
+/// Removes the windows that match `wanted`, and returns those with repeats.
 fn take(
     entries: &mut HashMap<AggregationKey, AggregationWindow>,
     wanted: impl Fn(&AggregationWindow) -> bool,
@@ -152,7 +150,7 @@ impl Visit for AggregationKey {
     }
 }
 
-/// The network of an address, with or without a port.
+/// Returns the network of an address with or without a port.
 fn network_of(from: String) -> String {
     let address = from
         .parse()
@@ -165,7 +163,7 @@ fn network_of(from: String) -> String {
 mod tests {
     use super::*;
 
-    fn subject(from: &str) -> AggregationKey {
+    fn key(from: &str) -> AggregationKey {
         AggregationKey {
             event: "Authentication failed".to_owned(),
             from: network_of(from.to_owned()),
@@ -175,9 +173,9 @@ mod tests {
 
     #[test]
     fn lines_of_one_network_are_aggregated_until_their_window_ends() {
-        let strangers = UnauthenticatedLog::default();
+        let log = UnauthenticatedLog::default();
         let start = Instant::now();
-        let admit = |from: &str| strangers.admit_at(subject(from), start);
+        let admit = |from: &str| log.admit_at(key(from), start);
         assert!(admit("192.0.2.1:1000"));
         assert!(!admit("192.0.2.1:1001"));
         assert!(!admit("192.0.2.1"));
@@ -186,44 +184,44 @@ mod tests {
         assert!(!admit("[2001:db8::ffff:2]:1000"));
         let because = |cause: &str| AggregationKey {
             cause: cause.to_owned(),
-            ..subject("192.0.2.1")
+            ..key("192.0.2.1")
         };
-        assert!(strangers.admit_at(because("expired at 1796000000"), start));
-        assert!(!strangers.admit_at(because("expired at 1796000001"), start));
+        assert!(log.admit_at(because("expired at 1796000000"), start));
+        assert!(!log.admit_at(because("expired at 1796000001"), start));
 
         let ended = |at| {
-            let mut ended = take(&mut strangers.lock(), |window| window.ends_at <= at);
-            ended.sort_by_key(|(subject, window)| (subject.from.clone(), window.repeats));
+            let mut ended = take(&mut log.lock(), |window| window.ends_at <= at);
+            ended.sort_by_key(|(key, window)| (key.from.clone(), window.repeats));
             let ended = ended.into_iter();
             ended
-                .map(|(subject, window)| (subject.from, window.repeats))
+                .map(|(key, window)| (key.from, window.repeats))
                 .collect::<Vec<_>>()
         };
         assert!(ended(start).is_empty());
         let expected = [("192.0.2.1", 1), ("192.0.2.1", 2), ("2001:db8::", 1)];
         let expected = expected.map(|(from, repeats)| (from.to_owned(), repeats));
         assert_eq!(ended(start + WINDOW), expected);
-        assert!(strangers.lock().is_empty());
+        assert!(log.lock().is_empty());
         assert!(admit("192.0.2.1:1000"));
     }
 
     #[test]
     fn memory_is_bounded_for_any_number_of_addresses() {
-        let strangers = UnauthenticatedLog::default();
+        let log = UnauthenticatedLog::default();
         let start = Instant::now();
         let count = 10_000;
         let admitted = (0..count)
             .filter(|number| {
                 let from = format!("10.0.{}.{}:1", number / 256, number % 256);
-                strangers.admit_at(subject(&from), start)
+                log.admit_at(key(&from), start)
             })
             .count();
         assert_eq!(admitted, MAX_ENTRIES + 1);
-        let windows = take(&mut strangers.lock(), |_| true);
+        let windows = take(&mut log.lock(), |_| true);
         let left_out = u64::try_from(count - admitted).unwrap();
         let others: Vec<_> = windows
             .iter()
-            .map(|(subject, window)| (&*subject.from, window.repeats))
+            .map(|(key, window)| (&*key.from, window.repeats))
             .collect();
         assert_eq!(others, [(OTHERS, left_out)]);
     }

@@ -1,5 +1,5 @@
-//! Bounded queue of log lines, with a thread that writes them: no request waits for the
-//! file, pipe or terminal at the other end.
+//! Bounded queue of log lines, with a thread that writes them, so that no request waits for the file,
+//! pipe or terminal at the other end.
 
 use std::{
     collections::VecDeque,
@@ -15,13 +15,13 @@ use std::{
 
 use crate::log_targets::STATE_CHANGE;
 
-/// Maximum size of the lines that wait: about a second of a busy server.
+/// Maximum size of queued lines: about a second of a busy server.
 const CAPACITY: usize = 4 * 1024 * 1024;
-/// Part of it that ordinary lines may fill. The rest is for the important ones.
+/// Part of the capacity that ordinary lines may fill. The rest is for important ones.
 const ORDINARY_CAPACITY: usize = CAPACITY / 4 * 3;
-/// Size of the lines that are written at once; a pipe of Linux holds as much.
+/// Size of the lines that are written at once: the capacity of a Linux pipe.
 const CHUNK: usize = 64 * 1024;
-/// Pause before a descriptor is tried again that is non-blocking and full.
+/// Pause before another write to a full non-blocking descriptor.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Lines that wait for one file.
@@ -30,7 +30,7 @@ pub(super) struct LineQueue {
     /// Name of the file in metrics and reports.
     sink: &'static str,
     state: Mutex<QueueState>,
-    /// Signals that the idle writer has something to do.
+    /// Signals that the idle writer has work.
     filled: Condvar,
     /// Signals that everything has been written.
     drained: Condvar,
@@ -42,32 +42,31 @@ struct QueueState {
     entries: VecDeque<QueuedLine>,
     /// Size of the lines among `entries`.
     bytes: usize,
-    /// Whether the writer has written everything and waits.
+    /// True if the writer has written everything and waits.
     is_idle: bool,
-    /// Lines dropped since that was last reported.
+    /// Number of dropped lines since the last report.
     unreported: u64,
 }
 
 #[derive(Debug)]
 enum QueuedLine {
     Line(Vec<u8>),
-    /// The file of all later lines.
+    /// File of all later lines.
     File(File),
 }
 
-/// The next work of the writer.
+/// Next work of the writer.
 enum WriterStep {
-    /// Whole lines, with their number.
+    /// Complete lines, with their number.
     Lines(Vec<u8>, u64),
     File(File),
 }
 
 impl LineQueue {
-    /// Starts a queue whose lines are written to `file`, or to `fallback` if `file` does
-    /// not take them.
+    /// Starts a queue whose lines are written to `file`, or to `fallback` if that fails.
     ///
     /// # Errors
-    /// The error of the system if it has no thread for it.
+    /// The error of the system if no thread can be started.
     pub fn start(
         sink: &'static str,
         mut file: File,
@@ -81,7 +80,7 @@ impl LineQueue {
             dropped: AtomicU64::new(0),
         });
         let writer = Arc::clone(&queue);
-        // One line at a time if a part of them may have to go elsewhere.
+        // One line at a time if some of them may have to go to the fallback.
         let chunk = if fallback.is_some() { 1 } else { CHUNK };
         thread::Builder::new()
             .name("log".to_owned())
@@ -118,20 +117,20 @@ impl LineQueue {
         self.append(state, QueuedLine::Line(line.to_vec()));
     }
 
-    /// Has all later lines written to `file`.
+    /// Directs all later lines to `file`.
     pub fn replace_file(&self, file: File) {
         self.append(self.lock(), QueuedLine::File(file));
     }
 
-    /// Number of lines that were dropped.
+    /// Returns the number of lines that were dropped.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until every line is written, for `limit` at most.
+    /// Waits until every line is written, for at most `limit`.
     pub fn wait_until_drained(&self, limit: Duration) {
         let is_busy = |state: &mut QueueState| !(state.is_idle && state.entries.is_empty());
-        // What is not written by then is lost, and the process ends all the same.
+        // Lines that are not written by then are lost, because the process ends anyway.
         drop(self.drained.wait_timeout_while(self.lock(), limit, is_busy));
     }
 
@@ -147,7 +146,7 @@ impl LineQueue {
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Waits for something to do, and takes about `chunk` bytes of it.
+    /// Waits for work, and takes about `chunk` bytes of it.
     fn next(&self, chunk: usize) -> WriterStep {
         let mut state = self.lock();
         while state.entries.is_empty() {
@@ -176,32 +175,32 @@ impl LineQueue {
         WriterStep::Lines(lines, count)
     }
 
-    /// Writes one line for all that were dropped, once there is room again.
+    /// Logs the number of dropped lines once there is room again.
     fn report_dropped(&self) {
         let mut state = self.lock();
         if state.unreported == 0 || state.bytes > CAPACITY / 2 {
             return;
         }
         let dropped = std::mem::take(&mut state.unreported);
-        // The line comes back as one of this queue.
+        // The line is pushed to this queue, so the lock must be free.
         drop(state);
         tracing::warn!(target: STATE_CHANGE, sink = self.sink, dropped, "[OTP] Log lines dropped");
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
-        // No step of a change panics.
+        // A poisoned lock holds a consistent state, because no step of a change panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Writes all of `format`.
+/// Writes all lines.
 fn write(file: &mut File, mut lines: &[u8]) -> io::Result<()> {
     while !lines.is_empty() {
         match file.write(lines) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => lines = &lines[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Whoever shares the descriptor may have made it non-blocking.
+            // Another process that shares the descriptor may have made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_DELAY),
             Err(error) => return Err(error),
         }
@@ -238,7 +237,7 @@ mod tests {
         assert!(queue.lock().bytes <= ORDINARY_CAPACITY);
         let dropped = queue.dropped();
         assert!(dropped > 0);
-        // There is still room for important lines, though not without bound.
+        // There is room for important lines, but not without bound.
         queue.push(LINE, true);
         assert_eq!(queue.dropped(), dropped);
         for _ in 0..count {
@@ -248,7 +247,7 @@ mod tests {
         let dropped = queue.dropped();
         queue.wait_until_drained(Duration::ZERO);
 
-        // A reader that comes back gets every line that was kept.
+        // A later reader gets every line that was kept.
         let kept = (2 * count + 1) * LINE.len() - usize::try_from(dropped).unwrap() * LINE.len();
         reader.read_exact(&mut vec![0; kept]).unwrap();
         queue.wait_until_drained(NO_LIMIT);
@@ -275,7 +274,7 @@ mod tests {
     fn lines_that_fail_to_write_go_to_the_fallback() {
         let (reader, writer) = pipe();
         let fallback = LineQueue::start("test", writer, None).unwrap();
-        // Opened for reading alone.
+        // Opened only for reading.
         let refusing = File::open("/dev/null").unwrap();
         let queue = LineQueue::start("test", refusing, Some(Arc::clone(&fallback))).unwrap();
         queue.push(b"one\n", true);

@@ -1,10 +1,10 @@
-//! A place in a trace, as callers and providers are told it.
+//! Trace context in the form that callers send and providers receive.
 
 use std::fmt;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-/// A place in a trace: a span, and the trace that it is in.
+/// Position in a trace: a span, and its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
     trace: TraceId,
@@ -13,8 +13,8 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Reads a `traceparent` (W3C Trace Context, 3.2): version, trace, span and flags, in
-    /// small hexadecimal digits. Later versions may say more, which is not read.
+    /// Parses a `traceparent` (W3C Trace Context, 3.2): version, trace, span and flags, in lower-case
+    /// hexadecimal digits. Additions of later versions are ignored.
     pub fn parse(text: &str) -> Option<Self> {
         let (version, rest) = field(text, 2)?;
         let (trace, rest) = field(rest.strip_prefix('-')?, 32)?;
@@ -27,32 +27,32 @@ impl TraceContext {
         };
         let trace = TraceId::from_hex(trace).ok()?;
         let span = SpanId::from_hex(span).ok()?;
-        let named = trace != TraceId::INVALID && span != SpanId::INVALID;
+        let is_valid = trace != TraceId::INVALID && span != SpanId::INVALID;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        (complete && named).then_some(Self {
+        (complete && is_valid).then_some(Self {
             trace,
             span,
             sampled: flags & 1 == 1,
         })
     }
 
-    /// What the header `traceparent` says to whoever is called from here.
+    /// Returns the header `traceparent` for the next server.
     pub fn traceparent(&self) -> String {
         let flags = u8::from(self.sampled);
         format!("00-{}-{}-{flags:02x}", self.trace, self.span)
     }
 
-    /// The trace.
+    /// Returns the identifier of the trace.
     pub fn trace_id(&self) -> impl fmt::Display {
         self.trace
     }
 
-    /// Whether spans are made of what happens here.
+    /// Returns whether the trace is sampled.
     pub const fn is_sampled(&self) -> bool {
         self.sampled
     }
 
-    pub(super) fn of(span: &SpanContext) -> Self {
+    pub(super) fn from_span(span: &SpanContext) -> Self {
         Self {
             trace: span.trace_id(),
             span: span.span_id(),
@@ -70,11 +70,11 @@ impl TraceContext {
     }
 }
 
-/// The first so many digits, and what follows them.
+/// Returns the first `length` digits and the rest, if the digits are lower-case hexadecimal.
 fn field(text: &str, length: usize) -> Option<(&str, &str)> {
     let (digits, rest) = text.split_at_checked(length)?;
-    let small = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    digits.bytes().all(small).then_some((digits, rest))
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.bytes().all(is_digit).then_some((digits, rest))
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(context.trace_id().to_string(), TRACE);
             assert_eq!(context.is_sampled(), flags == "01");
         }
-        // Flags that are not known, and what a later version adds, are left out.
+        // Unknown flags and additions of a later version are left out.
         let later = format!("cc-{TRACE}-b7ad6b7169203331-0b-more");
         let context = TraceContext::parse(&later).unwrap();
         let written = format!("00-{TRACE}-b7ad6b7169203331-01");

@@ -1,4 +1,4 @@
-//! The way of spans to the collector.
+//! Export of spans to the collector.
 
 use std::{
     fs,
@@ -19,25 +19,25 @@ use opentelemetry_sdk::{
         SpanExporter,
     },
 };
-use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
+use rand::Rng as _;
 use tonic::transport::ClientTlsConfig;
 
 use super::{EXPORT_INTERVAL, TraceSettings};
-use crate::log_targets::STATE_CHANGE;
+use crate::{log_targets::STATE_CHANGE, system_random::os_rng};
 
-/// How many spans wait for the collector at most; more are dropped. About a megabyte.
-const MOST_WAITING: usize = 2_048;
-/// How many are sent at once.
-const BATCH: usize = 512;
-/// How long the collector may take for that.
+/// Maximum number of spans that wait for the collector; further ones are dropped. About a megabyte.
+const MAX_QUEUED: usize = 2_048;
+/// Maximum number of spans that are sent at once.
+const MAX_BATCH: usize = 512;
+/// Maximum duration of one export.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Spans cannot be exported as configured.
+/// Error of an invalid export configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("traces.endpoint: {0}")]
 pub struct TraceError(#[from] ExporterBuildError);
 
-/// What spans are made by.
+/// Tracer of the process, with its sampler.
 #[derive(Debug)]
 pub(super) struct TracerHandle {
     pub tracer: SdkTracer,
@@ -45,19 +45,18 @@ pub(super) struct TracerHandle {
     provider: SdkTracerProvider,
 }
 
-/// One for the process, like the log.
+/// Single tracer of the process, like the log.
 static TRACING: OnceLock<TracerHandle> = OnceLock::new();
 
-/// What spans are made by; `None` where nobody wants any.
+/// Returns the tracer, or `None` if no export is configured.
 pub(super) fn active() -> Option<&'static TracerHandle> {
     TRACING.get()
 }
 
-/// Starts to export spans, if there is somewhere to. To be called on the runtime by
-/// which they are sent.
+/// Starts the export of spans if it is configured. Must be called on the runtime that sends them.
 ///
 /// # Errors
-/// An endpoint that is none.
+/// [`TraceError`] if the endpoint is not valid.
 pub fn start(settings: &TraceSettings) -> Result<(), TraceError> {
     let Some(endpoint) = &settings.endpoint else {
         return Ok(());
@@ -71,20 +70,20 @@ pub fn start(settings: &TraceSettings) -> Result<(), TraceError> {
     }
     let exporter = LoggingExporter {
         exporter: exporter.build()?,
-        fails: AtomicBool::new(false),
+        is_failing: AtomicBool::new(false),
     };
     let config = BatchConfigBuilder::default()
-        .with_max_queue_size(MOST_WAITING)
-        .with_max_export_batch_size(BATCH)
+        .with_max_queue_size(MAX_QUEUED)
+        .with_max_export_batch_size(MAX_BATCH)
         .with_scheduled_delay(EXPORT_INTERVAL);
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config.build());
     let provider = SdkTracerProvider::builder()
         .with_span_processor(processor.build())
-        // Who makes a span has decided before.
+        // The decision was made before the span is created.
         .with_sampler(Sampler::AlwaysOn)
         .with_resource(resource())
         .build();
-    // Whoever starts twice has two of everything else, too; the first one counts.
+    // After a second start in the same process, the first tracer stays.
     let _ = TRACING.set(TracerHandle {
         tracer: provider.tracer("otpd"),
         sample: RatioSampler::new(settings.sample_ratio),
@@ -93,46 +92,47 @@ pub fn start(settings: &TraceSettings) -> Result<(), TraceError> {
     Ok(())
 }
 
-/// Sends what still waits, for as long as it may take.
+/// Sends the spans that still wait, within `limit`.
 pub async fn stop(limit: Duration) {
     let Some(tracing) = active() else {
         return;
     };
-    // What could not be sent has its line in the log.
+    // The exporter logs a failure.
     let sent = tokio::task::spawn_blocking(move || tracing.provider.shutdown_with_timeout(limit));
     let _ = tokio::time::timeout(limit, sent).await;
 }
 
-/// Who tells the spans. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say more, or
-/// say it otherwise.
+/// Returns the attributes of this process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` add to
+/// them or replace them.
 fn resource() -> Resource {
-    let instance = UnwrapErr(SysRng).next_u64();
-    let mut known = vec![
+    let instance = os_rng().next_u64();
+    let mut attributes = vec![
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("service.instance.id", format!("{instance:016x}")),
     ];
     if let Ok(host) = fs::read_to_string("/proc/sys/kernel/hostname") {
-        known.push(KeyValue::new("host.name", host.trim().to_owned()));
+        attributes.push(KeyValue::new("host.name", host.trim().to_owned()));
     }
-    let named = std::env::var("OTEL_SERVICE_NAME").ok();
-    let named = named.filter(|name| !name.is_empty());
+    let name = std::env::var("OTEL_SERVICE_NAME").ok();
+    let name = name.filter(|name| !name.is_empty());
     Resource::builder()
-        .with_attributes(known)
-        .with_service_name(named.unwrap_or_else(|| "otpd".to_owned()))
+        .with_attributes(attributes)
+        .with_service_name(name.unwrap_or_else(|| "otpd".to_owned()))
         .build()
 }
 
-/// Sends spans, and has one line in the log for a collector that does not take them.
+/// Exporter that logs once when the collector starts to refuse spans, and once when it accepts them
+/// again.
 #[derive(Debug)]
 struct LoggingExporter {
     exporter: opentelemetry_otlp::SpanExporter,
-    fails: AtomicBool,
+    is_failing: AtomicBool,
 }
 
 impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let result = self.exporter.export(batch).await;
-        let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
+        let failed_before = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(cause) if !failed_before => {
                 tracing::warn!(target: STATE_CHANGE, %cause, "[OTP] Trace export failing; spans dropped");
@@ -152,38 +152,38 @@ impl SpanExporter for LoggingExporter {
     }
 }
 
-/// Chooses a share of requests, at the price of an addition and three multiplications.
+/// Sampler of a ratio of requests. A decision costs an addition and three multiplications.
 #[derive(Debug)]
 pub(super) struct RatioSampler {
-    /// Whatever is below it of 2^64 possible numbers is chosen.
+    /// Bound of the sampled numbers among 2^64 possible ones.
     threshold: u64,
     all: bool,
     next: AtomicU64,
 }
 
 impl RatioSampler {
-    fn new(share: f64) -> Self {
+    fn new(ratio: f64) -> Self {
         /// 2^64.
         const NUMBERS: f64 = 18_446_744_073_709_551_616.0;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a share is 0 to 1, and the cast saturates"
+            reason = "a ratio is 0 to 1, and the cast saturates"
         )]
-        let threshold = (share * NUMBERS) as u64;
+        let threshold = (ratio * NUMBERS) as u64;
         Self {
             threshold,
-            all: share >= 1.0,
-            next: AtomicU64::new(UnwrapErr(SysRng).next_u64()),
+            all: ratio >= 1.0,
+            next: AtomicU64::new(os_rng().next_u64()),
         }
     }
 
-    /// Whether the next request is chosen.
+    /// Returns whether the next request is sampled.
     pub fn next(&self) -> bool {
-        /// The step of SplitMix64, odd and near 2^64 by the golden ratio.
+        /// Step of SplitMix64: odd, and near 2^64 divided by the golden ratio.
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        // SplitMix64 (Steele, Lea and Flood, 2014): a counter whose bits are mixed. A
-        // counter alone would choose always the same of requests that come in turns.
+        // SplitMix64 (Steele, Lea and Flood, 2014): a counter whose bits are mixed. A counter alone
+        // would always sample the same of alternating requests.
         let mut number = self.next.fetch_add(STEP, Ordering::Relaxed);
         number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -198,9 +198,9 @@ mod tests {
 
     #[test]
     fn sample_ratio_is_respected() {
-        let count = |share| {
-            let sample = RatioSampler::new(share);
-            (0..100_000).filter(|_| sample.next()).count()
+        let count = |ratio| {
+            let sampler = RatioSampler::new(ratio);
+            (0..100_000).filter(|_| sampler.next()).count()
         };
         assert_eq!(count(0.0), 0);
         assert_eq!(count(1.0), 100_000);

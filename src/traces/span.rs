@@ -1,4 +1,4 @@
-//! Spans: what takes time, and belongs to a trace.
+//! Spans of a trace.
 
 use std::borrow::Cow;
 
@@ -10,14 +10,14 @@ use opentelemetry_sdk::trace::Span as Recording;
 
 use super::{TraceContext, current, export::active};
 
-/// On which side of a call a span is.
+/// Side of a call that a span describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanSide {
-    /// It answers somebody.
+    /// Answer to a client.
     Server,
-    /// It asks somebody.
+    /// Request to a server.
     Client,
-    /// Neither.
+    /// Internal work.
     Internal,
 }
 
@@ -31,8 +31,8 @@ impl From<SpanSide> for SpanKind {
     }
 }
 
-/// Something that takes time; ends when it is dropped. Where it is not sampled it is
-/// nothing but a place in a trace, or not even that.
+/// Span that ends when it is dropped. If it is not sampled, it holds only a trace context, or not
+/// even that.
 #[derive(Debug, Default)]
 pub struct TraceSpan {
     recording: Option<Box<Recording>>,
@@ -40,23 +40,23 @@ pub struct TraceSpan {
 }
 
 impl TraceSpan {
-    /// The work on a request, which may come with its caller's place in a trace. Whether
-    /// it is sampled is decided here.
+    /// Starts the span of a request, which may carry its caller's trace context. The sampling
+    /// decision is made here.
     pub fn server_span(caller: Option<TraceContext>, name: &'static str) -> Self {
         let Some(tracing) = active() else {
-            return Self::at(caller);
+            return Self::unsampled(caller);
         };
         let sampled = match caller {
             Some(caller) => caller.is_sampled(),
             None => tracing.sample.next(),
         };
         if !sampled {
-            return Self::at(caller);
+            return Self::unsampled(caller);
         }
         Self::start(name, SpanSide::Server, caller, true, Vec::new())
     }
 
-    /// Work that nobody asked for, in a trace of its own.
+    /// Starts the span of background work, in a new trace.
     pub fn root_span(name: &'static str) -> Self {
         match active() {
             Some(tracing) if tracing.sample.next() => {
@@ -66,23 +66,23 @@ impl TraceSpan {
         }
     }
 
-    /// A part of what is being done now.
+    /// Starts a span within the current one.
     pub fn child_span(name: &'static str, kind: SpanSide) -> Self {
         match current() {
             Some(context) if context.is_sampled() && active().is_some() => {
                 Self::start(name, kind, Some(context), false, Vec::new())
             }
-            context => Self::at(context),
+            context => Self::unsampled(context),
         }
     }
 
-    /// Work that several places of traces have asked for together: in the first sampled
-    /// one's trace, and with a link to each.
-    pub fn linked_span(name: &'static str, all: impl Iterator<Item = TraceContext>) -> Self {
+    /// Starts the span of work for several requests. It belongs to the trace of the first sampled one,
+    /// and has a link to each.
+    pub fn linked_span(name: &'static str, contexts: impl Iterator<Item = TraceContext>) -> Self {
         if active().is_none() {
             return Self::default();
         }
-        let mut sampled = all.filter(TraceContext::is_sampled).peekable();
+        let mut sampled = contexts.filter(TraceContext::is_sampled).peekable();
         let Some(first) = sampled.peek().copied() else {
             return Self::default();
         };
@@ -92,7 +92,7 @@ impl TraceSpan {
         Self::start(name, SpanSide::Internal, Some(first), false, links)
     }
 
-    fn at(context: Option<TraceContext>) -> Self {
+    fn unsampled(context: Option<TraceContext>) -> Self {
         Self {
             recording: None,
             context,
@@ -107,7 +107,7 @@ impl TraceSpan {
         links: Vec<Link>,
     ) -> Self {
         let Some(tracing) = active() else {
-            return Self::at(parent);
+            return Self::unsampled(parent);
         };
         let context = Context::new();
         let context = match parent {
@@ -118,32 +118,32 @@ impl TraceSpan {
         let builder = tracer.span_builder(name).with_kind(kind.into());
         let recording = tracer.build_with_context(builder.with_links(links), &context);
         Self {
-            context: Some(TraceContext::of(recording.span_context())),
+            context: Some(TraceContext::from_span(recording.span_context())),
             recording: Some(Box::new(recording)),
         }
     }
 
-    /// Where in a trace it is.
+    /// Returns its trace context.
     pub fn context(&self) -> Option<TraceContext> {
         self.context
     }
 
-    /// Whether anybody will see it.
+    /// Returns whether the span is exported.
     pub fn is_recorded(&self) -> bool {
         self.recording.is_some()
     }
 
-    /// Notes something about it: never a code, a recipient or a token.
+    /// Sets an attribute, which must never be a code, a recipient or a token.
     pub fn set_attribute(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(recording) = &mut self.recording {
             recording.set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// It has failed.
-    pub fn fail(&mut self, why: impl Into<Cow<'static, str>>) {
+    /// Marks the span as failed.
+    pub fn fail(&mut self, cause: impl Into<Cow<'static, str>>) {
         if let Some(recording) = &mut self.recording {
-            recording.set_status(Status::error(why));
+            recording.set_status(Status::error(cause));
         }
     }
 }

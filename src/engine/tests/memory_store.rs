@@ -350,8 +350,8 @@ impl RecordStore for InMemory {
         unimplemented!("a batcher does not ask for messages")
     }
 
-    async fn sweep(&self, _: Timestamp, _: u32) -> Result<PurgeStats, StoreError> {
-        unimplemented!("a batcher does not sweep")
+    async fn purge(&self, _: Timestamp, _: u32) -> Result<PurgeStats, StoreError> {
+        unimplemented!("a batcher does not purge")
     }
 }
 

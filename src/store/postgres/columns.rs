@@ -1,4 +1,4 @@
-//! Changes column by column, as `UNNEST` takes them.
+//! Writes of a batch as arrays, one for each column, which `UNNEST` takes.
 
 use super::super::{
     ExpectedLimit, LimitWrite, MessageWrite, RecordWrite,
@@ -7,8 +7,8 @@ use super::super::{
 };
 use otpd_rules::Timestamp;
 
-/// Limits column by column, as `UNNEST` takes them; in the order of their keys, so that
-/// batches of two replicas cannot deadlock.
+/// Columns of the limits, in the order of their keys, so that batches of two replicas cannot
+/// deadlock.
 #[derive(Default)]
 pub(super) struct LimitColumns<'a> {
     pub limit_key: Vec<&'a [u8]>,
@@ -21,8 +21,8 @@ pub(super) struct LimitColumns<'a> {
 }
 
 impl<'a> LimitColumns<'a> {
-    pub fn of(changes: &'a [LimitWrite]) -> Self {
-        let mut limits: Vec<_> = changes.iter().collect();
+    pub fn new(writes: &'a [LimitWrite]) -> Self {
+        let mut limits: Vec<_> = writes.iter().collect();
         limits.sort_unstable_by_key(|limit| limit.key);
         let mut columns = Self::default();
         for limit in limits {
@@ -43,7 +43,7 @@ impl<'a> LimitColumns<'a> {
     }
 }
 
-/// Which records need which limits.
+/// Columns of the limits that each record is charged to.
 #[derive(Default)]
 pub(super) struct RecordLimitColumns<'a> {
     pub record_key: Vec<&'a [u8]>,
@@ -51,9 +51,9 @@ pub(super) struct RecordLimitColumns<'a> {
 }
 
 impl<'a> RecordLimitColumns<'a> {
-    pub fn of(changes: &'a [RecordWrite]) -> Self {
+    pub fn new(writes: &'a [RecordWrite]) -> Self {
         let mut columns = Self::default();
-        for record in changes {
+        for record in writes {
             for limit in &record.limits {
                 columns.record_key.push(&record.key.0);
                 columns.limit_key.push(&limit.0);
@@ -63,7 +63,7 @@ impl<'a> RecordLimitColumns<'a> {
     }
 }
 
-/// Records, likewise.
+/// Columns of the records, in the order of their keys.
 #[derive(Default)]
 pub(super) struct RecordColumns<'a> {
     pub record_key: Vec<&'a [u8]>,
@@ -90,18 +90,18 @@ pub(super) struct RecordColumns<'a> {
 }
 
 impl<'a> RecordColumns<'a> {
-    pub fn of(changes: &'a [RecordWrite]) -> Self {
-        let mut records: Vec<_> = changes.iter().collect();
-        records.sort_unstable_by_key(|change| change.key);
+    pub fn new(writes: &'a [RecordWrite]) -> Self {
+        let mut records: Vec<_> = writes.iter().collect();
+        records.sort_unstable_by_key(|write| write.key);
         let mut columns = Self::default();
-        for change in records {
-            let record = &change.record;
+        for write in records {
+            let record = &write.record;
             let (state, sealed) = record_state_columns(&record.challenge.state);
-            columns.record_key.push(&change.key.0);
+            columns.record_key.push(&write.key.0);
             columns
                 .expected
-                .push(change.expected.map(|version| version.0));
-            columns.version.push(change.version.0);
+                .push(write.expected.map(|version| version.0));
+            columns.version.push(write.version.0);
             columns.caller.push(record.caller.as_str());
             columns.purpose.push(record.purpose.as_str());
             columns.challenge.push(&record.challenge.nonce.0);
@@ -131,15 +131,13 @@ impl<'a> RecordColumns<'a> {
                 .push(record.send_limits.day_full_at.milliseconds());
             columns.memory.push(memory_column(&record.memory));
             columns.written_at.push(record.written_at.milliseconds());
-            columns
-                .removable_at
-                .push(change.removable_at.milliseconds());
+            columns.removable_at.push(write.removable_at.milliseconds());
         }
         columns
     }
 }
 
-/// Messages, likewise.
+/// Columns of the messages, in the order of their keys.
 #[derive(Default)]
 pub(super) struct MessageColumns<'a> {
     pub record_key: Vec<&'a [u8]>,
@@ -161,18 +159,18 @@ pub(super) struct MessageColumns<'a> {
 }
 
 impl<'a> MessageColumns<'a> {
-    pub fn of(mut changes: Vec<&'a MessageWrite>) -> Self {
-        changes.sort_unstable_by_key(|change| (change.key, change.message.id));
+    pub fn new(mut writes: Vec<&'a MessageWrite>) -> Self {
+        writes.sort_unstable_by_key(|write| (write.key, write.message.id));
         let mut columns = Self::default();
-        for change in changes {
-            let message = &change.message;
+        for write in writes {
+            let message = &write.message;
             let (state, sealed) = message_state_columns(&message.state);
-            columns.record_key.push(&change.key.0);
+            columns.record_key.push(&write.key.0);
             columns.message_id.push(&message.id.0);
             columns
                 .expected
-                .push(change.expected.map(|version| version.0));
-            columns.version.push(change.version.0);
+                .push(write.expected.map(|version| version.0));
+            columns.version.push(write.version.0);
             columns.challenge.push(&message.challenge.0);
             columns.channel.push(message.channel.name());
             columns

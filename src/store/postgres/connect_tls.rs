@@ -1,4 +1,4 @@
-//! TLS of connections to PostgreSQL, as libpq's parameters ask for it.
+//! TLS of connections to PostgreSQL, set by the parameters of libpq.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::super::StoreError;
 
-/// Value of `sslrootcert` for the machine's authorities.
+/// Value of `sslrootcert` that means the machine's authorities.
 const SYSTEM: &str = "system";
 
-/// Values of the parameters that are about TLS, by their names in libpq.
+/// Values of the TLS parameters, by their names in libpq.
 #[derive(Debug, Default)]
 pub(super) struct TlsParameters {
     sslmode: Option<String>,
@@ -25,14 +25,14 @@ pub(super) struct TlsParameters {
     sslcert: Option<String>,
     sslkey: Option<String>,
     channel_binding: Option<String>,
-    /// Of Java's driver; libpq takes `ssl=true`.
+    /// Parameter of Java's driver. libpq accepts only `ssl=true`.
     ssl: Option<String>,
 }
 
 impl TlsParameters {
-    /// Sets a parameter; the last one counts, and an empty one is none.
+    /// Sets a parameter. The last value counts, and an empty one unsets it.
     pub fn set(&mut self, name: &str, value: String) {
-        let place = match name {
+        let field = match name {
             "sslmode" => &mut self.sslmode,
             "sslrootcert" => &mut self.sslrootcert,
             "sslcert" => &mut self.sslcert,
@@ -40,7 +40,7 @@ impl TlsParameters {
             "channel_binding" => &mut self.channel_binding,
             _ => &mut self.ssl,
         };
-        *place = Some(value).filter(|value| !value.is_empty());
+        *field = Some(value).filter(|value| !value.is_empty());
     }
 }
 
@@ -49,28 +49,28 @@ impl TlsParameters {
 pub(super) struct DatabaseTls {
     mode: PgSslMode,
     roots: TrustAnchors,
-    /// Certificate and key of otpd.
+    /// Files of otpd's own certificate and key.
     client: Option<(PathBuf, PathBuf)>,
 }
 
-/// Authorities that the server's certificate is checked against. sqlx is built without
-/// authorities of its own (`crates/webpki-roots`), so it trusts these alone.
+/// Authorities that verify the server's certificate. sqlx is built without any authorities
+/// (`crates/webpki-roots`), so it trusts only these.
 #[derive(Clone, Debug)]
 enum TrustAnchors {
-    /// None: the certificate is not checked.
+    /// No authorities: the certificate is not checked.
     Unchecked,
-    /// The machine's, as PEM.
+    /// Authorities of the machine, as PEM.
     System(String),
-    /// Those in a file, which sqlx reads for each connection.
+    /// Authorities in a file, which sqlx reads for each connection.
     File(PathBuf),
 }
 
 impl DatabaseTls {
-    /// Decides on TLS as libpq does, apart from what is refused because it would have no
-    /// effect. A parameter that the URL does not set is a variable of the environment.
+    /// Resolves the parameters as libpq does, but refuses those that would have no effect. A
+    /// parameter that the URL does not set is read from its environment variable.
     ///
     /// # Errors
-    /// The parameter at fault, and the file that it names.
+    /// [`StoreError::Url`] with the parameter at fault, and the file that it names.
     pub fn resolve(
         parameters: &TlsParameters,
         variable: impl Fn(&str) -> Option<String>,
@@ -81,29 +81,32 @@ impl DatabaseTls {
         };
         let root = value(&parameters.sslrootcert, "PGSSLROOTCERT");
         let mode = match (value(&parameters.sslmode, "PGSSLMODE"), &parameters.ssl) {
-            (Some(mode), _) => mode_named(&mode)?,
+            (Some(mode), _) => parse_mode(&mode)?,
             (None, Some(ssl)) if ssl == "true" => PgSslMode::Require,
             (None, Some(_)) => return refuse("ssl: give sslmode instead"),
             (None, None) if root.as_deref() == Some(SYSTEM) => PgSslMode::VerifyFull,
             (None, None) => PgSslMode::Prefer,
         };
         let (mode, roots) = match (mode, root.as_deref()) {
-            (PgSslMode::VerifyFull, None | Some(SYSTEM)) => (mode, TrustAnchors::System(system()?)),
+            (PgSslMode::VerifyFull, None | Some(SYSTEM)) => {
+                (mode, TrustAnchors::System(system_roots()?))
+            }
             (_, Some(SYSTEM)) => {
                 return refuse(
-                    "sslrootcert=system: anybody can get a certificate of these authorities, so the name must be checked as well; give sslmode=verify-full",
+                    "sslrootcert=system: these authorities issue certificates for any name, so the server's name must be checked as well; give sslmode=verify-full",
                 );
             }
-            (PgSslMode::VerifyFull | PgSslMode::VerifyCa, Some(file)) => {
-                (mode, TrustAnchors::File(certificates("sslrootcert", file)?))
-            }
+            (PgSslMode::VerifyFull | PgSslMode::VerifyCa, Some(file)) => (
+                mode,
+                TrustAnchors::File(certificate_file("sslrootcert", file)?),
+            ),
             (PgSslMode::Require, Some(file)) => (
                 PgSslMode::VerifyCa,
-                TrustAnchors::File(certificates("sslrootcert", file)?),
+                TrustAnchors::File(certificate_file("sslrootcert", file)?),
             ),
             (PgSslMode::VerifyCa, None) => {
                 return refuse(
-                    "sslmode=verify-ca: needs the authority's certificate; give sslrootcert=FILE, or sslmode=verify-full",
+                    "sslmode=verify-ca: needs the certificate of the authority; give sslrootcert=FILE, or sslmode=verify-full",
                 );
             }
             (_, Some(_)) => {
@@ -118,7 +121,7 @@ impl DatabaseTls {
             Some("require") if matches!(mode, PgSslMode::VerifyFull) => {}
             Some("require") => {
                 return refuse(
-                    "channel_binding=require: otpd proves the server by its certificate instead; give sslmode=verify-full",
+                    "channel_binding=require: otpd authenticates the server by its certificate instead; give sslmode=verify-full",
                 );
             }
             Some(_) => return refuse("channel_binding: give disable, prefer or require"),
@@ -129,7 +132,7 @@ impl DatabaseTls {
         );
         let client = match (certificate, key) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some(client(&certificate, &key)?),
+            (Some(certificate), Some(key)) => Some(client_identity(&certificate, &key)?),
             _ => return refuse("sslcert and sslkey: give both, or neither"),
         };
         Ok(Self {
@@ -139,7 +142,7 @@ impl DatabaseTls {
         })
     }
 
-    /// The same options with this TLS.
+    /// Returns the same options with this TLS.
     pub fn apply(&self, options: PgConnectOptions) -> PgConnectOptions {
         let options = options.ssl_mode(self.mode);
         let options = match &self.roots {
@@ -153,12 +156,12 @@ impl DatabaseTls {
         }
     }
 
-    /// Whether the server's name must be that of its certificate.
+    /// Returns whether the server's name must match its certificate.
     pub fn checks_name(&self) -> bool {
         matches!(self.mode, PgSslMode::VerifyFull)
     }
 
-    /// The first of its files that cannot be read now, and the cause.
+    /// Returns the first file that cannot be read now, with the cause.
     pub fn unreadable(&self) -> Option<String> {
         let root = match &self.roots {
             TrustAnchors::File(path) => Some(("sslrootcert", path)),
@@ -174,7 +177,7 @@ impl DatabaseTls {
     }
 }
 
-fn mode_named(name: &str) -> Result<PgSslMode, StoreError> {
+fn parse_mode(name: &str) -> Result<PgSslMode, StoreError> {
     match name.to_ascii_lowercase().as_str() {
         "disable" => Ok(PgSslMode::Disable),
         "prefer" => Ok(PgSslMode::Prefer),
@@ -186,9 +189,9 @@ fn mode_named(name: &str) -> Result<PgSslMode, StoreError> {
     }
 }
 
-/// The machine's authorities as PEM. Those that cannot be used are left out, since sqlx
-/// would refuse all of them for one.
-fn system() -> Result<String, StoreError> {
+/// Returns the machine's authorities as PEM. Unusable ones are left out, because a single one would
+/// make sqlx refuse all of them.
+fn system_roots() -> Result<String, StoreError> {
     let usable =
         |certificate: &CertificateDer<'_>| RootCertStore::empty().add(certificate.clone()).is_ok();
     let found = rustls_native_certs::load_native_certs().certs;
@@ -210,19 +213,19 @@ fn pem_of(certificate: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
-/// Certificate and key of otpd, which both must be there.
-fn client(certificate: &str, key: &str) -> Result<(PathBuf, PathBuf), StoreError> {
-    let certificate = certificates("sslcert", certificate)?;
+/// Returns the files of otpd's certificate and key after reading both.
+fn client_identity(certificate: &str, key: &str) -> Result<(PathBuf, PathBuf), StoreError> {
+    let certificate = certificate_file("sslcert", certificate)?;
     let path = Path::new(key);
     let fault = |problem: String| StoreError::Url(format!("sslkey: {key}: {problem}"));
     let text = fs::read(path).map_err(|error| fault(error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| fault("holds no key in PEM without a password".to_owned()))?;
+        .map_err(|_| fault("holds no private key in PEM without a password".to_owned()))?;
     Ok((certificate, path.to_owned()))
 }
 
-/// A file that holds certificates, and nothing that is none.
-fn certificates(name: &str, file: &str) -> Result<PathBuf, StoreError> {
+/// Returns the path of a file that holds certificates, and no invalid one.
+fn certificate_file(name: &str, file: &str) -> Result<PathBuf, StoreError> {
     let fault = |problem: String| StoreError::Url(format!("{name}: {file}: {problem}"));
     let text = fs::read(file).map_err(|error| fault(error.to_string()))?;
     let mut found = 0;

@@ -1,4 +1,4 @@
-//! The servers that the URL names, and the connections to the one that is in use.
+//! Hosts that the URL names, and the connections to the active one.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -18,98 +18,100 @@ use super::{
     url::{self, ParsedUrl},
 };
 
-/// The servers of one database, of which one at a time takes writes.
+/// Hosts of one database, of which one at a time accepts writes.
 #[derive(Debug)]
 pub(super) struct HostPool {
-    all: Vec<PgConnectOptions>,
+    hosts: Vec<PgConnectOptions>,
     tls: DatabaseTls,
     pool_options: PgPoolOptions,
     timeout: Duration,
-    in_use: RwLock<ActiveHost>,
+    active: RwLock<ActiveHost>,
 }
 
 #[derive(Debug)]
 struct ActiveHost {
-    /// Its place in the URL.
-    server: usize,
-    /// A pool of its own: no connection to a server that was in use before can get
-    /// back into it.
+    /// Position of the host in the URL.
+    index: usize,
+    /// Separate pool, so that no connection to an earlier host can return to it.
     pool: PgPool,
 }
 
 impl HostPool {
-    /// Those that `url` names; the first is in use until another one is found to be the
-    /// one that takes writes.
+    /// Returns the hosts that `url` names. The first one is active until another one is found to
+    /// accept writes.
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let variable = |name: &str| std::env::var(name).ok();
-        let ParsedUrl { servers, tls } = url::parse(url, variable)?;
-        let all = servers
+        let ParsedUrl { hosts, tls } = url::parse(url, variable)?;
+        let hosts = hosts
             .into_iter()
-            // Nothing here is a fraction, and poolers refuse what they do not know.
+            // otpd stores no fractions, and poolers refuse parameters that they do not know.
             .map(|options| options.extra_float_digits(None))
             .collect::<Vec<_>>();
         let pool_options = PgPoolOptions::new()
             .max_connections(options.max_connections)
             .acquire_timeout(options.timeout)
-            // A ping before each use would double the round trips of a load; a dead
-            // connection is noticed by its statement, and a load is tried again.
+            // A ping before each use would double the round trips of a load. A dead connection
+            // is noticed by its statement, and a load is tried again.
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(session::prepare(connection)));
-        let first = pool_options.clone().connect_lazy_with(all[0].clone());
+        let first = pool_options.clone().connect_lazy_with(hosts[0].clone());
         Ok(Self {
-            all,
+            hosts,
             tls,
             pool_options,
             timeout: options.timeout,
-            in_use: RwLock::new(ActiveHost {
-                server: 0,
+            active: RwLock::new(ActiveHost {
+                index: 0,
                 pool: first,
             }),
         })
     }
 
-    /// Connections to the server in use.
+    /// Returns the connections to the active host.
     pub fn pool(&self) -> PgPool {
-        let in_use = self.in_use.read().unwrap_or_else(PoisonError::into_inner);
-        in_use.pool.clone()
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        active.pool.clone()
     }
 
-    /// A connection outside of the pool to the server that takes writes, which is in use
-    /// from now on. All are asked at once, so that one that hangs costs no more than its
-    /// own time; so where several take writes, because a server came back that had been
-    /// replaced, all replicas that reach them choose the same one.
+    /// Opens a connection outside of the pool to the host that accepts writes, and makes that host
+    /// the active one. All hosts are tried at once, so that one that hangs costs no more than the
+    /// timeout. Several may accept writes if a host comes back that had been replaced; then all
+    /// replicas that reach them choose the same one.
     pub async fn connect(&self) -> Result<PgConnection, StoreError> {
-        let asked = self.all.iter().map(|options| {
-            // In a box at once: what connects is large.
-            with_timeout(self.timeout, Box::pin(self.ask(options)))
+        let attempts = self.hosts.iter().map(|options| {
+            // Boxed here, because the future of a connection is large.
+            with_timeout(self.timeout, Box::pin(self.connect_primary(options)))
         });
         let mut chosen: Option<(usize, PrimaryConnection)> = None;
         let mut causes = Vec::new();
-        for (server, answer) in join_all(asked).await.into_iter().enumerate() {
-            match answer {
-                Ok(writable) => {
+        for (index, result) in join_all(attempts).await.into_iter().enumerate() {
+            match result {
+                Ok(primary) => {
                     let best = chosen.as_ref().map(|(_, best)| best.timeline);
-                    if best.is_none_or(|best| best < writable.timeline) {
-                        chosen = Some((server, writable));
+                    if best.is_none_or(|best| best < primary.timeline) {
+                        chosen = Some((index, primary));
                     }
                 }
-                Err(error) => causes.push((server, error)),
+                Err(error) => causes.push((index, error)),
             }
         }
-        let Some((server, writable)) = chosen else {
+        let Some((index, primary)) = chosen else {
             return Err(self.no_primary_error(causes));
         };
-        self.switch_to(server);
-        Ok(writable.connection)
+        self.switch_to(index);
+        Ok(primary.connection)
     }
 
-    async fn ask(&self, options: &PgConnectOptions) -> Result<PrimaryConnection, StoreError> {
+    async fn connect_primary(
+        &self,
+        options: &PgConnectOptions,
+    ) -> Result<PrimaryConnection, StoreError> {
         let mut connection = PgConnection::connect_with(options)
             .await
             .map_err(|error| self.explain(error))?;
         session::ensure_writable(&mut connection).await?;
-        let timeline = match self.all[..] {
-            // There is no choice.
+        let timeline = match self.hosts[..] {
+            // A single host needs no comparison.
             [_] => 0,
             _ => session::timeline(&mut connection).await,
         };
@@ -119,8 +121,7 @@ impl HostPool {
         })
     }
 
-    /// The cause of a connection that failed. sqlx does not name a file that it cannot
-    /// read.
+    /// Returns the cause of a failed connection. sqlx does not name a file that it cannot read.
     fn explain(&self, error: sqlx::Error) -> StoreError {
         match self.tls.unreadable() {
             Some(cause) if matches!(error, sqlx::Error::Io(_)) => StoreError::Unavailable(cause),
@@ -128,47 +129,47 @@ impl HostPool {
         }
     }
 
-    fn switch_to(&self, server: usize) {
-        let mut in_use = self.in_use.write().unwrap_or_else(PoisonError::into_inner);
-        if in_use.server == server {
+    fn switch_to(&self, index: usize) {
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        if active.index == index {
             return;
         }
         tracing::info!(
-            server = self.name(server),
+            server = self.name(index),
             "[OTP] Switched to another database host"
         );
-        let options = self.all[server].clone();
+        let options = self.hosts[index].clone();
         let new = ActiveHost {
-            server,
+            index,
             pool: self.pool_options.clone().connect_lazy_with(options),
         };
-        let old = std::mem::replace(&mut *in_use, new);
-        // It waits for what runs there, which is nobody's concern any more.
+        let old = std::mem::replace(&mut *active, new);
+        // Closing waits for the statements that still run there, so it is not awaited.
         tokio::spawn(async move { old.pool.close().await });
     }
 
-    /// The server as the log names it.
-    fn name(&self, server: usize) -> String {
-        let options = &self.all[server];
+    /// Returns the name of a host in the log.
+    fn name(&self, index: usize) -> String {
+        let options = &self.hosts[index];
         format!("{}:{}", options.get_host(), options.get_port())
     }
 
-    /// Why there is no server that takes writes.
+    /// Returns the error of a database without a host that accepts writes.
     fn no_primary_error(&self, mut causes: Vec<(usize, StoreError)>) -> StoreError {
-        if let [_] = self.all[..]
+        if let [_] = self.hosts[..]
             && let Some((_, cause)) = causes.pop()
         {
             return cause;
         }
         let causes: Vec<String> = causes
             .into_iter()
-            .map(|(server, cause)| format!("{}: {cause}", self.name(server)))
+            .map(|(index, cause)| format!("{}: {cause}", self.name(index)))
             .collect();
-        StoreError::Unavailable(format!("no server takes writes ({})", causes.join("; ")))
+        StoreError::Unavailable(format!("no server accepts writes ({})", causes.join("; ")))
     }
 }
 
-/// A server that takes writes.
+/// Connection to a host that accepts writes.
 struct PrimaryConnection {
     connection: PgConnection,
     timeline: i64,

@@ -1,4 +1,4 @@
-//! The one statement that loads a batch.
+//! Statement that loads a batch.
 
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ pub(super) async fn load(
     record_keys: &[&[u8]],
     limit_keys: &[&[u8]],
 ) -> Result<LoadedState, sqlx::Error> {
-    let asked_at = Instant::now();
+    let requested_at = Instant::now();
     let rows = sqlx::query!(
         r#"
         WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
@@ -49,8 +49,8 @@ pub(super) async fn load(
         .first()
         .map(|row| row.now)
         .ok_or(sqlx::Error::RowNotFound)?;
-    let clock = StoreClock::from_reading(Timestamp::from_milliseconds(now), asked_at);
-    let mut snapshot = LoadedState::empty(clock);
+    let clock = StoreClock::from_reading(Timestamp::from_milliseconds(now), requested_at);
+    let mut state = LoadedState::empty(clock);
     for row in rows {
         if let (Some(key), Some(version), Some(full_at)) = (row.limit_key, row.version, row.full_at)
         {
@@ -59,12 +59,12 @@ pub(super) async fn load(
                 version: RowVersion(version),
                 full_at,
             };
-            snapshot
+            state
                 .limits
                 .insert(LimitKey(to_array(key, "limit_key")?), limit);
             continue;
         }
-        // Without a record the join yields the clock alone.
+        // Without a record the join yields only the clock.
         let columns = || {
             Some(RecordRow {
                 record_key: row.record_key?,
@@ -90,8 +90,8 @@ pub(super) async fn load(
         };
         if let Some(columns) = columns() {
             let key = RecordKey(key_bytes(&columns.record_key));
-            snapshot.add(key, columns.into_record());
+            state.add(key, columns.into_record());
         }
     }
-    Ok(snapshot)
+    Ok(state)
 }

@@ -1,4 +1,4 @@
-//! The statements that are about messages alone.
+//! Statements for messages alone.
 
 use sqlx::PgConnection;
 
@@ -30,8 +30,8 @@ pub(super) async fn load(
     Ok(rows.into_iter().map(MessageRow::into_found).collect())
 }
 
-/// Finds the lanes with messages that are not final. Each is found by one look at the
-/// index, however many messages wait in it.
+/// Returns the lanes with messages that are not final. Each costs one lookup in the index,
+/// whatever the number of its messages.
 pub(super) async fn lanes(connection: &mut PgConnection) -> Result<Vec<CallerName>, StoreError> {
     let lanes = sqlx::query_scalar!(
         r#"WITH RECURSIVE lane AS (
@@ -51,18 +51,18 @@ pub(super) async fn lanes(connection: &mut PgConnection) -> Result<Vec<CallerNam
     Ok(lanes.into_iter().map(CallerName::new).collect())
 }
 
-/// Loads messages that have to be looked after.
+/// Loads the due messages of lanes.
 pub(super) async fn due(
     connection: &mut PgConnection,
-    turns: &[LaneCursor],
+    lanes: &[LaneCursor],
 ) -> Result<Vec<FoundMessage>, StoreError> {
-    let (mut lane, mut created_at, mut message_id, mut most) = (vec![], vec![], vec![], vec![]);
-    for turn in turns {
-        lane.push(turn.lane.as_str());
-        let after = turn.after.as_ref();
+    let (mut caller, mut created_at, mut message_id, mut most) = (vec![], vec![], vec![], vec![]);
+    for lane in lanes {
+        caller.push(lane.lane.as_str());
+        let after = lane.after.as_ref();
         created_at.push(after.map_or(i64::MIN, |after| after.created_at.milliseconds()));
         message_id.push(after.map_or(&[][..], |after| &after.id.0));
-        most.push(i64::from(turn.most));
+        most.push(i64::from(lane.most));
     }
     let rows = sqlx::query_as!(
         MessageRow,
@@ -87,7 +87,7 @@ pub(super) async fn due(
              LIMIT turn.most
          ) AS message
          ORDER BY message.created_at, message.message_id"#,
-        &lane as &[&str],
+        &caller as &[&str],
         &created_at,
         &message_id as &[&[u8]],
         &most,
@@ -97,13 +97,13 @@ pub(super) async fn due(
     Ok(rows.into_iter().map(MessageRow::into_found).collect())
 }
 
-/// Replaces the old messages that are as expected, where nothing else is to be written:
-/// that needs no more than this, and no lock on anything else.
-pub(super) async fn replace(
+/// Updates the messages whose versions match. It is used for a batch of messages alone, because it
+/// locks nothing else.
+pub(super) async fn update(
     connection: &mut PgConnection,
-    changes: &[MessageWrite],
+    writes: &[MessageWrite],
 ) -> Result<WriteResult, StoreError> {
-    let columns = MessageColumns::of(changes.iter().collect());
+    let columns = MessageColumns::new(writes.iter().collect());
     let rows = sqlx::query_scalar!(
         "UPDATE otp_message AS message
          SET version = input.version, state = input.state, sealed = input.sealed,

@@ -1,4 +1,4 @@
-//! The schema of this version.
+//! Migration of the schema.
 
 use std::time::Duration;
 
@@ -9,40 +9,40 @@ use crate::log_targets::STATE_CHANGE;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Runs the migrations that are missing by `connection`, however long they take while
-/// `witness`, another session, sees that they are still at it.
+/// Runs the missing migrations on `connection`. They may take any time, as long as `watchdog`, a
+/// second session, sees that they still run. Other statements take at most `timeout`.
 pub(super) async fn migrate(
     connection: &mut PgConnection,
-    witness: &mut PgConnection,
-    patience: Duration,
+    watchdog: &mut PgConnection,
+    timeout: Duration,
 ) -> Result<(), StoreError> {
-    // Where nothing is to be done, the right to do it is not needed either: a server's
-    // user need not be the owner of the schema.
-    if with_timeout(patience, is_up_to_date(connection)).await? {
+    // Without a missing migration the user needs no right to migrate, so that it need not be the
+    // owner of the schema.
+    if with_timeout(timeout, is_up_to_date(connection)).await? {
         return Ok(());
     }
     let session = async {
-        let asked = sqlx::query_scalar("SELECT pg_backend_pid()");
-        Ok(asked.fetch_one(&mut *connection).await?)
+        let pid = sqlx::query_scalar("SELECT pg_backend_pid()");
+        Ok(pid.fetch_one(&mut *connection).await?)
     };
-    let session: i32 = with_timeout(patience, session).await?;
-    // Of replicas that start together one does the work: sqlx takes an advisory lock.
+    let session: i32 = with_timeout(timeout, session).await?;
+    // sqlx takes an advisory lock, so that one of several replicas that start together migrates.
     let migrated = async {
         let done = migrator(&MIGRATOR).run(connection).await;
         done.map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))
     };
     tokio::select! {
         migrated = migrated => migrated,
-        lost = wait_for_session_end(session, witness, patience) => Err(lost),
+        lost = wait_for_session_end(session, watchdog, timeout) => Err(lost),
     }
 }
 
 async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    // Asked beforehand, because a query of a missing table is an error in the server's log.
-    let is_there: bool = sqlx::query_scalar("SELECT to_regclass('otp_migrations') IS NOT NULL")
+    // Checked first, because a query of a missing table is an error in the server's log.
+    let table_exists: bool = sqlx::query_scalar("SELECT to_regclass('otp_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;
-    if !is_there {
+    if !table_exists {
         return Ok(false);
     }
     let applied: Vec<(i64, Vec<u8>)> =
@@ -56,38 +56,43 @@ async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, StoreError
     }))
 }
 
-/// Waits until the session that migrates is gone, or cannot be seen. Meanwhile it logs that
-/// the migration takes time, and which sessions block it.
+/// Waits until the session that migrates has ended, or cannot be observed, and returns that as the
+/// error. Meanwhile logs that the migration takes time, and the sessions that block it.
 async fn wait_for_session_end(
     session: i32,
-    witness: &mut PgConnection,
-    patience: Duration,
+    watchdog: &mut PgConnection,
+    timeout: Duration,
 ) -> StoreError {
     let mut reported = None;
     loop {
-        tokio::time::sleep(patience).await;
-        let asked = async {
-            let seen = sqlx::query_scalar(
+        tokio::time::sleep(timeout).await;
+        let blockers = async {
+            let blockers = sqlx::query_scalar(
                 "SELECT pg_blocking_pids(pid) FROM pg_stat_activity WHERE pid = $1",
             );
-            Ok(seen.bind(session).fetch_optional(&mut *witness).await?)
+            Ok(blockers
+                .bind(session)
+                .fetch_optional(&mut *watchdog)
+                .await?)
         };
-        let blocked_by: Vec<i32> = match with_timeout(patience, asked).await {
+        let blocked_by: Vec<i32> = match with_timeout(timeout, blockers).await {
             Ok(Some(sessions)) => sessions,
             Ok(None) => {
-                return StoreError::Unavailable("the session that migrated is gone".to_owned());
+                return StoreError::Unavailable(
+                    "the session that ran the migration has ended".to_owned(),
+                );
             }
             Err(error) => return error,
         };
         if reported.as_ref() != Some(&blocked_by) {
-            report(&blocked_by);
+            log_progress(&blocked_by);
             reported = Some(blocked_by);
         }
     }
 }
 
-/// Logs why a migration is not done yet.
-fn report(blocked_by: &[i32]) {
+/// Logs the reason why a migration has not ended yet.
+fn log_progress(blocked_by: &[i32]) {
     if blocked_by.is_empty() {
         tracing::info!(target: STATE_CHANGE, "[OTP] Migration is running");
     } else {

@@ -1,4 +1,4 @@
-//! Connections that find their way back to the pool, or are given up.
+//! Pooled connections that return to the pool within a time limit, or are closed.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -7,30 +7,30 @@ use std::{
 
 use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 
-/// A connection on its way through one request.
+/// Connection of the pool, used for one request.
 ///
-/// sqlx takes a connection back only when it gave a sign of life, and waits for
-/// that without end. One that hangs would so cost its place in the pool for ever;
-/// this one is waited for only as long as for a statement, and then closed.
+/// sqlx pings a connection before it takes it back, and waits without limit for the reply. A
+/// connection that hangs would therefore occupy its place in the pool for ever. This one is closed
+/// after the timeout of a statement.
 pub(super) struct PooledConnection {
     connection: PoolConnection<Postgres>,
     timeout: Duration,
-    given_up: bool,
+    discarded: bool,
 }
 
 impl PooledConnection {
-    /// `timeout` is how long its way back may take.
+    /// Wraps a connection that must return to the pool within `timeout`.
     pub fn new(connection: PoolConnection<Postgres>, timeout: Duration) -> Self {
         Self {
             connection,
             timeout,
-            given_up: false,
+            discarded: false,
         }
     }
 
-    /// Has it closed instead of given back.
+    /// Marks the connection to be closed instead of returned to the pool.
     pub fn discard(&mut self) {
-        self.given_up = true;
+        self.discarded = true;
     }
 }
 
@@ -50,13 +50,13 @@ impl DerefMut for PooledConnection {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if self.given_up {
-            // The pool does so, within a time of its own.
+        if self.discarded {
+            // The pool closes it within its own time limit.
             self.connection.close_on_drop();
             return;
         }
-        // What the pool itself spawns when a connection is dropped, only not bounded.
-        let back = self.connection.return_to_pool();
-        tokio::spawn(tokio::time::timeout(self.timeout, back));
+        // The pool spawns the same when a connection is dropped, but without a time limit.
+        let returned = self.connection.return_to_pool();
+        tokio::spawn(tokio::time::timeout(self.timeout, returned));
     }
 }

@@ -1,4 +1,4 @@
-//! The one statement that writes a batch.
+//! Statement that writes a batch.
 
 use sqlx::PgConnection;
 
@@ -9,27 +9,24 @@ use super::{
 };
 use otpd_rules::{LimitKey, MessageId, RecordKey, Timestamp};
 
-/// Writes what of `changes` is as expected (found by the keys first, so that an index is
-/// used whatever the planner thinks of the batch): first limits that have room, then the
-/// records all of whose limits were written, then the messages whose records were; and old
-/// messages. A limit is updated as [`LimitDelta::apply`](otpd_rules::LimitDelta::apply)
-/// says, from the state that it has when the statement holds its row.
-#[expect(
-    clippy::too_many_lines,
-    reason = "it is one statement, and reads as one"
-)]
+/// Writes the items of `batch` whose versions match: first limits that have room, then records with
+/// all their limits written, then new messages of written records, and updates of messages. Rows are
+/// found by their keys first, so that the planner uses an index for any batch. A limit is updated as
+/// [`LimitDelta::apply`](otpd_rules::LimitDelta::apply) does, from its state when the statement
+/// locks its row.
+#[expect(clippy::too_many_lines, reason = "it is a single statement")]
 pub(super) async fn write(
     connection: &mut PgConnection,
-    changes: &WriteBatch,
+    batch: &WriteBatch,
 ) -> Result<WriteResult, StoreError> {
-    let limits = LimitColumns::of(&changes.limits);
-    let needs = RecordLimitColumns::of(&changes.records);
-    let records = RecordColumns::of(&changes.records);
-    let (old, new): (Vec<_>, Vec<_>) = changes
+    let limits = LimitColumns::new(&batch.limits);
+    let record_limits = RecordLimitColumns::new(&batch.records);
+    let records = RecordColumns::new(&batch.records);
+    let (updates, inserts): (Vec<_>, Vec<_>) = batch
         .messages
         .iter()
-        .partition(|change| change.expected.is_some());
-    let (new, old) = (MessageColumns::of(new), MessageColumns::of(old));
+        .partition(|write| write.expected.is_some());
+    let (inserts, updates) = (MessageColumns::new(inserts), MessageColumns::new(updates));
     let rows = sqlx::query!(
         r#"
         WITH limit_input AS (
@@ -165,8 +162,8 @@ pub(super) async fn write(
         &limits.floor,
         &limits.latest,
         &limits.cost,
-        &needs.record_key as &[&[u8]],
-        &needs.limit_key as &[&[u8]],
+        &record_limits.record_key as &[&[u8]],
+        &record_limits.limit_key as &[&[u8]],
         &records.record_key as &[&[u8]],
         &records.expected as &[Option<i64>],
         &records.version,
@@ -188,33 +185,33 @@ pub(super) async fn write(
         &records.written_at,
         &records.removable_at,
         &records.sends,
-        &new.record_key as &[&[u8]],
-        &new.message_id as &[&[u8]],
-        &new.version,
-        &new.challenge as &[&[u8]],
-        &new.channel as &[&str],
-        &new.predecessors,
-        &new.state as &[&str],
-        &new.sealed as &[Option<&[u8]>],
-        &new.provider as &[&str],
-        &new.history,
-        &new.created_at,
-        &new.updated_at,
-        &new.expires_at,
-        &new.due_at as &[Option<i64>],
-        &new.removable_at,
-        &old.record_key as &[&[u8]],
-        &old.message_id as &[&[u8]],
-        &old.expected as &[Option<i64>],
-        &old.version,
-        &old.state as &[&str],
-        &old.sealed as &[Option<&[u8]>],
-        &old.provider as &[&str],
-        &old.history,
-        &old.updated_at,
-        &old.expires_at,
-        &old.due_at as &[Option<i64>],
-        &old.removable_at,
+        &inserts.record_key as &[&[u8]],
+        &inserts.message_id as &[&[u8]],
+        &inserts.version,
+        &inserts.challenge as &[&[u8]],
+        &inserts.channel as &[&str],
+        &inserts.predecessors,
+        &inserts.state as &[&str],
+        &inserts.sealed as &[Option<&[u8]>],
+        &inserts.provider as &[&str],
+        &inserts.history,
+        &inserts.created_at,
+        &inserts.updated_at,
+        &inserts.expires_at,
+        &inserts.due_at as &[Option<i64>],
+        &inserts.removable_at,
+        &updates.record_key as &[&[u8]],
+        &updates.message_id as &[&[u8]],
+        &updates.expected as &[Option<i64>],
+        &updates.version,
+        &updates.state as &[&str],
+        &updates.sealed as &[Option<&[u8]>],
+        &updates.provider as &[&str],
+        &updates.history,
+        &updates.updated_at,
+        &updates.expires_at,
+        &updates.due_at as &[Option<i64>],
+        &updates.removable_at,
     )
     .fetch_all(connection)
     .await?;

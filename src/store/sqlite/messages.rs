@@ -1,4 +1,4 @@
-//! The statements of the outbox.
+//! Statements of the outbox.
 
 use sqlx::{FromRow as _, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
@@ -24,8 +24,8 @@ pub(super) async fn load(
     rows.iter().map(found).collect()
 }
 
-/// Finds the lanes with messages that are not final. Each is found by one look at the
-/// index, however many messages wait in it.
+/// Returns the lanes with messages that are not final. Each costs one lookup in the index,
+/// whatever the number of its messages.
 pub(super) async fn lanes(pool: &SqlitePool) -> Result<Vec<CallerName>, StoreError> {
     let lanes: Vec<String> = sqlx::query_scalar(
         "WITH RECURSIVE lane (caller) AS (
@@ -45,15 +45,15 @@ pub(super) async fn lanes(pool: &SqlitePool) -> Result<Vec<CallerName>, StoreErr
     Ok(lanes.into_iter().map(CallerName::new).collect())
 }
 
-/// Loads messages that have to be looked after. One statement for each lane, because
-/// SQLite has no lateral joins, and no round trips.
+/// Loads the due messages of lanes. It takes one statement for each lane, because SQLite has no
+/// lateral joins; a statement costs no round trip.
 pub(super) async fn due(
     pool: &SqlitePool,
-    turns: &[LaneCursor],
+    lanes: &[LaneCursor],
 ) -> Result<Vec<FoundMessage>, StoreError> {
     let mut all = Vec::new();
-    for turn in turns {
-        let after = turn.after.as_ref();
+    for lane in lanes {
+        let after = lane.after.as_ref();
         let rows = sqlx::query(
             "WITH clock AS MATERIALIZED (SELECT now FROM otp_clock)
              SELECT * FROM otp_message
@@ -63,10 +63,10 @@ pub(super) async fn due(
              ORDER BY created_at, message_id
              LIMIT ?",
         )
-        .bind(turn.lane.as_str())
+        .bind(lane.lane.as_str())
         .bind(after.map_or(i64::MIN, |after| after.created_at.milliseconds()))
         .bind(after.map_or(&[][..], |after| &after.id.0))
-        .bind(turn.most)
+        .bind(lane.most)
         .fetch_all(pool)
         .await?;
         for row in &rows {
@@ -77,8 +77,8 @@ pub(super) async fn due(
     Ok(all)
 }
 
-/// Reads a row. Columns that SQLite keeps in another form than they were declared in
-/// make it unreadable; the schema allows none of its key.
+/// Reads a row. It is unreadable if SQLite keeps a column in another type than the declared one;
+/// the schema rules that out for the columns of the key.
 fn found(row: &SqliteRow) -> Result<FoundMessage, StoreError> {
     match MessageRow::from_row(row) {
         Ok(row) => Ok(row.into_found()),
@@ -101,9 +101,9 @@ fn found(row: &SqliteRow) -> Result<FoundMessage, StoreError> {
 /// Writes a new message.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
-    change: &MessageWrite,
+    write: &MessageWrite,
 ) -> Result<(), sqlx::Error> {
-    let message = &change.message;
+    let message = &write.message;
     let (state, sealed) = message_state_columns(&message.state);
     sqlx::query(
         "INSERT INTO otp_message (
@@ -115,9 +115,9 @@ pub(super) async fn insert(
              (SELECT caller FROM otp_record WHERE record_key = ?)
          )",
     )
-    .bind(change.key.0.as_slice())
+    .bind(write.key.0.as_slice())
     .bind(message.id.0.as_slice())
-    .bind(change.version.0)
+    .bind(write.version.0)
     .bind(message.challenge.0.as_slice())
     .bind(message.channel.name())
     .bind(count_column(message.predecessors))
@@ -130,18 +130,18 @@ pub(super) async fn insert(
     .bind(message.expires_at.milliseconds())
     .bind(message.due_at.map(Timestamp::milliseconds))
     .bind(message.removable_at().milliseconds())
-    .bind(change.key.0.as_slice())
+    .bind(write.key.0.as_slice())
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Replaces a message if it is as expected, and says whether it was.
+/// Updates a message if its version matches, and returns whether it did.
 pub(super) async fn update(
     connection: &mut SqliteConnection,
-    change: &MessageWrite,
+    write: &MessageWrite,
 ) -> Result<bool, sqlx::Error> {
-    let message = &change.message;
+    let message = &write.message;
     let (state, sealed) = message_state_columns(&message.state);
     let result = sqlx::query(
         "UPDATE otp_message
@@ -149,7 +149,7 @@ pub(super) async fn update(
              expires_at = ?, due_at = ?, removable_at = ?
          WHERE record_key = ? AND message_id = ? AND version = ?",
     )
-    .bind(change.version.0)
+    .bind(write.version.0)
     .bind(state)
     .bind(sealed)
     .bind(&message.provider)
@@ -158,9 +158,9 @@ pub(super) async fn update(
     .bind(message.expires_at.milliseconds())
     .bind(message.due_at.map(Timestamp::milliseconds))
     .bind(message.removable_at().milliseconds())
-    .bind(change.key.0.as_slice())
+    .bind(write.key.0.as_slice())
     .bind(message.id.0.as_slice())
-    .bind(change.expected.map(|version| version.0))
+    .bind(write.expected.map(|version| version.0))
     .execute(connection)
     .await?;
     Ok(result.rows_affected() == 1)

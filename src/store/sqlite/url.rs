@@ -1,4 +1,4 @@
-//! The URL of an SQLite file.
+//! URL of an SQLite file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +7,24 @@ use url::form_urlencoded;
 
 use super::super::StoreError;
 
-/// Example of a good URL, for errors.
+/// Remedy that errors give.
 const EXAMPLE: &str = "name a file, such as sqlite:///var/lib/otpd/otpd.db";
 
-/// The file of a database.
+/// File of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DatabaseFile {
     pub path: PathBuf,
-    /// Whether a missing file is an error instead of a new database.
+    /// True if a missing file is an error and not a new database.
     pub must_exist: bool,
 }
 
 /// Returns the file that `url` names.
 ///
-/// Everything is refused that would open another database than that file: SQLite makes a
-/// temporary database of its own for each connection if the name is empty or `:memory:`,
-/// and reads names that begin with `file:` as URLs with parameters.
+/// SQLite makes a temporary database for each connection if the name is empty or `:memory:`, and
+/// reads a name that begins with `file:` as a URL with parameters. Such names are refused.
 ///
 /// # Errors
-/// [`StoreError::Url`] with the remedy.
+/// [`StoreError::Url`] with the remedy if the URL would not open that file.
 pub(super) fn parse(url: &str) -> Result<DatabaseFile, StoreError> {
     let rest = url
         .strip_prefix("sqlite://")
@@ -48,7 +47,7 @@ fn path(name: &str) -> Result<PathBuf, StoreError> {
     }
     if name.contains(":memory:") {
         return Err(refusal(
-            "a database in memory would be another one for each connection",
+            "a database in memory is a separate one for each connection",
         ));
     }
     if name
@@ -67,7 +66,7 @@ fn path(name: &str) -> Result<PathBuf, StoreError> {
     Ok(path.to_owned())
 }
 
-/// Reads the parameters; returns whether the file must be there already.
+/// Reads the parameters. Returns whether the file must exist.
 fn must_exist(parameters: &str) -> Result<bool, StoreError> {
     let mut must_exist = false;
     for (name, value) in form_urlencoded::parse(parameters.as_bytes()) {
@@ -76,7 +75,7 @@ fn must_exist(parameters: &str) -> Result<bool, StoreError> {
             ("mode", "rw") => must_exist = true,
             ("mode", "memory") => {
                 return Err(refusal(
-                    "a database in memory would be another one for each connection",
+                    "a database in memory is a separate one for each connection",
                 ));
             }
             ("mode", "ro") => {

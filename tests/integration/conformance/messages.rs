@@ -6,7 +6,7 @@ use otpd::{
     keys::os_rng,
     store::{
         FoundMessage, LaneCursor, LimitWrite, MessageWrite, Place, RecordStore, RecordWrite,
-        RowVersion, SealedBytes, UNENDED_KEPT, VersionedMessage, WriteBatch,
+        RowVersion, SealedBytes, UNFINISHED_MESSAGE_RETENTION, VersionedMessage, WriteBatch,
     },
 };
 use otpd_rules::{
@@ -324,18 +324,18 @@ async fn removable_messages_are_swept<S: RecordStore>(store: &S) {
     }
     let removable = at(1_000).saturating_add(told);
     store
-        .sweep(removable.saturating_sub(Duration::from_millis(1)), 1_000)
+        .purge(removable.saturating_sub(Duration::from_millis(1)), 1_000)
         .await
-        .expect("a sweep works");
+        .expect("a purge works");
     for key in [final_one.key, pending.key] {
         assert_eq!(messages_of(store, key).await.len(), 1);
     }
     // One that is not final may still be ended, unless no replica can read it.
-    store.sweep(removable, 1_000).await.expect("a sweep works");
+    store.purge(removable, 1_000).await.expect("a purge works");
     assert_eq!(messages_of(store, final_one.key).await.len(), 0);
     assert_eq!(messages_of(store, pending.key).await.len(), 1);
-    let later = removable.saturating_add(UNENDED_KEPT);
-    store.sweep(later, 1_000).await.expect("a sweep works");
+    let later = removable.saturating_add(UNFINISHED_MESSAGE_RETENTION);
+    store.purge(later, 1_000).await.expect("a purge works");
     assert_eq!(messages_of(store, pending.key).await.len(), 0);
 }
 

@@ -153,8 +153,8 @@ impl RecordStore for Forgetful {
         self.store.due_messages(turns).await
     }
 
-    async fn sweep(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
-        self.store.sweep(now, limit).await
+    async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
+        self.store.purge(now, limit).await
     }
 }
 

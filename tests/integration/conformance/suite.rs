@@ -275,9 +275,9 @@ async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
     write_one(store, &revived).await;
 
     // Two records of five and the one limit that is full; then the other records.
-    assert_eq!(store.sweep(now, 2).await.expect("a sweep works").all(), 3);
-    assert_eq!(store.sweep(now, 100).await.expect("a sweep works").all(), 3);
-    assert_eq!(store.sweep(now, 100).await.expect("a sweep works").all(), 0);
+    assert_eq!(store.purge(now, 2).await.expect("a purge works").all(), 3);
+    assert_eq!(store.purge(now, 100).await.expect("a purge works").all(), 3);
+    assert_eq!(store.purge(now, 100).await.expect("a purge works").all(), 0);
     for change in &past {
         assert!(load_one(store, change.key).await.is_none());
     }

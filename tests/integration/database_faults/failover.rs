@@ -97,7 +97,7 @@ async fn promoted_standby_takes_over_without_losing_acknowledged_writes() {
     assert_eq!(lines_with(&remarks, "Switched to another database host"), 1);
     assert_eq!(lines_with(&remarks, "Store available"), 1);
     let outage = &remarks[0];
-    assert!(outage.contains("Store unavailable cause=no server takes writes ("));
+    assert!(outage.contains("Store unavailable cause=no server accepts writes ("));
     assert!(outage.contains("the database is read-only"), "{outage}");
     // The other lines tell how the old server went.
     assert!(remarks.len() <= 6, "{remarks:#?}");

@@ -178,7 +178,7 @@ fn unsupported_url_parameters_are_rejected_by_name_at_start() {
             "connect_timeout=soon",
             "connect_timeout: not a whole number",
         ),
-        ("sslmod=require", "not known, sslmod"),
+        ("sslmod=require", "unknown parameter, sslmod"),
     ] {
         let url = format!("postgres://otpd:s3cret@127.0.0.1:1/otpd?{parameters}");
         let text = refused(&url, directory.path(), &[]);

@@ -49,8 +49,8 @@ async fn sealing_key_rotates_while_two_replicas_run() {
     // Steps out of order are refused, and change nothing.
     let other_index = KeyRing::generate(&mut os_rng());
     for (count, (bad, why)) in [
-        (ring(&[two, one]), "keys: seal.2 is new and stands first"),
-        (ring(&[two]), "keys: seal.2 is new and stands first"),
+        (ring(&[two, one]), "keys: seal.2 is new and first"),
+        (ring(&[two]), "keys: seal.2 is new and first"),
         (
             other_index.to_string(),
             "keys: the index key is another one",

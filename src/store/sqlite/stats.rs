@@ -1,4 +1,4 @@
-//! The statements that are for the metrics alone.
+//! Statements that serve only the metrics.
 
 use sqlx::{FromRow as _, SqlitePool};
 
@@ -11,24 +11,25 @@ use super::{
 };
 use otpd_rules::{RecordKey, Timestamp};
 
-/// Counts what is there.
-pub(super) async fn take(pool: &SqlitePool, now: Timestamp) -> Result<StoreStats, StoreError> {
+/// Counts records and messages.
+pub(super) async fn count(pool: &SqlitePool, now: Timestamp) -> Result<StoreStats, StoreError> {
     let queue = sqlx::query_as(
         "SELECT count(*), min(created_at) FROM otp_message WHERE due_at IS NOT NULL",
     );
     let queue: (i64, Option<i64>) = queue.fetch_one(pool).await?;
-    let dead: i64 = sqlx::query_scalar("SELECT count(*) FROM otp_record WHERE removable_at <= ?")
-        .bind(now.milliseconds())
-        .fetch_one(pool)
-        .await?;
+    let purgeable: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM otp_record WHERE removable_at <= ?")
+            .bind(now.milliseconds())
+            .fetch_one(pool)
+            .await?;
     let records: i64 = sqlx::query_scalar("SELECT count(*) FROM otp_record")
         .fetch_one(pool)
         .await?;
-    Ok(StoreStats::of(now, queue, records, dead))
+    Ok(StoreStats::from_counts(now, queue, records, purgeable))
 }
 
-/// Loads who delivered the codes of records, oldest first.
-pub(super) async fn deliveries(
+/// Loads the delivered messages of records, oldest first.
+pub(super) async fn delivered_messages(
     pool: &SqlitePool,
     records: &[RecordKey],
 ) -> Result<Vec<DeliveredMessage>, StoreError> {
@@ -42,6 +43,6 @@ pub(super) async fn deliveries(
     let rows = query.build().fetch_all(pool).await?;
     Ok(rows
         .iter()
-        .filter_map(|row| DeliveredRow::from_row(row).ok()?.into_delivered())
+        .filter_map(|row| DeliveredRow::from_row(row).ok()?.into_message())
         .collect())
 }

@@ -1,4 +1,4 @@
-//! The statements that are for the metrics alone.
+//! Statements that serve only the metrics.
 
 use sqlx::PgConnection;
 
@@ -8,12 +8,12 @@ use super::super::{
 };
 use otpd_rules::Timestamp;
 
-/// Up to so many records are counted; beyond, what PostgreSQL's own statistics say is
-/// near enough.
-const FEW: i64 = 10_000;
+/// Number of records up to which they are counted. Above it the estimate of PostgreSQL's own
+/// statistics is precise enough.
+const MAX_COUNTED: i64 = 10_000;
 
-/// Counts what is there.
-pub(super) async fn take(
+/// Counts records and messages.
+pub(super) async fn count(
     connection: &mut PgConnection,
     now: Timestamp,
 ) -> Result<StoreStats, StoreError> {
@@ -22,29 +22,29 @@ pub(super) async fn take(
          FROM otp_message WHERE due_at IS NOT NULL"#
     );
     let queue = queue.fetch_one(&mut *connection).await?;
-    let dead = sqlx::query_scalar!(
+    let purgeable = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM otp_record WHERE removable_at <= $1"#,
         now.milliseconds(),
     );
-    let dead = dead.fetch_one(&mut *connection).await?;
+    let purgeable = purgeable.fetch_one(&mut *connection).await?;
     let estimate = sqlx::query_scalar!(
         r#"SELECT reltuples::bigint AS "count!" FROM pg_class WHERE oid = 'otp_record'::regclass"#
     );
     let mut records = estimate.fetch_one(&mut *connection).await?;
-    if records < FEW {
+    if records < MAX_COUNTED {
         let exact = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM otp_record"#);
         records = exact.fetch_one(&mut *connection).await?;
     }
-    Ok(StoreStats::of(
+    Ok(StoreStats::from_counts(
         now,
         (queue.count, queue.oldest),
         records,
-        dead,
+        purgeable,
     ))
 }
 
-/// Loads who delivered the codes of records, oldest first.
-pub(super) async fn deliveries(
+/// Loads the delivered messages of records, oldest first.
+pub(super) async fn delivered_messages(
     connection: &mut PgConnection,
     record_keys: &[&[u8]],
 ) -> Result<Vec<DeliveredMessage>, StoreError> {
@@ -60,6 +60,6 @@ pub(super) async fn deliveries(
     .await?;
     Ok(rows
         .into_iter()
-        .filter_map(DeliveredRow::into_delivered)
+        .filter_map(DeliveredRow::into_message)
         .collect())
 }
