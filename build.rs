@@ -1,4 +1,4 @@
-//! Generates the server of the contract, without a `protoc` on the machine.
+//! Generates the server code of the contract; needs no installed `protoc`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let descriptors = protox::compile(["otp/v1/otp.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // The reflection services hand out exactly what the code was generated from.
+    // The reflection services return exactly the descriptors that the code was generated from.
     fs::write(out.join("otp_descriptor.bin"), descriptors.encode_to_vec())?;
 
     tonic_prost_build::configure()

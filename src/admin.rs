@@ -1,8 +1,7 @@
-//! The listener for operators: what is measured, and the level of the log, over plain
-//! HTTP.
+//! Operations listener: metrics and the log level, over plain HTTP.
 //!
-//! It proves nobody's identity, so nothing that it shows is secret: no recipient, no
-//! code, no token. What can be changed by it, can be from this machine alone.
+//! It does not authenticate, so nothing that it shows is secret: no recipient, no code, no
+//! token. Changes are accepted only from this machine.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -22,20 +21,19 @@ use tokio::{
 
 use crate::{config::LogLevel, connection, log_targets::AUDIT, metrics::Metrics, telemetry};
 
-/// How many connections there are at once; more wait. Scrapers need one each.
-const MOST_CONNECTIONS: usize = 32;
-/// How long a connection lasts at most, so that those who never read make room.
-const LONGEST_CONNECTION: Duration = Duration::from_mins(5);
-/// How long a request's header may take, or the next request on the same connection.
+/// Maximum number of open connections; more wait. Each scraper needs one.
+const MAX_CONNECTIONS: usize = 32;
+/// Maximum duration of a connection, so that clients that never read make room.
+const MAX_CONNECTION_AGE: Duration = Duration::from_mins(5);
+/// Maximum time for the header of a request, and between requests on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long to wait after a connection could not be accepted, as where the process has
-/// no more files.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Delay after a failed `accept`, which fails while the process has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// More than any level is long.
-const MOST_BODY_BYTES: usize = 64;
+/// Maximum length of a request body; longer than any level.
+const MAX_BODY_BYTES: usize = 64;
 
-/// What a scraper says that takes the newer format.
+/// Media type that a scraper accepts if it supports the newer format.
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -46,21 +44,21 @@ const OPEN_METRICS_TEXT: HeaderValue =
 
 type AdminReply = Response<Full<Bytes>>;
 
-/// Answers operators, for ever.
+/// Serves operators; never completes.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = Arc::clone(&room).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
+        let permit = permit.expect("no code closes the semaphore");
         let Ok((mut stream, from)) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
             let connection = serve_connection(&mut stream, from.ip(), metrics);
-            // How it ended is for the operator to see at the other end.
-            let _ = tokio::time::timeout(LONGEST_CONNECTION, connection).await;
+            // The operator sees a failure at the other end.
+            let _ = tokio::time::timeout(MAX_CONNECTION_AGE, connection).await;
             connection::close(stream).await;
             drop(permit);
         });
@@ -76,7 +74,7 @@ async fn serve_connection(stream: &mut TcpStream, from: IpAddr, metrics: Arc<Met
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    // As above.
+    // The operator sees a failure at the other end.
     let _ = connection.await;
 }
 
@@ -91,19 +89,19 @@ async fn answer(request: Request<Incoming>, from: IpAddr, metrics: &Metrics) -> 
         ("/log-level", &Method::PUT) => reply(
             StatusCode::FORBIDDEN,
             TEXT,
-            "the level is set from this machine alone\n",
+            "the log level can be set only from this machine; use the loopback address\n",
         ),
         ("/log-level", _) => not_allowed("GET, PUT"),
         _ => reply(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are /metrics and /log-level\n",
+            "not found; use /metrics or /log-level\n",
         ),
     }
 }
 
-/// Whether somebody may change anything: on this machine alone, since nobody here proves
-/// who it is.
+/// Returns whether the client may change settings: only on this machine, because the listener
+/// does not authenticate.
 fn may_change(from: IpAddr) -> bool {
     from.to_canonical().is_loopback()
 }
@@ -114,13 +112,13 @@ fn log_level_reply() -> AdminReply {
 }
 
 async fn set_level(body: Incoming, from: IpAddr) -> AdminReply {
-    let body = Limited::new(body, MOST_BODY_BYTES).collect().await;
+    let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes);
     let name = body.as_deref().unwrap_or_default();
     let level = std::str::from_utf8(name).ok().map(str::trim);
     let Some(level) = level.and_then(LogLevel::from_name) else {
         let levels = LogLevel::ALL.map(LogLevel::name).join(", ");
-        let problem = format!("no level; there are {levels}\n");
+        let problem = format!("unknown log level; use one of: {levels}\n");
         return reply(StatusCode::BAD_REQUEST, TEXT, problem);
     };
     telemetry::set_level(level);
@@ -129,7 +127,7 @@ async fn set_level(body: Incoming, from: IpAddr) -> AdminReply {
     log_level_reply()
 }
 
-/// Everything that is measured, in the format that the scraper takes.
+/// Returns all metrics, in the format that the scraper accepts.
 fn scrape(request: &Request<Incoming>, metrics: &Metrics) -> AdminReply {
     let accepted = request.headers().get_all(ACCEPT).iter();
     let mut accepted = accepted.filter_map(|value| value.to_str().ok());
@@ -148,7 +146,7 @@ fn not_allowed(allowed: &'static str) -> AdminReply {
     let mut refused = reply(
         StatusCode::METHOD_NOT_ALLOWED,
         TEXT,
-        format!("{allowed} alone\n"),
+        format!("method not allowed; use {allowed}\n"),
     );
     let allowed = HeaderValue::from_static(allowed);
     refused.headers_mut().insert(ALLOW, allowed);

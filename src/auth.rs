@@ -1,5 +1,5 @@
-//! How callers prove who they are: by a token of which only the digest is known here,
-//! or by the certificate of their connection.
+//! Authentication of callers: by a bearer token, of which only the digest is stored, or by the
+//! client certificate of the connection.
 
 use std::sync::Arc;
 
@@ -9,45 +9,45 @@ use subtle::ConstantTimeEq as _;
 use crate::environment::DevelopmentOnly;
 use otpd_rules::{Caller, CallerName, PolicySet};
 
-/// All callers, and their proofs.
+/// All callers, and their credentials.
 #[derive(Debug)]
 pub enum CallerRegistry {
-    /// None has to prove anything: development alone.
+    /// No authentication; only in development.
     Unauthenticated(Arc<Caller>),
-    /// Each has to.
+    /// Authentication by these credentials.
     Configured(Vec<CallerCredentials>),
 }
 
-/// What proves that somebody is a caller.
+/// Credentials of one caller.
 #[derive(Clone, Debug)]
 pub struct CallerCredentials {
-    /// Which caller.
+    /// Caller with these credentials.
     pub caller: Arc<Caller>,
-    /// SHA-256 of its bearer tokens; several, so that they can be exchanged.
+    /// SHA-256 digests of its bearer tokens; several, so that tokens can be rotated.
     pub tokens: Vec<[u8; 32]>,
     /// Names in its certificates.
     pub certificate_names: Vec<CertificateName>,
 }
 
-/// Subject alternative name of a certificate (RFC 5280, section 4.2.1.6). A name of one
-/// kind never matches one of the other, whatever they say: an authority that issues URIs
-/// to anybody may still guard its DNS names.
+/// Subject alternative name of a certificate (RFC 5280, section 4.2.1.6). A DNS name never
+/// matches a URI, even with the same text, because an authority may issue any URI to anyone
+/// but restrict its DNS names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CertificateName {
-    /// DNS name, in small letters.
+    /// DNS name in lower case.
     Dns(String),
     /// URI.
     Uri(String),
 }
 
 impl CertificateName {
-    /// DNS names are the same in small letters and capitals (RFC 4343).
+    /// Creates a DNS name; DNS names are case-insensitive (RFC 4343).
     pub fn dns(name: &str) -> Self {
         Self::Dns(name.to_ascii_lowercase())
     }
 
-    /// Parses a name as it stands in the configuration: with a colon it is a URI, because
-    /// a URI has a scheme and a DNS name no colon.
+    /// Parses a name of the configuration. A name with a colon is a URI, because a URI has a
+    /// scheme and a DNS name has no colon.
     ///
     /// # Errors
     /// The remedy, if it is neither.
@@ -77,31 +77,31 @@ impl TryFrom<String> for CertificateName {
     }
 }
 
-/// What somebody brought along to prove who it is.
+/// Credentials that a client presents.
 #[derive(Clone, Debug, Default)]
 pub struct PresentedCredentials<'a> {
-    /// The bearer token of the request.
+    /// Bearer token of the request.
     pub token: Option<&'a str>,
-    /// The names in the certificate of the connection, which TLS has verified.
+    /// Names in the client certificate, which TLS has verified.
     pub certificate_names: &'a [CertificateName],
 }
 
-/// Why somebody is no caller.
+/// Failed authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// It brought nothing along.
+    /// No credentials were presented.
     #[error("no bearer token and no client certificate")]
     NoProof,
-    /// Its token is nobody's, or was withdrawn.
-    #[error("the bearer token is nobody's")]
+    /// No caller has this token, or it was withdrawn.
+    #[error("no caller has this bearer token")]
     Token,
-    /// No name of its certificate is anybody's.
-    #[error("the client certificate is nobody's")]
+    /// No caller has a name of this certificate.
+    #[error("no caller has this client certificate")]
     Certificate,
 }
 
 impl AuthError {
-    /// Its name among the metrics.
+    /// Returns the label value for metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoProof => "no_proof",
@@ -112,7 +112,7 @@ impl AuthError {
 }
 
 impl CallerRegistry {
-    /// Every caller.
+    /// Returns all callers.
     pub fn all(&self) -> Vec<&Arc<Caller>> {
         match self {
             Self::Unauthenticated(caller) => vec![caller],
@@ -123,12 +123,12 @@ impl CallerRegistry {
         }
     }
 
-    /// Callers of a development server that tells none apart.
+    /// Creates the registry of a development server, which accepts all requests as one caller.
     pub fn anyone(policies: PolicySet, _: DevelopmentOnly) -> Self {
         Self::Unauthenticated(Arc::new(Caller::development(policies)))
     }
 
-    /// The caller of that name.
+    /// Returns the caller of that name.
     pub fn get(&self, name: &CallerName) -> Option<&Arc<Caller>> {
         match self {
             Self::Unauthenticated(caller) => Some(caller).filter(|caller| caller.name == *name),
@@ -139,27 +139,30 @@ impl CallerRegistry {
         }
     }
 
-    /// The caller that `proof` proves. A token counts before a certificate, so that a
-    /// proxy with a certificate can pass on the tokens of those behind it.
+    /// Identifies the caller by the presented credentials. A token takes precedence over a
+    /// certificate, so that a proxy with a certificate can forward the tokens of its clients.
     ///
     /// # Errors
-    /// Why it proves none.
-    pub fn identify(&self, proof: &PresentedCredentials<'_>) -> Result<&Arc<Caller>, AuthError> {
+    /// [`AuthError`] if they identify no caller.
+    pub fn identify(
+        &self,
+        presented: &PresentedCredentials<'_>,
+    ) -> Result<&Arc<Caller>, AuthError> {
         let known = match self {
             Self::Unauthenticated(caller) => return Ok(caller),
             Self::Configured(known) => known,
         };
-        if let Some(token) = proof.token {
+        if let Some(token) = presented.token {
             return by_token(known, token).ok_or(AuthError::Token);
         }
-        if proof.certificate_names.is_empty() {
+        if presented.certificate_names.is_empty() {
             return Err(AuthError::NoProof);
         }
         let by_name = known.iter().find(|credentials| {
             credentials
                 .certificate_names
                 .iter()
-                .any(|name| proof.certificate_names.contains(name))
+                .any(|name| presented.certificate_names.contains(name))
         });
         by_name
             .map(|credentials| &credentials.caller)
@@ -167,8 +170,8 @@ impl CallerRegistry {
     }
 }
 
-/// The caller of a token. Compares with every digest to its end, so that the time it
-/// takes tells nothing of any of them.
+/// Returns the caller of a token. Compares with every digest in full, so that the time taken
+/// reveals nothing about any of them.
 fn by_token<'a>(known: &'a [CallerCredentials], token: &str) -> Option<&'a Arc<Caller>> {
     let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let mut found = None;
@@ -215,12 +218,12 @@ mod tests {
             credentials("crm", &["old", "new"], &["crm.internal"]),
             credentials("shop", &["other"], &["spiffe://example/shop"]),
         ]);
-        let proof = PresentedCredentials {
+        let presented = PresentedCredentials {
             token,
             certificate_names: names,
         };
         callers
-            .identify(&proof)
+            .identify(&presented)
             .map(|caller| caller.name.to_string())
     }
 

@@ -1,5 +1,5 @@
-//! Connections as the server takes them: plain or TLS, with what the client's
-//! certificate says, under bounds that no client can break.
+//! Server side of connections: plain or TLS, with the names of the client certificate, within
+//! bounds that no client can exceed.
 
 mod connection_limit;
 mod in_flight;
@@ -39,36 +39,36 @@ pub use serving::{ConnectionConfig, serve};
 pub use settings::ConnectionSettings;
 pub use tls::{ServerTls, TlsError, TlsSettings};
 
-/// What a client says first (RFC 9113, section 3.4).
+/// Length of the connection preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
-/// Bytes that a connection reads before it hands over the requests in them. Headers take
-/// up to a hundred times as much in memory as on the way.
+/// Maximum number of bytes that a connection reads before it passes on the requests in them.
+/// Headers take up to a hundred times as much memory as on the wire.
 const READ_BURST: usize = 32 * 1024;
 
-/// Who is at the other end of a connection; part of each request on it.
+/// Identity of the peer of a connection; attached to each request on it.
 #[derive(Clone, Debug, Default)]
 pub struct PeerIdentity {
-    /// Its address.
+    /// Address of the peer.
     pub address: Option<SocketAddr>,
-    /// The names in its certificate, which has been verified: DNS names and URIs.
+    /// Names in its verified certificate: DNS names and URIs.
     pub certificate_names: Arc<[CertificateName]>,
 }
 
-/// A connection, ready for HTTP/2.
+/// Connection that is ready for HTTP/2.
 #[derive(Debug)]
 struct ClientStream {
     stream: StreamTransport,
-    /// How long a client may take none of what it is sent.
-    patience: Duration,
-    /// When that is over; there only while it takes nothing.
-    given_up: Option<Pin<Box<Sleep>>>,
-    /// What was read to see whether the client speaks at all.
+    /// Maximum time in which the client accepts no bytes.
+    write_timeout: Duration,
+    /// Timer of the write timeout; runs only while the client accepts no bytes.
+    write_timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the preface, which were read to check that the client sends one.
     preface: Vec<u8>,
     allowance: ReadAllowance,
 }
 
-/// Number of bytes that a connection may still read before it has to hand its requests
-/// over: those that it has read are decided on before there are more of them.
+/// Number of bytes that a connection may still read before it must pass on its requests, so
+/// that the requests it has read are decided on before it reads more.
 #[derive(Clone, Debug)]
 struct ReadAllowance(Arc<AtomicUsize>);
 
@@ -93,7 +93,7 @@ impl ReadAllowance {
     }
 }
 
-/// A TLS handshake that failed, with its socket, on which the alert has been sent.
+/// Failed TLS handshake, with its socket, on which the alert has been sent.
 #[derive(Debug)]
 struct FailedHandshake {
     error: io::Error,
@@ -107,14 +107,14 @@ enum StreamTransport {
 }
 
 impl ClientStream {
-    /// Takes what a client has to say before its first request, however slowly it does.
+    /// Completes the TLS handshake, if there is one. Has no timeout.
     async fn establish(
         stream: TcpStream,
         acceptor: Option<TlsAcceptor>,
-        patience: Duration,
+        write_timeout: Duration,
         peer: &mut PeerIdentity,
     ) -> Result<Self, FailedHandshake> {
-        // A reply is one small packet; it must not wait for another one to join it.
+        // A reply is one small packet; Nagle's algorithm would delay it.
         let _ = stream.set_nodelay(true);
         let stream = match acceptor {
             None => StreamTransport::Plain(stream),
@@ -127,41 +127,41 @@ impl ClientStream {
                     }
                 };
                 let certificates = stream.get_ref().1.peer_certificates();
-                let own = certificates.and_then(<[_]>::first);
-                peer.certificate_names = own.map(tls::names).unwrap_or_default().into();
+                let leaf = certificates.and_then(<[_]>::first);
+                peer.certificate_names = leaf.map(tls::names).unwrap_or_default().into();
                 StreamTransport::Tls(Box::new(stream))
             }
         };
         Ok(Self {
             stream,
-            patience,
-            given_up: None,
+            write_timeout,
+            write_timer: None,
             preface: Vec::new(),
             allowance: ReadAllowance::default(),
         })
     }
 
-    /// What came of writing, or the end of all patience. HTTP/2 itself cannot tell: its
-    /// own signs of life wait behind what the client does not take.
+    /// Returns the result of a write, or an error after the write timeout. The keepalive of
+    /// HTTP/2 cannot detect the stall, because its pings wait behind the blocked bytes.
     fn enforce_write_timeout<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.given_up = None;
+            self.write_timer = None;
             return written;
         }
-        let patience = self.patience;
-        let given_up = self
-            .given_up
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
-        std::task::ready!(given_up.as_mut().poll(context));
-        let problem = "the client takes nothing of what it is sent";
+        let timeout = self.write_timeout;
+        let timer = self
+            .write_timer
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        std::task::ready!(timer.as_mut().poll(context));
+        let problem = "the client accepts no bytes";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)))
     }
 
-    /// Waits until the client has begun to speak HTTP/2, or something else.
+    /// Reads as many bytes as the preface has, whatever they are.
     async fn read_preface(&mut self) -> io::Result<()> {
         let mut preface = vec![0; PREFACE_BYTES];
         self.read_exact(&mut preface).await?;
@@ -171,7 +171,7 @@ impl ClientStream {
 }
 
 impl ClientStream {
-    /// Certificates that the client has shown, its own first; none without TLS.
+    /// Returns the certificates of the client, the leaf first; none without TLS.
     fn client_certificates(&self) -> Vec<CertificateDer<'static>> {
         match &self.stream {
             StreamTransport::Plain(_) => Vec::new(),

@@ -1,26 +1,25 @@
-//! The environment that otpd runs in, and the proof of it that conveniences of
-//! development ask for.
+//! Environment that otpd runs in, and the proof that features for development only require.
 
 use serde::Deserialize;
 
-/// Which mistakes are still harmless.
+/// Environment: development relaxes rules that production enforces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
-    /// One machine, no callers to tell apart, codes in the log.
+    /// One machine, no authentication, codes in the log.
     #[default]
     Development,
-    /// The real thing.
+    /// Real users and providers.
     Production,
 }
 
-/// Proof that the environment is development. What must not exist in production takes
-/// one, so that no path of the configuration makes it there by mistake.
+/// Proof that the environment is development. Constructors of features that must not exist in
+/// production require it, so that no configuration can enable them there by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DevelopmentOnly(());
 
 impl Environment {
-    /// The proof; `None` in production.
+    /// Returns the proof; `None` in production.
     pub fn development(self) -> Option<DevelopmentOnly> {
         match self {
             Self::Development => Some(DevelopmentOnly(())),

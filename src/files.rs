@@ -1,5 +1,5 @@
-//! The files that the configuration names. Each is read here, so that otpd knows what it
-//! has read, and sees when it is not the same any more.
+//! Files that the configuration names. All of them are read here, so that otpd can detect
+//! changes.
 
 use std::{
     cell::RefCell,
@@ -12,24 +12,24 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 thread_local! {
-    /// What [`track_reads`] has seen so far, if it runs on this thread.
+    /// Files that [`track_reads`] has recorded so far, if it runs on this thread.
     static RECORD: RefCell<Option<FileSnapshot>> = const { RefCell::new(None) };
 }
 
-/// Files as they were when they were read. Two are equal if every file said the same.
+/// Snapshot of files that were read. Two snapshots are equal if all contents are.
 #[derive(Clone, Debug, Default)]
 pub struct FileSnapshot(BTreeMap<PathBuf, FileState>);
 
-/// One file as it was.
+/// State of one file at the time of reading.
 #[derive(Clone, Copy, Debug)]
 struct FileState {
     stamp: Option<FileStamp>,
-    /// SHA-256 of what it said; `None`: it could not be read.
+    /// SHA-256 of its content; `None`: it could not be read.
     digest: Option<[u8; 32]>,
 }
 
-/// What changes when a file does, at the price of a look at its directory. It is that of
-/// the file at the end of all links: Kubernetes changes files by moving a link.
+/// Metadata that change when the content does, and that are cheap to read. They are those of
+/// the target of all links, because Kubernetes changes files by moving a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -38,12 +38,12 @@ struct FileStamp {
     modified: (i64, i64),
 }
 
-/// The content of a file.
+/// Reads the content of a file.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // The stamp first: a change in between is then seen at the next look.
+    // The stamp first, so that a change in between is detected by the next refresh.
     let stamp = FileStamp::of(path);
     let content = fs::read(path);
     let digest = content.as_deref().ok().map(digest);
@@ -55,21 +55,21 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     content
 }
 
-/// The text of a file.
+/// Reads the text of a file.
 ///
 /// # Errors
-/// What the file system says, or that it is no text.
+/// The error of the file system, or an error if the file is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8");
-    String::from_utf8(read(path)?).map_err(no_text)
+    let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8");
+    String::from_utf8(read(path)?).map_err(not_text)
 }
 
-/// Does `work`, and tells which files it read.
+/// Runs `work`, and returns the files that it read.
 pub fn track_reads<T>(work: impl FnOnce() -> T) -> (T, FileSnapshot) {
     let outer = RECORD.replace(Some(FileSnapshot::default()));
     let done = work();
     let files = RECORD.replace(outer).unwrap_or_default();
-    // What was read inside of another recording belongs to that as well.
+    // Reads inside a nested call also belong to the outer one.
     RECORD.with_borrow_mut(|record| {
         if let Some(outer) = record {
             outer.0.extend(files.0.clone());
@@ -79,10 +79,10 @@ pub fn track_reads<T>(work: impl FnOnce() -> T) -> (T, FileSnapshot) {
 }
 
 impl FileSnapshot {
-    /// The same files as they are now. Reads only those whose stamp is another.
+    /// Returns a new snapshot of the same files. Reads only those whose stamp has changed.
     #[must_use]
     pub fn refresh(&self) -> Self {
-        let look = |(path, seen): (&PathBuf, &FileState)| {
+        let refreshed = |(path, seen): (&PathBuf, &FileState)| {
             let stamp = FileStamp::of(path);
             let digest = if stamp == seen.stamp {
                 seen.digest
@@ -91,10 +91,10 @@ impl FileSnapshot {
             };
             (path.clone(), FileState { stamp, digest })
         };
-        Self(self.0.iter().map(look).collect())
+        Self(self.0.iter().map(refreshed).collect())
     }
 
-    /// Those that say something else than they did `before`, or were not there.
+    /// Returns the files whose content has changed since `before`, or that are new.
     pub fn changed(&self, before: &Self) -> Vec<PathBuf> {
         let digest = |files: &Self, path: &PathBuf| files.0.get(path).map(|seen| seen.digest);
         let changed = self
@@ -104,7 +104,7 @@ impl FileSnapshot {
         changed.cloned().collect()
     }
 
-    /// Tells what all of them say from anything else.
+    /// Returns a digest of all paths and contents.
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         for (path, seen) in &self.0 {

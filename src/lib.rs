@@ -1,5 +1,5 @@
-//! otpd sends one-time passwords and checks them, over gRPC, on state that all its
-//! replicas share. ARCHITECTURE.md has the map.
+//! otpd: a gRPC service that sends and verifies one-time passwords, with state shared by all
+//! its replicas. ARCHITECTURE.md has a map of the modules.
 
 pub mod admin;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The command line of otpd.
+//! Entry point of otpd.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,10 @@
-//! The server: everything put together, from the first line of the log to the last.
+//! Server: creates all parts, serves until the shutdown, and drains.
 
 mod app;
 mod gauges;
+mod labels;
 mod reload;
+mod store_stats;
 mod sweeper;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -33,33 +35,33 @@ use app::App;
 pub use app::LoadedConfig;
 pub use reload::{ConfigLoader, ConfigReload, LoadResult};
 
-/// The full name of the service, as health checks know it.
+/// Full name of the service in health checks.
 const OTP_SERVICE: &str = "otp.v1.OtpService";
-/// What health checks ask for who only want to know that the process lives.
+/// Service name of the liveness check, which depends only on the process.
 const LIVENESS: &str = "liveness";
-/// How long the last spans may take to the collector, even after the grace.
+/// Maximum time for the export of the last spans, even after the shutdown timeout.
 const SPAN_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long those who are told to go elsewhere at the very end have to hear it.
+/// Maximum time for sending `SHUTTING_DOWN` to the last requests.
 const SHUTDOWN_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a server ended before it was told to.
+/// Failure that ends a server before its shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The store must not be used with this configuration.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The reflection services could not be made.
+    /// The reflection services could not be created.
     #[error("reflection failed: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves on `listener` until `shutdown` completes, then finishes what runs. Meanwhile
-/// the configuration may be replaced. What is measured is told on `operations`, from the
-/// first moment to the last.
+/// Serves on `listener` until `shutdown` completes, then drains the requests in progress.
+/// Meanwhile a reload may replace the configuration. Metrics are served on `operations`, from
+/// the start to the end of the process.
 ///
 /// # Errors
-/// What makes serving impossible. A store that does not answer does not: requests
-/// are refused until it does.
+/// The cause that makes serving impossible. An unavailable store is no such cause: requests
+/// are refused until it is available.
 pub async fn run(
     listener: TcpListener,
     operations: Option<TcpListener>,
@@ -68,10 +70,10 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
     let settings = loaded.config.settings.clone();
-    let mut metrics = Metrics::new(&gauges::label_values(&loaded.config));
+    let mut metrics = Metrics::new(&labels::label_values(&loaded.config));
     let (parts, mut reloadable) = App::assemble(loaded, &mut metrics, operations.is_some())?;
     let _operations = operations.map(|listener| {
-        gauges::watch(&mut metrics, &parts);
+        gauges::register(&mut metrics, &parts);
         let metrics = Arc::new(metrics);
         reloadable.metrics = Some(Arc::clone(&metrics));
         let serving = admin::serve(listener, metrics);
@@ -89,23 +91,23 @@ pub async fn run(
     };
     let server = connection::serve(
         listener,
-        parts.terms,
+        parts.connection_config,
         parts.budget,
-        move |terms| {
+        move |config| {
             ServiceBuilder::new()
                 .layer(RpcMetricsLayer(calls.clone()))
                 .layer(admission.clone())
                 .layer(SizeLimitErrorLayer)
-                .layer(BodyTimeoutLayer(terms.bounds.request_body_timeout))
+                .layer(BodyTimeoutLayer(config.bounds.request_body_timeout))
                 .service(routes.clone())
         },
         end_serving.clone(),
     );
-    // It may be waited for again after its end.
+    // Awaited in several places, also after its end.
     let mut server = Box::pin(maybe_done(server));
 
-    // The server alone outlives this: a probe or a sweep that the background is in the
-    // middle of would keep its connection, and the store wait for that when it closes.
+    // Only the server outlives this select. A health check or a purge in progress in the
+    // background would keep its connection, and closing the store would wait for it.
     tokio::select! {
         () = &mut server => return Ok(()),
         result = parts.background => return Ok(result?),
@@ -122,8 +124,8 @@ pub async fn run(
         () = tokio::time::sleep(settings.shutdown_delay) => {}
     }
     end_serving.cancel();
-    // A watch of health has no end of its own, and its connection would stay open
-    // until the grace is over.
+    // A health watch never ends by itself, and would keep its connection open until the
+    // shutdown timeout.
     for service in ["", OTP_SERVICE, LIVENESS] {
         health.clone().clear_service_status(service).await;
     }
@@ -131,7 +133,7 @@ pub async fn run(
     let drained = async {
         (&mut server).await;
         parts.running.wait().await;
-        // Nothing is written any more that could have a message.
+        // From here on no write can enqueue a message.
         parts.outbox.close().await;
     };
     let ends = Instant::now() + settings.shutdown_timeout;
@@ -141,7 +143,7 @@ pub async fn run(
             messages = parts.outbox.in_flight(),
             "[OTP] Shutdown grace period exceeded with work in flight"
         );
-        // Who still waits hears so, rather than that the connection broke.
+        // Requests that still wait get SHUTTING_DOWN rather than a broken connection.
         parts.ending.cancel();
         let _ = tokio::time::timeout(SHUTDOWN_REPLY_TIMEOUT, server).await;
     }
@@ -152,14 +154,14 @@ pub async fn run(
     Ok(())
 }
 
-/// All services.
+/// Returns the routes of all services.
 fn routes(
     contract: OtpServiceServer<OtpGrpc>,
     health: HealthServer<impl Health>,
-    described: bool,
+    reflection_enabled: bool,
 ) -> Result<Routes, ServerError> {
     let mut routes = Routes::new(health).add_service(contract);
-    if described {
+    if reflection_enabled {
         routes = routes
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
@@ -167,8 +169,8 @@ fn routes(
     Ok(routes.prepare())
 }
 
-/// Reflection of the contract, of the health service, and of the details that
-/// errors carry, so that grpcurl shows those in words.
+/// Returns the reflection of the contract, the health service and the error details, so that
+/// grpcurl can decode the details.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -176,7 +178,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// Health as it is at birth: the process lives, and serves nothing yet.
+/// Creates the health service: alive, and not serving yet.
 async fn new_health() -> (HealthReporter, HealthServer<impl Health>) {
     let (health, service) = tonic_health::server::health_reporter();
     set_health(&health, false).await;
@@ -197,11 +199,11 @@ async fn set_health(health: &HealthReporter, serving: bool) {
     }
 }
 
-/// Lets health follow the store, for ever.
+/// Sets the health to the availability of the store; never completes.
 async fn report_health(health: &HealthReporter, mut availability: StoreHealth) {
     set_health(health, availability.is_available()).await;
     loop {
-        let answers = availability.changed().await;
-        set_health(health, answers).await;
+        let is_available = availability.changed().await;
+        set_health(health, is_available).await;
     }
 }

@@ -1,4 +1,4 @@
-//! When to stop, and when to read the configuration again.
+//! Signals that stop otpd or reload its configuration.
 
 use std::io::IsTerminal as _;
 
@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry;
 
-/// The signals that stop otpd.
+/// Signals that stop otpd.
 #[derive(Debug)]
 pub struct ShutdownSignals {
     terminate: Signal,
@@ -14,10 +14,10 @@ pub struct ShutdownSignals {
 }
 
 impl ShutdownSignals {
-    /// Takes the signals from their default action, which would end otpd at once.
+    /// Installs handlers in place of the default action, which would end otpd at once.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses a handler.
     pub fn install() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -33,7 +33,7 @@ impl ShutdownSignals {
             self.next().await;
             tracing::warn!("[OTP] Aborted on second signal");
             telemetry::flush();
-            // 128 + SIGTERM, as a shell tells it.
+            // 128 + SIGTERM, as a shell reports it.
             std::process::exit(143);
         });
     }
@@ -46,23 +46,23 @@ impl ShutdownSignals {
     }
 }
 
-/// The signals by which otpd is told to read its configuration again.
+/// Signal that reloads the configuration.
 #[derive(Debug)]
 pub struct ReloadSignals(Option<Signal>);
 
 impl ReloadSignals {
-    /// Takes SIGHUP from its default action, which would end otpd; but not where a
-    /// terminal shows the log: there it says that the terminal is gone.
+    /// Installs a handler of SIGHUP in place of the default action, which would end otpd. Not
+    /// if the log goes to a terminal, because there SIGHUP means that the terminal was closed.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses the handler.
     pub fn catch() -> std::io::Result<Self> {
         let is_watched = std::io::stdout().is_terminal();
         let caught = (!is_watched).then(|| signal(SignalKind::hangup()));
         caught.transpose().map(Self)
     }
 
-    /// Completes at the next one.
+    /// Completes at the next signal.
     pub async fn next(&mut self) {
         match &mut self.0 {
             Some(signal) => {

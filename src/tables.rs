@@ -1,4 +1,4 @@
-//! Tables of the configuration, read so that each mistake names its key.
+//! Tables of the configuration, parsed so that each error names its key.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +7,10 @@ use serde::de::{DeserializeOwned, IntoDeserializer as _, value::StringDeserializ
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-/// A table of the configuration.
+/// Table of the configuration.
 pub type ConfigTable = HashMap<String, Value>;
 
-/// Former names of keys, with the present ones.
+/// Former names of keys, with the current ones.
 const RENAMED: [(&str, &str); 14] = [
     ("age_grace", "max_age_grace"),
     ("breaker_pause", "breaker_open_for"),
@@ -28,20 +28,20 @@ const RENAMED: [(&str, &str); 14] = [
     ("writers", "batch_writers"),
 ];
 
-/// A key is not as it must be.
+/// Invalid key of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct ConfigKeyError {
-    /// The key, with the tables that it is in, or the variable that it came from.
+    /// Path of the key, or the environment variable that it came from.
     pub key: String,
-    /// What is wrong, and what to do about it.
+    /// Problem and remedy.
     pub problem: String,
-    /// Whether there is no such key.
+    /// True if there is no such key.
     pub unknown: bool,
 }
 
 impl ConfigKeyError {
-    /// The key `key` is there, or must be, and has `problem`.
+    /// Creates the error of `key` with `problem`.
     pub fn new(key: impl ToString, problem: impl ToString) -> Self {
         Self {
             key: key.to_string(),
@@ -50,7 +50,7 @@ impl ConfigKeyError {
         }
     }
 
-    /// The same, of a key inside of the table `table`.
+    /// Prefixes the key with the table that contains it.
     #[must_use]
     pub fn inside(self, table: &str) -> Self {
         Self {
@@ -60,11 +60,11 @@ impl ConfigKeyError {
     }
 }
 
-/// Makes a `T` of the keys of a table; the key at fault is told with the table's
-/// name, or by the variable that it came from.
+/// Deserializes a `T` from the keys of a table. An error names the key with its table, or the
+/// environment variable that it came from.
 ///
 /// # Errors
-/// The first key at fault.
+/// The first invalid key.
 pub fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, ConfigKeyError> {
     let origins = origins(&keys, "");
     let value = Value::new(None, ValueKind::Table(keys.into_iter().collect()));
@@ -72,7 +72,7 @@ pub fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, Con
         let mut path = error.path().to_string();
         let mut problem = error.inner().to_string();
         let mut unknown = false;
-        // serde tells an unknown key in its text alone, with the path of its table.
+        // serde reports an unknown key only in its text, with the path of its table.
         if let Some(rest) = problem.strip_prefix("unknown field `")
             && let Some((key, expected)) = rest.split_once('`')
         {
@@ -83,11 +83,11 @@ pub fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, Con
             let renamed = RENAMED.iter().find(|(former, _)| *former == key);
             unknown = renamed.is_none();
             problem = match renamed {
-                Some((_, present)) => format!("was renamed; write `{present}` instead"),
+                Some((_, current)) => format!("was renamed; write `{current}` instead"),
                 None => format!("unknown key{expected}"),
             };
         }
-        // config repeats the key and its origin, which are told already.
+        // config repeats the key and its origin, which this error already has.
         let problem = problem.split(" for key `").next().unwrap_or_default();
         let key = match origins.get(&path) {
             Some(variable) => variable.clone(),
@@ -100,10 +100,10 @@ pub fn read<T: DeserializeOwned>(name: &str, keys: ConfigTable) -> Result<T, Con
     })
 }
 
-/// A value that must be a table.
+/// Converts a value to a table.
 ///
 /// # Errors
-/// `name`, if it is none.
+/// An error of key `name` if the value is not a table.
 pub fn table(name: &str, value: Value) -> Result<ConfigTable, ConfigKeyError> {
     let table = value
         .into_table()
@@ -111,7 +111,7 @@ pub fn table(name: &str, value: Value) -> Result<ConfigTable, ConfigKeyError> {
     Ok(table.into_iter().collect())
 }
 
-/// Tells what a table says from anything else that it could say, wherever it was written.
+/// Returns a digest of a table, which does not depend on the place or the order of its keys.
 pub fn digest(table: &ConfigTable) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in leaves(table)
@@ -124,7 +124,7 @@ pub fn digest(table: &ConfigTable) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The keys of a table and of those in it, each with what tells its value from others.
+/// Returns the keys of a table and of the tables in it, each with a digest of its value.
 pub fn leaves(table: &ConfigTable) -> BTreeMap<String, [u8; 32]> {
     let mut found = BTreeMap::new();
     for (name, value) in table {
@@ -133,7 +133,7 @@ pub fn leaves(table: &ConfigTable) -> BTreeMap<String, [u8; 32]> {
             found.extend(inner.map(|(key, digest)| (joined(name, &key), digest)));
             continue;
         }
-        // A list may hold tables, and those have no order; an object of JSON has.
+        // A list may contain tables, whose keys have no order; JSON sorts them.
         let sorted: Result<serde_json::Value, _> = value.clone().try_deserialize();
         let text = sorted.map_or_else(|error| error.to_string(), |value| value.to_string());
         let digest = Sha256::digest(Zeroizing::new(text).as_bytes());
@@ -142,11 +142,11 @@ pub fn leaves(table: &ConfigTable) -> BTreeMap<String, [u8; 32]> {
     found
 }
 
-/// Reads a list, or a text of its elements with commas between, which is how a variable
-/// holds one.
+/// Deserializes a list, or a comma-separated text, which is the form of an environment
+/// variable.
 ///
 /// # Errors
-/// The first element that is no `T`.
+/// The first element that is not a `T`.
 pub fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -168,17 +168,17 @@ where
     elements
         .into_iter()
         .map(|element| {
-            let named = element.clone();
+            let text = element.clone();
             T::try_from(element)
-                .map_err(|error| serde::de::Error::custom(format!("{named:?}: {error}")))
+                .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
         })
         .collect()
 }
 
-/// Reads the name of an enum's value in any case.
+/// Deserializes the name of an enum variant, case-insensitively.
 ///
 /// # Errors
-/// A name that is none, with those that there are.
+/// An unknown name, with the known ones.
 pub fn name<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -188,10 +188,10 @@ where
     value_of_name(&text).map_err(serde::de::Error::custom)
 }
 
-/// Reads a list of names as [`name`] does, or a text of them with commas between.
+/// Deserializes a list of names as [`name`] does, or a comma-separated text of them.
 ///
 /// # Errors
-/// The first name that is none, with those that there are.
+/// The first unknown name, with the known ones.
 pub fn names<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -216,7 +216,7 @@ fn value_of_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     })
 }
 
-/// The variables that keys came from.
+/// Returns the environment variables that keys came from.
 fn origins(keys: &ConfigTable, prefix: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
     for (name, value) in keys {

@@ -12,7 +12,7 @@ pub fn grpc_timeout(data: &[u8]) {
     };
     let mut headers = HeaderMap::new();
     headers.insert("grpc-timeout", value);
-    assert_eq!(deadline::timeout(&headers), by_the_protocol(data));
+    assert_eq!(deadline::grpc_timeout(&headers), by_the_protocol(data));
 }
 
 /// Parses a time-out by a table of the units' nanoseconds.

@@ -71,7 +71,7 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
             interval: settings.reload_interval,
             log_level: settings.log_level,
             hangups,
-            again: reloader(file),
+            loader: reloader(file),
         };
         server::run(listener, operations, loaded, reload, signals.stop())
             .await

@@ -1,4 +1,4 @@
-//! Number of connections: in all, of each address, and of each site of IPv6.
+//! Limits on the number of connections: in total, per address, and per IPv6 site.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,7 +10,7 @@ use std::{
 use super::ConnectionSettings;
 use otpd_rules::{site_network, subscriber_network};
 
-/// Everybody who is connected. Clones are one crowd.
+/// Limiter of open connections. Clones share one count.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnectionLimiter(Arc<Mutex<ConnectionCounts>>);
 
@@ -21,15 +21,15 @@ struct ConnectionCounts {
     by_site: HashMap<Ipv6Addr, usize>,
 }
 
-/// The place of one connection, until it is dropped.
+/// Permit of one connection; dropping it releases the connection's place.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
-    crowd: ConnectionLimiter,
+    limiter: ConnectionLimiter,
     network: IpAddr,
     site: Option<Ipv6Addr>,
 }
 
-/// Which bound leaves no place.
+/// Limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LimitReached {
     /// `max`.
@@ -43,7 +43,10 @@ pub(super) enum LimitReached {
 }
 
 impl ConnectionLimiter {
-    /// A place for a connection from `address`.
+    /// Acquires a permit for a connection from `address`.
+    ///
+    /// # Errors
+    /// The limit that is reached.
     pub fn try_acquire(
         &self,
         address: IpAddr,
@@ -71,21 +74,21 @@ impl ConnectionLimiter {
         }
         drop(counts);
         Ok(ConnectionPermit {
-            crowd: self.clone(),
+            limiter: self.clone(),
             network,
             site,
         })
     }
 
     fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
-        // Nothing panics between two counts that belong together.
+        // A poisoned lock is consistent, because no code panics between related updates.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.crowd.counts();
+        let mut counts = self.limiter.counts();
         counts.all -= 1;
         decrement(&mut counts.by_network, self.network);
         if let Some(site) = self.site {
@@ -94,7 +97,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Counts one less, and forgets a key that counts none.
+/// Decrements the count of a key, and removes the key at zero.
 fn decrement<Key: Eq + Hash>(counts: &mut HashMap<Key, usize>, key: Key) {
     if let Entry::Occupied(mut count) = counts.entry(key) {
         *count.get_mut() -= 1;
@@ -116,32 +119,32 @@ mod tests {
             max_per_site: 3,
             ..ConnectionSettings::default()
         };
-        let crowd = ConnectionLimiter::default();
-        let enter = |address: &str| crowd.try_acquire(address.parse().unwrap(), &bounds);
-        let mut inside = Vec::new();
+        let limiter = ConnectionLimiter::default();
+        let acquire = |address: &str| limiter.try_acquire(address.parse().unwrap(), &bounds);
+        let mut permits = Vec::new();
         for address in [
             "192.0.2.1",
             "::ffff:192.0.2.1",
             "2001:db8::1",
             "2001:db8::2:1",
         ] {
-            inside.push(enter(address).unwrap());
+            permits.push(acquire(address).unwrap());
         }
-        assert_eq!(enter("192.0.2.1").unwrap_err(), LimitReached::Address);
-        assert_eq!(enter("2001:db8::3").unwrap_err(), LimitReached::Address);
-        inside.push(enter("2001:db8:0:1::3").unwrap());
-        assert_eq!(enter("2001:db8:0:2::4").unwrap_err(), LimitReached::Site);
-        // Who leaves makes room.
-        inside.remove(0);
-        inside.push(enter("192.0.2.1").unwrap());
+        assert_eq!(acquire("192.0.2.1").unwrap_err(), LimitReached::Address);
+        assert_eq!(acquire("2001:db8::3").unwrap_err(), LimitReached::Address);
+        permits.push(acquire("2001:db8:0:1::3").unwrap());
+        assert_eq!(acquire("2001:db8:0:2::4").unwrap_err(), LimitReached::Site);
+        // A dropped permit makes room.
+        permits.remove(0);
+        permits.push(acquire("192.0.2.1").unwrap());
         for _ in 0..2 {
-            inside.push(enter("127.0.0.1").unwrap());
+            permits.push(acquire("127.0.0.1").unwrap());
         }
-        assert_eq!(enter("::1").unwrap_err(), LimitReached::All);
-        inside.pop();
-        inside.push(enter("::1").unwrap());
-        inside.clear();
-        let counts = crowd.counts();
+        assert_eq!(acquire("::1").unwrap_err(), LimitReached::All);
+        permits.pop();
+        permits.push(acquire("::1").unwrap());
+        permits.clear();
+        let counts = limiter.counts();
         assert_eq!(counts.all, 0);
         assert!(counts.by_network.is_empty() && counts.by_site.is_empty());
     }

@@ -1,4 +1,4 @@
-//! Requests that run on a connection, up to the end of their answers.
+//! Requests in flight on a connection, until their responses have been sent.
 
 use std::{
     pin::Pin,
@@ -15,11 +15,12 @@ use tonic::{
 
 use super::MemoryReservation;
 
-/// Whether requests run on a connection, and since when none does. Clones are one.
+/// Number of requests in flight on a connection, and start of its idle time. Clones share one
+/// count.
 #[derive(Clone, Debug)]
 pub(super) struct InFlightTracker(Arc<Mutex<(usize, Instant)>>);
 
-/// One request that runs.
+/// Request in flight, until it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlightGuard(InFlightTracker);
 
@@ -35,7 +36,7 @@ impl InFlightTracker {
         InFlightGuard(self.clone())
     }
 
-    /// Since when no request runs; now, if one does.
+    /// Returns the start of the idle time; now, if a request is in flight.
     pub fn idle_since(&self) -> Instant {
         self.with(
             |(running, since)| {
@@ -45,7 +46,7 @@ impl InFlightTracker {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut (usize, Instant)) -> T) -> T {
-        // Nothing panics between the two.
+        // A poisoned lock is consistent, because no code panics between the two updates.
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -59,20 +60,21 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// What is answered; while it is, its request runs.
+/// Body of a response; its request is in flight until the body has been sent.
 pub(super) struct GuardedBody {
     body: Body,
-    _busy: InFlightGuard,
+    _guard: InFlightGuard,
     _memory: Option<Arc<MemoryReservation>>,
 }
 
 impl GuardedBody {
-    /// Takes the body of `response`. What it holds lasts until the body has been sent.
-    pub fn new(mut response: http::Response<Body>, busy: InFlightGuard) -> http::Response<Self> {
+    /// Wraps the body of `response`. The guard and the memory reservation last until the body has
+    /// been sent.
+    pub fn new(mut response: http::Response<Body>, guard: InFlightGuard) -> http::Response<Self> {
         let memory = response.extensions_mut().remove();
         response.map(|body| Self {
             body,
-            _busy: busy,
+            _guard: guard,
             _memory: memory,
         })
     }

@@ -1,4 +1,5 @@
-//! Lingering close: end the server's side, discard whatever still arrives, then close.
+//! Lingering close: shuts down the server's side, discards bytes that still arrive, then
+//! closes.
 //!
 //! A socket that is closed with unread bytes, or that receives bytes afterwards, answers
 //! with a reset. A proxy discards the last replies when it sees the reset before it has
@@ -15,7 +16,7 @@ use tokio::{
 use super::{ClientStream, StreamTransport};
 
 /// Maximum duration of a lingering close. Long enough for a retransmission of the last
-/// packets; clients that heed the end close at once.
+/// packets; well-behaved clients close at once.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Bytes that are discarded at once.
@@ -28,7 +29,7 @@ pub async fn close(mut stream: TcpStream) {
             discard(&mut stream).await;
         }
     };
-    // A client that neither closes nor takes anything has had its time.
+    // After the timeout the socket is closed anyway.
     let _ = timeout(LINGER, closing).await;
 }
 

@@ -26,13 +26,13 @@ pub struct MemoryBudget(Arc<BudgetUsage>);
 struct BudgetUsage {
     limit: AtomicUsize,
     all: AtomicUsize,
-    /// Parts of it that the shares without authentication hold.
+    /// Parts of `all` that the shares without authentication hold.
     public: AtomicUsize,
     local: AtomicUsize,
 }
 
 impl BudgetUsage {
-    /// The part of a share that is smaller than all.
+    /// Returns the counter of a share that may take only a part of the budget.
     fn part(&self, share: BudgetShare) -> Option<&AtomicUsize> {
         match share {
             BudgetShare::Connections | BudgetShare::Calls => None,
@@ -51,8 +51,8 @@ pub enum BudgetShare {
     Calls,
     /// Requests without authentication, which may take a small part.
     Public,
-    /// The same from this machine, with a part of their own: its probes find room whatever
-    /// strangers do elsewhere.
+    /// The same from this machine, with a separate part, so that its probes find room even if
+    /// clients elsewhere use up the public part.
     Local,
 }
 

@@ -1,4 +1,4 @@
-//! Revocation lists (RFC 5280, section 5) beyond what rustls looks at: their end.
+//! Expiry of revocation lists (RFC 5280, section 5), which rustls does not check.
 //!
 //! An outdated list is still used, because refusing every client would be worse; but a
 //! certificate that was revoked since then is accepted, so the log reports it.
@@ -22,7 +22,7 @@ const REPEAT: Duration = Duration::from_hours(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationList {
     issuer: String,
-    /// Seconds since 1970 at which the next list is due; none if the list does not say.
+    /// Seconds since 1970 at which the next list is due; none if the list has no such date.
     next_update: Option<u64>,
 }
 
@@ -46,7 +46,7 @@ impl RevocationList {
 
     fn next_update(&self) -> impl fmt::Display {
         let at = Duration::from_secs(self.next_update.unwrap_or_default());
-        // Beyond the range of the format there is no date to show.
+        // A date outside the range of the format is shown as 1970.
         let at = SystemTime::UNIX_EPOCH.checked_add(at);
         humantime::format_rfc3339_seconds(at.unwrap_or(SystemTime::UNIX_EPOCH))
     }
@@ -61,14 +61,14 @@ impl fmt::Display for RevocationList {
 
 /// Reports revocation lists that are outdated: when they are read, when they become so,
 /// and then every hour. Runs for ever.
-pub async fn report_outdated(mut terms: watch::Receiver<Arc<ConnectionConfig>>) {
+pub async fn report_outdated(mut config: watch::Receiver<Arc<ConnectionConfig>>) {
     loop {
-        let in_force = Arc::clone(&terms.borrow_and_update());
+        let in_force = Arc::clone(&config.borrow_and_update());
         let lists = in_force.tls.as_ref().map_or(&[][..], |tls| &tls.lists);
         let pause = report(lists, UnixTime::now().as_secs());
         tokio::select! {
             () = sleep(pause) => {}
-            Ok(()) = terms.changed() => {}
+            Ok(()) = config.changed() => {}
         }
     }
 }

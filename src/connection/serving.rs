@@ -1,6 +1,6 @@
-//! Takes connections, and serves each until it ends, is too old, or idle for too long.
-//! tonic's own server does the same with fewer bounds: none on connections, their idle
-//! time or their first bytes, and it cannot take new certificates while it runs.
+//! Accepts connections, and serves each until it ends or exceeds its maximum age or idle time.
+//! The server of tonic has fewer bounds: none on the number of connections, their idle time or
+//! the time of their handshake, and it cannot reload certificates.
 
 use std::{
     convert::Infallible,
@@ -40,44 +40,43 @@ use crate::{
     system_random::os_rng,
 };
 
-/// How long to wait after the system refused a connection, which it does while there
-/// are no more file descriptors.
+/// Delay after a failed `accept`, which fails while the process has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum number of refused connections that are closed without a reset at the same
 /// time; more of them are reset.
 const MAX_REFUSED_LINGERING: usize = 64;
-/// How often it is told that connections are refused.
-const REFUSALS_TOLD: Duration = Duration::from_secs(10);
+/// Minimum interval between log lines about refused connections.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The headers of a request, in all; more are answered with status 431.
+/// Maximum total size of the headers of a request; larger ones are answered with status 431.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// What a client may send of one message before it is read: a whole one, about.
+/// Flow-control window of a stream: about one whole message.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// What it may send of all its messages.
+/// Flow-control window of a connection.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Bytes of an answer that wait for the client on one stream.
+/// Maximum number of bytes of a response that are buffered on one stream.
 const SEND_BUFFER: usize = 16 * 1024;
-/// Requests that a client took back before they were looked at, and those that broke the
-/// protocol: with more of them the connection ends (CVE-2023-44487, "rapid reset", and
-/// CVE-2025-8671, "made you reset").
+/// Maximum numbers of streams that a client resets before they are processed
+/// (CVE-2023-44487, "rapid reset"), and of streams that are reset because of its protocol
+/// errors (CVE-2025-8671, "made you reset"). With more of them the connection ends.
 const MAX_RESETS: usize = 20;
 const MAX_FAULTS: usize = 1_024;
 
-/// Far enough away to be never.
+/// Duration that stands for no limit.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
-/// Terms of a connection. It keeps them, except that newer ones verify its client
-/// certificate again.
+/// Configuration of a connection. An open connection keeps it, except that a reload verifies
+/// the client certificate again.
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
-    /// TLS; without it the connection is plain.
+    /// TLS; without it connections are plain text.
     pub tls: Option<ServerTls>,
-    /// The bounds.
+    /// Limits and timeouts.
     pub bounds: ConnectionSettings,
 }
 
 impl ConnectionConfig {
-    /// Verifies the certificates of a client that was accepted under earlier terms.
+    /// Verifies the certificates of a client that was accepted with an earlier configuration.
     fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let unverifiable = Err(rustls::Error::NoCertificatesPresented);
         self.tls
@@ -86,12 +85,12 @@ impl ConnectionConfig {
     }
 }
 
-/// Serves the connections that `listener` takes, each under the newest terms and with a
-/// service made for it, until `end`; then takes no more, and completes when what runs is
-/// finished.
+/// Serves the connections of `listener`, each with the newest configuration and with its own
+/// instance of the service. After `end`, accepts no more, and completes when all connections
+/// have ended.
 pub async fn serve<S>(
     listener: TcpListener,
-    terms: watch::Receiver<Arc<ConnectionConfig>>,
+    config: watch::Receiver<Arc<ConnectionConfig>>,
     budget: MemoryBudget,
     service: impl Fn(&ConnectionConfig) -> S,
     end: CancellationToken,
@@ -103,8 +102,8 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     let connections = TaskTracker::new();
-    let crowd = ConnectionLimiter::default();
-    let mut refusals = RejectionLog::default();
+    let limiter = ConnectionLimiter::default();
+    let mut refusals = RefusalLog::default();
     let lingering = Arc::new(Semaphore::new(MAX_REFUSED_LINGERING));
     loop {
         let accepted = tokio::select! {
@@ -119,27 +118,27 @@ pub async fn serve<S>(
                 continue;
             }
         };
-        let mut newest = terms.clone();
-        let terms = Arc::clone(&newest.borrow_and_update());
-        budget.resize(terms.bounds.memory_bytes());
-        let place = crowd
-            .try_acquire(address.ip(), &terms.bounds)
-            .and_then(|place| {
+        let mut newest = config.clone();
+        let config = Arc::clone(&newest.borrow_and_update());
+        budget.resize(config.bounds.memory_bytes());
+        let permit = limiter
+            .try_acquire(address.ip(), &config.bounds)
+            .and_then(|permit| {
                 let memory =
-                    budget.reserve(terms.bounds.connection_bytes(), BudgetShare::Connections);
-                Ok((place, memory.map_err(|_| LimitReached::Memory)?))
+                    budget.reserve(config.bounds.connection_bytes(), BudgetShare::Connections);
+                Ok((permit, memory.map_err(|_| LimitReached::Memory)?))
             });
-        match place {
-            Ok(place) => {
-                let service = service(&terms);
+        match permit {
+            Ok(permit) => {
+                let service = service(&config);
                 let end = end.clone();
                 connections.spawn(async move {
-                    serve_connection(stream, address, &terms, newest, service, end).await;
-                    drop(place);
+                    serve_connection(stream, address, &config, newest, service, end).await;
+                    drop(permit);
                 });
             }
-            Err(full) => {
-                refusals.log_refusal(address, full);
+            Err(limit) => {
+                refusals.log_refusal(address, limit);
                 if let Ok(permit) = Arc::clone(&lingering).try_acquire_owned() {
                     connections.spawn(async move {
                         close(stream).await;
@@ -154,11 +153,11 @@ pub async fn serve<S>(
     connections.wait().await;
 }
 
-/// One connection from its first byte to its last.
+/// Serves one connection from its first byte to its last.
 async fn serve_connection<S>(
     stream: TcpStream,
     address: SocketAddr,
-    terms: &ConnectionConfig,
+    config: &ConnectionConfig,
     newest: watch::Receiver<Arc<ConnectionConfig>>,
     service: S,
     end: CancellationToken,
@@ -173,7 +172,7 @@ async fn serve_connection<S>(
         address: Some(address),
         ..PeerIdentity::default()
     };
-    let established = establish(stream, address, terms, &mut peer);
+    let established = establish(stream, address, config, &mut peer);
     let connection = tokio::select! {
         connection = established => connection,
         () = end.cancelled() => None,
@@ -181,12 +180,12 @@ async fn serve_connection<S>(
     let Some(mut connection) = connection else {
         return;
     };
-    serve_requests(&mut connection, peer, &terms.bounds, newest, service, end).await;
+    serve_requests(&mut connection, peer, &config.bounds, newest, service, end).await;
     connection.close().await;
 }
 
-/// Serves the requests of a connection until both sides are done, or until it has to be
-/// cut off.
+/// Serves the requests of a connection until both sides are done, or until it must be
+/// aborted.
 async fn serve_requests<S>(
     connection: &mut ClientStream,
     peer: PeerIdentity,
@@ -208,7 +207,7 @@ async fn serve_requests<S>(
     let answer = {
         let (activity, is_accepted) = (activity.clone(), Arc::clone(&is_accepted));
         service_fn(move |request: http::Request<Incoming>| {
-            let busy = activity.begin();
+            let guard = activity.begin();
             let mut request = request.map(Body::new);
             let mut peer = peer.clone();
             if !is_accepted.load(Ordering::Relaxed) {
@@ -218,7 +217,7 @@ async fn serve_requests<S>(
             let answer = call_now(service.clone(), request);
             async move {
                 let response = answer.await?;
-                Ok::<_, Infallible>(GuardedBody::new(response, busy))
+                Ok::<_, Infallible>(GuardedBody::new(response, guard))
             }
         })
     };
@@ -239,20 +238,20 @@ async fn serve_requests<S>(
 
     let aged_at = Instant::now() + jittered(or_never(bounds.max_age));
     let max_idle = or_never(bounds.max_idle);
-    // When it is cut off, once it was asked to end.
-    let mut cut_off_at = None;
+    // Time at which the connection is aborted, set once a graceful shutdown has begun.
+    let mut abort_at = None;
     loop {
-        let next = cut_off_at.unwrap_or_else(|| aged_at.min(activity.idle_since() + max_idle));
+        let next = abort_at.unwrap_or_else(|| aged_at.min(activity.idle_since() + max_idle));
         tokio::select! {
-            // A request that comes after a reload is not looked at before the certificate.
+            // After a reload, the certificate is verified before the next request is processed.
             biased;
             Ok(()) = newest.changed(), if !certificates.is_empty() => {
-                let terms = Arc::clone(&newest.borrow_and_update());
-                let Err(cause) = terms.verify(&certificates) else { continue };
+                let config = Arc::clone(&newest.borrow_and_update());
+                let Err(cause) = config.verify(&certificates) else { continue };
                 tracing::warn!(target: UNAUTHENTICATED, from = address, %cause, "[OTP AUDIT] Client certificate no longer accepted");
                 is_accepted.store(false, Ordering::Relaxed);
-                if cut_off_at.is_none() {
-                    cut_off_at = Some(Instant::now() + bounds.max_age_grace);
+                if abort_at.is_none() {
+                    abort_at = Some(Instant::now() + bounds.max_age_grace);
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -265,22 +264,22 @@ async fn serve_requests<S>(
                 }
                 return;
             }
-            // How long that may take is for the server to say.
-            () = end.cancelled(), if cut_off_at.is_none() => {
-                cut_off_at = Some(Instant::now() + NEVER);
+            // The server itself limits the time of this shutdown.
+            () = end.cancelled(), if abort_at.is_none() => {
+                abort_at = Some(Instant::now() + NEVER);
                 connection.as_mut().graceful_shutdown();
             }
             () = sleep_until(next) => {
-                if cut_off_at.is_some() {
+                if abort_at.is_some() {
                     tracing::debug!(from = address, "[OTP] Connection aborted after grace period");
                     return;
                 }
                 let now = Instant::now();
                 let is_old = now >= aged_at;
                 if is_old || now >= activity.idle_since() + max_idle {
-                    let why = if is_old { "old" } else { "idle" };
-                    tracing::debug!(from = address, why, "[OTP] Connection closing");
-                    cut_off_at = Some(now + bounds.max_age_grace);
+                    let cause = if is_old { "old" } else { "idle" };
+                    tracing::debug!(from = address, cause, "[OTP] Connection closing");
+                    abort_at = Some(now + bounds.max_age_grace);
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -288,8 +287,8 @@ async fn serve_requests<S>(
     }
 }
 
-/// Calls a service at once, so that it decides on the headers of a request before the
-/// connection reads more of them.
+/// Calls a service immediately, so that it decides on the headers of a request before the
+/// connection reads the next request.
 fn call_now<S>(
     mut service: S,
     request: http::Request<Body>,
@@ -305,18 +304,19 @@ where
     }
 }
 
-/// The connection, once its client has said what comes before the first request.
+/// Returns the connection after its TLS handshake and its preface; none if the client sends
+/// neither in time.
 async fn establish(
     stream: TcpStream,
     address: SocketAddr,
-    terms: &ConnectionConfig,
+    config: &ConnectionConfig,
     peer: &mut PeerIdentity,
 ) -> Option<ClientStream> {
-    let until = Instant::now() + terms.bounds.handshake_timeout;
-    let tls = terms.tls.is_some();
-    let patience = terms.bounds.keepalive_timeout;
-    let acceptor = terms.tls.as_ref().map(|tls| tls.acceptor.clone());
-    let established = ClientStream::establish(stream, acceptor, patience, peer);
+    let until = Instant::now() + config.bounds.handshake_timeout;
+    let tls = config.tls.is_some();
+    let write_timeout = config.bounds.keepalive_timeout;
+    let acceptor = config.tls.as_ref().map(|tls| tls.acceptor.clone());
+    let established = ClientStream::establish(stream, acceptor, write_timeout, peer);
     let mut connection = match timeout_at(until, established).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(FailedHandshake { error, stream })) => {
@@ -332,7 +332,7 @@ async fn establish(
     };
     match timeout_at(until, connection.read_preface()).await {
         Ok(Ok(())) => return Some(connection),
-        // A probe that looks only whether somebody listens says nothing, and is no event.
+        // A probe that only checks whether the port is open sends nothing; it is not an event.
         Ok(Err(_)) => {}
         Err(_) => {
             tracing::debug!(from = %address, "[OTP] Connection closed: no HTTP/2 preface before timeout");
@@ -346,26 +346,29 @@ fn or_never(duration: Duration) -> Duration {
     if duration.is_zero() { NEVER } else { duration }
 }
 
-/// A tenth more or less, so that connections made at once do not end at once.
+/// Adds a jitter of a tenth, so that connections opened together do not end together.
 fn jittered(duration: Duration) -> Duration {
     let factor = os_rng().random_range(0.9..1.1);
     duration.mul_f64(factor)
 }
 
-/// Connections that found no place, told so seldom that they cannot flood the log.
+/// Rate-limited log of refused connections, so that they cannot flood the log.
 #[derive(Debug, Default)]
-struct RejectionLog {
-    untold: u64,
-    told_at: Option<Instant>,
+struct RefusalLog {
+    unreported: u64,
+    reported_at: Option<Instant>,
 }
 
-impl RejectionLog {
-    fn log_refusal(&mut self, address: SocketAddr, full: LimitReached) {
-        self.untold += 1;
-        if self.told_at.is_some_and(|at| at.elapsed() < REFUSALS_TOLD) {
+impl RefusalLog {
+    fn log_refusal(&mut self, address: SocketAddr, limit: LimitReached) {
+        self.unreported += 1;
+        if self
+            .reported_at
+            .is_some_and(|at| at.elapsed() < REFUSAL_LOG_INTERVAL)
+        {
             return;
         }
-        let bound = match full {
+        let bound = match limit {
             LimitReached::All => "connections.max",
             LimitReached::Address => "connections.max_per_address",
             LimitReached::Site => "connections.max_per_site",
@@ -375,10 +378,10 @@ impl RejectionLog {
             target: AUDIT,
             from = %address,
             bound,
-            refused = self.untold,
+            refused = self.unreported,
             "[OTP AUDIT] Connection limit reached"
         );
-        self.untold = 0;
-        self.told_at = Some(Instant::now());
+        self.unreported = 0;
+        self.reported_at = Some(Instant::now());
     }
 }

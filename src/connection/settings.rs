@@ -1,4 +1,4 @@
-//! `[connections]`: what one client may take of the server, and for how long.
+//! Table `[connections]`: limits and timeouts of connections.
 
 use std::time::Duration;
 
@@ -6,45 +6,45 @@ use serde::Deserialize;
 
 use super::memory_budget::{CONNECTION_BYTES, STREAM_BYTES};
 
-/// The `[connections]` table of the configuration.
+/// Table `[connections]` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionSettings {
-    /// How many there may be at once.
+    /// Maximum number of open connections.
     pub max: usize,
-    /// How many of one address (IPv6: of one /64); 0: any number. This machine may have
-    /// as many as all together: behind the proxy of a mesh everybody comes from there.
+    /// Maximum number of connections from one address (IPv6: one /64); 0: no limit. Loopback
+    /// is exempt, because all clients of a service mesh connect from there.
     pub max_per_address: usize,
     /// Maximum number of connections from one site of IPv6 (one /48 of global addresses);
-    /// 0: any number.
+    /// 0: no limit.
     pub max_per_site: usize,
-    /// How many requests may run at once on one of them.
+    /// Maximum number of concurrent requests on one connection.
     pub max_streams: u32,
-    /// MiB of memory that all connections may take together, with their requests and
-    /// answers. Each connection reserves 128 KiB and 2 KiB for each of its `max_streams`;
+    /// Memory budget in MiB of all connections together, with their requests and
+    /// responses. Each connection reserves 128 KiB and 2 KiB for each of its `max_streams`;
     /// requests share the rest.
     pub memory_mib: u32,
-    /// After how long one is asked to end, give or take a tenth, so that load spreads to
-    /// new replicas; zero: never.
+    /// Age at which a connection is closed gracefully, with a jitter of a tenth, so that load
+    /// spreads to new replicas; zero: never.
     #[serde(with = "humantime_serde")]
     pub max_age: Duration,
-    /// How long what runs on it may then still take.
+    /// Time that its requests then have to complete.
     #[serde(with = "humantime_serde")]
     pub max_age_grace: Duration,
-    /// After how long without a request one is asked to end; zero: never.
+    /// Time without a request after which a connection is closed; zero: never.
     #[serde(with = "humantime_serde")]
     pub max_idle: Duration,
-    /// How long a client may take for the TLS handshake and the first bytes of HTTP/2.
+    /// Maximum time for the TLS handshake and the preface of HTTP/2.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
-    /// How long the message of a request may take to arrive.
+    /// Maximum time for the message of a request to arrive.
     #[serde(with = "humantime_serde")]
     pub request_body_timeout: Duration,
-    /// How often one that says nothing is asked whether anybody is still there.
+    /// Interval of keepalive pings on a connection.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
-    /// How long the answer to that may take, and how long a client may take none of what
-    /// it is sent.
+    /// Maximum time for the reply to a ping, and maximum time in which a client accepts no
+    /// bytes.
     #[serde(with = "humantime_serde")]
     pub keepalive_timeout: Duration,
 }
@@ -85,7 +85,7 @@ impl ConnectionSettings {
             .saturating_add(CONNECTION_BYTES)
     }
 
-    /// The first key that cannot work, and why.
+    /// Returns the first invalid key and its problem.
     pub fn validate(&self) -> Option<(&'static str, String)> {
         const SHORTEST: Duration = Duration::from_millis(10);
         const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -106,7 +106,7 @@ impl ConnectionSettings {
             );
             return Some(("memory_mib", problem));
         }
-        let wrong = |duration: Duration, off: bool| {
+        let problem = |duration: Duration, off: bool| {
             let is_fine = (SHORTEST..=LONGEST).contains(&duration) || off && duration.is_zero();
             (!is_fine).then(|| {
                 let given = humantime::format_duration(duration);
@@ -124,7 +124,7 @@ impl ConnectionSettings {
             ("keepalive_timeout", self.keepalive_timeout, false),
         ]
         .into_iter()
-        .find_map(|(key, duration, off)| Some((key, wrong(duration, off)?)))
+        .find_map(|(key, duration, off)| Some((key, problem(duration, off)?)))
     }
 }
 

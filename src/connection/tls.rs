@@ -1,5 +1,5 @@
-//! TLS as the server speaks it. tonic's own knows no revocation lists, and does not say
-//! why it refused a client.
+//! TLS of the server. The TLS of tonic supports no revocation lists, and does not report why
+//! it refused a client.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,21 +22,21 @@ use zeroize::Zeroizing;
 use super::revocation::RevocationList;
 use crate::{auth::CertificateName, files};
 
-/// The `[tls]` table of the configuration; every value names a PEM file.
+/// Table `[tls]` of the configuration; every value names a PEM file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
-    /// The server's certificate, with those that lead to its authority.
+    /// Server certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// Private key of the server certificate.
     pub key: PathBuf,
-    /// The authorities of client certificates; without any, none is asked for.
+    /// Authorities of client certificates; unset: clients are not asked for one.
     pub client_ca: Option<PathBuf>,
-    /// The revocation lists of these authorities.
+    /// Revocation lists of these authorities.
     pub client_crl: Option<PathBuf>,
 }
 
-/// Everything that the files of [`TlsSettings`] say.
+/// Certificates, keys and revocation lists, loaded from the files of [`TlsSettings`].
 #[derive(Clone)]
 pub struct ServerTls {
     /// Accepts new connections.
@@ -55,21 +55,22 @@ impl std::fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// Verifies the certificates that a client has shown, its own first.
+    /// Verifies the certificates of a client, the leaf first.
     ///
     /// # Errors
-    /// The cause why the client certificate is not accepted.
+    /// The reason why the client certificate is not accepted.
     pub(super) fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        let (Some(verifier), Some((own, between))) = (&self.verifier, certificates.split_first())
+        let (Some(verifier), Some((leaf, intermediates))) =
+            (&self.verifier, certificates.split_first())
         else {
             return Err(rustls::Error::NoCertificatesPresented);
         };
         verifier
-            .verify_client_cert(own, between, UnixTime::now())
+            .verify_client_cert(leaf, intermediates, UnixTime::now())
             .map(|_| ())
     }
 
-    /// Revocation lists whose next update is overdue, in words.
+    /// Returns descriptions of the revocation lists whose next update is overdue.
     pub fn outdated_lists(&self) -> Vec<String> {
         let now = UnixTime::now().as_secs();
         let outdated = self.lists.iter().filter(|list| list.is_outdated(now));
@@ -77,21 +78,21 @@ impl ServerTls {
     }
 }
 
-/// The TLS settings cannot be used.
+/// Invalid TLS settings.
 #[derive(Debug, thiserror::Error)]
 #[error("tls.{key}: {problem}")]
 pub struct TlsError {
-    /// The key at fault.
+    /// Invalid key.
     pub key: &'static str,
-    /// What is wrong.
+    /// Problem with its value.
     pub problem: String,
 }
 
 impl TlsSettings {
-    /// Reads the files.
+    /// Loads the files.
     ///
     /// # Errors
-    /// The key whose file cannot be used.
+    /// The key of the first file that cannot be used.
     pub fn read(&self) -> Result<ServerTls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -101,7 +102,7 @@ impl TlsSettings {
         let mut parsed_lists = Vec::new();
         let builder = match &self.client_ca {
             None if self.client_crl.is_some() => {
-                let problem = "needs tls.client_ca, the authority whose list it is";
+                let problem = "needs tls.client_ca; set it to the authority of this list";
                 return Err(failed("client_crl")(problem));
             }
             None => builder.with_no_client_auth(),
@@ -128,8 +129,8 @@ impl TlsSettings {
                 let built = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
                     .with_crls(lists)
                     .only_check_end_entity_revocation()
-                    // Probes have no certificate. Who makes a call needs a proof all the
-                    // same, and one that has a bad certificate does not get this far.
+                    // Probes have no certificate. A call still needs credentials, and a client
+                    // with an invalid certificate fails the handshake.
                     .allow_unauthenticated()
                     .build()
                     .map_err(failed("client_crl"))?;
@@ -176,7 +177,7 @@ fn failed<Problem: ToString>(key: &'static str) -> impl FnOnce(Problem) -> TlsEr
     }
 }
 
-/// The DNS names and URIs among the subject alternative names of a certificate.
+/// Returns the DNS names and URIs among the subject alternative names of a certificate.
 pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<CertificateName> {
     let Ok((_, parsed)) = x509_parser::certificate::X509Certificate::from_der(certificate) else {
         return Vec::new();
@@ -209,21 +210,21 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = file("certificate", &own.cert.pem());
+        let server = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = file("certificate", &server.cert.pem());
         let settings = TlsSettings {
             certificate: certificate.clone(),
-            key: file("key", &own.signing_key.serialize_pem()),
+            key: file("key", &server.signing_key.serialize_pem()),
             client_ca: Some(certificate),
             client_crl: Some(file("list", "no list at all")),
         };
         let fault = |settings: &TlsSettings| settings.read().err().map(|error| error.key);
         assert_eq!(fault(&settings), Some("client_crl"));
-        let of_nobody = TlsSettings {
+        let without_ca = TlsSettings {
             client_ca: None,
             ..settings.clone()
         };
-        assert_eq!(fault(&of_nobody), Some("client_crl"));
+        assert_eq!(fault(&without_ca), Some("client_crl"));
         let without = TlsSettings {
             client_crl: None,
             ..settings

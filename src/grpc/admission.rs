@@ -1,5 +1,6 @@
 //! Decisions on the headers of a request, before its message arrives: content type,
-//! method, caller and memory. Until then a stranger has cost one block of headers.
+//! method, caller and memory. Until then an unauthenticated client has cost one block of
+//! headers.
 
 use std::{
     future::{Ready, ready},
@@ -30,7 +31,7 @@ use tonic::{
 use tower::{Layer, Service};
 
 use super::{
-    MAX_MESSAGE_BYTES, authentication::identify, content_type, otp_service::AppState,
+    MAX_MESSAGE_BYTES, app_state::AppState, authentication::identify, content_type,
     rejection::RejectedRequest, request_log::RequestLog,
 };
 use crate::{
@@ -111,7 +112,7 @@ pub struct AdmissionService<S> {
 /// Caller of an admitted request, for the handler.
 #[derive(Clone, Debug)]
 pub(super) struct AdmittedCaller {
-    /// Configuration in force when the request came.
+    /// State in force at the arrival of the request.
     pub current: Arc<AppState>,
     pub caller: Arc<Caller>,
     pub place: Option<TraceContext>,
@@ -169,7 +170,7 @@ impl AdmissionLayer {
     }
 
     /// Decides on the headers of `request`, and reduces them to what its service reads:
-    /// whatever else a client sent is no longer kept in memory.
+    /// other headers are no longer kept in memory.
     fn admit(&self, request: &mut Request<Body>) -> Result<Answering, Box<Response<Body>>> {
         let headers = request.headers();
         let peer = request.extensions().get::<PeerIdentity>();
@@ -204,7 +205,9 @@ impl AdmissionLayer {
         let caller = match (target, proof) {
             (_, Ok(caller)) => Some(caller),
             (TargetService::Call(rpc), Err(unknown)) => {
-                return Err(Box::new(self.turn_away(rpc, &rejection, unknown)));
+                return Err(Box::new(
+                    self.reject_unauthenticated(rpc, &rejection, unknown),
+                ));
             }
             (TargetService::Health | TargetService::Reflection, Err(_)) => None,
         };
@@ -269,7 +272,7 @@ impl AdmissionLayer {
         })
     }
 
-    fn turn_away(
+    fn reject_unauthenticated(
         &self,
         rpc: RpcName,
         rejection: &RejectedRequest,

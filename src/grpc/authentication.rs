@@ -1,4 +1,4 @@
-//! Who makes a request: what it and its connection bring along to prove it.
+//! Authentication of a request by its headers and the certificate of its connection.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) fn identify(
         .cloned()
 }
 
-/// The token of `Bearer TOKEN`; the scheme is written in any case (RFC 9110, 11.1).
+/// Returns the token of `Bearer TOKEN`; the scheme is case-insensitive (RFC 9110, 11.1).
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, token) = authorization.split_at_checked(SCHEME.len())?;
     scheme

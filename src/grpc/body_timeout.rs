@@ -1,5 +1,5 @@
-//! Bounds of a message on its way: time, length and memory. Without them it would hold its
-//! place for ever.
+//! Bounds of an incoming message: time, length and memory. Without them a slow message would
+//! hold its resources for ever.
 
 use std::{
     future::Future as _,
@@ -19,18 +19,18 @@ use tower::{Layer, Service};
 
 use super::{
     admission::{BodyBounds, MEMORY_RETRY},
-    deadline::timeout,
+    deadline::grpc_timeout,
 };
 use crate::service::ServiceError;
 
-/// Bytes that one byte of a message takes at most: as it came, in the buffer in which the
-/// message is put together, and decoded.
+/// Maximum number of copies of each byte of a message in memory: received, in the buffer that
+/// assembles the message, and decoded.
 const COPIES: usize = 3;
-/// Bytes before a message: whether it is compressed, and its length.
+/// Length of the prefix of a message: a compression flag and the length of the message.
 const PREFIX_BYTES: usize = 5;
 
-/// Gives the message of each request a time to arrive in: this one, or that of the
-/// caller if it is shorter.
+/// Limits the time in which the message of a request must arrive: this one, or the timeout of
+/// the caller if it is shorter.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyTimeoutLayer(pub Duration);
 
@@ -40,16 +40,16 @@ impl<S> Layer<S> for BodyTimeoutLayer {
     fn layer(&self, inner: S) -> BodyTimeout<S> {
         BodyTimeout {
             inner,
-            patience: self.0,
+            timeout: self.0,
         }
     }
 }
 
-/// The service that [`BodyTimeoutLayer`] makes.
+/// Service of a [`BodyTimeoutLayer`].
 #[derive(Clone, Debug)]
 pub struct BodyTimeout<S> {
     inner: S,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl<S: Service<Request<Body>>> Service<Request<Body>> for BodyTimeout<S> {
@@ -62,14 +62,14 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for BodyTimeout<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        let own = timeout(request.headers()).unwrap_or(self.patience);
-        let patience = self.patience.min(own);
-        let until = Instant::now() + patience;
+        let requested = grpc_timeout(request.headers()).unwrap_or(self.timeout);
+        let timeout = self.timeout.min(requested);
+        let until = Instant::now() + timeout;
         let bounds = request.extensions().get::<BodyBounds>().cloned();
         self.inner.call(request.map(|body| {
             Body::new(TimeoutBody {
                 body,
-                patience,
+                timeout,
                 until,
                 late: None,
                 bounds,
@@ -79,12 +79,12 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for BodyTimeout<S> {
     }
 }
 
-/// A message on its way.
+/// Body of a request whose message is still arriving.
 struct TimeoutBody {
     body: Body,
-    patience: Duration,
+    timeout: Duration,
     until: Instant,
-    /// Only who has to wait needs a timer, and most messages come with their headers.
+    /// Timer, created only if the message has not arrived with its headers; most have.
     late: Option<Pin<Box<Sleep>>>,
     bounds: Option<BodyBounds>,
     /// Number of bytes so far.
@@ -92,7 +92,7 @@ struct TimeoutBody {
 }
 
 impl TimeoutBody {
-    /// Takes a frame, if the bounds have room for it.
+    /// Accepts a frame if it is within the bounds.
     fn take(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, Status>> {
         // Requests of gRPC have no trailers.
         let data = frame.data_ref()?;
@@ -122,7 +122,7 @@ impl http_body::Body for TimeoutBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let until = self.until;
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            // One that comes drop by drop is never waited for.
+            // A message that arrives in small pieces never starts the timer.
             if Instant::now() < until || frame.is_none() {
                 return Poll::Ready(match frame {
                     Some(Ok(frame)) => self.take(frame),
@@ -135,7 +135,7 @@ impl http_body::Body for TimeoutBody {
                 .get_or_insert_with(|| Box::pin(sleep_until(until)));
             std::task::ready!(late.as_mut().poll(context));
         }
-        let problem = format!("the message did not arrive within {:?}", self.patience);
+        let problem = format!("the message did not arrive within {:?}", self.timeout);
         Poll::Ready(Some(Err(Status::deadline_exceeded(problem))))
     }
 

@@ -1,5 +1,5 @@
-//! Reads and writes messages. Unlike tonic's own codec it answers a message that
-//! cannot be read as the caller's mistake, with the field where one is known.
+//! Codec of messages. Unlike the codec of tonic, it reports a message that cannot be decoded
+//! as an error of the caller, with the field if it is known.
 
 use std::marker::PhantomData;
 
@@ -41,7 +41,7 @@ where
     }
 }
 
-/// Reads messages of one type.
+/// Decoder of one message type.
 #[derive(Clone, Copy, Debug)]
 pub struct OtpDecoder<U>(PhantomData<U>);
 
@@ -57,8 +57,8 @@ impl<U: Message + Default> Decoder for OtpDecoder<U> {
     }
 }
 
-/// The field that prost names as `Message.field` in an error's text; the whole
-/// request where it names none.
+/// Returns the field that prost names as `Message.field` in the text of an error; otherwise
+/// `request`.
 fn field_of(problem: &str) -> &'static str {
     const FIELDS: [&str; 11] = [
         "recipient",

@@ -2,7 +2,7 @@
 
 use tonic::codegen::http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
-/// Media types whose requests are carried out. Any other is answered with HTTP status 415.
+/// Accepted media types. Any other is answered with HTTP status 415.
 const ACCEPTED: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
 /// The same as the value of an `accept` header.

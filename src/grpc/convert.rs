@@ -1,4 +1,4 @@
-//! Requests of the contract as the service takes them.
+//! Conversion of requests of the contract to commands of the service.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -16,10 +16,11 @@ const MAX_VARIABLE_VALUE_BYTES: usize = 256;
 
 type Result<T> = std::result::Result<T, ServiceError>;
 
-/// What `SendOtp` is asked; national numbers are read in `region` where it names none.
+/// Converts a `SendOtp` request; `region` is the default for phone numbers without a country
+/// code.
 ///
 /// # Errors
-/// The first field at fault. What it says is not told.
+/// The first invalid field. The error never contains its value.
 pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<SendOtp> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
@@ -37,10 +38,10 @@ pub fn send(request: &v1::SendOtpRequest, region: Option<Region>) -> Result<Send
     })
 }
 
-/// What `VerifyOtp` is asked.
+/// Converts a `VerifyOtp` request.
 ///
 /// # Errors
-/// The first field at fault. What it says is not told.
+/// The first invalid field. The error never contains its value.
 pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<VerifyOtp> {
     let recipient = recipient(&request.recipient, &request.region, region)?;
     let purpose = Purpose::parse(&request.purpose)?;
@@ -58,10 +59,10 @@ pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<
     })
 }
 
-/// What `CancelOtp` is asked.
+/// Converts a `CancelOtp` request.
 ///
 /// # Errors
-/// The first field at fault. What it says is not told.
+/// The first invalid field. The error never contains its value.
 pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<CancelOtp> {
     let subject = subject(
         &request.recipient,
@@ -78,31 +79,31 @@ pub fn cancel(request: &v1::CancelOtpRequest, region: Option<Region>) -> Result<
     })
 }
 
-/// Whom `GetOtpStatus` is about.
+/// Converts a `GetOtpStatus` request to the selector of its code.
 ///
 /// # Errors
-/// The first field at fault. What it says is not told.
+/// The first invalid field. The error never contains its value.
 pub fn status(request: &v1::GetOtpStatusRequest, region: Option<Region>) -> Result<OtpSelector> {
     let v1::GetOtpStatusRequest {
         recipient,
         purpose,
-        region: read_in,
+        region: requested_region,
         challenge_id,
     } = request;
-    subject(recipient, purpose, challenge_id, read_in, region)
+    subject(recipient, purpose, challenge_id, requested_region, region)
 }
 
 fn subject(
     written: &str,
     purpose: &str,
     challenge: &str,
-    read_in: &str,
+    requested_region: &str,
     region: Option<Region>,
 ) -> Result<OtpSelector> {
     let challenge_id = challenge_id(challenge)?;
     let recipient = match (written.is_empty(), &challenge_id) {
         (true, Some(_)) => None,
-        _ => Some(recipient(written, read_in, region)?),
+        _ => Some(recipient(written, requested_region, region)?),
     };
     Ok(OtpSelector {
         recipient,
@@ -111,11 +112,19 @@ fn subject(
     })
 }
 
-fn recipient(written: &str, read_in: &str, default_region: Option<Region>) -> Result<Recipient> {
-    let region = if read_in.is_empty() {
+fn recipient(
+    written: &str,
+    requested_region: &str,
+    default_region: Option<Region>,
+) -> Result<Recipient> {
+    let region = if requested_region.is_empty() {
         default_region
     } else {
-        Some(read_in.parse().map_err(|error| invalid("region", error))?)
+        Some(
+            requested_region
+                .parse()
+                .map_err(|error| invalid("region", error))?,
+        )
     };
     Ok(Recipient::parse(written, region)?)
 }
@@ -131,7 +140,7 @@ fn channel(number: i32, recipient: &Recipient) -> Result<Channel> {
         Err(_) => {
             return Err(invalid(
                 "channel",
-                format!("{number} is no channel of this version"),
+                format!("{number} is not a channel of this version"),
             ));
         }
     };
@@ -139,9 +148,9 @@ fn channel(number: i32, recipient: &Recipient) -> Result<Channel> {
         return Ok(channel);
     }
     let problem = if recipient.is_email() {
-        format!("{channel} reaches phone numbers, not e-mail addresses; leave it unset")
+        format!("{channel} needs a phone number, not an e-mail address; leave it unset")
     } else {
-        format!("{channel} reaches e-mail addresses, not phone numbers; leave it unset")
+        format!("{channel} needs an e-mail address, not a phone number; leave it unset")
     };
     Err(invalid("channel", problem))
 }
@@ -154,11 +163,11 @@ fn request_id(text: &str) -> Result<Option<String>> {
     visible_ascii("request_id", text, MAX_REQUEST_ID_BYTES)
 }
 
-fn visible_ascii(field: &'static str, text: &str, most: usize) -> Result<Option<String>> {
-    if text.len() <= most && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+fn visible_ascii(field: &'static str, text: &str, max: usize) -> Result<Option<String>> {
+    if text.len() <= max && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok((!text.is_empty()).then(|| text.to_owned()));
     }
-    let problem = format!("must be at most {most} visible ASCII characters, without blanks");
+    let problem = format!("must be at most {max} visible ASCII characters, without spaces");
     Err(invalid(field, problem))
 }
 
@@ -197,7 +206,7 @@ fn check_variables(variables: &HashMap<String, String>) -> Result<()> {
     if variables.len() > MAX_VARIABLES {
         return Err(invalid(
             "variables",
-            format!("at most {MAX_VARIABLES} are taken"),
+            format!("too many; give at most {MAX_VARIABLES}"),
         ));
     }
     for (name, value) in variables {
@@ -207,10 +216,10 @@ fn check_variables(variables: &HashMap<String, String>) -> Result<()> {
                 .bytes()
                 .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
         if !named {
-            // What was given stays out: it may be what a value should be.
+            // The text has no name from the request, because it may be a misplaced value.
             return Err(invalid(
                 "variables",
-                "a name is a small letter and then up to 31 of a-z, 0-9 and _",
+                "a name must be a lower-case letter and up to 31 of a-z, 0-9 and _",
             ));
         }
         if value.len() > MAX_VARIABLE_VALUE_BYTES || value.chars().any(char::is_control) {

@@ -1,33 +1,34 @@
-//! Until when a caller waits.
+//! Deadline of a request.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::{codegen::http::HeaderMap, metadata::MetadataMap};
 
-/// How long a request without a deadline may take.
-const LONGEST: Duration = Duration::from_mins(1);
+/// Maximum duration of a request, also of one without a deadline.
+const MAX_DURATION: Duration = Duration::from_mins(1);
 
-/// What is kept back of the caller's time, so that the answer still arrives in it:
-/// a tenth, within these bounds. An answer that is late tells the caller nothing,
-/// and when the database hangs, many are due at the same moment.
+/// Bounds of the margin before the caller's deadline, which is a tenth of its timeout. The
+/// response must arrive before the deadline, because the caller ignores a late one; and when
+/// the database hangs, many responses are due at the same moment.
 const MARGIN_MIN: Duration = Duration::from_millis(5);
 const MARGIN_MAX: Duration = Duration::from_secs(1);
 
-/// Until when a request may take, by its `grpc-timeout`.
+/// Returns the deadline of a request by its `grpc-timeout`, less the margin.
 pub fn deadline(metadata: &MetadataMap) -> Instant {
-    let timeout = timeout(metadata.as_ref()).map_or(LONGEST, |timeout| timeout.min(LONGEST));
+    let timeout =
+        grpc_timeout(metadata.as_ref()).map_or(MAX_DURATION, |timeout| timeout.min(MAX_DURATION));
     let margin = (timeout / 10).clamp(MARGIN_MIN, MARGIN_MAX);
     Instant::now() + timeout.saturating_sub(margin)
 }
 
-/// How long the caller waits, where it says so.
-pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+/// Returns the timeout that the caller gives, if any.
+pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     parse_timeout(value)
 }
 
-/// Reads a time-out of the gRPC protocol: up to 8 digits and a unit.
+/// Parses a timeout of the gRPC protocol: up to 8 digits and a unit.
 fn parse_timeout(value: &str) -> Option<Duration> {
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if number.len() > 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) {

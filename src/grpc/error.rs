@@ -1,4 +1,4 @@
-//! The one table from errors to gRPC statuses.
+//! Table of errors and their gRPC statuses; the only one.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,19 +7,19 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::service::ServiceError;
 
-/// The domain of every reason.
+/// Domain of every reason.
 const DOMAIN: &str = "otp.v1";
 
-/// Tells retrying gRPC clients how long to wait (gRFC A6).
+/// Trailer with the delay for retrying gRPC clients (gRFC A6).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// When to come back to a store that does not answer: about when it is asked next.
+/// Retry delay while the store is unavailable: about the interval of its health check.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// When to come back where this replica ends: another one, or its successor, is there.
+/// Retry delay if this replica shuts down: another replica, or its successor, is available.
 const SHUTDOWN_RETRY: Duration = Duration::from_millis(100);
 
 impl ServiceError {
-    /// The status and its reason.
+    /// Returns the status code and the reason.
     pub fn code_and_reason(&self) -> (Code, &'static str) {
         match self {
             Self::Recipient(_) => (Code::InvalidArgument, "RECIPIENT_INVALID"),
@@ -44,7 +44,7 @@ impl ServiceError {
         }
     }
 
-    /// The field at fault, and what to do about it.
+    /// Returns the invalid field and the remedy.
     fn violation(&self) -> Option<(&'static str, String)> {
         match self {
             Self::Recipient(error) => Some(("recipient", error.to_string())),
@@ -55,7 +55,7 @@ impl ServiceError {
         }
     }
 
-    /// How long to wait before another try.
+    /// Returns the delay before a retry.
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::ResendTooSoon { wait, .. }
@@ -105,7 +105,7 @@ impl From<ServiceError> for Status {
             details.set_retry_info(Some(wait));
         }
         let message = match &error {
-            // What went wrong inside is for the log, not for callers.
+            // The cause of an internal error is for the log, not for callers.
             ServiceError::Internal(_) => "internal error; see the log of otpd".to_owned(),
             error => error.to_string(),
         };

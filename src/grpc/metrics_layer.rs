@@ -1,4 +1,4 @@
-//! How long each call takes, and with which status it ends.
+//! Latency and status of each call.
 
 use std::{
     future::Future,
@@ -12,7 +12,7 @@ use tower::{Layer, Service};
 
 use crate::metrics::{RpcLatency, RpcMethod};
 
-/// Measures every call of the services under it.
+/// Measures every call of the wrapped services.
 #[derive(Clone, Debug)]
 pub struct RpcMetricsLayer(pub RpcLatency);
 
@@ -27,7 +27,7 @@ impl<S> Layer<S> for RpcMetricsLayer {
     }
 }
 
-/// The service that [`RpcMetricsLayer`] makes.
+/// Service of an [`RpcMetricsLayer`].
 #[derive(Clone, Debug)]
 pub struct RpcMetricsService<S> {
     inner: S,
@@ -61,14 +61,15 @@ where
     }
 }
 
-/// A call on its way.
+/// Call in progress.
 #[derive(Debug)]
 pub struct RpcMetricsFuture<F> {
     inner: F,
     call: InFlightCall,
 }
 
-/// Counts when it is dropped: a caller who hangs up has its call dropped before the end.
+/// Records the call when it is dropped, because the call of a client that disconnects is
+/// dropped before its end.
 #[derive(Debug)]
 struct InFlightCall {
     calls: RpcLatency,
@@ -85,7 +86,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let result = ready!(Pin::new(&mut self.inner).poll(context));
-        // A reply that is a message has its status, which is OK, behind it.
+        // A response with a message has its status, OK, in the trailers.
         self.call.code = match &result {
             Ok(response) => response
                 .headers()

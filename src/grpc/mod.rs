@@ -1,7 +1,8 @@
-//! The contract in code, and nothing but translation: requests to what the service
-//! takes, its replies and errors to what callers get.
+//! gRPC layer: converts requests to commands of the service, and its replies and errors to
+//! messages and statuses of the contract. It makes no decisions about codes.
 
 mod admission;
+mod app_state;
 mod authentication;
 mod body_timeout;
 pub mod codec;
@@ -16,12 +17,13 @@ mod request_log;
 mod size_limit;
 
 pub use admission::AdmissionLayer;
+pub use app_state::AppState;
 pub use body_timeout::BodyTimeoutLayer;
 pub use metrics_layer::RpcMetricsLayer;
-pub use otp_service::{AppState, OtpGrpc};
+pub use otp_service::OtpGrpc;
 pub use size_limit::SizeLimitErrorLayer;
 
-/// The package `otp.v1`, generated from the contract.
+/// Package `otp.v1`, generated from the contract.
 #[expect(
     clippy::pedantic,
     clippy::allow_attributes_without_reason,
@@ -31,10 +33,10 @@ pub mod v1 {
     pub use otpd_contract::v1::*;
     tonic::include_proto!("otp.v1");
 
-    /// The compiled contract, which the reflection services hand out.
+    /// Compiled contract, served by the reflection services.
     pub const FILE_DESCRIPTOR_SET: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/otp_descriptor.bin"));
 }
 
-/// The longest message that is read. The longest sensible request is a tenth of it.
+/// Maximum length of a request message. The longest sensible request is a tenth of it.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! `otp.v1.OtpService`: each call translated, journalled, and run to its end.
+//! Implementation of `otp.v1.OtpService`: converts, logs and runs each call.
 
 use std::{future::Future, sync::Arc, time::SystemTime};
 
@@ -14,32 +14,21 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{
     admission::AdmittedCaller,
+    app_state::AppState,
     convert,
     deadline::deadline,
     request_log::RequestLog,
     v1::{self, otp_service_server::OtpService as Contract},
 };
 use crate::{
-    auth::{AuthError, CallerRegistry},
+    auth::AuthError,
     metrics::{RpcMethod, RpcName, RpcOutcomeCounters},
-    service::{DeliveryState, DeliverySummary, OtpService, ServiceError},
+    service::{DeliveryState, DeliverySummary, ServiceError},
     traces::{self, TraceSpan},
 };
-use otpd_rules::{Channel, Region, Timestamp, VerifyOutcome};
+use otpd_rules::{Channel, Timestamp, VerifyOutcome};
 
-/// What requests are answered with. It may change while otpd runs; each request keeps to
-/// its end what it began with.
-#[derive(Debug)]
-pub struct AppState {
-    /// The use cases.
-    pub service: OtpService,
-    /// Who may call.
-    pub callers: Arc<CallerRegistry>,
-    /// Where national numbers are read.
-    pub default_region: Option<Region>,
-}
-
-/// The contract on top of the service.
+/// gRPC service of the contract.
 #[derive(Clone, Debug)]
 pub struct OtpGrpc {
     running: TaskTracker,
@@ -47,21 +36,21 @@ pub struct OtpGrpc {
     answers: RpcOutcomeCounters,
 }
 
-/// A request of a caller whom otpd knows.
+/// Context of a request of an authenticated caller.
 #[derive(Clone)]
 struct RequestContext {
-    /// What it is answered with.
+    /// State that the request began with.
     current: Arc<AppState>,
-    /// Where it is told.
-    journal: RequestLog,
-    /// Until when an answer is of use.
+    /// Its log lines.
+    log: RequestLog,
+    /// Time after which a response is useless.
     deadline: Instant,
 }
 
 impl OtpGrpc {
-    /// Creates the contract for requests that were admitted. What runs is counted by
-    /// `running`, and what is answered by `answers`. Once `ending` is cancelled, requests
-    /// that still wait are answered with `SHUTTING_DOWN`.
+    /// Creates the service for admitted requests. `running` tracks the calls in progress, and
+    /// `answers` counts the outcomes. Once `ending` is cancelled, the calls that still wait
+    /// fail with `SHUTTING_DOWN`.
     pub fn new(
         running: TaskTracker,
         ending: CancellationToken,
@@ -74,7 +63,7 @@ impl OtpGrpc {
         }
     }
 
-    /// Starts the journal and the span of an admitted request.
+    /// Starts the log and the span of an admitted request.
     fn begin_request<T>(
         &self,
         rpc: RpcName,
@@ -85,52 +74,50 @@ impl OtpGrpc {
         };
         admitted.take_over();
         let caller = Arc::clone(&admitted.caller);
-        let opened = RequestContext {
+        let context = RequestContext {
             current: Arc::clone(&admitted.current),
-            journal: RequestLog::new(rpc, caller, self.answers.clone()),
+            log: RequestLog::new(rpc, caller, self.answers.clone()),
             deadline: deadline(request.metadata()),
         };
         let span = TraceSpan::server_span(admitted.place, RpcMethod::of(rpc).name());
-        Ok((span, opened))
+        Ok((span, context))
     }
 
-    /// Runs a call as a task of its own, so that a panic ends this one request, not the
-    /// connection it shares. The call ends with its caller's patience, or when the caller
-    /// hangs up: what has been decided by then is done to its end, and nothing else.
+    /// Runs a call as a separate task, so that a panic ends this request only, not the
+    /// connection that it shares. The call ends at its deadline, or when the client
+    /// disconnects. A decision that has been made by then is still written; nothing else is.
     async fn run<T: Send + 'static>(
         &self,
         mut span: TraceSpan,
-        RequestContext {
-            journal, deadline, ..
-        }: RequestContext,
+        RequestContext { log, deadline, .. }: RequestContext,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        let gone = journal.unless_answered();
+        let disconnect_guard = log.unless_answered();
         let call = traces::with_context(span.context(), call);
         let call = AbortOnDropHandle::new(self.running.spawn(call));
         let outcome = tokio::select! {
-            // What has been answered is told.
+            // A result that is ready is returned even if the deadline has passed.
             biased;
-            // Sooner than the caller's own time-out, which tells it nothing.
+            // Earlier than the caller's own timeout, which would give it no reason.
             outcome = timeout_at(deadline, call) => match outcome {
                 Ok(outcome) => outcome.unwrap_or_else(|error| Err(join_error(&error))),
                 Err(_) => Err(ServiceError::DeadlineExceeded),
             },
             () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
         };
-        gone.answered();
-        let refused = |error| traces::enter(span.context(), || journal.refused(error));
+        disconnect_guard.answered();
+        let refused = |error| traces::enter(span.context(), || log.refused(error));
         let outcome = outcome.map(Response::new).map_err(refused);
         if span.is_recorded() {
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-            journal.annotate_span(&mut span, code);
+            log.annotate_span(&mut span, code);
         }
         outcome
     }
 }
 
-/// A call whose task did not end by itself. Tokio would tell what a panic said, which
-/// may be the recipient or the code that it is about.
+/// Converts the failure of a call's task. Leaves out the text of a panic, which may contain
+/// the recipient or the code.
 fn join_error(error: &JoinError) -> ServiceError {
     let cause = if error.is_panic() {
         "the call panicked"
@@ -146,24 +133,24 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::SendOtpRequest>,
     ) -> Result<Response<v1::SendOtpResponse>, Status> {
-        let (span, opened) = self.begin_request(RpcName::Send, &request)?;
-        self.run(span, opened.clone(), async move {
+        let (span, context) = self.begin_request(RpcName::Send, &request)?;
+        self.run(span, context.clone(), async move {
             let RequestContext {
                 current,
-                journal,
+                log,
                 deadline,
-            } = opened;
-            let wish = convert::send(request.get_ref(), current.default_region)?;
-            journal.received(Some(&wish.recipient), &wish.purpose);
+            } = context;
+            let command = convert::send(request.get_ref(), current.default_region)?;
+            log.received(Some(&command.recipient), &command.purpose);
             let reply = current
                 .service
-                .send(&journal.caller, &wish, deadline)
+                .send(&log.caller, &command, deadline)
                 .await?;
-            journal.sent(wish.channel, &reply);
+            log.sent(command.channel, &reply);
             Ok(v1::SendOtpResponse {
                 challenge_id: reply.challenge_id.to_string(),
-                recipient: wish.recipient.as_str().to_owned(),
-                channel: channel(wish.channel).into(),
+                recipient: command.recipient.as_str().to_owned(),
+                channel: channel(command.channel).into(),
                 expires_at: Some(timestamp(reply.expires_at)),
                 resend_at: Some(timestamp(reply.resend_at)),
                 resent: reply.resent,
@@ -181,26 +168,26 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::VerifyOtpRequest>,
     ) -> Result<Response<v1::VerifyOtpResponse>, Status> {
-        let (span, opened) = self.begin_request(RpcName::Verify, &request)?;
-        self.run(span, opened.clone(), async move {
+        let (span, context) = self.begin_request(RpcName::Verify, &request)?;
+        self.run(span, context.clone(), async move {
             let RequestContext {
                 current,
-                journal,
+                log,
                 deadline,
-            } = opened;
-            let typed = convert::verify(request.get_ref(), current.default_region)?;
-            journal.received(Some(&typed.recipient), &typed.purpose);
+            } = context;
+            let command = convert::verify(request.get_ref(), current.default_region)?;
+            log.received(Some(&command.recipient), &command.purpose);
             let reply = current
                 .service
-                .verify(&journal.caller, &typed, deadline)
+                .verify(&log.caller, &command, deadline)
                 .await?;
-            journal.verify_completed(&reply);
+            log.verify_completed(&reply);
             let mut response = v1::VerifyOtpResponse {
                 challenge_id: reply
                     .challenge_id
                     .map(|id| id.to_string())
                     .unwrap_or_default(),
-                recipient: typed.recipient.as_str().to_owned(),
+                recipient: command.recipient.as_str().to_owned(),
                 ..Default::default()
             };
             let outcome = match reply.verdict {
@@ -229,20 +216,20 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::CancelOtpRequest>,
     ) -> Result<Response<v1::CancelOtpResponse>, Status> {
-        let (span, opened) = self.begin_request(RpcName::Cancel, &request)?;
-        self.run(span, opened.clone(), async move {
+        let (span, context) = self.begin_request(RpcName::Cancel, &request)?;
+        self.run(span, context.clone(), async move {
             let RequestContext {
                 current,
-                journal,
+                log,
                 deadline,
-            } = opened;
-            let wish = convert::cancel(request.get_ref(), current.default_region)?;
-            journal.received(wish.subject.recipient.as_ref(), &wish.subject.purpose);
+            } = context;
+            let command = convert::cancel(request.get_ref(), current.default_region)?;
+            log.received(command.subject.recipient.as_ref(), &command.subject.purpose);
             let reply = current
                 .service
-                .cancel(&journal.caller, &wish, deadline)
+                .cancel(&log.caller, &command, deadline)
                 .await?;
-            journal.cancelled(&reply);
+            log.cancelled(&reply);
             Ok(v1::CancelOtpResponse {
                 cancelled: reply.challenge_id.is_some(),
                 failures_reset: reply.failures_reset,
@@ -255,20 +242,20 @@ impl Contract for OtpGrpc {
         &self,
         request: Request<v1::GetOtpStatusRequest>,
     ) -> Result<Response<v1::GetOtpStatusResponse>, Status> {
-        let (span, opened) = self.begin_request(RpcName::Status, &request)?;
-        self.run(span, opened.clone(), async move {
+        let (span, context) = self.begin_request(RpcName::Status, &request)?;
+        self.run(span, context.clone(), async move {
             let RequestContext {
                 current,
-                journal,
+                log,
                 deadline,
-            } = opened;
-            let subject = convert::status(request.get_ref(), current.default_region)?;
-            journal.received(subject.recipient.as_ref(), &subject.purpose);
+            } = context;
+            let selector = convert::status(request.get_ref(), current.default_region)?;
+            log.received(selector.recipient.as_ref(), &selector.purpose);
             let reply = current
                 .service
-                .status(&journal.caller, &subject, deadline)
+                .status(&log.caller, &selector, deadline)
                 .await?;
-            journal.status_returned(&reply);
+            log.status_returned(&reply);
             let live = reply.status.live.as_ref();
             Ok(v1::GetOtpStatusResponse {
                 live: live.is_some(),
@@ -323,7 +310,7 @@ fn channel(channel: Channel) -> v1::Channel {
     }
 }
 
-/// Last millisecond of the year 9999: later instants are no valid Timestamp of protobuf.
+/// Last millisecond of the year 9999; a later instant is not a valid Timestamp of protobuf.
 const LAST_INSTANT: Timestamp = Timestamp::from_milliseconds(253_402_300_799_999);
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {

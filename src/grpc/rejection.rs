@@ -1,4 +1,4 @@
-//! Answers to requests that do not reach their handler: one log line and one count each.
+//! Responses to requests that do not reach their handler: one log line and one count each.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -13,19 +13,19 @@ use crate::{
 };
 use otpd_rules::Caller;
 
-/// Facts about a request that its headers tell.
+/// Request that was rejected by its headers.
 #[derive(Debug)]
 pub(super) struct RejectedRequest {
-    /// Method, if it is one of the contract.
+    /// Method, if it is part of the contract.
     pub rpc: Option<RpcName>,
-    /// Caller, if it proved who it is.
+    /// Caller, if it was authenticated.
     pub caller: Option<Arc<Caller>>,
     pub from: Option<SocketAddr>,
     pub place: Option<TraceContext>,
 }
 
 impl RejectedRequest {
-    /// Writes the line of an answer and counts it. `cause` holds no text of a stranger.
+    /// Logs the response and counts it. `cause` never contains text from the request.
     pub fn record(&self, answers: &RpcOutcomeCounters, answer: RpcOutcome, cause: &str) {
         let caller = self.caller.as_ref().map(|caller| &caller.name);
         answers.count_rejection(self.rpc, caller, answer);
@@ -42,7 +42,7 @@ impl RejectedRequest {
         });
     }
 
-    /// Does the same for the status of a reply without a message; `OK` has no line.
+    /// Does the same for the status of a response without a message; `OK` is not logged.
     pub fn record_status(&self, answers: &RpcOutcomeCounters, status: &Status) {
         let answer = match status.code() {
             Code::Ok => return,

@@ -1,6 +1,6 @@
-//! The lines that people find with `logs | grep OTP`: one for each step of a
-//! request, the recipient masked, a failure with its cause. What an auditor looks for
-//! is marked `[OTP AUDIT]`. And each answer is counted where its line is written.
+//! Log lines of a request, found with `logs | grep OTP`: one for each step, with the
+//! recipient masked and the cause of a failure. Lines for auditors are marked `[OTP AUDIT]`.
+//! Each response is counted together with its log line.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use crate::{
 };
 use otpd_rules::{Caller, Channel, Purpose, Recipient, VerifyOutcome};
 
-/// What marks the lines of an RPC.
+/// Returns the prefix of the log lines of an RPC.
 pub(super) const fn log_prefix(rpc: RpcName) -> &'static str {
     match rpc {
         RpcName::Verify => "[OTP VERIFY]",
@@ -27,10 +27,10 @@ pub(super) const fn log_prefix(rpc: RpcName) -> &'static str {
     }
 }
 
-/// The lines of one request.
+/// Log of one request.
 #[derive(Clone, Debug)]
 pub(super) struct RequestLog {
-    /// Who makes it.
+    /// Caller of the request.
     pub caller: Arc<Caller>,
     rpc: RpcName,
     /// Shared by all clones.
@@ -38,12 +38,12 @@ pub(super) struct RequestLog {
     answers: RpcOutcomeCounters,
 }
 
-/// What becomes known of a request.
+/// State of a request, filled in as it proceeds.
 #[derive(Debug, Default)]
 struct RequestLogState {
-    /// Once it has been read.
+    /// Recipient and purpose, set once the request has been parsed.
     subject: OnceLock<(Option<Recipient>, Purpose)>,
-    /// Once it has been answered.
+    /// Outcome, set once.
     answer: OnceLock<RpcOutcome>,
 }
 
@@ -57,7 +57,7 @@ impl RequestLog {
         }
     }
 
-    /// A request of nobody whom otpd knows.
+    /// Logs and counts a failed authentication.
     pub fn unauthenticated(
         rpc: RpcName,
         from: Option<SocketAddr>,
@@ -69,14 +69,14 @@ impl RequestLog {
         tracing::warn!(target: UNAUTHENTICATED, %rpc, from, cause = %unknown, "[OTP AUDIT] Authentication failed");
     }
 
-    /// The masked recipient, once it is known.
+    /// Returns the recipient, masked, if it is known.
     fn recipient(&self) -> Option<DisplayValue<&Recipient>> {
         let (recipient, _) = self.known.subject.get()?;
         recipient.as_ref().map(display)
     }
 
-    /// Counts the answer of a request, which has one: who hangs up, or runs out of time,
-    /// may do so at the very moment at which there is another.
+    /// Counts the outcome of a request, only the first time: a disconnect or a timeout may
+    /// coincide with another outcome.
     fn count(&self, answer: RpcOutcome) {
         if self.known.answer.set(answer).is_err() {
             return;
@@ -86,7 +86,7 @@ impl RequestLog {
         self.answers.count(self.rpc, caller, purpose, answer);
     }
 
-    /// Notes in the span of the request what came of it.
+    /// Adds the outcome to the span of the request.
     pub fn annotate_span(&self, span: &mut TraceSpan, code: Code) {
         span.set_attribute("rpc.system.name", "grpc");
         span.set_attribute("rpc.method", RpcMethod::of(self.rpc).name());
@@ -99,7 +99,7 @@ impl RequestLog {
         if let Some(answer) = self.known.answer.get() {
             span.set_attribute("otpd.answer", answer.name());
         }
-        // What is otpd's own failure, by OpenTelemetry's conventions for gRPC servers.
+        // Codes that count as server errors by OpenTelemetry's conventions for gRPC servers.
         if matches!(
             code,
             Code::Unknown
@@ -114,7 +114,7 @@ impl RequestLog {
     }
 
     pub fn received(&self, recipient: Option<&Recipient>, purpose: &Purpose) {
-        // A request is read once.
+        // Cannot be set already, because a request is parsed once.
         let _ = self
             .known
             .subject
@@ -188,7 +188,7 @@ impl RequestLog {
         tracing::info!(recipient, live, "{mark} Status returned");
     }
 
-    /// Notes that the caller has gone, unless it is told that there was an answer.
+    /// Returns a guard that logs a disconnect of the client, unless the request is answered.
     pub fn unless_answered(&self) -> DisconnectGuard<'_> {
         DisconnectGuard(Some(self))
     }
@@ -200,8 +200,8 @@ impl RequestLog {
         tracing::info!(%rpc, %caller, recipient, "{mark} Client disconnected before response");
     }
 
-    /// A request that gets no reply, and the status that it gets. A store that does
-    /// not answer has its own line, one for the cause and not one for each request.
+    /// Logs and counts a refused request, and returns its status. If the store is unavailable,
+    /// the line is at debug level, because the outage itself has one line for all requests.
     pub fn refused(&self, error: ServiceError) -> Status {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
@@ -231,11 +231,11 @@ impl RequestLog {
     }
 }
 
-/// Says, when it is dropped, that the caller has gone.
+/// Logs a disconnect of the client when it is dropped.
 pub(super) struct DisconnectGuard<'a>(Option<&'a RequestLog>);
 
 impl DisconnectGuard<'_> {
-    /// There is an answer.
+    /// Disarms the guard, because the request has been answered.
     pub fn answered(mut self) {
         self.0 = None;
     }
@@ -243,8 +243,8 @@ impl DisconnectGuard<'_> {
 
 impl Drop for DisconnectGuard<'_> {
     fn drop(&mut self) {
-        if let Some(journal) = self.0 {
-            journal.client_disconnected();
+        if let Some(log) = self.0 {
+            log.client_disconnected();
         }
     }
 }
@@ -259,14 +259,16 @@ mod tests {
     fn disconnect_during_response_is_counted_once() {
         let metrics = Metrics::new(&Names::default());
         let caller = Arc::new(Caller::development(PolicySet::default()));
-        let journal = RequestLog::new(RpcName::Cancel, caller, metrics.answers.clone());
-        journal.cancelled(&CancelReply {
+        let log = RequestLog::new(RpcName::Cancel, caller, metrics.answers.clone());
+        log.cancelled(&CancelReply {
             challenge_id: None,
             failures_reset: false,
         });
-        drop(journal.unless_answered());
-        let told = metrics.prometheus().expect("a text takes it");
-        let counted: Vec<&str> = told
+        drop(log.unless_answered());
+        let text = metrics
+            .prometheus()
+            .expect("writing to a string cannot fail");
+        let counted: Vec<&str> = text
             .lines()
             .filter(|line| line.starts_with("otpd_requests_total{"))
             .collect();

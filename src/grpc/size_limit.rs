@@ -1,4 +1,4 @@
-//! A request that is too long, told in the terms of the contract.
+//! Error of the contract for a message that is too long.
 
 use std::{
     future::Future,
@@ -12,8 +12,8 @@ use tower::{Layer, Service};
 use super::MAX_MESSAGE_BYTES;
 use crate::service::ServiceError;
 
-/// Turns tonic's `OUT_OF_RANGE` for a message over the limit, which nothing else
-/// here answers, into the contract's `REQUEST_INVALID`.
+/// Converts tonic's `OUT_OF_RANGE` for a message over the limit to `REQUEST_INVALID` of the
+/// contract. No other part of otpd returns `OUT_OF_RANGE`.
 #[derive(Clone, Copy, Debug)]
 pub struct SizeLimitErrorLayer;
 
@@ -25,7 +25,7 @@ impl<S> Layer<S> for SizeLimitErrorLayer {
     }
 }
 
-/// The service that [`SizeLimitErrorLayer`] makes.
+/// Service of a [`SizeLimitErrorLayer`].
 #[derive(Clone, Debug)]
 pub struct SizeLimitErrorService<S>(S);
 

@@ -1,12 +1,12 @@
-//! What a server is made of, besides its connections, and what of that is replaced when
-//! its configuration is read again.
+//! Parts of a server except its connections, and their replacement by a reload of the
+//! configuration.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ServerError, gauges, sweeper::sweep};
+use super::{ServerError, labels, store_stats, sweeper::sweep};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
     connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
@@ -25,26 +25,26 @@ use otpd_rules::{Region, TestRecipient};
 
 type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
 
-/// A configuration with all that it names, read and found good.
+/// Valid configuration, with the keys and certificates that it names.
 pub struct LoadedConfig {
-    /// The configuration.
+    /// Configuration.
     pub config: ServeConfig,
-    /// Its key ring.
+    /// Key ring.
     pub keys: KeyRing,
-    /// Its certificates; none where connections are plain.
+    /// Certificates; none if connections are plain text.
     pub tls: Option<ServerTls>,
 }
 
 impl std::fmt::Debug for LoadedConfig {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { config, keys, .. } = self;
-        let mut shown = formatter.debug_struct("Loaded");
+        let mut shown = formatter.debug_struct("LoadedConfig");
         shown.field("config", config).field("keys", keys);
         shown.finish_non_exhaustive()
     }
 }
 
-/// What a server is made of.
+/// Parts of a server.
 pub(super) struct App {
     pub store: Arc<RecordStoreHandle>,
     pub availability: StoreHealth,
@@ -54,46 +54,46 @@ pub(super) struct App {
     pub answers: RpcOutcomeCounters,
     /// Memory of all connections.
     pub budget: MemoryBudget,
-    /// How much there is in the store.
-    pub census: gauges::LatestStats,
-    /// What requests are answered with.
+    /// Latest statistics of the store.
+    pub store_stats: store_stats::LatestStats,
+    /// State for new requests.
     pub current: watch::Receiver<Arc<AppState>>,
     pub contract: OtpServiceServer<OtpGrpc>,
-    /// The requests that run, and what is still decided for callers that have gone.
+    /// Requests in progress, and decisions in progress for clients that have disconnected.
     pub running: TaskTracker,
-    /// Cancelled when those that still run are out of time.
+    /// Cancelled when the shutdown timeout of the requests in progress has passed.
     pub ending: CancellationToken,
-    /// Under which terms connections are taken.
-    pub terms: watch::Receiver<Arc<ConnectionConfig>>,
-    /// What goes on until the server ends.
+    /// Configuration of new connections.
+    pub connection_config: watch::Receiver<Arc<ConnectionConfig>>,
+    /// Background tasks, which run until the server ends.
     pub background: BoxFuture<Result<(), StoreError>>,
 }
 
-/// What is replaced while the server runs. A request and a message keep to their end
-/// what they began with, and a connection too.
+/// Parts that a reload replaces. A request, a message or a connection keeps the parts that it
+/// began with.
 #[derive(Debug)]
 pub(super) struct ReloadHandle {
-    /// What the configuration in force says.
+    /// Snapshot of the configuration in force.
     pub written: ConfigSnapshot,
-    /// What is to know the names that the configuration has.
+    /// Metrics, whose label values follow the configuration.
     pub metrics: Option<Arc<Metrics>>,
-    use_cases: ServiceDeps,
+    deps: ServiceDeps,
     current: watch::Sender<Arc<AppState>>,
-    terms: watch::Sender<Arc<ConnectionConfig>>,
+    connection_config: watch::Sender<Arc<ConnectionConfig>>,
 }
 
-/// What the use cases work with.
+/// Dependencies of the service.
 #[derive(Debug)]
 struct ServiceDeps {
-    tools: OutboxContext,
+    context: OutboxContext,
     outbox: Outbox,
     running: TaskTracker,
     conversions: ConversionTracker,
 }
 
 impl App {
-    /// Makes everything, and what goes on in the background until the server ends. Where
-    /// nobody can see the metrics, what takes work to measure is left out.
+    /// Creates all parts, and the background tasks. If `observed` is false, no metrics are
+    /// served, and the statistics that take work to measure are left out.
     pub fn assemble(
         loaded: LoadedConfig,
         metrics: &mut Metrics,
@@ -114,7 +114,7 @@ impl App {
             BatchOptions::from(&settings.store),
             metrics.batches.clone(),
         );
-        let tools = OutboxContext {
+        let context = OutboxContext {
             store: Arc::clone(&store),
             store_timeout: settings.store.timeout,
             batcher: batcher.clone(),
@@ -124,7 +124,7 @@ impl App {
             delivery: Arc::new(config.delivery),
             metrics: metrics.delivery.clone(),
         };
-        let outbox = Outbox::new(tools.clone(), settings.delivery.clone());
+        let outbox = Outbox::new(context.clone(), settings.delivery.clone());
         let (running, ending) = (TaskTracker::new(), CancellationToken::new());
         let (conversions, verified) = if observed {
             let (conversions, verified) = ConversionTracker::new(metrics.delivery.clone());
@@ -132,15 +132,15 @@ impl App {
         } else {
             (ConversionTracker::disabled(), None)
         };
-        let use_cases = ServiceDeps {
-            tools,
+        let deps = ServiceDeps {
+            context,
             outbox: outbox.clone(),
             running: running.clone(),
             conversions,
         };
-        let current = use_cases.current(settings.default_region, config.test_recipients);
-        let (current, currently) = watch::channel(Arc::new(current));
-        let (terms, in_force) = watch::channel(Arc::new(ConnectionConfig {
+        let current = deps.app_state(settings.default_region, config.test_recipients);
+        let (current, current_receiver) = watch::channel(Arc::new(current));
+        let (connection_config, config_receiver) = watch::channel(Arc::new(ConnectionConfig {
             tls,
             bounds: settings.connections.clone(),
         }));
@@ -152,21 +152,25 @@ impl App {
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let interval = settings.store.sweep_interval;
         let sweeper = sweep(Arc::clone(&store), availability.clone(), interval);
-        let census = gauges::LatestStats::default();
-        let (delivery, looked_at) = (metrics.delivery.clone(), Arc::clone(&store));
-        let (asked, newest) = (availability.clone(), Arc::clone(&census));
-        let looking = async move {
-            match verified {
-                Some(verified) => gauges::run(delivery, looked_at, asked, verified, newest).await,
-                None => std::future::pending().await,
+        let latest = store_stats::LatestStats::default();
+        let statistics = {
+            let (delivery, store) = (metrics.delivery.clone(), Arc::clone(&store));
+            let (availability, latest) = (availability.clone(), Arc::clone(&latest));
+            async move {
+                match verified {
+                    Some(verified) => {
+                        store_stats::run(delivery, store, availability, verified, latest).await;
+                    }
+                    None => std::future::pending().await,
+                }
             }
         };
-        let lists = connection::report_outdated(in_force.clone());
+        let lists = connection::report_outdated(config_receiver.clone());
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
                 () = sweeper => Ok(()),
-                () = looking => Ok(()),
+                () = statistics => Ok(()),
                 () = lists => Ok(()),
             }
         });
@@ -178,80 +182,81 @@ impl App {
             calls: metrics.calls.clone(),
             answers: metrics.answers.clone(),
             budget: MemoryBudget::new(settings.connections.memory_bytes()),
-            census,
-            current: currently,
+            store_stats: latest,
+            current: current_receiver,
             contract,
             running,
             ending,
-            terms: in_force,
+            connection_config: config_receiver,
             background,
         };
         let reloadable = ReloadHandle {
             written: config.snapshot,
             metrics: None,
-            use_cases,
+            deps,
             current,
-            terms,
+            connection_config,
         };
         Ok((parts, reloadable))
     }
 }
 
 impl ReloadHandle {
-    /// Puts another configuration in force, all of it at once.
+    /// Replaces the configuration in force as a whole.
     ///
     /// # Errors
-    /// Why it cannot be while otpd runs; then nothing changes.
+    /// The reason if it cannot be replaced while otpd runs; then nothing changes.
     pub fn replace(&mut self, loaded: LoadedConfig) -> Result<(), String> {
         let LoadedConfig { config, keys, tls } = loaded;
-        let before = &self.use_cases.tools;
+        let before = &self.deps.context;
         let allowed = before.keys.check_rotation(&keys);
         allowed.map_err(|error| format!("keys: {error}"))?;
         if let Some(metrics) = &self.metrics {
-            metrics.set_label_values(&gauges::label_values(&config));
+            metrics.set_label_values(&labels::label_values(&config));
         }
-        let tools = OutboxContext {
+        let context = OutboxContext {
             keys: Arc::new(keys),
             callers: Arc::new(config.callers),
             delivery: Arc::new(config.delivery.reuse_unchanged(&before.delivery)),
             ..before.clone()
         };
-        let use_cases = &mut self.use_cases;
-        use_cases.outbox = use_cases.outbox.with_context(tools.clone());
-        use_cases.tools = tools;
+        let deps = &mut self.deps;
+        deps.outbox = deps.outbox.with_context(context.clone());
+        deps.context = context;
         let settings = &config.settings;
-        let current = use_cases.current(settings.default_region, config.test_recipients);
+        let current = deps.app_state(settings.default_region, config.test_recipients);
         self.current.send_replace(Arc::new(current));
-        self.terms.send_replace(Arc::new(ConnectionConfig {
-            tls,
-            bounds: settings.connections.clone(),
-        }));
+        self.connection_config
+            .send_replace(Arc::new(ConnectionConfig {
+                tls,
+                bounds: settings.connections.clone(),
+            }));
         self.written = config.snapshot;
         Ok(())
     }
 }
 
 impl ServiceDeps {
-    /// What requests are answered with from now on.
-    fn current(
+    /// Returns the state for new requests.
+    fn app_state(
         &self,
         default_region: Option<Region>,
         test_recipients: Vec<TestRecipient>,
     ) -> AppState {
-        let tools = &self.tools;
+        let context = &self.context;
         AppState {
             service: OtpService {
                 engine: Engine {
-                    batcher: tools.batcher.clone(),
-                    availability: tools.availability.clone(),
-                    keys: Arc::clone(&tools.keys),
+                    batcher: context.batcher.clone(),
+                    availability: context.availability.clone(),
+                    keys: Arc::clone(&context.keys),
                     running: self.running.clone(),
                 },
                 test_recipients,
                 outbox: self.outbox.clone(),
                 conversions: self.conversions.clone(),
             },
-            callers: Arc::clone(&tools.callers),
+            callers: Arc::clone(&context.callers),
             default_region,
         }
     }

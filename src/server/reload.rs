@@ -1,5 +1,5 @@
-//! Reading the configuration again while otpd runs: at SIGHUP, and when one of its files
-//! is another one. A mistake in it leaves everything as it was.
+//! Reload of the configuration while otpd runs: at SIGHUP, and when one of its files changes.
+//! An invalid configuration is rejected, and the previous one stays in force.
 
 use std::{fmt::Display, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,74 +14,74 @@ use crate::{
     telemetry,
 };
 
-/// Time for which no file may change after it was read at SIGHUP. A file that is just being
-/// written could be a sound configuration with half of its callers.
+/// Time for which no file may change after it was read at SIGHUP. A file that is being written
+/// could be a valid configuration with half of its callers.
 const SETTLING: Duration = Duration::from_millis(100);
 /// Maximum number of times that the files are read at one SIGHUP.
 const MAX_READS: u32 = 50;
 
-/// How many names one line tells at most.
-const NAMES_TOLD: usize = 20;
+/// Maximum number of names in a log line.
+const MAX_LOGGED_NAMES: usize = 20;
 
-/// Reads the configuration again, after the one that was written before; also tells which
-/// files it read.
+/// Function that reloads the configuration, given the previous snapshot; also returns the files
+/// that it read.
 pub type ConfigLoader = Arc<dyn Fn(&ConfigSnapshot) -> LoadResult + Send + Sync>;
 
-/// What came of reading it, with the files that were read.
+/// Result of a reload, with the files that were read.
 pub type LoadResult = (Result<(LoadedConfig, ConfigDiff), String>, FileSnapshot);
 
-/// How the configuration is read again, and when.
+/// Settings and state of the reload.
 pub struct ConfigReload {
-    /// The files that were read so far.
+    /// Files that the configuration in force was read from.
     pub files: FileSnapshot,
-    /// How often it is looked whether they changed; zero: never.
+    /// Interval of the check for changed files; zero: never.
     pub interval: Duration,
-    /// Which lines the log tells so far.
+    /// Log level in force.
     pub log_level: LogLevel,
-    /// By which signal it is read whether or not they did.
+    /// Signal that forces a reload.
     pub hangups: ReloadSignals,
-    /// Reads it.
-    pub again: ConfigLoader,
+    /// Loader of the configuration.
+    pub loader: ConfigLoader,
 }
 
 impl std::fmt::Debug for ConfigReload {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
-            .debug_struct("Reload")
+            .debug_struct("ConfigReload")
             .field("interval", &self.interval)
             .finish_non_exhaustive()
     }
 }
 
 impl ConfigReload {
-    /// Puts each new configuration in force, for ever.
+    /// Applies each new configuration; never completes.
     pub(super) async fn run(mut self, mut running: ReloadHandle) {
-        // Files that are just being written are let be until they have been the same
-        // for one interval.
+        // Files that are being written are not read until they have been unchanged for one
+        // interval.
         let mut unsettled: Option<FileSnapshot> = None;
         loop {
             tokio::select! {
                 () = self.hangups.next() => {
                     tracing::info!("[OTP] SIGHUP received; reloading configuration");
-                    // Whoever rotates logs says so by this signal.
+                    // Log rotation uses this signal, too.
                     if let Err(error) = telemetry::reopen() {
-                        tracing::error!(%error, "[OTP] The audit log could not be opened again");
+                        tracing::error!(%error, "[OTP] Audit log could not be reopened");
                     }
                     let settled = self.read_settled(&running.written).await;
-                    self.put_in_force(settled, &mut running);
+                    self.apply(settled, &mut running);
                     unsettled = None;
                 }
                 () = sleep(self.interval), if !self.interval.is_zero() => {
                     let files = self.files.clone();
-                    // The look may take its time where files are far away.
+                    // Runs on a blocking thread, because network file systems may be slow.
                     let Ok(now) = spawn_blocking(move || files.refresh()).await else { continue };
                     if now == self.files {
-                        // Written again and the same: not to be read at each look.
+                        // Rewritten with the same content: remember the new stamps.
                         self.files = now;
                         unsettled = None;
                     } else if unsettled.as_ref() == Some(&now) {
                         let read = self.read(&running.written).await;
-                        self.put_in_force(read, &mut running);
+                        self.apply(read, &mut running);
                         unsettled = None;
                     } else {
                         unsettled = Some(now);
@@ -92,11 +92,11 @@ impl ConfigReload {
     }
 
     async fn read(&self, written: &ConfigSnapshot) -> Option<LoadResult> {
-        let (again, written) = (Arc::clone(&self.again), written.clone());
-        spawn_blocking(move || again(&written)).await.ok()
+        let (loader, written) = (Arc::clone(&self.loader), written.clone());
+        spawn_blocking(move || loader(&written)).await.ok()
     }
 
-    /// Reads the configuration until its files stay as they were read.
+    /// Reads the configuration until its files no longer change.
     async fn read_settled(&self, written: &ConfigSnapshot) -> Option<LoadResult> {
         for _ in 0..MAX_READS {
             let (loaded, files) = self.read(written).await?;
@@ -111,10 +111,10 @@ impl ConfigReload {
         Some((Err(problem.to_owned()), self.files.clone()))
     }
 
-    fn put_in_force(&mut self, read: Option<LoadResult>, running: &mut ReloadHandle) {
+    fn apply(&mut self, read: Option<LoadResult>, running: &mut ReloadHandle) {
         let Some((loaded, files)) = read else { return };
         let changed_files = files.changed(&self.files);
-        // Also of a bad one: it is looked at again when it has changed.
+        // Also of an invalid configuration, which is read again when it has changed.
         self.files = files;
         let outcome = loaded.and_then(|(loaded, changes)| {
             let level = loaded.config.settings.log_level;
@@ -128,7 +128,7 @@ impl ConfigReload {
                 "[OTP AUDIT] Configuration reload rejected; keeping previous configuration"
             ),
             Ok((level, changes)) => {
-                // By the old level or the new one, the change is told.
+                // The change is logged if the old level or the new one includes it.
                 telemetry::set_level(level.max(self.log_level));
                 report(&changes, &changed_files);
                 telemetry::set_level(level);
@@ -152,15 +152,15 @@ fn report(changes: &ConfigDiff, files: &[PathBuf]) {
     tracing::info!(target: AUDIT, keys, files, "[OTP AUDIT] Configuration reloaded");
 }
 
-/// Names with commas between; of very many the first.
+/// Joins names with commas; of many names the first ones.
 fn join_names(names: &[impl Display]) -> String {
-    let told: Vec<_> = names
+    let shown: Vec<_> = names
         .iter()
-        .take(NAMES_TOLD)
+        .take(MAX_LOGGED_NAMES)
         .map(ToString::to_string)
         .collect();
-    let text = told.join(", ");
-    match names.len().saturating_sub(NAMES_TOLD) {
+    let text = shown.join(", ");
+    match names.len().saturating_sub(MAX_LOGGED_NAMES) {
         0 => text,
         more => format!("{text} and {more} more"),
     }
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::files;
 
-    /// A reload of one file, after whose reading `writer` comes to write it.
+    /// Returns a reload of one file, which calls `writer` after each read.
     fn reload(path: &Path, writer: impl Fn(&Path, &str) + Send + Sync + 'static) -> ConfigReload {
         let path = path.to_owned();
         ConfigReload {
@@ -181,7 +181,7 @@ mod tests {
             interval: Duration::ZERO,
             log_level: LogLevel::Info,
             hangups: ReloadSignals::catch().unwrap(),
-            again: Arc::new(move |_| {
+            loader: Arc::new(move |_| {
                 files::track_reads(|| {
                     let text = files::read_text(&path).unwrap();
                     writer(&path, &text);

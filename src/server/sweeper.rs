@@ -1,4 +1,4 @@
-//! Removing what no answer depends on any more.
+//! Purge of records that no response depends on any more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +7,10 @@ use crate::store::{
 };
 use otpd_rules::Timestamp;
 
-/// Maximum number of records that one statement removes.
+/// Maximum number of records that one statement deletes.
 const SWEEP_BATCH: u32 = 1_000;
 
-/// Removes what no answer depends on, for ever.
+/// Purges expired records at each interval; never completes.
 pub(super) async fn sweep(
     store: Arc<RecordStoreHandle>,
     availability: StoreHealth,
@@ -24,13 +24,13 @@ pub(super) async fn sweep(
         }
         match sweep_once(&store, &mut clock).await {
             Ok(0) => {}
-            Ok(removed) => tracing::debug!(removed, "[OTP] Swept"),
+            Ok(removed) => tracing::debug!(removed, "[OTP] Expired records purged"),
             Err(error) => tracing::debug!(%error, "[OTP] Purge failed, will retry"),
         }
     }
 }
 
-/// Removes all records that no answer depends on, and returns how many.
+/// Purges all expired records, and returns their number.
 async fn sweep_once(store: &RecordStoreHandle, clock: &mut SweepClock) -> Result<u64, StoreError> {
     let reading = store.load(&[], &[]).await?.clock;
     let Some(now) = clock.confirm(reading) else {
@@ -46,8 +46,8 @@ async fn sweep_once(store: &RecordStoreHandle, clock: &mut SweepClock) -> Result
     }
 }
 
-/// Clock of sweeps. A sweep cannot be undone, so it does not follow a store's clock that jumps
-/// ahead until the next look, one interval later, confirms the jump.
+/// Clock of the purge. A purge cannot be undone, so it does not follow a forward jump of the
+/// store's clock until the next reading, one interval later, confirms the jump.
 #[derive(Debug, Default)]
 struct SweepClock {
     last: Option<StoreClock>,
@@ -55,7 +55,7 @@ struct SweepClock {
 
 impl SweepClock {
     /// Latest instant that both this reading and the one before it, carried on by monotonic
-    /// time, have reached; `None` at the first look.
+    /// time, have reached; `None` at the first reading.
     fn confirm(&mut self, reading: StoreClock) -> Option<Timestamp> {
         let last = self.last.replace(reading)?;
         Some(last.now().min(reading.now()))
@@ -72,7 +72,10 @@ mod tests {
     const JUMP: Duration = Duration::from_hours(24 * 40);
     const START: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 
-    async fn look(clock: &mut SweepClock, reading: Timestamp) -> Option<Timestamp> {
+    async fn confirm_after_interval(
+        clock: &mut SweepClock,
+        reading: Timestamp,
+    ) -> Option<Timestamp> {
         tokio::time::advance(INTERVAL).await;
         clock.confirm(StoreClock::from_reading(reading, Instant::now()))
     }
@@ -81,24 +84,45 @@ mod tests {
     async fn sweep_follows_a_clock_jump_only_after_confirmation() {
         let minutes = |count| START.saturating_add(INTERVAL * count);
         let mut clock = SweepClock::default();
-        assert_eq!(look(&mut clock, minutes(0)).await, None);
-        assert_eq!(look(&mut clock, minutes(1)).await, Some(minutes(1)));
-        // The clock is ahead for one look.
+        assert_eq!(confirm_after_interval(&mut clock, minutes(0)).await, None);
+        assert_eq!(
+            confirm_after_interval(&mut clock, minutes(1)).await,
+            Some(minutes(1))
+        );
+        // The clock is ahead for one reading.
         let ahead = minutes(2).saturating_add(JUMP);
-        assert_eq!(look(&mut clock, ahead).await, Some(minutes(2)));
-        assert_eq!(look(&mut clock, minutes(3)).await, Some(minutes(3)));
+        assert_eq!(
+            confirm_after_interval(&mut clock, ahead).await,
+            Some(minutes(2))
+        );
+        assert_eq!(
+            confirm_after_interval(&mut clock, minutes(3)).await,
+            Some(minutes(3))
+        );
         // It stays ahead.
         let ahead = |count| minutes(count).saturating_add(JUMP);
-        assert_eq!(look(&mut clock, ahead(4)).await, Some(minutes(4)));
-        assert_eq!(look(&mut clock, ahead(5)).await, Some(ahead(5)));
+        assert_eq!(
+            confirm_after_interval(&mut clock, ahead(4)).await,
+            Some(minutes(4))
+        );
+        assert_eq!(
+            confirm_after_interval(&mut clock, ahead(5)).await,
+            Some(ahead(5))
+        );
         // It steps back.
-        assert_eq!(look(&mut clock, minutes(6)).await, Some(minutes(6)));
+        assert_eq!(
+            confirm_after_interval(&mut clock, minutes(6)).await,
+            Some(minutes(6))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn first_sweep_of_a_replica_purges_nothing() {
         let mut clock = SweepClock::default();
-        assert_eq!(look(&mut clock, START.saturating_add(JUMP)).await, None);
-        assert_eq!(look(&mut clock, START).await, Some(START));
+        assert_eq!(
+            confirm_after_interval(&mut clock, START.saturating_add(JUMP)).await,
+            None
+        );
+        assert_eq!(confirm_after_interval(&mut clock, START).await, Some(START));
     }
 }

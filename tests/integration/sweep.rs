@@ -25,7 +25,7 @@ async fn sweep(database: &Database, removed: u32) {
         ("OTPD_LOG_LEVEL", "debug"),
     ];
     let sweeper = Replica::start_with(database, &environment).await;
-    let line = sweeper.wait_for_line("[OTP] Swept").await;
+    let line = sweeper.wait_for_line("[OTP] Expired records purged").await;
     assert!(line.ends_with(&format!("removed={removed}")), "{line}");
     let (status, _) = sweeper.stop().await;
     assert!(status.success());

@@ -50,7 +50,7 @@ impl Server {
                 interval: Duration::ZERO,
                 log_level: LogLevel::default(),
                 hangups: ReloadSignals::catch().expect("signals can be caught"),
-                again: Arc::new(|_| unreachable!("the configuration is never reloaded")),
+                loader: Arc::new(|_| unreachable!("the configuration is never reloaded")),
             };
             tokio::task::spawn_local(async move {
                 let ended = server::run(listener, None, loaded, reload, std::future::pending());

@@ -167,7 +167,7 @@ async fn certificate_authenticates_the_caller_it_names() {
         );
     }
     let log = replica.stop().await.1;
-    let of_nobody = "the client certificate is nobody's";
+    let of_nobody = "no caller has this client certificate";
     assert_eq!(
         audited(&log, "Authentication failed", of_nobody),
         4,

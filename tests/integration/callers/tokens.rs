@@ -42,7 +42,7 @@ fn assert_turned_away<T: std::fmt::Debug>(answer: Result<T, Status>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_calls_are_rejected_and_audited() {
     const NOTHING: &str = "no bearer token and no client certificate";
-    const NOBODYS: &str = "the bearer token is nobody's";
+    const UNKNOWN_TOKEN: &str = "no caller has this bearer token";
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database, &["withdrawn", "known"]).await;
     send(
@@ -56,12 +56,12 @@ async fn unauthenticated_calls_are_rejected_and_audited() {
     let mut turned_away = BTreeMap::<_, u64>::new();
     for (authorization, cause) in [
         (None, NOTHING),
-        (Some("Bearer wr0ng-s3cret"), NOBODYS),
-        (Some("Bearer withdrawn"), NOBODYS),
-        (Some("Bearer KNOWN"), NOBODYS),
-        (Some("Bearer "), NOBODYS),
-        (Some("Basic known"), NOBODYS),
-        (Some("known"), NOBODYS),
+        (Some("Bearer wr0ng-s3cret"), UNKNOWN_TOKEN),
+        (Some("Bearer withdrawn"), UNKNOWN_TOKEN),
+        (Some("Bearer KNOWN"), UNKNOWN_TOKEN),
+        (Some("Bearer "), UNKNOWN_TOKEN),
+        (Some("Basic known"), UNKNOWN_TOKEN),
+        (Some("known"), UNKNOWN_TOKEN),
     ] {
         let mut client = replica.client_with(Authorization::new(authorization));
         assert_turned_away(client.send_otp(send_request(RECIPIENT, "")).await);

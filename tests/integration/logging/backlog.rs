@@ -137,6 +137,6 @@ async fn unauthenticated_burst_makes_few_audit_lines() {
     assert!(lines <= 4 * windows, "{windows} windows: {text}");
     let calls = |cause| audited(&text, "Authentication failed", cause);
     let expected = u64::try_from(CALLS).expect("a small number");
-    assert_eq!(calls("the bearer token is nobody's"), expected, "{text}");
+    assert_eq!(calls("no caller has this bearer token"), expected, "{text}");
     assert_eq!(calls("no bearer token"), 32, "{text}");
 }

@@ -34,7 +34,7 @@ fn channel_cases() -> Vec<Case> {
     };
     let mut cases = vec![case(PHONE, Channel::Email.into(), "leave it unset")];
     for number in [6, 99, -1, i32::MIN, i32::MAX] {
-        cases.push(case(PHONE, number, "no channel of this version"));
+        cases.push(case(PHONE, number, "not a channel of this version"));
     }
     for channel in [
         Channel::Sms,
@@ -67,7 +67,10 @@ fn variable_cases() -> Vec<Case> {
     let too_many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let mut cases = vec![case(&too_many, "at most 32")];
     for name in ["", "1a", "Name", "имя", "a-b", "a b", "a\0", &long_name] {
-        cases.push(case(&[(name, "value")], "a name is a small letter"));
+        cases.push(case(
+            &[(name, "value")],
+            "a name must be a lower-case letter",
+        ));
     }
     for value in ["a\0", "a\nb", "\u{7f}", &long_value] {
         cases.push(case(&[("name", value)], "without control characters"));

@@ -131,7 +131,7 @@ def malformed(problem: str) -> Failure:
 def visible(field: str, text: str, most: int) -> str:
     """Parse an id."""
     if len(text) > most or not all("!" <= character <= "~" for character in text):
-        raise invalid(field, f"must be at most {most} visible ASCII characters, without blanks")
+        raise invalid(field, f"must be at most {most} visible ASCII characters, without spaces")
     return text
 
 
@@ -171,7 +171,7 @@ def channel(request: otp_pb2.SendOtpRequest, to: str) -> Channel:
         return Channel.EMAIL if by_email else Channel.SMS
     asked = channel_of(request)
     if asked is None:
-        raise invalid("channel", f"{request.channel} is no channel of this version")
+        raise invalid("channel", f"{request.channel} is not a channel of this version")
     if by_email != (asked is Channel.EMAIL):
         raise invalid("channel", f"{asked.value} does not reach this recipient; leave it unset")
     return asked
@@ -187,10 +187,10 @@ def locale(tag: str) -> str:
 def variables(given: dict[str, str]) -> dict[str, str]:
     """Validate the variables of a text."""
     if len(given) > 32:
-        raise invalid("variables", "at most 32 are taken")
+        raise invalid("variables", "too many; give at most 32")
     for name, value in given.items():
         if not _VARIABLE.fullmatch(name):
-            raise invalid("variables", "a name is a small letter and then up to 31 of a-z, 0-9, _")
+            raise invalid("variables", "a name must be a lower-case letter and up to 31 of a-z, 0-9, _")
         control = any(unicodedata.category(character) == "Cc" for character in value)
         if control or len(value.encode()) > 256:
             raise invalid("variables", f"{name}: at most 256 bytes without control characters")
