@@ -82,7 +82,7 @@ impl Metrics {
         &mut self.registry
     }
 
-    /// Registers a metric with fixed series whose values are read at each scrape.
+    /// Registers a metric with fixed series that are read at each scrape.
     pub fn register_callback(
         &mut self,
         kind: MetricKind,
@@ -99,7 +99,7 @@ impl Metrics {
             }));
     }
 
-    /// Registers a gauge whose series are read at each scrape: one for each value of `label` that
+    /// Registers a gauge with series that are read at each scrape: one for each value of `label` that
     /// `read` returns, which may differ between scrapes.
     pub fn register_callback_family(
         &mut self,

@@ -50,7 +50,7 @@ impl KeyRing {
         sealed
     }
 
-    /// Opens a loaded message, whose record has this caller and purpose. Both and the
+    /// Opens a loaded message of a record with this caller and purpose. Both and the
     /// message's channel are checked against what was sealed.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Metrics whose values are read at each scrape.
+//! Metrics that are read at each scrape.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum MetricKind {
     Counter,
 }
 
-/// Series whose value is read at each scrape.
+/// Series that is read at each scrape.
 pub struct CallbackSeries {
     labels: SeriesLabels,
     read: Box<dyn Fn() -> Option<f64> + Send + Sync>,
@@ -43,7 +43,7 @@ impl fmt::Debug for CallbackSeries {
     }
 }
 
-/// Metric whose series are read at each scrape.
+/// Metric with series that are read at each scrape.
 pub(super) struct CallbackCollector {
     pub kind: MetricKind,
     pub name: &'static str,

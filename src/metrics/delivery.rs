@@ -62,7 +62,7 @@ pub struct DeliveryMetrics {
     recent: Arc<OnceLock<RecentDeliveries>>,
 }
 
-/// Counters whose labels have values from the configuration.
+/// Counters with label values from the configuration.
 #[derive(Debug)]
 struct LabeledDelivery {
     sent: DeliveryCounters<3>,

@@ -156,7 +156,7 @@ struct Shared {
     auth_failures: OutcomeCounters<1>,
 }
 
-/// Counters whose labels have values from the configuration.
+/// Counters with label values from the configuration.
 #[derive(Debug)]
 struct LabeledCounters {
     outcomes: OutcomeCounters<4>,

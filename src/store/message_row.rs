@@ -121,7 +121,7 @@ struct StoredAttempts {
 struct StoredOutcomes {
     possible_copies: Vec<PossibleCopies>,
     attempt_open: bool,
-    /// Bits of the attempts whose error is [`DeliveryErrorKind::UnknownOutcome`]: bit n is that of
+    /// Bits of the attempts with the error [`DeliveryErrorKind::UnknownOutcome`]: bit n is that of
     /// `newest[n]`. Their error is stored as a timeout, because earlier versions cannot read a kind
     /// that they do not know.
     unknown_outcomes: u32,

@@ -114,7 +114,7 @@ impl LoadedState {
 /// Loaded message with its version.
 #[derive(Clone, Debug)]
 pub struct VersionedMessage {
-    /// Record whose code it carries.
+    /// Record of the code that it carries.
     pub key: RecordKey,
     /// Version that a write which replaces it must expect.
     pub version: RowVersion,
@@ -125,9 +125,9 @@ pub struct VersionedMessage {
 /// Message found by a query for a batch. A row that cannot be read does not affect the others.
 #[derive(Clone, Debug)]
 pub struct FoundMessage {
-    /// Record whose code it carries.
+    /// Record of the code that it carries.
     pub key: RecordKey,
-    /// Caller whose lane it waits in; empty if a version without lanes wrote it.
+    /// Caller of the lane that it waits in; empty if a version without lanes wrote it.
     pub lane: CallerName,
     /// Position in that lane.
     pub place: Place,
@@ -168,7 +168,7 @@ pub trait RecordStore: Send + Sync + 'static {
         limits: &[LimitKey],
     ) -> impl Future<Output = Result<LoadedState, StoreError>> + Send;
 
-    /// Writes the items of `batch` whose expected versions match, durably and in one transaction.
+    /// Writes the items of `batch` with matching expected versions, durably and in one transaction.
     /// No key may be in it twice.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ impl PurgeStats {
 /// Message that a provider has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveredMessage {
-    /// Record whose code it carries.
+    /// Record of the code that it carries.
     pub key: RecordKey,
     /// Challenge of that code.
     pub challenge: ChallengeNonce,

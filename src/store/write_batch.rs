@@ -13,7 +13,7 @@ pub struct WriteBatch {
     /// Writes of records.
     pub records: Vec<RecordWrite>,
     /// Writes of messages. A new message is written only if the same transaction writes the
-    /// record whose code it carries.
+    /// record of the code that it carries.
     pub messages: Vec<MessageWrite>,
 }
 
@@ -70,7 +70,7 @@ pub struct RecordWrite {
 /// Write of a new message, or of one that is unchanged.
 #[derive(Clone, Debug)]
 pub struct MessageWrite {
-    /// Record whose code it carries.
+    /// Record of the code that it carries.
     pub key: RecordKey,
     /// Version that the message must still have; `None` if it is new.
     pub expected: Option<RowVersion>,

@@ -26,7 +26,7 @@ pub(super) struct LogFormatter {
     format: LogFormat,
     text: Format<Full>,
     json: Format<Json>,
-    /// True if the audit log is a separate file, whose lines are JSON.
+    /// True if the audit log is a separate file, which has JSON lines.
     separate_audit: bool,
     deduplicator: LogDeduplicator,
     unauthenticated: Arc<UnauthenticatedLog>,

@@ -63,7 +63,7 @@ enum WriterStep {
 }
 
 impl LineQueue {
-    /// Starts a queue whose lines are written to `file`, or to `fallback` if that fails.
+    /// Starts a queue that writes its lines to `file`, or to `fallback` if that fails.
     ///
     /// # Errors
     /// The error of the system if no thread can be started.

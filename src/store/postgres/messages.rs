@@ -97,7 +97,7 @@ pub(super) async fn due(
     Ok(rows.into_iter().map(MessageRow::into_found).collect())
 }
 
-/// Updates the messages whose versions match. It is used for a batch of messages alone, because it
+/// Updates the messages with matching versions. It is used for a batch of messages alone, because it
 /// locks nothing else.
 pub(super) async fn update(
     connection: &mut PgConnection,

@@ -9,7 +9,7 @@ use super::{
 };
 use otpd_rules::{LimitKey, MessageId, RecordKey, Timestamp};
 
-/// Writes the items of `batch` whose versions match: first limits that have room, then records with
+/// Writes the items of `batch` with matching versions: first limits that have room, then records with
 /// all their limits written, then new messages of written records, and updates of messages. Rows are
 /// found by their keys first, so that the planner uses an index for any batch. A limit is updated as
 /// [`LimitDelta::apply`](otpd_rules::LimitDelta::apply) does, from its state when the statement

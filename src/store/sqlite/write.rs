@@ -94,7 +94,7 @@ pub(super) async fn record(
     execute_if(query, write.expected, connection).await
 }
 
-/// Executes a statement whose last parameter is the expected version, if any.
+/// Executes a statement with the expected version, if any, as its last parameter.
 async fn execute_if(
     query: Query<'_, Sqlite, SqliteArguments>,
     expected: Option<RowVersion>,
