@@ -1,4 +1,4 @@
-//! A batcher in front of a store in memory, and jobs that count.
+//! An engine in front of a store in memory, and jobs that count.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub fn rate() -> Quota {
     Quota::new(10_000, Duration::from_secs(10_000)).expect("it is on")
 }
 
-/// A batcher in front of it.
+/// An engine in front of a store in memory.
 pub struct World {
     pub store: Arc<InMemory>,
     pub batcher: BatchClient,
@@ -38,7 +38,7 @@ pub struct World {
 }
 
 impl World {
-    /// A world whose store works.
+    /// Returns a world whose store works at once.
     pub fn new(options: BatchOptions) -> Self {
         let world = Self::held(options);
         world.store.let_loads(1_000);
@@ -46,7 +46,7 @@ impl World {
         world
     }
 
-    /// A world whose store waits to be told that it may work.
+    /// Returns a world whose store waits for `let_loads` and `let_writes`.
     pub fn held(options: BatchOptions) -> Self {
         let store = Arc::new(InMemory::default());
         let metrics = Metrics::new(&LabelValues::default());
@@ -76,7 +76,7 @@ impl World {
     }
 }
 
-/// What a job will come to.
+/// Result of a job, once it has ended.
 pub struct Ticket(oneshot::Receiver<Result<Counted, BatchError>>);
 
 impl Ticket {
@@ -84,7 +84,7 @@ impl Ticket {
         self.0.await.expect("a job ends")
     }
 
-    /// What it counted to.
+    /// Returns the count of its decision.
     pub async fn count(self) -> u32 {
         self.end().await.expect("the store works").count
     }
@@ -98,13 +98,13 @@ impl Ticket {
 #[derive(Debug)]
 pub struct Counted {
     pub count: u32,
-    /// How often it was decided.
+    /// Number of its decisions.
     pub tries: u32,
-    /// The limits that it was told had been written although its record was not.
+    /// Rate limits that were written although its record was not.
     pub paid: HashSet<LimitKey>,
-    /// How often it was told that nobody knows.
+    /// Number of its writes with an unknown outcome.
     pub doubts: u32,
-    /// The messages that it was given.
+    /// Messages of its record.
     pub messages: Vec<MessageId>,
 }
 
@@ -116,11 +116,11 @@ pub struct Counted {
 pub struct Count {
     key: RecordKey,
     pub caller: CallerName,
-    /// How long an answer is of use.
+    /// Time for which a reply is of use.
     pub patience: Duration,
     submitted: Instant,
     pub limits: Vec<LimitKey>,
-    /// Whether it only tells what was counted.
+    /// Whether it only reads the count.
     pub looks: bool,
     /// Whether it reads the messages of its record.
     pub reads_messages: bool,
@@ -179,7 +179,7 @@ impl Job for Count {
     }
 
     fn decide(&mut self, view: &WorkingSetView<'_>) -> DecidedWrites {
-        assert!(!self.panics, "as it was told");
+        assert!(!self.panics, "the test made it panic");
         let stored = view.record(&self.key);
         let count = stored.map_or(0, |record| record.challenge.attempts) + u32::from(!self.looks);
         self.counted.count = count;
@@ -209,7 +209,7 @@ impl Job for Count {
     }
 
     fn complete(self: Box<Self>, end: Result<Committed, BatchError>) {
-        assert!(!self.panics_at_the_end, "as it was told");
+        assert!(!self.panics_at_the_end, "the test made it panic");
         let mut counted = self.counted;
         let end = end.map(|Committed { messages, .. }| {
             counted.messages = messages.iter().map(|found| found.message.id).collect();

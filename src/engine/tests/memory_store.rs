@@ -1,4 +1,4 @@
-//! A store in memory that does as it is told.
+//! A store in memory with faults on demand.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -22,7 +22,7 @@ use otpd_rules::{
 /// The store's clock at each load.
 pub const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000);
 
-/// What the store does instead of its work, once for each.
+/// Fault of the store in place of one load or write.
 pub enum Instead {
     /// Fails before anything happens.
     Fail(StoreError),
@@ -45,7 +45,7 @@ struct Contents {
     writes: Vec<WriteBatch>,
     instead_of_loads: VecDeque<Instead>,
     instead_of_writes: VecDeque<Instead>,
-    /// Records whose messages each load was about.
+    /// Records of each load of messages.
     message_loads: Vec<Vec<RecordKey>>,
     /// Records that the store neither loads nor writes.
     poisoned: HashSet<RecordKey>,
@@ -67,7 +67,7 @@ pub struct InMemory {
 }
 
 impl Default for InMemory {
-    /// One that waits to be told that it may work.
+    /// Returns a store that waits for `let_loads` and `let_writes`.
     fn default() -> Self {
         Self {
             contents: Mutex::default(),
@@ -118,7 +118,7 @@ impl InMemory {
         self.contents().poisoned_messages.insert(key);
     }
 
-    /// The records whose messages each load was about.
+    /// Returns the records of each load of messages.
     pub fn message_loads(&self) -> Vec<Vec<RecordKey>> {
         self.contents().message_loads.clone()
     }
@@ -131,7 +131,7 @@ impl InMemory {
         version
     }
 
-    /// What a record has been counted to.
+    /// Returns the count of a record.
     pub fn counted(&self, key: RecordKey) -> u32 {
         let contents = self.contents();
         let stored = contents.records.get(&key);
@@ -150,7 +150,7 @@ impl InMemory {
         self.contents().loads.clone()
     }
 
-    /// What each write was told.
+    /// Returns all writes.
     pub fn writes(&self) -> Vec<WriteBatch> {
         self.contents().writes.clone()
     }
@@ -226,7 +226,7 @@ impl Contents {
         written
     }
 
-    /// Does something else, if it was told to.
+    /// Has the next fault, if there is one.
     fn do_instead(&mut self, instead: Option<Instead>) -> Step {
         match instead {
             None => Step::Work,
@@ -343,20 +343,20 @@ impl RecordStore for InMemory {
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        unimplemented!("a batcher does not ask for messages")
+        unimplemented!("the engine does not look for messages")
     }
 
     async fn due_messages(&self, _: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
-        unimplemented!("a batcher does not ask for messages")
+        unimplemented!("the engine does not look for messages")
     }
 
     async fn purge(&self, _: Timestamp, _: u32) -> Result<PurgeStats, StoreError> {
-        unimplemented!("a batcher does not purge")
+        unimplemented!("the engine does not purge")
     }
 }
 
 pub fn unavailable() -> StoreError {
-    StoreError::Unavailable("as it was told".to_owned())
+    StoreError::Unavailable("the test made it fail".to_owned())
 }
 
 pub const fn at(milliseconds: i64) -> Timestamp {

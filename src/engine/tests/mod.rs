@@ -1,4 +1,4 @@
-//! Under paused time: what has to wait for the clock fails at once, or passes at once.
+//! Tests under paused time: a wait for the clock fails at once, or passes at once.
 
 mod fair_queue;
 mod fixture;
@@ -148,7 +148,7 @@ async fn requests_beyond_queue_size_are_shed_at_once() {
             "{refused:?}"
         );
     }
-    // A look, and a settlement, are of what was promised, and wait for the next batch.
+    // A read and a message update are work of otpd itself, and wait for the next batch.
     let id = MessageId([1; 16]);
     let version = world.store.add_message(id);
     let batcher = world.batcher.clone();
@@ -206,7 +206,7 @@ async fn poison_request_is_isolated_by_bisection() {
     // Halved until it is alone: 8, 4, 4, 2, 2, 1, 1.
     assert_eq!(world.store.loads(), [8, 4, 4, 2, 1, 1, 2]);
 
-    // The same where only the write is refused.
+    // The same if only the write is refused.
     let world = World::held(OPTIONS);
     let refusal = || Instead::Fail(StoreError::Refused("check".to_owned()));
     world.store.instead_of_a_write(refusal());
@@ -251,7 +251,7 @@ async fn unknown_commit_outcome_is_resolved_on_retry() {
     // A rule would find its own answer; this one counts once more.
     assert_eq!((counted.count, counted.doubts), (2, 1));
 
-    // A settlement is told that nobody knows: whoever asked for it asks again.
+    // A message update fails with an unknown outcome: its dispatcher repeats it.
     let id = MessageId([1; 16]);
     let version = world.store.add_message(id);
     world.store.instead_of_a_write(Instead::DoAndFail);

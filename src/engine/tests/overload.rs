@@ -87,7 +87,7 @@ async fn light_caller_waits_little_during_overload() {
     };
     let ((accepted, refused), longest) = tokio::join!(flood(&world, 5 * CAPACITY, 5), quiet);
     assert!(refused > CAPACITY && accepted.len() > 100);
-    // What is left of the batch under way, and its own one.
+    // The rest of the batch in progress, and its own one.
     assert!(longest <= 2 * BATCH, "{longest:?}");
 }
 
@@ -165,7 +165,7 @@ async fn one_slow_batch_does_not_shed_all_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn request_at_exactly_max_queue_wait_is_admitted() {
-    // The pace after one batch, which is half of what it was before: nothing.
+    // The average after one batch: half of its duration, because it was zero before.
     let pace = BATCH / 2;
     let shorter = pace.saturating_sub(Duration::from_millis(1));
     for (max_queue_wait, is_let_in) in [(pace, true), (shorter, false)] {

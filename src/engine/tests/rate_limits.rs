@@ -48,7 +48,7 @@ async fn limit_charge_is_remembered_after_conflict() {
     assert_eq!(counted.tries, 2);
     assert_eq!(counted.paid, [limit(1)].into());
 
-    // Nobody's record is written without all that was charged for it in its batch.
+    // No record is written without all charges for it in its batch.
     let world = World::held(OPTIONS);
     world
         .store

@@ -74,7 +74,7 @@ async fn batches_queue_waits_and_conflicts_are_counted() {
         // The first alone; then the first once more, and the other two.
         "otpd_batch_size_count 2",
         "otpd_batch_size_sum 4.0",
-        // What is decided again has not waited again.
+        // Another attempt is no further wait.
         "otpd_queue_wait_seconds_count 3",
         "otpd_queue_wait_seconds_bucket{le=\"0.0005\"} 1",
         "otpd_queue_wait_seconds_bucket{le=\"0.025\"} 3",
