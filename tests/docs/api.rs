@@ -1,5 +1,5 @@
-//! docs/api.md: the contract, made of the descriptors that the server itself hands out,
-//! and of the comments in it.
+//! Generation of docs/api.md from the descriptors that the server publishes and from the
+//! comments in the contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +105,7 @@ impl Contract {
                 let (index, message) = messages
                     .into_iter()
                     .find(|(_, message)| message.name() == name)
-                    .expect("the contract declares what its calls take");
+                    .expect("the contract declares the types of its calls");
                 let level = format!("#### {name}");
                 parts.push(self.message(&[MESSAGES, index], message, &level));
                 told.insert(name.to_owned());

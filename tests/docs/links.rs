@@ -1,4 +1,4 @@
-//! Links of all pages lead to a file that is there, and to a heading that is in it.
+//! Check that all links of the documentation lead to an existing file and heading.
 
 use std::{
     collections::BTreeSet,

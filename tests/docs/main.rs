@@ -1,5 +1,5 @@
-//! The documentation is a book whose figures, keys and names are those of the code.
-//! What is made of the code is written by `UPDATE_DOCS=1 cargo test --test docs`.
+//! Checks of the documentation against the code: figures, keys and names. `UPDATE_DOCS=1
+//! cargo test --test docs` writes the generated parts.
 
 mod api;
 mod configuration;

@@ -1,4 +1,4 @@
-//! Pages, and the parts of them that are made of the code.
+//! Pages, and their parts that are generated from the code.
 
 use crate::pages;
 pub use crate::repository::{path, read};

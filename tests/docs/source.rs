@@ -1,5 +1,5 @@
-//! What the sources say of themselves: structures, what they default to, and the words
-//! beside their fields. So a key is explained where it is declared, and nowhere else.
+//! Parser of the sources: structures, their defaults, and the doc comments of their
+//! fields. So a key is explained only at its declaration.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! The threat model names tests and files, and each of them is there.
+//! Check that the tests and files named by the threat model exist.
 
 use crate::page;
 

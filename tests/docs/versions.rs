@@ -1,4 +1,4 @@
-//! One version counts for everything: that of Cargo.toml.
+//! Check that every version in the repository matches the one in Cargo.toml.
 
 use std::{collections::BTreeSet, fs};
 

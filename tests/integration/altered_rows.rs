@@ -1,5 +1,5 @@
-//! Rows that somebody else than otpd changed in the database: a caller who can write to
-//! it gets neither a recipient nor a code of another caller.
+//! Rows that were altered in the database: a caller with write access to it gets neither
+//! a recipient nor a code of another caller.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `otpd check`: what it finds good, and what it says of each fault.
+//! `otpd check`: its report on a correct configuration and on each fault.
 
 use std::fs;
 

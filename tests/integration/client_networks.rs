@@ -1,4 +1,4 @@
-//! Networks for which the `client_ip` of a request is counted.
+//! Limits by the subnet and the site of a request's `client_ip`.
 
 use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest, otp_service_client::OtpServiceClient};
 use tonic::{Status, transport::Channel};

@@ -1,5 +1,5 @@
-//! The rules of a code's life: when a send is refused, when it repeats the code, when
-//! it makes a new one, and what answers are told, whatever the clock does.
+//! Life cycle of a code: refused sends, resends, new codes, and verify outcomes, under
+//! clock jumps.
 
 use otpd::grpc::v1::VerifyOutcome::{AttemptsExhausted, Expired, NotFound, Verified};
 

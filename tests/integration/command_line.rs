@@ -1,4 +1,4 @@
-//! The command line, as people and probes use it: what it prints, and how it ends.
+//! The command line for people and probes: its output and its exit codes.
 
 use std::{
     ffi::OsStr,
@@ -304,7 +304,7 @@ fn config_problem_is_one_line_naming_its_key() {
         ("", ("OTPD_KEYS_FILE", "/nowhere"), "OTPD_KEYS_FILE"),
     ] {
         fs::write(&file, toml).expect("the directory takes files");
-        let before = fs::read_dir(directory.path()).expect("it is there").count();
+        let before = fs::read_dir(directory.path()).expect("it exists").count();
         let ended = run(otpd()
             .current_dir(directory.path())
             .envs([("OTPD_LISTEN", "127.0.0.1:0"), ("OTPD_CONFIG", "otpd.toml")])
@@ -314,7 +314,7 @@ fn config_problem_is_one_line_naming_its_key() {
         assert!(!line.contains("AAAA"), "{line:?} shows a key");
         // Whoever starts with a mistake finds no database and no keys afterwards.
         let is_of_sqlite = variable.1.starts_with("sqlite");
-        let count = fs::read_dir(directory.path()).expect("it is there").count();
+        let count = fs::read_dir(directory.path()).expect("it exists").count();
         assert!(!is_of_sqlite || count == before, "{variable:?} left files");
     }
 }

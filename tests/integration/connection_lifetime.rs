@@ -1,5 +1,4 @@
-//! Connections that have had their time: callers come back on new ones, and nobody's
-//! request is lost over it.
+//! Connections at their maximum age: callers reconnect, and no request is lost.
 
 use std::{
     sync::{
@@ -140,7 +139,7 @@ async fn health_watch_keeps_its_connection_active() {
         client
             .get_otp_status(about(round))
             .await
-            .expect("it is told");
+            .expect("it is reported");
         replica.wait_for_lines("Connection closing", round).await;
     }
     replica.signal("TERM");

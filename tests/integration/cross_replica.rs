@@ -1,5 +1,5 @@
-//! The reason why otpd exists: a code sent through one replica is verified through
-//! any other, however the number is written.
+//! The purpose of otpd: a code sent through one replica is verified through any other, in
+//! any spelling of the number.
 
 use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest};
 

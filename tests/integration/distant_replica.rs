@@ -1,5 +1,5 @@
-//! Two replicas on one database, one of them far away: the network to it is slow. The
-//! distance decides how long a request takes, and not whether it is served.
+//! Two replicas on one database, one of them over a slow network. The distance affects
+//! the latency of a request, not its result.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},

@@ -1,4 +1,4 @@
-//! A first start: on an empty database, in an empty directory, beside others.
+//! First starts: on an empty database, in an empty directory, several at once.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -60,10 +60,10 @@ async fn first_start_leaves_no_error_in_the_postgresql_log() {
 
 /// The files below a directory that other users can open.
 fn open_to_others(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).expect("it is there");
-    let entries = entries.map(|entry| entry.expect("it is there"));
+    let entries = fs::read_dir(directory).expect("it exists");
+    let entries = entries.map(|entry| entry.expect("it exists"));
     let open = entries.filter(|entry| {
-        let metadata = entry.metadata().expect("it is there");
+        let metadata = entry.metadata().expect("it exists");
         metadata.is_file() && metadata.permissions().mode() & 0o077 != 0
     });
     open.map(|entry| entry.file_name().display().to_string())
@@ -110,7 +110,7 @@ async fn wait_for_the_migration_of_another_process_is_logged() {
     let database = Database::new(Kind::Sqlite).await;
     let path = database.directory().join("otpd.db.lock");
     let other = fs::File::create(path).expect("the directory takes files");
-    other.lock().expect("nobody has it");
+    other.lock().expect("it is unused");
     let replica = Replica::launch(database.url(), &database, &[]).await;
     replica
         .wait_for_line("Waiting for another process that migrates the SQLite file")

@@ -1,5 +1,5 @@
-//! The sealing key is exchanged while callers go on sending and verifying: no code is
-//! lost, and no call fails for good.
+//! Rotation of the sealing key under load: no code is lost, and no call fails
+//! permanently.
 
 use std::{
     fs,
@@ -46,7 +46,7 @@ fn is_unavailable(status: &Status) -> bool {
 impl Pair {
     fn of(&self, number: usize) -> (Arc<Replica>, Client) {
         let replica = self.replicas[number % 2].lock();
-        replica.expect("nobody panicked").clone()
+        replica.expect("lock is not poisoned").clone()
     }
 
     /// Calls until the answer is other than UNAVAILABLE, from one replica to the other.
@@ -70,14 +70,14 @@ impl Pair {
     async fn code(&self, challenge_id: &str) -> String {
         let mark = format!("challenge_id={challenge_id} ");
         loop {
-            let logs = self.logs.lock().expect("nobody panicked").join("\n");
+            let logs = self.logs.lock().expect("lock is not poisoned").join("\n");
             let running = [0, 1].map(|number| self.of(number).0.log());
             let message = logs
                 .lines()
                 .chain(running.iter().flat_map(|log| log.lines()))
                 .find(|line| line.contains(&mark) && line.contains("Generated OTP: "));
             if let Some(line) = message {
-                let (_, code) = line.split_once("Generated OTP: ").expect("it is there");
+                let (_, code) = line.split_once("Generated OTP: ").expect("it exists");
                 return code[..6].to_owned();
             }
             tokio::task::yield_now().await;
@@ -136,15 +136,15 @@ impl Pair {
     /// Stops one replica after the other and starts it again, under load.
     async fn restart(&self, database: &Database) {
         for replica in &self.replicas {
-            let stopping = Arc::clone(&replica.lock().expect("nobody panicked").0);
+            let stopping = Arc::clone(&replica.lock().expect("lock is not poisoned").0);
             stopping.signal("TERM");
             stopping.wait_for_line("[OTP] Stopped").await;
             let started = with_client(Replica::start(database).await);
             self.logs
                 .lock()
-                .expect("nobody panicked")
+                .expect("lock is not poisoned")
                 .push(stopping.log());
-            *replica.lock().expect("nobody panicked") = started;
+            *replica.lock().expect("lock is not poisoned") = started;
             self.rounds(20).await;
         }
     }
@@ -216,7 +216,7 @@ async fn sealing_key_rotation_loses_no_code_or_call() {
     under_load(&pair, CALLERS, remove).await;
     let retries = pair.retries.load(Ordering::SeqCst);
     assert!(retries > 0, "the restarts were not felt");
-    let logs = pair.logs.lock().expect("nobody panicked").join("\n");
+    let logs = pair.logs.lock().expect("lock is not poisoned").join("\n");
     assert!(!logs.contains("cannot be opened"), "{logs}");
 }
 

@@ -1,6 +1,6 @@
-//! deploy/kubernetes.yaml, as far as it can be tried without Kubernetes: what it mounts
-//! and sets is a server that starts, its probes answer, and what docs/kubernetes.md has
-//! made is what it asks for.
+//! deploy/kubernetes.yaml, checked without Kubernetes: its mounts and settings start a
+//! server, its probes succeed, and the objects that docs/kubernetes.md creates are those
+//! that it needs.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -15,9 +15,7 @@ fn manifest() -> String {
 
 /// The file in the ConfigMap: what is deeper than its key.
 fn configuration(manifest: &str) -> String {
-    let (_, rest) = manifest
-        .split_once("  otpd.toml: |\n")
-        .expect("it is there");
+    let (_, rest) = manifest.split_once("  otpd.toml: |\n").expect("it exists");
     let lines = rest
         .lines()
         .take_while(|line| line.is_empty() || line.starts_with("    "));

@@ -1,6 +1,5 @@
-//! Any number of sends at once, on any replicas, take of a limit what it has and no
-//! more; those that are refused take nothing of any other, and are told exactly when to
-//! come back.
+//! Concurrent sends across replicas: limits are exact, refused sends consume no limit,
+//! and their `retry_after` is exact.
 
 use std::time::Duration;
 
@@ -44,7 +43,7 @@ fn recipient(number: usize) -> String {
     format!("+7999{number:07}")
 }
 
-/// A recipient who has a part in one race alone.
+/// A recipient that takes part in only one race.
 fn recipient_of(race: usize, index: usize) -> String {
     recipient(race * 1_000 + index)
 }
@@ -80,7 +79,7 @@ fn sent_at(sent: &Response<SendOtpResponse>) -> i64 {
     milliseconds(sent.get_ref().resend_at)
 }
 
-/// The wait that a refusal by the limit of that name tells, in milliseconds.
+/// Returns the wait in a refusal by the limit of that name, in milliseconds.
 #[track_caller]
 fn wait(refused: &Status, limit: &str) -> i64 {
     assert_eq!(reason(refused), "SEND_LIMIT", "{refused}");
@@ -88,7 +87,7 @@ fn wait(refused: &Status, limit: &str) -> i64 {
     let info = details.error_info().expect("it has a reason");
     assert_eq!(info.metadata["limit"], limit);
     let wait = Refusal::of(refused).wait;
-    let wait = wait.expect("it tells when to come back").as_millis();
+    let wait = wait.expect("it contains a retry delay").as_millis();
     i64::try_from(wait).expect("a sensible wait")
 }
 
@@ -139,9 +138,9 @@ async fn race(
     }
 }
 
-/// What a race left.
+/// State after a race.
 struct Lost {
-    /// Whose sends were refused.
+    /// Recipients whose sends were refused.
     indices: Vec<usize>,
     /// When the limit allows the next one, if all were decided when the first one was.
     next: i64,

@@ -1,4 +1,4 @@
-//! Tests that drive the real thing. One program, so that it is linked once.
+//! Tests of the real binary on real databases. One program, so that it is linked once.
 
 mod abuse;
 mod altered_rows;

@@ -1,4 +1,4 @@
-//! Every written form of the golden corpus is read as Google's library reads it.
+//! Every spelling in the golden corpus is parsed as by Google's library.
 
 use otpd_rules::{Recipient, Region};
 

@@ -1,4 +1,4 @@
-//! The process: how it starts beside others, and how it ends.
+//! The process: concurrent starts, and shutdown.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -16,7 +16,7 @@ const PHONE: &str = "+79991234567";
 /// Has otpd look for its key file where it does by default: beside the SQLite file,
 /// which for a test's database is where its prepared key file is as well.
 const DEFAULT_KEYS: (&str, &str) = ("OTPD_KEYS_FILE", "");
-/// Longer than any test: what waits so long waits for an event.
+/// Longer than any test, so that a wait of this length ends only by an event.
 const VERY_LONG: &str = "1h";
 
 async fn send(replica: &Replica) -> SendOtpResponse {
@@ -44,7 +44,7 @@ async fn knows_a_live_code(replica: &Replica) -> bool {
         ..Default::default()
     };
     let told = replica.client().get_otp_status(request).await;
-    told.expect("it is told").into_inner().live
+    told.expect("it is reported").into_inner().live
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +92,7 @@ async fn concurrent_starts_create_one_sqlite_file_and_one_key_file() {
     let code = replicas[0].code(&sent.challenge_id).await;
     assert!(verifies(&replicas[1], code).await);
     let unfinished = fs::read_dir(database.directory())
-        .expect("it is there")
+        .expect("it exists")
         .map(|entry| entry.expect("it is readable").file_name())
         .filter(|name| name.to_string_lossy().starts_with("otpd.keys."));
     assert_eq!(unfinished.count(), 0);

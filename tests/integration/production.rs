@@ -1,5 +1,5 @@
-//! The production environment refuses to start with what is not safe, by one line that
-//! names the key and what to do.
+//! The production environment refuses to start with unsafe settings, by one line that
+//! names the key and the remedy.
 
 use std::fs;
 
@@ -179,7 +179,7 @@ async fn production_rejects_unsafe_settings() {
         let variable = format!("OTPD_{}", case.key.to_uppercase().replace('.', "__"));
         assert!(key == case.key || key == variable, "{line}");
         assert!(remedy.contains(case.remedy), "{line}");
-        let left = fs::read_dir(database.directory()).expect("it is there");
+        let left = fs::read_dir(database.directory()).expect("it exists");
         let left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
         assert!(!left.contains(&"otpd.db".into()), "{left:?}");
     }

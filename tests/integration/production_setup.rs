@@ -17,10 +17,10 @@ use crate::support::{Ended, repository, run};
 /// User of otpd in its image.
 const OTPD: u32 = 10001;
 
-/// A user who is not root, for tests that are run by root.
+/// An unprivileged user, for tests that run as root.
 const SOMEONE: u32 = 65534;
 
-/// Copy of what `prepare` needs, in a place that every user reaches.
+/// Copy of the files that `prepare` needs, in a directory readable by every user.
 struct Checkout {
     root: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl Checkout {
         fs::create_dir_all(&production).expect("a new directory");
         for name in ["prepare", "otpd.toml"] {
             let from = repository::path("deploy/production").join(name);
-            fs::copy(from, production.join(name)).expect("it is there");
+            fs::copy(from, production.join(name)).expect("it exists");
         }
         fs::copy(env!("CARGO_BIN_EXE_otpd"), root.path().join("otpd")).expect("it was built");
         Self { root }
@@ -80,7 +80,7 @@ fn hand_over(prepared: &Path, destination: &Path, owner: u32) -> Ended {
 fn listed(directory: &Path) -> BTreeMap<String, (u32, u32)> {
     let entries = fs::read_dir(directory).expect("it can be listed");
     let describe = |entry: fs::DirEntry| {
-        let metadata = entry.metadata().expect("it is there");
+        let metadata = entry.metadata().expect("it exists");
         let name = entry.file_name().into_string().expect("plain names");
         (name, (metadata.uid(), metadata.mode() & 0o777))
     };
@@ -151,7 +151,7 @@ fn repeated_hand_over_replaces_changed_files_and_removes_unneeded_ones() {
     hand_over(&prepared, &destination, reader).done();
     let inode = |name: &str| {
         fs::metadata(destination.join(name))
-            .expect("it is there")
+            .expect("it exists")
             .ino()
     };
     let key = inode("otpd.key");
@@ -165,7 +165,7 @@ fn repeated_hand_over_replaces_changed_files_and_removes_unneeded_ones() {
     let said = hand_over(&prepared, &destination, reader).done();
     assert_eq!(said, "copied gateway-key\ncopied otpd.toml\n");
     assert_eq!(inode("otpd.key"), key, "unchanged files stay");
-    let served = fs::read_to_string(destination.join("otpd.toml")).expect("it is there");
+    let served = fs::read_to_string(destination.join("otpd.toml")).expect("it exists");
     assert_eq!(served, text);
     let expected = [
         "ca.crt",
@@ -205,7 +205,7 @@ fn hand_over_of_unreadable_files_asks_for_the_right_to_read() {
     fs::write(prepared.join("otpd.toml"), "").expect("a new file");
     fs::set_permissions(&prepared, fs::Permissions::from_mode(0o000)).expect("it is ours");
     let script = checkout.root.path().join("hand-over");
-    fs::copy(repository::path("deploy/production/hand-over"), &script).expect("it is there");
+    fs::copy(repository::path("deploy/production/hand-over"), &script).expect("it exists");
     let mut command = Command::new(script);
     command
         .args([&prepared, checkout.root.path()])
@@ -239,7 +239,7 @@ fn prepare_without_otpd_names_the_commands_that_build_it() {
     assert!(complaint.contains("docker compose build"), "{complaint}");
 }
 
-/// The ports of the machine at which compose publishes the replicas, unless told otherwise.
+/// Default host ports on which compose publishes the replicas.
 fn published_ports(compose: &str) -> (u16, u16) {
     let (_, rest) = compose
         .split_once("- \"127.0.0.1:${OTPD_PORTS:-")

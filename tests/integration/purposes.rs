@@ -1,4 +1,4 @@
-//! A code is known to its purpose alone, and named by its challenge id alone.
+//! A code is valid only for its purpose, and a challenge id alone selects it.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, GetOtpStatusRequest, GetOtpStatusResponse, SendOtpRequest, SendOtpResponse,

@@ -1,5 +1,5 @@
-//! The plans of PostgreSQL for every statement, on tables of any size: rows are found by
-//! indexes, and a batch is gone through once.
+//! PostgreSQL plans of every statement, on tables of any size: rows are found by indexes,
+//! and a batch is scanned once.
 
 use std::{collections::BTreeMap, fs};
 
@@ -13,7 +13,7 @@ use crate::support::{Database, Kind, Replica, repository};
 const SIZES: [i64; 4] = [1, 100, 10_000, 100_000];
 /// The tables that grow.
 const TABLES: [&str; 3] = ["otp_record", "otp_limit", "otp_message"];
-/// What each statement that looks for old rows must look them up by.
+/// Index required for each statement that selects old rows.
 const SWEEPS: [(&str, &str); 3] = [
     ("DELETE FROM otp_record", "otp_record_removable_at"),
     ("DELETE FROM otp_limit", "otp_limit_full_hour"),
@@ -104,7 +104,7 @@ fn plan_checker_detects_bad_plans() {
     assert!(!faults(&index, "DELETE FROM otp_record").is_empty());
 }
 
-/// What is wrong with a plan.
+/// Returns the faults of a plan.
 fn faults(plan: &Value, statement: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut indexes = Vec::new();

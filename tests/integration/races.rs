@@ -1,5 +1,4 @@
-//! Any number of answers at once, on any replicas, are judged as if they had come one
-//! after the other.
+//! Concurrent attempts across replicas have the result of some sequential order.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, SendOtpRequest, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,

@@ -133,7 +133,7 @@ impl SplitMix {
     }
 }
 
-/// What is implausible about these codes.
+/// Returns the statistical anomalies of these codes.
 fn alarms(codes: &[u16]) -> Vec<String> {
     let mut alarms = Vec::new();
     let values = codes.iter().map(|&code| usize::from(code));
@@ -193,7 +193,7 @@ fn check(name: &str, cells: usize, draws: impl Iterator<Item = usize>, alarms: &
     }
 }
 
-/// What one count contributes to χ².
+/// Returns the contribution of one count to χ².
 fn distance(count: usize, expected: f64) -> f64 {
     (float(count) - expected).powi(2) / expected
 }

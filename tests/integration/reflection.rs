@@ -1,4 +1,4 @@
-//! What a person with grpcurl sees, who has nothing but the server's address.
+//! Use with grpcurl, which knows only the server's address.
 
 use std::{ffi::OsString, process::Command};
 
@@ -10,7 +10,7 @@ use tonic_reflection::pb::{
 
 use crate::support::{Database, Ended, Kind, Replica, run};
 
-/// What there is beside reflection itself, of which each version lists itself alone.
+/// Services other than reflection, of which each version lists only itself.
 const SERVICES: [&str; 2] = ["grpc.health.v1.Health", "otp.v1.OtpService"];
 const REFLECTION: &str = "grpc.reflection.";
 

@@ -1,5 +1,5 @@
-//! Requests that do not reach their handler: each answer has one log line and one count,
-//! and nothing is carried out.
+//! Rejections before the handlers: each has one log line and one count, and no side
+//! effect.
 
 use std::future::poll_fn;
 

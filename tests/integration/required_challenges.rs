@@ -1,5 +1,4 @@
-//! A purpose that requires `challenge_id` for a verification: what the id binds a code to,
-//! and what it does not.
+//! A purpose that requires `challenge_id` for a verification.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest,
@@ -74,7 +73,7 @@ async fn required_challenge_must_be_the_one_of_the_code(kind: Kind) {
         purpose: "login".to_owned(),
         ..Default::default()
     };
-    let told = crm.get_otp_status(request).await.expect("it is told");
+    let told = crm.get_otp_status(request).await.expect("it is reported");
     let told = told.into_inner();
     assert_eq!(told.challenge_id, sent.challenge_id);
     // None of the refused answers was counted.

@@ -1,5 +1,5 @@
-//! Replicas of two versions run side by side: what the previous version says to the
-//! database still holds after the migrations of this one.
+//! Two versions side by side: the statements of the previous version still work after the
+//! migrations of this one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ fn directory() -> PathBuf {
     repository::path("tests/integration/fixtures/statements")
 }
 
-/// What this version says, from the cache that its build makes.
+/// Statements of this version, from the query cache of its build.
 fn statements_of_this_version() -> Vec<String> {
     let cache = repository::path(".sqlx");
     let mut statements = Vec::new();

@@ -215,7 +215,7 @@ async fn store_fixture(kind: Kind, database: &Database, facts: &Facts) {
             drop(fs::remove_file(&path));
             let mut connection = SqliteConnection::connect(database.url())
                 .await
-                .expect("it is there");
+                .expect("it exists");
             // One file without a write-ahead log beside it.
             let statement = format!("VACUUM INTO '{}'", path.display());
             let copied = connection.execute(AssertSqlSafe(statement)).await;

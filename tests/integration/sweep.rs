@@ -1,4 +1,4 @@
-//! Sweeping removes what no answer depends on, and nothing else.
+//! The sweep removes only rows that affect no reply.
 
 use std::time::Duration;
 

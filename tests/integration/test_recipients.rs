@@ -1,4 +1,4 @@
-//! Recipients with a fixed code: no message and no limit on sends, and every other rule.
+//! Recipients with a fixed code: no message, no limit on sends, and every other rule.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a run begins with, and how far it is.
+//! Seed and progress of a run.
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
-//! The safety net: the promises of otpd, checked by a model that was written apart from
-//! it, and by seeded bugs that the model must find. docs/reliability.md tells what it
-//! found.
+//! The safety net: checks the promises of otpd against a separately written model, and the
+//! checks themselves with seeded bugs. docs/reliability.md has the results.
 
 mod linearizability;
 mod long_run;

@@ -1,4 +1,4 @@
-//! The real binary, serving; light enough for long runs.
+//! The real binary as a running server, light enough for long runs.
 
 use std::{
     collections::VecDeque,
@@ -42,7 +42,7 @@ impl Server {
                 let Ok(line) = line else { return };
                 if let Some((_, rest)) = line.split_once("address=127.0.0.1:") {
                     let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                    // Nobody waits for a second one.
+                    // There is no receiver for a second one.
                     let _ = first.send(port);
                 }
                 read(&line);
@@ -55,7 +55,7 @@ impl Server {
         });
         let port = address
             .recv()
-            .expect("a server tells its address before it ends");
+            .expect("a server logs its address before it exits");
         let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))
             .expect("a URL")
             .connect_lazy();
@@ -107,11 +107,11 @@ impl Server {
     /// Ends it in good order.
     pub fn stop(self) {
         self.signal("TERM");
-        let mut child = self.child.lock().expect("nobody panics holding it");
+        let mut child = self.child.lock().expect("lock is not poisoned");
         child.wait().expect("it is our child");
     }
 
-    /// What it logged last.
+    /// Returns its latest log lines.
     pub fn last_lines(&self) -> String {
         let kept = self.last_lines.lock().expect("no reader panics");
         kept.iter()
@@ -121,8 +121,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let mut child = self.child.lock().expect("nobody panics holding it");
-        // Both fail only where the process has ended, which is what they are for.
+        let mut child = self.child.lock().expect("lock is not poisoned");
+        // Both fail only if the process has ended, which is their purpose.
         let _ = child.kill();
         let _ = child.wait();
     }

@@ -1,4 +1,4 @@
-//! Who calls, what for, and how otpd is told.
+//! Callers, purposes and configuration of the server under test.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::{
     support::token_digest,
 };
 
-/// The caller whose codes are most asked for; it may do everything.
+/// The caller of most requests, with all permissions.
 pub const CRM: usize = 0;
 
 pub const DEFAULT: usize = 0;
@@ -43,7 +43,7 @@ pub fn settings(concurrent: bool) -> Settings {
     }
 }
 
-/// What `caller` proves itself by.
+/// Returns the token of `caller`.
 pub fn token(caller: &Caller) -> String {
     format!("token-of-{}", caller.name)
 }

@@ -1,4 +1,4 @@
-//! One call of SendOtp, made piece by piece.
+//! One SendOtp call, sent piece by piece.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -11,7 +11,7 @@ use tonic::{
 
 use crate::support::Replica;
 
-/// A call whose message is still being said.
+/// A call whose message is not complete.
 pub struct Call {
     response: ResponseFuture,
     body: SendStream<Bytes>,

@@ -1,4 +1,4 @@
-//! Connections: too many of them, and such on which nothing is said.
+//! Too many connections, and silent connections.
 
 use std::{fs, process::Command};
 

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand: the frames that no decent client sends.
+//! Hand-written HTTP/2 frames that no regular client sends.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -75,13 +75,13 @@ pub fn call_of(path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// A client that has said what comes first, and nothing else.
+/// A client that has sent only the HTTP/2 preface and settings.
 pub struct Client {
     pub reader: OwnedReadHalf,
     pub writer: OwnedWriteHalf,
 }
 
-/// What a client saw to the end of its connection.
+/// Frames received by a client until the end of its connection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct End {
     /// The code of the last GOAWAY.

@@ -1,4 +1,4 @@
-//! Memory of the whole process while strangers open many connections.
+//! Memory of the whole process while unauthenticated clients open many connections.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::support::{Database, Kind, Replica, token_digest};
 
 const CONNECTIONS: usize = 70;
 const STREAMS: u32 = 256;
-/// Bound of the whole process, half of what deploy/kubernetes.yaml grants.
+/// Memory bound of the whole process, half of the limit in deploy/kubernetes.yaml.
 const LIMIT_MIB: u64 = 256;
 /// Growth that may remain after an attack.
 const REMAINDER_MIB: u64 = 64;
@@ -88,7 +88,7 @@ async fn send_headers(replica: &Replica, reading: bool, headers: Vec<u8>) -> Vec
     clients.join_all().await
 }
 
-/// Attacks a server; checks its memory meanwhile, and what a caller beside it is answered.
+/// Attacks a server, and meanwhile checks its memory and the replies to another caller.
 async fn stays_small<T>(
     replica: &Replica,
     expected: Code,

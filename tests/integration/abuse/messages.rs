@@ -1,4 +1,4 @@
-//! Requests whose headers are well, and whose messages are not.
+//! Requests with valid headers and an invalid message.
 
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ async fn slow_request_body_times_out() {
                 ..Default::default()
             };
             let told = Box::pin(client.get_otp_status(request)).await;
-            told.expect("it is told");
+            told.expect("it is reported");
         }
         call.status().await
     })

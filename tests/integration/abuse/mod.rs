@@ -1,5 +1,5 @@
-//! Callers who mean harm: what becomes of each, and that a good caller beside them does
-//! not notice. docs/security/hostile-callers.md is the list.
+//! Reaction to hostile clients, without an effect on other callers.
+//! docs/security/hostile-callers.md is the list.
 
 mod call;
 mod connections;

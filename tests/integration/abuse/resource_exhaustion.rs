@@ -1,4 +1,4 @@
-//! Frames without end.
+//! Endless sequences of frames.
 
 use super::{
     beside_good_callers,
@@ -14,7 +14,7 @@ fn streams() -> impl Iterator<Item = u32> + Send {
     (0..1 << 29).map(|number| 2 * number + 1)
 }
 
-/// Does the flood beside good callers, and returns what its client saw.
+/// Sends the flood during calls of other callers, and returns the frames received by its client.
 async fn flood(
     settings: &[(&str, &str)],
     parts: impl Iterator<Item = Vec<u8>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Loads that go on until they are interrupted.
+//! Loads that run until they are interrupted.
 
 use std::{
     io::{BufRead as _, BufReader, Lines},

@@ -1,4 +1,4 @@
-//! `otpd bench` against real servers: what it counts, and how it ends.
+//! `otpd bench` against real servers: its counts and its exit.
 
 mod interrupted;
 

@@ -1,4 +1,4 @@
-//! Callers that prove who they are by the certificate of their connection.
+//! Callers that authenticate by the certificate of their connection.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -59,7 +59,7 @@ token_sha256 = ["{}"]
     replica
 }
 
-/// What the server ends the handshake of a connection with that certificate by.
+/// Returns the TLS error with which the server ends a handshake with that certificate.
 async fn alert(replica: &Replica, authority: &TestCa, proof: &Proof) -> AlertDescription {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(authority.certificate.as_bytes());

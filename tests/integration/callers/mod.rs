@@ -1,4 +1,4 @@
-//! Back ends that call: how they prove who they are, and what each may do and see.
+//! Callers: authentication, permissions and separation.
 
 mod certificates;
 mod permissions;
@@ -13,7 +13,7 @@ use otpd::grpc::v1::{
 use crate::support::CallerClient;
 
 const RECIPIENT: &str = "+79991234567";
-/// What each message of the log provider starts with.
+/// Prefix of each message of the log provider.
 const MESSAGE: &str = "[OTP] Generated OTP: ";
 
 fn send_request(recipient: &str, purpose: &str) -> SendOtpRequest {

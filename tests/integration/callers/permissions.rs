@@ -1,4 +1,4 @@
-//! What a caller may do: purposes, destinations, resets, and the code itself.
+//! Permissions of a caller: purposes, destinations, resets, and the code itself.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is one caller's is unknown to every other.
+//! Separation of callers: the data of one is unknown to every other.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, CancelOtpResponse, GetOtpStatusRequest, GetOtpStatusResponse, SendOtpRequest,
@@ -43,7 +43,7 @@ async fn codes_and_status(kind: Kind) {
             challenge_id: challenge_id.to_owned(),
             ..status_request(recipient)
         };
-        let told = shop.get_otp_status(request).await.expect("it is told");
+        let told = shop.get_otp_status(request).await.expect("it is reported");
         let nothing = GetOtpStatusResponse {
             recipient: recipient.to_owned(),
             ..Default::default()
@@ -72,7 +72,7 @@ async fn codes_and_status(kind: Kind) {
 
     // Nothing of all this did the code any harm.
     let told = crm.get_otp_status(status_request(RECIPIENT)).await;
-    let told = told.expect("it is told").into_inner();
+    let told = told.expect("it is reported").into_inner();
     assert_eq!(
         (told.challenge_id, told.attempts_remaining),
         (sent.challenge_id, 5)
@@ -130,7 +130,7 @@ async fn limits_and_failures(kind: Kind) {
         assert_eq!(send(&mut shop, send_request.clone()).await.resent, resent);
     }
     let told = shop.get_otp_status(status_request(RECIPIENT)).await;
-    let told = told.expect("it is told").into_inner();
+    let told = told.expect("it is reported").into_inner();
     assert_eq!((told.attempts_remaining, told.blocked_until), (5, None));
     let code = replica.code(&told.challenge_id).await;
     let wrong = VerifyOtpRequest {

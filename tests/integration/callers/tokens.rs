@@ -1,4 +1,4 @@
-//! Bearer tokens: known, missing, wrong and withdrawn ones.
+//! Bearer tokens: valid, missing, wrong and revoked ones.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ async fn serve(database: &Database, tokens: &[&str]) -> Replica {
 
 #[track_caller]
 fn assert_turned_away<T: std::fmt::Debug>(answer: Result<T, Status>) {
-    let refusal = Refusal::of(&answer.expect_err("nobody makes this call"));
+    let refusal = Refusal::of(&answer.expect_err("the call is unauthenticated"));
     assert_eq!(refusal.code, Code::Unauthenticated);
     assert_eq!(refusal.reason, "CALLER_UNKNOWN");
 }
@@ -141,7 +141,7 @@ async fn health_needs_no_auth_and_reflection_can_be_disabled() {
             };
             let health = HealthClient::new(replica.channel()).check(request).await;
             let status = health
-                .expect("health answers anybody")
+                .expect("health needs no authentication")
                 .into_inner()
                 .status();
             assert_eq!(status, ServingStatus::Serving, "{service:?}");

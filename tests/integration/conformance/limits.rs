@@ -1,4 +1,4 @@
-//! What a store must do with shared limits.
+//! Conformance of a store: shared limits.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -117,7 +117,7 @@ async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
             "no rule of limits: {delta:?} of {:?}",
             first.delta.floor
         );
-        let stored = load(store, first.key).await.expect("it is there");
+        let stored = load(store, first.key).await.expect("it exists");
         assert_eq!(stored.full_at, expected.unwrap_or(first.delta.floor));
         let version = if expected.is_some() {
             second.version
@@ -206,7 +206,7 @@ async fn racing_charges_all_succeed_while_there_is_room<S: RecordStore>(store: &
             BURST as usize,
             "charges race, or exceed the limit"
         );
-        let stored = load(&**store, limit.key).await.expect("it is there");
+        let stored = load(&**store, limit.key).await.expect("it exists");
         assert_eq!(
             stored.full_at,
             at(NOW.milliseconds() + i64::from(BURST) * 1_000)

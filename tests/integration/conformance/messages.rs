@@ -1,4 +1,4 @@
-//! What a store must do about messages.
+//! Conformance of a store: messages.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

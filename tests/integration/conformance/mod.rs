@@ -1,5 +1,5 @@
-//! One suite that every store must pass, the stores that pass it, and one that must
-//! not.
+//! One conformance suite that every store must pass, and a faulty store that must fail
+//! it.
 
 mod limits;
 mod messages;
@@ -66,7 +66,7 @@ impl Forgetful {
             change.expected.is_none() && !written.records.contains(&change.key)
         };
         let alone = changes.messages.iter().filter(new).cloned();
-        let mut all = self.alone.lock().expect("nobody panics");
+        let mut all = self.alone.lock().expect("lock is not poisoned");
         all.extend(alone.map(|change| FoundMessage {
             key: change.key,
             lane: CallerName::new(""),
@@ -137,7 +137,7 @@ impl RecordStore for Forgetful {
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
         let mut messages = self.store.load_messages(records).await?;
-        let alone = self.alone.lock().expect("nobody panics");
+        let alone = self.alone.lock().expect("lock is not poisoned");
         let of_them = alone
             .iter()
             .filter(|message| records.contains(&message.key));

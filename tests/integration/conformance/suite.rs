@@ -1,4 +1,4 @@
-//! What a store must do, whatever it is made of.
+//! Conformance of a store: records, and the list of all checks.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The database itself is why: each cause is told, and nothing that is secret.
+//! Faults of the database itself: each cause is reported, without secrets.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::support::{Database, Replica, otpd};
 
-/// A database that answers, but not what requests need.
+/// A database that responds, but cannot serve requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_database_counts_as_unavailable() {
     let database = Database::postgres().await;
@@ -56,7 +56,7 @@ async fn unusable_database_counts_as_unavailable() {
         let mend_it = AssertSqlSafe(format!(
             "SET default_transaction_read_only = off; {mend_it}"
         ));
-        connection.execute(mend_it).await.expect("it is mended");
+        connection.execute(mend_it).await.expect("it is repaired");
         wait_for_health(&replica, ServingStatus::Serving).await;
         replica.wait_for_lines("Store available", 2 + number).await;
         assert_one_line_each(&remarks(&replica, start).0);

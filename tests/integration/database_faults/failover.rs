@@ -1,4 +1,4 @@
-//! One of several servers takes writes, and another one does so later.
+//! Failover: the primary changes among several servers.
 
 use tonic_health::pb::health_check_response::ServingStatus;
 

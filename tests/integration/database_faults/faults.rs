@@ -1,4 +1,4 @@
-//! The database answers with an error, and goes on doing so until somebody mends it.
+//! A database that responds with errors until an operator repairs it.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn assert_none_is_acknowledged(replica: &Replica) {
     assert_all_unavailable(ask_many(replica, DEADLINE)).await;
 }
 
-/// It is told once, with its cause, and over by itself.
+/// It is reported once, with its cause, and ends by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn unwritable_database_counts_as_unavailable() {
     const REASONS: [(&str, &str); 10] = [

@@ -1,6 +1,6 @@
-//! A database that is absent at the start or goes away later: refused at once or
-//! within the deadline, told by health and by one line of the log, and over by
-//! itself as soon as the database is back.
+//! Database outages at the start or later: requests are refused at once or within the
+//! deadline, health and one log line report it, and otpd recovers by itself once the
+//! database is back.
 
 mod causes;
 mod failover;
@@ -109,7 +109,7 @@ fn ask_many_of(
         .collect()
 }
 
-/// What a caller needs in order to come back later.
+/// Error details that a caller needs for a retry.
 fn assert_store_unavailable(status: &Status) {
     let refusal = Refusal::of(status);
     assert_eq!(refusal.code, Code::Unavailable, "{status:?}");

@@ -1,4 +1,4 @@
-//! The network to the database fails.
+//! Faults of the network to the database.
 
 use std::time::Duration;
 

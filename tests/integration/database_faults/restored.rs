@@ -1,4 +1,4 @@
-//! The database is dropped, and another one restored in its place.
+//! A database that is dropped and restored.
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, migrate::Migrator};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -34,7 +34,7 @@ async fn dropped_and_restored_database_is_used_again() {
         owner.execute(create).await.expect("a superuser may");
         restore(&database.url().replacen(name, &new, 1), restored).await;
         let rename = AssertSqlSafe(format!("ALTER DATABASE {new} RENAME TO {name}"));
-        owner.execute(rename).await.expect("nobody uses it");
+        owner.execute(rename).await.expect("it is unused");
         wait_for_health(&replica, ServingStatus::Serving).await;
         replica.wait_for_lines("Store available", 1 + outages).await;
         assert_few_lines(&replica, start);

@@ -1,4 +1,4 @@
-//! The server ends in every way, is full, or is not the one that it was.
+//! Faults of the database server: crashes, stops, exhausted resources, replacement.
 
 use std::process::{Command, Stdio};
 
@@ -18,7 +18,7 @@ use super::{
 use crate::support::{Database, Postgres, Replica, give_to_server_user};
 use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest, otp_service_client::OtpServiceClient};
 
-/// An outage is told by so many lines at most, and its end by one.
+/// Maximum number of log lines of an outage; its end has one.
 const MOST_LINES: usize = 5;
 /// How many codes are sent before an outage, and after it.
 const SENDS: usize = 50;
@@ -131,7 +131,7 @@ async fn database_crash_or_stop_loses_no_acknowledged_write() {
     }
 }
 
-/// All connections that the server has are somebody else's.
+/// Another client uses all connections of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn exhausted_database_connections_are_reported_and_used_after_recovery() {
     let postgres = Postgres::start_with("max_connections = 8\nsuperuser_reserved_connections = 0");
@@ -252,7 +252,7 @@ async fn replicas_share_scarce_database_connections() {
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// `None` where this process may not mount one.
+    /// `None` if this process may not mount one.
     fn mount() -> Option<Self> {
         let directory = tempfile::tempdir().expect("the temporary directory takes files");
         let done = Command::new("mount")

@@ -1,5 +1,5 @@
-//! TLS to PostgreSQL: the parameters of the URL mean what libpq's mean, and a file that
-//! they name must be there.
+//! TLS to PostgreSQL: URL parameters mean the same as in libpq, and the files that they
+//! name must exist.
 
 use std::{fs, path::Path};
 
@@ -108,7 +108,7 @@ async fn missing_certificate_file_is_named_in_the_outage_log() {
     assert!(line.contains("No such file"), "{line}");
 }
 
-/// Starts otpd with a URL that it refuses, and returns what it says.
+/// Starts otpd with a URL that it refuses, and returns its error text.
 fn refused(url: &str, directory: &Path, variables: &[(&str, &str)]) -> String {
     let ended = otpd()
         .env("DATABASE_URL", url)

@@ -1,6 +1,6 @@
-//! The attacker. He knows the rules, every answer that he is given, and when the
-//! victim logs in. In the simulation he always guesses wrong: that is the run which
-//! gives him the most guesses.
+//! The attacker. He knows the rules, every reply to him, and the times of the victim's
+//! logins. In the simulation he always guesses wrong, because that run gives him the most
+//! guesses.
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::HashMap, time::Duration};
 
@@ -41,7 +41,7 @@ pub struct AroundLogins {
     pub at_her_code: u32,
 }
 
-/// What he knows of one target.
+/// The attacker's knowledge of one target.
 #[derive(Debug, Default)]
 struct Notes {
     code: Option<KnownCode>,

@@ -1,4 +1,4 @@
-//! The attacks that are tried.
+//! The simulated attacks.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{
     victim::Schedule,
 };
 
-/// An attack: a plan, and whom it is carried out on.
+/// An attack: a plan and its targets.
 #[derive(Clone, Debug)]
 pub struct Attack {
     pub name: String,
@@ -43,7 +43,7 @@ const fn patient(guesses_per_code: u32) -> Plan {
     }
 }
 
-/// Attacks on one record whose owner does not log in.
+/// Attacks on one record without logins of its owner.
 pub fn on_one_record() -> Vec<Attack> {
     let resending = Plan {
         resends: true,
@@ -54,18 +54,18 @@ pub fn on_one_record() -> Vec<Attack> {
         ..patient(5)
     };
     vec![
-        Attack::on_one("5 guesses per code, waits as told", patient(5)),
+        Attack::on_one("5 guesses per code, respects waits", patient(5)),
         Attack::on_one("4 guesses per code, then another code", patient(4)),
         Attack::on_one("1 guess per code", patient(1)),
         Attack::on_one(
-            "4 guesses per code, has it resent whenever he may",
+            "4 guesses per code, requests each possible resend",
             resending,
         ),
-        Attack::on_one("5 guesses per code, knocks while told to wait", knocking),
+        Attack::on_one("5 guesses per code, retries during waits", knocking),
     ]
 }
 
-/// Every combination of what can be varied on one record without a login.
+/// All combinations of the parameters of attacks on one record without a login.
 pub fn every_plan(max_attempts: u32) -> Vec<Attack> {
     let mut attacks = Vec::new();
     for guesses_per_code in 1..=max_attempts {
@@ -79,7 +79,7 @@ pub fn every_plan(max_attempts: u32) -> Vec<Attack> {
                 let name = format!(
                     "{guesses_per_code} per code{}{}",
                     if resends { ", resends" } else { "" },
-                    if knocks { ", knocks" } else { "" },
+                    if knocks { ", retries during waits" } else { "" },
                 );
                 attacks.push(Attack::on_one(name, plan));
             }

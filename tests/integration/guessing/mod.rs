@@ -1,5 +1,5 @@
-//! How far guessing gets: attackers against the real rules, on a clock that moves as
-//! fast as they act. What comes out stands in docs/guessing.md.
+//! Simulation of guessing attacks against the real rules on a simulated clock.
+//! docs/guessing.md has the results.
 
 mod attacker;
 mod attacks;
@@ -17,7 +17,7 @@ use page::Table;
 use victim::Victim;
 use world::{DAY, MONTH, START, Target, World, YEAR};
 
-/// What came of an attack.
+/// Result of an attack.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     records: usize,
@@ -38,7 +38,7 @@ struct Outcome {
 
 /// Lets an attack go on for so long.
 fn run(attack: &Attack, policy: &PurposePolicy, duration: Duration) -> Outcome {
-    policy.validate().expect("such a policy is allowed");
+    policy.validate().expect("the policy is valid");
     let end = START.saturating_add(duration);
     let Attack {
         plan,
@@ -111,7 +111,7 @@ fn worst(
         .expect("there are attacks")
 }
 
-/// What must hold of every record in any 30 days.
+/// Checks the bound on every record in any 30 days.
 fn assert_bounded(attack: &Attack, policy: &PurposePolicy, outcome: &Outcome) {
     if attack.plan.logins.is_none() && policy.failure_memory >= MONTH {
         let most = policy.failure_limit as usize;
@@ -164,7 +164,7 @@ fn attacks_table() -> Table {
         "records",
         "locked after",
         "messages in 30 days",
-        "logins that the victim gave up",
+        "failed logins of the victim",
         "wrong answers per record, worst 30 days",
         "wrong answers in 30 days",
         "chance in 30 days",
@@ -210,7 +210,7 @@ fn attacks_table() -> Table {
         let all = attacks::around_logins(period, 1, attempts);
         let (attack, _) = worst(all, &policy, MONTH);
         let name = format!(
-            "**the best found where the victim logs in {often}**: {}",
+            "**the best found if the victim logs in {often}**: {}",
             attack.name
         );
         row(name, &attack, &policy);
@@ -236,7 +236,7 @@ fn attacks_table() -> Table {
     table
 }
 
-/// What other policies change.
+/// Results under other policies.
 fn settings_table() -> Table {
     let mut table = Table::new(&[
         "setting",

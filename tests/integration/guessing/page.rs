@@ -1,4 +1,4 @@
-//! docs/guessing.md: its tables are what the simulation found.
+//! Tables of docs/guessing.md, generated from the simulation.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -24,7 +24,7 @@ impl Table {
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         for cell in cells {
-            write!(self.0, "| {cell} ").expect("a string takes all");
+            write!(self.0, "| {cell} ").expect("writing to a string cannot fail");
         }
         self.0.push_str("|\n");
     }

@@ -1,5 +1,5 @@
-//! What the attacker meets: the real rules, with records and shared limits kept in
-//! memory and a clock that whoever calls them moves.
+//! Environment of the attacker: the real rules, with records and shared limits in memory
+//! and a clock set by the simulation.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,7 +21,7 @@ pub const YEAR: Duration = Duration::from_hours(365 * 24);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Client(pub u32);
 
-/// One record as the attacker sees it, and what he has done to it.
+/// One record as the attacker sees it, with his actions on it.
 #[derive(Debug)]
 pub struct Target {
     caller: u32,
@@ -237,7 +237,7 @@ pub fn wrong(code: &OtpCode) -> SubmittedCode {
     SubmittedCode::parse(&format!("{other}{rest}")).expect("these are digits")
 }
 
-/// What its owner reads and types.
+/// Returns the code that the owner reads and types.
 pub fn right(code: &OtpCode) -> SubmittedCode {
     SubmittedCode::parse(code.expose()).expect("these are digits")
 }

@@ -1,4 +1,4 @@
-//! Replies, replicas and acknowledgements that are lost on the way.
+//! Lost replies, replicas and acknowledgements.
 
 use std::{future::Future, time::Duration};
 
@@ -182,7 +182,7 @@ where
     database.wait_for_number(committed, 1).await;
     replica.signal("KILL");
     let (_, log) = replica.end().await;
-    call.await.expect("it ends").expect_err("nobody replies");
+    call.await.expect("it ends").expect_err("no reply arrives");
     log
 }
 

@@ -1,4 +1,4 @@
-//! A request that is made again gets its first answer again, whatever was lost between.
+//! A retried request gets its first reply again.
 
 mod lost_reply;
 
@@ -62,7 +62,9 @@ async fn attempts_remaining(mut client: Client) -> u32 {
         ..Default::default()
     };
     let told = client.get_otp_status(request).await;
-    told.expect("it is told").into_inner().attempts_remaining
+    told.expect("it is reported")
+        .into_inner()
+        .attempts_remaining
 }
 
 /// How many messages these replicas sent for a challenge, those of the ended ones by

@@ -1,4 +1,4 @@
-//! Codes and challenges that are well formed, and wrong beside what the store has.
+//! Well-formed codes and challenge ids that do not match the stored ones.
 
 use std::time::Duration;
 
@@ -45,7 +45,10 @@ async fn attempts_remaining(client: &mut Client) -> u32 {
         recipient: PHONE.to_owned(),
         ..Default::default()
     };
-    let status = client.get_otp_status(request).await.expect("it is told");
+    let status = client
+        .get_otp_status(request)
+        .await
+        .expect("it is reported");
     status.into_inner().attempts_remaining
 }
 
@@ -187,7 +190,7 @@ async fn challenge_id_of_another_code_matches_nothing() {
                 ..Default::default()
             })
             .await
-            .expect("it is told")
+            .expect("it is reported")
             .into_inner();
         assert!(!told.live && told.challenge_id.is_empty(), "{challenge_id}");
     }
@@ -199,7 +202,7 @@ async fn challenge_id_of_another_code_matches_nothing() {
                 ..Default::default()
             })
             .await
-            .expect("it is told")
+            .expect("it is reported")
             .into_inner();
         assert_eq!(
             (told.live, told.recipient.as_str()),

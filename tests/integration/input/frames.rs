@@ -1,6 +1,5 @@
-//! Bytes that are no request: the contract's error where a message cannot be read,
-//! gRPC's own where the transport is misused, and no harm to others on the same
-//! connection.
+//! Malformed frames: the contract's error if a message cannot be read, gRPC's own if the
+//! transport is misused, and no effect on other calls on the same connection.
 
 use std::future::poll_fn;
 
@@ -81,7 +80,7 @@ struct Call {
 }
 
 impl Call {
-    /// A call of `method` whose body is `body` as it is.
+    /// A call of `method` with exactly this body.
     fn raw(method: &str, body: Vec<u8>) -> Self {
         Self {
             path: format!("/otp.v1.OtpService/{method}"),
@@ -90,7 +89,7 @@ impl Call {
         }
     }
 
-    /// A call of `method` whose message is `message` as it is.
+    /// A call of `method` with exactly this message.
     fn message(method: &str, message: &[u8]) -> Self {
         Self::raw(method, framed(message))
     }

@@ -1,4 +1,4 @@
-//! Whatever comes in, otpd knows what to say.
+//! Random requests: each succeeds or is rejected with a reason.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::support::{AnyRequest, Database, Kind, Refusal, Replica};
 /// How many requests are made up. Each is a round trip to a real server.
 const REQUESTS: u32 = 1_000;
 
-/// Anything at all, and what nearly is right.
+/// Random and nearly valid values.
 fn text(nearly_right: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![
         4 => nearly_right,

@@ -1,4 +1,4 @@
-//! A log that nobody reads, and strangers who would fill one.
+//! A log that is not read, and unauthenticated clients that try to fill it.
 
 use std::{fs, future::Future, time::Duration};
 
@@ -13,7 +13,7 @@ const DROPPED: &str = r#"otpd_log_lines_dropped_total{sink="stdout"}"#;
 /// Calls that are made at once.
 const CONCURRENCY: usize = 32;
 
-/// A server with one caller, whose log is not read.
+/// A server with one caller and an unread log.
 async fn start_unread(database: &Database) -> Replica {
     let file = database.configure(&format!(
         "[callers.crm]\ntoken_sha256 = [\"{}\"]\n",
@@ -48,7 +48,7 @@ async fn call(client: &CallerClient, count: usize, expected: Code) {
     join_all(calls).await;
 }
 
-/// Ends a test whose server hangs.
+/// Fails a test if its server hangs.
 async fn within_reason<T>(work: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(Duration::from_mins(2), work).await;
     done.expect("the server does not wait for its log")
@@ -130,7 +130,7 @@ async fn unauthenticated_burst_makes_few_audit_lines() {
     }
     let (status, _) = replica.stop().await;
     assert!(status.success(), "{status}");
-    let text = fs::read_to_string(&audit).expect("it is there");
+    let text = fs::read_to_string(&audit).expect("it exists");
     // In each window a first line and a summary, of each of two causes.
     let windows = start.elapsed().as_secs() / WINDOW.as_secs() + 1;
     let lines = u64::try_from(text.lines().count()).expect("a file has an end");

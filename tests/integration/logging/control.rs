@@ -1,4 +1,4 @@
-//! The log under control: repeated lines, its level at run time, the audit log.
+//! Control of the log: deduplication, the level at run time, the audit log.
 
 use std::fs;
 
@@ -102,7 +102,7 @@ async fn log_level_is_set_at_run_time() {
             ..Default::default()
         };
         let told = replica.client().get_otp_status(about).await;
-        told.expect("it is told");
+        told.expect("it is reported");
     };
     let level = || replica.operate("GET", "/log-level", "");
     assert_eq!(level().await, (200, "info\n".to_owned()));
@@ -148,12 +148,12 @@ async fn audit_log_has_its_own_file() {
         stranger
             .send_otp(send("+79991234567"))
             .await
-            .expect_err("nobody knows it");
+            .expect_err("it is unknown");
     }
     let (status, log) = replica.stop().await;
     assert!(status.success());
     assert!(!log.contains("[OTP AUDIT]"), "{log}");
-    let text = fs::read_to_string(&audit).expect("it is there");
+    let text = fs::read_to_string(&audit).expect("it exists");
     let lines: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).expect(line))
@@ -183,14 +183,14 @@ async fn rotated_audit_log_is_reopened_after_sighup() {
     let replica = Replica::start_with(&database, &environment).await;
     let set_level = async || replica.operate("PUT", "/log-level", "info").await;
     let lines = |path| {
-        let text = fs::read_to_string(path).expect("it is there");
+        let text = fs::read_to_string(path).expect("it exists");
         text.matches("Log level set").count()
     };
     set_level().await;
     while lines(&audit) < 1 {
         tokio::task::yield_now().await;
     }
-    fs::rename(&audit, &rotated).expect("it is there");
+    fs::rename(&audit, &rotated).expect("it exists");
     set_level().await;
     replica.signal("HUP");
     // The configuration is read after the file has been opened again.

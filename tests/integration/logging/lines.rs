@@ -1,4 +1,4 @@
-//! The lines that people find with `logs | grep OTP`.
+//! The lines found by `logs | grep OTP`.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -66,7 +66,7 @@ fn is_of_message(line: &str) -> bool {
     .any(|start| line.starts_with(start))
 }
 
-/// What the log must hold of requests, given the two challenges.
+/// Expected log lines of requests, given the two challenges.
 fn expected_lines(first: &str, second: &str) -> Vec<String> {
     let line = |start: &str, end: &str| format!("{start} recipient={MASKED}{end}");
     let received = |lines: &str, rpc: &str| {
@@ -156,7 +156,7 @@ async fn each_outcome_has_its_log_lines() {
         recipient: PHONE.to_owned(),
         ..Default::default()
     };
-    client.get_otp_status(about).await.expect("it is told");
+    client.get_otp_status(about).await.expect("it is reported");
     let about = CancelOtpRequest {
         recipient: PHONE.to_owned(),
         purpose: "login".to_owned(),

@@ -1,4 +1,4 @@
-//! What the metrics say of what has happened.
+//! Metrics of requests, callers, providers and the store.
 
 mod page;
 
@@ -15,7 +15,7 @@ use crate::{
     support::{Database, Kind, OPERATIONS, Replica, Typed, token_digest},
 };
 
-/// A person whom a client speaks of.
+/// A recipient with its client.
 struct Person<'a> {
     replica: &'a Replica,
     client: OtpServiceClient<Channel>,
@@ -90,7 +90,7 @@ async fn get_every_answer(database: &Database, replica: &Replica) {
         ..Default::default()
     };
     let told = other.client.get_otp_status(about).await;
-    told.expect("it is told");
+    told.expect("it is reported");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +219,7 @@ async fn auth_failures_rate_limits_and_resets_are_counted_by_name() {
     for stranger in ["nobody's", "else"] {
         let mut stranger = replica.client_of(stranger);
         let refused = stranger.send_otp(send()).await;
-        refused.expect_err("nobody knows it");
+        refused.expect_err("it is unknown");
     }
     let scrape = replica.scrape().await;
     for (series, count) in [

@@ -1,4 +1,4 @@
-//! docs/metrics.md, held to a live scrape.
+//! docs/metrics.md, compared with a live scrape.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::support::{Database, Kind, OPERATIONS, Replica, Scrape};
 
 const PAGE: &str = include_str!("../../../docs/metrics.md");
 
-/// What the page says of a metric.
+/// Entry of the page for a metric.
 struct Row {
     kind: String,
     labels: BTreeSet<String>,

@@ -1,4 +1,4 @@
-//! Rules, dashboard and runbook ask for nothing that a running otpd does not tell.
+//! Rules, dashboard and runbook query only metrics that a running otpd exports.
 
 use std::collections::BTreeSet;
 
@@ -106,12 +106,12 @@ providers = ["north", "south"]
             recipient: PHONE.to_owned(),
             ..Default::default()
         };
-        client.get_otp_status(about).await.expect("it is told");
+        client.get_otp_status(about).await.expect("it is reported");
         self.send().await.expect("it is sent");
         assert!(self.send().await.is_none(), "a limit is reached");
         let mut stranger = self.replica.client_of("a-guess");
         let refused = stranger.send_otp(SendOtpRequest::default()).await;
-        refused.expect_err("nobody knows him");
+        refused.expect_err("the caller is unknown");
     }
 }
 

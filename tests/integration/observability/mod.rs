@@ -1,5 +1,4 @@
-//! What a person on call looks at: alerts, runbook and dashboard, held against each other
-//! and against what a running otpd tells.
+//! Alerts, runbook and dashboard, compared with each other and with a running otpd.
 
 mod live;
 mod promtool;
@@ -16,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::repository;
 
-/// A PromQL expression, and where it stands.
+/// A PromQL expression with its location.
 struct Asked {
     place: String,
     text: String,

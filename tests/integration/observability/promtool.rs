@@ -1,4 +1,4 @@
-//! What Prometheus's own tool says of the rules, their tests and the metrics.
+//! Checks of the rules, their tests and the metrics by promtool.
 
 use std::{
     io::Write as _,

@@ -1,8 +1,8 @@
-//! As much of PromQL as tells which metrics and labels an expression names.
+//! A PromQL parser that finds the metrics and labels of an expression.
 
 use std::{iter::Peekable, str::Chars};
 
-/// What an expression names.
+/// Metric selectors of an expression.
 #[derive(Debug, Default)]
 pub struct Named {
     pub selectors: Vec<Selector>,
@@ -10,11 +10,11 @@ pub struct Named {
     pub groups: Vec<String>,
 }
 
-/// A metric, and what its labels are to be.
+/// A metric with its label matchers.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Selector {
     pub metric: String,
-    /// Each label, with what stands in quotes after it.
+    /// Labels with their quoted values.
     pub matchers: Vec<(String, String)>,
 }
 
@@ -111,7 +111,7 @@ fn blanks(rest: &mut Peekable<Chars>) {
     while_in(rest, char::is_whitespace);
 }
 
-/// What stands in quotes.
+/// Parses a quoted string.
 fn quoted(rest: &mut Peekable<Chars>) -> String {
     let quote = rest.next();
     rest.by_ref()

@@ -1,4 +1,4 @@
-//! Each alert leads to an entry of the runbook, and each entry to its alert.
+//! Alerts and runbook entries match.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The series that a running otpd tells Prometheus, by their labels.
+//! Series exported by a running otpd, by their labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 

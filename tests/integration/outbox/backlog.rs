@@ -1,4 +1,4 @@
-//! A long queue of messages whose providers are all down, and then up again.
+//! A long queue of messages while all providers are down, and after they recover.
 
 use std::{collections::HashSet, time::Duration};
 

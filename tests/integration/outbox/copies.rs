@@ -1,5 +1,5 @@
-//! Attempts of unknown outcome: the message may have arrived, so that there is a bound on
-//! how often it is handed over again.
+//! Attempts of unknown outcome: the message may have arrived, so the number of copies is
+//! limited.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Kill -9 at random moments, under load: what was acknowledged is sent, and nothing
-//! after its code is dead.
+//! SIGKILL at random moments under load: acknowledged messages are sent, and none after
+//! its code is dead.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -90,7 +90,7 @@ impl Load {
             }
             self.acknowledged
                 .lock()
-                .expect("nobody panics")
+                .expect("lock is not poisoned")
                 .push(Acknowledged {
                     challenge_id,
                     at,
@@ -192,7 +192,12 @@ impl Run {
             requests.entry(&asked.challenge_id).or_default().push(asked);
         }
         let mut tally = Tally::default();
-        for sent in load.acknowledged.lock().expect("nobody panics").iter() {
+        for sent in load
+            .acknowledged
+            .lock()
+            .expect("lock is not poisoned")
+            .iter()
+        {
             tally.acknowledged += 1;
             let requests = requests
                 .get(sent.challenge_id.as_str())

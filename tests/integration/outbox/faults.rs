@@ -1,5 +1,5 @@
-//! Gateways that fail in every way: nobody waits for them, another provider takes over,
-//! and the status tells.
+//! Gateways that fail in every way: no reply waits for them, another provider takes over,
+//! and the status reports it.
 
 use otpd::grpc::v1::DeliveryState::{Failed, Queued, Sending, Sent};
 

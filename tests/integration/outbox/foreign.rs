@@ -1,5 +1,5 @@
-//! Messages that a replica with another configuration cannot judge: it leaves them to
-//! others for as long as their codes live.
+//! Messages that a replica cannot route with its configuration: it leaves them to other
+//! replicas while their codes are live.
 
 use std::{fs, time::Duration};
 

@@ -1,5 +1,5 @@
-//! A gateway that stands for many providers, each of which behaves as it is told, and
-//! that records every message with the moment at which it was asked for.
+//! A gateway with many scripted providers that records every message with the time of its
+//! request.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 

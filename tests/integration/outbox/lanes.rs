@@ -1,5 +1,4 @@
-//! Callers that share a gateway take turns, and messages that wait for a turn stay in
-//! their order.
+//! Callers that share a gateway take turns, and queued messages keep their order.
 
 use std::{collections::HashSet, time::Duration};
 

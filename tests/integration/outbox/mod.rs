@@ -1,5 +1,5 @@
-//! Messages on their way, by the real binary: through gateways that fail, replicas that
-//! die, and queues that grow.
+//! Delivery by the real binary: through failing gateways, crashing replicas and growing
+//! queues.
 
 mod backlog;
 mod copies;
@@ -60,14 +60,14 @@ pub async fn serve(kind: Kind, configuration: &str) -> (Database, Replica) {
 /// A route for one purpose.
 pub fn route(purpose: &str, providers: &[&str]) -> String {
     let mut route = format!("\n[[routes]]\npurposes = [\"{purpose}\"]\n");
-    writeln!(route, "providers = {providers:?}").expect("a string takes what is written");
+    writeln!(route, "providers = {providers:?}").expect("writing to a string cannot fail");
     route
 }
 
 /// What became of the messages of the newest challenge of a recipient.
 async fn deliveries(replica: &Replica, number: usize, purpose: &str) -> Vec<Delivery> {
     let told = try_deliveries(replica, "anyone", (number, purpose)).await;
-    told.expect("it is told")
+    told.expect("it is reported")
 }
 
 async fn try_deliveries(
@@ -102,7 +102,7 @@ async fn deliveries_of(
 ) -> Vec<Delivery> {
     loop {
         let all = try_deliveries(replica, token, message).await;
-        let all = all.expect("it is told");
+        let all = all.expect("it is reported");
         let newest = all.last().map(Delivery::state);
         if newest.is_some_and(|newest| states.contains(&newest)) {
             return all;

@@ -1,4 +1,4 @@
-//! Where messages go, what ends them, and what stops them.
+//! Routes of messages, final errors, and dropped messages.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Messages in hand when a replica is told to end.
+//! Leased messages at the shutdown of a replica.
 
 use otpd::grpc::v1::DeliveryState::Sent;
 use sqlx::{Connection as _, Executor as _, PgConnection};

@@ -1,4 +1,4 @@
-//! A reply of the database that comes late, and tells of a code that died meanwhile.
+//! A late reply of the database about a code that died meanwhile.
 
 use otpd::grpc::v1::DeliveryState::{Dropped, Failed, Queued, Sent};
 

@@ -1,4 +1,4 @@
-//! Four times as much as the store takes. The network to it is slow, so that the capacity
+//! Four times the capacity of the store. The network to it is slow, so that the capacity
 //! is about the same on any machine: a batch each 200 milliseconds.
 
 use std::{
@@ -41,7 +41,7 @@ const MOST_MEMORY_KIB: u64 = 48 * 1_024;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// To somebody new each time.
+/// Sends to a new recipient each time.
 fn new_request() -> Request<SendOtpRequest> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut request = Request::new(SendOtpRequest {
@@ -52,7 +52,7 @@ fn new_request() -> Request<SendOtpRequest> {
     request
 }
 
-/// What became of many requests.
+/// Counts of the results of many requests.
 #[derive(Debug, Default)]
 struct Tally {
     answered: Vec<Duration>,

@@ -1,5 +1,4 @@
-//! More than can be answered, or can be answered in time; and callers that do not wait
-//! for their answer.
+//! More requests than capacity, expired deadlines, and callers that disconnect.
 
 mod flood;
 mod status;

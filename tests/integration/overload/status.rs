@@ -1,4 +1,4 @@
-//! Questions about codes come to the store as all requests do: in batches, in turn.
+//! Status requests use the batches and turns of all other requests.
 
 use std::time::Duration;
 

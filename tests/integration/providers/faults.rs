@@ -214,10 +214,10 @@ async fn fallback_url_is_used_only_if_the_first_host_is_unreachable() {
 async fn connection_refused_is_reported() {
     let nobody = Nobody::new();
     let provider = spoken(&nobody.url());
-    let error = send(&provider).await.expect_err("nobody is there");
+    let error = send(&provider).await.expect_err("no server listens");
     assert_eq!(error.class, DeliveryErrorKind::Transient);
     assert_eq!(error.cause, "no connection: connection refused");
-    let problem = provider.check().await.expect_err("nobody is there");
+    let problem = provider.check().await.expect_err("no server listens");
     assert_eq!(problem, "no connection: connection refused");
 }
 

@@ -1,4 +1,4 @@
-//! A gateway that records what it is asked and answers from a script.
+//! A gateway that records requests and responds from a script.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What the gateway does with a request.
+/// Reaction of the gateway to a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
     /// It answers with that status and body.
@@ -109,9 +109,12 @@ impl Gateway {
         format!("http://{}{path}", self.address)
     }
 
-    /// Says what to do with the next request that nothing has been said of.
+    /// Adds a reaction to the script, for the next request without one.
     pub fn will(&self, reply: Reply) {
-        self.script.lock().expect("nobody panics").push_back(reply);
+        self.script
+            .lock()
+            .expect("lock is not poisoned")
+            .push_back(reply);
     }
 
     pub fn will_answer(&self, status: u16, body: &str) {
@@ -129,7 +132,7 @@ impl Gateway {
     }
 }
 
-/// A port on which nobody listens, held so that nobody else can either.
+/// A port without a listener, reserved so that no other process can listen on it.
 pub struct Nobody(TcpSocket);
 
 impl Nobody {
@@ -163,7 +166,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream).await {
-        let reply = script.lock().expect("nobody panics").pop_front();
+        let reply = script.lock().expect("lock is not poisoned").pop_front();
         let reply = reply.unwrap_or(Reply::Answer(500, "no reply was scripted".to_owned()));
         // The test may have ended.
         let _ = requests.send(request);

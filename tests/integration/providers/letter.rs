@@ -1,4 +1,4 @@
-//! What is sent in these tests.
+//! The message sent in these tests.
 
 use std::time::Duration;
 

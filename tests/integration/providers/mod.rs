@@ -1,5 +1,4 @@
-//! Providers against what stands in for the other side: a gateway over HTTP that answers
-//! from a script, and a real SMTP server.
+//! Providers against a scripted HTTP gateway and a real SMTP server.
 
 mod faults;
 pub mod gateway;

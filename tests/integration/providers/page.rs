@@ -1,4 +1,4 @@
-//! docs/providers.md: what it says to write works.
+//! docs/providers.md: its configuration examples work.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Each preset against a gateway that answers as that gateway's documentation says.
+//! Each preset against a gateway that responds as its documentation says.
 
 use std::{collections::BTreeMap, fs};
 
@@ -15,13 +15,13 @@ use super::{
 };
 use crate::support::repository;
 
-/// What a gateway is asked and answers: a file of `fixtures/gateways`.
+/// Requests and responses of a gateway: a file of `fixtures/gateways`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
     /// The page of the gateway's documentation that it follows.
     page: String,
-    /// What somebody writes beside `preset`.
+    /// Keys configured in addition to `preset`.
     own: BTreeMap<String, Value>,
     to: String,
     request: Request,
@@ -47,11 +47,11 @@ struct Request {
 struct Answer {
     status: u16,
     body: String,
-    /// The gateway's name of the message, where it was taken.
+    /// Message id of the gateway, if it accepted the message.
     id: Option<String>,
-    /// The class of the failure, where it was not.
+    /// Error kind, if it did not.
     class: Option<DeliveryErrorKind>,
-    /// What the cause shows.
+    /// Text of the cause.
     shows: Option<String>,
 }
 
@@ -94,7 +94,7 @@ fn after_host(url: &str) -> &str {
     url[host..].find('/').map_or("", |path| &url[host + path..])
 }
 
-/// The table of a provider that is `preset`, and whose hosts are all `gateway`.
+/// Returns the table of a provider with that `preset`, with all its hosts replaced by `gateway`.
 fn own_table(preset: &str, own: &BTreeMap<String, Value>, gateway: &Gateway) -> ConfigTable {
     let file = repository::path("presets").join(format!("{preset}.toml"));
     let known = table(&fs::read_to_string(file).expect("the preset has a file"));

@@ -75,7 +75,7 @@ impl Sink {
         input.write_all(b"\n").expect("the sink runs");
     }
 
-    /// What the sink saw next.
+    /// Returns the next event of the sink.
     pub async fn event(&mut self) -> Value {
         self.events.recv().await.expect("the sink runs")
     }

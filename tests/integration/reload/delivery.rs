@@ -1,5 +1,5 @@
-//! Texts, routes and providers: what is new is used at once, and of a provider that did
-//! not change it is still known whether it is down.
+//! Reload of texts, routes and providers: new ones are used at once, and an unchanged
+//! provider keeps its circuit breaker.
 
 use super::{Reloading, to};
 use crate::outbox::gateway::{DOWN, Gateway, TAKES};

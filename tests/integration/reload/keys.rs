@@ -1,5 +1,5 @@
-//! The key ring: a sealing key is exchanged without a restart, and no step is taken that
-//! would make codes which nobody opens.
+//! Reload of the key ring: a sealing key is rotated without a restart, and no replica
+//! writes codes that another cannot open.
 
 use std::fs;
 

@@ -1,5 +1,4 @@
-//! The configuration read again while otpd serves: what changes, what does not, and that
-//! nobody who calls meanwhile notices.
+//! Reload of the configuration at run time, transparent to callers.
 
 mod delivery;
 mod keys;

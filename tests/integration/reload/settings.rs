@@ -1,4 +1,4 @@
-//! What of the plain settings changes, what is refused, and what needs a restart.
+//! Reload of plain settings: applied, rejected, and restart-only ones.
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
@@ -131,7 +131,9 @@ async fn invalid_reload_is_rejected_and_changes_nothing() {
     {
         let line = otpd.refuse(&bad).await;
         let at_the_start = run(&mut another(&otpd)).line(64);
-        let problem = at_the_start.strip_prefix("otpd: ").expect("who speaks");
+        let problem = at_the_start
+            .strip_prefix("otpd: ")
+            .expect("it has a service name");
         // The log quotes what it shows.
         assert!(
             line.replace("\\\"", "\"").contains(problem),
@@ -226,7 +228,7 @@ async fn symlink_swap_is_detected_as_file_change() {
         );
     }
     // A bad one is told once, not at each look.
-    fs::remove_file(place("otpd.toml")).expect("it is there");
+    fs::remove_file(place("otpd.toml")).expect("it exists");
     replica
         .wait_for_line("[OTP AUDIT] Configuration reload rejected")
         .await;

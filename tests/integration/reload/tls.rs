@@ -1,5 +1,5 @@
-//! Certificates: new connections use the new ones, and those that are there go on if their
-//! client certificate is still accepted.
+//! Reload of certificates: new connections use the new ones, and existing ones continue
+//! if their client certificate is still accepted.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -96,7 +96,7 @@ async fn reload_replaces_certificates_authorities_and_revocation_lists() {
         .expect("it is a caller");
     ask(&connect(&new, &crm, &otpd))
         .await
-        .expect_err("nobody knows its authority");
+        .expect_err("its authority is unknown");
 }
 
 /// Files of a server whose callers prove themselves by certificates of `authority`, and the

@@ -1,5 +1,5 @@
-//! Many reloads while callers call: no request is lost, and none is answered by half of
-//! one configuration and half of another.
+//! Many reloads under load: no request is lost, and none uses parts of two
+//! configurations.
 
 use std::{
     collections::BTreeSet,

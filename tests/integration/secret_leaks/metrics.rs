@@ -1,4 +1,4 @@
-//! The search for secrets in a scrape, which finds what is seeded.
+//! Self-test of the leak scanner on a scrape.
 
 use crate::support::Secrets;
 

@@ -1,5 +1,5 @@
-//! What a stolen database, a dump of it, a log or the metrics show: no code and no recipient,
-//! whatever was asked, mistyped or refused.
+//! Leak tests: a stolen database, a dump, a log and the metrics contain no code and no
+//! recipient, after valid, mistyped and refused requests.
 
 mod metrics;
 mod outbox;
@@ -25,10 +25,10 @@ use crate::support::{Database, Kind, OPERATIONS, Replica, Secrets};
 /// Ten digits, which do not turn up by chance.
 const LONG_CODES: (&str, &str) = ("OTPD_POLICY__CODE_LENGTH", "10");
 const TALKATIVE: (&str, &str) = ("OTPD_LOG_LEVEL", "trace");
-/// What the line of the development log provider has, and no other.
+/// Prefix that only lines of the development log provider have.
 const PROVIDER: &str = "[OTP] Generated OTP: ";
 
-/// What was said to otpd, and what it answered.
+/// Requests to otpd and its replies.
 #[derive(Default)]
 struct Traffic {
     /// Codes, typed ones too.
@@ -58,7 +58,7 @@ impl Traffic {
     }
 
     fn heard<T: Debug>(&mut self, reply: Result<Response<T>, Status>) -> Option<T> {
-        writeln!(self.replies, "{reply:?}").expect("a string takes what is written");
+        writeln!(self.replies, "{reply:?}").expect("writing to a string cannot fail");
         reply.ok().map(Response::into_inner)
     }
 
@@ -195,7 +195,7 @@ async fn talk(replica: &Replica, recipients: Range<u32>) -> Traffic {
     traffic
 }
 
-/// Requests whose every field is a mistake, and as secret as a right one.
+/// Requests with every field invalid, and as secret as a valid one.
 async fn mistake_fields(client: &mut OtpServiceClient<Channel>, traffic: &mut Traffic) {
     let secret = |number: u32| format!("+7 (985) 765-43-{number}");
     let valid = "+79160000001".to_owned();

@@ -1,5 +1,5 @@
-//! What a thief of the database learns from messages in every state: no code, no
-//! recipient, no variable and no text.
+//! Leak test of the outbox: messages in every state reveal no code, recipient, variable
+//! or text.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ required = true
     serve(kind, &configuration).await
 }
 
-/// Sends to many, for each purpose, and returns what nobody may find.
+/// Sends to many recipients for each purpose, and returns the secrets that must not be found.
 async fn fill(replica: &Replica, gateway: &Gateway) -> Secrets {
     let mut secrets = Secrets::default();
     secrets.add("Greetings from the tests");
@@ -91,19 +91,19 @@ async fn fill(replica: &Replica, gateway: &Gateway) -> Secrets {
     secrets
 }
 
-/// Writes a text where a faulty otpd could have.
+/// Writes a text to a place that a faulty otpd could have written to.
 async fn plant(database: &Database, text: &str) {
     let statement = AssertSqlSafe(format!("UPDATE otp_message SET provider = '{text}'"));
     if database.url().starts_with("sqlite") {
         let mut connection = SqliteConnection::connect(database.url())
             .await
-            .expect("it is there");
+            .expect("it exists");
         connection.execute(statement).await.expect("it is seeded");
         connection.close().await.expect("it is seeded");
     } else {
         let mut connection = PgConnection::connect(database.url())
             .await
-            .expect("it is there");
+            .expect("it exists");
         connection.execute(statement).await.expect("it is seeded");
         connection.close().await.expect("it is seeded");
     }

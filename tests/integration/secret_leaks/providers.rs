@@ -1,4 +1,4 @@
-//! Whatever goes wrong, nothing of the message or the account is told.
+//! Leak test of providers: no error shows data of the message or the account.
 
 use std::fmt::Write as _;
 
@@ -29,7 +29,7 @@ check.url = "http://127.0.0.1:1/{secrets.key}"
 check.query = { key = "{secrets.key}" }
 "#;
 
-/// What a gateway may put into an error, all of which must not come out again.
+/// Secrets that a gateway may echo in an error, none of which may be shown.
 fn echoes() -> Vec<String> {
     let echo = |text: &str| format!(r#"{{"error": "{text}", "message": "{text}"}}"#);
     let texts = [
@@ -87,7 +87,7 @@ async fn provider_errors_contain_no_secrets() {
         gateway.will(reply);
         let error = provider.deliver(&letter.envelope()).await;
         let error = error.expect_err("no reply is good");
-        writeln!(told, "{error} {error:?}").expect("a string takes all");
+        writeln!(told, "{error} {error:?}").expect("writing to a string cannot fail");
         gateway.request().await;
     }
     for url in [
@@ -97,9 +97,9 @@ async fn provider_errors_contain_no_secrets() {
     ] {
         let error = at(&url).deliver(&letter.envelope()).await;
         let error = error.expect_err("no connection");
-        writeln!(told, "{error} {error:?}").expect("a string takes all");
+        writeln!(told, "{error} {error:?}").expect("writing to a string cannot fail");
     }
-    told.push_str(&provider.check().await.expect_err("nobody is there"));
+    told.push_str(&provider.check().await.expect_err("no server listens"));
     assert_eq!(
         secrets.in_text(&told).into_iter().collect::<Vec<_>>(),
         [""; 0],

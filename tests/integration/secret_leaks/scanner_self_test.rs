@@ -1,4 +1,4 @@
-//! The search for secrets finds them: without this, finding none would mean nothing.
+//! Self-test of the leak scanner: seeded secrets are found.
 
 use std::collections::BTreeSet;
 
@@ -8,23 +8,23 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteCo
 use super::{LONG_CODES, TALKATIVE, search, talk, without_provider};
 use crate::support::{Database, Kind, Replica, hex};
 
-/// Runs a statement as nobody but a faulty otpd would.
+/// Runs a statement that only a faulty otpd would run.
 async fn execute(database: &Database, statement: String) {
     let statement = AssertSqlSafe(statement);
     if database.url().starts_with("sqlite") {
         let mut connection = SqliteConnection::connect(database.url())
             .await
-            .expect("it is there");
+            .expect("it exists");
         connection.execute(statement).await.expect("it is seeded");
     } else {
         let mut connection = PgConnection::connect(database.url())
             .await
-            .expect("it is there");
+            .expect("it exists");
         connection.execute(statement).await.expect("it is seeded");
     }
 }
 
-/// Where a search found what starts with `secret`.
+/// Returns the locations at which a search found text that starts with `secret`.
 fn places<'a>(found: &'a [(String, BTreeSet<String>)], secret: &str) -> Vec<&'a str> {
     let shows = |found: &BTreeSet<String>| found.iter().any(|form| form.starts_with(secret));
     let places = found.iter().filter(|(_, found)| shows(found));

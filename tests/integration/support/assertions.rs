@@ -1,11 +1,11 @@
-//! Parts of requests and replies, and of what a test is told.
+//! Extraction and comparison of parts of requests, replies and log lines.
 
 use std::str::FromStr;
 
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-/// What is typed.
+/// Submitted code.
 #[derive(Clone, Copy, Debug)]
 pub enum Typed {
     Right,
@@ -14,7 +14,7 @@ pub enum Typed {
 }
 
 impl Typed {
-    /// What is typed by a person who got `code`.
+    /// Returns the text typed by a person with `code`.
     pub fn text(self, code: &str) -> String {
         match self {
             Self::Right => code.to_owned(),
@@ -25,7 +25,7 @@ impl Typed {
     }
 }
 
-/// The reason of a failure.
+/// Returns the reason of a failure.
 pub fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().expect("each failure has a reason");

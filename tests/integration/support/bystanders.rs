@@ -1,4 +1,4 @@
-//! Good requests beside bad ones.
+//! Valid requests of other callers during a test.
 
 use std::{
     future::Future,

@@ -1,4 +1,4 @@
-//! Callers that prove who they are by a token.
+//! Callers that authenticate by a token.
 
 use std::fs;
 

@@ -1,8 +1,8 @@
-//! Commands that run to their end.
+//! Commands that run to completion.
 
 use std::process::Command;
 
-/// How a command ended, and what it said.
+/// Exit status and output of a command.
 #[derive(Debug)]
 pub struct Ended {
     code: Option<i32>,
@@ -10,7 +10,7 @@ pub struct Ended {
     stderr: String,
 }
 
-/// Runs `command` to its end.
+/// Runs `command` to completion.
 pub fn run(command: &mut Command) -> Ended {
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("programs speak UTF-8");
@@ -22,40 +22,40 @@ pub fn run(command: &mut Command) -> Ended {
 }
 
 impl Ended {
-    /// What it printed, having done what it was told.
+    /// Returns the output of a command that must succeed.
     #[track_caller]
     pub fn done(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 
-    /// What it printed, having answered "no".
+    /// Returns the output of a command that must exit with code 1.
     #[track_caller]
     pub fn said_no(self) -> String {
         assert_eq!(self.code, Some(1), "{self:?}");
         self.stdout
     }
 
-    /// What it printed, having ended with exit code `code`.
+    /// Returns the output of a command that must exit with `code`.
     #[track_caller]
     pub fn printed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         self.stdout
     }
 
-    /// What it printed, however it ended.
+    /// Returns the output, with any exit code.
     pub fn printed_any(self) -> String {
         self.stdout
     }
 
-    /// What it complained of, having failed with exit code `code`.
+    /// Returns the error output of a command that must exit with `code`.
     #[track_caller]
     pub fn complaint(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         self.stderr
     }
 
-    /// What it complained of, having failed with whatever exit code.
+    /// Returns the error output of a command that must fail, with any exit code.
     #[track_caller]
     pub fn failed(self) -> String {
         assert_ne!(self.code, Some(0), "{self:?}");

@@ -1,4 +1,4 @@
-//! A database for one test, and the hand on its clock.
+//! A database for one test, with control of its clock.
 
 use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
@@ -68,7 +68,7 @@ impl Database {
         &self.url
     }
 
-    /// Where this test's files are; gone when it ends.
+    /// Directory of this test's files, removed at its end.
     pub fn directory(&self) -> PathBuf {
         self.directory.path().to_owned()
     }
@@ -125,12 +125,12 @@ impl Database {
         }
     }
 
-    /// What the store's clock says, in milliseconds since the Unix epoch.
+    /// Returns the time of the store's clock, in milliseconds since the Unix epoch.
     pub async fn now(&self) -> i64 {
         self.number("SELECT now FROM otp_clock").await
     }
 
-    /// What one number of the database is.
+    /// Returns one number from the database.
     pub async fn number(&self, query: &'static str) -> i64 {
         if self.url.starts_with("sqlite") {
             let mut connection = self.sqlite_connection().await;
@@ -174,7 +174,7 @@ impl Database {
         }
     }
 
-    /// What a column of the database is, row by row; PostgreSQL only.
+    /// Returns a column of a query, row by row; PostgreSQL only.
     pub async fn texts(&self, query: &'static str) -> Vec<String> {
         let mut connection = self.postgres_connection().await;
         sqlx::query_scalar(query)
@@ -183,7 +183,7 @@ impl Database {
             .expect("a column of texts")
     }
 
-    /// Holds up whoever wants to see a record, until the connection is closed.
+    /// Locks the records against reads until the connection is closed.
     pub async fn lock_records(&self) -> PgConnection {
         let mut connection = self.postgres_connection().await;
         connection
@@ -232,7 +232,7 @@ impl Database {
         loop {
             match PgConnection::connect(&self.url).await {
                 Ok(connection) => return connection,
-                // otpd may have them all for a moment, where there are few.
+                // otpd may use all of them for a moment if there are few.
                 Err(Error::Database(error))
                     if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS) => {}
                 Err(error) => panic!("the database was made: {error}"),
@@ -240,7 +240,7 @@ impl Database {
         }
     }
 
-    /// Holds up whoever wants to write to the SQLite file, until the connection is closed.
+    /// Locks the SQLite file against writes until the connection is closed.
     pub async fn lock_sqlite(&self) -> SqliteConnection {
         let mut connection = self.sqlite_connection().await;
         connection.execute("BEGIN IMMEDIATE").await.expect("a turn");

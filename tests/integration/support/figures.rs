@@ -1,4 +1,4 @@
-//! What a run of a test counted, for docs/reliability.md.
+//! Counts of a test run, for docs/reliability.md.
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
     pub name: String,
-    /// Of a run that can be repeated.
+    /// Seed of a repeatable run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     pub seconds: u64,

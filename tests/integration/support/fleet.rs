@@ -1,4 +1,4 @@
-//! Many replicas, and many callers at the same moment.
+//! Many replicas and many concurrent callers.
 
 use std::{future::Future, sync::Arc};
 

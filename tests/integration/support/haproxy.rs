@@ -1,4 +1,4 @@
-//! HAProxy before a server.
+//! HAProxy in front of a server.
 
 use std::{
     fs,

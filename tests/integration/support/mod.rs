@@ -1,4 +1,4 @@
-//! What the tests run otpd on, and with.
+//! Shared code of the tests: servers, databases, callers and networks.
 
 mod assertions;
 mod bystanders;

@@ -1,4 +1,4 @@
-//! A server's operations listener, as scrapers and operators see it.
+//! A server's operations listener, for scrapers and operators.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -9,10 +9,10 @@ use tokio::{
 
 use super::Replica;
 
-/// Has a server tell what it measures, on any free port.
+/// Enables the operations listener on a free port.
 pub const OPERATIONS: (&str, &str) = ("OTPD_OPERATIONS_LISTEN", "127.0.0.1:0");
 
-/// What was measured at one moment.
+/// Metrics scraped at one moment.
 #[derive(Debug)]
 pub struct Scrape {
     pub text: String,
@@ -42,7 +42,7 @@ impl Scrape {
         Self { text, ..scrape }
     }
 
-    /// The value of a series that counts; 0 where there is none yet.
+    /// Returns the value of a counter; 0 if there is none yet.
     pub fn value(&self, series: &str) -> u64 {
         let value = self.series.get(series);
         let value = value.map(|value| value.strip_suffix(".0").unwrap_or(value));
@@ -51,25 +51,25 @@ impl Scrape {
 }
 
 impl Replica {
-    /// Where its operations listener is.
+    /// Returns the address of its operations listener.
     pub fn operations(&self) -> SocketAddr {
         let log = self.log();
         let first = log.lines().find(|line| line.contains("address"));
-        let first = first.expect("it has said where it listens");
+        let first = first.expect("its log contains the address");
         let (_, rest) = first.split_once("operations").expect("it was configured");
         let rest = &rest[rest.find("127.0.0.1:").expect("on loopback")..];
         let end = rest.find([' ', '"']).unwrap_or(rest.len());
         rest[..end].parse().expect("an address")
     }
 
-    /// What it measures now.
+    /// Scrapes its metrics.
     pub async fn scrape(&self) -> Scrape {
         let (status, text) = self.operate("GET", "/metrics", "").await;
         assert_eq!(status, 200, "{text}");
         Scrape::read(text)
     }
 
-    /// What it measures, once that is `wanted`.
+    /// Scrapes its metrics until they are `wanted`.
     pub async fn scrape_until(&self, wanted: impl Fn(&Scrape) -> bool) -> Scrape {
         loop {
             let scrape = self.scrape().await;

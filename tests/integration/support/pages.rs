@@ -1,5 +1,5 @@
-//! Pages of the documentation that are made of what the code says or a test found: they
-//! are held to it, and written anew where `UPDATE_DOCS` is set.
+//! Generated parts of documentation pages: compared with the page, or written to it if
+//! `UPDATE_DOCS` is set.
 
 use std::{env, fs};
 

@@ -1,4 +1,4 @@
-//! PgBouncer before a server.
+//! PgBouncer in front of a server.
 
 use std::{
     fs,
@@ -88,7 +88,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // Both fail only where the process has ended, which is what they are for.
+        // Both fail only if the process has ended, which is their purpose.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

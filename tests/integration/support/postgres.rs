@@ -1,5 +1,5 @@
-//! A PostgreSQL of one's own, that keeps what it acknowledged: it may be crashed,
-//! followed by a standby, and replaced by that.
+//! A separate, durable PostgreSQL server that can crash, have a standby, and fail over to
+//! it.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ impl Postgres {
         writeln!(file, "{lines}").expect("the directory is ours");
     }
 
-    /// Adds a file of its own to its directory, which nobody else may read.
+    /// Adds a file to its directory, readable only by the server's user.
     pub fn add_file(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt as _;
 
@@ -84,7 +84,7 @@ impl Postgres {
         give_to_server_user(&path);
     }
 
-    /// Who may connect, and how, from the next start or reload on.
+    /// Sets the rules of client authentication for the next start or reload.
     pub fn admit(&self, lines: &str) {
         let path = self.directory.path().join("data/pg_hba.conf");
         fs::write(path, lines).expect("the directory is ours");
@@ -113,12 +113,12 @@ impl Postgres {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("server.log")).expect("it runs")
     }
 
-    /// Has a superuser do something.
+    /// Runs a statement as superuser.
     pub async fn execute(&self, statements: &str) {
         let mut connection = PgConnection::connect(&self.url()).await.expect("it runs");
         for statement in statements.split_inclusive(';') {
@@ -157,7 +157,7 @@ impl Postgres {
         while !self.control(&["start", "--wait"]) {}
     }
 
-    /// Makes a standby a server that takes writes.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         assert!(self.control(&["promote", "--wait"]));
     }
@@ -202,7 +202,7 @@ fn directory() -> TempDir {
     directory
 }
 
-/// Makes a file or directory the server's own.
+/// Changes the owner of a file or directory to the server's user.
 pub fn give_to_server_user(path: &Path) {
     if let Some((user, group)) = server_user() {
         std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root may");
@@ -223,7 +223,7 @@ fn try_run(directory: &Path, program: &str, arguments: &[&str]) -> bool {
     command.status().expect("PostgreSQL is installed").success()
 }
 
-/// Where its programs are.
+/// Returns the directory of its programs.
 fn programs() -> PathBuf {
     let directory = std::env::var_os("TEST_POSTGRES_BIN").expect(
         "TEST_POSTGRES_BIN names PostgreSQL's programs; run `./check tests`, or a test by `scripts/with-postgres cargo test NAME`",
@@ -240,7 +240,7 @@ pub fn as_server_user(program: &Path) -> Command {
     command
 }
 
-/// The user and group that it must run as, where this process is root.
+/// User and group that it must run as if this process is root.
 fn server_user() -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
 

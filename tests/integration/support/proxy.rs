@@ -1,4 +1,4 @@
-//! A network that can be made to fail, between otpd and its database or its callers.
+//! A network proxy with faults, between otpd and its database or its callers.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! What a refused caller gets to read.
+//! Error returned to a refused caller.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ pub struct Refusal {
     pub code: Code,
     /// The `ErrorInfo`'s; its domain was checked.
     pub reason: String,
-    /// The field that is at fault, where one is.
+    /// Invalid field, if any.
     pub field: String,
-    /// What is wrong with it, and what to do.
+    /// Description of the problem, with the remedy.
     pub remedy: String,
     /// When to come back, where that helps; the trailer that retry policies obey was found
     /// to say the same.

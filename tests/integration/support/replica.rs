@@ -1,4 +1,4 @@
-//! The real binary, serving.
+//! The real binary as a running server.
 
 use std::{
     fs::{self, File},
@@ -79,7 +79,7 @@ impl Replica {
         replicas
     }
 
-    /// Starts a server whose store is at `url`, and waits only until it listens.
+    /// Starts a server with the store at `url`, and waits only until it listens.
     pub async fn launch(url: &str, database: &Database, environment: &[(&str, &str)]) -> Self {
         Self::attach(Self::spawn(url, database, environment)).await
     }
@@ -233,7 +233,7 @@ impl Replica {
         self.codes(challenge_id, 1).await.remove(0)
     }
 
-    /// What the log provider wrote for a challenge in its first `sends` messages.
+    /// Returns the output of the log provider for a challenge in its first `sends` messages.
     pub async fn codes(&self, challenge_id: &str, sends: usize) -> Vec<String> {
         let mark = format!("challenge_id={challenge_id} ");
         let is_message = |line: &&String| line.contains(&mark) && line.contains("Generated OTP: ");
@@ -330,7 +330,7 @@ impl Replica {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        // Both fail only where the process has ended, which is what they are for.
+        // Both fail only if the process has ended, which is their purpose.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,11 +1,11 @@
-//! What lies in the repository.
+//! Files of the repository.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// A path of the repository.
+/// Returns a path in the repository.
 pub fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
@@ -15,7 +15,7 @@ pub fn read(relative: &str) -> String {
     fs::read_to_string(path(relative)).unwrap_or_else(|error| panic!("{relative}: {error}"))
 }
 
-/// Every file below a directory whose name ends in that way, in order.
+/// Returns all files below a directory with that extension, sorted.
 pub fn files_below(relative: &str, extension: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut directories = vec![path(relative)];
@@ -35,7 +35,7 @@ pub fn files_below(relative: &str, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The texts of all of these, one after the other.
+/// Returns the concatenated texts of these files.
 pub fn read_below(relative: &str, extension: &str) -> String {
     files_below(relative, extension)
         .into_iter()

@@ -1,4 +1,4 @@
-//! Requests of all kinds, to be treated alike.
+//! Requests of all RPCs behind one type.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,

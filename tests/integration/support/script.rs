@@ -1,4 +1,4 @@
-//! What a caller does, step by step, and what it must see at each.
+//! Scripted steps of a caller with the expected result of each.
 
 use std::{future::Future, time::Duration};
 
@@ -29,7 +29,7 @@ pub enum Challenge {
     Garbled,
 }
 
-/// One step, with what must come of it under the default policy.
+/// One step, with its expected result under the default policy.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// A send makes a new code.
@@ -92,7 +92,7 @@ impl<'a> Script<'a> {
         }
     }
 
-    /// Runs `steps` for a recipient of whom nothing is known.
+    /// Runs `steps` for a recipient without a record.
     pub async fn run(&mut self, recipient: &str, steps: &[Step]) {
         recipient.clone_into(&mut self.recipient);
         self.sent.clear();

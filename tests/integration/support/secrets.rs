@@ -1,4 +1,4 @@
-//! Finds secrets in what must not hold any, in every form that they could be in.
+//! Leak scanner: finds secrets in a text or file, in every encoding.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
-/// Needles start with at least that many bytes; what is shorter is no secret.
+/// Minimum length of a secret in bytes.
 const PREFIX: usize = 5;
 
 /// The bytes of a text in hexadecimal digits.
@@ -18,7 +18,7 @@ pub fn hex(text: &str) -> String {
 /// Bytes in hexadecimal digits.
 pub fn hex_of(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a string takes what is written");
+        write!(hex, "{byte:02x}").expect("writing to a string cannot fail");
         hex
     })
 }

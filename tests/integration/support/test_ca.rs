@@ -1,4 +1,4 @@
-//! Certificates, and connections that prove themselves by one.
+//! Test certificate authority, and connections with its certificates.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A collector of one test: takes spans over OTLP, and keeps them.
+//! An OTLP collector for one test that stores the received spans.
 
 use std::{
     collections::BTreeMap,
@@ -36,8 +36,8 @@ impl TraceService for Taker {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         for of_resource in request.into_inner().resource_spans {
-            let resource = of_resource.resource.expect("spans are of somebody");
-            *self.resource.lock().expect("nobody panics") = texts(&resource.attributes);
+            let resource = of_resource.resource.expect("spans have a resource");
+            *self.resource.lock().expect("lock is not poisoned") = texts(&resource.attributes);
             let scopes = of_resource.scope_spans.into_iter();
             for span in scopes.flat_map(|scope| scope.spans) {
                 // The test may have seen enough.
@@ -85,9 +85,9 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// Who told the spans that came last.
+    /// Resource of the latest spans.
     pub fn resource(&self) -> BTreeMap<String, String> {
-        self.resource.lock().expect("nobody panics").clone()
+        self.resource.lock().expect("lock is not poisoned").clone()
     }
 
     /// All spans, once they are `enough`.

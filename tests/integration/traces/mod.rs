@@ -1,4 +1,4 @@
-//! The spans of requests, as a collector gets them.
+//! Spans of requests, as received by a collector.
 
 mod collector;
 

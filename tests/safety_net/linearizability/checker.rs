@@ -1,5 +1,5 @@
-//! Decides whether some order of calls explains what callers were told: linearizability
-//! of a record, by the search of Wing and Gong with the memory of Lowe ("Testing for
+//! Linearizability check of a record: decides whether some order of the calls explains
+//! all replies, by the search of Wing and Gong with the memory of Lowe ("Testing for
 //! linearizability", 2017).
 
 use std::{
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::model::{Call, Codes, Model, Moment, Outcome, Settings, Told};
 
-/// A call, and what came of it.
+/// A call with its result.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub call: Call,
@@ -23,12 +23,12 @@ pub struct Event {
     /// When, by the store's clock, it may have been decided.
     pub decided: Moment,
     pub told: Option<Told>,
-    /// What a call without an answer failed with.
+    /// Error of a call without a reply.
     pub failure: String,
 }
 
 impl Event {
-    /// What was asked and told, in a line.
+    /// Formats the request and the reply in one line.
     pub fn brief(&self) -> String {
         let Self {
             call,
@@ -40,7 +40,7 @@ impl Event {
     }
 }
 
-/// What the search found.
+/// Result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is an order.
@@ -92,7 +92,7 @@ struct Search<'a> {
     codes: &'a Codes,
     /// The events that must be in the order.
     answered: u64,
-    /// What was tried before: which events had happened, and what state they left.
+    /// Visited states of the search: the events that had happened, and the resulting state.
     visited: HashSet<(u64, Model)>,
     order: Vec<usize>,
     longest: Vec<usize>,
@@ -245,7 +245,7 @@ fn checker_accepts_exactly_linearizable_histories() {
     let after = event(6, 9, &verify, &not_found);
     let all = [early, sending.clone(), right.clone(), after.clone()];
     assert_eq!(judge(&all), Verdict::Explained);
-    // A code that nobody verified is found.
+    // An unverified code is found.
     assert!(matches!(
         judge(&[sending.clone(), after]),
         Verdict::Violated(_)

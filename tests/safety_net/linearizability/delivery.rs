@@ -1,5 +1,5 @@
-//! What must hold of messages: every acknowledged send has one, which is handed over
-//! unless its code dies first, and none is handed over of a code that is known to be dead.
+//! Invariants of delivery: every acknowledged send has a message, which is handed over
+//! unless its code dies first, and no message of a code known to be dead is handed over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,7 +138,7 @@ async fn check_lines(
     Ok(())
 }
 
-/// A challenge has one code, and nobody gets it long after callers knew its end.
+/// A challenge has one code, which is not delivered long after its end is known to callers.
 fn check_mail(fleet: &Fleet, name: &Name, events: &[Event]) -> Result<(), String> {
     let dead = deaths(events);
     let mut codes = BTreeMap::new();
@@ -222,7 +222,7 @@ fn killed(event: &Event) -> Option<&str> {
 
 /// Whether the replica that wrote a message stood still since `died`.
 fn was_paused(fleet: &Fleet, message: &Message, died: Instant) -> bool {
-    let pauses = fleet.pauses.lock().expect("nobody panics holding it");
+    let pauses = fleet.pauses.lock().expect("lock is not poisoned");
     pauses.iter().any(|&(replica, start, end)| {
         replica == message.replica && start <= message.seen && died <= end + LATE
     })

@@ -1,6 +1,6 @@
-//! What PostgreSQL itself notes of messages, so that nothing depends on what otpd says of
-//! them, or keeps: how each ended, and whether its code lived then; and when each code
-//! died.
+//! Log of message ends and code deaths, written by triggers in PostgreSQL, so that the
+//! check does not depend on the data of otpd: the end of each message, with the state of
+//! its code then, and the death of each code.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ pub async fn ends(
         let mut is_up = up.subscribe();
         // Its sender is borrowed.
         let _ = is_up.wait_for(|up| *up).await;
-        // It may crash meanwhile; what it had noted it has noted.
+        // It may crash meanwhile; its log is durable.
         match look(url, record_key).await {
             Ok((0, ends)) => return Ok(ends),
             Ok((under_way, _)) if start.elapsed() > PATIENCE => {

@@ -1,4 +1,4 @@
-//! Chance that a seed repeats.
+//! Randomness repeatable by a seed.
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
 /// 2014): small, and good enough to choose calls and faults.

@@ -1,5 +1,4 @@
-//! Replicas on a PostgreSQL of their own, with a network that can be made to fail on
-//! both sides of them.
+//! Replicas on a separate PostgreSQL server, with faulty networks on both sides of them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -52,7 +51,7 @@ pub struct Message {
 #[derive(Clone)]
 pub struct Mailbox(Arc<watch::Sender<HashMap<String, Vec<Message>>>>);
 
-/// Replicas and what they stand on.
+/// Replicas with their database and networks.
 pub struct Fleet {
     pub settings: Settings,
     pub mail: Mailbox,
@@ -170,7 +169,7 @@ impl Fleet {
 
     /// Whether any replica was paused since `start`.
     pub fn paused_since(&self, start: Instant) -> bool {
-        let pauses = self.pauses.lock().expect("nobody panics holding it");
+        let pauses = self.pauses.lock().expect("lock is not poisoned");
         pauses.iter().any(|&(_, _, end)| start <= end)
     }
 
@@ -248,7 +247,7 @@ impl Fleet {
             None
         };
         self.clock.announce(milliseconds);
-        // What is written a second time is the same.
+        // A repeated write is the same.
         while self.clock.advance(self.database.url()).await.is_err() {
             let mut up = self.up.subscribe();
             // The sender is a field of this very fleet.
@@ -282,14 +281,14 @@ impl Fleet {
         self.replicas[number]
             .running
             .lock()
-            .expect("nobody panics holding it")
+            .expect("lock is not poisoned")
     }
 }
 
-/// What the logs say beside the way of each request.
+/// Counts of log lines that do not belong to a request.
 #[derive(Default)]
 pub struct Remarks {
-    /// Lines that tell that the store is silent, or answers.
+    /// Lines about an unavailable or available store.
     pub about_the_store: AtomicU64,
     /// Errors about anything else.
     pub other_errors: AtomicU64,
@@ -307,7 +306,7 @@ impl Remarks {
             return;
         };
         count.fetch_add(1, Ordering::SeqCst);
-        let mut newest = self.newest.lock().expect("nobody panics holding it");
+        let mut newest = self.newest.lock().expect("lock is not poisoned");
         if newest.len() == KEPT_REMARKS {
             newest.pop_front();
         }
@@ -315,7 +314,7 @@ impl Remarks {
     }
 
     fn newest(&self) -> String {
-        let newest = self.newest.lock().expect("nobody panics holding it");
+        let newest = self.newest.lock().expect("lock is not poisoned");
         newest.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 }
@@ -343,7 +342,7 @@ impl Mailbox {
         });
     }
 
-    /// What a recipient has got so far.
+    /// Returns the messages that a recipient has received.
     pub fn of(&self, recipient: &str) -> Vec<Message> {
         self.0.borrow().get(recipient).cloned().unwrap_or_default()
     }
@@ -375,7 +374,7 @@ impl Mailbox {
         tokio::time::timeout(patience, enough).await.is_ok()
     }
 
-    /// Forgets a recipient whose history has been judged.
+    /// Drops the data of a recipient after the check of its history.
     pub fn forget(&self, recipient: &str) {
         self.0.send_if_modified(|mail| {
             mail.remove(recipient);
@@ -388,14 +387,14 @@ impl Mailbox {
 /// store was put.
 #[derive(Default)]
 pub struct StoreClock {
-    /// What the database has acknowledged, and what it may have.
+    /// Acknowledged writes of the database, and those of unknown outcome.
     ahead: AtomicI64,
     perhaps: AtomicI64,
     pub jumps: AtomicU64,
 }
 
 impl StoreClock {
-    /// Has the store's clock run ahead of the machine's by what a table says.
+    /// Makes the store's clock run ahead of the machine's by an offset in a table.
     async fn install(&self, url: &str) {
         let mut connection = PgConnection::connect(url).await.expect("it runs");
         connection
@@ -433,13 +432,13 @@ impl StoreClock {
         Ok(())
     }
 
-    /// Not later than what a call that begins now may load.
+    /// Returns a lower bound of the clock for a call that begins now.
     pub fn earliest(&self) -> i64 {
         let ahead = self.ahead.load(Ordering::SeqCst);
         wall() + ahead
     }
 
-    /// Not earlier than what a call that has ended now may have been decided at.
+    /// Returns an upper bound of the clock for a call that has ended.
     pub fn latest(&self) -> i64 {
         let now = wall();
         now + self.perhaps.load(Ordering::SeqCst) + 1

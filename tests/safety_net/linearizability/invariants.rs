@@ -1,5 +1,5 @@
-//! What must hold whatever the order of calls was: counted, not searched for, so that a
-//! fault of the search cannot hide one of otpd.
+//! Invariants of a history that hold for any order of calls. They are counted, not
+//! searched, so that a fault of the search cannot hide one of otpd.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn sends(events: &[Event], policy: &Policy) -> (Vec<Moment>, Vec<Moment>) {
                 earliest,
                 latest: at,
             });
-            // One that was told again was told the same.
+            // A repeated reply is the same.
             sends.entry((at, challenge)).or_insert(paid);
         }
     }

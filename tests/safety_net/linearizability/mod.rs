@@ -1,6 +1,6 @@
-//! Callers of several replicas write down what they asked, when, and what they were told,
-//! while processes, database, networks and clocks fail. Some order of the calls must
-//! explain every answer under the model.
+//! Callers of several replicas record requests, replies and times while processes,
+//! database, networks and clocks fail. Some order of the calls must explain every reply
+//! under the model.
 
 mod checker;
 mod delivery;
@@ -45,7 +45,7 @@ const DECIDED_FOR_EACH_UNDECIDED: u64 = 500;
 /// causes and the end of an outage, and that several times where it strikes over and over.
 const MOST_LINES: u64 = 12;
 
-/// Recipients whose calls run at the same time.
+/// Number of recipients with concurrent calls.
 const AT_ONCE: usize = 24;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +64,7 @@ async fn history_is_linearizable() {
         () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
         () = record(&fleet, &dice, most_calls, |calls| calls >= most_calls, &mut counts) => {}
     }
-    for (fault, number) in faults.into_inner().expect("nobody panics holding it") {
+    for (fault, number) in faults.into_inner().expect("lock is not poisoned") {
         figures.count(fault.name(), number);
     }
     write_down(figures, &fleet, counts);
@@ -113,7 +113,7 @@ async fn database_faults_lose_no_response_or_code() {
     write_down(figures, &fleet, counts);
 }
 
-/// Writes down what was counted in every kind of run.
+/// Stores the counts of a run.
 fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str, u64>) {
     let of = |what: &str| counts.get(what).copied().unwrap_or_default();
     let (calls, silent) = (of("calls"), of("calls without an answer"));
@@ -261,7 +261,7 @@ fn written(events: &[Event], start: Instant, mail: &[fleet::Message]) -> String 
             event.told,
             event.failure,
         )
-        .expect("a string takes all");
+        .expect("writing to a string cannot fail");
     }
     for message in mail {
         writeln!(
@@ -269,7 +269,7 @@ fn written(events: &[Event], start: Instant, mail: &[fleet::Message]) -> String 
             "{} ms: {message:?}",
             (message.seen - start).as_millis()
         )
-        .expect("a string takes all");
+        .expect("writing to a string cannot fail");
     }
     text
 }

@@ -1,5 +1,5 @@
-//! Makes things fail, one after the other, and counts what it did. How long a fault lasts
-//! is counted in calls, so that nothing here waits for a clock.
+//! Injects faults one after the other and counts them. The duration of a fault is counted
+//! in calls, so that nothing waits for a clock.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -98,7 +98,7 @@ pub async fn rage(
 }
 
 fn note(faults: &std::sync::Mutex<Faults>, fault: Fault) {
-    let mut counted = faults.lock().expect("nobody panics holding it");
+    let mut counted = faults.lock().expect("lock is not poisoned");
     *counted.entry(fault).or_default() += 1;
 }
 
@@ -132,7 +132,7 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
             fleet.signal(replica, "STOP");
             fleet.after_calls(a_while).await;
             // First, so that nothing that comes of it is judged without it.
-            let mut pauses = fleet.pauses.lock().expect("nobody panics holding it");
+            let mut pauses = fleet.pauses.lock().expect("lock is not poisoned");
             pauses.push((replica, start, Instant::now()));
             drop(pauses);
             fleet.signal(replica, "CONT");

@@ -1,5 +1,5 @@
-//! What becomes of a database: it is killed, over and over, and between its deaths it
-//! fails in every other way that callers may meet while their answers are judged.
+//! Faults of the database: it is killed repeatedly, and between the kills it fails in
+//! every other way that callers may meet.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::{dice::Dice, fleet::Fleet};
 
-/// What happens to it between two of its deaths.
+/// Fault of the database between two kills.
 #[derive(Clone, Copy, Debug)]
 enum Outage {
     Restart,

@@ -1,4 +1,4 @@
-//! A few callers at once about one recipient, through any replicas.
+//! Concurrent calls about one recipient, through any replicas.
 
 use std::{
     sync::{
@@ -39,7 +39,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Of a call that nobody heard of any more: it may be decided at any time to come.
 const UNDECIDED: i64 = i64::MAX;
 
-/// What is known of one recipient's calls.
+/// State of one recipient's calls.
 pub struct Scenario {
     pub name: Name,
     fleet: Arc<Fleet>,
@@ -90,7 +90,7 @@ impl Scenario {
         (scenario.name.clone(), events)
     }
 
-    /// What one caller does.
+    /// Runs the calls of one caller.
     async fn call_around(&self, client: usize, mut dice: Dice) {
         for step in 0..4 + dice.below(6) {
             let ask = if client == 0 && step == 0 {

@@ -1,4 +1,4 @@
-//! Wall clocks of replicas that are wrong, and jump.
+//! Wrong and jumping wall clocks of replicas.
 
 use std::{
     fs,

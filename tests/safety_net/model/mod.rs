@@ -31,7 +31,7 @@ pub struct Model {
     limits: Limits,
 }
 
-/// What a call is decided on.
+/// Context of the decision about a call.
 pub struct Case<'a> {
     pub policy: &'a Policy,
     pub call: &'a Call,
@@ -77,7 +77,7 @@ impl Model {
             return vec![self.clone()];
         }
         let policy = &settings.policies[call.name.purpose];
-        // Some answers tell when they were decided.
+        // Some replies contain the time of their decision.
         let decided_at = match told {
             Some(Told::Sent { resend_at, .. }) => Some(resend_at - policy.resend_after),
             Some(Told::Verdict { verified_at, .. }) => *verified_at,
@@ -88,7 +88,7 @@ impl Model {
             if !states.is_empty() {
                 return states;
             }
-            // It told an older instant, because it was given again.
+            // A replayed reply contains an older instant.
         }
         self.after_decision(settings, codes, call, (now, now), told)
     }
@@ -136,7 +136,7 @@ impl Model {
         states
     }
 
-    /// What a call is answered in one way of what cannot be known.
+    /// Returns the reply to a call under one choice of the unknowns.
     fn answer(
         &mut self,
         settings: &Settings,

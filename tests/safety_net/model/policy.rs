@@ -1,4 +1,4 @@
-//! The numbers that the server and the model are both given.
+//! Policy values shared by the server and the model.
 
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ pub struct Policy {
     pub request_memory: i64,
 }
 
-/// A back end, and what it may do.
+/// A caller with its permissions.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub name: &'static str,
@@ -41,7 +41,7 @@ pub struct Caller {
     pub purposes: &'static [usize],
 }
 
-/// Everybody who calls, and what for.
+/// All callers and purposes.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub callers: Vec<Caller>,
@@ -155,7 +155,7 @@ impl Settings {
                 caller.may_reset_failures,
                 caller.delivers,
             )
-            .expect("a string takes all");
+            .expect("writing to a string cannot fail");
         }
         text
     }

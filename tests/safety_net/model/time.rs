@@ -1,5 +1,5 @@
-//! Instants that are known only as nearly as a caller can know them, and what follows
-//! from that: some comparisons may go either way.
+//! Instants known only as precisely as a caller can know them; some comparisons may
+//! therefore have either result.
 
 /// An instant of the store's clock, in milliseconds since the Unix epoch, that lies
 /// somewhere from `earliest` to `latest`.
@@ -47,7 +47,7 @@ impl Moment {
     }
 }
 
-/// Answers what cannot be known, in one of all ways.
+/// Chooses a value for each unknown, one combination at a time.
 #[derive(Debug, Default)]
 pub struct Doubt {
     chosen: Vec<bool>,
@@ -55,7 +55,7 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// Whether `first` is before `second`; either, where they overlap.
+    /// Whether `first` is before `second`; either if they overlap.
     pub fn before(&mut self, first: Moment, second: Moment) -> bool {
         if first.latest < second.earliest {
             return true;
@@ -72,7 +72,7 @@ impl Doubt {
         self.chosen[self.asked - 1]
     }
 
-    /// What `answer` says in each way that there is.
+    /// Returns the results of `answer` under all combinations.
     pub fn every_way<T>(mut answer: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let mut doubt = Self::default();
         let mut answers = Vec::new();

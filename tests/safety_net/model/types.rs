@@ -1,4 +1,4 @@
-//! What is asked, what the server told, and what the model would tell.
+//! Requests, observed replies and expected replies.
 
 use super::time::Moment;
 
@@ -35,7 +35,7 @@ pub enum Ask {
     Cancel {
         challenge: Option<String>,
         reset: bool,
-        /// Whether the challenge alone tells whose code it is.
+        /// Whether the challenge alone selects the code.
         by_challenge: bool,
     },
     Status {
@@ -95,7 +95,7 @@ pub enum Reply {
         expires_at: Moment,
         resend_at: Moment,
         resent: bool,
-        /// Whether a caller that delivers by itself is told the code.
+        /// Whether a self-delivering caller receives the code.
         code: bool,
     },
     Verdict {
@@ -241,7 +241,7 @@ impl Reply {
     }
 }
 
-/// Whether an instant that may be told was told, or none was.
+/// Checks that the returned instant is one that the model allows, or that none was returned.
 fn at(moment: Option<Moment>, told: Option<i64>) -> bool {
     match (moment, told) {
         (None, None) => true,

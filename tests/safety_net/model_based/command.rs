@@ -1,4 +1,4 @@
-//! What the property test does at random.
+//! Random commands of the property test.
 
 use proptest::{collection, prelude::*};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ pub enum Command {
     Rotate,
 }
 
-/// Whose code.
+/// Owner of a code.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Whose {
     pub caller: u8,
@@ -56,7 +56,7 @@ pub struct Whose {
     pub recipient: u8,
 }
 
-/// What is typed.
+/// Submitted code.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Typed {
     Right,

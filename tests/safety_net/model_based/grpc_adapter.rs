@@ -1,4 +1,4 @@
-//! Calls of the model as calls of the contract, and replies back.
+//! Conversion of the model's calls to the contract's, and of the replies back.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, CancelOtpResponse, GetOtpStatusRequest, GetOtpStatusResponse, SendOtpRequest,
@@ -217,7 +217,7 @@ fn status(reply: GetOtpStatusResponse, call: &Call) -> Told {
     }
 }
 
-/// A refusal of the rules; what else failed is handed back.
+/// Converts a refusal of the rules; returns any other error.
 fn refused(status: Status) -> Result<Told, Status> {
     let by_rule = matches!(
         status.code(),

@@ -1,6 +1,6 @@
-//! Server and model are driven by the same random commands, and every reply must be one
-//! that the rules allow. A sequence that shows a difference is shortened and kept in
-//! tests/safety_net/regressions, and run first from then on.
+//! Server and model run the same random commands, and every reply must be one that the
+//! rules allow. A failing sequence is reduced, stored in tests/safety_net/regressions,
+//! and run first from then on.
 
 mod command;
 pub mod grpc_adapter;

@@ -11,14 +11,14 @@ use crate::model::{Ask, Call, Codes, Model, Name, Told};
 /// More states than this at once are never met; the newest are dropped.
 const MOST_STATES: usize = 64;
 
-/// What one sequence is about, and how far it is.
+/// State of one sequence.
 pub struct Run<'a> {
     world: &'a mut World,
     /// Makes recipients and networks that no other sequence had.
     number: u64,
     states: Vec<Model>,
     codes: Codes,
-    /// Every challenge that was told, by record; newest last.
+    /// All returned challenges by record, the newest last.
     challenges: HashMap<Name, Vec<String>>,
     calls: Vec<Call>,
     transcript: String,
@@ -94,7 +94,7 @@ impl<'a> Run<'a> {
     }
 
     async fn move_clock(&mut self, to: i64) {
-        writeln!(self.transcript, "clock to {to}").expect("a string takes all");
+        writeln!(self.transcript, "clock to {to}").expect("writing to a string cannot fail");
         self.world.set_clock(to).await;
     }
 
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
             self.transcript,
             "{now:?} replica {replica}: {call:?}\n    {told:?}"
         )
-        .expect("a string takes all");
+        .expect("writing to a string cannot fail");
         let settings = &self.world.settings;
         let mut states = Vec::new();
         for state in &self.states {
@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whom a call is about that may name a challenge alone.
+    /// Returns the subject of a call that may contain only a challenge id.
     fn subject(&self, whose: Whose, named: Named, alone: bool) -> (Name, Option<String>, bool) {
         let mut name = self.name(whose);
         let challenge = self.challenge(&name, named);

@@ -1,4 +1,4 @@
-//! Replicas on a database whose clock stands still until it is moved.
+//! Replicas on a database with a simulated clock.
 
 use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
@@ -84,11 +84,11 @@ impl World {
         let forward = now - self.now;
         self.now = now;
         self.clock.set(now).await;
-        // What may be swept by now is, before anybody looks.
+        // Rows that can be swept by now are swept before the call.
         while self.upset == Upset::Sweeps && forward > HOUR && self.clock.removable(now).await {}
     }
 
-    /// Makes a call on one replica; tells the answer and when it was decided.
+    /// Makes a call on one replica; returns the reply and the time range of its decision.
     pub async fn call(&mut self, call: &Call, replica: u8) -> (Told, Moment) {
         let number = usize::from(replica);
         let channel: Channel = self.replicas[number % REPLICAS].channel();
@@ -107,7 +107,7 @@ impl World {
             latest: self.now + took,
         };
         if took > 0 {
-            // What was written then must not lie ahead of the next call.
+            // Times written then must not be ahead of the next call.
             self.set_clock(self.now + took).await;
         }
         (told, now)

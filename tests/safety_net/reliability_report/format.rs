@@ -1,40 +1,39 @@
-//! The parts of the page that no run writes.
+//! Fixed text of docs/reliability.md.
 
 pub const HEAD: &str = "\
-# What is promised, and what tries to break it
+# Promises and their tests
 
-<!-- Written by UPDATE_DOCS=1 cargo test --test safety_net reliability_report, from the promises in
-tests/safety_net/reliability_report/promises.rs and the figures in tests/safety_net/reliability_report/results,
-which scripts/safety-net --long and scripts/long-run keep. -->
+<!-- Written by UPDATE_DOCS=1 cargo test --test safety_net reliability_report, from
+tests/safety_net/reliability_report/promises.toml and the counts in
+tests/safety_net/reliability_report/results, which scripts/safety-net --long and
+scripts/long-run write. -->
 
-Two things stand behind most promises of otpd, and both know the rules from a **model**
-(`tests/safety_net/model`), written apart from the code that serves, from the design
-alone, and half as long:
+Most promises of otpd are checked in two ways. Both use a **model** of the rules
+(`tests/safety_net/model`), which was written separately from the service, from the design
+alone, and is half as long:
 
 - **The model's sequences**: server and model are driven by the same random commands
-  (sends, right, wrong and late answers, cancellations, statuses, repeated requests,
-  several callers, purposes, replicas and client networks, moves of the clock forward and
-  back, rotation of the sealing key), on PostgreSQL and on SQLite, with a clock that
-  stands still until it is moved. Every reply is compared, to the millisecond. A
-  difference is shortened to its shortest sequence and kept in
-  `tests/safety_net/regressions`.
-- **The histories**: callers of three replicas write down what they asked, when, and what
-  they were told, while replicas are killed and paused, PostgreSQL crashes, connections on
-  both sides of a replica are cut, slow, held back and half-open, and wall clocks jump. A
-  checker then looks for an order of the calls that explains every answer under the
-  model (linearizability; a call without an answer may have happened or not). Beside it
-  stand counts that need no search: one verification per code, no more wrong verdicts
-  than allowed, no limit exceeded, a message for each send that was acknowledged.
-  Each message must be handed over, by whichever replica is left, unless its code dies
-  first, and none of a dead code may be; triggers in the database write down how messages
-  end and when codes die.
-  A second kind of history is recorded while PostgreSQL is killed twenty times, and
-  between its deaths is restarted and read-only, fails or holds up every write, gives
-  transactions up, and ends sessions and statements; there the lines of the logs are
-  counted, too (`scripts/long-run database 20` runs it alone).
+  (sends, correct, wrong and late codes, cancellations, statuses, repeated requests,
+  several callers, purposes, replicas and client networks, clock jumps forward and
+  back, rotation of the sealing key), on PostgreSQL and on SQLite, with a simulated clock.
+  Every reply is compared, to the millisecond. A failing sequence is reduced to the
+  shortest one and stored in `tests/safety_net/regressions`.
+- **The histories**: callers of three replicas record their requests, replies and times,
+  while replicas are killed and paused, PostgreSQL crashes, connections on both sides of a
+  replica are cut, slow, stalled and half-open, and wall clocks jump. A checker then
+  searches for an order of the calls that explains every reply under the model
+  (linearizability; a call without a reply may have happened or not). Other invariants need
+  no search: one verification per code, no more failed attempts than allowed, no limit
+  exceeded, a message for each acknowledged send. One of the surviving replicas must hand
+  over each message unless its code dies first, and no message of a dead code may be
+  handed over; triggers in the database record the ends of messages and codes.
+  A second kind of history is recorded while PostgreSQL is killed twenty times. Between the
+  kills it is restarted and read-only, fails or delays every write, aborts transactions, and
+  ends sessions and statements; this run also counts log lines
+  (`scripts/long-run database 20` runs it alone).
 
-A short form of both is part of the gate. The long form is one command, which takes the
-seed of a run to be repeated from `SAFETY_NET_SEED`, and writes this page:
+A short form of both is part of the gate. The long form is one command, which writes this
+page; `SAFETY_NET_SEED` repeats a run:
 
 <!-- not run: takes an hour; the step tests runs the short form -->
 ```sh
@@ -43,16 +42,16 @@ scripts/safety-net --long
 
 ## The promises
 
-Each beside the tests that would fail if it were not kept, and the figures of the last long
-run where there is one. The gate runs every test, and the net in short.
+Each promise is listed with the tests that fail if it is broken, and with the counts of the
+last long run, if there is one. The gate runs every test, and the short form of the safety net.
 ";
 
 pub const PROMISES_HEAD: &str = "\
-| promise | what tries to break it | last long run |
+| promise | tests | last long run |
 |---|---|---|
 ";
 
-/// The runs of the net itself, by the names of what they keep.
+/// Long runs of the safety net, by the names of their results.
 pub const RUNS_OF_THE_NET: [&str; 4] = [
     "stateful_postgres",
     "stateful_sqlite",
@@ -63,86 +62,85 @@ pub const RUNS_OF_THE_NET: [&str; 4] = [
 pub const RUNS: &str = "
 ## The last long run
 
-| | model, PostgreSQL | model, SQLite | histories | histories, faults of the database |
+| | model, PostgreSQL | model, SQLite | histories | histories, database faults |
 |---|--:|--:|--:|--:|
 ";
 
-/// Other tests that run for long on demand, with the names of what they keep.
+/// Other long runs on demand, with the names of their results.
 pub const LONG_RUNS: [(&str, &str); 3] = [
     (
         "\
 ### Replicas killed under load
 
-`scripts/long-run kills` kills a replica with SIGKILL at random moments, between a provider's
-answer and the note of it as well, while callers send and cancel through it and its neighbour.
-A gateway counts what reaches it.",
+`scripts/long-run kills` kills a replica with SIGKILL at random moments, also between a provider's
+reply and the record of it, while callers send and cancel through it and another replica.
+A gateway counts the messages that it receives.",
         "kills",
     ),
     (
         "\
 ### A backlog
 
-`scripts/long-run backlog` queues messages while every provider is down, and lets the providers
-come back. Memory, order and what a new message has to wait for are bounded.",
+`scripts/long-run backlog` queues messages while every provider is down, and then lets the
+providers recover. It checks the memory, the order, and the delay of a new message.",
         "backlog",
     ),
     (
         "\
-### A flood
+### Overload
 
-`scripts/long-run flood` offers four times what the store takes, over a slow network to it, with
-a quiet caller and health checks beside the flood.",
+`scripts/long-run flood` offers four times the capacity of the store, over a slow network to it,
+with a light caller and health checks at the same time.",
         "flood",
     ),
 ];
 
-pub const PLANTED: &str = "
-## The net is checked as well
+pub const SEEDED_BUGS: &str = "
+## Seeded bugs
 
-A net that finds nothing may have holes. So bugs are seeded: each is a patch in
-`tests/safety_net/seeded_bugs`, applied to a copy of the source, and the short form must find
-it. `scripts/seeded-bugs` does that for all of them, or for those that it is given.
+Seeded bugs test the safety net itself: each is a patch in `tests/safety_net/seeded_bugs`,
+applied to a copy of the source, and the short form must find it. `scripts/seeded-bugs` runs
+all of them, or the named ones.
 
 | seeded bug | found by | after |
 |---|---|--:|
 ";
 
 pub const MUTANTS: &str = "
-## The rules' own tests are checked as well
+## Mutation testing
 
 `scripts/mutants` makes every small change that cargo-mutants knows to the rules
-(`crates/otpd-rules`) and to the engine (`src/engine`), one at a time: a comparison turned
-round, a branch gone, a function that returns at once. The unit tests of the part alone must
-notice. What none can notice is explained below; anything else that goes unnoticed fails the
-run.
+(`crates/otpd-rules`) and to the engine (`src/engine`), one at a time: a reversed
+comparison, a removed branch, a function that returns at once. The unit tests of the part alone
+must detect it. Equivalent mutants are explained below; any other undetected mutant fails the run.
 
 ";
 
 pub const CAUGHT_HEAD: &str = "
-## What the net caught
+## Faults found
 
-Faults that were in otpd, found by the net, and mended; each has a test of its own now.
+Faults of otpd that the safety net found. Each is fixed and has a regression test.
 
-| fault | found by | held off by |
+| fault | found by | regression test |
 |---|---|---|
 ";
 
 pub const TAIL: &str = "
-## What it does not show
+## Limits
 
-- A crash of PostgreSQL is one of its processes, not of the machine: that a commit is on
-  the disk is PostgreSQL's own promise, and the test's database lies in memory.
-- Histories run on PostgreSQL. On SQLite replicas share one file and one machine; there
-  the model's sequences run, and the races in the gate.
-- A limit that several recipients share may refuse a request that an instant later would
-  have passed: one that takes its share and is then refused gives it back. The checker
-  bears with such refusals, and counts that enough calls came before.
-- A call that was never answered may have happened or not. The checker tries both, and so
-  holds less against such a call than against others.
+- A crash of PostgreSQL is a crash of its processes, not of the machine: durability on the
+  disk is PostgreSQL's own promise, and the test's database is in memory.
+- Histories run on PostgreSQL. On SQLite replicas share one file and one machine; it is
+  covered by the model's sequences and the races in the gate.
+- A limit that several recipients share may refuse a request that would have passed an
+  instant later, because a request that consumes the limit and is then refused refunds it.
+  The checker accepts such refusals if enough calls came before.
+- A call without a reply may have happened or not. The checker tries both, so such a call is
+  checked less strictly than others.
 - A message may go out twice: if a replica dies or loses the database during an attempt, or
   the provider's answer is lost, it is sent again, up to the bound on copies.
-- What is judged of messages ends at the provider, which in the histories is the log.
-- That a comparison takes the same time whatever is compared is not measured: codes and
-  tokens are compared by the crate `subtle`, which is made for that.
+- Messages are checked up to the provider, which in the histories is the log.
+- Constant-time comparison is not measured: codes and tokens are compared by the crate
+  `subtle`, which is made for that.
 - Nothing here was run on several machines, on Kubernetes or for days.
 ";

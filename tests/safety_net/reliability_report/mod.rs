@@ -1,5 +1,4 @@
-//! docs/reliability.md: every promise beside what tries to break it, and the figures that
-//! the runs themselves wrote.
+//! Generates docs/reliability.md: each promise with its tests, and the counts of the long runs.
 
 mod format;
 mod mutants;
@@ -16,7 +15,7 @@ use crate::support::{
     repository,
 };
 use format::{
-    CAUGHT_HEAD, HEAD, LONG_RUNS, MUTANTS, PLANTED, PROMISES_HEAD, RUNS, RUNS_OF_THE_NET, TAIL,
+    CAUGHT_HEAD, HEAD, LONG_RUNS, MUTANTS, PROMISES_HEAD, RUNS, RUNS_OF_THE_NET, SEEDED_BUGS, TAIL,
 };
 use promises::{Caught, Promise, Promises};
 use sources::kept;
@@ -24,7 +23,7 @@ use sources::kept;
 const PAGE: &str = "docs/reliability.md";
 const COMMAND: &str = "UPDATE_DOCS=1 cargo test --test safety_net reliability_report";
 
-/// How a seeded bug was found.
+/// Test that found a seeded bug, and the time that it needed.
 #[derive(Deserialize)]
 struct Found {
     seconds: u64,
@@ -65,12 +64,12 @@ fn every_seeded_bug_was_found_by_the_last_run() {
     assert!(found.len() >= 10);
 }
 
-/// What the last hunt found.
+/// Returns the seeded bugs found by the last run of scripts/seeded-bugs.
 fn hunted() -> BTreeMap<String, Found> {
     kept("seeded_bugs").expect("scripts/seeded-bugs writes it")
 }
 
-/// The seeded bugs, with what each is.
+/// Returns the seeded bugs by name, with a description of each.
 fn seeded() -> BTreeMap<String, String> {
     let mut bugs = BTreeMap::new();
     for path in repository::files_below("tests/safety_net/seeded_bugs", "patch") {
@@ -79,7 +78,10 @@ fn seeded() -> BTreeMap<String, String> {
             .and_then(|name| name.to_str())
             .expect("a plain name");
         let text = fs::read_to_string(&path).expect("a patch is text");
-        let what = text.lines().next().expect("a patch says what it does");
+        let what = text
+            .lines()
+            .next()
+            .expect("the first line of a patch describes the bug");
         bugs.insert(name.to_owned(), what.to_owned());
     }
     bugs
@@ -95,14 +97,14 @@ fn page() -> String {
     page += RUNS;
     page += &runs_of_the_net();
     page.extend(LONG_RUNS.map(|(heading, name)| long_run(heading, name)));
-    page += PLANTED;
+    page += SEEDED_BUGS;
     let found = hunted();
     page.extend(seeded().into_iter().map(|(name, what)| {
         let (by, seconds) = found
             .get(&name)
             .map_or(("not yet", String::new()), |found| {
                 let by = match found.found_by.split("::").next() {
-                    Some("history") => "the histories",
+                    Some("linearizability") => "the histories",
                     _ => "the model",
                 };
                 (by, format!("{} s", found.seconds))
@@ -123,7 +125,7 @@ fn page() -> String {
     page + TAIL
 }
 
-/// A promise, what tries to break it, and what the last long run says.
+/// Formats the row of a promise: its text, its tests and its last long run.
 fn row(promise: &Promise) -> String {
     let Promise { what, by, tests } = promise;
     let sources = by.iter().map(|source| source.name().to_owned());
@@ -132,7 +134,7 @@ fn row(promise: &Promise) -> String {
         .collect();
     let mut last: Vec<String> = by.iter().map(|source| source.last_run()).collect();
     if last.is_empty() {
-        last.push("green in the gate".to_owned());
+        last.push("passes in the gate".to_owned());
     }
     format!(
         "| {what} | {} | {} |\n",
@@ -141,7 +143,7 @@ fn row(promise: &Promise) -> String {
     )
 }
 
-/// The table of the runs of the safety net itself.
+/// Formats the table of the long runs of the safety net.
 fn runs_of_the_net() -> String {
     let runs = RUNS_OF_THE_NET.map(|name| -> Figures {
         kept(name).unwrap_or_else(|| panic!("{name}: scripts/safety-net --long writes it"))
@@ -157,9 +159,11 @@ fn runs_of_the_net() -> String {
         format!("| {what} | {} |\n", cells.join(" | "))
     });
     let seconds = runs.each_ref().map(|run| number(run.seconds));
-    let seeds = runs
-        .each_ref()
-        .map(|run| run.seed.expect("it can be repeated").to_string());
+    let seeds = runs.each_ref().map(|run| {
+        run.seed
+            .expect("each run of the safety net has a seed")
+            .to_string()
+    });
     rows.chain([
         format!("| seconds | {} |\n", seconds.join(" | ")),
         format!("| seed | {} |\n", seeds.join(" | ")),
@@ -167,10 +171,10 @@ fn runs_of_the_net() -> String {
     .collect()
 }
 
-/// What another long run counted.
+/// Formats the section of another long run.
 fn long_run(heading: &str, name: &str) -> String {
     let Some(run) = kept::<Figures>(name) else {
-        return format!("\n{heading}\n\nNo long run kept.\n");
+        return format!("\n{heading}\n\nNo long run stored.\n");
     };
     let rows = run
         .counts

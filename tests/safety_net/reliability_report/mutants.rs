@@ -1,4 +1,4 @@
-//! Results of scripts/mutants for the tests of the rules and of the engine.
+//! Results of scripts/mutants: mutation testing of the rules and of the engine.
 
 use std::{collections::BTreeMap, fs};
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::sources::kept;
 use crate::support::{pages::number, repository};
 
-/// What became of the changes to one part of otpd.
+/// Numbers of the mutants of one part of otpd, by result.
 #[derive(Deserialize)]
 struct Changed {
     changes: u64,
@@ -18,7 +18,7 @@ struct Changed {
     unexplained: u64,
 }
 
-/// The section's tables.
+/// Formats the tables of the section.
 pub fn section() -> String {
     let parts: BTreeMap<String, Changed> = kept("mutants").expect("scripts/mutants writes it");
     let rows = parts.into_iter().map(|(part, changed)| {
@@ -41,16 +41,16 @@ pub fn section() -> String {
         format!("| {part} | {} |\n", counts.map(number).join(" | "))
     });
     let explained = repository::path("tests/mutants/explained.tsv");
-    let explained = fs::read_to_string(explained).expect("it is kept");
+    let explained = fs::read_to_string(explained).expect("the file is in the repository");
     let reasons = explained.lines().skip(1).map(|line| {
         let (change, reason) = line.split_once('\t').expect("a change and its reason");
-        // A bar would end the cell, in code as well.
+        // A bar ends the cell, also inside code.
         format!("| `{}` | {reason} |\n", change.replace('|', "\\|"))
     });
     format!(
-        "| part | changes | do not compile | noticed | made an endless loop | change nothing | not noticed |\n\
+        "| part | mutants | do not compile | detected | timed out | equivalent | undetected |\n\
          |---|--:|--:|--:|--:|--:|--:|\n{}\n\
-         | change that changes nothing | why |\n|---|---|\n{}",
+         | equivalent mutant | reason |\n|---|---|\n{}",
         rows.collect::<String>(),
         reasons.collect::<String>()
     )

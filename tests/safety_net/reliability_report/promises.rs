@@ -1,4 +1,4 @@
-//! What is promised and what tries to break it; and what was broken.
+//! The promises with their tests, and the faults that the safety net found.
 
 use config::{Config, File, FileFormat};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub struct Promises {
     pub caught: Vec<Caught>,
 }
 
-/// The promises about one thing.
+/// Promises about one subject.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
@@ -24,26 +24,26 @@ pub struct Part {
     pub promises: Vec<Promise>,
 }
 
-/// Something that whoever calls or runs otpd may rely on.
+/// Behaviour that callers and operators may rely on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Promise {
     pub what: String,
-    /// What tries to break it beyond the gate.
+    /// Long runs that test it beyond the gate.
     #[serde(default)]
     pub by: Vec<Source>,
-    /// The tests that would fail if it were not kept.
+    /// Tests that fail if it is broken.
     #[serde(default)]
     pub tests: Vec<String>,
 }
 
-/// A fault of otpd that the net found.
+/// Fault of otpd found by the safety net.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Caught {
     pub fault: String,
     pub found_by: String,
-    /// What holds it off now.
+    /// Regression test.
     pub test: String,
 }
 

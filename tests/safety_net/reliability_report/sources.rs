@@ -1,5 +1,4 @@
-//! What tries to break promises beside the tests of the gate, and what its last run
-//! counted.
+//! Long runs that test the promises beyond the gate, and the counts of the last one.
 
 use std::fs;
 
@@ -8,10 +7,10 @@ use serde_json::Value;
 
 use crate::support::{Figures, pages::number, repository};
 
-/// Where runs keep what they counted.
+/// Directory of the counts of the last runs.
 const KEPT: &str = "tests/safety_net/reliability_report/results";
 
-/// What tries to break a promise over and over, at random or for long.
+/// Kind of run that tests a promise repeatedly, at random or for hours.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -25,7 +24,7 @@ pub enum Source {
     Fuzzing,
 }
 
-/// The figures of a run by its name, if one was kept.
+/// Returns the stored counts of the last run of that name.
 pub fn kept<Kept: for<'a> Deserialize<'a>>(name: &str) -> Option<Kept> {
     read(&format!("{KEPT}/{name}.json"))
 }
@@ -42,15 +41,14 @@ impl Source {
             Self::Histories => "the histories",
             Self::Kills => "[kills](#replicas-killed-under-load)",
             Self::Backlog => "[a backlog](#a-backlog)",
-            Self::Flood => "[a flood](#a-flood)",
+            Self::Flood => "[overload](#overload)",
             Self::Soak => "[hours of load](soak/README.md)",
             Self::Load => "[the comparison](performance.md)",
-            Self::Fuzzing => "[any bytes at all](fuzzing.md)",
+            Self::Fuzzing => "[fuzzing](fuzzing.md)",
         }
     }
 
-    /// What the last long run says of the promises that it tries to break. A run that saw
-    /// one broken keeps no figures.
+    /// Summarizes the last long run. A run that finds a broken promise stores no counts.
     pub fn last_run(self) -> String {
         let said = match self {
             Self::Model => of(["stateful_postgres", "stateful_sqlite"], |both| {
@@ -61,7 +59,7 @@ impl Source {
             }),
             Self::Kills => of(["kills"], |run| {
                 format!(
-                    "{} kills, {} sends acknowledged, none lost",
+                    "{} kills, {} acknowledged sends, none lost",
                     sum(run, "replicas killed"),
                     sum(run, "sends acknowledged")
                 )
@@ -86,11 +84,11 @@ impl Source {
             }),
             Self::Fuzzing => read("fuzz/figures_of_last_run.json").map(|run| fuzzing(&run)),
         };
-        said.unwrap_or_else(|| "no long run kept".to_owned())
+        said.unwrap_or_else(|| "no long run stored".to_owned())
     }
 }
 
-/// What all of these runs say together, if all were kept.
+/// Summarizes these runs together, if all are stored.
 fn of<const RUNS: usize>(
     names: [&str; RUNS],
     say: impl Fn(&[Figures]) -> String,
@@ -105,39 +103,47 @@ fn sum(runs: &[Figures], what: &str) -> String {
 }
 
 fn fuzzing(run: &Value) -> String {
-    let targets = run.as_object().expect("each target has its figures");
+    let targets = run.as_object().expect("one entry per target");
     let all = |what: &str| {
-        let of_target = |target: &Value| target[what].as_u64().expect("each target counts it");
+        let of_target = |target: &Value| target[what].as_u64().expect("each target has this count");
         number(targets.values().map(of_target).sum::<u64>())
     };
     format!(
-        "{} inputs, {} faults left",
+        "{} inputs, {} open crashes",
         all("executions"),
         all("crashes")
     )
 }
 
 fn soak(run: &Value) -> String {
-    let pairs = run["pairs"].as_u64().expect("the soak counts pairs");
-    let failed = run["pairs_failed"].as_u64().expect("and failures");
-    let verdicts = run["verdicts"].as_object().expect("and judges growth");
+    let pairs = run["pairs"]
+        .as_u64()
+        .expect("the soak has a count of pairs");
+    let failed = run["pairs_failed"]
+        .as_u64()
+        .expect("the soak has a count of failures");
+    let verdicts = run["verdicts"]
+        .as_object()
+        .expect("the soak has verdicts on growth");
     let grew: Vec<&str> = verdicts
         .values()
         .filter(|verdict| verdict["level"] != true)
-        .map(|verdict| verdict["name"].as_str().expect("what grows has a name"))
+        .map(|verdict| verdict["name"].as_str().expect("each verdict has a name"))
         .collect();
     let grew = if grew.is_empty() {
-        "nothing grew".to_owned()
+        "no growth".to_owned()
     } else {
         format!("grew: {}", grew.join(", "))
     };
     format!("{} pairs, {} failed, {grew}", number(pairs), number(failed))
 }
 
-/// The pairs that were put on otpd, wherever they stand, and what was against the rules.
+/// Sums the pairs and the violations of all loads in the results.
 fn loaded(results: &Value) -> (u64, u64) {
     if let Some(violations) = results["violations"].as_u64() {
-        let pairs = results["pairs"].as_u64().expect("a load counts pairs");
+        let pairs = results["pairs"]
+            .as_u64()
+            .expect("each load has a count of pairs");
         return (pairs, violations);
     }
     let inner: Vec<&Value> = match results {

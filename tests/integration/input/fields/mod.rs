@@ -1,5 +1,5 @@
-//! Every bad input is told apart, with the field at fault and what to do about it,
-//! and harms nobody else.
+//! Invalid fields: each is reported with the field and a remedy, without an effect on
+//! others.
 
 mod texts;
 
@@ -11,7 +11,7 @@ use crate::support::{AnyRequest, Database, Kind, Refusal, Replica, with_bystande
 
 const PHONE: &str = "+79990000001";
 
-/// A bad request, and what it is told.
+/// An invalid request with its expected error.
 #[derive(Clone, Debug)]
 struct Case {
     request: AnyRequest,

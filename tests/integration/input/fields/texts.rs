@@ -1,4 +1,4 @@
-//! Texts that are wrong in a field, in each of the RPCs that have it.
+//! Invalid texts in a field, in each of the RPCs that have it.
 
 use otpd::grpc::v1::{CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest};
 
@@ -290,7 +290,7 @@ fn names() -> Vec<Case> {
     ])
 }
 
-/// What is typed, and what programs pass on.
+/// Texts as people type them, and as programs pass them on.
 fn codes_and_ids() -> Vec<Case> {
     let long = "9".repeat(10_240);
     let request_id_129 = "r".repeat(129);

@@ -1,4 +1,4 @@
-//! Rule 6: limits, those of a record and those that records share.
+//! Rule 6: limits of a record and limits shared by records.
 
 use super::super::{Case, Doubt, HOUR, Limits, Moment};
 

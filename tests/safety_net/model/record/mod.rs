@@ -10,7 +10,7 @@ use super::{
     Ask, Case, DAY, Doubt, HOUR, Limits, Moment, Outcome, Policy, Reply, Told, types::Call,
 };
 
-/// How long a dead code is told as expired.
+/// Time for which a dead code is reported as expired.
 const EXPIRED_TOLD_FOR: i64 = HOUR;
 /// The longest wait after wrong answers.
 const LONGEST_DELAY: i64 = HOUR;
@@ -25,7 +25,7 @@ pub const NOTHING_KNOWN: Reply = Reply::Status {
     blocked_until: None,
 };
 
-/// A verdict that leaves no attempt to tell of.
+/// A verify outcome without remaining attempts.
 pub const fn verdict(outcome: Outcome, challenge: Option<usize>) -> Reply {
     Reply::Verdict {
         outcome,
@@ -35,10 +35,10 @@ pub const fn verdict(outcome: Outcome, challenge: Option<usize>) -> Reply {
     }
 }
 
-/// What is known of one (caller, recipient, purpose).
+/// State of one (caller, recipient, purpose).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
-    /// The names of all its challenges, where they are known; the last one is newest.
+    /// Ids of all its challenges, if known; the newest is last.
     names: Vec<Option<String>>,
     end: End,
     pub expires_at: Moment,
@@ -210,7 +210,7 @@ impl Record {
     fn remember(&mut self, reply: &Reply, case: &mut Case) {
         self.written_at = case.now;
         if case.clock_steps_back {
-            // What was forgotten stays so, even where the clock is then before its end.
+            // Dropped state stays dropped, even if the clock is then before its end.
             let now = case.now;
             self.remembered
                 .retain(|known| case.doubt.before(now, known.until));
@@ -316,7 +316,7 @@ impl Record {
     }
 }
 
-/// What makes a request the same as another of that id: not the client's address.
+/// Returns the fields that distinguish requests with the same id: not the client's address.
 fn fields(call: &Call) -> (Call, Ask) {
     let mut ask = call.ask.clone();
     if let Ask::Send { network, .. } | Ask::Verify { network, .. } = &mut ask {

@@ -1,4 +1,4 @@
-//! Rules 1, 4 and 6: when a code is made, when it is sent again, when neither.
+//! Rules 1, 4 and 6: new codes, resends and refused sends.
 
 use super::{
     super::{Ask, Case, DAY, HOUR, Limits, Moment, Reply},
@@ -47,7 +47,7 @@ impl Record {
         reply
     }
 
-    /// Whether a message may go out now; what the limits then are.
+    /// Checks that a message may be sent now; returns the limits after it.
     fn permit_send(
         &mut self,
         case: &mut Case,
