@@ -29,17 +29,15 @@ pub fn names(data: &[u8]) {
     }
     if let Ok(destination) = text.parse::<RecipientPattern>() {
         let written = match &destination {
-            RecipientPattern::Everybody => "*",
+            RecipientPattern::All => "*",
             RecipientPattern::Email => "email",
             RecipientPattern::Prefix(prefix) => prefix,
             RecipientPattern::Region(_) => text,
         };
         assert_eq!(written, text);
         let address = Recipient::from_canonical("ann@example.com".to_owned());
-        let is_of_addresses = matches!(
-            destination,
-            RecipientPattern::Everybody | RecipientPattern::Email
-        );
+        let is_of_addresses =
+            matches!(destination, RecipientPattern::All | RecipientPattern::Email);
         assert_eq!(destination.contains(&address), is_of_addresses);
     }
     assert_eq!(CallerName::new(text).as_str(), text);

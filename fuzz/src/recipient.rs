@@ -53,7 +53,7 @@ pub fn recipient(data: &[u8]) {
             "an address has no region"
         );
     }
-    assert!(RecipientPattern::Everybody.contains(&recipient));
+    assert!(RecipientPattern::All.contains(&recipient));
     assert_eq!(
         RecipientPattern::Email.contains(&recipient),
         recipient.is_email()

@@ -211,7 +211,7 @@ fn credentials(
         );
     }
     let allowed = if table.destinations.is_empty() {
-        vec![RecipientPattern::Everybody]
+        vec![RecipientPattern::All]
     } else {
         table.destinations
     };

@@ -62,7 +62,7 @@ pub struct MessageBody {
 
 impl std::fmt::Debug for MessageBody {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Text(…)")
+        formatter.write_str("MessageBody(…)")
     }
 }
 

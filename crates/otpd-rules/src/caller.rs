@@ -49,7 +49,7 @@ impl Caller {
         Self {
             name: CallerName::new("development"),
             purposes: None,
-            destinations: DestinationPolicy::everybody(),
+            destinations: DestinationPolicy::allow_all(),
             may_reset_failures: false,
             self_delivery: false,
             policies,

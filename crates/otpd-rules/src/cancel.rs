@@ -42,7 +42,7 @@ pub fn cancel(
             return Decision::answer(Ok(CancelOutcome::default()));
         };
         match record.memory.lookup(&request.identity, now) {
-            Some(IdempotencyLookup::Answer {
+            Some(IdempotencyLookup::Replay {
                 answer:
                     RecordedOutcome::Cancelled {
                         challenge,

@@ -65,7 +65,7 @@ impl OtpCode {
 
 impl fmt::Debug for OtpCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Code({} digits)", self.0.len())
+        write!(formatter, "OtpCode({} digits)", self.0.len())
     }
 }
 
@@ -128,7 +128,7 @@ impl SubmittedCode {
 
 impl fmt::Debug for SubmittedCode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "TypedCode({} digits)", self.0.len())
+        write!(formatter, "SubmittedCode({} digits)", self.0.len())
     }
 }
 
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(typed.length(), 6);
         assert_eq!(
             format!("{code:?} {typed:?}"),
-            "Code(6 digits) TypedCode(6 digits)"
+            "OtpCode(6 digits) SubmittedCode(6 digits)"
         );
     }
 }

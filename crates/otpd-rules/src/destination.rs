@@ -12,7 +12,7 @@ use super::{Recipient, Region};
 #[serde(try_from = "String")]
 pub enum RecipientPattern {
     /// `*`: every recipient.
-    Everybody,
+    All,
     /// `email`: every e-mail address.
     Email,
     /// Phone numbers of a region, such as `RU`.
@@ -36,7 +36,7 @@ impl FromStr for RecipientPattern {
             })
         };
         match text {
-            "*" => Ok(Self::Everybody),
+            "*" => Ok(Self::All),
             "email" => Ok(Self::Email),
             prefix if is_prefix(prefix) => Ok(Self::Prefix(prefix.to_owned())),
             region => region
@@ -59,7 +59,7 @@ impl RecipientPattern {
     /// Returns true if `recipient` is in the set.
     pub fn contains(&self, recipient: &Recipient) -> bool {
         match self {
-            Self::Everybody => true,
+            Self::All => true,
             Self::Email => recipient.is_email(),
             Self::Region(region) => region_of(recipient) == Some(*region),
             Self::Prefix(prefix) => recipient
@@ -86,9 +86,9 @@ pub struct DestinationPolicy {
 
 impl DestinationPolicy {
     /// Allows every recipient.
-    pub fn everybody() -> Self {
+    pub fn allow_all() -> Self {
         Self {
-            allowed: vec![RecipientPattern::Everybody],
+            allowed: vec![RecipientPattern::All],
             blocked: Vec::new(),
         }
     }
@@ -143,8 +143,8 @@ mod tests {
         assert!(but_one.allows(&to("+79161234567")));
         assert!(!but_one.allows(&to("ann@example.com")));
         assert!(!DestinationPolicy::default().allows(&to("+79991234567")));
-        assert!(DestinationPolicy::everybody().allows(&to("+79991234567")));
-        assert!(DestinationPolicy::everybody().allows(&to("ann@example.com")));
+        assert!(DestinationPolicy::allow_all().allows(&to("+79991234567")));
+        assert!(DestinationPolicy::allow_all().allows(&to("ann@example.com")));
     }
 
     #[test]

@@ -82,14 +82,14 @@ struct IdempotencyEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdempotencyLookup {
     /// The request is a repetition.
-    Answer {
+    Replay {
         /// Outcome of the first one.
         answer: RecordedOutcome,
         /// True if this process wrote it, and only missed the acknowledgement.
         own: bool,
     },
     /// The same id was used for another request.
-    Reused,
+    KeyReused,
 }
 
 impl IdempotencyLog {
@@ -104,12 +104,12 @@ impl IdempotencyLog {
             .iter()
             .find(|known| known.request.id == request.id && now < known.until)?;
         Some(if known.request.fields == request.fields {
-            IdempotencyLookup::Answer {
+            IdempotencyLookup::Replay {
                 answer: known.answer,
                 own: known.request.writer == request.writer,
             }
         } else {
-            IdempotencyLookup::Reused
+            IdempotencyLookup::KeyReused
         })
     }
 
@@ -182,11 +182,11 @@ mod tests {
         let policy = PurposePolicy::default();
         let memory =
             IdempotencyLog::default().record(&request(1, 1, 7, true), ANSWER, &policy, at(0));
-        let own = Some(IdempotencyLookup::Answer {
+        let own = Some(IdempotencyLookup::Replay {
             answer: ANSWER,
             own: true,
         });
-        let others = Some(IdempotencyLookup::Answer {
+        let others = Some(IdempotencyLookup::Replay {
             answer: ANSWER,
             own: false,
         });
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(memory.lookup(&request(1, 1, 8, true), at(599)), others);
         assert_eq!(
             memory.lookup(&request(1, 2, 8, true), at(599)),
-            Some(IdempotencyLookup::Reused)
+            Some(IdempotencyLookup::KeyReused)
         );
         assert_eq!(memory.lookup(&request(2, 1, 7, true), at(0)), None);
         assert_eq!(memory.lookup(&request(1, 1, 7, true), at(600)), None);

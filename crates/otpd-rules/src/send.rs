@@ -101,10 +101,10 @@ pub fn send(
             .as_ref()
             .and_then(|record| Some((record, record.memory.lookup(&request.identity, now)?)));
         match recalled {
-            Some((record, IdempotencyLookup::Answer { answer, own })) => {
+            Some((record, IdempotencyLookup::Replay { answer, own })) => {
                 return Decision::answer(replay(record, answer, own, request, policy, now));
             }
-            Some((_, IdempotencyLookup::Reused)) => {
+            Some((_, IdempotencyLookup::KeyReused)) => {
                 return Decision::answer(Err(Refusal::IdempotencyKeyReused));
             }
             None => {}

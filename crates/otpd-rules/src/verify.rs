@@ -109,8 +109,10 @@ pub fn verify(
             return Decision::answer(Ok(VerifyOutcome::NotFound));
         };
         match record.memory.lookup(&request.identity, now) {
-            Some(IdempotencyLookup::Answer { answer, .. }) => Decision::answer(replay(answer)),
-            Some(IdempotencyLookup::Reused) => Decision::answer(Err(Refusal::IdempotencyKeyReused)),
+            Some(IdempotencyLookup::Replay { answer, .. }) => Decision::answer(replay(answer)),
+            Some(IdempotencyLookup::KeyReused) => {
+                Decision::answer(Err(Refusal::IdempotencyKeyReused))
+            }
             None => match precheck(&record, limits, request, policy, now) {
                 Err(PrecheckFailure::Verdict(verdict)) => Decision::answer(Ok(verdict)),
                 Err(PrecheckFailure::Refusal(refusal)) => {

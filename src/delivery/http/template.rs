@@ -258,7 +258,7 @@ pub struct TemplateValues<'a> {
 /// Shows nothing of the message.
 impl fmt::Debug for TemplateValues<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Values(…)")
+        formatter.write_str("TemplateValues(…)")
     }
 }
 
