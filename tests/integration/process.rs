@@ -291,7 +291,9 @@ async fn requests_beyond_shutdown_timeout_get_unavailable() {
         (tonic::Code::Unavailable, "SHUTTING_DOWN")
     );
     assert!(refusal.wait.is_some(), "{refusal:?}");
-    replica.wait_for_line("Shutdown grace period exceeded").await;
+    replica
+        .wait_for_line("Shutdown grace period exceeded")
+        .await;
     lock.close().await.expect("the lock is given up");
     let (status, log) = replica.end().await;
     assert_eq!(status.code(), Some(0), "{log}");

@@ -31,9 +31,7 @@ async fn reload_changes_texts_routes_and_providers_and_keeps_breakers() {
     let both = format!("{first}{second}{}", route(&["first", "second"]));
     let mut otpd = Reloading::start(&both).await;
     let challenge = send(&otpd, 1).await;
-    otpd.replica
-        .wait_for_line("Circuit breaker opened")
-        .await;
+    otpd.replica.wait_for_line("Circuit breaker opened").await;
     gateway
         .wait_for(|state| state.providers_of(&challenge) == ["first", "second"])
         .await;
