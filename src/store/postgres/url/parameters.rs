@@ -5,7 +5,7 @@
 pub(super) enum ParameterHandling {
     /// Passed on to sqlx.
     Passed,
-    /// Part of [`TlsParameters`], by its name in libpq.
+    /// Part of [`TlsParameters`](super::super::connect_tls::TlsParameters), by its name in libpq.
     Tls(&'static str),
     /// Name of the session.
     SessionName,
