@@ -277,8 +277,8 @@ async fn serve_requests<S>(
                 let now = Instant::now();
                 let is_old = now >= aged_at;
                 if is_old || now >= activity.idle_since() + max_idle {
-                    let cause = if is_old { "old" } else { "idle" };
-                    tracing::debug!(from = address, cause, "[OTP] Connection closing");
+                    let reason = if is_old { "max_age" } else { "idle" };
+                    tracing::debug!(from = address, reason, "[OTP] Connection closing");
                     abort_at = Some(now + bounds.max_age_grace);
                     connection.as_mut().graceful_shutdown();
                 }

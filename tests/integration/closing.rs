@@ -189,7 +189,7 @@ async fn haproxy_calls_survive_connection_max_age() {
         let (replica, ended) = (Arc::clone(&replica), Arc::clone(&ended));
         tokio::spawn(async move {
             for count in 1..=ENDED {
-                replica.wait_for_lines("why=\"old\"", count).await;
+                replica.wait_for_lines("reason=\"max_age\"", count).await;
                 ended.store(count, Ordering::Relaxed);
             }
         })

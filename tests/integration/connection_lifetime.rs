@@ -86,7 +86,7 @@ async fn requests_on_a_closing_connection_finish() {
     replica.wait_for_line("Request received rpc=SendOtp").await;
     replica
         .wait_for_newest_line(|line| {
-            line.contains("Connection closing") && line.contains("why=\"old\"")
+            line.contains("Connection closing") && line.contains("reason=\"max_age\"")
         })
         .await;
     lock.close().await.expect("the lock is given up");
