@@ -190,7 +190,9 @@ def variables(given: dict[str, str]) -> dict[str, str]:
         raise invalid("variables", "too many; give at most 32")
     for name, value in given.items():
         if not _VARIABLE.fullmatch(name):
-            raise invalid("variables", "a name must be a lower-case letter and up to 31 of a-z, 0-9, _")
+            raise invalid(
+                "variables", "a name must be a lower-case letter and up to 31 of a-z, 0-9, _"
+            )
         control = any(unicodedata.category(character) == "Cc" for character in value)
         if control or len(value.encode()) > 256:
             raise invalid("variables", f"{name}: at most 256 bytes without control characters")
