@@ -208,7 +208,7 @@ kind = "http"
 url = "http://127.0.0.1:{port}/"
 json = {{ challenge = "{{challenge_id}}", to = "{{to_e164}}", code = "{{code}}" }}
 allow_private_addresses = true
-concurrency = 64
+max_concurrency = 64
 [[routes]]
 providers = ["sink"]
 """
