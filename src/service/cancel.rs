@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{CancelOtp, CancelReply, OtpService, ServiceError, permit_subject};
-use crate::engine::CommandRequest;
 use otpd_rules::{Caller, CancelRequest, ChallengeId, Command, Outcome};
 
 impl OtpService {
@@ -37,16 +36,8 @@ impl OtpService {
             challenge,
             reset_failures: *reset_failures,
         });
-        let command = CommandRequest {
-            command,
-            caller: Arc::clone(caller),
-            key,
-            purpose: subject.named_purpose(),
-            limits: Vec::new(),
-            deadline,
-            outbox: None,
-        };
-        let (Outcome::Cancelled(done), _) = self.decide(command).await? else {
+        let request = subject.command_request(command, caller, key, deadline);
+        let (Outcome::Cancelled(done), _) = self.decide(request).await? else {
             return Err(ServiceError::foreign_outcome());
         };
         Ok(CancelReply {

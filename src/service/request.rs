@@ -3,13 +3,19 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
+    sync::Arc,
 };
 
-use crate::{engine::RateLimit, keys::KeyRing};
+use tokio::time::Instant;
+
+use crate::{
+    engine::{CommandRequest, RateLimit},
+    keys::KeyRing,
+};
 use otpd_rules::{
-    Caller, ChallengeId, Channel, DeliveryErrorKind, Lockout, OtpCode, Purpose, PurposePolicy,
-    RateLimitKind, Recipient, SubmittedCode, Timestamp, VerifyOutcome, site_network,
-    subscriber_network,
+    Caller, ChallengeId, Channel, Command, DeliveryErrorKind, Lockout, OtpCode, Purpose,
+    PurposePolicy, RateLimitKind, Recipient, RecordKey, SubmittedCode, Timestamp, VerifyOutcome,
+    site_network, subscriber_network,
 };
 
 /// Request to send a code.
@@ -88,9 +94,24 @@ pub struct OtpSelector {
 }
 
 impl OtpSelector {
-    /// Returns the purpose if the recipient is given; a challenge id has its own.
-    pub(super) fn named_purpose(&self) -> Option<Purpose> {
-        self.recipient.as_ref().map(|_| self.purpose.clone())
+    /// Returns a command about the record of `key`, without rate limits and without a message.
+    pub(super) fn command_request(
+        &self,
+        command: Command,
+        caller: &Arc<Caller>,
+        key: RecordKey,
+        deadline: Instant,
+    ) -> CommandRequest {
+        CommandRequest {
+            command,
+            caller: Arc::clone(caller),
+            key,
+            // A challenge id has a purpose of its own.
+            purpose: self.recipient.as_ref().map(|_| self.purpose.clone()),
+            limits: Vec::new(),
+            deadline,
+            outbox: None,
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     delivery::RouteQuery,
-    engine::CommandRequest,
     keys::OpenError,
     log_targets::AUDIT,
     store::{SealedBytes, VersionedMessage},
@@ -41,16 +40,9 @@ impl OtpService {
                 deliveries: Vec::new(),
             });
         };
-        let command = CommandRequest {
-            command: Command::Status(challenge),
-            caller: Arc::clone(caller),
-            key,
-            purpose: subject.named_purpose(),
-            limits: Vec::new(),
-            deadline,
-            outbox: None,
-        };
-        let (Outcome::Status(status), messages) = self.decide(command).await? else {
+        let command = Command::Status(challenge);
+        let request = subject.command_request(command, caller, key, deadline);
+        let (Outcome::Status(status), messages) = self.decide(request).await? else {
             return Err(ServiceError::foreign_outcome());
         };
         let deliveries = match status.last_send.clone() {
