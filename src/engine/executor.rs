@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use rand::{rand_core::UnwrapErr, rngs::SysRng};
 use tokio::time::Instant;
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
     working_set::{CommitDependencies, WorkingSet},
 };
 use crate::{
+    keys::os_rng,
     metrics::BatchMetrics,
     store::{
         FoundMessage, LoadedState, RecordStore, RowVersion, StoreClock, StoreError, WriteBatch,
@@ -116,7 +116,7 @@ impl<Store: RecordStore> BatchExecutor<Store> {
             }
             Err(error) => return BatchOutcome::Refused(batch, error),
         };
-        let mut working_set = WorkingSet::new(snapshot, RowVersion::random(&mut UnwrapErr(SysRng)));
+        let mut working_set = WorkingSet::new(snapshot, RowVersion::random(&mut os_rng()));
         let DecidedBatch {
             waiting,
             reading,
