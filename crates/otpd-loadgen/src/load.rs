@@ -135,6 +135,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::schedule::tests::schedule;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -182,16 +183,6 @@ mod tests {
         .await;
         let latencies = latencies.lock().unwrap().clone();
         (latencies, not_started.load(Ordering::Relaxed))
-    }
-
-    fn schedule() -> ArrivalSchedule {
-        ArrivalSchedule {
-            rate: 100.0,
-            ramp: Duration::ZERO,
-            warm_up: Duration::ZERO,
-            duration: Some(10 * SECOND),
-            pairs: None,
-        }
     }
 
     #[tokio::test(start_paused = true)]

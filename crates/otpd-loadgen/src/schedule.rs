@@ -68,12 +68,13 @@ impl ArrivalSchedule {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn schedule() -> ArrivalSchedule {
+    /// Returns a schedule of 100 pairs per second for ten seconds.
+    pub fn schedule() -> ArrivalSchedule {
         ArrivalSchedule {
             rate: 100.0,
             ramp: Duration::ZERO,
