@@ -19,7 +19,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{config::LogLevel, connection, log_targets::AUDIT, metrics::Metrics, telemetry};
+use crate::{config::LogLevel, listener, log_targets::AUDIT, metrics::Metrics, telemetry};
 
 /// Maximum number of open connections; more wait. Each scraper needs one.
 const MAX_CONNECTIONS: usize = 32;
@@ -59,7 +59,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
             let connection = serve_connection(&mut stream, from.ip(), metrics);
             // The operator sees a failure at the other end.
             let _ = tokio::time::timeout(MAX_CONNECTION_AGE, connection).await;
-            connection::close(stream).await;
+            listener::close(stream).await;
             drop(permit);
         });
     }

@@ -15,10 +15,10 @@ use super::{CommandError, CommandOutcome, block_on, exit};
 use crate::{
     auth::CallerRegistry,
     config::{self, EnvVars, ServeConfig, TopLevelSettings},
-    connection::TlsSettings,
     environment::Environment,
     files, key_file,
     keys::KeyRing,
+    listener::TlsSettings,
     server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
     shutdown::{ReloadSignals, ShutdownSignals},
     store::{RecordStoreHandle, SqliteStore, StoreError},

@@ -16,9 +16,9 @@ use super::{
     log::{AuditLog, LogFormat, LogLevel},
 };
 use crate::{
-    connection::{ConnectionSettings, TlsSettings},
     delivery::text::{Locale, PurposeTextSettings},
     environment::Environment,
+    listener::{ConnectionSettings, TlsSettings},
     outbox::OutboxOptions,
     store::StoreOptions,
     traces::TraceSettings,

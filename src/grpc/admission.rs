@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     auth::AuthError,
-    connection::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
+    listener::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
     metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     service::ServiceError,
     traces::{self, TraceContext},

@@ -6,7 +6,7 @@ use tonic::codegen::http::HeaderMap;
 
 use crate::{
     auth::{AuthError, CallerRegistry, PresentedCredentials},
-    connection::PeerIdentity,
+    listener::PeerIdentity,
 };
 use otpd_rules::Caller;
 

@@ -9,10 +9,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{ServerError, labels, store_stats, sweeper::sweep};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
-    connection::{self, ConnectionConfig, MemoryBudget, ServerTls},
     engine::{BatchClient, BatchOptions, Engine},
     grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
     keys::KeyRing,
+    listener::{self, ConnectionConfig, MemoryBudget, ServerTls},
     metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
     outbox::{Outbox, OutboxContext},
     service::{ConversionTracker, OtpService},
@@ -165,7 +165,7 @@ impl App {
                 }
             }
         };
-        let lists = connection::report_outdated(config_receiver.clone());
+        let lists = listener::report_outdated(config_receiver.clone());
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,

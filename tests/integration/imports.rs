@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
         &[
             "auth",
             "config",
-            "connection",
+            "listener",
             "delivery",
             "environment",
             "files",
@@ -37,7 +37,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
         &[
             "auth",
             "config",
-            "connection",
+            "listener",
             "delivery",
             "engine",
             "files",
@@ -58,7 +58,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
         "grpc",
         &[
             "auth",
-            "connection",
+            "listener",
             "log_targets",
             "metrics",
             "service",
@@ -93,13 +93,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ),
     (
         "admin",
-        &[
-            "config",
-            "connection",
-            "log_targets",
-            "metrics",
-            "telemetry",
-        ],
+        &["config", "listener", "log_targets", "metrics", "telemetry"],
     ),
     (
         "engine",
@@ -109,7 +103,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ("traces", &["log_targets", "system_random"]),
     ("auth", &["environment"]),
     (
-        "connection",
+        "listener",
         &["auth", "files", "log_targets", "system_random"],
     ),
     ("files", &[]),
@@ -119,7 +113,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
         "config",
         &[
             "auth",
-            "connection",
+            "listener",
             "delivery",
             "environment",
             "files",

@@ -2,8 +2,8 @@
 
 use super::super::{
     ExpectedLimit, LimitWrite, MessageWrite, RecordWrite,
-    message_row::{history_column, message_state_columns},
-    record_row::{count_column, memory_column, record_state_columns},
+    rows::{count_column, memory_column, record_state_columns},
+    rows::{history_column, message_state_columns},
 };
 use otpd_rules::Timestamp;
 

@@ -5,8 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        LoadedState, RowVersion, StoreClock, VersionedLimit, message_row::key_bytes,
-        record_row::RecordRow,
+        LoadedState, RowVersion, StoreClock, VersionedLimit, rows::RecordRow, rows::key_bytes,
     },
     to_array,
 };

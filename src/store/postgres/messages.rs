@@ -3,9 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{
-    super::{
-        FoundMessage, LaneCursor, MessageWrite, StoreError, WriteResult, message_row::MessageRow,
-    },
+    super::{FoundMessage, LaneCursor, MessageWrite, StoreError, WriteResult, rows::MessageRow},
     columns::MessageColumns,
     to_array,
 };

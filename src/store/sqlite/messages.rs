@@ -5,8 +5,8 @@ use sqlx::{FromRow as _, Row as _, SqliteConnection, SqlitePool, sqlite::SqliteR
 use super::{
     super::{
         FoundMessage, LaneCursor, MessageWrite, Place, StoreError,
-        message_row::{MessageRow, history_column, key_bytes, message_state_columns},
-        record_row::count_column,
+        rows::count_column,
+        rows::{MessageRow, history_column, key_bytes, message_state_columns},
     },
     select_by_key,
 };

@@ -4,7 +4,7 @@ use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::super::{
     ExpectedLimit, LimitWrite, RecordWrite, RowVersion,
-    record_row::{count_column, memory_column, record_state_columns},
+    rows::{count_column, memory_column, record_state_columns},
 };
 use otpd_rules::Timestamp;
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{
     DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, RowVersion,
     StoreClock, StoreError, StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, VersionedLimit,
-    WriteBatch, WriteResult, message_row::key_bytes, migration::migrator, record_row::RecordRow,
+    WriteBatch, WriteResult, migration::migrator, rows::RecordRow, rows::key_bytes,
     waiting::with_notice,
 };
 use url::DatabaseFile;

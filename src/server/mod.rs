@@ -21,11 +21,12 @@ use tonic_health::{
 use tower::ServiceBuilder;
 
 use crate::{
-    admin, connection,
+    admin,
     grpc::{
         AdmissionLayer, BodyTimeoutLayer, OtpGrpc, RpcMetricsLayer, SizeLimitErrorLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
+    listener,
     metrics::Metrics,
     store::{StoreError, health::StoreHealth},
     traces,
@@ -89,7 +90,7 @@ pub async fn run(
         budget: parts.budget.clone(),
         reflection: settings.reflection,
     };
-    let server = connection::serve(
+    let server = listener::serve(
         listener,
         parts.connection_config,
         parts.budget,

@@ -1,6 +1,6 @@
 //! Record as a row, the same in every SQL store.
 
-use super::{RowVersion, SealedBytes, StoreError, VersionedRecord};
+use crate::store::{RowVersion, SealedBytes, StoreError, VersionedRecord};
 use otpd_rules::{
     CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter, IdempotencyLog,
     Purpose, Record, SendLimits, Timestamp,
@@ -8,7 +8,7 @@ use otpd_rules::{
 
 /// Columns of a record.
 #[derive(Debug, sqlx::FromRow)]
-pub(super) struct RecordRow {
+pub(in crate::store) struct RecordRow {
     pub record_key: Vec<u8>,
     pub version: i64,
     pub caller: String,
@@ -80,7 +80,7 @@ impl RecordRow {
 }
 
 /// Returns the name of a state and its sealed secret.
-pub(super) fn record_state_columns(
+pub(in crate::store) fn record_state_columns(
     state: &ChallengeState<SealedBytes>,
 ) -> (&'static str, Option<&[u8]>) {
     match state {
@@ -92,11 +92,11 @@ pub(super) fn record_state_columns(
 }
 
 /// Returns a count as a column holds it. No count comes near the bound.
-pub(super) fn count_column(count: u32) -> i32 {
+pub(in crate::store) fn count_column(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// Returns the idempotency log as a column holds it.
-pub(super) fn memory_column(memory: &IdempotencyLog) -> Vec<u8> {
+pub(in crate::store) fn memory_column(memory: &IdempotencyLog) -> Vec<u8> {
     postcard::to_allocvec(memory).expect("serialization into a vector cannot fail")
 }

@@ -25,7 +25,7 @@ macro_rules! gateway {
         (
             $preset,
             include_str!(concat!(
-                "../../tests/integration/fixtures/gateways/",
+                "../../../tests/integration/fixtures/gateways/",
                 $preset,
                 ".toml"
             )),
@@ -57,7 +57,7 @@ static PROVIDERS: LazyLock<Vec<HttpSettings>> = LazyLock::new(|| {
         own.insert("preset".to_owned(), preset.into());
         own
     });
-    let own = table(include_str!("provider/everything.toml")).expect("the file is valid TOML");
+    let own = table(include_str!("everything.toml")).expect("the file is valid TOML");
     let all = presets.into_iter().chain([own]);
     all.map(|table| settings(table).expect("the description is valid"))
         .collect()

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FoundMessage, Place, RowVersion, SealedBytes, StoreError, VersionedMessage};
+use crate::store::{FoundMessage, Place, RowVersion, SealedBytes, StoreError, VersionedMessage};
 use otpd_rules::{
     AttemptLog, CallerName, ChallengeNonce, Channel, DeliveryErrorKind, LoggedAttempt,
     MAX_LOGGED_ATTEMPTS, MessageId, MessageState, OutboxMessage, PossibleCopies, RecordKey,
@@ -11,7 +11,7 @@ use otpd_rules::{
 
 /// Columns of a message.
 #[derive(Debug, sqlx::FromRow)]
-pub(super) struct MessageRow {
+pub(in crate::store) struct MessageRow {
     pub record_key: Vec<u8>,
     pub message_id: Vec<u8>,
     pub caller: String,
@@ -91,12 +91,12 @@ impl MessageRow {
 }
 
 /// Returns a key of a row. The schema admits no other length.
-pub(super) fn key_bytes<const BYTES: usize>(key: &[u8]) -> [u8; BYTES] {
+pub(in crate::store) fn key_bytes<const BYTES: usize>(key: &[u8]) -> [u8; BYTES] {
     key.try_into().unwrap_or([0; BYTES])
 }
 
 /// Returns the name of a state and its sealed content.
-pub(super) fn message_state_columns(
+pub(in crate::store) fn message_state_columns(
     state: &MessageState<SealedBytes>,
 ) -> (&'static str, Option<&[u8]>) {
     match state {
@@ -133,7 +133,7 @@ const _: () = assert!(
 );
 
 /// Returns an attempt log as a column holds it.
-pub(super) fn history_column(history: &AttemptLog) -> Vec<u8> {
+pub(in crate::store) fn history_column(history: &AttemptLog) -> Vec<u8> {
     let mut newest = history.newest.clone();
     let mut unknown_outcomes = 0;
     for (index, attempt) in newest.iter_mut().enumerate() {
