@@ -9,7 +9,7 @@ use crate::{
     delivery::Delivery,
     environment::Environment,
     keys::{KeyRing, os_rng},
-    store::{RecordStore as _, RecordStoreHandle, RecordWrite, RowVersion, StoreError, WriteBatch},
+    store::{self, RecordStore, RecordWrite, RowVersion, StoreError, WriteBatch},
 };
 use otpd_rules::{
     CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
@@ -62,10 +62,9 @@ pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
     }
     block_on(async {
         let url = &config.settings.database_url;
-        let store =
-            RecordStoreHandle::open(url, &config.settings.store).map_err(CommandError::usage)?;
+        let store = store::open(url, &config.settings.store).map_err(CommandError::usage)?;
         let subject = format!("database, {}", serve::store_name(&config.settings));
-        match try_store(&store, &keys).await {
+        match try_store(&*store, &keys).await {
             Ok(()) => CheckReport::ok(&subject, "a record was written, read and purged"),
             Err(problem) => findings.failed(&subject, &problem, remedy(&problem)),
         }
@@ -97,7 +96,7 @@ fn remedy(problem: &StoreError) -> &'static str {
 }
 
 /// Writes a test record, reads it, opens its secret, and purges it.
-async fn try_store(store: &RecordStoreHandle, keys: &KeyRing) -> Result<(), StoreError> {
+async fn try_store(store: &dyn RecordStore, keys: &KeyRing) -> Result<(), StoreError> {
     store.probe().await?;
     store.verify_index_key(&keys.fingerprint()).await?;
     let now = store.load(&[], &[]).await?.clock.now();

@@ -21,7 +21,7 @@ use crate::{
     listener::TlsSettings,
     server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
     shutdown::{ReloadSignals, ShutdownSignals},
-    store::{RecordStoreHandle, SqliteStore, StoreError},
+    store::{self, SqliteStore, StoreError},
     telemetry::{self, LogSettings},
     traces,
 };
@@ -130,8 +130,8 @@ fn reloader(file: Option<&Path>) -> ConfigLoader {
 pub(super) fn migrate(file: Option<&Path>) -> CommandOutcome {
     let settings = load(file)?.settings;
     block_on(async {
-        let store = RecordStoreHandle::open(&settings.database_url, &settings.store)
-            .map_err(CommandError::usage)?;
+        let store =
+            store::open(&settings.database_url, &settings.store).map_err(CommandError::usage)?;
         store.migrate().await.map_err(|error| match error {
             error @ StoreError::Url(_) => CommandError::usage(error),
             error => CommandError::new(exit::UNAVAILABLE, format!("database_url: {error}")),

@@ -31,7 +31,7 @@ use otpd_rules::{LimitKey, RecordKey, Timestamp};
 pub(super) const MAX_CONFLICT_RETRIES: u32 = 32;
 
 /// Executes batches, one after the other.
-pub(super) struct BatchExecutor<Store> {
+pub(super) struct BatchExecutor<Store: ?Sized> {
     pub store: Arc<Store>,
     pub availability: StoreHealth,
     pub queue: Arc<AdmissionQueue>,
@@ -47,7 +47,7 @@ enum BatchOutcome {
     Refused(Vec<QueuedJob>, StoreError),
 }
 
-impl<Store: RecordStore> BatchExecutor<Store> {
+impl<Store: RecordStore + ?Sized> BatchExecutor<Store> {
     /// Runs until the queue is closed and all jobs have ended.
     pub async fn run(self) {
         let mut batch = Vec::new();

@@ -181,7 +181,7 @@ pub struct BatchClient {
 impl BatchClient {
     /// Starts the executors in front of `store`. They end once the last clone of this client
     /// is dropped and all work is done, which must happen on the current runtime.
-    pub fn new<Store: RecordStore>(
+    pub fn new<Store: RecordStore + ?Sized>(
         store: Arc<Store>,
         availability: StoreHealth,
         options: BatchOptions,

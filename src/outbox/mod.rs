@@ -24,8 +24,8 @@ use crate::{
     keys::KeyRing,
     metrics::DeliveryMetrics,
     store::{
-        FoundMessage, LaneCursor, MessageWrite, RecordStore as _, RecordStoreHandle, StoreError,
-        health::StoreHealth, with_timeout,
+        FoundMessage, LaneCursor, MessageWrite, RecordStore, StoreError, health::StoreHealth,
+        with_timeout,
     },
     traces,
 };
@@ -98,7 +98,7 @@ pub struct Outbox {
 #[derive(Clone, Debug)]
 pub struct OutboxContext {
     /// Store of the messages.
-    pub store: Arc<RecordStoreHandle>,
+    pub store: Arc<dyn RecordStore>,
     /// Timeout of reads from the store.
     pub store_timeout: Duration,
     /// Batch executor, which reads records and writes messages.

@@ -17,7 +17,7 @@ use crate::{
     outbox::{Outbox, OutboxContext},
     service::{ConversionTracker, OtpService},
     store::{
-        RecordStoreHandle, StatementMetrics, StoreError,
+        self, InstrumentedStore, RecordStore, StatementMetrics, StoreError,
         health::{HealthMonitor, StoreHealth},
     },
 };
@@ -46,7 +46,7 @@ impl std::fmt::Debug for LoadedConfig {
 
 /// Parts of a server.
 pub(super) struct App {
-    pub store: Arc<RecordStoreHandle>,
+    pub store: Arc<dyn RecordStore>,
     pub availability: StoreHealth,
     pub batcher: BatchClient,
     pub outbox: Outbox,
@@ -101,8 +101,9 @@ impl App {
     ) -> Result<(Self, ReloadHandle), ServerError> {
         let LoadedConfig { config, keys, tls } = loaded;
         let settings = config.settings;
-        let store = RecordStoreHandle::open(&settings.database_url, &settings.store)?;
-        let store = Arc::new(store.with_metrics(StatementMetrics::register(metrics)));
+        let store = store::open(&settings.database_url, &settings.store)?;
+        let store = InstrumentedStore::new(store, StatementMetrics::register(metrics));
+        let store: Arc<dyn RecordStore> = Arc::new(store);
         let (monitor, availability) = HealthMonitor::new(
             Arc::clone(&store),
             settings.store.clone(),

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     metrics::DeliveryMetrics,
     service::{ConversionTracker, PendingAttribution},
-    store::{RecordStore as _, RecordStoreHandle, StoreError, StoreStats, health::StoreHealth},
+    store::{RecordStore, StoreError, StoreStats, health::StoreHealth},
 };
 
 /// Minimum interval between two refreshes of the statistics.
@@ -26,7 +26,7 @@ pub(super) type LatestStats = Arc<Mutex<Option<StoreStats>>>;
 /// Keeps conversions and statistics up to date; never completes.
 pub(super) async fn run(
     metrics: DeliveryMetrics,
-    store: Arc<RecordStoreHandle>,
+    store: Arc<dyn RecordStore>,
     availability: StoreHealth,
     verified: mpsc::Receiver<PendingAttribution>,
     latest: LatestStats,
@@ -38,14 +38,14 @@ pub(super) async fn run(
 
 /// Refreshes the statistics of the store; never completes.
 async fn refresh_stats(
-    store: Arc<RecordStoreHandle>,
+    store: Arc<dyn RecordStore>,
     mut availability: StoreHealth,
     latest: LatestStats,
 ) {
     loop {
         let start = Instant::now();
         let stats = if availability.is_available() {
-            read_stats(&store).await
+            read_stats(&*store).await
         } else {
             Err(StoreError::Unavailable(
                 "the last health check failed".to_owned(),
@@ -64,7 +64,7 @@ async fn refresh_stats(
     }
 }
 
-async fn read_stats(store: &RecordStoreHandle) -> Result<StoreStats, StoreError> {
+async fn read_stats(store: &dyn RecordStore) -> Result<StoreStats, StoreError> {
     let now = store.load(&[], &[]).await?.clock.now();
     store.stats(now).await
 }

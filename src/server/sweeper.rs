@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::store::{
-    RecordStore as _, RecordStoreHandle, StoreClock, StoreError, health::StoreHealth,
-};
+use crate::store::{RecordStore, StoreClock, StoreError, health::StoreHealth};
 use otpd_rules::Timestamp;
 
 /// Maximum number of records that one statement deletes.
@@ -12,7 +10,7 @@ const SWEEP_BATCH: u32 = 1_000;
 
 /// Purges expired records at each interval; never completes.
 pub(super) async fn sweep(
-    store: Arc<RecordStoreHandle>,
+    store: Arc<dyn RecordStore>,
     availability: StoreHealth,
     interval: Duration,
 ) {
@@ -22,7 +20,7 @@ pub(super) async fn sweep(
         if !availability.is_available() {
             continue;
         }
-        match sweep_once(&store, &mut clock).await {
+        match sweep_once(&*store, &mut clock).await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "[OTP] Expired records purged"),
             Err(error) => tracing::debug!(%error, "[OTP] Purge failed, will retry"),
@@ -31,7 +29,7 @@ pub(super) async fn sweep(
 }
 
 /// Purges all expired records, and returns their number.
-async fn sweep_once(store: &RecordStoreHandle, clock: &mut SweepClock) -> Result<u64, StoreError> {
+async fn sweep_once(store: &dyn RecordStore, clock: &mut SweepClock) -> Result<u64, StoreError> {
     let reading = store.load(&[], &[]).await?.clock;
     let Some(now) = clock.confirm(reading) else {
         return Ok(0);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::SELF_DELIVERY_PROVIDER;
 use crate::{
     metrics::DeliveryMetrics,
-    store::{DeliveredMessage, RecordStoreHandle, health::StoreHealth},
+    store::{DeliveredMessage, RecordStore, health::StoreHealth},
 };
 use otpd_rules::{Caller, ChallengeId, Channel, CountryCode, Recipient};
 
@@ -111,7 +111,7 @@ impl ConversionTracker {
     pub async fn count(
         metrics: DeliveryMetrics,
         mut pending: mpsc::Receiver<PendingAttribution>,
-        store: Arc<RecordStoreHandle>,
+        store: Arc<dyn RecordStore>,
         availability: StoreHealth,
     ) {
         let mut left = Vec::new();
@@ -128,7 +128,7 @@ impl ConversionTracker {
             let mut again = Vec::new();
             while !left.is_empty() {
                 let batch = left.split_off(left.len().saturating_sub(BATCH));
-                again.extend(attribute_batch(&metrics, batch, &store).await);
+                again.extend(attribute_batch(&metrics, batch, &*store).await);
             }
             left = again;
         }
@@ -139,7 +139,7 @@ impl ConversionTracker {
 async fn attribute_batch(
     metrics: &DeliveryMetrics,
     batch: Vec<PendingAttribution>,
-    store: &RecordStoreHandle,
+    store: &dyn RecordStore,
 ) -> Vec<PendingAttribution> {
     let keys: BTreeSet<_> = batch
         .iter()

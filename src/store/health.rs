@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use super::{RecordStoreHandle, StoreError, StoreOptions};
+use super::{RecordStore, StoreError, StoreOptions};
 use crate::log_targets::STATE_CHANGE;
 
 /// Result of the last health check of the store. While the store is unavailable, requests are
@@ -48,7 +48,7 @@ impl StoreHealth {
 /// Task that checks the store at an interval, without end.
 #[derive(Debug)]
 pub struct HealthMonitor {
-    store: Arc<RecordStoreHandle>,
+    store: Arc<dyn RecordStore>,
     options: StoreOptions,
     index_key_fingerprint: [u8; 32],
     available: watch::Sender<bool>,
@@ -59,7 +59,7 @@ impl HealthMonitor {
     /// Returns a monitor of `store`, whose records must belong to the index key of
     /// `index_key_fingerprint`, and the health that it updates.
     pub fn new(
-        store: Arc<RecordStoreHandle>,
+        store: Arc<dyn RecordStore>,
         options: StoreOptions,
         index_key_fingerprint: [u8; 32],
     ) -> (Self, StoreHealth) {

@@ -2,7 +2,8 @@
 //! clock of the database; it makes no decisions.
 //!
 //! [`RecordStore`] is the interface; every store passes the same conformance suite.
-//! [`RecordStoreHandle`] is the store that the configuration selects.
+//! [`open`] returns the store that the configuration selects. [`InstrumentedStore`] adds metrics
+//! and spans to any store.
 
 mod backend;
 mod clock;
@@ -17,16 +18,17 @@ mod stats;
 mod waiting;
 mod write_batch;
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, fmt, future::Future, time::Duration};
 
+use async_trait::async_trait;
 use rand::Rng;
 use sqlx::error::ErrorKind;
 
 use otpd_rules::{CallerName, LimitKey, MessageId, OutboxMessage, Record, RecordKey, Timestamp};
-use postgres::PostgresStore;
 
-pub use backend::RecordStoreHandle;
+pub use backend::open;
 pub use clock::StoreClock;
+pub use instrument::InstrumentedStore;
 pub use metrics::StatementMetrics;
 pub use postgres::SESSION_OPTIONS;
 pub use sqlite::SqliteStore;
@@ -154,18 +156,44 @@ pub struct LaneCursor {
     pub most: u32,
 }
 
-/// Store of records, limits and messages. Every method takes a whole batch, and needs the same
-/// number of round trips whatever its size.
+/// Store of records, limits and messages. A method that takes a batch needs the same number of
+/// round trips whatever the size of the batch.
 ///
-/// The methods spell out the bounds of their futures, because `async fn` in a public trait would
-/// leave open if these can move between threads.
-pub trait RecordStore: Send + Sync + 'static {
+/// The futures are boxed. They take up to 50 KiB, and without optimization each future around
+/// them would put copies of that on the stack.
+#[async_trait]
+pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
+    /// Returns the name of the database system, as `db.system.name` of OpenTelemetry has it.
+    fn system(&self) -> &'static str;
+
+    /// Migrates the schema to this version. Any number of replicas may do so at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], with the cause.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Stores this fingerprint of an index key if the store has none. Returns the stored one.
+    async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError>;
+
+    /// Verifies that the records belong to the index key of this `fingerprint`. The first replica
+    /// stores its fingerprint; all others must have the same one.
+    ///
+    /// # Errors
+    /// [`StoreError::IndexKeyMismatch`] if the stored fingerprint differs.
+    async fn verify_index_key(&self, fingerprint: &[u8; 32]) -> Result<(), StoreError> {
+        if self.store_fingerprint(fingerprint).await? == fingerprint {
+            Ok(())
+        } else {
+            Err(StoreError::IndexKeyMismatch)
+        }
+    }
+
     /// Loads records, limits and the store's clock. The clock is not read before them.
-    fn load(
+    async fn load(
         &self,
         records: &[RecordKey],
         limits: &[LimitKey],
-    ) -> impl Future<Output = Result<LoadedState, StoreError>> + Send;
+    ) -> Result<LoadedState, StoreError>;
 
     /// Writes the items of `batch` with matching expected versions, durably and in one transaction.
     /// No key may be in it twice.
@@ -173,37 +201,46 @@ pub trait RecordStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`] if the outcome is unknown: either all items with a matching
     /// version were written, or nothing was. After any other error nothing was written.
-    fn write(
-        &self,
-        batch: &WriteBatch,
-    ) -> impl Future<Output = Result<WriteResult, StoreError>> + Send;
+    async fn write(&self, batch: &WriteBatch) -> Result<WriteResult, StoreError>;
 
     /// Loads the messages of records, the oldest of each record first.
-    fn load_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
+    async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError>;
 
     /// Returns the lanes with messages that are not final: callers, and the empty name for
     /// messages of a version without lanes.
-    fn waiting_lanes(&self) -> impl Future<Output = Result<Vec<CallerName>, StoreError>> + Send;
+    async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError>;
 
     /// Loads the due messages of these lanes, oldest first. A message that was written later than
     /// now is due as well, because the clock stepped back.
-    fn due_messages(
+    async fn due_messages(&self, lanes: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError>;
+
+    /// Loads the messages of records that providers have accepted, oldest first.
+    async fn delivered_messages(
         &self,
-        lanes: &[LaneCursor],
-    ) -> impl Future<Output = Result<Vec<FoundMessage>, StoreError>> + Send;
+        records: &[RecordKey],
+    ) -> Result<Vec<DeliveredMessage>, StoreError>;
 
     /// Removes up to `limit` records that are removable at `now`, as many limits that are full
     /// (some stores keep these for another hour), and the removable messages of as many records.
     /// Returns the numbers of removed rows. A message that is not final is kept for another
     /// [`UNFINISHED_MESSAGE_RETENTION`].
-    fn purge(
-        &self,
-        now: Timestamp,
-        limit: u32,
-    ) -> impl Future<Output = Result<PurgeStats, StoreError>> + Send;
+    async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError>;
+
+    /// Counts the records and messages as of `now`.
+    async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError>;
+
+    /// Checks that the store answers.
+    ///
+    /// # Errors
+    /// The cause if it does not. A separate connection finds it out if the pool does not
+    /// report it.
+    async fn probe(&self) -> Result<(), StoreError>;
+
+    /// Returns the numbers of idle and of used connections.
+    fn connections(&self) -> (u32, u32);
+
+    /// Closes all connections after the statements that still run.
+    async fn close(&self);
 }
 
 /// Error of a store.

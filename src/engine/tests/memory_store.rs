@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::store::{
-    ExpectedLimit, FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, PurgeStats,
-    RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, VersionedLimit, VersionedMessage,
-    VersionedRecord, WriteBatch, WriteResult,
+    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LoadedState, MessageWrite, Place,
+    PurgeStats, RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, StoreStats,
+    VersionedLimit, VersionedMessage, VersionedRecord, WriteBatch, WriteResult,
 };
 use otpd_rules::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
@@ -23,6 +24,7 @@ use otpd_rules::{
 pub const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000);
 
 /// Fault of the store in place of one load or write.
+#[derive(Debug)]
 pub enum Instead {
     /// Fails before anything happens.
     Fail(StoreError),
@@ -36,7 +38,7 @@ pub enum Instead {
     ChargeLimit(LimitKey),
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Contents {
     records: HashMap<RecordKey, VersionedRecord>,
     limits: HashMap<LimitKey, VersionedLimit>,
@@ -59,6 +61,7 @@ struct Contents {
 }
 
 /// The store.
+#[derive(Debug)]
 pub struct InMemory {
     contents: Mutex<Contents>,
     /// One permit lets one load through, one lets one write through.
@@ -252,7 +255,20 @@ enum Step {
     Hang,
 }
 
+#[async_trait]
 impl RecordStore for InMemory {
+    fn system(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn store_fingerprint(&self, _: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        unimplemented!("the engine does not check the index key")
+    }
+
     async fn load(
         &self,
         records: &[RecordKey],
@@ -353,6 +369,27 @@ impl RecordStore for InMemory {
     async fn purge(&self, _: Timestamp, _: u32) -> Result<PurgeStats, StoreError> {
         unimplemented!("the engine does not purge")
     }
+
+    async fn delivered_messages(
+        &self,
+        _: &[RecordKey],
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
+        unimplemented!("the engine does not look for messages")
+    }
+
+    async fn stats(&self, _: Timestamp) -> Result<StoreStats, StoreError> {
+        unimplemented!("the engine does not count records")
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn connections(&self) -> (u32, u32) {
+        (0, 0)
+    }
+
+    async fn close(&self) {}
 }
 
 pub fn unavailable() -> StoreError {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, migrate::Migrator};
 
-use super::super::{StoreError, migration::migrator, with_timeout};
+use super::super::{StoreError, migration, with_timeout};
 use crate::log_targets::STATE_CHANGE;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
@@ -27,12 +27,8 @@ pub(super) async fn migrate(
     };
     let session: i32 = with_timeout(timeout, session).await?;
     // sqlx takes an advisory lock, so that one of several replicas that start together migrates.
-    let migrated = async {
-        let done = migrator(&MIGRATOR).run(connection).await;
-        done.map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))
-    };
     tokio::select! {
-        migrated = migrated => migrated,
+        migrated = migration::run(&MIGRATOR, connection) => migrated,
         lost = wait_for_session_end(session, watchdog, timeout) => Err(lost),
     }
 }

@@ -18,11 +18,13 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use sqlx::Connection as _;
 
 use super::{
     DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, StoreError,
-    StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, WriteBatch, WriteResult, with_timeout,
+    StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, WriteBatch, WriteResult,
+    backend::idle_and_used, with_timeout,
 };
 use hosts::HostPool;
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
@@ -67,65 +69,6 @@ impl PostgresStore {
         })
     }
 
-    /// Finds the host that accepts writes, and migrates its schema.
-    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.hosts.connect().await?;
-        let mut watchdog = self.hosts.connect().await?;
-        self.with_timeout(session::ensure_session_pooling(
-            &mut connection,
-            &mut watchdog,
-        ))
-        .await?;
-        migrate::migrate(&mut connection, &mut watchdog, self.timeout).await?;
-        self.with_timeout(async {
-            connection.close().await?;
-            Ok(watchdog.close().await?)
-        })
-        .await
-    }
-
-    pub(super) async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
-        // A new connection: those of the pool may lead to another host, or date from before this
-        // host accepted writes.
-        let mut connection = self.hosts.connect().await?;
-        self.with_timeout(async {
-            sqlx::query!(
-                "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
-                own.as_slice(),
-            )
-            .execute(&mut connection)
-            .await?;
-            let stored = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
-            Ok(stored.fetch_one(&mut connection).await?)
-        })
-        .await
-    }
-
-    pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let ping = async { session::ping(&mut *self.acquire().await?).await };
-        let alive = self.with_timeout(ping).await.is_ok();
-        if alive && !self.last_write_failed.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if !alive {
-            // The idle connections are as old as the one that failed. They are dropped now, so
-            // that requests need not find out one by one.
-            let pool = self.hosts.pool();
-            while let Some(idle) = pool.try_acquire() {
-                drop(idle.detach());
-            }
-        }
-        // The pool reports only that it waited too long, or that an idle connection is dead. A new
-        // connection finds the cause, and another host may accept writes by now.
-        let mut connection = self.hosts.connect().await?;
-        self.with_timeout(session::ping(&mut connection)).await?;
-        if self.last_write_failed.load(Ordering::Relaxed) {
-            self.with_timeout(session::probe_write(connection)).await?;
-            self.last_write_failed.store(false, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
     /// Acquires a connection from the pool. If the server refuses a new one, such as after a change
     /// of the password, waits for one that the pool has.
     async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
@@ -154,32 +97,6 @@ impl PostgresStore {
         with_timeout(self.timeout, Box::pin(work))
     }
 
-    pub(super) async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        self.with_timeout(async { stats::count(&mut *self.acquire().await?, now).await })
-            .await
-    }
-
-    pub(super) async fn delivered_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<DeliveredMessage>, StoreError> {
-        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
-        self.with_timeout(async {
-            stats::delivered_messages(&mut *self.acquire().await?, &records).await
-        })
-        .await
-    }
-
-    /// Returns the numbers of all and of idle connections.
-    pub(super) fn connections(&self) -> (u32, usize) {
-        let pool = self.hosts.pool();
-        (pool.size(), pool.num_idle())
-    }
-
-    pub(super) async fn close(&self) {
-        self.hosts.pool().close().await;
-    }
-
     async fn load_once(
         &self,
         records: &[&[u8]],
@@ -189,7 +106,46 @@ impl PostgresStore {
     }
 }
 
+#[async_trait]
 impl RecordStore for PostgresStore {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
+    /// Finds the host that accepts writes, and migrates its schema.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = self.hosts.connect().await?;
+        let mut watchdog = self.hosts.connect().await?;
+        self.with_timeout(session::ensure_session_pooling(
+            &mut connection,
+            &mut watchdog,
+        ))
+        .await?;
+        migrate::migrate(&mut connection, &mut watchdog, self.timeout).await?;
+        self.with_timeout(async {
+            connection.close().await?;
+            Ok(watchdog.close().await?)
+        })
+        .await
+    }
+
+    async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        // A new connection: those of the pool may lead to another host, or date from before this
+        // host accepted writes.
+        let mut connection = self.hosts.connect().await?;
+        self.with_timeout(async {
+            sqlx::query!(
+                "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
+                own.as_slice(),
+            )
+            .execute(&mut connection)
+            .await?;
+            let stored = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
+            Ok(stored.fetch_one(&mut connection).await?)
+        })
+        .await
+    }
+
     async fn load(
         &self,
         records: &[RecordKey],
@@ -300,6 +256,55 @@ impl RecordStore for PostgresStore {
             })
         })
         .await
+    }
+
+    async fn delivered_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
+        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
+        self.with_timeout(async {
+            stats::delivered_messages(&mut *self.acquire().await?, &records).await
+        })
+        .await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        self.with_timeout(async { stats::count(&mut *self.acquire().await?, now).await })
+            .await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let ping = async { session::ping(&mut *self.acquire().await?).await };
+        let alive = self.with_timeout(ping).await.is_ok();
+        if alive && !self.last_write_failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !alive {
+            // The idle connections are as old as the one that failed. They are dropped now, so
+            // that requests need not find out one by one.
+            let pool = self.hosts.pool();
+            while let Some(idle) = pool.try_acquire() {
+                drop(idle.detach());
+            }
+        }
+        // The pool reports only that it waited too long, or that an idle connection is dead. A new
+        // connection finds the cause, and another host may accept writes by now.
+        let mut connection = self.hosts.connect().await?;
+        self.with_timeout(session::ping(&mut connection)).await?;
+        if self.last_write_failed.load(Ordering::Relaxed) {
+            self.with_timeout(session::probe_write(connection)).await?;
+            self.last_write_failed.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn connections(&self) -> (u32, u32) {
+        idle_and_used(&self.hosts.pool())
+    }
+
+    async fn close(&self) {
+        self.hosts.pool().close().await;
     }
 }
 

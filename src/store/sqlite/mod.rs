@@ -8,6 +8,7 @@ mod write;
 
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use sqlx::{
     Connection as _, FromRow as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::{
     DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, RowVersion,
     StoreClock, StoreError, StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, VersionedLimit,
-    WriteBatch, WriteResult, migration::migrator, rows::RecordRow, rows::key_bytes,
+    WriteBatch, WriteResult, backend::idle_and_used, migration, rows::RecordRow, rows::key_bytes,
     waiting::with_notice,
 };
 use url::DatabaseFile;
@@ -72,8 +73,15 @@ impl SqliteStore {
     pub fn path(url: &str) -> Result<PathBuf, StoreError> {
         Ok(url::parse(url)?.path)
     }
+}
 
-    pub(super) async fn migrate(&self) -> Result<(), StoreError> {
+#[async_trait]
+impl RecordStore for SqliteStore {
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
         let path = &self.file.path;
         // Two connections that create a file or change its journal mode at the same time fail.
         // SQLite has no advisory lock, so a lock on a file beside it keeps processes apart.
@@ -98,10 +106,7 @@ impl SqliteStore {
         with_notice(notice, async {
             let options = self.options.clone().journal_mode(SqliteJournalMode::Wal);
             let mut connection = SqliteConnection::connect_with(&options).await?;
-            migrator(&MIGRATOR)
-                .run(&mut connection)
-                .await
-                .map_err(|error| StoreError::Unavailable(format!("migration failed: {error}")))?;
+            migration::run(&MIGRATOR, &mut connection).await?;
             Ok::<_, StoreError>(connection.close().await?)
         })
         .await?;
@@ -110,7 +115,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    pub(super) async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+    async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
         // The key is given as 1, because SQLite numbers the rows itself if an integer primary key
         // is left out, whatever its default.
         sqlx::query(
@@ -124,44 +129,6 @@ impl SqliteStore {
             .await?)
     }
 
-    pub(super) async fn probe(&self) -> Result<(), StoreError> {
-        let probe = sqlx::query("SELECT now FROM otp_clock").execute(&self.pool);
-        match probe.await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let path = &self.file.path;
-                Err(match path.try_exists() {
-                    Ok(false) => {
-                        StoreError::Unavailable(format!("there is no file {}", path.display()))
-                    }
-                    _ => error.into(),
-                })
-            }
-        }
-    }
-
-    pub(super) async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        stats::count(&self.pool, now).await
-    }
-
-    pub(super) async fn delivered_messages(
-        &self,
-        records: &[RecordKey],
-    ) -> Result<Vec<DeliveredMessage>, StoreError> {
-        stats::delivered_messages(&self.pool, records).await
-    }
-
-    /// Returns the numbers of all and of idle connections.
-    pub(super) fn connections(&self) -> (u32, usize) {
-        (self.pool.size(), self.pool.num_idle())
-    }
-
-    pub(super) async fn close(&self) {
-        self.pool.close().await;
-    }
-}
-
-impl RecordStore for SqliteStore {
     async fn load(
         &self,
         records: &[RecordKey],
@@ -294,6 +261,41 @@ impl RecordStore for SqliteStore {
                  )")
             .await?,
         })
+    }
+
+    async fn delivered_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
+        stats::delivered_messages(&self.pool, records).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        stats::count(&self.pool, now).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        let probe = sqlx::query("SELECT now FROM otp_clock").execute(&self.pool);
+        match probe.await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let path = &self.file.path;
+                Err(match path.try_exists() {
+                    Ok(false) => {
+                        StoreError::Unavailable(format!("there is no file {}", path.display()))
+                    }
+                    _ => error.into(),
+                })
+            }
+        }
+    }
+
+    fn connections(&self) -> (u32, u32) {
+        idle_and_used(&self.pool)
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
     }
 }
 

@@ -7,19 +7,21 @@ mod suite;
 
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use otpd::store::{
-    FoundMessage, LaneCursor, LoadedState, MessageWrite, Place, PurgeStats, RecordStore,
-    RecordStoreHandle, StoreError, StoreOptions, VersionedMessage, WriteBatch, WriteResult,
+    self, DeliveredMessage, FoundMessage, InstrumentedStore, LaneCursor, LoadedState, MessageWrite,
+    Place, PurgeStats, RecordStore, StatementMetrics, StoreError, StoreOptions, StoreStats,
+    VersionedMessage, WriteBatch, WriteResult,
 };
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 use secrecy::SecretString;
 
 use crate::support::{Database, Kind};
 
-async fn store(database: &Database) -> RecordStoreHandle {
+async fn store(database: &Database) -> InstrumentedStore {
     let url = SecretString::from(database.url());
-    let store =
-        RecordStoreHandle::open(&url, &StoreOptions::default()).expect("the URL names a store");
+    let store = store::open(&url, &StoreOptions::default()).expect("the URL names a store");
+    let store = InstrumentedStore::new(store, StatementMetrics::default());
     store
         .migrate()
         .await
@@ -40,8 +42,9 @@ async fn sqlite_passes_the_conformance_suite() {
 }
 
 /// A store that forgets a check: it writes whatever is there.
+#[derive(Debug)]
 struct Forgetful {
-    store: RecordStoreHandle,
+    store: InstrumentedStore,
     forgets: Forgets,
     /// Messages that it wrote without their records.
     alone: Mutex<Vec<FoundMessage>>,
@@ -107,7 +110,20 @@ impl Forgetful {
     }
 }
 
+#[async_trait]
 impl RecordStore for Forgetful {
+    fn system(&self) -> &'static str {
+        self.store.system()
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.store.migrate().await
+    }
+
+    async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
+        self.store.store_fingerprint(own).await
+    }
+
     async fn load(
         &self,
         records: &[RecordKey],
@@ -155,6 +171,29 @@ impl RecordStore for Forgetful {
 
     async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
         self.store.purge(now, limit).await
+    }
+
+    async fn delivered_messages(
+        &self,
+        records: &[RecordKey],
+    ) -> Result<Vec<DeliveredMessage>, StoreError> {
+        self.store.delivered_messages(records).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
+        self.store.stats(now).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe().await
+    }
+
+    fn connections(&self) -> (u32, u32) {
+        self.store.connections()
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
     }
 }
 
