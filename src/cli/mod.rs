@@ -7,11 +7,15 @@ mod connect;
 mod keygen;
 mod serve;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::telemetry;
+use crate::{config, telemetry};
 
 /// Exit codes, after sysexits(3) if it has one for the case.
 mod exit {
@@ -85,6 +89,8 @@ enum Command {
     Migrate,
     /// Check configuration, keys, database and providers, without sending a message.
     Check,
+    /// Print the JSON schema of the configuration file, for editors.
+    ConfigSchema,
     /// Check the health of a server; for liveness and readiness probes.
     Health {
         /// Service to check: empty for readiness, "liveness" for the process only.
@@ -176,6 +182,13 @@ fn run(command_line: CommandLine) -> CommandOutcome {
         Command::Serve => serve::serve(config),
         Command::Migrate => serve::migrate(config),
         Command::Check => check::check(config),
+        Command::ConfigSchema => match io::stdout().write_all(config::SCHEMA.as_bytes()) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => Err(CommandError::new(
+                exit::SOFTWARE,
+                format!("cannot print the schema: {error}"),
+            )),
+        },
         Command::Keygen(options) => keygen::keygen(&options),
         Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),

@@ -24,6 +24,10 @@ use crate::{
 };
 use otpd_rules::TestRecipient;
 
+/// JSON schema of the configuration file, for editors. The tests of the documentation
+/// generate it from the structures of the configuration.
+pub const SCHEMA: &str = include_str!("otpd.schema.json");
+
 /// Configuration of `otpd serve`.
 #[derive(Debug)]
 pub struct ServeConfig {

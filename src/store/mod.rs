@@ -318,20 +318,20 @@ pub fn with_timeout<T>(
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreOptions {
-    /// Maximum number of connections to PostgreSQL, per replica.
+    /// Maximum number of connections to PostgreSQL, per replica; at least 1.
     pub max_connections: u32,
     /// Maximum number of requests that are loaded and written together, 1 to 4096.
     pub max_batch: u32,
-    /// Maximum number of requests in the admission queue; further ones are refused at once with
-    /// `OVERLOADED`.
+    /// Maximum number of requests in the admission queue, at least 1; further ones are refused at
+    /// once with `OVERLOADED`.
     pub queue_size: u32,
     /// Maximum wait of a request behind others, estimated from the duration of the last batches.
     /// A request that would wait longer, or beyond its deadline, is refused at once with
     /// `OVERLOADED`.
     #[serde(with = "humantime_serde")]
     pub max_queue_wait: Duration,
-    /// Number of batches that are executed at the same time. One is fastest if PostgreSQL is
-    /// near.
+    /// Number of batches that are executed at the same time, at least 1. One is fastest if
+    /// PostgreSQL is near.
     pub batch_writers: u16,
     /// Maximum duration of one statement, including the wait for a connection.
     #[serde(with = "humantime_serde")]

@@ -25,7 +25,7 @@ const SEPARATE_TABLES: [(&str, &str); 3] = [
 ];
 
 /// Field whose table is flattened into that of its owner: `[texts.PURPOSE.LOCALE]`.
-const FLATTENED_FIELD: (&str, &str) = ("PurposeTextSettings", "texts");
+pub const FLATTENED_FIELD: (&str, &str) = ("PurposeTextSettings", "texts");
 
 /// Links from the tables to pages with details.
 const DETAILS: [(&str, &str); 3] = [

@@ -11,6 +11,8 @@ mod pages;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../integration/support/repository.rs"]
 mod repository;
+mod schema;
+mod schema_examples;
 mod source;
 mod threats;
 mod versions;

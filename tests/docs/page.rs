@@ -3,7 +3,8 @@
 use crate::pages;
 pub use crate::repository::{path, read};
 
-const COMMAND: &str = "UPDATE_DOCS=1 cargo test --test docs";
+/// Command that writes the generated parts.
+pub const COMMAND: &str = "UPDATE_DOCS=1 cargo test --test docs";
 
 /// Holds the part `name` of a page to `content`, or writes it there where `UPDATE_DOCS`
 /// is set.

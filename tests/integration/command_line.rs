@@ -241,7 +241,17 @@ async fn unreachable_server_exits_69_and_not_serving_exits_1() {
 fn help_and_version_exit_0() {
     let help = otpd_with(&[], &["--help"]).done();
     for word in [
-        "serve", "migrate", "check", "health", "send", "verify", "status", "cancel", "keygen", "64",
+        "serve",
+        "migrate",
+        "check",
+        "config-schema",
+        "health",
+        "send",
+        "verify",
+        "status",
+        "cancel",
+        "keygen",
+        "64",
     ] {
         assert!(help.contains(word), "no {word} in {help}");
     }
@@ -254,6 +264,13 @@ fn help_and_version_exit_0() {
     }
     let version = otpd_with(&[], &["--version"]).done();
     assert_eq!(version, concat!("otpd ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn config_schema_is_json() {
+    let printed = otpd_with(&[], &["config-schema"]).done();
+    let schema: serde_json::Value = serde_json::from_str(&printed).expect("a schema is JSON");
+    assert_eq!(schema["properties"]["listen"]["default"], "127.0.0.1:50051");
 }
 
 #[test]
