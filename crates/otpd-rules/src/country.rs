@@ -5,9 +5,9 @@ use std::{
     sync::{LazyLock, OnceLock},
 };
 
-use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber};
+use rlibphonenumber::PHONE_NUMBER_UTIL;
 
-use super::Recipient;
+use super::{Recipient, recipient::region_of};
 
 /// Country of a phone number (ISO 3166-1 alpha-2), or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,8 +127,7 @@ fn of_number(digits: &str) -> CountryCode {
 
 /// Looks up the country by the whole number.
 fn lookup(digits: &str) -> CountryCode {
-    let number: Option<PhoneNumber> = format!("+{digits}").parse().ok();
-    let region = number.and_then(|number| number.get_region_code());
+    let region = region_of(&format!("+{digits}"));
     region.map_or(CountryCode::NONE, |region| {
         CountryCode::named(&region.to_string())
     })

@@ -2,10 +2,9 @@
 
 use std::str::FromStr;
 
-use rlibphonenumber::PhoneNumber;
 use serde::Deserialize;
 
-use super::{Recipient, Region};
+use super::{Recipient, Region, recipient::region_of};
 
 /// Set of recipients, as written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -61,18 +60,15 @@ impl RecipientPattern {
         match self {
             Self::All => true,
             Self::Email => recipient.is_email(),
-            Self::Region(region) => region_of(recipient) == Some(*region),
+            Self::Region(region) => recipient
+                .phone_number()
+                .and_then(region_of)
+                .is_some_and(|found| Region::from(found) == *region),
             Self::Prefix(prefix) => recipient
                 .phone_number()
                 .is_some_and(|number| number.starts_with(prefix)),
         }
     }
-}
-
-/// Returns the region of a phone number.
-fn region_of(recipient: &Recipient) -> Option<Region> {
-    let number: PhoneNumber = recipient.phone_number()?.parse().ok()?;
-    number.get_region_code().map(Region::from)
 }
 
 /// Destinations that a caller may send to, and those that it may not.

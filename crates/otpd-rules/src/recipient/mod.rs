@@ -274,6 +274,12 @@ pub struct Region(rlibphonenumber::Region);
 #[error("not an ISO 3166-1 alpha-2 region that has phone numbers; give e.g. RU or US")]
 pub struct RegionError;
 
+/// Returns the region of a phone number in canonical form.
+pub(crate) fn region_of(number: &str) -> Option<rlibphonenumber::Region> {
+    let number: PhoneNumber = number.parse().ok()?;
+    number.get_region_code()
+}
+
 impl From<rlibphonenumber::Region> for Region {
     fn from(region: rlibphonenumber::Region) -> Self {
         Self(region)
