@@ -19,7 +19,12 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{config::LogLevel, listener, log_targets::AUDIT, metrics::Metrics, telemetry};
+use crate::{
+    listener,
+    log_targets::AUDIT,
+    metrics::Metrics,
+    telemetry::{self, LogLevel},
+};
 
 /// Maximum number of open connections; more wait. Each scraper needs one.
 const MAX_CONNECTIONS: usize = 32;

@@ -4,7 +4,6 @@
 mod callers;
 mod delivery;
 mod load;
-mod log;
 mod service_links;
 mod settings;
 #[cfg(test)]
@@ -16,7 +15,6 @@ use std::{
 };
 
 pub use load::{ConfigDiff, ConfigError, ConfigSnapshot, EnvVars};
-pub use log::{AuditLog, LogFormat, LogLevel};
 pub use settings::{DEFAULT_LISTEN, TopLevelSettings};
 
 use crate::{

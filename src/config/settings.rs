@@ -9,18 +9,14 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{
-    callers::TestRecipientTable,
-    delivery::RouteTable,
-    load::name,
-    log::{AuditLog, LogFormat, LogLevel},
-};
+use super::{callers::TestRecipientTable, delivery::RouteTable, load::name};
 use crate::{
     delivery::text::{Locale, PurposeTextSettings},
     environment::Environment,
     listener::{ConnectionSettings, TlsSettings},
     outbox::OutboxOptions,
     store::StoreOptions,
+    telemetry::{AuditLog, LogFormat, LogLevel},
     traces::TraceSettings,
 };
 use otpd_rules::{Purpose, Region};

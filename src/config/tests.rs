@@ -1,5 +1,8 @@
 use super::*;
-use crate::auth::PresentedCredentials;
+use crate::{
+    auth::PresentedCredentials,
+    telemetry::{AuditLog, LogFormat, LogLevel},
+};
 
 fn load(file: &str, variables: &[(&str, &str)]) -> Result<ServeConfig, String> {
     let directory = std::env::temp_dir();

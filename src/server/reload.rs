@@ -7,11 +7,11 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{LoadedConfig, app::ReloadHandle};
 use crate::{
-    config::{ConfigDiff, ConfigSnapshot, LogLevel},
+    config::{ConfigDiff, ConfigSnapshot},
     files::FileSnapshot,
     log_targets::AUDIT,
     shutdown::ReloadSignals,
-    telemetry,
+    telemetry::{self, LogLevel},
 };
 
 /// Time for which no file may change after it was read at SIGHUP. A file that is being written

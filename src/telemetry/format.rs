@@ -15,10 +15,11 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use super::LogFormat;
 use super::{
     LEFT_OUT, audit::is_audit, dedup::LogDeduplicator, unauthenticated_log::UnauthenticatedLog,
 };
-use crate::{config::LogFormat, log_targets::UNAUTHENTICATED, traces};
+use crate::{log_targets::UNAUTHENTICATED, traces};
 
 /// Formatter of log lines.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod audit;
 mod dedup;
 mod format;
+mod settings;
 mod unauthenticated_log;
 mod writer_queue;
 
@@ -24,10 +25,9 @@ use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
-use crate::{
-    config::{AuditLog, LogFormat, LogLevel},
-    log_targets::{AUDIT, UNAUTHENTICATED},
-};
+pub use settings::{AuditLog, LogFormat, LogLevel, LogSettings};
+
+use crate::log_targets::{AUDIT, UNAUTHENTICATED};
 use audit::{AuditFile, LogWriter};
 use dedup::LogDeduplicator;
 use format::LogFormatter;
@@ -36,19 +36,6 @@ use writer_queue::LineQueue;
 
 /// Maximum time for writing the last lines at the end of the process.
 const LAST_LINES: Duration = Duration::from_secs(1);
-
-/// Settings of the log.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// Format of lines.
-    pub format: LogFormat,
-    /// Level of lines that are written.
-    pub level: LogLevel,
-    /// Destination of audit lines.
-    pub audit: AuditLog,
-    /// Time in which repetitions of a warning are left out. Zero: none are.
-    pub repeat_after: Duration,
-}
 
 /// Parts of the log that can be changed while it runs.
 #[derive(Debug)]

@@ -93,7 +93,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ),
     (
         "admin",
-        &["config", "listener", "log_targets", "metrics", "telemetry"],
+        &["listener", "log_targets", "metrics", "telemetry"],
     ),
     (
         "engine",
@@ -120,6 +120,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
             "outbox",
             "store",
             "tables",
+            "telemetry",
             "traces",
         ],
     ),
@@ -142,7 +143,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ("lanes", &[]),
     ("system_random", &[]),
     ("tables", &[]),
-    ("telemetry", &["config", "log_targets", "traces"]),
+    ("telemetry", &["log_targets", "traces"]),
     ("log_targets", &[]),
     ("shutdown", &["telemetry"]),
 ];

@@ -3,11 +3,12 @@
 use std::{cell::Cell, future::Future, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use otpd::{
-    config::{EnvVars, LogLevel, ServeConfig},
+    config::{EnvVars, ServeConfig},
     files::FileSnapshot,
     keys::KeyRing,
     server::{self, ConfigReload, LoadedConfig},
     shutdown::ReloadSignals,
+    telemetry::LogLevel,
 };
 use tokio::{
     net::TcpListener,

@@ -1,8 +1,21 @@
-//! Format, level and destination of the log.
+//! Settings of the log.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
+
+/// Settings of the log.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Format of lines.
+    pub format: LogFormat,
+    /// Level of lines that are written.
+    pub level: LogLevel,
+    /// Destination of audit lines.
+    pub audit: AuditLog,
+    /// Time in which repetitions of a warning are left out. Zero: none are.
+    pub repeat_after: Duration,
+}
 
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
