@@ -1,6 +1,19 @@
 //! Accepts connections, and serves each until it ends or exceeds its maximum age or idle time.
-//! The server of tonic has fewer bounds: none on the number of connections, their idle time or
-//! the time of their handshake, and it cannot reload certificates.
+//!
+//! The server of tonic 0.14 (`transport::Server::serve_with_incoming`) lacks the following, with
+//! the place in its `src/transport/server/mod.rs`:
+//! - An end of one connection: `serve_connection` owns the connection in a task of its own, and
+//!   only the shutdown of the whole server reaches it. Idle connections, and those of a revoked
+//!   certificate, need a graceful end of their own.
+//! - A graceful end by age: with `max_connection_age_grace`, `connection_timeout_future` sends no
+//!   GOAWAY at the age and aborts the connection after the grace period. The age has no jitter.
+//! - A hook before each poll of the connection, which renews the read allowance here.
+//! - `max_send_buf_size`: `serve_internal` leaves hyper's 400 KiB for each stream, so the memory
+//!   budget would not hold.
+//! - A call of the service before the connection reads on: `TowerToHyperService::call` of
+//!   hyper-util only makes a future, which calls the service in a task of its own.
+//! - The stream at the end: `serve_connection` drops it, so a lingering close would need a task
+//!   that the shutdown does not await.
 
 use std::{
     convert::Infallible,
