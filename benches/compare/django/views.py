@@ -1,5 +1,5 @@
-"""What otpd replaced: two Django REST framework views, with the codes in Django's database
-cache, so that every worker knows them.
+"""What otpd replaced: two Django REST framework views, with the codes in Django's cache, so
+that every worker knows them. The cache is a table or Redis: see settings.py.
 
 They keep no limits, count no attempts and queue no message. For the comparison the code
 comes back in a header, since there is nobody to read a message.

@@ -8,6 +8,7 @@ from statistics import median
 
 from .rounds import all_systems
 from .systems.otpd import Otpd
+from .systems.slow import Slow
 
 WIDTH = 820
 STYLE = """<style>
@@ -22,6 +23,8 @@ text { fill: #e6edf3; } .quiet { fill: #9198a1; } .grid { stroke: #3d444d; }
 .line-ours { stroke: #4493f8; } .line-second { stroke: #f0883e; }
 }
 </style>"""
+# Systems whose rate is not that of sending and verifying as fast as possible.
+UNLIKE = ("echo", "pgbench-update-1", "pgbench-paced")
 STORES = (("postgres", "PostgreSQL", "ours"), ("sqlite", "SQLite", "second"))
 
 
@@ -63,8 +66,9 @@ def systems_chart(results: dict) -> str:
     rows = []
     for system in all_systems():
         value = typical(results, system.name, rate)
-        paced = isinstance(system, Otpd) and (system.half_load or system.observed)
-        other = paced or system.variant or system.name in ("echo", "pgbench-update-1")
+        other = system.variant or system.name in UNLIKE or isinstance(system, Slow) or (
+            isinstance(system, Otpd) and (system.baseline or system.half_load or system.paced
+                                          or system.observed or system.threads))
         if value is not None and not other:
             rows.append((system.title, value, "ours" if isinstance(system, Otpd) else "others"))
     longest = max((value for _, value, _ in rows), default=1.0)

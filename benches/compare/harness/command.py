@@ -16,12 +16,16 @@ from typing import Iterator
 
 from . import churn, machine, profile
 from .chart import in_flight_chart, systems_chart
+from .goals import figures
 from .measurement import Bench, Plan
 from .page import page, plain
 from .postgres import MEMORY_FILE_SYSTEMS, Postgres, file_system, find_programs
 from .processes import Fleet, undisturbed
-from .rounds import Choice, all_systems, chosen, described, prepare, run_rounds
-from .tools import Tools, say
+from .rounds import (
+    Choice, all_systems, chosen, described, prepare, repeat_scattered, run_rounds,
+)
+from .scatter import MAXIMUM
+from .tools import Baseline, Tools, say
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LATEST = REPOSITORY / "benches/compare/results/latest.json"
@@ -54,7 +58,7 @@ def main() -> int:
         kept = json.loads(LATEST.read_text())
         return write_page(kept) if options.page else check_page(kept)
     try:
-        systems = chosen(options.only, options.quick, options.large)
+        systems = chosen(options.only, options.quick, options.large, bool(options.baseline))
     except ValueError as error:
         print(f"compare: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -87,6 +91,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="about a minute: one short round of each kind")
     add("--rounds", type=int, metavar="N", help="rounds [5; 1 with --quick]")
+    add("--extra-rounds", type=int, metavar="N",
+        help="maximum number of further rounds of systems whose rounds scatter by more than 25 %% "
+        f"[{MAXIMUM}; 0 with --quick]")
     add("--seconds", type=float, metavar="S", help="length of each run [10; 2 with --quick]")
     add("--warm-up", type=float, metavar="S", help="before each run [3; 1 with --quick]")
     add("--only", type=lambda text: text.split(","), default=[], metavar="NAME,…",
@@ -96,6 +103,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="records in the databases before each run [10000]")
     add("--large", action="store_true",
         help="otpd also on 5,000,000 records (about 5 GB of disk, and minutes to fill)")
+    add("--baseline", metavar="REVISION",
+        help="also the server of an earlier revision, built into target/compare in about five "
+        "minutes")
+    add("--baseline-otpd", type=Path, metavar="FILE", help="that server, if it is built already")
     add("--churn", type=float, nargs="?", const=10.0, metavar="MINUTES",
         help="after the rounds, minutes of load with sweeping, measured before and after [10]")
     add("--profile", action="store_true",
@@ -111,6 +122,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--data", type=Path, metavar="DIRECTORY",
         help="a directory on a disk for the databases [the one for temporary files]")
     options = parser.parse_args(arguments)
+    if options.baseline_otpd and not options.baseline:
+        parser.exit(EXIT_USAGE, "compare: --baseline-otpd needs --baseline, whose files it uses\n")
     if options.write and (options.quick or options.only or options.unoptimized):
         parser.exit(EXIT_USAGE, "compare: --write needs a whole run, without --quick, --only and "
                     "--unoptimized\n")
@@ -120,6 +133,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace, systems: list) -> dict:
     """Everything between the start of PostgreSQL and its end."""
     rounds = options.rounds or (1 if options.quick else 5)
+    extra = options.extra_rounds
+    extra = (0 if options.quick else MAXIMUM) if extra is None else extra
     with prepared(options) as bench:
         choice: Choice = prepare(bench, systems, options.records)
         results = {
@@ -129,8 +144,13 @@ def run(options: argparse.Namespace, systems: list) -> dict:
             "failed": choice.failed,
             "rounds": [],
             "versions": machine.versions(bench, [system.name for system in systems]),
+            "last": figures(json.loads(LATEST.read_text())) if LATEST.exists() else {},
         }
+        if options.baseline:
+            results["settings"]["baseline"] = options.baseline
         run_rounds(bench, choice.systems, rounds, results["rounds"])
+        results["scatter"] = repeat_scattered(bench, choice.systems, rounds, extra,
+                                              results["rounds"])
         if options.churn:
             try:
                 results["churn"] = churn.run(bench, options.churn)
@@ -145,15 +165,18 @@ def prepared(options: argparse.Namespace) -> Iterator[Bench]:
     plan = QUICK if options.quick else FULL
     plan = Plan(options.seconds or plan.seconds,
                 plan.warm_up if options.warm_up is None else options.warm_up)
+    baseline = options.baseline and Baseline(
+        options.baseline, options.baseline_otpd and options.baseline_otpd.resolve())
     with everything_ended() as (fleet, keep):
         tools = Tools(fleet, REPOSITORY, options.otpd and options.otpd.resolve(),
-                      options.unoptimized)
+                      options.unoptimized, baseline)
         parent = options.data or on_a_disk()
         postgres = Postgres(fleet, find_programs(REPOSITORY), parent.resolve())
         keep(postgres.stop)
         postgres.start()
         scratch = temporary(keep, parent)
-        yield Bench(fleet, postgres, REPOSITORY, scratch, temporary(keep, in_memory()), plan, tools)
+        yield Bench(fleet, postgres, REPOSITORY, scratch, temporary(keep, in_memory()), plan, tools,
+                    options.records)
 
 
 @contextmanager

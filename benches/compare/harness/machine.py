@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .measurement import Bench
 from .postgres import SETTINGS
-from .systems.http import Django, node_version
+from .redis import SETTINGS as REDIS_SETTINGS, installed_version
+from .systems.http import WORKERS, node_version
 from .tools import COMPARE
 
 
@@ -39,6 +40,7 @@ def versions(bench: Bench, names: list[str]) -> dict[str, str]:
     found = {"PostgreSQL": bench.postgres.version().split()[0]}
     askers = [
         ("django-", lambda: python_versions(bench)),
+        ("django-redis", lambda: redis_versions(bench)),
         ("better-auth", node_versions),
         ("otpd-", lambda: otpd_versions(bench)),
     ]
@@ -52,12 +54,16 @@ def versions(bench: Bench, names: list[str]) -> dict[str, str]:
 
 
 def python_versions(bench: Bench) -> dict[str, str]:
-    packages = ["Django", "djangorestframework", "psycopg", "gunicorn"]
+    packages = ["Django", "djangorestframework", "psycopg", "redis", "gunicorn"]
     script = ("import importlib.metadata, json, platform, sys; "
               "print(json.dumps({'Python': platform.python_version()}"
               " | {name: importlib.metadata.version(name) for name in sys.argv[1:]}))")
     output = bench.fleet.run([bench.tools.python(), "-c", script, *packages], timeout=30).output
     return json.loads(output)
+
+
+def redis_versions(bench: Bench) -> dict[str, str]:
+    return {"Redis": installed_version(bench.tools.redis_server())}
 
 
 def node_versions() -> dict[str, str]:
@@ -81,8 +87,9 @@ def settings(bench: Bench, rounds: int, records: int) -> dict:
         "seconds": bench.plan.seconds,
         "warm_up_seconds": bench.plan.warm_up,
         "records": records,
-        "django_workers": Django.WORKERS,
+        "django_workers": WORKERS,
         "postgres": SETTINGS,
+        "redis": REDIS_SETTINGS,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
@@ -36,8 +36,14 @@ class Bench:
     memory: Path
     plan: Plan
     tools: Tools
+    # Number of records in the databases before each run.
+    records: int = 10_000
     # Pairs per second that otpd did on PostgreSQL in this round, once that is known.
     capacity: float | None = None
+    # Pairs per second of pgbench's full work in this round, once that is known.
+    pgbench_capacity: float | None = None
+    # Best number of clients of a system with slow commits, by name, once that is known.
+    best_clients: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,19 @@ class Load:
 
 
 def measure(
-    bench: Bench, load: Callable[[float], Load], *, service: list[int], uses_postgres: bool = True
+    bench: Bench,
+    load: Callable[[float], Load],
+    *,
+    service: list[int],
+    database: list[int] | None = None,
 ) -> dict:
     """Runs `load` for a warm-up and then for a window, between whose ends the CPU time of
-    all processes is read: of the service, of PostgreSQL, each with everything that it
-    started, and of the load generator. Every system is measured by this."""
+    all processes is read: of the service, of the database, each with everything that it
+    started, and of the load generator. The database is PostgreSQL unless its processes are
+    given. Every system is measured by this."""
     load(bench.plan.warm_up)
-    database = [bench.postgres.pid] if uses_postgres else []
+    if database is None:
+        database = [bench.postgres.pid]
     before = cpu_seconds(service), cpu_seconds(database)
     done = load(bench.plan.seconds)
     after = cpu_seconds(service), cpu_seconds(database)
@@ -70,7 +82,7 @@ def measure(
         "pairs_per_second": done.pairs / done.seconds,
         "cpu_microseconds_per_pair": {
             "service": (after[0] - before[0]) * microseconds,
-            "postgres": (after[1] - before[1]) * microseconds,
+            "database": (after[1] - before[1]) * microseconds,
             "load": done.cpu_seconds * microseconds,
         },
         **done.details,

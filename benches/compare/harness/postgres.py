@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 from .processes import Fleet, Owner, ProcessFailed, wait_until
 
@@ -29,6 +31,7 @@ SETTINGS = {
 # Below the range from which outgoing connections take their ports.
 PORTS = range(20000, 32000)
 MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs", "devtmpfs"}
+SLOW_COMMITS = Path(__file__).resolve().parents[1] / "slow_commits/slow_commits.c"
 
 
 class Postgres:
@@ -68,20 +71,67 @@ class Postgres:
         raise ProcessFailed("PostgreSQL found no free port")
 
     def _start_on(self, port: int, data: Path) -> bool:
+        try:
+            self._launch(port, data, [], None)
+        except ProcessFailed as error:
+            if "Address already in use" in str(error):
+                return False
+            raise
+        return True
+
+    def _launch(
+        self, port: int, data: Path, settings: list[str], environment: dict[str, str] | None
+    ) -> None:
         log = self.directory / f"server-{port}.log"
         process = self._fleet.start(
-            [self.program("postgres"), "-D", data, "-p", str(port)],
-            log=log, directory=self.directory, owner=self._owner,
+            [self.program("postgres"), "-D", data, "-p", str(port), *settings],
+            log=log, directory=self.directory, owner=self._owner, environment=environment,
         )
         self.port, self._process = port, process
         try:
             wait_until(self._answers, what="PostgreSQL", process=process, log=log)
-        except ProcessFailed as error:
-            if "Address already in use" in str(error):
-                self._fleet.stop(process)
-                return False
+        except ProcessFailed:
+            self._fleet.stop(process)
             raise
-        return True
+
+    @contextmanager
+    def slow_commits(self, milliseconds: float) -> Iterator[float]:
+        """Restarts the server with a delay in each flush of its write-ahead log, until the
+        end of the block. Yields the milliseconds that a lone commit then takes."""
+        library = self.directory / "slow_commits.so"
+        if not library.exists():
+            compile_library(SLOW_COMMITS, library)
+        self._restart(["-c", "wal_sync_method=fdatasync"], {
+            **os.environ,
+            "LD_PRELOAD": str(library),
+            "COMPARE_FLUSH_MICROSECONDS": f"{milliseconds * 1000:.0f}",
+        })
+        try:
+            measured = self._commit_milliseconds()
+            if measured < milliseconds:
+                raise ProcessFailed(f"a commit takes {measured:.1f} ms, not {milliseconds:g} ms: "
+                                    "the delay is not in effect")
+            yield measured
+        finally:
+            self._restart([], None)
+
+    def _restart(self, settings: list[str], environment: dict[str, str] | None) -> None:
+        assert self._process, "the server has been started"
+        # The checkpoint here, so that stopping has nothing left to write.
+        self.flush()
+        self._fleet.stop(self._process, signal.SIGINT)
+        self._launch(self.port, self.directory / "data", settings, environment)
+
+    def _commit_milliseconds(self, commits: int = 10) -> float:
+        """Returns the mean duration of commits in one session, one after the other."""
+        steps = [
+            "CREATE TEMPORARY TABLE started AS SELECT clock_timestamp() AS at",
+            f"DO $$ BEGIN FOR i IN 1..{commits} LOOP"
+            " PERFORM pg_logical_emit_message(true, 'compare', 'commit'); COMMIT;"
+            " END LOOP; END $$",
+            f"SELECT extract(EPOCH FROM clock_timestamp() - at) * 1000 / {commits} FROM started",
+        ]
+        return float(self._psql("postgres", [f"--command={step}" for step in steps], 120))
 
     def _answers(self) -> bool:
         asked = [self.program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -130,6 +180,9 @@ class Postgres:
             f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY file_copy', timeout=3600
         )
 
+    def exists(self, database: str) -> bool:
+        return self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'") != ""
+
     def drop(self, database: str) -> None:
         self.sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)', timeout=600)
 
@@ -168,6 +221,14 @@ def fdatasync_line(text: str) -> dict[str, float] | None:
         if words[:1] == ["fdatasync"] and "usecs/op" in line:
             return {"operations_per_second": float(words[1]), "microseconds": float(words[3])}
     return None
+
+
+def compile_library(source: Path, library: Path) -> None:
+    """Compiles a file of C into a library that processes can load first."""
+    compiler = os.environ.get("CC", "cc")
+    if not shutil.which(compiler):
+        raise ProcessFailed(f"slow commits need a C compiler; {compiler} was not found")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
 
 
 def find_programs(repository: Path) -> Path:

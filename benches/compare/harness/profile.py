@@ -35,6 +35,8 @@ PARTS = [
 COMPILED = [(name, re.compile(pattern)) for name, pattern in PARTS]
 # What none of them finds: tasks scheduled, woken, waited for.
 OTHER = "runtime"
+# The name that perf gives to an address outside of all functions that it knows.
+UNKNOWN = "[unknown]"
 
 
 def run(bench: Bench, documentation: Path) -> dict:
@@ -51,7 +53,7 @@ def run(bench: Bench, documentation: Path) -> dict:
             used = cpu_seconds(replicas.pids), cpu_seconds([bench.postgres.pid])
             sampling = bench.fleet.start(
                 ["perf", "record", "--quiet", f"--freq={SAMPLES_PER_SECOND}",
-                 "--call-graph=dwarf,16384", f"--pid={replicas.pids[0]}", "--output", stacks],
+                 "--call-graph=fp", f"--pid={replicas.pids[0]}", "--output", stacks],
                 log=bench.scratch / "perf.log",
             )
             time.sleep(0.5)
@@ -65,12 +67,14 @@ def run(bench: Bench, documentation: Path) -> dict:
     draw(bench, folded, documentation / "flame.svg")
     per_pair = [1e6 * seconds / done.pairs for seconds in used]
     total = sum(folded.values())
+    unknown = sum(count for stack, count in folded.items() if UNKNOWN in stack.split(";"))
     parts = sum_up(folded)
     return {
         "pairs": done.pairs,
         "service": per_pair[0],
         "postgres": per_pair[1],
         "load": 1e6 * done.cpu_seconds / done.pairs,
+        "unknown_share": unknown / total,
         "parts": {name: per_pair[0] * count / total for name, count in parts.most_common()},
     }
 
@@ -82,6 +86,9 @@ def table(found: dict) -> str:
     rows += [f"| **otpd, all of it** | **{found['service']:.0f}** |",
              f"| **PostgreSQL** | **{found['postgres']:.0f}** |",
              f"| the load generator | {found['load']:.0f} |"]
+    if "unknown_share" in found:
+        rows += ["", f"{found['unknown_share']:.1%} of the samples have a function without a name "
+                 "in their stack."]
     return "\n".join(rows) + "\n"
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from .processes import Fleet, ProcessFailed
@@ -17,17 +18,31 @@ BUILD_TIMEOUT = 3600.0
 INSTALL_TIMEOUT = 900.0
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier revision of this repository, and its server if that is built already."""
+
+    revision: str
+    otpd: Path | None = None
+
+
 class Tools:
     """Each is made at its first use, so that a run without a system needs none of its
     tools."""
 
     def __init__(
-        self, fleet: Fleet, repository: Path, otpd: Path | None, unoptimized: bool = False
+        self,
+        fleet: Fleet,
+        repository: Path,
+        otpd: Path | None,
+        unoptimized: bool = False,
+        baseline: "Baseline | None" = None,
     ) -> None:
         self._fleet = fleet
         self._unoptimized = unoptimized
         self._repository = repository
         self._otpd = otpd
+        self._baseline = baseline
         self._load: Path | None = None
         self._target = repository / "target/compare"
 
@@ -38,8 +53,44 @@ class Tools:
         return self._otpd
 
     def named(self) -> "Tools":
-        """The same with a server whose functions have names, for a profiler."""
-        return Tools(self._fleet, self._repository, self._built("profiling"))
+        """The same with a server for a profiler: functions have names, and each keeps a frame
+        pointer, by which the stack is found."""
+        target = self._target / "profiling"
+        flags = f"{os.environ.get('RUSTFLAGS', '')} -C force-frame-pointers=yes".strip()
+        self._cargo(["build", "--profile=profiling", f"--target-dir={target}", "--bin", "otpd"],
+                    environment={**os.environ, "RUSTFLAGS": flags})
+        return Tools(self._fleet, self._repository, target / "profiling/otpd")
+
+    def baseline(self) -> tuple[Path, Path]:
+        """The server of an earlier revision, and benches/compare of that revision."""
+        if self._baseline is None:
+            raise ProcessFailed("name the earlier revision by --baseline")
+        revision = self._baseline.revision
+        commit = self._fleet.run(["git", "rev-parse", "--verify", f"{revision}^{{commit}}"],
+                                 timeout=30, directory=self._repository).output.strip()
+        directory = self._target / "baseline" / commit
+        source = directory / "source"
+        if not source.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            archive = directory / "source.tar"
+            self._fleet.run(["git", "archive", f"--output={archive}", commit], timeout=120,
+                            directory=self._repository)
+            # Unpacked beside its place, so that an interruption leaves no half of it there.
+            unpacked = directory / "unpacked"
+            shutil.rmtree(unpacked, ignore_errors=True)
+            shutil.unpack_archive(archive, unpacked)
+            unpacked.rename(source)
+            archive.unlink()
+        return self._baseline.otpd or self._built_in(source, directory / "target"), (
+            source / "benches/compare")
+
+    def _built_in(self, source: Path, target: Path) -> Path:
+        profile = "dev" if self._unoptimized else "release"
+        program = target / ("debug" if self._unoptimized else "release") / "otpd"
+        if not program.exists():
+            self._cargo(["build", f"--profile={profile}", f"--target-dir={target}", "--bin", "otpd"],
+                        directory=source)
+        return program
 
     def load(self) -> Path:
         """The load generator of this directory, which is also the echo server."""
@@ -74,6 +125,16 @@ class Tools:
             shutil.copy(requirements, done)
         return directory / "bin/python"
 
+    def redis_server(self) -> Path:
+        """The program of Redis, installed where that is possible."""
+        if not shutil.which("redis-server"):
+            self._install(["bash", "-c", "source scripts/packages; require_redis >&2"],
+                          self._repository)
+        program = shutil.which("redis-server")
+        if not program:
+            raise ProcessFailed("redis-server was not found (on Debian: apt-get install redis-server)")
+        return Path(program)
+
     def better_auth(self) -> Path:
         """A directory with the service and its packages."""
         source = COMPARE / "better_auth"
@@ -97,10 +158,16 @@ class Tools:
         directory = "debug" if profile == "dev" else profile
         return self._target_directory() / directory / "otpd"
 
-    def _cargo(self, arguments: list[str]) -> str:
+    def _cargo(
+        self,
+        arguments: list[str],
+        directory: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> str:
         say(f"cargo {' '.join(arguments[:2])} {arguments[-1]}")
         command = [os.environ.get("CARGO", "cargo"), *arguments, "--locked"]
-        done = self._fleet.run(command, timeout=BUILD_TIMEOUT, directory=self._repository)
+        done = self._fleet.run(command, timeout=BUILD_TIMEOUT, environment=environment,
+                               directory=directory or self._repository)
         return done.output
 
     def _target_directory(self) -> Path:

@@ -30,7 +30,7 @@ class Echo:
             port = int(address.split(":")[1])
             wait_until(lambda: listens(port), what=self.title, process=process, log=log)
             return measure(bench, lambda seconds: self._load(bench, address, seconds),
-                           service=[process.pid], uses_postgres=False)
+                           service=[process.pid], database=[])
         finally:
             bench.fleet.stop(process)
             log.unlink(missing_ok=True)

@@ -15,6 +15,8 @@ from typing import Iterator
 from ..measurement import Bench, Load, measure
 from ..processes import ProcessFailed, wait_until
 from ..tools import COMPARE
+from ..work import work_done
+from . import pgbench
 from .http import free_port, listens
 
 CONNECTIONS = 8
@@ -24,6 +26,7 @@ DATABASE = "compare_otpd"
 TEMPLATE = "compare_otpd_template"
 LARGE = "compare_otpd_large"
 LARGE_RECORDS = 5_000_000
+BASELINE_TEMPLATE = "compare_baseline_template"
 SCRAPE_SECONDS = 5
 # What the load's own shape needs; the limit stays on, so that its row is written.
 LIMITS = {"OTPD_POLICY__IP_SENDS_PER_HOUR": "1000000"}
@@ -65,15 +68,30 @@ class Otpd:
     # What looks on: nothing; "metrics", which are scraped; or "traces" as well, of one
     # request in a hundred.
     observed: str = ""
+    # Threads that run the service's tasks; 0: one for each processor.
+    threads: int = 0
+    # Whether pairs start at half the rate that pgbench's full work reached.
+    paced: bool = False
+    # Whether the server is the one of an earlier revision.
+    baseline: bool = False
     variant: bool = False
 
     def run(self, bench: Bench) -> dict:
+        if self.paced:
+            # Before the server starts, because that may be a run of its own.
+            pgbench.capacity(bench)
+        if self.baseline:
+            server, source = bench.tools.baseline()
+        else:
+            server, source = bench.tools.otpd(), COMPARE
+        settings = {**(HOT_LIMITS if self.hot else LIMITS)}
+        if self.threads:
+            settings["TOKIO_WORKER_THREADS"] = str(self.threads)
         with self._database(bench) as url, observing(bench, self.observed) as observed:
-            before = work_done(bench, url)
-            limits = HOT_LIMITS if self.hot else LIMITS
-            with serving(bench, url, self.replicas, {**limits, **observed}) as replicas:
+            before = left(bench, url, source)
+            with serving(bench, url, self.replicas, {**settings, **observed}, server) as replicas:
                 result, pairs = self._measure(bench, replicas)
-            self._check(before, work_done(bench, url), pairs)
+            self._check(before, left(bench, url, source), pairs)
         if self.name == CAPACITY_OF:
             bench.capacity = result["pairs_per_second"]
         return result
@@ -98,7 +116,10 @@ class Otpd:
                 warm = load(bench.plan.seconds)
                 bench.capacity = warm.pairs / warm.seconds
             rate = bench.capacity / 2
-        result = measure(bench, load, service=replicas.pids, uses_postgres=self.store == "postgres")
+        if self.paced:
+            rate = pgbench.capacity(bench) / 2
+        result = measure(bench, load, service=replicas.pids,
+                         database=None if self.store == "postgres" else [])
         if rate:
             result["rate"] = rate
         return result, pairs
@@ -123,7 +144,8 @@ class Otpd:
             prepare_large(bench)
             yield bench.postgres.url(LARGE)
         else:
-            bench.postgres.create(DATABASE, TEMPLATE)
+            template = prepare_baseline(bench) if self.baseline else TEMPLATE
+            bench.postgres.create(DATABASE, template)
             try:
                 yield bench.postgres.url(DATABASE)
             finally:
@@ -199,9 +221,10 @@ def scrape(address: str, ended: threading.Event) -> None:
 
 @contextmanager
 def serving(
-    bench: Bench, url: str, replicas: int, settings: dict[str, str]
+    bench: Bench, url: str, replicas: int, settings: dict[str, str], server: Path | None = None
 ) -> Iterator[Replicas]:
     """So many servers on one database, until the end of the block."""
+    server = server or bench.tools.otpd()
     processes, addresses, logs = [], [], []
     try:
         for number in range(replicas):
@@ -209,7 +232,7 @@ def serving(
             log = bench.memory / f"otpd-{number}.log"
             log.unlink(missing_ok=True)
             process = bench.fleet.start(
-                [bench.tools.otpd(), "serve"], log=log, directory=bench.scratch,
+                [server, "serve"], log=log, directory=bench.scratch,
                 environment=environment(bench, url, address, settings),
             )
             processes.append(process)
@@ -227,7 +250,8 @@ def serving(
 def environment(bench: Bench, url: str, address: str, settings: dict[str, str]) -> dict[str, str]:
     """The development environment, which sends codes to the log; nothing of ours from
     outside."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("OTPD_")}
+    kept = {key: value for key, value in os.environ.items()
+            if not key.startswith("OTPD_") and key != "TOKIO_WORKER_THREADS"}
     return {
         **kept,
         "DATABASE_URL": url,
@@ -277,16 +301,11 @@ def otpd_load(
     return Load(told["pairs"], told["seconds"], finished.cpu_seconds, details)
 
 
-def work_done(bench: Bench, url: str) -> tuple[int, ...]:
-    """How many records are spent, and how many messages sent; known of PostgreSQL."""
+def left(bench: Bench, url: str, source: Path) -> tuple[int, ...]:
+    """Returns the work that the database holds; known of PostgreSQL."""
     if not url.startswith("postgres"):
         return ()
-    counts = bench.postgres.sql(
-        "SELECT (SELECT count(*) FROM otp_record WHERE state = 'spent'),"
-        " (SELECT count(*) FROM otp_message WHERE state = 'sent')",
-        url.rsplit("/", 1)[1],
-    )
-    return tuple(int(count) for count in counts.split("|"))
+    return work_done(bench.postgres, url.rsplit("/", 1)[1], source)
 
 
 def prepare(bench: Bench, records: int) -> None:
@@ -294,21 +313,30 @@ def prepare(bench: Bench, records: int) -> None:
     make(bench, TEMPLATE, records)
 
 
+def prepare_baseline(bench: Bench) -> str:
+    """Returns the template of the earlier revision, made once, in its own schema."""
+    if not bench.postgres.exists(BASELINE_TEMPLATE):
+        server, source = bench.tools.baseline()
+        make(bench, BASELINE_TEMPLATE, bench.records, server, source)
+        bench.postgres.flush()
+    return BASELINE_TEMPLATE
+
+
 def prepare_large(bench: Bench) -> None:
     """The large database, once."""
-    exists = bench.postgres.sql(f"SELECT 1 FROM pg_database WHERE datname = '{LARGE}'")
-    if not exists:
+    if not bench.postgres.exists(LARGE):
         make(bench, LARGE, LARGE_RECORDS)
 
 
-def make(bench: Bench, database: str, records: int) -> None:
+def make(bench: Bench, database: str, records: int, server: Path | None = None,
+         source: Path = COMPARE) -> None:
     postgres = bench.postgres
     postgres.create(database)
     bench.fleet.run(
-        [bench.tools.otpd(), "migrate"], timeout=60, directory=bench.scratch,
+        [server or bench.tools.otpd(), "migrate"], timeout=60, directory=bench.scratch,
         environment=environment(bench, postgres.url(database), "127.0.0.1:0", {}),
     )
-    postgres.file(COMPARE / "sql/fill.sql", database, timeout=7200, records=records)
+    postgres.file(source / "sql/fill.sql", database, timeout=7200, records=records)
     # Vacuum leaves its marks now, and not in the middle of a run.
     postgres.flush()
 
@@ -325,6 +353,10 @@ def systems() -> list[Otpd | Start]:
                               in_flight, store))
     found += [
         Otpd("otpd-half-load", "otpd, pairs started at half its rate", 1024, half_load=True),
+        Otpd("otpd-paced", "otpd, pairs started at half the rate of pgbench's full work", 1024,
+             paced=True),
+        Otpd("otpd-one-thread", "otpd, one worker thread, 256 in flight", 256, threads=1),
+        Otpd("otpd-two-threads", "otpd, two worker threads, 256 in flight", 256, threads=2),
         Otpd("otpd-replicas", "otpd, three replicas, 256 in flight", 256, replicas=3),
         Otpd("otpd-hot", "otpd, three replicas, 50 records", 256, replicas=3, hot=50),
         Otpd("otpd-metrics", "otpd, metrics scraped, 256 in flight", 256, observed="metrics"),
@@ -333,6 +365,15 @@ def systems() -> list[Otpd | Start]:
         Start("otpd-start", "otpd, from its start to SERVING"),
     ]
     return found
+
+
+def baselines() -> list[Otpd]:
+    """Returns the server of an earlier revision on both stores."""
+    return [
+        Otpd(f"otpd-baseline-{store}-256", f"otpd of the earlier revision on {title}, 256 in flight",
+             256, store, baseline=True)
+        for store, title in (("postgres", "PostgreSQL"), ("sqlite", "SQLite"))
+    ]
 
 
 def large() -> Otpd:
