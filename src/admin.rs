@@ -21,10 +21,10 @@ use tokio::{
 
 use crate::{
     listener,
-    log_targets::AUDIT,
     metrics::Metrics,
     telemetry::{self, LogLevel},
 };
+use otpd_base::log_targets::AUDIT;
 
 /// Maximum number of open connections; more wait. Each scraper needs one.
 const MAX_CONNECTIONS: usize = 32;

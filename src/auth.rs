@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::environment::DevelopmentOnly;
+use otpd_base::environment::DevelopmentOnly;
 use otpd_rules::{Caller, CallerName, PolicySet};
 
 /// All callers, and their credentials.

@@ -10,10 +10,8 @@ use std::{
 use rand::Rng as _;
 use zeroize::Zeroizing;
 
-use crate::{
-    files,
-    keys::{KeyRing, os_rng},
-};
+use crate::keys::{KeyRing, os_rng};
+use otpd_base::files;
 
 /// Mode of the file: readable and writable by the owner alone.
 const OWNER_ONLY: u32 = 0o600;

@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use otpd::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
+use otpd_delivery::{AttemptProgress, MessageBody, OutgoingMessage};
 use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
 /// Code of the message.
@@ -44,6 +44,7 @@ impl Message {
             life_left: Duration::from_secs(299),
             locale: "ru",
             client_ip: Some([192, 0, 2, 77].into()),
+            traceparent: None,
             progress: AttemptProgress::default(),
         }
     }

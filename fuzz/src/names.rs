@@ -1,6 +1,6 @@
 //! Short names of the configuration and of requests.
 
-use otpd::delivery::text::Locale;
+use otpd_delivery::text::Locale;
 use otpd_rules::{CallerName, Channel, Purpose, Recipient, RecipientPattern, Region};
 
 /// Checks that a valid name is written as it was, except for its case, and means one

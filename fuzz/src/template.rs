@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use config::{Map, Value, ValueKind};
-use otpd::delivery::text::{Locale, MessageTemplates, PurposeTextSettings, RenderContext};
+use otpd_delivery::text::{Locale, MessageTemplates, PurposeTextSettings, RenderContext};
 use otpd_rules::{Channel, OtpCode, PolicySet, Purpose};
 
 use crate::bytes::Bytes;

@@ -6,11 +6,11 @@ use std::{fmt::Display, path::Path, process::ExitCode};
 use super::{CommandError, CommandOutcome, block_on, exit, serve};
 use crate::{
     config::ServeConfig,
-    delivery::Delivery,
-    environment::Environment,
     keys::{KeyRing, os_rng},
     store::{self, RecordStore, RecordWrite, RowVersion, StoreError, WriteBatch},
 };
+use otpd_base::environment::Environment;
+use otpd_delivery::Delivery;
 use otpd_rules::{
     CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
     FailureCounter, IdempotencyLog, MessageId, OtpCode, Purpose, Recipient, Record, SendLimits,

@@ -15,8 +15,7 @@ use super::{CommandError, CommandOutcome, block_on, exit};
 use crate::{
     auth::CallerRegistry,
     config::{self, EnvVars, ServeConfig, TopLevelSettings},
-    environment::Environment,
-    files, key_file,
+    key_file,
     keys::KeyRing,
     listener::TlsSettings,
     server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
@@ -25,6 +24,7 @@ use crate::{
     telemetry::{self, LogSettings},
     traces,
 };
+use otpd_base::{environment::Environment, files};
 
 pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
     let (loaded, files) = files::track_reads(|| {

@@ -13,10 +13,8 @@ use super::{
     ConfigError, TopLevelSettings,
     load::{self, ConfigTable, ConfigTables, list},
 };
-use crate::{
-    auth::{CallerCredentials, CallerRegistry, CertificateName},
-    environment::Environment,
-};
+use crate::auth::{CallerCredentials, CallerRegistry, CertificateName};
+use otpd_base::environment::Environment;
 use otpd_rules::{
     Caller, CallerName, DestinationPolicy, OtpCode, PolicySet, Purpose, PurposePolicy, Recipient,
     RecipientPattern, TestRecipient, Timestamp,

@@ -13,15 +13,15 @@ use super::{
     ConfigError, TopLevelSettings,
     load::{ConfigTable, list, name, names},
 };
-use crate::{
-    auth::CallerRegistry,
-    delivery::{
-        Delivery, Provider, ProviderHandle, ResendStrategy, Route, RouteMatcher,
-        settings::ProviderSettings, text::MessageTemplates,
-    },
+use crate::auth::CallerRegistry;
+use otpd_base::{
     environment::Environment,
     files,
     tables::{self, ConfigKeyError},
+};
+use otpd_delivery::{
+    Delivery, Provider, ProviderHandle, ResendStrategy, Route, RouteMatcher,
+    settings::ProviderSettings, text::MessageTemplates,
 };
 use otpd_rules::{CallerName, Channel, PolicySet, Purpose, RecipientPattern};
 

@@ -12,10 +12,10 @@ use config::{File, FileFormat, Value, ValueKind};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-pub use crate::tables::{ConfigTable, list, name, names};
+pub use otpd_base::tables::{ConfigTable, list, name, names};
 
 use super::{TopLevelSettings, service_links};
-use crate::{files, tables};
+use otpd_base::{files, tables};
 
 const PREFIX: &str = "OTPD_";
 

@@ -17,9 +17,9 @@ use std::{
 pub use load::{ConfigDiff, ConfigError, ConfigSnapshot, EnvVars};
 pub use settings::{DEFAULT_LISTEN, TopLevelSettings};
 
-use crate::{
-    auth::CallerRegistry, delivery::Delivery, environment::Environment, store::StoreOptions,
-};
+use crate::{auth::CallerRegistry, store::StoreOptions};
+use otpd_base::environment::Environment;
+use otpd_delivery::Delivery;
 use otpd_rules::TestRecipient;
 
 /// JSON schema of the configuration file, for editors. The tests of the documentation

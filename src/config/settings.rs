@@ -11,14 +11,14 @@ use serde::Deserialize;
 
 use super::{callers::TestRecipientTable, delivery::RouteTable, load::name};
 use crate::{
-    delivery::text::{Locale, PurposeTextSettings},
-    environment::Environment,
     listener::{ConnectionSettings, TlsSettings},
     outbox::OutboxOptions,
     store::StoreOptions,
     telemetry::{AuditLog, LogFormat, LogLevel},
     traces::TraceSettings,
 };
+use otpd_base::environment::Environment;
+use otpd_delivery::text::{Locale, PurposeTextSettings};
 use otpd_rules::{Purpose, Region};
 
 /// Default address of the listener, and of the server for clients.

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::lanes::Lanes;
+use otpd_base::lanes::Lanes;
 use otpd_rules::CallerName;
 
 /// Bounded queue with a lane for each caller.

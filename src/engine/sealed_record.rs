@@ -3,9 +3,9 @@
 use super::{BatchError, CommandRequest};
 use crate::{
     keys::{KeyRing, OpenError, SystemRandom},
-    log_targets::AUDIT,
     store::{MessageWrite, RowVersion, SealedBytes},
 };
+use otpd_base::log_targets::AUDIT;
 use otpd_rules::{ChallengeState, OutboxMessage, Record, Timestamp};
 
 impl CommandRequest {

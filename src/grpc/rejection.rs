@@ -7,10 +7,10 @@ use tracing::field::display;
 
 use super::request_log::log_prefix;
 use crate::{
-    log_targets::UNAUTHENTICATED,
     metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     traces::{self, TraceContext},
 };
+use otpd_base::log_targets::UNAUTHENTICATED;
 use otpd_rules::Caller;
 
 /// Request that was rejected by its headers.

@@ -12,11 +12,11 @@ use tracing::field::{DisplayValue, display};
 
 use crate::{
     auth::AuthError,
-    log_targets::{AUDIT, UNAUTHENTICATED},
     metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::TraceSpan,
 };
+use otpd_base::log_targets::{AUDIT, UNAUTHENTICATED};
 use otpd_rules::{Caller, Channel, Purpose, Recipient, VerifyOutcome};
 
 /// Returns the prefix of the log lines of an RPC.

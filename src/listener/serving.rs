@@ -48,10 +48,8 @@ use super::{
     connection_limit::{ConnectionLimiter, LimitReached},
     in_flight::{GuardedBody, InFlightTracker},
 };
-use crate::{
-    log_targets::{AUDIT, UNAUTHENTICATED},
-    system_random::os_rng,
-};
+use crate::system_random::os_rng;
+use otpd_base::log_targets::{AUDIT, UNAUTHENTICATED};
 
 /// Delay after a failed `accept`, which fails while the process has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

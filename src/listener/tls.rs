@@ -20,7 +20,8 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 use zeroize::Zeroizing;
 
 use super::revocation::RevocationList;
-use crate::{auth::CertificateName, files};
+use crate::auth::CertificateName;
+use otpd_base::files;
 
 /// Table `[tls]` of the configuration; every value names a PEM file.
 #[derive(Clone, Debug, Deserialize)]

@@ -3,13 +3,11 @@
 use tokio::time::Instant;
 
 use super::{LeasedMessage, OutboxContext};
-use crate::{
-    delivery::{
-        AttemptProgress, BreakerPermit, BreakerTransition, DeliveryError, OutgoingMessage,
-        ProviderHandle, ProviderReceipt, text::RenderContext,
-    },
-    log_targets::STATE_CHANGE,
-    traces::{self, SpanSide, TraceSpan},
+use crate::traces::{self, SpanSide, TraceSpan};
+use otpd_base::log_targets::STATE_CHANGE;
+use otpd_delivery::{
+    AttemptProgress, BreakerPermit, BreakerTransition, DeliveryError, OutgoingMessage,
+    ProviderHandle, ProviderReceipt, text::RenderContext,
 };
 use otpd_rules::{
     ChallengeId, Channel, DeliveryErrorKind, LoggedAttempt, OutboxMessage, Timestamp,
@@ -64,7 +62,7 @@ impl OutboxContext {
         let text = texts
             .render(&leased.purpose, &content.locale, channel, &render_context)
             .map_err(|error| DeliveryError::new(DeliveryErrorKind::Permanent, error))?;
-        let envelope = OutgoingMessage {
+        let outgoing = OutgoingMessage {
             id: message.id,
             challenge_id: ChallengeId {
                 key: leased.key,
@@ -77,9 +75,10 @@ impl OutboxContext {
             life_left: render_context.life_left,
             locale: &content.locale,
             client_ip: content.client_ip,
+            traceparent: traces::current().map(|context| context.traceparent()),
             progress: AttemptProgress::default(),
         };
-        gateway.deliver(&envelope).await
+        gateway.deliver(&outgoing).await
     }
 }
 

@@ -11,11 +11,11 @@ use super::{
     attempt::{log_failure, report_to_breaker},
 };
 use crate::{
-    delivery::{ProviderHandle, ProviderReceipt, Route},
     keys::os_rng,
     metrics::MessageOutcome,
     store::{MessageWrite, RowVersion},
 };
+use otpd_delivery::{ProviderHandle, ProviderReceipt, Route};
 use otpd_rules::{CountryCode, LoggedAttempt, NextState, OutboxMessage, Timestamp};
 
 /// Dispatcher of the messages that this replica holds leases of.

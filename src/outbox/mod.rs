@@ -19,7 +19,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::CallerRegistry,
-    delivery::{Delivery, Route, RouteQuery},
     engine::{BatchClient, BatchError, LeasedMessage, MessageHandoff},
     keys::KeyRing,
     metrics::DeliveryMetrics,
@@ -30,6 +29,7 @@ use crate::{
     traces,
 };
 use dispatcher::Dispatcher;
+use otpd_delivery::{Delivery, Route, RouteQuery};
 use otpd_rules::{CallerName, Purpose, PurposePolicy};
 use permits::{HeldMessages, InFlightLimits, OutboxPermit};
 

@@ -16,11 +16,11 @@ use super::{
 use crate::{
     engine::{BatchError, ReadResult},
     keys::{OpenError, os_rng},
-    log_targets::AUDIT,
     metrics::MessageOutcome,
     store::{FoundMessage, LaneCursor, MessageWrite, RowVersion, StoreError, VersionedMessage},
     traces::{self, TraceSpan},
 };
+use otpd_base::log_targets::AUDIT;
 use otpd_rules::{CallerName, MessageId, NextState, OutboxMessage, Timestamp};
 
 /// Maximum random pause after a conflict with another replica, so that the two do not

@@ -4,11 +4,11 @@ use std::sync::{Arc, PoisonError};
 
 use super::{app::App, store_stats::LatestStats};
 use crate::{
-    delivery::ProviderHandle,
     metrics::{CallbackSeries, MetricKind, Metrics, series},
     store::StoreStats,
     telemetry,
 };
+use otpd_delivery::ProviderHandle;
 
 /// Registers the metrics that read from the parts of a server at each scrape.
 pub(super) fn register(metrics: &mut Metrics, parts: &App) {

@@ -8,11 +8,10 @@ use tokio::{task::spawn_blocking, time::sleep};
 use super::{LoadedConfig, app::ReloadHandle};
 use crate::{
     config::{ConfigDiff, ConfigSnapshot},
-    files::FileSnapshot,
-    log_targets::AUDIT,
     shutdown::ReloadSignals,
     telemetry::{self, LogLevel},
 };
+use otpd_base::{files::FileSnapshot, log_targets::AUDIT};
 
 /// Time for which no file may change after it was read at SIGHUP. A file that is being written
 /// could be a valid configuration with half of its callers.
@@ -171,7 +170,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::files;
+    use otpd_base::files;
 
     /// Returns a reload of one file, which calls `writer` after each read.
     fn reload(path: &Path, writer: impl Fn(&Path, &str) + Send + Sync + 'static) -> ConfigReload {

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use super::{OtpService, SendOtp, SendReply, ServiceError, permit_purpose};
 use crate::{
-    delivery::{Route, RouteQuery},
     engine::{CommandRequest, MessageHandoff},
     keys::os_rng,
     outbox::OutboxSlot,
 };
+use otpd_delivery::{Route, RouteQuery};
 use otpd_rules::{
     Caller, ChallengeId, Command, MessageId, MessageRequest, Outcome, SendRequest, TestRecipient,
     Undeliverable,

@@ -9,11 +9,11 @@ use super::{
     StatusReply, permit_subject,
 };
 use crate::{
-    delivery::RouteQuery,
     keys::OpenError,
-    log_targets::AUDIT,
     store::{SealedBytes, VersionedMessage},
 };
+use otpd_base::log_targets::AUDIT;
+use otpd_delivery::RouteQuery;
 use otpd_rules::{
     Caller, ChallengeId, CodeStatus, Command, LastSend, MessageState, OutboxMessage, Outcome,
     RecordKey,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::{RecordStore, StoreError, StoreOptions};
-use crate::log_targets::STATE_CHANGE;
+use otpd_base::log_targets::STATE_CHANGE;
 
 /// Result of the last health check of the store. While the store is unavailable, requests are
 /// refused at once instead of each waiting for its own timeout.

@@ -12,7 +12,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::writer_queue::LineQueue;
-use crate::log_targets::{AUDIT, CODE, STATE_CHANGE, UNAUTHENTICATED};
+use otpd_base::log_targets::{AUDIT, CODE, STATE_CHANGE, UNAUTHENTICATED};
 
 /// Mode of the audit log: readable and writable by the owner alone.
 const MODE: u32 = 0o600;

@@ -17,7 +17,7 @@ use tracing::{
 };
 
 use super::LEFT_OUT;
-use crate::log_targets::{AUDIT, STATE_CHANGE, UNAUTHENTICATED};
+use otpd_base::log_targets::{AUDIT, STATE_CHANGE, UNAUTHENTICATED};
 
 /// Fields that distinguish the causes of lines of one callsite. All others, such as a message's id,
 /// belong to the single case.

@@ -19,7 +19,8 @@ use super::LogFormat;
 use super::{
     LEFT_OUT, audit::is_audit, dedup::LogDeduplicator, unauthenticated_log::UnauthenticatedLog,
 };
-use crate::{log_targets::UNAUTHENTICATED, traces};
+use crate::traces;
+use otpd_base::log_targets::UNAUTHENTICATED;
 
 /// Formatter of log lines.
 #[derive(Debug)]

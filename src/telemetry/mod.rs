@@ -27,10 +27,10 @@ use tracing_subscriber::{
 
 pub use settings::{AuditLog, LogFormat, LogLevel, LogSettings};
 
-use crate::log_targets::{AUDIT, UNAUTHENTICATED};
 use audit::{AuditFile, LogWriter};
 use dedup::LogDeduplicator;
 use format::LogFormatter;
+use otpd_base::log_targets::{AUDIT, UNAUTHENTICATED};
 use unauthenticated_log::UnauthenticatedLog;
 use writer_queue::LineQueue;
 

@@ -15,7 +15,7 @@ use tracing::{
     field::{Field, Visit},
 };
 
-use crate::log_targets::AUDIT;
+use otpd_base::log_targets::AUDIT;
 use otpd_rules::subscriber_network;
 
 /// Time in which lines of one address and cause are aggregated.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::log_targets::STATE_CHANGE;
+use otpd_base::log_targets::STATE_CHANGE;
 
 /// Maximum size of queued lines: about a second of a busy server.
 const CAPACITY: usize = 4 * 1024 * 1024;

@@ -23,7 +23,8 @@ use rand::Rng as _;
 use tonic::transport::ClientTlsConfig;
 
 use super::{EXPORT_INTERVAL, TraceSettings};
-use crate::{log_targets::STATE_CHANGE, system_random::os_rng};
+use crate::system_random::os_rng;
+use otpd_base::log_targets::STATE_CHANGE;
 
 /// Maximum number of spans that wait for the collector; further ones are dropped. About a megabyte.
 const MAX_QUEUED: usize = 2_048;

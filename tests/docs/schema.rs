@@ -2,7 +2,7 @@
 //! the structures that the configuration is deserialized into. Editors complete and check
 //! otpd.toml with it.
 
-use otpd::delivery::preset_names;
+use otpd_delivery::preset_names;
 use serde_json::{Map, Value, json};
 use syn::Fields;
 

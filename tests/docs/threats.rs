@@ -5,8 +5,10 @@ use crate::page;
 const PAGE: &str = "docs/security/threat-model.md";
 
 /// Where the tests of each program are.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("otpd", "src"),
+    ("otpd_base", "crates/otpd-base/src"),
+    ("otpd_delivery", "crates/otpd-delivery/src"),
     ("otpd_rules", "crates/otpd-rules/src"),
     ("integration", "tests/integration"),
     ("safety_net", "tests/safety_net"),

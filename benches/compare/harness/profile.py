@@ -27,9 +27,9 @@ PARTS = [
     ("crypto", r"otpd::keys|chacha20|poly1305|sha2::|hmac::|getrandom|rand_core|[Ss]ys_?[Rr]ng"),
     ("phone numbers", r"rlibphonenumber|regex_automata|otpd_rules::recipient"),
     ("rules", r"otpd::domain|otpd::service"),
-    ("log", r"tracing|otpd::grpc::journal|otpd::delivery::log|std::io::stdio"),
+    ("log", r"tracing|otpd::grpc::journal|otpd_delivery::log|std::io::stdio"),
     ("batcher", r"otpd::engine"),
-    ("outbox", r"otpd::outbox|otpd::delivery|minijinja"),
+    ("outbox", r"otpd::outbox|otpd_delivery|minijinja"),
     ("gRPC", r"h2::|hyper|tonic|prost|otpd::grpc|otpd::connection|tower"),
 ]
 COMPILED = [(name, re.compile(pattern)) for name, pattern in PARTS]

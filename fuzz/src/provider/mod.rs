@@ -3,12 +3,10 @@
 use std::sync::{Arc, LazyLock};
 
 use config::{Config, ConfigError, File, FileFormat, Map, Value, ValueKind};
-use otpd::{
-    delivery::{
-        DeliveryError, GatewayResponse, HttpSettings, OutgoingMessage,
-        settings::{ProviderKind, ProviderSettings},
-    },
-    tables::{self, ConfigKeyError, ConfigTable},
+use otpd_base::tables::{self, ConfigKeyError, ConfigTable};
+use otpd_delivery::{
+    DeliveryError, GatewayResponse, HttpSettings, OutgoingMessage,
+    settings::{ProviderKind, ProviderSettings},
 };
 use otpd_rules::DeliveryErrorKind;
 use reqwest::Client;
@@ -178,8 +176,8 @@ pub fn pointer(data: &[u8]) {
     };
     let values = settings.values(&message);
     let id = |body: serde_json::Value| {
-        let answer = GatewayResponse::new(200, body.to_string().as_bytes());
-        let accepted = settings.verdict(&answer, &values);
+        let response = GatewayResponse::new(200, body.to_string().as_bytes());
+        let accepted = settings.outcome(&response, &values);
         accepted.expect("there are no conditions").provider_id
     };
     let found = id(json!({ "x": { key.clone(): { "y": "found" } } }));
@@ -193,13 +191,13 @@ pub fn pointer(data: &[u8]) {
     }
 }
 
-fn check_outcome(settings: &HttpSettings, answer: &GatewayResponse) {
+fn check_outcome(settings: &HttpSettings, response: &GatewayResponse) {
     let message = MESSAGE.outgoing();
     let values = settings.values(&message);
-    let outcome = settings.verdict(answer, &values);
+    let outcome = settings.outcome(response, &values);
     assert_eq!(
         outcome,
-        settings.verdict(answer, &values),
+        settings.outcome(response, &values),
         "the outcome is stable"
     );
     match outcome {

@@ -4,12 +4,12 @@ use std::{cell::Cell, future::Future, net::SocketAddr, path::Path, sync::Arc, ti
 
 use otpd::{
     config::{EnvVars, ServeConfig},
-    files::FileSnapshot,
     keys::KeyRing,
     server::{self, ConfigReload, LoadedConfig},
     shutdown::ReloadSignals,
     telemetry::LogLevel,
 };
+use otpd_base::files::FileSnapshot;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},

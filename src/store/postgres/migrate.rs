@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, migrate::Migrator};
 
 use super::super::{StoreError, migration, with_timeout};
-use crate::log_targets::STATE_CHANGE;
+use otpd_base::log_targets::STATE_CHANGE;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 

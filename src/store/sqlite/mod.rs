@@ -24,7 +24,7 @@ use super::{
 };
 use url::DatabaseFile;
 
-use crate::log_targets::STATE_CHANGE;
+use otpd_base::log_targets::STATE_CHANGE;
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");

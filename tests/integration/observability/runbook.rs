@@ -52,7 +52,8 @@ fn each_alert_has_severity_and_description() {
 #[test]
 fn runbook_log_patterns_match_the_code() {
     let runbook = repository::read("docs/runbook.md");
-    let sources = repository::read_below("src", "rs");
+    let sources = ["src", "crates"].map(|folder| repository::read_below(folder, "rs"));
+    let sources = sources.concat();
     let mut count = 0;
     for command in runbook.split("grep ").skip(1) {
         // Options, then what is looked for, in quotes.

@@ -1,6 +1,6 @@
 //! Gateways that fail in every way.
 
-use otpd::delivery::{DeliveryError, Provider, ProviderReceipt};
+use otpd_delivery::{DeliveryError, Provider, ProviderReceipt};
 use otpd_rules::DeliveryErrorKind;
 
 use super::{

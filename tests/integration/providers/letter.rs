@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otpd::delivery::{AttemptProgress, MessageBody, OutgoingMessage};
+use otpd_delivery::{AttemptProgress, MessageBody, OutgoingMessage};
 use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
 /// The id of every message here, as gateways see it.
@@ -48,6 +48,7 @@ impl Letter {
             life_left: self.life_left,
             locale: "ru",
             client_ip: "192.0.2.77".parse().ok(),
+            traceparent: None,
             progress: AttemptProgress::default(),
         }
     }

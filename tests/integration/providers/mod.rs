@@ -9,11 +9,8 @@ mod sink;
 mod smtp;
 
 use config::{File, FileFormat};
-use otpd::{
-    delivery::{Provider, settings::ProviderSettings},
-    environment::Environment,
-    tables::ConfigTable,
-};
+use otpd_base::{environment::Environment, tables::ConfigTable};
+use otpd_delivery::{Provider, settings::ProviderSettings};
 
 /// A table of the configuration.
 pub fn table(text: &str) -> ConfigTable {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use otpd::delivery::preset_names;
+use otpd_delivery::preset_names;
 use otpd_rules::DeliveryErrorKind;
 
 use super::{
@@ -50,7 +50,7 @@ async fn gateway_needs_only_configuration() {
     let providers = root.remove("providers").expect("the page adds a provider");
     let mut providers = providers.into_table().expect("a table");
     let pigeon = providers.remove("pigeon").expect("the page calls it so");
-    let mut pigeon: otpd::tables::ConfigTable =
+    let mut pigeon: otpd_base::tables::ConfigTable =
         pigeon.into_table().expect("a table").into_iter().collect();
     pigeon.insert("allow_private_addresses".to_owned(), true.into());
     let provider = provider(pigeon);
@@ -105,7 +105,7 @@ fn provider_page_lists_every_key_and_preset() {
     for kind in ["smtp", "http", "log"] {
         let mut wrong = table(&format!("kind = \"{kind}\"\n"));
         wrong.insert("no_such_key".to_owned(), 1.into());
-        let fault = otpd::delivery::settings::ProviderSettings::parse("x", wrong);
+        let fault = otpd_delivery::settings::ProviderSettings::parse("x", wrong);
         let told = fault.map(|_| ()).expect_err("no such key").problem;
         let keys: Vec<&str> = told.split('`').skip(1).step_by(2).collect();
         assert!(keys.len() >= 6, "{told}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use config::Value;
-use otpd::tables::ConfigTable;
+use otpd_base::tables::ConfigTable;
 use otpd_rules::DeliveryErrorKind;
 use serde::Deserialize;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otpd::delivery::{DeliveryError, GatewayOptions, Provider, ProviderHandle};
+use otpd_delivery::{DeliveryError, GatewayOptions, Provider, ProviderHandle};
 use otpd_rules::DeliveryErrorKind;
 use serde_json::Value;
 
