@@ -18,11 +18,13 @@ from .tools import say
 
 IN_FLIGHT = 256
 SAMPLES_PER_SECOND = 997
+FOLDED = "target/compare/stacks.folded"
 # The version of inferno, which draws the flame graph.
 INFERNO = "0.12.8"
 
 # What a stack is counted for, by the innermost of its functions that one of these finds.
 PARTS = [
+    ("allocator", r"^(_int_|__libc_)?(malloc|c?free|realloc|calloc|memalign)|^unlink_chunk"),
     ("PostgreSQL client", r"sqlx|otpd::store::postgres"),
     ("crypto", r"otpd::keys|chacha20|poly1305|sha2::|hmac::|getrandom|rand_core|[Ss]ys_?[Rr]ng"),
     ("phone numbers", r"rlibphonenumber|regex_automata|otpd_rules::recipient"),
@@ -33,10 +35,15 @@ PARTS = [
     ("gRPC", r"h2::|hyper|tonic|prost|otpd::grpc|otpd::connection|tower"),
 ]
 COMPILED = [(name, re.compile(pattern)) for name, pattern in PARTS]
-# What none of them finds: tasks scheduled, woken, waited for.
+# Whole stacks without any of them: tasks scheduled, woken, waited for.
 OTHER = "runtime"
-# The name that perf gives to an address outside of all functions that it knows.
+# Stacks that do not reach the start of a thread and have none of them. The C library keeps no
+# frame pointers, so a sample inside it can lose its callers.
+BROKEN = "caller unknown"
+WHOLE = re.compile(r"^(start_thread|clone3?|_start|__libc_start)")
+# Name that perf gives to an address outside of all functions that it knows.
 UNKNOWN = "[unknown]"
+LIBRARY = re.compile(r"\.so(\.|$)")
 
 
 def run(bench: Bench, documentation: Path) -> dict:
@@ -67,14 +74,14 @@ def run(bench: Bench, documentation: Path) -> dict:
     draw(bench, folded, documentation / "flame.svg")
     per_pair = [1e6 * seconds / done.pairs for seconds in used]
     total = sum(folded.values())
-    unknown = sum(count for stack, count in folded.items() if UNKNOWN in stack.split(";"))
+    whole = sum(count for stack, count in folded.items() if WHOLE.search(stack))
     parts = sum_up(folded)
     return {
         "pairs": done.pairs,
         "service": per_pair[0],
         "postgres": per_pair[1],
         "load": 1e6 * done.cpu_seconds / done.pairs,
-        "unknown_share": unknown / total,
+        "whole_stacks": whole / total,
         "parts": {name: per_pair[0] * count / total for name, count in parts.most_common()},
     }
 
@@ -86,9 +93,9 @@ def table(found: dict) -> str:
     rows += [f"| **otpd, all of it** | **{found['service']:.0f}** |",
              f"| **PostgreSQL** | **{found['postgres']:.0f}** |",
              f"| the load generator | {found['load']:.0f} |"]
-    if "unknown_share" in found:
-        rows += ["", f"{found['unknown_share']:.1%} of the samples have a function without a name "
-                 "in their stack."]
+    if "whole_stacks" in found:
+        rows += ["", f"The stacks of {found['whole_stacks']:.0%} of the samples are whole: they "
+                 "reach the start of a thread."]
     return "\n".join(rows) + "\n"
 
 
@@ -96,16 +103,24 @@ def fold(bench: Bench, samples: Path) -> Counter[str]:
     """The stacks, each as names with semicolons between, the outermost first."""
     say("folding stacks")
     told = subprocess.run(
-        ["perf", "script", "--no-inline", "--input", samples, "--fields", "ip,sym"],
+        ["perf", "script", "--no-inline", "--input", samples, "--fields", "ip,sym,dso"],
         check=True, capture_output=True, text=True, errors="replace",
     )
     folded: Counter[str] = Counter()
     for stack in told.stdout.split("\n\n"):
-        names = [line.split(maxsplit=1)[1] for line in stack.splitlines()
-                 if len(line.split(maxsplit=1)) == 2]
+        names = [name for line in stack.splitlines() if (name := frame(line))]
         if names:
             folded[";".join(clean(name) for name in reversed(names))] += 1
     return folded
+
+
+def frame(line: str) -> str:
+    """The function of one line, `address function (file)`. A function of a stripped library is
+    named by its file."""
+    _, _, rest = line.strip().partition(" ")
+    name, _, file = rest.rpartition(" (")
+    file = Path(file.removesuffix(")")).name
+    return f"[{file}]" if name == UNKNOWN and LIBRARY.search(file) else name
 
 
 def clean(name: str) -> str:
@@ -118,7 +133,7 @@ def part(stack: str) -> str:
         for found, pattern in COMPILED:
             if pattern.search(name):
                 return found
-    return OTHER
+    return OTHER if WHOLE.search(stack) else BROKEN
 
 
 def sum_up(folded: Counter[str]) -> Counter[str]:
@@ -131,6 +146,8 @@ def sum_up(folded: Counter[str]) -> Counter[str]:
 def draw(bench: Bench, folded: Counter[str], path: Path) -> None:
     program = bench.tools.inferno(INFERNO)
     lines = "\n".join(f"{stack} {count}" for stack, count in sorted(folded.items()))
+    # For questions that the graph and the table do not answer.
+    (bench.repository / FOLDED).write_text(lines + "\n")
     drawn = subprocess.run(
         [program, "--title", "otpd serve, 256 calls in flight", "--minwidth", "0.3"],
         input=lines, check=True, capture_output=True, text=True,
