@@ -80,7 +80,7 @@ def report(samples, bench, settings):
         "failures": bench["failures"],
         "send_p99_microseconds": bench["send"]["latency_microseconds"]["p99"],
         "verify_p99_microseconds": bench["verify"]["latency_microseconds"]["p99"],
-        "records_swept": deleted,
+        "records_purged": deleted,
         "verdicts": verdicts,
         "good": good,
         "points": found,
@@ -101,7 +101,7 @@ def page(report):
     conclusion = ("Everything is level: what goes on for hours costs what it cost in the first."
                   if report["good"] else
                   "**Not everything is as it should be**: see the rows, the pairs that failed, "
-                  "and whether anything was swept.")
+                  "and whether anything was purged.")
     return f"""# Hours of load
 
 <!-- Written by scripts/long-run soak, with soak.json and soak.svg. -->
@@ -110,7 +110,7 @@ def page(report):
 one in twenty with a wrong code first, and {settings['unverified_per_second']:g} codes a second
 that nobody verified. The store's clock ran {settings['clock_speed']:g} times as fast, so these
 were {settings['minutes'] * settings['clock_speed'] / 60:.1f} hours: codes expired, and records
-that no answer depends on were swept. otpd {report['otpd']}.
+that no answer depends on were purged. otpd {report['otpd']}.
 
 ![tables, indexes, rows, memory and processor time over the run](soak.svg)
 
@@ -120,7 +120,7 @@ that no answer depends on were swept. otpd {report['otpd']}.
 
 {report['pairs']:,} pairs, {report['pairs_failed']:,} failed, {report['not_started']:,} not started;
 99 of 100 sends took at most {report['send_p99_microseconds'] / 1000:.1f} ms, and verifications
-{report['verify_p99_microseconds'] / 1000:.1f} ms. {report['records_swept']:,} records were swept.
+{report['verify_p99_microseconds'] / 1000:.1f} ms. {report['records_purged']:,} records were purged.
 {conclusion}
 
 A figure is level if its mean over the last third is at most {TOLERANCE:.0%} above that over

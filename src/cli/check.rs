@@ -19,8 +19,8 @@ use otpd_rules::{
 
 /// Maximum number of purge rounds until the test record must be gone; each round removes up
 /// to a thousand records.
-const SWEEPS: u32 = 1_000;
-const SWEEP_BATCH: u32 = 1_000;
+const PURGE_ROUNDS: u32 = 1_000;
+const PURGE_BATCH: u32 = 1_000;
 
 /// Printed findings, one line each; `failed` if one of them is a failure.
 #[derive(Debug, Default)]
@@ -114,8 +114,8 @@ async fn try_store(store: &dyn RecordStore, keys: &KeyRing) -> Result<(), StoreE
         let problem = "the test record was written but could not be read";
         return Err(StoreError::Corrupt(problem.to_owned()));
     }
-    for _ in 0..SWEEPS {
-        store.purge(snapshot.clock.now(), SWEEP_BATCH).await?;
+    for _ in 0..PURGE_ROUNDS {
+        store.purge(snapshot.clock.now(), PURGE_BATCH).await?;
         if store.load(&[written.key], &[]).await?.records.is_empty() {
             return Ok(());
         }

@@ -166,8 +166,8 @@ fn validate_durations(settings: &TopLevelSettings) -> Result<(), ConfigError> {
             MIN_INTERVAL,
         ),
         (
-            "store.sweep_interval",
-            settings.store.sweep_interval,
+            "store.purge_interval",
+            settings.store.purge_interval,
             MIN_INTERVAL,
         ),
         ("store.max_queue_wait", settings.store.max_queue_wait, zero),

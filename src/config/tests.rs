@@ -180,6 +180,11 @@ fn renamed_key_is_rejected_with_its_current_name() {
             "store.max_waiting: was renamed; write `queue_size` instead",
         ),
         (
+            "[store]\nsweep_interval = \"1m\"",
+            ("", ""),
+            "store.sweep_interval: was renamed; write `purge_interval` instead",
+        ),
+        (
             "",
             ("OTPD_STORE__WRITERS", "2"),
             "OTPD_STORE__WRITERS: was renamed; write `batch_writers` instead",

@@ -6,7 +6,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ServerError, labels, store_stats, sweeper::sweep};
+use super::{ServerError, labels, purge::purge_at_intervals, store_stats};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
     engine::{BatchClient, BatchOptions, Engine},
@@ -151,8 +151,8 @@ impl App {
             metrics.answers.clone(),
         ))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let interval = settings.store.sweep_interval;
-        let sweeper = sweep(Arc::clone(&store), availability.clone(), interval);
+        let interval = settings.store.purge_interval;
+        let purge = purge_at_intervals(Arc::clone(&store), availability.clone(), interval);
         let latest = store_stats::LatestStats::default();
         let statistics = {
             let (delivery, store) = (metrics.delivery.clone(), Arc::clone(&store));
@@ -170,7 +170,7 @@ impl App {
         let background = Box::pin(async move {
             tokio::select! {
                 result = monitor.run() => result,
-                () = sweeper => Ok(()),
+                () = purge => Ok(()),
                 () = statistics => Ok(()),
                 () = lists => Ok(()),
             }

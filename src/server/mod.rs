@@ -3,9 +3,9 @@
 mod app;
 mod gauges;
 mod labels;
+mod purge;
 mod reload;
 mod store_stats;
-mod sweeper;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -342,7 +342,7 @@ pub struct StoreOptions {
     /// Interval of purges, which remove records that no reply depends on. A purge follows a jump
     /// of the store's clock only if the next one confirms it.
     #[serde(with = "humantime_serde")]
-    pub sweep_interval: Duration,
+    pub purge_interval: Duration,
 }
 
 impl Default for StoreOptions {
@@ -355,7 +355,7 @@ impl Default for StoreOptions {
             batch_writers: 1,
             timeout: Duration::from_secs(2),
             probe_interval: Duration::from_secs(1),
-            sweep_interval: Duration::from_mins(1),
+            purge_interval: Duration::from_mins(1),
         }
     }
 }

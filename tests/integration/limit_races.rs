@@ -23,8 +23,8 @@ async fn start(kind: Kind, limits: &[(&str, &str)]) -> (Database, Fleet) {
         ("OTPD_POLICY__RESEND_AFTER", "0s"),
         // 200 at once, on a machine that may be busy with other tests.
         ("OTPD_STORE__TIMEOUT", "20s"), // as `LATEST` says
-        // Days pass between races, and records are counted: none is to be swept.
-        ("OTPD_STORE__SWEEP_INTERVAL", "1h"),
+        // Days pass between races, and records are counted: none is to be purged.
+        ("OTPD_STORE__PURGE_INTERVAL", "1h"),
     ];
     Fleet::start(kind, &[&at_once, limits].concat()).await
 }

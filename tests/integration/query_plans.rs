@@ -14,7 +14,7 @@ const SIZES: [i64; 4] = [1, 100, 10_000, 100_000];
 /// The tables that grow.
 const TABLES: [&str; 3] = ["otp_record", "otp_limit", "otp_message"];
 /// Index required for each statement that selects old rows.
-const SWEEPS: [(&str, &str); 3] = [
+const PURGES: [(&str, &str); 3] = [
     ("DELETE FROM otp_record", "otp_record_removable_at"),
     ("DELETE FROM otp_limit", "otp_limit_full_hour"),
     ("DELETE FROM otp_message", "otp_message_removable_at"),
@@ -136,7 +136,7 @@ fn faults(plan: &Value, statement: &str) -> Vec<String> {
         }
         indexes.push(text("Index Name").to_owned());
     });
-    for (start, index) in SWEEPS {
+    for (start, index) in PURGES {
         if statement.contains(start) && !indexes.iter().any(|used| used == index) {
             faults.push(format!("{index} is not used, but {indexes:?}"));
         }

@@ -1,5 +1,5 @@
 """Whether otpd leaves its database as good as it found it: minutes of load, with the clock
-moved on so that sweeping has everything to remove."""
+moved on so that purging has everything to remove."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ CYCLE_SECONDS = 60.0
 # Past the longest that a record is kept after its last send: a tenth of a day, which one
 # send of ten takes to be refilled, and a margin.
 CLOCK_STEP_MILLISECONDS = 3 * 3600 * 1000
-# How long sweeping may take after the last cycle.
+# How long purging may take after the last cycle.
 PATIENCE_SECONDS = 300.0
-SWEEP_BATCH = 1000
+PURGE_BATCH = 1000
 
 
 def run(bench: Bench, minutes: float) -> dict:
-    """Measures before and after; each cycle's leftovers are swept during the next one."""
+    """Measures before and after; each cycle's leftovers are purged during the next one."""
     postgres = bench.postgres
     postgres.create(otpd.DATABASE, otpd.TEMPLATE)
-    settings = {**otpd.LIMITS, "OTPD_STORE__SWEEP_INTERVAL": "5s"}
+    settings = {**otpd.LIMITS, "OTPD_STORE__PURGE_INTERVAL": "5s"}
     cycles = max(1, round(minutes * 60 / CYCLE_SECONDS))
     try:
         with otpd.serving(bench, postgres.url(otpd.DATABASE), 1, settings) as replicas:
@@ -41,7 +41,7 @@ def run(bench: Bench, minutes: float) -> dict:
                 for log in replicas.logs:
                     log.write_bytes(b"")
                 say(f"churn  {cycle}/{cycles}  {pairs:,} pairs, {removable(bench):,} removable")
-            await_sweep(bench)
+            await_purge(bench)
             postgres.flush()
             after = measure(bench, load, service=replicas.pids)
             return {"before": before, "after": after, "pairs": pairs, "cycles": cycles,
@@ -60,7 +60,7 @@ def move_clock(bench: Bench, milliseconds: int) -> None:
 
 
 def removable(bench: Bench) -> int:
-    """How many records and messages the sweeper has still to remove."""
+    """How many records and messages the purge has still to remove."""
     return int(bench.postgres.sql(
         "SELECT (SELECT count(*) FROM otp_record, otp_clock WHERE removable_at <= now)"
         " + (SELECT count(*) FROM otp_message, otp_clock"
@@ -69,11 +69,11 @@ def removable(bench: Bench) -> int:
     ))
 
 
-def await_sweep(bench: Bench) -> None:
+def await_purge(bench: Bench) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while removable(bench) > SWEEP_BATCH:
+    while removable(bench) > PURGE_BATCH:
         if time.monotonic() > deadline:
-            raise ProcessFailed(f"{removable(bench):,} rows were not swept in time")
+            raise ProcessFailed(f"{removable(bench):,} rows were not purged in time")
         time.sleep(1)
 
 

@@ -108,7 +108,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "minutes")
     add("--baseline-otpd", type=Path, metavar="FILE", help="that server, if it is built already")
     add("--churn", type=float, nargs="?", const=10.0, metavar="MINUTES",
-        help="after the rounds, minutes of load with sweeping, measured before and after [10]")
+        help="after the rounds, minutes of load with purging, measured before and after [10]")
     add("--profile", action="store_true",
         help="instead: samples where the server's time goes, and writes that into docs/performance "
         "(needs perf)")

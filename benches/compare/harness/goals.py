@@ -187,7 +187,7 @@ GOALS = [
             ("otpd-large", BEST), ratio("otpd-large", BEST, database_cpu)),
 ]
 
-CHURN = at_most(1.1, "×", "CPU of PostgreSQL per pair after minutes of churn with sweeping ÷ before",
+CHURN = at_most(1.1, "×", "CPU of PostgreSQL per pair after minutes of churn with purging ÷ before",
                 (), ratio("after", "before", database_cpu))
 
 # Figures without a bound: they explain those that have one.

@@ -256,7 +256,7 @@ def churn_line(results: dict) -> list[str]:
         return []
     before, after = churn["before"], churn["after"]
     return [
-        f"Churn: {churn['pairs']:,} pairs in {churn['cycles']} minutes, all of them swept. Before "
+        f"Churn: {churn['pairs']:,} pairs in {churn['cycles']} minutes, all of them purged. Before "
         f"{before['pairs_per_second']:,.0f} pairs/s, after {after['pairs_per_second']:,.0f}; the "
         f"tables with their indexes had {churn['bytes_before'] / 1e6:,.0f} MB, then "
         f"{churn['bytes_after'] / 1e6:,.0f} MB.\n"

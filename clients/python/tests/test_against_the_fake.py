@@ -44,7 +44,7 @@ ENVIRONMENT = {
     "OTPD_POLICY__IP_SENDS_PER_HOUR": "12",
     "OTPD_POLICY__IP_FAILURES_PER_HOUR": "6",
     # A purged record has the same results as an expired one, so no test waits for the purge.
-    "OTPD_STORE__SWEEP_INTERVAL": "1h",
+    "OTPD_STORE__PURGE_INTERVAL": "1h",
 }
 RECIPIENTS = ["+79991234567"] * 4 + ["8 999 123-45-67"] * 4 + ["Ann@EXAMPLE.com", "nobody"]
 PURPOSES = ["", "default", "", "default", "login"]

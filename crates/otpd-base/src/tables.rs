@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub type ConfigTable = HashMap<String, Value>;
 
 /// Former names of keys, with the current ones.
-const RENAMED: [(&str, &str); 14] = [
+const RENAMED: [(&str, &str); 15] = [
     ("age_grace", "max_age_grace"),
     ("breaker_pause", "breaker_open_for"),
     ("concurrency", "max_concurrency"),
@@ -25,6 +25,7 @@ const RENAMED: [(&str, &str); 14] = [
     ("second_url", "fallback_urls"),
     ("shutdown_grace", "shutdown_timeout"),
     ("shutdown_wait", "shutdown_delay"),
+    ("sweep_interval", "purge_interval"),
     ("writers", "batch_writers"),
 ];
 

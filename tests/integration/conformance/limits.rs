@@ -19,7 +19,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use super::suite::{new_record, random_key, random_version};
 
-/// Later than any sweep of the suite.
+/// Later than any purge of the suite.
 const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000_000_000_000);
 /// Cells of a limit, of one second each.
 const BURST: u32 = 10;

@@ -30,7 +30,7 @@ pub async fn run<S: RecordStore>(store: &Arc<S>, database: &Database) {
     what_is_due_is_found_oldest_first(&**store, database).await;
     lanes_are_looked_through_one_by_one(&**store).await;
     a_message_that_cannot_be_read_hides_no_other_one(&**store, database).await;
-    removable_messages_are_swept(&**store).await;
+    removable_messages_are_purged(&**store).await;
 }
 
 async fn a_message_is_written_with_its_record_or_not_at_all<S: RecordStore>(store: &S) {
@@ -310,7 +310,7 @@ async fn a_message_that_cannot_be_read_hides_no_other_one<S: RecordStore>(
     drain(store).await;
 }
 
-async fn removable_messages_are_swept<S: RecordStore>(store: &S) {
+async fn removable_messages_are_purged<S: RecordStore>(store: &S) {
     let told = PurposePolicy::EXPIRED_RETENTION;
     let mut pending = insert(store, far()).await;
     let mut final_one = insert(store, far()).await;

@@ -29,7 +29,7 @@ pub async fn run<S: RecordStore>(store: Arc<S>, database: &Database) {
     of_racing_writers_one_wins(&store).await;
     crossing_batches_lose_nothing(&store).await;
     limits::run(&store).await;
-    only_removable_records_are_swept(&*store).await;
+    only_removable_records_are_purged(&*store).await;
     the_clock_goes_with_the_records(&*store, database).await;
     messages::run(&store, database).await;
 }
@@ -99,7 +99,7 @@ async fn only_the_expected_version_is_replaced<S: RecordStore>(store: &S) {
     assert_eq!(loaded.version, second.version);
     assert_same(&loaded.record, &second.record);
 
-    // As after a sweep between a load and its write.
+    // As after a purge between a load and its write.
     let absent = successor(&new_record());
     assert!(
         !written(store, &absent).await,
@@ -246,7 +246,7 @@ async fn crossing_batches_lose_nothing<S: RecordStore>(store: &Arc<S>) {
     }
 }
 
-async fn only_removable_records_are_swept<S: RecordStore>(store: &S) {
+async fn only_removable_records_are_purged<S: RecordStore>(store: &S) {
     const NOW: i64 = 100_000_000;
     const HOUR: i64 = 3_600_000;
     let now = Timestamp::from_milliseconds(NOW);

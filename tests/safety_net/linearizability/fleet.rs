@@ -137,7 +137,7 @@ impl Fleet {
             .env("OTPD_SHUTDOWN_DELAY", "0s")
             .env("OTPD_STORE__TIMEOUT", "1s")
             .env("OTPD_STORE__PROBE_INTERVAL", "100ms")
-            .env("OTPD_STORE__SWEEP_INTERVAL", "50ms");
+            .env("OTPD_STORE__PURGE_INTERVAL", "50ms");
         self.walls.govern(number, &mut command);
         let mail = self.mail.clone();
         let remarks = Arc::clone(&self.remarks);

@@ -91,7 +91,7 @@ fn drive(kind: Kind, plan: Plan) {
 fn work(kind: Kind, plan: Plan, seed: u64, worker: u32) -> (Counts, u64) {
     let runtime = Runtime::new().expect("threads can be made");
     let upset = if worker.is_multiple_of(2) {
-        Upset::Sweeps
+        Upset::Purges
     } else {
         Upset::StepsBack
     };

@@ -18,11 +18,11 @@ use crate::{
 const START: i64 = 4_000_000_000_000;
 const REPLICAS: usize = 2;
 
-/// What may happen in a world. A swept record is one that no answer depends on, but only
+/// What may happen in a world. A purged record is one that no answer depends on, but only
 /// as long as the clock does not step back; so a world has one or the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upset {
-    Sweeps,
+    Purges,
     StepsBack,
 }
 
@@ -84,8 +84,8 @@ impl World {
         let forward = now - self.now;
         self.now = now;
         self.clock.set(now).await;
-        // Rows that can be swept by now are swept before the call.
-        while self.upset == Upset::Sweeps && forward > HOUR && self.clock.removable(now).await {}
+        // Rows that can be purged by now are purged before the call.
+        while self.upset == Upset::Purges && forward > HOUR && self.clock.removable(now).await {}
     }
 
     /// Makes a call on one replica; returns the reply and the time range of its decision.
@@ -138,8 +138,8 @@ fn config_file(database: &Database) -> PathBuf {
 }
 
 fn serve(database: &Database, upset: Upset) -> Server {
-    let sweep_interval = match upset {
-        Upset::Sweeps => "20ms",
+    let purge_interval = match upset {
+        Upset::Purges => "20ms",
         Upset::StepsBack => "1day",
     };
     let mut command = support::otpd();
@@ -151,7 +151,7 @@ fn serve(database: &Database, upset: Upset) -> Server {
         .env("OTPD_LISTEN", "127.0.0.1:0")
         .env("OTPD_SHUTDOWN_DELAY", "0s")
         .env("OTPD_STORE__TIMEOUT", "30s")
-        .env("OTPD_STORE__SWEEP_INTERVAL", sweep_interval);
+        .env("OTPD_STORE__PURGE_INTERVAL", purge_interval);
     Server::start(&mut command, |_| ())
 }
 
@@ -192,7 +192,7 @@ impl Clock {
         }
     }
 
-    /// Whether the database still holds a record that may be swept at `now`.
+    /// Whether the database still holds a record that may be purged at `now`.
     async fn removable(&mut self, now: i64) -> bool {
         const QUERY: &str = "SELECT COUNT(*) FROM otp_record WHERE removable_at <= $1";
         let count: Result<i64, _> = match self {

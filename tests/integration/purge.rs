@@ -1,4 +1,4 @@
-//! The sweep removes only rows that affect no reply.
+//! A purge removes only rows that affect no reply.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ const CANCELLED: &str = "+79990000004";
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Starts a replica that sweeps all the time, and stops it when it has removed just
+/// Starts a replica that purges all the time, and stops it when it has removed just
 /// `removed` records and messages at once.
-async fn sweep(database: &Database, removed: u32) {
+async fn purge(database: &Database, removed: u32) {
     let environment = [
-        ("OTPD_STORE__SWEEP_INTERVAL", "10ms"),
+        ("OTPD_STORE__PURGE_INTERVAL", "10ms"),
         ("OTPD_LOG_LEVEL", "debug"),
     ];
-    let sweeper = Replica::start_with(database, &environment).await;
-    let line = sweeper.wait_for_line("[OTP] Expired records purged").await;
+    let replica = Replica::start_with(database, &environment).await;
+    let line = replica.wait_for_line("[OTP] Expired records purged").await;
     assert!(line.ends_with(&format!("removed={removed}")), "{line}");
-    let (status, _) = sweeper.stop().await;
+    let (status, _) = replica.stop().await;
     assert!(status.success());
 }
 
@@ -94,11 +94,11 @@ async fn assert_forgotten(client: &mut OtpServiceClient<Channel>, code: &str) {
     }
 }
 
-async fn sweep_removes_only_rows_without_effect(kind: Kind) {
+async fn purge_removes_only_rows_without_effect(kind: Kind) {
     let database = Database::new(kind).await;
     // Limits apart, which keep a record until they are full again.
     let environment = [
-        ("OTPD_STORE__SWEEP_INTERVAL", "1d"),
+        ("OTPD_STORE__PURGE_INTERVAL", "1d"),
         ("OTPD_POLICY__SENDS_PER_HOUR", "0"),
         ("OTPD_POLICY__SENDS_PER_DAY", "0"),
     ];
@@ -128,7 +128,7 @@ async fn sweep_removes_only_rows_without_effect(kind: Kind) {
     // A code lives 5 minutes and is told to have expired for an hour: the first
     // record is past both, the others are not.
     database.advance_clock(80 * MINUTE).await;
-    sweep(&database, 2).await;
+    purge(&database, 2).await;
     assert_eq!(records(&database).await, 3);
     let told = verdict(client, UNANSWERED, &code).await;
     assert_eq!(told, VerifyOutcome::Expired);
@@ -139,7 +139,7 @@ async fn sweep_removes_only_rows_without_effect(kind: Kind) {
     database.advance_clock(100 * MINUTE).await;
     assert_forgotten(client, &code).await;
     assert_eq!(records(&database).await, 3);
-    sweep(&database, 6).await;
+    purge(&database, 6).await;
     assert_eq!(records(&database).await, 0);
     assert_forgotten(client, &code).await;
     send(client, UNANSWERED).await;
@@ -147,11 +147,11 @@ async fn sweep_removes_only_rows_without_effect(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sweep_removes_only_rows_without_effect_postgres() {
-    sweep_removes_only_rows_without_effect(Kind::Postgres).await;
+async fn purge_removes_only_rows_without_effect_postgres() {
+    purge_removes_only_rows_without_effect(Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sweep_removes_only_rows_without_effect_sqlite() {
-    sweep_removes_only_rows_without_effect(Kind::Sqlite).await;
+async fn purge_removes_only_rows_without_effect_sqlite() {
+    purge_removes_only_rows_without_effect(Kind::Sqlite).await;
 }

@@ -6,21 +6,21 @@ use crate::store::{RecordStore, StoreClock, StoreError, health::StoreHealth};
 use otpd_rules::Timestamp;
 
 /// Maximum number of records that one statement deletes.
-const SWEEP_BATCH: u32 = 1_000;
+const PURGE_BATCH: u32 = 1_000;
 
 /// Purges expired records at each interval; never completes.
-pub(super) async fn sweep(
+pub(super) async fn purge_at_intervals(
     store: Arc<dyn RecordStore>,
     availability: StoreHealth,
     interval: Duration,
 ) {
-    let mut clock = SweepClock::default();
+    let mut clock = PurgeClock::default();
     loop {
         tokio::time::sleep(interval).await;
         if !availability.is_available() {
             continue;
         }
-        match sweep_once(&*store, &mut clock).await {
+        match purge_once(&*store, &mut clock).await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "[OTP] Expired records purged"),
             Err(error) => tracing::debug!(%error, "[OTP] Purge failed, will retry"),
@@ -29,16 +29,16 @@ pub(super) async fn sweep(
 }
 
 /// Purges all expired records, and returns their number.
-async fn sweep_once(store: &dyn RecordStore, clock: &mut SweepClock) -> Result<u64, StoreError> {
+async fn purge_once(store: &dyn RecordStore, clock: &mut PurgeClock) -> Result<u64, StoreError> {
     let reading = store.load(&[], &[]).await?.clock;
     let Some(now) = clock.confirm(reading) else {
         return Ok(0);
     };
     let mut removed = 0;
     loop {
-        let batch = store.purge(now, SWEEP_BATCH).await?.all();
+        let batch = store.purge(now, PURGE_BATCH).await?.all();
         removed += batch;
-        if batch < u64::from(SWEEP_BATCH) {
+        if batch < u64::from(PURGE_BATCH) {
             return Ok(removed);
         }
     }
@@ -47,11 +47,11 @@ async fn sweep_once(store: &dyn RecordStore, clock: &mut SweepClock) -> Result<u
 /// Clock of the purge. A purge cannot be undone, so it does not follow a forward jump of the
 /// store's clock until the next reading, one interval later, confirms the jump.
 #[derive(Debug, Default)]
-struct SweepClock {
+struct PurgeClock {
     last: Option<StoreClock>,
 }
 
-impl SweepClock {
+impl PurgeClock {
     /// Latest instant that both this reading and the one before it, carried on by monotonic
     /// time, have reached; `None` at the first reading.
     fn confirm(&mut self, reading: StoreClock) -> Option<Timestamp> {
@@ -71,7 +71,7 @@ mod tests {
     const START: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 
     async fn confirm_after_interval(
-        clock: &mut SweepClock,
+        clock: &mut PurgeClock,
         reading: Timestamp,
     ) -> Option<Timestamp> {
         tokio::time::advance(INTERVAL).await;
@@ -79,9 +79,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sweep_follows_a_clock_jump_only_after_confirmation() {
+    async fn purge_follows_a_clock_jump_only_after_confirmation() {
         let minutes = |count| START.saturating_add(INTERVAL * count);
-        let mut clock = SweepClock::default();
+        let mut clock = PurgeClock::default();
         assert_eq!(confirm_after_interval(&mut clock, minutes(0)).await, None);
         assert_eq!(
             confirm_after_interval(&mut clock, minutes(1)).await,
@@ -115,8 +115,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn first_sweep_of_a_replica_purges_nothing() {
-        let mut clock = SweepClock::default();
+    async fn first_purge_of_a_replica_removes_nothing() {
+        let mut clock = PurgeClock::default();
         assert_eq!(
             confirm_after_interval(&mut clock, START.saturating_add(JUMP)).await,
             None
