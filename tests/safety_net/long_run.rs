@@ -7,33 +7,33 @@ use tokio::time::Instant;
 
 use crate::support::asked;
 
-/// The seed of this run: that of `SAFETY_NET_SEED`, or a new one, which is printed.
+/// Returns the seed of this run: `SAFETY_NET_SEED`, or a new one. It is printed.
 pub fn seed() -> u64 {
     let seed = asked("SAFETY_NET_SEED").unwrap_or_else(|| otpd::keys::os_rng().next_u64());
     eprintln!("SAFETY_NET_SEED={seed}");
     seed
 }
 
-/// Says now and then how far a run is.
+/// Prints the progress of a run at intervals.
 pub struct Progress {
-    what: String,
+    name: String,
     of: u32,
     done: u32,
     start: Instant,
-    said: Instant,
+    printed_at: Instant,
 }
 
 impl Progress {
     const EVERY: Duration = Duration::from_secs(10);
 
-    pub fn new(what: String, of: u32) -> Self {
+    pub fn new(name: String, of: u32) -> Self {
         let start = Instant::now();
         Self {
-            what,
+            name,
             of,
             done: 0,
             start,
-            said: start,
+            printed_at: start,
         }
     }
 
@@ -43,12 +43,12 @@ impl Progress {
 
     pub fn steps(&mut self, count: usize) {
         self.done += u32::try_from(count).expect("few");
-        if self.said.elapsed() >= Self::EVERY {
-            self.said = Instant::now();
+        if self.printed_at.elapsed() >= Self::EVERY {
+            self.printed_at = Instant::now();
             let seconds = self.start.elapsed().as_secs();
             eprintln!(
                 "{}: {} of {} after {seconds} s",
-                self.what, self.done, self.of
+                self.name, self.done, self.of
             );
         }
     }

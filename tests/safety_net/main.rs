@@ -3,7 +3,6 @@
 
 mod linearizability;
 mod long_run;
-mod model;
 mod model_based;
 mod reliability_report;
 mod server;

@@ -13,7 +13,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-/// How many of its last lines are kept to be shown when a test fails.
+/// Number of log lines that are kept for the message of a failed test.
 const KEPT_LINES: usize = 40;
 
 /// A running server; killed when dropped.
@@ -26,8 +26,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command`, which serves, and waits until it listens. Each line of its log
-    /// is given to `read`.
+    /// Starts a server by `command` and waits until it listens. Each line of its log is passed
+    /// to `read`.
     pub fn start(command: &mut Command, read: impl Fn(&str) + Send + 'static) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -42,7 +42,7 @@ impl Server {
                 let Ok(line) = line else { return };
                 if let Some((_, rest)) = line.split_once("address=127.0.0.1:") {
                     let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                    // There is no receiver for a second one.
+                    // Only the first address is received.
                     let _ = first.send(port);
                 }
                 read(&line);
@@ -76,7 +76,7 @@ impl Server {
         self.channel.clone()
     }
 
-    /// Waits until it serves.
+    /// Waits until its health is SERVING.
     pub async fn serves(&self) {
         let request = HealthCheckRequest {
             service: String::new(),
@@ -86,8 +86,8 @@ impl Server {
             .unwrap_or_else(|status| panic!("{status}\n{}", self.last_lines()))
             .into_inner();
         loop {
-            let change = changes.message().await.expect("health answers");
-            let change = change.expect("health is watched for ever");
+            let change = changes.message().await.expect("the health service replies");
+            let change = change.expect("the watch does not end");
             if change.status() == ServingStatus::Serving {
                 return;
             }
@@ -96,7 +96,7 @@ impl Server {
 
     /// Sends a signal by its name, such as STOP.
     pub fn signal(&self, name: &str) {
-        // Every shell can; a program of that name is not on every machine.
+        // Every shell has `kill`; a program of that name is not on every machine.
         let status = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.id)])
             .status()
@@ -104,11 +104,11 @@ impl Server {
         assert!(status.success());
     }
 
-    /// Ends it in good order.
+    /// Stops it by SIGTERM.
     pub fn stop(self) {
         self.signal("TERM");
         let mut child = self.child.lock().expect("lock is not poisoned");
-        child.wait().expect("it is our child");
+        child.wait().expect("it is a child of this process");
     }
 
     /// Returns its latest log lines.
@@ -122,7 +122,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let mut child = self.child.lock().expect("lock is not poisoned");
-        // Both fail only if the process has ended, which is their purpose.
+        // Both fail only if the process has ended already.
         let _ = child.kill();
         let _ = child.wait();
     }

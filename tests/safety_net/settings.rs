@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use crate::{
-    model::{Caller, Policy, Settings},
-    support::token_digest,
-};
+use otpd_model::{Caller, Policy, Settings};
 
+use crate::support::token_digest;
 /// The caller of most requests, with all permissions.
 pub const CRM: usize = 0;
 
@@ -14,17 +12,17 @@ pub const DEFAULT: usize = 0;
 pub const TIGHT: usize = 1;
 pub const NAMED: usize = 2;
 
-/// Everybody. Either callers come one after the other and are given the codes, or they
-/// come at once and find them in the log.
+/// Returns the settings. Callers either make calls one after the other and receive the codes,
+/// or make calls at the same time and read the codes from the log.
 pub fn settings(concurrent: bool) -> Settings {
     let crm = Caller {
         name: "crm",
-        known: true,
+        is_configured: true,
         may_reset_failures: true,
-        delivers: !concurrent,
+        self_delivery: !concurrent,
         purposes: &[DEFAULT, TIGHT, NAMED],
     };
-    // It may not have failures forgotten, nor use the last purpose.
+    // It may not reset failures, nor use the last purpose.
     let shop = Caller {
         name: "shop",
         may_reset_failures: false,
@@ -33,7 +31,7 @@ pub fn settings(concurrent: bool) -> Settings {
     };
     let stranger = Caller {
         name: "stranger",
-        known: false,
+        is_configured: false,
         ..crm.clone()
     };
     Settings {
@@ -51,5 +49,5 @@ pub fn token(caller: &Caller) -> String {
 /// Writes the configuration of otpd into `file`.
 pub fn write(settings: &Settings, file: &Path) {
     let digest = |caller: &Caller| token_digest(&token(caller));
-    std::fs::write(file, settings.toml(digest)).expect("a new directory takes files");
+    std::fs::write(file, settings.toml(digest)).expect("the directory is writable");
 }

@@ -63,6 +63,3 @@ pub use status::{CodeStatus, LastSend, LiveCode, status};
 pub use test_recipient::TestRecipient;
 pub use time::Timestamp;
 pub use verify::{VerifyEffects, VerifyOutcome, VerifyRequest, verify};
-
-#[cfg(test)]
-mod limits_in_any_order;

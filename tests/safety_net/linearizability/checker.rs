@@ -1,15 +1,14 @@
-//! Linearizability check of a record: decides whether some order of the calls explains
-//! all replies, by the search of Wing and Gong with the memory of Lowe ("Testing for
-//! linearizability", 2017).
+//! Linearizability check of the calls about one record: decides if some order of the calls
+//! explains all replies, by the search of Wing and Gong with the memory of Lowe ("Testing
+//! for linearizability", 2017).
 
 use std::{
     collections::HashSet,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use otpd_model::{Call, Codes, Model, Observed, Settings, TimeRange};
 use tokio::time::Instant;
-
-use crate::model::{Call, Codes, Model, Moment, Outcome, Settings, Told};
 
 /// A call with its result.
 #[derive(Clone, Debug)]
@@ -18,11 +17,12 @@ pub struct Event {
     pub client: usize,
     pub replica: usize,
     pub invoked: Instant,
-    /// When its answer came; `None`: it may take effect at any time, or never.
+    /// Time of the reply; `None` if there was none: the call may take effect at any time, or
+    /// never.
     pub returned: Option<Instant>,
-    /// When, by the store's clock, it may have been decided.
-    pub decided: Moment,
-    pub told: Option<Told>,
+    /// Possible times of the decision, by the store's clock.
+    pub decided: TimeRange,
+    pub observed: Option<Observed>,
     /// Error of a call without a reply.
     pub failure: String,
 }
@@ -33,10 +33,13 @@ impl Event {
         let Self {
             call,
             decided,
-            told,
+            observed,
             ..
         } = self;
-        format!("{:?} {:?} {decided:?} {told:?}", call.id, call.ask)
+        format!(
+            "{:?} {:?} {decided:?} {observed:?}",
+            call.request_id, call.command
+        )
     }
 }
 
@@ -45,22 +48,22 @@ impl Event {
 pub enum Verdict {
     /// There is an order.
     Explained,
-    /// There is none. Those calls stand in the longest one that was found, in their order.
+    /// There is none. The calls of the longest explained order, in that order.
     Violated(Vec<usize>),
-    /// The search was given up.
+    /// The search was abandoned.
     Undecided,
 }
 
-/// More states than this are not visited; no history has come near it.
-const MOST_VISITED: usize = 300_000;
+/// Maximum number of visited states; no history has come near it.
+const MAX_VISITED: usize = 300_000;
 
-/// Whether a violation was found, and other searches may be given up.
+/// True once a violation was found, so that other searches stop.
 pub static OVER: AtomicBool = AtomicBool::new(false);
-/// The most states that a search has visited so far.
+/// Largest number of states that a search has visited so far.
 pub static LARGEST: AtomicU64 = AtomicU64::new(0);
 
-/// Searches for an order of `events`, of which there may be 64, that starts from nothing
-/// and in which the rules allow every answer.
+/// Searches for an order of at most 64 `events` in which the rules allow every reply. It
+/// starts from an empty model.
 pub fn check(events: &[Event], settings: &Settings, codes: &Codes) -> Verdict {
     assert!(events.len() <= 64, "a set of events is one word");
     let mut search = Search {
@@ -68,18 +71,18 @@ pub fn check(events: &[Event], settings: &Settings, codes: &Codes) -> Verdict {
         settings,
         codes,
         answered: (0..events.len())
-            .filter(|&index| events[index].told.is_some())
+            .filter(|&index| events[index].observed.is_some())
             .fold(0, |set, index| set | 1 << index),
         visited: HashSet::new(),
         order: Vec::new(),
         longest: Vec::new(),
     };
-    let explained = search.explains(0, &Model::default());
+    let is_explained = search.explains(0, &Model::default());
     let visited = u64::try_from(search.visited.len()).expect("a word");
     LARGEST.fetch_max(visited, Ordering::SeqCst);
-    if explained {
+    if is_explained {
         Verdict::Explained
-    } else if !search.given_up() {
+    } else if !search.is_abandoned() {
         Verdict::Violated(search.longest)
     } else {
         Verdict::Undecided
@@ -90,20 +93,20 @@ struct Search<'a> {
     events: &'a [Event],
     settings: &'a Settings,
     codes: &'a Codes,
-    /// The events that must be in the order.
+    /// Set of the events that must be in the order.
     answered: u64,
-    /// Visited states of the search: the events that had happened, and the resulting state.
+    /// Visited states of the search: the set of ordered events, and the resulting state.
     visited: HashSet<(u64, Model)>,
     order: Vec<usize>,
     longest: Vec<usize>,
 }
 
 impl Search<'_> {
-    fn given_up(&self) -> bool {
-        self.visited.len() >= MOST_VISITED || OVER.load(Ordering::SeqCst)
+    fn is_abandoned(&self) -> bool {
+        self.visited.len() >= MAX_VISITED || OVER.load(Ordering::SeqCst)
     }
 
-    /// Whether all answers that are still to come can follow from `state`.
+    /// Returns true if all other replies can follow from `state`.
     fn explains(&mut self, done: u64, state: &Model) -> bool {
         if done & self.answered == self.answered {
             return true;
@@ -111,28 +114,28 @@ impl Search<'_> {
         let mut choices = Vec::new();
         for index in self.possible_next(done) {
             let event = &self.events[index];
-            let after = state.after(
+            let after = state.successors(
                 self.settings,
                 self.codes,
                 &event.call,
                 event.decided,
-                event.told.as_ref(),
+                event.observed.as_ref(),
             );
             if is_passive(event) && after.contains(state) {
-                // It fits here and changes nothing, so an order that has it later would
-                // do as well with it here: there is no need for another choice.
+                // The event fits here and changes nothing. Any order that has it later is also
+                // valid with it here, so that no other choice needs to be tried.
                 choices = vec![(index, state.clone())];
                 break;
             }
             for after in after {
-                // A call without an answer that changes nothing need not have happened.
-                if event.told.is_some() || after != *state {
+                // A call without a reply that changes nothing may be left out.
+                if event.observed.is_some() || after != *state {
                     choices.push((index, after));
                 }
             }
         }
         for (index, state) in choices {
-            if self.given_up() {
+            if self.is_abandoned() {
                 return false;
             }
             let done = done | 1 << index;
@@ -151,9 +154,9 @@ impl Search<'_> {
         false
     }
 
-    /// The events that may come next: nothing that began after another one had ended can
-    /// have happened before it. Those with an answer come first, in the order of their
-    /// ends, which is mostly right.
+    /// Returns the events that may come next: a call that began after another one had ended
+    /// cannot come before it. Calls with a reply are first, in the order of their replies,
+    /// which is mostly the right one.
     fn possible_next(&self, done: u64) -> Vec<usize> {
         let open = (0..self.events.len()).filter(|index| done & 1 << index == 0);
         let first_end = open
@@ -171,64 +174,61 @@ impl Search<'_> {
     }
 }
 
-/// Whether an answer is one of those that come without a change.
+/// Returns true if the reply of an event is one that changes nothing.
 fn is_passive(event: &Event) -> bool {
-    match &event.told {
-        Some(Told::Verdict { outcome, .. }) => {
-            !matches!(outcome, Outcome::Verified | Outcome::WrongCode)
-        }
-        Some(Told::Cancelled { cancelled, reset }) => !cancelled && !reset,
-        Some(Told::Status { .. } | Told::Refused { .. }) => true,
-        Some(Told::Sent { .. }) | None => false,
-    }
+    event
+        .observed
+        .as_ref()
+        .is_some_and(|reply| !reply.is_change())
 }
 
 #[test]
 fn checker_accepts_exactly_linearizable_histories() {
-    use crate::{model::Ask, model::Name, settings};
+    use crate::settings;
+    use otpd_model::{Command, Outcome, RecordId};
 
     let settings = settings::settings(true);
     let codes = Codes::from([("one".to_owned(), "123456".to_owned())]);
     let start = Instant::now();
     let at = |milliseconds| start + std::time::Duration::from_millis(milliseconds);
-    let event = |from, to, ask: &Ask, told: &Told| Event {
+    let event = |from, to, command: &Command, observed: &Observed| Event {
         call: Call {
-            name: Name {
+            record: RecordId {
                 caller: settings::CRM,
                 purpose: settings::DEFAULT,
                 recipient: "a@example.com".to_owned(),
             },
-            id: None,
-            ask: ask.clone(),
+            request_id: None,
+            command: command.clone(),
         },
         client: 0,
         replica: 0,
         invoked: at(from),
         returned: Some(at(to)),
-        decided: Moment {
+        decided: TimeRange {
             earliest: 1_000_000,
             latest: 1_001_000,
         },
-        told: Some(told.clone()),
+        observed: Some(observed.clone()),
         failure: String::new(),
     };
-    let send = Ask::Send {
-        wording: 0,
+    let send = Command::Send {
+        content: 0,
         network: None,
     };
-    let new_code = Told::Sent {
+    let new_code = Observed::Sent {
         challenge: "one".to_owned(),
         expires_at: 1_300_500,
         resend_at: 1_060_500,
         resent: false,
         code: String::new(),
     };
-    let verify = Ask::Verify {
-        typed: "123456".to_owned(),
+    let verify = Command::Verify {
+        code: "123456".to_owned(),
         challenge: None,
         network: None,
     };
-    let verdict = |outcome, challenge: &str, verified_at| Told::Verdict {
+    let verdict = |outcome, challenge: &str, verified_at| Observed::Verdict {
         outcome,
         remaining: 0,
         challenge: challenge.to_owned(),
@@ -238,7 +238,7 @@ fn checker_accepts_exactly_linearizable_histories() {
     let not_found = verdict(Outcome::NotFound, "", None);
     let judge = |events: &[Event]| check(events, &settings, &codes);
 
-    // One that began before the send had ended may have come first.
+    // A call that began before the send had ended may come first.
     let early = event(0, 9, &verify, &not_found);
     let sending = event(1, 5, &send, &new_code);
     let right = event(6, 9, &verify, &verified);
@@ -250,7 +250,7 @@ fn checker_accepts_exactly_linearizable_histories() {
         judge(&[sending.clone(), after]),
         Verdict::Violated(_)
     ));
-    // None is verified twice, and none before it was sent.
+    // No code is verified twice, or before it was sent.
     let twice = [sending.clone(), right.clone(), right.clone()];
     assert!(matches!(judge(&twice), Verdict::Violated(_)));
     let late_send = event(10, 12, &send, &new_code);
@@ -258,10 +258,10 @@ fn checker_accepts_exactly_linearizable_histories() {
         judge(&[late_send, right.clone()]),
         Verdict::Violated(_)
     ));
-    // A send without an answer explains a verdict.
+    // A send without a reply explains a verdict.
     let lost = Event {
         returned: None,
-        told: None,
+        observed: None,
         ..sending
     };
     assert_eq!(judge(&[lost, right]), Verdict::Explained);

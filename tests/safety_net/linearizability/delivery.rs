@@ -1,5 +1,5 @@
-//! Invariants of delivery: every acknowledged send has a message, which is handed over
-//! unless its code dies first, and no message of a code known to be dead is handed over.
+//! Invariants of delivery: every acknowledged send has a message, which is sent unless its
+//! code dies first, and no message with a code known to be dead is sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use otpd_model::{Command, Observed, Outcome, RecordId};
 use otpd_rules::{ChallengeId, ChallengeNonce, RecordKey};
 use tokio::time::Instant;
 
@@ -15,27 +16,25 @@ use super::{
     delivery_log::{self, Ended},
     fleet::{Fleet, Message},
 };
-use crate::model::{Ask, Name, Outcome, Told};
+/// Maximum time from the end of a code to the log line of its message: an attempt may start
+/// 2 s after a load that showed a live code, and then takes a while.
+const MAX_LATENESS: Duration = Duration::from_secs(5);
 
-/// How long after a code's end a message may still be on its way into the log: an
-/// attempt may start 2 s after a load that saw the code alive, and then takes a while.
-const LATE: Duration = Duration::from_secs(5);
+/// Maximum time until the log line of a sent message is read.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long the line of a message that was handed over may be on its way to here.
-const MAIL_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How many messages ended so.
-pub static HANDED_OVER: AtomicU64 = AtomicU64::new(0);
+/// Numbers of messages by their final state.
+pub static SENT: AtomicU64 = AtomicU64::new(0);
 pub static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Checks the messages of one recipient, whose calls began at `start`, and waits for
-/// those that are under way.
+/// Checks the messages of one recipient, whose calls began at `start`, after all of them are
+/// final.
 ///
 /// # Errors
-/// What does not hold.
+/// The broken invariant.
 pub async fn check(
     fleet: &Fleet,
-    name: &Name,
+    record: &RecordId,
     events: &[Event],
     start: Instant,
 ) -> Result<(), String> {
@@ -43,15 +42,15 @@ pub async fn check(
     if let Some((challenge, _)) = sends.first() {
         let RecordKey(key) = parse(challenge)?.key;
         let ends = delivery_log::ends(fleet.database_url(), &fleet.up, &key).await?;
-        let resend_after = fleet.settings.policies[name.purpose].resend_after;
+        let resend_after = fleet.settings.policies[record.purpose].resend_after;
         check_sends(&sends, &ends, events, resend_after)?;
         check_ends(&ends, fleet.paused_since(start))?;
-        check_lines(fleet, name, RecordKey(key), &ends).await?;
+        check_lines(fleet, record, RecordKey(key), &ends).await?;
     }
-    check_mail(fleet, name, events)
+    check_mail(fleet, record, events)
 }
 
-/// Every send that was acknowledged has a message, and no message came of nothing.
+/// Every acknowledged send has a message, and every message has a send.
 fn check_sends(
     sends: &BTreeSet<(&str, i64)>,
     ends: &[Ended],
@@ -73,48 +72,49 @@ fn check_sends(
         of_sends.insert(&end.message_id);
     }
     let all: BTreeSet<_> = ends.iter().map(|end| &end.message_id).collect();
-    let is_lost_send =
-        |event: &&Event| event.told.is_none() && matches!(event.call.ask, Ask::Send { .. });
+    let is_lost_send = |event: &&Event| {
+        event.observed.is_none() && matches!(event.call.command, Command::Send { .. })
+    };
     let lost = events.iter().filter(is_lost_send).count();
     if all.difference(&of_sends).count() > lost {
         return Err(format!(
-            "there are more messages than sends ({lost} of which have no answer): {ends:?}"
+            "there are more messages than sends ({lost} of which have no reply): {ends:?}"
         ));
     }
     Ok(())
 }
 
-/// Every message ended once, and as it may.
+/// Every message has one final state, and an allowed one.
 fn check_ends(ends: &[Ended], paused: bool) -> Result<(), String> {
-    let late = i64::try_from(LATE.as_millis()).expect("seconds");
+    let late = i64::try_from(MAX_LATENESS.as_millis()).expect("seconds");
     let mut seen = BTreeSet::new();
     for end in ends {
         let broken = match end.state.as_str() {
-            _ if !seen.insert(&end.message_id) => "was written after its end",
-            // A replica that stood still meant to send it before.
+            _ if !seen.insert(&end.message_id) => "was written after its final state",
+            // A paused replica started the attempt before.
             "sent" if end.updated_at > end.death() + late && !paused => {
-                "was handed over long after its code's end"
+                "was sent long after the end of its code"
             }
-            "dropped" if end.code_lived => "was dropped though its code lived",
+            "dropped" if end.code_lived => "was dropped although its code was live",
             "sent" => {
-                HANDED_OVER.fetch_add(1, Ordering::SeqCst);
+                SENT.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
             "dropped" => {
                 DROPPED.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
-            _ => "was given up, and nothing ever fails for good",
+            _ => "failed, although the provider never fails",
         };
         return Err(format!("a message {broken}: {end:?} among {ends:?}"));
     }
     Ok(())
 }
 
-/// What is said to be handed over was: the line comes before that is written.
+/// Every message that is stored as sent has its log line, which is written first.
 async fn check_lines(
     fleet: &Fleet,
-    name: &Name,
+    record: &RecordId,
     key: RecordKey,
     ends: &[Ended],
 ) -> Result<(), String> {
@@ -128,21 +128,21 @@ async fn check_lines(
         let challenge = ChallengeId { key, nonce }.to_string();
         let arrived = fleet
             .mail
-            .arrives(&name.recipient, &challenge, count, MAIL_PATIENCE);
+            .arrives(&record.recipient, &challenge, count, MESSAGE_TIMEOUT);
         if !arrived.await {
             return Err(format!(
-                "{count} messages of {challenge} are said to be handed over, and not all were"
+                "{count} messages of {challenge} are stored as sent, and some have no log line"
             ));
         }
     }
     Ok(())
 }
 
-/// A challenge has one code, which is not delivered long after its end is known to callers.
-fn check_mail(fleet: &Fleet, name: &Name, events: &[Event]) -> Result<(), String> {
+/// A challenge has one code, which is not sent long after a caller knows that it is dead.
+fn check_mail(fleet: &Fleet, record: &RecordId, events: &[Event]) -> Result<(), String> {
     let dead = deaths(events);
     let mut codes = BTreeMap::new();
-    for message in fleet.mail.of(&name.recipient) {
+    for message in fleet.mail.of(&record.recipient) {
         let code = codes
             .entry(message.challenge.clone())
             .or_insert_with(|| message.code.clone());
@@ -151,11 +151,11 @@ fn check_mail(fleet: &Fleet, name: &Name, events: &[Event]) -> Result<(), String
         }
         let died = dead.get(message.challenge.as_str());
         if let Some(&died) = died
-            && message.seen > died + LATE
+            && message.seen > died + MAX_LATENESS
             && !was_paused(fleet, &message, died)
         {
             return Err(format!(
-                "a message of {} long after its end",
+                "a message of {} long after the end of its code",
                 message.challenge
             ));
         }
@@ -163,26 +163,27 @@ fn check_mail(fleet: &Fleet, name: &Name, events: &[Event]) -> Result<(), String
     Ok(())
 }
 
-/// The sends that were acknowledged: their challenges, and when the next one was allowed,
-/// which is the same where one is told again.
+/// Returns the challenges of all acknowledged sends with the time of the next allowed send,
+/// which is the same in a replayed reply.
 fn acknowledged(events: &[Event]) -> BTreeSet<(&str, i64)> {
-    let told = events.iter().filter_map(|event| event.told.as_ref());
-    told.filter_map(|told| match told {
-        Told::Sent {
-            challenge,
-            resend_at,
-            ..
-        } => Some((challenge.as_str(), *resend_at)),
-        _ => None,
-    })
-    .collect()
+    let replies = events.iter().filter_map(|event| event.observed.as_ref());
+    replies
+        .filter_map(|reply| match reply {
+            Observed::Sent {
+                challenge,
+                resend_at,
+                ..
+            } => Some((challenge.as_str(), *resend_at)),
+            _ => None,
+        })
+        .collect()
 }
 
-/// When a caller knew of a code that it was dead.
+/// Returns the time from which a caller knew that a code was dead, by challenge.
 fn deaths(events: &[Event]) -> BTreeMap<&str, Instant> {
     let mut deaths = BTreeMap::new();
     for event in events {
-        if let (Some(challenge), Some(returned)) = (killed(event), event.returned) {
+        if let (Some(challenge), Some(returned)) = (ended_challenge(event), event.returned) {
             let known: &mut Instant = deaths.entry(challenge).or_insert(returned);
             *known = returned.min(*known);
         }
@@ -190,16 +191,17 @@ fn deaths(events: &[Event]) -> BTreeMap<&str, Instant> {
     deaths
 }
 
-/// The code that was verified, had its last wrong answer, or was cancelled by its name.
-fn killed(event: &Event) -> Option<&str> {
-    match (event.told.as_ref()?, &event.call.ask) {
+/// Returns the challenge that was verified, had its last failed attempt, or was cancelled by
+/// its id.
+fn ended_challenge(event: &Event) -> Option<&str> {
+    match (event.observed.as_ref()?, &event.call.command) {
         (
-            Told::Verdict {
+            Observed::Verdict {
                 outcome: Outcome::Verified,
                 challenge,
                 ..
             }
-            | Told::Verdict {
+            | Observed::Verdict {
                 outcome: Outcome::WrongCode,
                 remaining: 0,
                 challenge,
@@ -208,10 +210,10 @@ fn killed(event: &Event) -> Option<&str> {
             _,
         )
         | (
-            Told::Cancelled {
+            Observed::Cancelled {
                 cancelled: true, ..
             },
-            Ask::Cancel {
+            Command::Cancel {
                 challenge: Some(challenge),
                 ..
             },
@@ -220,14 +222,14 @@ fn killed(event: &Event) -> Option<&str> {
     }
 }
 
-/// Whether the replica that wrote a message stood still since `died`.
+/// Returns true if the replica that sent a message was paused after `died`.
 fn was_paused(fleet: &Fleet, message: &Message, died: Instant) -> bool {
     let pauses = fleet.pauses.lock().expect("lock is not poisoned");
     pauses.iter().any(|&(replica, start, end)| {
-        replica == message.replica && start <= message.seen && died <= end + LATE
+        replica == message.replica && start <= message.seen && died <= end + MAX_LATENESS
     })
 }
 
 fn parse(challenge: &str) -> Result<ChallengeId, String> {
-    ChallengeId::parse(challenge).ok_or_else(|| format!("{challenge} names no challenge"))
+    ChallengeId::parse(challenge).ok_or_else(|| format!("{challenge} is no challenge id"))
 }

@@ -10,50 +10,50 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// How often the database is asked whether all messages are final. It could tell by
-/// itself, but only by a lock that all its commits would wait for.
-const POLL: Duration = Duration::from_millis(100);
+/// Interval of the query for messages that are not final. A notification instead would need a
+/// lock that all commits wait for.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a message may stay under way: until its lease ends, 10 s after the last write
-/// of a replica that died, and then a while, because the next one may fail as well.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// Maximum time until a message is final: the lease of a replica that died ends 10 s after its
+/// last write, and the next replica may fail, too.
+const FINAL_STATE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How a message ended.
+/// Final state of a message.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Ended {
     pub message_id: Vec<u8>,
     pub challenge: Vec<u8>,
     pub state: String,
-    /// When it was asked for.
+    /// Time of the send.
     pub created_at: i64,
-    /// When it ended, as its replica knew the store's clock.
+    /// Time of the final state, by the replica's reading of the store's clock.
     pub updated_at: i64,
-    /// When its code was to die.
+    /// Time at which its code expires.
     pub expires_at: i64,
-    /// Whether its code lived when the end was written.
+    /// True if its code was live when the final state was written.
     pub code_lived: bool,
-    /// When its code died before that time, if it did.
+    /// Time at which its code ended before it expired.
     pub code_died_at: Option<i64>,
 }
 
 impl Ended {
-    /// When its code died, or will.
+    /// Returns the time at which its code ended, or will end.
     pub fn death(&self) -> i64 {
         self.code_died_at
             .map_or(self.expires_at, |died| died.min(self.expires_at))
     }
 }
 
-/// Has the database of `url`, whose tables are there, note it from now on.
+/// Installs the triggers in the database of `url`, which has the tables of otpd.
 pub async fn install(url: &str) {
-    let mut connection = PgConnection::connect(url).await.expect("it runs");
+    let mut connection = PgConnection::connect(url).await.expect("PostgreSQL runs");
     connection
         .execute(
             "CREATE TABLE test_death (record_key bytea, challenge bytea, died_at bigint);
              CREATE INDEX ON test_death (record_key);
              CREATE FUNCTION test_note_death() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN
-                 -- Not when it was decided, since it may be written much later.
+                 -- Not the time of the decision, which may be much earlier than the write.
                  INSERT INTO test_death
                  SELECT OLD.record_key, OLD.challenge, now FROM otp_clock;
                  RETURN NULL;
@@ -80,47 +80,47 @@ pub async fn install(url: &str) {
                  );
                  RETURN NULL;
              END $$;
-             -- Also what becomes of a message after its end: nothing may.
+             -- Also writes after the final state, of which there must be none.
              CREATE TRIGGER test_note_end AFTER UPDATE ON otp_message FOR EACH ROW
              WHEN (OLD.due_at IS NULL OR NEW.due_at IS NULL)
              EXECUTE FUNCTION test_note_end();",
         )
         .await
-        .expect("the tables are there");
+        .expect("the tables of otpd exist");
 }
 
-/// How the messages of a record ended, as soon as none is under way.
+/// Returns the final states of the messages of a record, as soon as all are final.
 ///
 /// # Errors
-/// That some still are, long after they should.
+/// Some messages are not final after the timeout.
 pub async fn ends(
     url: &str,
     up: &watch::Sender<bool>,
     record_key: &[u8],
 ) -> Result<Vec<Ended>, String> {
     let start = Instant::now();
-    let mut turns = interval(POLL);
+    let mut turns = interval(POLL_INTERVAL);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
         let mut is_up = up.subscribe();
-        // Its sender is borrowed.
+        // The sender is borrowed, so it is not dropped.
         let _ = is_up.wait_for(|up| *up).await;
-        // It may crash meanwhile; its log is durable.
-        match look(url, record_key).await {
+        // The database may crash meanwhile; its tables are durable.
+        match query(url, record_key).await {
             Ok((0, ends)) => return Ok(ends),
-            Ok((under_way, _)) if start.elapsed() > PATIENCE => {
-                return Err(format!("{under_way} messages are nobody's"));
+            Ok((pending, _)) if start.elapsed() > FINAL_STATE_TIMEOUT => {
+                return Err(format!("{pending} messages are not final"));
             }
-            Err(error) if start.elapsed() > PATIENCE => return Err(error.to_string()),
+            Err(error) if start.elapsed() > FINAL_STATE_TIMEOUT => return Err(error.to_string()),
             Ok(_) | Err(_) => {}
         }
     }
 }
 
-async fn look(url: &str, record_key: &[u8]) -> Result<(i64, Vec<Ended>), sqlx::Error> {
+async fn query(url: &str, record_key: &[u8]) -> Result<(i64, Vec<Ended>), sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
-    let under_way = sqlx::query_scalar(
+    let pending = sqlx::query_scalar(
         "SELECT count(*) FROM otp_message WHERE record_key = $1 AND due_at IS NOT NULL",
     )
     .bind(record_key)
@@ -137,5 +137,5 @@ async fn look(url: &str, record_key: &[u8]) -> Result<(i64, Vec<Ended>), sqlx::E
     .fetch_all(&mut connection)
     .await?;
     connection.close().await?;
-    Ok((under_way, ends))
+    Ok((pending, ends))
 }

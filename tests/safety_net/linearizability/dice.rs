@@ -10,7 +10,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// Dice of their own for the part of that number.
+    /// Returns independent dice for the part of that number.
     pub fn part(&self, number: u64) -> Self {
         let mut dice = Self(self.0 ^ number.wrapping_mul(0xd129_0d3b_3a5f_d365));
         dice.word();
@@ -25,13 +25,13 @@ impl Dice {
         word ^ (word >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("a word");
         usize::try_from(self.word() % bound).expect("below a usize")
     }
 
-    /// Yes, in so many of a hundred cases.
+    /// Returns true with a probability of `percent` percent.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

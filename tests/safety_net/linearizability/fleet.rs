@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use otpd_model::{Codes, Settings};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::{
     sync::{RwLock, watch},
@@ -19,25 +20,23 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::{delivery_log, wall_clock::WallClocks};
 use crate::{
-    model::{Codes, Settings},
     server::Server,
     settings, support,
     support::{Database, Postgres, Proxy},
 };
+/// Number of log lines that are kept.
+const KEPT_LINES: usize = 60;
 
-/// How many remarks are kept.
-const KEPT_REMARKS: usize = 60;
-
-/// How many replicas there are.
+/// Number of replicas.
 pub const REPLICAS: usize = 3;
 
-/// The clock may move so far, in milliseconds, while calls run.
-const LONGEST_STEP: i64 = 25_000;
+/// Maximum jump of the clock during calls, in milliseconds.
+const MAX_JUMP_DURING_CALLS: i64 = 25_000;
 
-/// How long a caller waits for an answer.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// Time for which a caller waits for a reply.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A message as the log provider wrote it.
+/// Message, as written by the log provider.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub challenge: String,
@@ -47,7 +46,7 @@ pub struct Message {
     pub seen: Instant,
 }
 
-/// Every message, as soon as it is written.
+/// All messages, by recipient.
 #[derive(Clone)]
 pub struct Mailbox(Arc<watch::Sender<HashMap<String, Vec<Message>>>>);
 
@@ -55,16 +54,16 @@ pub struct Mailbox(Arc<watch::Sender<HashMap<String, Vec<Message>>>>);
 pub struct Fleet {
     pub settings: Settings,
     pub mail: Mailbox,
-    pub remarks: Arc<Remarks>,
+    pub system_lines: Arc<SystemLines>,
     pub clock: StoreClock,
-    /// Calls that have ended, whatever their end.
+    /// Number of calls that have ended, with any result.
     pub calls: watch::Sender<u64>,
-    /// Whether the database is up; callers do not hammer on replicas while it is not.
+    /// True if the database is up; callers pause while it is not.
     pub up: watch::Sender<bool>,
-    /// Held by every call while it runs, so that long leaps of the clock come between
-    /// calls: no promise is made for a call that lasts longer than requests are remembered.
+    /// Held by every call, so that large jumps of the clock happen between calls: a call that
+    /// outlasts `request_memory` has no guarantee.
     pub calling: RwLock<()>,
-    /// Which replicas were paused, and when.
+    /// Pauses: replica, start and end.
     pub pauses: Mutex<Vec<(usize, Instant, Instant)>>,
     pub postgres: Postgres,
     pub walls: WallClocks,
@@ -73,7 +72,7 @@ pub struct Fleet {
 }
 
 struct Replica {
-    /// Between it and the database.
+    /// Network between the replica and the database.
     store: Proxy,
     running: Mutex<Option<Running>>,
 }
@@ -81,7 +80,7 @@ struct Replica {
 #[derive(Clone)]
 struct Running {
     server: Arc<Server>,
-    /// Between callers and it.
+    /// Network between callers and the replica.
     front: Arc<Proxy>,
     channel: Channel,
 }
@@ -102,7 +101,7 @@ impl Fleet {
         let fleet = Self {
             settings,
             mail: Mailbox(Arc::new(watch::Sender::new(HashMap::new()))),
-            remarks: Arc::default(),
+            system_lines: Arc::default(),
             clock: StoreClock::default(),
             calls: watch::Sender::new(0),
             up: watch::Sender::new(true),
@@ -138,12 +137,12 @@ impl Fleet {
             .env("OTPD_STORE__TIMEOUT", "1s")
             .env("OTPD_STORE__PROBE_INTERVAL", "100ms")
             .env("OTPD_STORE__PURGE_INTERVAL", "50ms");
-        self.walls.govern(number, &mut command);
+        self.walls.apply(number, &mut command);
         let mail = self.mail.clone();
-        let remarks = Arc::clone(&self.remarks);
+        let system_lines = Arc::clone(&self.system_lines);
         let server = tokio::task::block_in_place(|| {
             Server::start(&mut command, move |line| {
-                remarks.read(number, line);
+                system_lines.read(number, line);
                 mail.read(number, line);
             })
         });
@@ -158,7 +157,7 @@ impl Fleet {
         });
     }
 
-    /// Kills a replica, as the kernel does when memory runs out.
+    /// Kills a replica, as the kernel does if memory runs out.
     pub fn kill(&self, number: usize) {
         self.signal(number, "KILL");
     }
@@ -167,14 +166,14 @@ impl Fleet {
         self.database.url()
     }
 
-    /// Whether any replica was paused since `start`.
+    /// Returns true if a replica was paused since `start`.
     pub fn paused_since(&self, start: Instant) -> bool {
         let pauses = self.pauses.lock().expect("lock is not poisoned");
         pauses.iter().any(|&(_, _, end)| start <= end)
     }
 
-    /// Stops the database, so that a test that fails leaves nothing behind.
-    pub fn give_up(&self) {
+    /// Stops the database, so that a failed test leaves no process behind.
+    pub fn stop_postgres(&self) {
         self.postgres.stop();
     }
 
@@ -191,36 +190,36 @@ impl Fleet {
         self.current(number).server.signal(name);
     }
 
-    /// The network between a replica and the database.
+    /// Returns the network between a replica and the database.
     pub fn store_network(&self, number: usize) -> &Proxy {
         &self.replicas[number].store
     }
 
-    /// The network between callers and a replica.
+    /// Returns the network between callers and a replica.
     pub fn front_network(&self, number: usize) -> Arc<Proxy> {
         self.current(number).front
     }
 
-    /// Ends it as a crash does; it is up again as soon as it runs.
+    /// Crashes PostgreSQL; `up` is true again as soon as it runs.
     pub async fn crash_postgres(self: &Arc<Self>) {
-        self.do_without_postgres(Postgres::crash).await;
+        self.run_while_down(Postgres::crash).await;
         self.up.send_replace(true);
     }
 
-    /// Restarts it; it is up again as soon as all replicas say so.
+    /// Restarts PostgreSQL; `up` is true again as soon as all replicas serve.
     pub async fn restart_postgres(self: &Arc<Self>) {
-        self.do_without_postgres(Postgres::restart).await;
+        self.run_while_down(Postgres::restart).await;
         self.all_serve().await;
         self.up.send_replace(true);
     }
 
-    /// Kills its first process; it is up again as soon as all replicas say so.
+    /// Kills the main process of PostgreSQL; `up` is true again as soon as all replicas serve.
     pub async fn kill_postgres(self: &Arc<Self>) {
         let kill = |postgres: &Postgres| {
             postgres.kill();
             postgres.start_again();
         };
-        self.do_without_postgres(kill).await;
+        self.run_while_down(kill).await;
         self.all_serve().await;
         self.up.send_replace(true);
     }
@@ -232,35 +231,35 @@ impl Fleet {
         }
     }
 
-    async fn do_without_postgres(self: &Arc<Self>, what: fn(&Postgres)) {
+    async fn run_while_down(self: &Arc<Self>, restart: fn(&Postgres)) {
         self.up.send_replace(false);
         let fleet = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || what(&fleet.postgres));
-        done.await.expect("it starts again");
+        let done = tokio::task::spawn_blocking(move || restart(&fleet.postgres));
+        done.await.expect("PostgreSQL starts again");
     }
 
     /// Moves the store's clock ahead.
     pub async fn advance(&self, milliseconds: i64) {
-        let between_calls = if milliseconds > LONGEST_STEP {
+        let between_calls = if milliseconds > MAX_JUMP_DURING_CALLS {
             Some(self.calling.write().await)
         } else {
             None
         };
         self.clock.announce(milliseconds);
-        // A repeated write is the same.
+        // The write is idempotent.
         while self.clock.advance(self.database.url()).await.is_err() {
             let mut up = self.up.subscribe();
-            // The sender is a field of this very fleet.
+            // The sender is a field of this fleet.
             let _ = up.wait_for(|up| *up).await;
         }
         drop(between_calls);
     }
 
-    /// Waits until so many more calls have ended.
+    /// Waits until `count` more calls have ended.
     pub async fn after_calls(&self, count: u64) {
         let mut calls = self.calls.subscribe();
         let until = *calls.borrow() + count;
-        // The sender is a field of this very fleet.
+        // The sender is a field of this fleet.
         let _ = calls.wait_for(|calls| *calls >= until).await;
     }
 
@@ -270,7 +269,7 @@ impl Fleet {
             .collect::<Vec<_>>()
             .join("\n")
             + "\n"
-            + &self.remarks.newest()
+            + &self.system_lines.newest()
     }
 
     fn current(&self, number: usize) -> Running {
@@ -287,16 +286,16 @@ impl Fleet {
 
 /// Counts of log lines that do not belong to a request.
 #[derive(Default)]
-pub struct Remarks {
+pub struct SystemLines {
     /// Lines about an unavailable or available store.
     pub about_the_store: AtomicU64,
     /// Errors about anything else.
     pub other_errors: AtomicU64,
-    /// The newest of both, to be shown when a test fails.
+    /// Newest lines of both kinds, for the message of a failed test.
     newest: Mutex<VecDeque<String>>,
 }
 
-impl Remarks {
+impl SystemLines {
     fn read(&self, replica: usize, line: &str) {
         let count = if line.contains("[OTP] Store ") {
             &self.about_the_store
@@ -307,7 +306,7 @@ impl Remarks {
         };
         count.fetch_add(1, Ordering::SeqCst);
         let mut newest = self.newest.lock().expect("lock is not poisoned");
-        if newest.len() == KEPT_REMARKS {
+        if newest.len() == KEPT_LINES {
             newest.pop_front();
         }
         newest.push_back(format!("replica {replica}: {line}"));
@@ -325,7 +324,9 @@ impl Mailbox {
             return;
         };
         let word = |mark: &str| {
-            let (_, rest) = rest.split_once(mark).expect("the design's line");
+            let (_, rest) = rest
+                .split_once(mark)
+                .expect("the line has the fields of the design");
             rest.split_whitespace().next().expect("a value").to_owned()
         };
         let message = Message {
@@ -347,7 +348,7 @@ impl Mailbox {
         self.0.borrow().get(recipient).cloned().unwrap_or_default()
     }
 
-    /// The codes that a recipient has got so far, by challenge.
+    /// Returns the codes that a recipient has received, by challenge.
     pub fn codes(&self, recipient: &str) -> Codes {
         let messages = self.of(recipient).into_iter();
         messages
@@ -355,13 +356,14 @@ impl Mailbox {
             .collect()
     }
 
-    /// Waits until a recipient has so many messages of a challenge, but not for ever.
+    /// Waits until a recipient has `count` messages of a challenge; returns false after the
+    /// timeout.
     pub async fn arrives(
         &self,
         recipient: &str,
         challenge: &str,
         count: usize,
-        patience: Duration,
+        timeout: Duration,
     ) -> bool {
         let mut mail = self.0.subscribe();
         let enough = mail.wait_for(|mail| {
@@ -371,7 +373,7 @@ impl Mailbox {
                 .count()
                 >= count
         });
-        tokio::time::timeout(patience, enough).await.is_ok()
+        tokio::time::timeout(timeout, enough).await.is_ok()
     }
 
     /// Drops the data of a recipient after the check of its history.
@@ -383,13 +385,12 @@ impl Mailbox {
     }
 }
 
-/// The store's clock as callers can know it: the machine's, and how far ahead of it the
-/// store was put.
+/// Bounds of the store's clock, which is the machine's clock and an offset.
 #[derive(Default)]
 pub struct StoreClock {
-    /// Acknowledged writes of the database, and those of unknown outcome.
+    /// Offset by acknowledged writes, and by writes with an unknown outcome.
     ahead: AtomicI64,
-    perhaps: AtomicI64,
+    announced: AtomicI64,
     pub jumps: AtomicU64,
 }
 
@@ -409,16 +410,16 @@ impl StoreClock {
             .expect("the view is replaced");
     }
 
-    /// From now on the clock may be so much further ahead.
+    /// Announces a jump of the clock, which may happen from now on.
     fn announce(&self, milliseconds: i64) {
-        self.perhaps.fetch_add(milliseconds, Ordering::SeqCst);
+        self.announced.fetch_add(milliseconds, Ordering::SeqCst);
     }
 
-    /// Puts it ahead as announced.
+    /// Moves the clock as announced.
     async fn advance(&self, url: &str) -> Result<(), sqlx::Error> {
-        let ahead = self.perhaps.load(Ordering::SeqCst);
+        let ahead = self.announced.load(Ordering::SeqCst);
         let mut connection = PgConnection::connect(url).await?;
-        // Time passes in a database that is read-only, too.
+        // The clock also moves while the database is read-only.
         let writable = "SET default_transaction_read_only = off";
         connection.execute(writable).await?;
         sqlx::query("UPDATE test_clock SET ahead = $1")
@@ -427,7 +428,7 @@ impl StoreClock {
             .await?;
         self.ahead.store(ahead, Ordering::SeqCst);
         self.jumps.fetch_add(1, Ordering::SeqCst);
-        // It is written, whatever becomes of the connection.
+        // The write is committed; an error of the connection has no effect on it.
         drop(connection);
         Ok(())
     }
@@ -441,7 +442,7 @@ impl StoreClock {
     /// Returns an upper bound of the clock for a call that has ended.
     pub fn latest(&self) -> i64 {
         let now = wall();
-        now + self.perhaps.load(Ordering::SeqCst) + 1
+        now + self.announced.load(Ordering::SeqCst) + 1
     }
 }
 
@@ -453,5 +454,5 @@ fn wall() -> i64 {
     let age = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970");
-    i64::try_from(age.as_millis()).expect("this age")
+    i64::try_from(age.as_millis()).expect("milliseconds fit")
 }

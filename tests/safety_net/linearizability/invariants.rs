@@ -1,25 +1,25 @@
-//! Invariants of a history that hold for any order of calls. They are counted, not
-//! searched, so that a fault of the search cannot hide one of otpd.
+//! Invariants of a history that hold for any order of calls. They are counted, not searched,
+//! so that a fault of the search cannot hide one of otpd.
 
 use std::collections::BTreeMap;
 
-use super::checker::Event;
-use crate::model::{Ask, DAY, HOUR, Moment, Outcome, Policy, Told};
+use otpd_model::{Command, DAY, HOUR, Observed, Outcome, Policy, TimeRange, check_window};
 
+use super::checker::Event;
 /// Checks the calls about one recipient.
 ///
 /// # Errors
-/// What does not hold.
+/// The broken invariant.
 pub fn check(events: &[Event], policy: &Policy) -> Result<(), String> {
     let verified = verdicts(events, Outcome::Verified);
     if let Some((challenge, _)) = verified.iter().find(|(_, times)| times.len() > 1) {
         return Err(format!("{challenge} was verified more than once"));
     }
     let wrong = verdicts(events, Outcome::WrongCode);
-    let most = usize::try_from(policy.max_attempts).expect("few");
-    if let Some((challenge, times)) = wrong.iter().find(|(_, times)| times.len() > most) {
+    let max_attempts = usize::try_from(policy.max_attempts).expect("few");
+    if let Some((challenge, times)) = wrong.iter().find(|(_, times)| times.len() > max_attempts) {
         return Err(format!(
-            "{} wrong answers to {challenge} were judged",
+            "{} wrong codes were checked against {challenge}",
             times.len()
         ));
     }
@@ -54,18 +54,18 @@ pub fn check(events: &[Event], policy: &Policy) -> Result<(), String> {
     caused(events, policy)
 }
 
-/// The verdicts on each challenge; one that was given again counts once.
+/// Returns the requests with the wanted outcome, by challenge; a replayed one counts once.
 fn verdicts(events: &[Event], wanted: Outcome) -> BTreeMap<&str, Vec<String>> {
     let mut found = BTreeMap::<&str, Vec<String>>::new();
     for (index, event) in events.iter().enumerate() {
-        if let Some(Told::Verdict {
+        if let Some(Observed::Verdict {
             outcome, challenge, ..
-        }) = &event.told
+        }) = &event.observed
             && *outcome == wanted
         {
             let request = event
                 .call
-                .id
+                .request_id
                 .clone()
                 .unwrap_or_else(|| format!("unnamed {index}"));
             let requests = found.entry(challenge).or_default();
@@ -77,53 +77,53 @@ fn verdicts(events: &[Event], wanted: Outcome) -> BTreeMap<&str, Vec<String>> {
     found
 }
 
-/// When codes were sent; and when those paid a client network's limit, which may have
-/// been a while before, by a try that lost its race.
-fn sends(events: &[Event], policy: &Policy) -> (Vec<Moment>, Vec<Moment>) {
+/// Returns the times of all sends; and the times at which they charged the limits of a client
+/// network, which may be earlier: a request that lost its race does not pay again.
+fn sends(events: &[Event], policy: &Policy) -> (Vec<TimeRange>, Vec<TimeRange>) {
     let mut sends = BTreeMap::new();
     for event in events {
         if let (
-            Some(Told::Sent {
+            Some(Observed::Sent {
                 challenge,
                 resend_at,
                 ..
             }),
-            Ask::Send { network, .. },
-        ) = (&event.told, &event.call.ask)
+            Command::Send { network, .. },
+        ) = (&event.observed, &event.call.command)
         {
             let at = resend_at - policy.resend_after;
             let earliest = event.decided.earliest.min(at);
-            let paid = network.as_ref().map(|_| Moment {
+            let charged = network.as_ref().map(|_| TimeRange {
                 earliest,
                 latest: at,
             });
-            // A repeated reply is the same.
-            sends.entry((at, challenge)).or_insert(paid);
+            // A replayed reply is the same.
+            sends.entry((at, challenge)).or_insert(charged);
         }
     }
-    let all = sends.keys().map(|(at, _)| Moment::exact(*at)).collect();
+    let all = sends.keys().map(|(at, _)| TimeRange::exact(*at)).collect();
     (all, sends.into_values().flatten().collect())
 }
 
-/// When wrong answers from a client's network were judged.
-fn failures(events: &[Event]) -> Vec<Moment> {
+/// Returns the times at which failed attempts charged the limits of a client network.
+fn failures(events: &[Event]) -> Vec<TimeRange> {
     let mut failures = BTreeMap::new();
     for (index, event) in events.iter().enumerate() {
         let (
-            Some(Told::Verdict {
+            Some(Observed::Verdict {
                 outcome: Outcome::WrongCode,
                 ..
             }),
-            Ask::Verify {
+            Command::Verify {
                 network: Some(_), ..
             },
-        ) = (&event.told, &event.call.ask)
+        ) = (&event.observed, &event.call.command)
         else {
             continue;
         };
         let request = event
             .call
-            .id
+            .request_id
             .clone()
             .unwrap_or_else(|| format!("unnamed {index}"));
         let known = failures.entry(request).or_insert(event.decided);
@@ -133,35 +133,21 @@ fn failures(events: &[Event]) -> Vec<Moment> {
     failures.into_values().collect()
 }
 
-/// No window holds more than a burst and what is refilled meanwhile, whenever in its time
-/// each was taken.
-fn within(times: &[Moment], count: i64, period: i64, limit: &str) -> Result<(), String> {
-    let interval = (period + count - 1) / count;
-    for first in times {
-        for last in times {
-            let (start, end) = (first.earliest, last.latest);
-            let inside = times
-                .iter()
-                .filter(|at| start <= at.earliest && at.latest <= end);
-            let taken = i64::try_from(inside.count()).expect("few");
-            if start <= end && taken > count + (end - start) / interval {
-                return Err(format!("{limit} was exceeded: {times:?}"));
-            }
-        }
-    }
-    Ok(())
+/// Checks that no window of time has more calls than the limit allows.
+fn within(times: &[TimeRange], count: i64, period: i64, limit: &str) -> Result<(), String> {
+    check_window(times, count, period).map_err(|window| format!("{limit} was exceeded: {window}"))
 }
 
-/// A limit of a client's network is refused only where enough calls can have used it up.
+/// Checks that a limit of a client network refuses only after enough calls to use it up.
 fn caused(events: &[Event], policy: &Policy) -> Result<(), String> {
     for refused in events {
-        let Some(Told::Refused {
+        let Some(Observed::Refused {
             limit: Some(limit), ..
-        }) = &refused.told
+        }) = &refused.observed
         else {
             continue;
         };
-        let (most, sends) = match limit.as_str() {
+        let (count, of_sends) = match limit.as_str() {
             "ip_sends_per_hour" => (policy.ip_sends_per_hour, true),
             "ip_failures_per_hour" => (policy.ip_failures_per_hour, false),
             "ip_site_sends_per_hour" => (policy.ip_site_sends_per_hour, true),
@@ -169,15 +155,15 @@ fn caused(events: &[Event], policy: &Policy) -> Result<(), String> {
             _ => continue,
         };
         let earlier = events.iter().filter(|event| {
-            let right_kind = matches!(event.call.ask, Ask::Send { .. }) == sends;
-            right_kind
+            let is_same_kind = matches!(event.call.command, Command::Send { .. }) == of_sends;
+            is_same_kind
                 && refused
                     .returned
                     .is_some_and(|returned| event.invoked < returned)
         });
-        // Itself among them.
-        if i64::try_from(earlier.count()).expect("few") <= most {
-            return Err(format!("{limit} was refused without a cause"));
+        // The refused call is one of them.
+        if i64::try_from(earlier.count()).expect("few") <= count {
+            return Err(format!("{limit} refused without a cause"));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! Callers of several replicas record requests, replies and times while processes,
-//! database, networks and clocks fail. Some order of the calls must explain every reply
-//! under the model.
+//! Callers of several replicas record requests, replies and times while processes, the
+//! database, networks and clocks fail. Some order of the calls must explain every reply under
+//! the model.
 
 mod checker;
 mod delivery;
@@ -23,11 +23,11 @@ use std::{
     },
 };
 
+use otpd_model::{Observed, RecordId};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     long_run,
-    model::{Name, Told},
     support::{Figures, asked},
 };
 use checker::{Event, Verdict};
@@ -36,22 +36,22 @@ use fleet::Fleet;
 use nemesis::Faults;
 use scenario::Scenario;
 
-/// Histories whose search was given up, and how many of them are borne with: one, or one
-/// in so many.
+/// Number of histories whose search was abandoned. One is allowed, or one in
+/// `DECIDED_FOR_EACH_UNDECIDED`.
 static UNDECIDED: AtomicU64 = AtomicU64::new(0);
 const DECIDED_FOR_EACH_UNDECIDED: u64 = 500;
 
-/// How many lines each replica writes about one fault of the database at most: five
-/// causes and the end of an outage, and that several times where it strikes over and over.
-const MOST_LINES: u64 = 12;
+/// Maximum number of log lines of one replica about one fault of the database: five causes and
+/// the end of the outage, twice for a repeated fault.
+const MAX_LINES: u64 = 12;
 
 /// Number of recipients with concurrent calls.
-const AT_ONCE: usize = 24;
+const CONCURRENT_SCENARIOS: usize = 24;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn history_is_linearizable() {
     let long = asked("SAFETY_NET_CALLS");
-    let most_calls: u64 = long.unwrap_or(5_000);
+    let max_calls: u64 = long.unwrap_or(5_000);
     let faults_every = if long.is_some() { 400 } else { 100 };
     let seed = long_run::seed();
     let mut figures = Figures::new("history", Some(seed));
@@ -60,17 +60,17 @@ async fn history_is_linearizable() {
     let faults = Mutex::new(Faults::new());
     let mut counts = BTreeMap::new();
     tokio::select! {
-        () = nemesis::rage(Arc::clone(&fleet), dice.part(1), faults_every, &faults) => {}
+        () = nemesis::inject_faults(Arc::clone(&fleet), dice.part(1), faults_every, &faults) => {}
         () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
-        () = record(&fleet, &dice, most_calls, |calls| calls >= most_calls, &mut counts) => {}
+        () = record(&fleet, &dice, max_calls, |calls| calls >= max_calls, &mut counts) => {}
     }
     for (fault, number) in faults.into_inner().expect("lock is not poisoned") {
         figures.count(fault.name(), number);
     }
-    write_down(figures, &fleet, counts);
+    write_results(figures, &fleet, counts);
 }
 
-/// The database is killed, over and over, and fails in every other way.
+/// The database is killed repeatedly, and fails in every other way.
 #[tokio::test(flavor = "multi_thread")]
 async fn database_faults_lose_no_response_or_code() {
     let long = asked("SAFETY_NET_DATABASE_KILLS");
@@ -80,48 +80,45 @@ async fn database_faults_lose_no_response_or_code() {
     let fleet = Arc::new(Fleet::start().await);
     let dice = Dice::new(seed);
     let mut counts = BTreeMap::new();
-    let over = OnceLock::new();
-    let about = outages::calls(kills, every);
-    let befall = async {
-        let befallen = outages::befall(&fleet, dice.part(1), kills, every).await;
-        over.set(befallen).expect("it is over once");
+    let injected = OnceLock::new();
+    let expected_calls = outages::calls(kills, every);
+    let inject = async {
+        let counts = outages::inject_outages(&fleet, dice.part(1), kills, every).await;
+        injected.set(counts).expect("the outages end once");
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = befall => {}
+        () = inject => {}
         () = nemesis::pass_time(Arc::clone(&fleet), dice.part(2), 150) => {}
-        () = record(&fleet, &dice, about, |_| over.get().is_some(), &mut counts) => {}
+        () = record(&fleet, &dice, expected_calls, |_| injected.get().is_some(), &mut counts) => {}
     }
     let mut faults = 0;
-    for (what, number) in over.into_inner().expect("the recording ended after it") {
+    for (what, number) in injected.into_inner().expect("the recording ended after it") {
         figures.count(what, number);
         faults += number;
     }
-    let lines = fleet.remarks.about_the_store.load(Ordering::SeqCst);
-    let others = fleet.remarks.other_errors.load(Ordering::SeqCst);
+    let lines = fleet.system_lines.about_the_store.load(Ordering::SeqCst);
+    let others = fleet.system_lines.other_errors.load(Ordering::SeqCst);
     figures.count("lines of log about the store, of three replicas", lines);
     figures.count("lines of log with another error", others);
-    // An outage may be noticed several times, such as at each of twenty blows; but no
+    // An outage may be noticed several times, such as at each of twenty repetitions; but no
     // log has a line for each request.
     let replicas = u64::try_from(fleet::REPLICAS).expect("few");
-    let most = replicas * (1 + faults * MOST_LINES);
-    assert!(lines <= most, "{lines} lines about {faults} faults");
-    assert_eq!(
-        others, 0,
-        "an error of otpd's own is no fault of the database"
-    );
-    write_down(figures, &fleet, counts);
+    let max_lines = replicas * (1 + faults * MAX_LINES);
+    assert!(lines <= max_lines, "{lines} lines about {faults} faults");
+    assert_eq!(others, 0, "faults of the database cause no other errors");
+    write_results(figures, &fleet, counts);
 }
 
 /// Stores the counts of a run.
-fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str, u64>) {
+fn write_results(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str, u64>) {
     let of = |what: &str| counts.get(what).copied().unwrap_or_default();
-    let (calls, silent) = (of("calls"), of("calls without an answer"));
+    let (calls, unanswered) = (of("calls"), of("calls without an answer"));
     let histories = of("histories");
-    // Everything explains a history without answers.
+    // Any order explains a history without replies.
     assert!(
-        calls <= 4 * (calls - silent),
-        "{silent} of {calls} calls had no answer: that shows nothing"
+        calls <= 4 * (calls - unanswered),
+        "{unanswered} of {calls} calls had no reply, so that the history shows nothing"
     );
     for (what, number) in counts {
         figures.count(what, number);
@@ -132,7 +129,7 @@ fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str
     let largest = checker::LARGEST.load(Ordering::SeqCst);
     figures.count("states in the largest search", largest);
     for (what, number) in [
-        ("messages handed over", &delivery::HANDED_OVER),
+        ("messages handed over", &delivery::SENT),
         (
             "messages dropped, because their code died first",
             &delivery::DROPPED,
@@ -145,27 +142,27 @@ fn write_down(mut figures: Figures, fleet: &Fleet, counts: BTreeMap<&'static str
     figures.write();
 }
 
-/// Has scenarios run and judges each, until `enough` calls were made: about `most_calls`.
+/// Runs scenarios and checks each, until `enough` calls were made, about `max_calls`.
 async fn record(
     fleet: &Arc<Fleet>,
     dice: &Dice,
-    most_calls: u64,
+    max_calls: u64,
     enough: impl Fn(u64) -> bool,
     counts: &mut BTreeMap<&'static str, u64>,
 ) {
     let mut running = JoinSet::new();
-    let most_calls = u32::try_from(most_calls).expect("some millions");
-    let mut progress = long_run::Progress::new("history: calls".to_owned(), most_calls);
+    let max_calls = u32::try_from(max_calls).expect("some millions");
+    let mut progress = long_run::Progress::new("history: calls".to_owned(), max_calls);
     for number in 0.. {
         let enough = enough(*fleet.calls.borrow());
-        while running.len() >= AT_ONCE || enough && !running.is_empty() {
-            let judged: Vec<Event> = running
+        while running.len() >= CONCURRENT_SCENARIOS || enough && !running.is_empty() {
+            let events: Vec<Event> = running
                 .join_next()
                 .await
-                .expect("one runs")
+                .expect("a scenario runs")
                 .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-            progress.steps(judged.len());
-            count(&judged, counts);
+            progress.steps(events.len());
+            count(&events, counts);
         }
         if enough {
             return;
@@ -174,31 +171,36 @@ async fn record(
         let dice = dice.part(1_000 + number);
         running.spawn(async move {
             let start = Instant::now();
-            let (name, events) = Scenario::play(Arc::clone(&fleet), number, dice).await;
-            judge(&fleet, &name, events, start).await
+            let (record, events) = Scenario::run(Arc::clone(&fleet), number, dice).await;
+            check(&fleet, &record, events, start).await
         });
     }
 }
 
-/// Judges the calls about one recipient.
-async fn judge(fleet: &Arc<Fleet>, name: &Name, events: Vec<Event>, start: Instant) -> Vec<Event> {
-    let policy = &fleet.settings.policies[name.purpose];
-    let fail = |what: &str| -> ! {
+/// Checks the calls about one recipient.
+async fn check(
+    fleet: &Arc<Fleet>,
+    record: &RecordId,
+    events: Vec<Event>,
+    start: Instant,
+) -> Vec<Event> {
+    let policy = &fleet.settings.policies[record.purpose];
+    let fail = |violation: &str| -> ! {
         checker::OVER.store(true, Ordering::SeqCst);
-        fleet.give_up();
-        let history = written(&events, start, &fleet.mail.of(&name.recipient));
+        fleet.stop_postgres();
+        let history = format_history(&events, start, &fleet.mail.of(&record.recipient));
         let file = std::env::temp_dir().join("otpd-history.txt");
-        // The message says all as well.
+        // The panic message has the same text.
         let _ = fs::write(file, &history);
-        panic!("{what}\n{history}\n{}", fleet.last_lines())
+        panic!("{violation}\n{history}\n{}", fleet.last_lines())
     };
     if let Err(broken) = invariants::check(&events, policy) {
         fail(&broken);
     }
-    if let Err(broken) = delivery::check(fleet, name, &events, start).await {
+    if let Err(broken) = delivery::check(fleet, record, &events, start).await {
         fail(&broken);
     }
-    let codes = fleet.mail.codes(&name.recipient);
+    let codes = fleet.mail.codes(&record.recipient);
     let settings = &fleet.settings;
     match tokio::task::block_in_place(|| checker::check(&events, settings, &codes)) {
         Verdict::Explained => {}
@@ -209,17 +211,17 @@ async fn judge(fleet: &Arc<Fleet>, name: &Name, events: Vec<Event>, start: Insta
                 .map(|index| events[index].brief())
                 .collect();
             fail(&format!(
-                "no order of calls explains these answers; the longest is\n{}\nwithout\n{}\nall:",
+                "no order of the calls explains these replies; the longest is\n{}\nwithout\n{}\nall:",
                 calls.join("\n"),
                 rest.join("\n"),
             ))
         }
-        // So many calls were lost that there are too many orders. It is counted.
+        // Too many calls had no reply, so that there are too many orders. It is counted.
         Verdict::Undecided => {
             UNDECIDED.fetch_add(1, Ordering::SeqCst);
         }
     }
-    fleet.mail.forget(&name.recipient);
+    fleet.mail.forget(&record.recipient);
     events
 }
 
@@ -227,20 +229,20 @@ fn count(events: &[Event], counts: &mut BTreeMap<&'static str, u64>) {
     *counts.entry("histories").or_default() += 1;
     for event in events {
         *counts.entry("calls").or_default() += 1;
-        let what = match &event.told {
+        let kind = match &event.observed {
             None => "calls without an answer",
-            Some(Told::Sent { .. }) => "codes sent",
-            Some(Told::Verdict { .. }) => "verdicts",
-            Some(Told::Refused { .. }) => "refusals",
-            Some(Told::Cancelled { .. }) => "cancellations",
-            Some(Told::Status { .. }) => "statuses",
+            Some(Observed::Sent { .. }) => "codes sent",
+            Some(Observed::Verdict { .. }) => "verdicts",
+            Some(Observed::Refused { .. }) => "refusals",
+            Some(Observed::Cancelled { .. }) => "cancellations",
+            Some(Observed::Status { .. }) => "statuses",
         };
-        *counts.entry(what).or_default() += 1;
+        *counts.entry(kind).or_default() += 1;
     }
 }
 
-/// A history for people.
-fn written(events: &[Event], start: Instant, mail: &[fleet::Message]) -> String {
+/// Formats a history for the message of a failed test.
+fn format_history(events: &[Event], start: Instant, mail: &[fleet::Message]) -> String {
     let mut text = String::new();
     let mut events: Vec<_> = events.iter().collect();
     events.sort_by_key(|event| event.invoked);
@@ -256,9 +258,9 @@ fn written(events: &[Event], start: Instant, mail: &[fleet::Message]) -> String 
             event.decided,
             event.client,
             event.replica,
-            event.call.id,
-            event.call.ask,
-            event.told,
+            event.call.request_id,
+            event.call.command,
+            event.observed,
             event.failure,
         )
         .expect("writing to a string cannot fail");

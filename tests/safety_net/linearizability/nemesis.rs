@@ -26,7 +26,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// How often each comes among so many.
+    /// Relative frequencies.
     const WEIGHTS: [(Self, usize); 11] = [
         (Self::Kill, 5),
         (Self::Pause, 5),
@@ -59,7 +59,7 @@ impl Fault {
         }
     }
 
-    /// First each once, then by weight.
+    /// Chooses each fault once, then by weight.
     fn choose(turn: usize, dice: &mut Dice) -> Self {
         if let Some((fault, _)) = Self::WEIGHTS.get(turn) {
             return *fault;
@@ -71,18 +71,18 @@ impl Fault {
             }
             chosen -= weight;
         }
-        unreachable!("the weights were summed up")
+        unreachable!("the number is below the sum of the weights")
     }
 }
 
-/// How many cuts come at a time.
+/// Number of cuts of one fault.
 const CUTS: usize = 10;
 
-/// How many of each there were.
+/// Number of faults by kind.
 pub type Faults = BTreeMap<Fault, u64>;
 
-/// Does harm, about once in `every` calls, until it is dropped or `faults` says stop.
-pub async fn rage(
+/// Injects a fault about once in `every` calls, until it is dropped.
+pub async fn inject_faults(
     fleet: Arc<Fleet>,
     mut dice: Dice,
     every: u64,
@@ -91,18 +91,18 @@ pub async fn rage(
     for turn in 0.. {
         let fault = Fault::choose(turn, &mut dice);
         let replica = dice.below(REPLICAS);
-        strike(&fleet, fault, replica, &mut dice).await;
-        note(faults, fault);
+        inject(&fleet, fault, replica, &mut dice).await;
+        count(faults, fault);
         fleet.after_calls(every).await;
     }
 }
 
-fn note(faults: &std::sync::Mutex<Faults>, fault: Fault) {
+fn count(faults: &std::sync::Mutex<Faults>, fault: Fault) {
     let mut counted = faults.lock().expect("lock is not poisoned");
     *counted.entry(fault).or_default() += 1;
 }
 
-/// Moves the store's clock ahead every so many calls.
+/// Advances the store's clock once in `every` calls.
 pub async fn pass_time(fleet: Arc<Fleet>, mut dice: Dice, every: u64) {
     const STEPS: [i64; 12] = [
         1_000, 5_000, 21_000, 21_000, 46_000, 46_000, 61_000, 61_000, 91_000, 301_000, 1_250_000,
@@ -110,8 +110,7 @@ pub async fn pass_time(fleet: Arc<Fleet>, mut dice: Dice, every: u64) {
     ];
     loop {
         fleet.after_calls(every).await;
-        // The clock is moved through the database, which is down for a moment now and
-        // then.
+        // The clock is moved by a write to the database, which is down now and then.
         let mut up = fleet.up.subscribe();
         if up.wait_for(|up| *up).await.is_ok() {
             fleet.advance(STEPS[dice.below(STEPS.len())]).await;
@@ -119,8 +118,8 @@ pub async fn pass_time(fleet: Arc<Fleet>, mut dice: Dice, every: u64) {
     }
 }
 
-async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dice) {
-    let a_while = 20 + u64::try_from(dice.below(40)).expect("few");
+async fn inject(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dice) {
+    let duration = 20 + u64::try_from(dice.below(40)).expect("few");
     match fault {
         Fault::Kill => {
             fleet.kill(replica);
@@ -130,15 +129,15 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
         Fault::Pause => {
             let start = Instant::now();
             fleet.signal(replica, "STOP");
-            fleet.after_calls(a_while).await;
-            // First, so that nothing that comes of it is judged without it.
+            fleet.after_calls(duration).await;
+            // Recorded before the replica continues, so that the checks know of the pause.
             let mut pauses = fleet.pauses.lock().expect("lock is not poisoned");
             pauses.push((replica, start, Instant::now()));
             drop(pauses);
             fleet.signal(replica, "CONT");
         }
         Fault::CrashPostgres => fleet.crash_postgres().await,
-        // Several, so that some come between a commit and its acknowledgement.
+        // Several, so that some happen between a commit and its acknowledgement.
         Fault::CutStore => {
             for _ in 0..CUTS {
                 fleet.store_network(dice.below(REPLICAS)).cut();
@@ -147,12 +146,12 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
         }
         Fault::SlowStore => {
             fleet.store_network(replica).slow(true);
-            fleet.after_calls(a_while).await;
+            fleet.after_calls(duration).await;
             fleet.store_network(replica).slow(false);
         }
         Fault::HoldStore => {
             fleet.store_network(replica).hang();
-            fleet.after_calls(a_while).await;
+            fleet.after_calls(duration).await;
             fleet.store_network(replica).forward();
         }
         Fault::LoseStore => fleet.store_network(replica).lose(),
@@ -160,14 +159,14 @@ async fn strike(fleet: &Arc<Fleet>, fault: Fault, replica: usize, dice: &mut Dic
         Fault::SlowCallers => {
             let network = fleet.front_network(replica);
             network.slow(true);
-            fleet.after_calls(a_while).await;
+            fleet.after_calls(duration).await;
             network.slow(false);
         }
         Fault::LoseCallers => {
             let network = fleet.front_network(replica);
             network.lose();
-            fleet.after_calls(a_while).await;
-            // Callers give such a connection up at some time.
+            fleet.after_calls(duration).await;
+            // Callers close such a connection after a while.
             network.cut();
         }
         Fault::JumpWallClock => {

@@ -1,5 +1,5 @@
-//! Faults of the database: it is killed repeatedly, and between the kills it fails in
-//! every other way that callers may meet.
+//! Faults of the database: it is killed repeatedly, and between the kills it fails in every
+//! other way that callers may meet.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +20,7 @@ enum Outage {
     CancelStatements,
 }
 
-/// Each in turn.
+/// All outages, in the order in which they happen.
 const OUTAGES: [Outage; 8] = [
     Outage::Restart,
     Outage::Crash,
@@ -32,14 +32,14 @@ const OUTAGES: [Outage; 8] = [
     Outage::CancelStatements,
 ];
 
-/// What a write that fails may fail with: disk full, out of memory, a limit of the
-/// configuration, cancelled, shut down, not permitted, an input or output error.
+/// SQLSTATEs of failing writes: disk full, out of memory, limit of the configuration,
+/// cancelled, shut down, not permitted, input or output error.
 const SQLSTATES: [&str; 7] = [
     "53100", "53200", "53400", "57014", "57P01", "42501", "58030",
 ];
 const KILLS: &str = "times PostgreSQL was killed and restarted";
-/// How often sessions are ended, and statements cancelled, at a time.
-const BLOWS: usize = 20;
+/// Number of times that one outage ends all sessions or cancels all statements.
+const REPETITIONS: usize = 20;
 
 impl Outage {
     const fn name(self) -> &'static str {
@@ -56,13 +56,18 @@ impl Outage {
     }
 }
 
-/// How often each happened.
-pub type Counted = BTreeMap<&'static str, u64>;
+/// Number of outages by kind.
+pub type OutageCounts = BTreeMap<&'static str, u64>;
 
-/// Kills the database so many times, and has something else happen to it each time;
-/// every so many calls.
-pub async fn befall(fleet: &Arc<Fleet>, mut dice: Dice, kills: usize, every: u64) -> Counted {
-    let mut counted = Counted::new();
+/// Kills the database `kills` times, with another outage after each kill, once in `every`
+/// calls.
+pub async fn inject_outages(
+    fleet: &Arc<Fleet>,
+    mut dice: Dice,
+    kills: usize,
+    every: u64,
+) -> OutageCounts {
+    let mut counted = OutageCounts::new();
     for turn in 0..kills.max(OUTAGES.len()) {
         fleet.after_calls(every).await;
         if turn < kills {
@@ -73,23 +78,23 @@ pub async fn befall(fleet: &Arc<Fleet>, mut dice: Dice, kills: usize, every: u64
         }
         let outage = OUTAGES[turn % OUTAGES.len()];
         eprintln!("next of {}", outage.name());
-        befall_once(fleet, outage, &mut dice).await;
+        inject(fleet, outage, &mut dice).await;
         fleet.all_serve().await;
         *counted.entry(outage.name()).or_default() += 1;
     }
-    // What it left behind is to be seen.
+    // The effects of the last outage show in later calls.
     fleet.after_calls(every).await;
     counted
 }
 
-/// About how many calls that takes.
+/// Returns the approximate number of calls that this takes.
 pub fn calls(kills: usize, every: u64) -> u64 {
     let turns = u64::try_from(kills + kills.max(OUTAGES.len())).expect("few");
     (turns + 1) * every
 }
 
-async fn befall_once(fleet: &Arc<Fleet>, outage: Outage, dice: &mut Dice) {
-    let a_while = 20 + u64::try_from(dice.below(40)).expect("few");
+async fn inject(fleet: &Arc<Fleet>, outage: Outage, dice: &mut Dice) {
+    let duration = 20 + u64::try_from(dice.below(40)).expect("few");
     match outage {
         Outage::Restart => fleet.restart_postgres().await,
         Outage::Crash => fleet.crash_postgres().await,
@@ -99,7 +104,7 @@ async fn befall_once(fleet: &Arc<Fleet>, outage: Outage, dice: &mut Dice) {
                 "ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()",
             )
             .await;
-            fleet.after_calls(a_while).await;
+            fleet.after_calls(duration).await;
             execute(
                 fleet,
                 "ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()",
@@ -109,8 +114,8 @@ async fn befall_once(fleet: &Arc<Fleet>, outage: Outage, dice: &mut Dice) {
         Outage::FailWrites => {
             let sqlstate = SQLSTATES[dice.below(SQLSTATES.len())];
             let fail = format!("RAISE 'seeded' USING ERRCODE = '{sqlstate}'");
-            plant(fleet, &fail).await;
-            fleet.after_calls(a_while).await;
+            install_trigger(fleet, &fail).await;
+            fleet.after_calls(duration).await;
             execute(fleet, "DROP TRIGGER fail ON otp_record").await;
         }
         Outage::Conflicts => {
@@ -118,56 +123,56 @@ async fn befall_once(fleet: &Arc<Fleet>, outage: Outage, dice: &mut Dice) {
             let fail = "IF nextval('turns') % 3 <> 0 THEN
                             RAISE 'seeded' USING ERRCODE = '40001';
                         END IF";
-            plant(fleet, fail).await;
-            fleet.after_calls(a_while).await;
+            install_trigger(fleet, fail).await;
+            fleet.after_calls(duration).await;
             execute(fleet, "DROP TRIGGER fail ON otp_record").await;
         }
         Outage::HoldWrites => {
             let mut holder = connect(fleet).await;
             let hold = "BEGIN; LOCK TABLE otp_record IN SHARE MODE";
-            holder.execute(hold).await.expect("it waits for its turn");
-            fleet.after_calls(a_while).await;
+            holder.execute(hold).await.expect("PostgreSQL runs");
+            fleet.after_calls(duration).await;
             drop(holder);
         }
-        Outage::EndSessions => strike(fleet, "pg_terminate_backend").await,
-        Outage::CancelStatements => strike(fleet, "pg_cancel_backend").await,
+        Outage::EndSessions => repeat(fleet, "pg_terminate_backend").await,
+        Outage::CancelStatements => repeat(fleet, "pg_cancel_backend").await,
     }
 }
 
-async fn strike(fleet: &Fleet, blow: &str) {
+async fn repeat(fleet: &Fleet, function: &str) {
     let sessions = "FROM pg_stat_activity WHERE application_name = 'otpd'";
-    for _ in 0..BLOWS {
-        execute(fleet, &format!("SELECT count({blow}(pid)) {sessions}")).await;
+    for _ in 0..REPETITIONS {
+        execute(fleet, &format!("SELECT count({function}(pid)) {sessions}")).await;
         fleet.after_calls(2).await;
     }
 }
 
-/// Has each statement that writes records do something first.
-async fn plant(fleet: &Fleet, what: &str) {
-    let plant = format!(
+/// Installs a trigger that runs before each statement that writes records.
+async fn install_trigger(fleet: &Fleet, body: &str) {
+    let trigger = format!(
         "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
-         BEGIN {what}; RETURN NULL; END $$;
+         BEGIN {body}; RETURN NULL; END $$;
          CREATE TRIGGER fail BEFORE INSERT ON otp_record
          FOR EACH STATEMENT EXECUTE FUNCTION fail()"
     );
-    execute(fleet, &plant).await;
+    execute(fleet, &trigger).await;
 }
 
 async fn connect(fleet: &Fleet) -> PgConnection {
     let mut connection = PgConnection::connect(fleet.database_url())
         .await
-        .expect("it is up");
-    // Else it could not be undone what was done.
+        .expect("PostgreSQL runs");
+    // A session that is read-only by default could not undo that.
     connection
         .execute("SET default_transaction_read_only = off")
         .await
-        .expect("everybody may");
+        .expect("any session may set it");
     connection
 }
 
 async fn execute(fleet: &Fleet, statements: &str) {
     let mut connection = connect(fleet).await;
-    // The statements of one message are one transaction, in which some may not run.
+    // Statements in one message are one transaction, in which ALTER SYSTEM is not allowed.
     let each: Vec<&str> = if statements.contains("$$") {
         vec![statements]
     } else {
@@ -177,6 +182,6 @@ async fn execute(fleet: &Fleet, statements: &str) {
         let done = connection
             .execute(AssertSqlSafe(statement.to_owned()))
             .await;
-        done.expect("a superuser may");
+        done.expect("a superuser may run it");
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use otpd_model::{Call, Command, Observed, RecordId, TimeRange};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -15,44 +16,39 @@ use tonic_types::StatusExt as _;
 use super::{
     checker::Event,
     dice::Dice,
-    fleet::{Fleet, PATIENCE, REPLICAS},
+    fleet::{CALL_TIMEOUT, Fleet, REPLICAS},
 };
-use crate::{
-    model::{Ask, Call, Moment, Name, Told},
-    model_based::grpc_adapter,
-    settings,
-};
+use crate::{model_based::grpc_adapter, settings};
+/// Maximum number of calls about one recipient. A history has 64 at most; the others are left
+/// to repetitions.
+const MAX_CALLS: usize = 40;
+/// Maximum number of calls without a reply, after which the callers stop. Each of them may or
+/// may not have happened, which doubles the search.
+const MAX_LOST: usize = 4;
+/// Maximum time for which a caller waits for the message of an acknowledged send.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Calls about one recipient at most; the rest of a word is left to repetitions.
-const MOST_CALLS: usize = 40;
-/// After so many calls without an answer the callers give up: each may or may not have
-/// happened, and the search doubles with it.
-const MOST_LOST: usize = 4;
-/// How long a caller waits for a message whose send was acknowledged, before it goes on
-/// without.
-const MAIL_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long a caller holds back after a call without an answer, as callers do: else they
-/// spend a whole run's calls on one outage, and keep the processor from ending it.
+/// Pause of a caller after a call without a reply. Without it, callers would spend all calls
+/// of a run on one outage, and leave no processor time to end it.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Of a call that nobody heard of any more: it may be decided at any time to come.
-const UNDECIDED: i64 = i64::MAX;
+/// Latest decision time of a call without a reply: it may still be decided at any time.
+const UNBOUNDED: i64 = i64::MAX;
 
 /// State of one recipient's calls.
 pub struct Scenario {
-    pub name: Name,
+    pub record: RecordId,
     fleet: Arc<Fleet>,
     number: u64,
     network: Option<String>,
     events: Mutex<Vec<Event>>,
-    begun: AtomicUsize,
+    started: AtomicUsize,
     lost: AtomicUsize,
 }
 
 impl Scenario {
-    /// Has a few callers make a few calls each, and returns them all.
-    pub async fn play(fleet: Arc<Fleet>, number: u64, mut dice: Dice) -> (Name, Vec<Event>) {
+    /// Runs a few callers with a few calls each, and returns all calls.
+    pub async fn run(fleet: Arc<Fleet>, number: u64, mut dice: Dice) -> (RecordId, Vec<Event>) {
         let purpose = if dice.percent(60) {
             settings::TIGHT
         } else {
@@ -62,7 +58,7 @@ impl Scenario {
             .percent(30)
             .then(|| format!("3fff:{:x}:{:x}:0", number >> 16 & 0xfff, number & 0xffff));
         let scenario = Arc::new(Self {
-            name: Name {
+            record: RecordId {
                 caller: settings::CRM,
                 purpose,
                 recipient: format!("person-{number}@example.com"),
@@ -71,7 +67,7 @@ impl Scenario {
             number,
             network,
             events: Mutex::default(),
-            begun: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
         });
         let callers = 2 + dice.below(4);
@@ -79,7 +75,7 @@ impl Scenario {
         for caller in 0..callers {
             let scenario = Arc::clone(&scenario);
             let dice = dice.part(u64::try_from(caller).expect("few"));
-            tasks.spawn(async move { scenario.call_around(caller, dice).await });
+            tasks.spawn(async move { scenario.run_caller(caller, dice).await });
         }
         tasks.join_all().await;
         let mut events = std::mem::take(&mut *scenario.events.lock().expect("no caller panics"));
@@ -87,20 +83,20 @@ impl Scenario {
         for event in &mut events {
             event.decided.latest = event.decided.latest.min(end);
         }
-        (scenario.name.clone(), events)
+        (scenario.record.clone(), events)
     }
 
     /// Runs the calls of one caller.
-    async fn call_around(&self, client: usize, mut dice: Dice) {
+    async fn run_caller(&self, client: usize, mut dice: Dice) {
         for step in 0..4 + dice.below(6) {
-            let ask = if client == 0 && step == 0 {
+            let command = if client == 0 && step == 0 {
                 self.send()
             } else {
                 self.choose(&mut dice)
             };
-            let with_id = !matches!(ask, Ask::Status { .. }) && dice.percent(60);
+            let with_id = !matches!(command, Command::Status { .. }) && dice.percent(60);
             let id = with_id.then(|| {
-                // Some ids are used by several callers, for the same request or others.
+                // Some ids are shared by several callers, for the same or other requests.
                 if dice.percent(15) {
                     format!("{}-shared-{}", self.number, dice.below(2))
                 } else {
@@ -108,11 +104,12 @@ impl Scenario {
                 }
             });
             let call = Call {
-                name: self.name.clone(),
-                id,
-                ask,
+                record: self.record.clone(),
+                request_id: id,
+                command,
             };
-            let repeatable = call.id.is_some() || matches!(call.ask, Ask::Status { .. });
+            let repeatable =
+                call.request_id.is_some() || matches!(call.command, Command::Status { .. });
             while !self.make(&call, client, &mut dice).await {
                 if !(repeatable && dice.percent(80)) {
                     break;
@@ -121,95 +118,95 @@ impl Scenario {
         }
     }
 
-    fn send(&self) -> Ask {
-        Ask::Send {
-            wording: 0,
+    fn send(&self) -> Command {
+        Command::Send {
+            content: 0,
             network: self.network.clone(),
         }
     }
 
-    fn choose(&self, dice: &mut Dice) -> Ask {
-        let mail = self.fleet.mail.of(&self.name.recipient);
+    fn choose(&self, dice: &mut Dice) -> Command {
+        let mail = self.fleet.mail.of(&self.record.recipient);
         let newest = mail.last();
-        let verify = |typed: String, dice: &mut Dice| {
+        let verify = |code: String, dice: &mut Dice| {
             let named = newest.filter(|_| dice.percent(30));
-            Ask::Verify {
-                typed,
+            Command::Verify {
+                code,
                 challenge: named.map(|message| message.challenge.clone()),
                 network: self.network.clone(),
             }
         };
-        let length = self.fleet.settings.policies[self.name.purpose].code_length;
-        let right = newest.map_or_else(|| "1".repeat(length), |message| message.code.clone());
+        let length = self.fleet.settings.policies[self.record.purpose].code_length;
+        let correct = newest.map_or_else(|| "1".repeat(length), |message| message.code.clone());
         match dice.below(100) {
             0..25 => self.send(),
-            25..48 => verify(right, dice),
+            25..48 => verify(correct, dice),
             48..74 => {
-                let wrong = if right.starts_with('9') { "0" } else { "9" };
-                verify(format!("{wrong}{}", &right[1..]), dice)
+                let wrong = if correct.starts_with('9') { "0" } else { "9" };
+                verify(format!("{wrong}{}", &correct[1..]), dice)
             }
             74..80 => {
                 let any = mail.get(dice.below(mail.len().max(1)));
-                verify(any.map_or(right, |message| message.code.clone()), dice)
+                verify(any.map_or(correct, |message| message.code.clone()), dice)
             }
             80..86 => {
                 let named = newest.filter(|_| dice.percent(50));
-                Ask::Cancel {
+                Command::Cancel {
                     challenge: named.map(|message| message.challenge.clone()),
-                    reset: dice.percent(50),
+                    reset_failures: dice.percent(50),
                     by_challenge: false,
                 }
             }
-            _ => Ask::Status {
+            _ => Command::Status {
                 challenge: None,
                 by_challenge: false,
             },
         }
     }
 
-    /// Makes a call; says whether it is settled.
+    /// Makes a call; returns true if it needs no repetition.
     async fn make(&self, call: &Call, client: usize, dice: &mut Dice) -> bool {
         let fleet = &self.fleet;
-        if self.begun.fetch_add(1, Ordering::SeqCst) >= MOST_CALLS
-            || self.lost.load(Ordering::SeqCst) >= MOST_LOST
+        if self.started.fetch_add(1, Ordering::SeqCst) >= MAX_CALLS
+            || self.lost.load(Ordering::SeqCst) >= MAX_LOST
         {
             return true;
         }
         let replica = dice.below(REPLICAS);
-        let patience = PATIENCE / (1 << dice.below(4));
+        let timeout = CALL_TIMEOUT / (1 << dice.below(4));
         let channel = fleet.channel(replica);
         let calling = fleet.calling.read().await;
         let earliest = fleet.clock.earliest();
         let invoked = Instant::now();
-        let answer = grpc_adapter::make(channel, &fleet.settings, call, 0, |metadata| {
-            let timeout = format!("{}m", patience.as_millis());
-            metadata.insert("grpc-timeout", timeout.parse().expect("digits"));
+        let reply = grpc_adapter::make(channel, &fleet.settings, call, 0, |metadata| {
+            let header = format!("{}m", timeout.as_millis());
+            metadata.insert("grpc-timeout", header.parse().expect("digits"));
         });
-        let answer = tokio::time::timeout(patience, answer).await;
+        let reply = tokio::time::timeout(timeout, reply).await;
         let returned = Instant::now();
         let latest = fleet.clock.latest();
         drop(calling);
         fleet.calls.send_modify(|calls| *calls += 1);
-        let told = match answer {
-            Ok(Ok(told)) => Ok(told),
+        let observed = match reply {
+            Ok(Ok(observed)) => Ok(observed),
             Ok(Err(status)) => {
-                assert_no_fault(&status, call);
+                assert_not_internal(&status, call);
                 let refused = status.get_error_details().error_info().is_some();
                 Err((
                     format!("{:?}: {}", status.code(), status.message()),
                     refused,
                 ))
             }
-            Err(_) => Err(("no answer in time".to_owned(), false)),
+            Err(_) => Err(("no reply before the timeout".to_owned(), false)),
         };
-        let latest = match &told {
-            // It may be on its way yet.
-            Err((_, false)) => UNDECIDED,
+        let latest = match &observed {
+            // It may still take effect.
+            Err((_, false)) => UNBOUNDED,
             _ => latest,
         };
-        let settled = told.is_ok();
-        let sent = match &told {
-            Ok(Told::Sent { challenge, .. }) => Some(challenge.clone()),
+        let settled = observed.is_ok();
+        let sent = match &observed {
+            Ok(Observed::Sent { challenge, .. }) => Some(challenge.clone()),
             _ => None,
         };
         let event = Event {
@@ -218,25 +215,25 @@ impl Scenario {
             replica,
             invoked,
             returned: settled.then_some(returned),
-            decided: Moment { earliest, latest },
-            failure: told
+            decided: TimeRange { earliest, latest },
+            failure: observed
                 .as_ref()
                 .err()
                 .map(|(failure, _)| failure.clone())
                 .unwrap_or_default(),
-            told: told.ok(),
+            observed: observed.ok(),
         };
         self.events.lock().expect("no caller panics").push(event);
         if let Some(challenge) = sent {
             let mail = &fleet.mail;
-            // Whether it ever arrives is judged at the end.
-            mail.arrives(&self.name.recipient, &challenge, 1, MAIL_PATIENCE)
+            // The check at the end reports a message that never arrives.
+            mail.arrives(&self.record.recipient, &challenge, 1, MESSAGE_TIMEOUT)
                 .await;
         }
         if !settled {
             self.lost.fetch_add(1, Ordering::SeqCst);
             let mut up = fleet.up.subscribe();
-            // The sender is a field of the fleet, which lives as long as this.
+            // The sender is a field of the fleet, which outlives this.
             let _ = up.wait_for(|up| *up).await;
             tokio::time::sleep(BACK_OFF).await;
         }
@@ -244,10 +241,10 @@ impl Scenario {
     }
 }
 
-/// A fault of otpd's own is never an excuse.
-fn assert_no_fault(status: &Status, call: &Call) {
+/// No fault of the environment may cause an internal error.
+fn assert_not_internal(status: &Status, call: &Call) {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.as_str());
-    let fault = status.code() == Code::Internal && reason.is_some();
-    assert!(!fault, "{call:?}: {status:?}");
+    let is_internal = status.code() == Code::Internal && reason.is_some();
+    assert!(!is_internal, "{call:?}: {status:?}");
 }

@@ -8,8 +8,8 @@ use std::{
 
 use crate::support::repository;
 
-/// The library that moves a process's wall clock, built by the C compiler that the build
-/// of otpd needs as well.
+/// Library that moves the wall clock of a process, built by the C compiler that the build of
+/// otpd needs, too.
 pub struct WallClocks {
     library: PathBuf,
     directory: PathBuf,
@@ -32,7 +32,7 @@ impl WallClocks {
         }
     }
 
-    /// Puts the wall clock of the replica of that number so far off.
+    /// Sets the offset of the wall clock of a replica.
     pub fn set(&self, replica: usize, seconds: i64) {
         let file = fs::OpenOptions::new()
             .create(true)
@@ -44,8 +44,8 @@ impl WallClocks {
             .expect("eight bytes");
     }
 
-    /// Has `command` run under the wall clock of the replica of that number.
-    pub fn govern(&self, replica: usize, command: &mut Command) {
+    /// Runs `command` under the wall clock of a replica.
+    pub fn apply(&self, replica: usize, command: &mut Command) {
         command
             .env("LD_PRELOAD", &self.library)
             .env("WALL_CLOCK_OFFSET", self.file(replica));
@@ -65,10 +65,10 @@ fn wall_clock_of_one_process_can_be_moved() {
     let year = |seconds| {
         clocks.set(0, seconds);
         let mut command = Command::new("date");
-        clocks.govern(0, command.args(["--utc", "+%Y"]));
-        let said = command.output().expect("every system has date").stdout;
-        let said = String::from_utf8(said).expect("digits");
-        said.trim().parse::<i64>().expect("a year")
+        clocks.apply(0, command.args(["--utc", "+%Y"]));
+        let output = command.output().expect("every system has date").stdout;
+        let text = String::from_utf8(output).expect("digits");
+        text.trim().parse::<i64>().expect("a year")
     };
     assert!((10..=11).contains(&(year(TEN_YEARS) - year(0))));
 }

@@ -1,10 +1,11 @@
-//! Conversion of the model's calls to the contract's, and of the replies back.
+//! Conversion of calls of the model to requests of the contract, and of replies back.
 
 use otpd::grpc::v1::{
     CancelOtpRequest, CancelOtpResponse, GetOtpStatusRequest, GetOtpStatusResponse, SendOtpRequest,
     SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
     otp_service_client::OtpServiceClient,
 };
+use otpd_model::{Call, Command, Observed, Outcome, Settings};
 use prost_types::Timestamp;
 use tonic::{
     Code, Request, Status,
@@ -14,36 +15,34 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use crate::{
-    model::{Ask, Call, Outcome, Settings, Told},
     settings::token,
     support::{AnyRequest, Refusal, milliseconds},
 };
-
-/// Makes `call` and takes its reply apart. `spelling` chooses among the ways in which
-/// people write the same thing.
+/// Makes `call` and converts its reply. `spelling` selects one of the spellings of a recipient,
+/// a code and a purpose.
 ///
 /// # Errors
-/// A failure that is no answer of the rules.
+/// A failure that is not a refusal by the rules.
 pub async fn make(
     channel: Channel,
     settings: &Settings,
     call: &Call,
     spelling: usize,
     metadata: impl Fn(&mut MetadataMap),
-) -> Result<Told, Status> {
-    let caller = &settings.callers[call.name.caller];
+) -> Result<Observed, Status> {
+    let caller = &settings.callers[call.record.caller];
     let authorization: MetadataValue<Ascii> = format!("Bearer {}", token(caller))
         .parse()
         .expect("tokens are ASCII");
-    let prove = |mut request: Request<()>| {
+    let authenticate = |mut request: Request<()>| {
         request
             .metadata_mut()
             .insert("authorization", authorization.clone());
         metadata(request.metadata_mut());
         Ok(request)
     };
-    let mut client = OtpServiceClient::with_interceptor(channel, prove);
-    let told = match request(settings, call, spelling) {
+    let mut client = OtpServiceClient::with_interceptor(channel, authenticate);
+    let observed = match request(settings, call, spelling) {
         AnyRequest::Send(message) => {
             let reply = client.send_otp(message).await;
             reply.map(|reply| sent(reply.into_inner(), call))
@@ -61,60 +60,64 @@ pub async fn make(
             reply.map(|reply| status(reply.into_inner(), call))
         }
     };
-    told.or_else(refused)
+    observed.or_else(refused)
 }
 
-/// The request that `call` is.
+/// Returns the request of `call`.
 fn request(settings: &Settings, call: &Call, spelling: usize) -> AnyRequest {
-    let purpose = match settings.policies[call.name.purpose].name {
+    let purpose = match settings.policies[call.record.purpose].name {
         // An empty purpose is the default one.
         "default" if spelling.is_multiple_of(2) => String::new(),
         name => name.to_owned(),
     };
-    let (recipient, purpose) = match call.ask {
-        Ask::Cancel { by_challenge, .. } | Ask::Status { by_challenge, .. } if by_challenge => {
+    let (recipient, purpose) = match call.command {
+        Command::Cancel { by_challenge, .. } | Command::Status { by_challenge, .. }
+            if by_challenge =>
+        {
             (String::new(), String::new())
         }
-        _ => (spelled(&call.name.recipient, spelling), purpose),
+        _ => (spelled_recipient(&call.record.recipient, spelling), purpose),
     };
-    let request_id = call.id.clone().unwrap_or_default();
+    let request_id = call.request_id.clone().unwrap_or_default();
     let address = |network: &Option<String>| {
         let host = |network: &String| format!("{network}::{:x}", spelling + 1);
         network.as_ref().map(host).unwrap_or_default()
     };
-    match call.ask.clone() {
-        Ask::Send { wording, network } => AnyRequest::Send(SendOtpRequest {
+    match call.command.clone() {
+        Command::Send { content, network } => AnyRequest::Send(SendOtpRequest {
             recipient,
             purpose,
-            locale: ["", "ru", "en-GB"][usize::from(wording) % 3].to_owned(),
+            locale: ["", "ru", "en-GB"][usize::from(content) % 3].to_owned(),
             client_ip: address(&network),
             request_id,
             ..Default::default()
         }),
-        Ask::Verify {
-            typed,
+        Command::Verify {
+            code,
             challenge,
             network,
         } => AnyRequest::Verify(VerifyOtpRequest {
             recipient,
             purpose,
-            code: typed_as_people_do(&typed, spelling),
+            code: spelled_code(&code, spelling),
             challenge_id: challenge.unwrap_or_default(),
             client_ip: address(&network),
             request_id,
             ..Default::default()
         }),
-        Ask::Cancel {
-            challenge, reset, ..
+        Command::Cancel {
+            challenge,
+            reset_failures,
+            ..
         } => AnyRequest::Cancel(CancelOtpRequest {
             recipient,
             purpose,
             challenge_id: challenge.unwrap_or_default(),
-            reset_failures: reset,
+            reset_failures,
             request_id,
             ..Default::default()
         }),
-        Ask::Status { challenge, .. } => AnyRequest::Status(GetOtpStatusRequest {
+        Command::Status { challenge, .. } => AnyRequest::Status(GetOtpStatusRequest {
             recipient,
             purpose,
             challenge_id: challenge.unwrap_or_default(),
@@ -123,8 +126,8 @@ fn request(settings: &Settings, call: &Call, spelling: usize) -> AnyRequest {
     }
 }
 
-/// A canonical recipient as people write it.
-fn spelled(recipient: &str, spelling: usize) -> String {
+/// Returns another spelling of a canonical recipient.
+fn spelled_recipient(recipient: &str, spelling: usize) -> String {
     let Some(national) = recipient.strip_prefix("+7") else {
         return match spelling % 3 {
             0 => recipient.to_owned(),
@@ -141,12 +144,12 @@ fn spelled(recipient: &str, spelling: usize) -> String {
     }
 }
 
-/// A code with blanks, hyphens or digits of another script.
-fn typed_as_people_do(typed: &str, spelling: usize) -> String {
+/// Returns another spelling of a code: with blanks, hyphens or digits of another script.
+fn spelled_code(code: &str, spelling: usize) -> String {
     match spelling % 4 {
-        1 if typed.len() > 3 => format!("{}-{}", &typed[..3], &typed[3..]),
-        2 => format!(" {typed} "),
-        3 => typed
+        1 if code.len() > 3 => format!("{}-{}", &code[..3], &code[3..]),
+        2 => format!(" {code} "),
+        3 => code
             .chars()
             .map(|digit| {
                 digit
@@ -154,18 +157,18 @@ fn typed_as_people_do(typed: &str, spelling: usize) -> String {
                     .and_then(|value| char::from_u32(0x660 + value))
             })
             .collect::<Option<String>>()
-            .unwrap_or_else(|| typed.to_owned()),
-        _ => typed.to_owned(),
+            .unwrap_or_else(|| code.to_owned()),
+        _ => code.to_owned(),
     }
 }
 
-fn sent(reply: SendOtpResponse, call: &Call) -> Told {
-    assert_eq!(reply.recipient, call.name.recipient);
+fn sent(reply: SendOtpResponse, call: &Call) -> Observed {
+    assert_eq!(reply.recipient, call.record.recipient);
     assert!(
         reply.code.is_empty()
             || reply.code.len() == usize::try_from(reply.code_length).expect("few")
     );
-    Told::Sent {
+    Observed::Sent {
         challenge: reply.challenge_id,
         expires_at: milliseconds(reply.expires_at),
         resend_at: milliseconds(reply.resend_at),
@@ -174,18 +177,18 @@ fn sent(reply: SendOtpResponse, call: &Call) -> Told {
     }
 }
 
-fn verdict(reply: VerifyOtpResponse, call: &Call) -> Told {
-    assert_eq!(reply.recipient, call.name.recipient);
+fn verdict(reply: VerifyOtpResponse, call: &Call) -> Observed {
+    assert_eq!(reply.recipient, call.record.recipient);
     let outcome = match reply.outcome() {
         VerifyOutcome::Verified => Outcome::Verified,
         VerifyOutcome::WrongCode => Outcome::WrongCode,
         VerifyOutcome::Expired => Outcome::Expired,
         VerifyOutcome::AttemptsExhausted => Outcome::AttemptsExhausted,
         VerifyOutcome::NotFound => Outcome::NotFound,
-        VerifyOutcome::Unspecified => panic!("every verdict has an outcome"),
+        VerifyOutcome::Unspecified => panic!("every reply has an outcome"),
     };
     assert_eq!(reply.verified, outcome == Outcome::Verified);
-    Told::Verdict {
+    Observed::Verdict {
         outcome,
         remaining: reply.attempts_remaining,
         challenge: reply.challenge_id,
@@ -193,15 +196,15 @@ fn verdict(reply: VerifyOtpResponse, call: &Call) -> Told {
     }
 }
 
-fn cancelled(reply: CancelOtpResponse) -> Told {
-    Told::Cancelled {
+fn cancelled(reply: CancelOtpResponse) -> Observed {
+    Observed::Cancelled {
         cancelled: reply.cancelled,
         reset: reply.failures_reset,
     }
 }
 
-fn status(reply: GetOtpStatusResponse, call: &Call) -> Told {
-    assert!(reply.recipient.is_empty() || reply.recipient == call.name.recipient);
+fn status(reply: GetOtpStatusResponse, call: &Call) -> Observed {
+    assert!(reply.recipient.is_empty() || reply.recipient == call.record.recipient);
     let optional = |at: Option<Timestamp>| at.map(|at| milliseconds(Some(at)));
     assert_eq!(reply.live, !reply.challenge_id.is_empty());
     assert_eq!(reply.live, reply.expires_at.is_some());
@@ -210,7 +213,7 @@ fn status(reply: GetOtpStatusResponse, call: &Call) -> Told {
         let expires_at = milliseconds(Some(at));
         (reply.challenge_id, expires_at, reply.attempts_remaining)
     });
-    Told::Status {
+    Observed::Status {
         live,
         resend_at: optional(reply.resend_at),
         blocked_until: optional(reply.blocked_until),
@@ -218,7 +221,7 @@ fn status(reply: GetOtpStatusResponse, call: &Call) -> Told {
 }
 
 /// Converts a refusal of the rules; returns any other error.
-fn refused(status: Status) -> Result<Told, Status> {
+fn refused(status: Status) -> Result<Observed, Status> {
     let by_rule = matches!(
         status.code(),
         Code::InvalidArgument
@@ -231,19 +234,19 @@ fn refused(status: Status) -> Result<Told, Status> {
     let (true, Some(info)) = (by_rule, details.error_info()) else {
         return Err(status);
     };
-    let told = |key: &str| info.metadata.get(key).cloned();
+    let metadata = |key: &str| info.metadata.get(key).cloned();
     let wait = Refusal::of(&status).wait;
-    let live = told("challenge_id").map(|name| {
-        let at = told("expires_at").expect("it stands beside challenge_id");
+    let live = metadata("challenge_id").map(|id| {
+        let at = metadata("expires_at").expect("it is beside challenge_id");
         let at = humantime::parse_rfc3339(&at).expect("RFC 3339");
         let at = at
             .duration_since(std::time::UNIX_EPOCH)
             .expect("after 1970");
-        (name, i64::try_from(at.as_millis()).expect("this age"))
+        (id, i64::try_from(at.as_millis()).expect("milliseconds fit"))
     });
-    Ok(Told::Refused {
+    Ok(Observed::Refused {
         reason: info.reason.clone(),
-        limit: told("limit"),
+        limit: metadata("limit"),
         wait: wait.map(|wait| i64::try_from(wait.as_millis()).expect("a short wait")),
         live,
     })

@@ -1,10 +1,10 @@
-//! Server and model run the same random commands, and every reply must be one that the
-//! rules allow. A failing sequence is reduced, stored in tests/safety_net/regressions,
-//! and run first from then on.
+//! Server and model run the same random steps, and every reply must be one that the rules
+//! allow. A failing sequence is reduced, stored in tests/safety_net/regressions, and run first
+//! from then on.
 
-mod command;
 pub mod grpc_adapter;
 mod run;
+mod step;
 mod world;
 
 use std::{
@@ -22,24 +22,24 @@ use crate::{
     long_run,
     support::{Figures, Kind, asked, repository},
 };
-use command::{Command, sequences};
 use run::{Counts, Run};
-use world::{Upset, World};
+use step::{Step, sequences};
+use world::{ClockMode, World};
 
-/// Commands in a sequence at most.
-const LONGEST: usize = 24;
+/// Maximum number of steps in a sequence.
+const MAX_STEPS: usize = 24;
 
-/// How large a run is.
+/// Size of a run.
 #[derive(Clone, Copy)]
 struct Plan {
     sequences: u32,
     worlds: u32,
-    /// One command in so many restarts a replica.
+    /// One step in this number restarts a replica.
     rotate_one_in: u32,
 }
 
 impl Plan {
-    /// As large as the environment asks for; else as the gate has time for.
+    /// Returns the size that the environment requests, or that of the gate.
     fn from_environment(sequences: u32) -> Self {
         let long = asked("SAFETY_NET_SEQUENCES");
         Self {
@@ -52,20 +52,20 @@ impl Plan {
 
 #[test]
 fn responses_match_model_postgres() {
-    drive(Kind::Postgres, Plan::from_environment(500));
+    run_worlds(Kind::Postgres, Plan::from_environment(500));
 }
 
 #[test]
 fn responses_match_model_sqlite() {
-    drive(Kind::Sqlite, Plan::from_environment(500));
+    run_worlds(Kind::Sqlite, Plan::from_environment(500));
 }
 
-/// Drives several worlds at the same time.
-fn drive(kind: Kind, plan: Plan) {
+/// Runs several worlds at the same time.
+fn run_worlds(kind: Kind, plan: Plan) {
     let seed = long_run::seed();
     let mut figures = Figures::new(&format!("stateful_{kind:?}").to_lowercase(), Some(seed));
     let workers: Vec<_> = (0..plan.worlds)
-        .map(|worker| thread::spawn(move || work(kind, plan, seed, worker)))
+        .map(|worker| thread::spawn(move || run_world(kind, plan, seed, worker)))
         .collect();
     let mut counts = Counts::default();
     let mut rotations = 0;
@@ -87,41 +87,41 @@ fn drive(kind: Kind, plan: Plan) {
     figures.write();
 }
 
-/// Drives one world: first through what was found before, then at random.
-fn work(kind: Kind, plan: Plan, seed: u64, worker: u32) -> (Counts, u64) {
-    let runtime = Runtime::new().expect("threads can be made");
-    let upset = if worker.is_multiple_of(2) {
-        Upset::Purges
+/// Runs one world: first the stored sequences, then random ones.
+fn run_world(kind: Kind, plan: Plan, seed: u64, worker: u32) -> (Counts, u64) {
+    let runtime = Runtime::new().expect("the system has threads left");
+    let clock_mode = if worker.is_multiple_of(2) {
+        ClockMode::Forward
     } else {
-        Upset::StepsBack
+        ClockMode::StepsBack
     };
-    let world = RefCell::new(runtime.block_on(World::start(kind, upset)));
+    let world = RefCell::new(runtime.block_on(World::start(kind, clock_mode)));
     let counts = RefCell::new(Counts::default());
-    let run = |commands: &[Command]| {
+    let run = |steps: &[Step]| {
         let mut counts = counts.borrow_mut();
         let mut world = world.borrow_mut();
         let run = Run::new(&mut world, counts.sequences);
-        runtime.block_on(run.all(commands, &mut counts))
+        runtime.block_on(run.all(steps, &mut counts))
     };
-    for (name, commands) in regressions() {
-        run(&commands).unwrap_or_else(|difference| panic!("{name}: {difference}"));
+    for (name, steps) in regressions() {
+        run(&steps).unwrap_or_else(|difference| panic!("{name}: {difference}"));
     }
     let mut progress =
         long_run::Progress::new(format!("{kind:?} {worker}"), plan.sequences / plan.worlds);
     let progress = RefCell::new(&mut progress);
     let outcome =
-        runner(plan, seed, worker).run(&sequences(LONGEST, plan.rotate_one_in), |commands| {
+        runner(plan, seed, worker).run(&sequences(MAX_STEPS, plan.rotate_one_in), |steps| {
             progress.borrow_mut().step();
-            run(&commands).map_err(TestCaseError::fail)
+            run(&steps).map_err(TestCaseError::fail)
         });
     match outcome {
         Ok(()) => (),
-        Err(TestError::Fail(difference, commands)) => {
-            let kept = keep(&commands);
+        Err(TestError::Fail(difference, steps)) => {
+            let file = store(&steps);
             let at = counts.borrow().sequences;
-            panic!("difference at sequence {at}, kept as {kept}: {commands:?}\n{difference}");
+            panic!("difference at sequence {at}, stored in {file}: {steps:?}\n{difference}");
         }
-        Err(TestError::Abort(reason)) => panic!("gave up: {reason}"),
+        Err(TestError::Abort(reason)) => panic!("aborted: {reason}"),
     }
     let rotations = world.borrow().rotations;
     (counts.into_inner(), rotations)
@@ -133,9 +133,9 @@ fn runner(plan: Plan, seed: u64, worker: u32) -> TestRunner {
     bytes[8..12].copy_from_slice(&worker.to_le_bytes());
     let config = Config {
         cases: plan.sequences / plan.worlds,
-        // Kept as commands, which stay readable when the strategy changes.
+        // Stored as steps, which stay readable if the strategy changes.
         failure_persistence: None,
-        // A seeded bug need only be found.
+        // A seeded bug is only found, not reduced.
         max_shrink_iters: if std::env::var_os("TEST_OTPD").is_some() {
             0
         } else {
@@ -150,30 +150,30 @@ fn directory() -> PathBuf {
     repository::path("tests/safety_net/regressions")
 }
 
-/// Sequences that once showed a difference, of otpd or of the net itself.
-fn regressions() -> Vec<(String, Vec<Command>)> {
-    let files = fs::read_dir(directory()).expect("the directory is there");
+/// Returns the sequences that once showed a difference, by a fault of otpd or of the model.
+fn regressions() -> Vec<(String, Vec<Step>)> {
+    let files = fs::read_dir(directory()).expect("the directory exists");
     let mut found: Vec<_> = files
-        .map(|file| file.expect("it can be read").path())
+        .map(|file| file.expect("the directory is readable").path())
         .filter(|path| {
             path.extension()
                 .is_some_and(|extension| extension == "json")
         })
         .map(|path| {
-            let text = fs::read_to_string(&path).expect("it can be read");
-            let commands = serde_json::from_str(&text)
+            let text = fs::read_to_string(&path).expect("the file is readable");
+            let steps = serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            (path.display().to_string(), commands)
+            (path.display().to_string(), steps)
         })
         .collect();
     found.sort_by(|(one, _), (other, _)| one.cmp(other));
     found
 }
 
-/// Keeps a sequence to be run first from now on, unless another build of otpd stands in
-/// for this one.
-fn keep(commands: &[Command]) -> String {
-    let text = serde_json::to_string_pretty(commands).expect("commands are plain");
+/// Stores a sequence, to be run first from now on; in the temporary directory if another build
+/// of otpd is tested.
+fn store(steps: &[Step]) -> String {
+    let text = serde_json::to_string_pretty(steps).expect("steps are plain data");
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     let directory = match std::env::var_os("TEST_OTPD") {
@@ -181,6 +181,6 @@ fn keep(commands: &[Command]) -> String {
         None => directory(),
     };
     let path = directory.join(format!("{:016x}.json", hasher.finish()));
-    fs::write(&path, text).expect("the directory takes files");
+    fs::write(&path, text).expect("the directory is writable");
     path.display().to_string()
 }

@@ -1,30 +1,30 @@
-//! Runs one sequence on server and model.
+//! Runs one sequence on the server and the model.
 
 use std::{collections::HashMap, fmt::Write as _};
 
-use super::{
-    command::{Command, Named, Typed, Whose},
-    world::{Upset, World},
-};
-use crate::model::{Ask, Call, Codes, Model, Name, Told};
+use otpd_model::{Call, Codes, Command, Model, Observed, RecordId};
 
-/// More states than this at once are never met; the newest are dropped.
-const MOST_STATES: usize = 64;
+use super::{
+    step::{Named, Step, Typed, Whose},
+    world::{ClockMode, World},
+};
+/// Maximum number of possible states; no sequence has come near it, and others are dropped.
+const MAX_STATES: usize = 64;
 
 /// State of one sequence.
 pub struct Run<'a> {
     world: &'a mut World,
-    /// Makes recipients and networks that no other sequence had.
+    /// Number of the sequence: part of its recipients and networks, which no other sequence has.
     number: u64,
     states: Vec<Model>,
     codes: Codes,
     /// All returned challenges by record, the newest last.
-    challenges: HashMap<Name, Vec<String>>,
+    challenges: HashMap<RecordId, Vec<String>>,
     calls: Vec<Call>,
     transcript: String,
 }
 
-/// How many there were.
+/// Numbers of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub sequences: u64,
@@ -46,46 +46,46 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs `commands`.
+    /// Runs `steps`.
     ///
     /// # Errors
-    /// Every call and answer up to the first one that the rules do not allow.
-    pub async fn all(mut self, commands: &[Command], counts: &mut Counts) -> Result<(), String> {
+    /// All calls and replies up to the first reply that the rules do not allow.
+    pub async fn all(mut self, steps: &[Step], counts: &mut Counts) -> Result<(), String> {
         counts.sequences += 1;
-        for command in commands {
-            match command.clone() {
-                Command::Wait { milliseconds } => {
+        for step in steps {
+            match step.clone() {
+                Step::Wait { milliseconds } => {
                     counts.clock_moves += 1;
                     self.move_clock(self.world.now() + i64::from(milliseconds))
                         .await;
                 }
-                Command::WaitUntil {
+                Step::WaitUntil {
                     whose,
                     edge,
                     offset,
                 } => {
-                    if let Some(at) = self.edge(whose, edge, offset) {
+                    if let Some(at) = self.boundary(whose, edge, offset) {
                         counts.clock_moves += 1;
                         self.move_clock(at).await;
                     }
                 }
-                Command::StepBack { milliseconds } => {
-                    if self.world.upset == Upset::StepsBack {
+                Step::ClockBack { milliseconds } => {
+                    if self.world.clock_mode == ClockMode::StepsBack {
                         counts.steps_back += 1;
                         self.move_clock(self.world.now() - i64::from(milliseconds))
                             .await;
                     }
                 }
-                Command::Rotate => self.world.rotate().await,
-                Command::Again { back, replica } => {
+                Step::Rotate => self.world.rotate().await,
+                Step::Again { back, replica } => {
                     if let Some(call) = self.calls.iter().nth_back(usize::from(back)).cloned() {
                         counts.calls += 1;
                         self.call(call, replica).await?;
                     }
                 }
-                command => {
+                step => {
                     counts.calls += 1;
-                    let (call, replica) = self.prepare(command);
+                    let (call, replica) = self.prepare(step);
                     self.call(call, replica).await?;
                 }
             }
@@ -100,38 +100,38 @@ impl<'a> Run<'a> {
 
     /// Makes a call on the server and in the model.
     async fn call(&mut self, call: Call, replica: u8) -> Result<(), String> {
-        let (told, now) = self.world.call(&call, replica).await;
+        let (observed, now) = self.world.call(&call, replica).await;
         writeln!(
             self.transcript,
-            "{now:?} replica {replica}: {call:?}\n    {told:?}"
+            "{now:?} replica {replica}: {call:?}\n    {observed:?}"
         )
         .expect("writing to a string cannot fail");
         let settings = &self.world.settings;
         let mut states = Vec::new();
         for state in &self.states {
-            for after in state.after(settings, &self.codes, &call, now, Some(&told)) {
+            for after in state.successors(settings, &self.codes, &call, now, Some(&observed)) {
                 if !states.contains(&after) {
                     states.push(after);
                 }
             }
         }
-        states.truncate(MOST_STATES);
+        states.truncate(MAX_STATES);
         if states.is_empty() {
             return Err(format!(
-                "the rules do not allow the last answer:\n{}\nthe model's state: {:#?}",
+                "the rules do not allow the last reply:\n{}\nthe state of the model: {:#?}",
                 self.transcript, self.states
             ));
         }
         self.states = states;
-        if let Told::Sent {
+        if let Observed::Sent {
             challenge, code, ..
-        } = told
+        } = observed
         {
-            // A replay of a dead code's answer has none.
+            // The replayed reply of a dead code has no code.
             if !code.is_empty() {
                 self.codes.insert(challenge.clone(), code);
             }
-            let known = self.challenges.entry(call.name.clone()).or_default();
+            let known = self.challenges.entry(call.record.clone()).or_default();
             if !known.contains(&challenge) {
                 known.push(challenge);
             }
@@ -140,10 +140,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn name(&self, whose: Whose) -> Name {
+    fn record_id(&self, whose: Whose) -> RecordId {
         let settings = &self.world.settings;
         let number = self.number;
-        Name {
+        RecordId {
             caller: usize::from(whose.caller) % settings.callers.len(),
             purpose: usize::from(whose.purpose) % settings.policies.len(),
             recipient: match whose.recipient % 2 {
@@ -153,20 +153,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The instant at which an answer about a code changes, or one next to it; only if
-    /// that is ahead.
-    fn edge(&self, whose: Whose, edge: u8, offset: i8) -> Option<i64> {
-        let name = self.name(whose);
-        let policy = &self.world.settings.policies[name.purpose];
-        let mut edges = self.states[0].record(&name)?.edges(policy);
-        edges.retain(|at| self.world.now() + 1 < *at);
-        edges.sort_unstable();
-        let at = edges.get(usize::from(edge) % edges.len().max(1))?;
+    /// Returns a time at which a reply about a code changes, or one next to it, if it lies
+    /// ahead.
+    fn boundary(&self, whose: Whose, edge: u8, offset: i8) -> Option<i64> {
+        let record = self.record_id(whose);
+        let policy = &self.world.settings.policies[record.purpose];
+        let mut boundaries = self.states[0].record(&record)?.boundaries(policy);
+        boundaries.retain(|at| self.world.now() + 1 < *at);
+        boundaries.sort_unstable();
+        let at = boundaries.get(usize::from(edge) % boundaries.len().max(1))?;
         Some(at + i64::from(offset))
     }
 
-    /// The call that a command means now.
-    fn prepare(&self, command: Command) -> (Call, u8) {
+    /// Returns the call of a step, and the number of its replica.
+    fn prepare(&self, step: Step) -> (Call, u8) {
         let id = |id: Option<u8>| id.map(|id| format!("{}-{id}", self.number));
         let network = |network: Option<u8>| {
             // Two networks of a site that no other sequence has (RFC 9637).
@@ -178,28 +178,28 @@ impl<'a> Run<'a> {
                 network? % 2
             ))
         };
-        match command {
-            Command::Send {
+        match step {
+            Step::Send {
                 whose,
                 wording,
                 network: from,
                 id: key,
                 replica,
             } => {
-                let ask = Ask::Send {
-                    wording,
+                let command = Command::Send {
+                    content: wording,
                     network: network(from),
                 };
                 (
                     Call {
-                        name: self.name(whose),
-                        id: id(key),
-                        ask,
+                        record: self.record_id(whose),
+                        request_id: id(key),
+                        command,
                     },
                     replica,
                 )
             }
-            Command::Verify {
+            Step::Verify {
                 whose,
                 typed,
                 named,
@@ -207,22 +207,22 @@ impl<'a> Run<'a> {
                 id: key,
                 replica,
             } => {
-                let name = self.name(whose);
-                let ask = Ask::Verify {
-                    typed: self.typed(&name, typed),
-                    challenge: self.challenge(&name, named),
+                let record = self.record_id(whose);
+                let command = Command::Verify {
+                    code: self.code(&record, typed),
+                    challenge: self.challenge(&record, named),
                     network: network(from),
                 };
                 (
                     Call {
-                        name,
-                        id: id(key),
-                        ask,
+                        record,
+                        request_id: id(key),
+                        command,
                     },
                     replica,
                 )
             }
-            Command::Cancel {
+            Step::Cancel {
                 whose,
                 named,
                 reset,
@@ -230,59 +230,59 @@ impl<'a> Run<'a> {
                 id: key,
                 replica,
             } => {
-                let (name, challenge, by_challenge) = self.subject(whose, named, by_challenge);
-                let ask = Ask::Cancel {
+                let (record, challenge, by_challenge) = self.subject(whose, named, by_challenge);
+                let command = Command::Cancel {
                     challenge,
-                    reset,
+                    reset_failures: reset,
                     by_challenge,
                 };
                 (
                     Call {
-                        name,
-                        id: id(key),
-                        ask,
+                        record,
+                        request_id: id(key),
+                        command,
                     },
                     replica,
                 )
             }
-            Command::Status {
+            Step::Status {
                 whose,
                 named,
                 by_challenge,
                 replica,
             } => {
-                let (name, challenge, by_challenge) = self.subject(whose, named, by_challenge);
-                let ask = Ask::Status {
+                let (record, challenge, by_challenge) = self.subject(whose, named, by_challenge);
+                let command = Command::Status {
                     challenge,
                     by_challenge,
                 };
                 (
                     Call {
-                        name,
-                        id: None,
-                        ask,
+                        record,
+                        request_id: None,
+                        command,
                     },
                     replica,
                 )
             }
-            other => unreachable!("{other:?} is no call"),
+            other => unreachable!("{other:?} is not a call"),
         }
     }
 
     /// Returns the subject of a call that may contain only a challenge id.
-    fn subject(&self, whose: Whose, named: Named, alone: bool) -> (Name, Option<String>, bool) {
-        let mut name = self.name(whose);
-        let challenge = self.challenge(&name, named);
+    fn subject(&self, whose: Whose, named: Named, alone: bool) -> (RecordId, Option<String>, bool) {
+        let mut record = self.record_id(whose);
+        let challenge = self.challenge(&record, named);
         let alone = alone && challenge.is_some();
         if alone && matches!(named, Named::Garbled | Named::Foreign) {
-            // It finds no record of this caller.
-            "nobody".clone_into(&mut name.recipient);
+            // The id selects no record of this caller.
+            "nobody".clone_into(&mut record.recipient);
         }
-        (name, challenge, alone)
+        (record, challenge, alone)
     }
 
-    fn challenge(&self, name: &Name, named: Named) -> Option<String> {
-        let known = self.challenges.get(name).map_or(&[][..], Vec::as_slice);
+    fn challenge(&self, record: &RecordId, named: Named) -> Option<String> {
+        let known = self.challenges.get(record).map_or(&[][..], Vec::as_slice);
         match named {
             Named::Nothing => None,
             Named::Newest => known.last().cloned(),
@@ -290,33 +290,30 @@ impl<'a> Run<'a> {
             Named::Garbled => Some("garbled".to_owned()),
             Named::Foreign => {
                 let others = self.challenges.iter();
-                let mut others = others.filter(|(other, _)| other.caller != name.caller);
+                let mut others = others.filter(|(other, _)| other.caller != record.caller);
                 let foreign = others.next().and_then(|(_, known)| known.last().cloned());
                 Some(foreign.unwrap_or_else(|| "Zm9yZWlnbg".to_owned()))
             }
         }
     }
 
-    fn typed(&self, name: &Name, typed: Typed) -> String {
-        let known = self.challenges.get(name).map_or(&[][..], Vec::as_slice);
-        let newest = known.last().and_then(|name| self.codes.get(name));
-        let length = self.world.settings.policies[name.purpose].code_length;
-        let right = newest.cloned().unwrap_or_else(|| "0".repeat(length));
+    fn code(&self, record: &RecordId, typed: Typed) -> String {
+        let known = self.challenges.get(record).map_or(&[][..], Vec::as_slice);
+        let newest = known.last().and_then(|id| self.codes.get(id));
+        let length = self.world.settings.policies[record.purpose].code_length;
+        let correct = newest.cloned().unwrap_or_else(|| "0".repeat(length));
         let wrong = || {
-            let other = if right.starts_with('9') { "0" } else { "9" };
-            format!("{other}{}", &right[1..])
+            let other = if correct.starts_with('9') { "0" } else { "9" };
+            format!("{other}{}", &correct[1..])
         };
         match typed {
-            Typed::Right => right,
+            Typed::Right => correct,
             Typed::Previous => {
-                let previous = known
-                    .iter()
-                    .nth_back(1)
-                    .and_then(|name| self.codes.get(name));
+                let previous = known.iter().nth_back(1).and_then(|id| self.codes.get(id));
                 previous.cloned().unwrap_or_else(wrong)
             }
             Typed::Wrong => wrong(),
-            Typed::TooShort => right[1..].to_owned(),
+            Typed::TooShort => correct[1..].to_owned(),
             Typed::Malformed => "12345x".to_owned(),
         }
     }

@@ -3,33 +3,34 @@
 use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
 use otpd::keys::{generate_sealing_entry, os_rng};
+use otpd_model::{Call, HOUR, Observed, Settings, TimeRange};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::{
-    model::{Call, HOUR, Moment, Settings, Told},
     server::Server,
     settings, support,
     support::{Database, Kind},
 };
-
-/// Where the clock stands at first: long after any wall clock that a replica could read.
+/// Initial time: long after any wall clock that a replica could read.
 const START: i64 = 4_000_000_000_000;
 const REPLICAS: usize = 2;
 
-/// What may happen in a world. A purged record is one that no answer depends on, but only
-/// as long as the clock does not step back; so a world has one or the other.
+/// Movements of the clock in a world. No reply depends on a purged record, but only if the
+/// clock does not step back. So a world has either purges or steps back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upset {
-    Purges,
+pub enum ClockMode {
+    /// Forward only; expired records are purged before the next call.
+    Forward,
+    /// In both directions; nothing is purged.
     StepsBack,
 }
 
 /// Replicas, their database and its clock.
 pub struct World {
     pub settings: Settings,
-    pub upset: Upset,
+    pub clock_mode: ClockMode,
     database: Database,
     clock: Clock,
     now: i64,
@@ -43,8 +44,8 @@ enum Clock {
     Sqlite(SqliteConnection),
 }
 
-/// How far a rotation of the sealing key is: each replica in turn is given the new key
-/// beside the old one, then before it, then alone.
+/// Progress of a rotation of the sealing key: each replica in turn gets the new key beside the
+/// old one, then before it, then alone.
 struct Rotation {
     index: String,
     old: String,
@@ -54,19 +55,19 @@ struct Rotation {
 }
 
 impl World {
-    pub async fn start(kind: Kind, upset: Upset) -> Self {
+    pub async fn start(kind: Kind, clock_mode: ClockMode) -> Self {
         let database = Database::new(kind).await;
         let settings = settings::settings(false);
         settings::write(&settings, &config_file(&database));
         let keys = Rotation::of(&database);
-        let first = serve(&database, upset);
+        let first = serve(&database, clock_mode);
         first.serves().await;
         let clock = Clock::freeze(&database).await;
-        let second = serve(&database, upset);
+        let second = serve(&database, clock_mode);
         second.serves().await;
         Self {
             settings,
-            upset,
+            clock_mode,
             database,
             clock,
             now: START,
@@ -85,32 +86,35 @@ impl World {
         self.now = now;
         self.clock.set(now).await;
         // Rows that can be purged by now are purged before the call.
-        while self.upset == Upset::Purges && forward > HOUR && self.clock.removable(now).await {}
+        while self.clock_mode == ClockMode::Forward
+            && forward > HOUR
+            && self.clock.has_purgeable(now).await
+        {}
     }
 
     /// Makes a call on one replica; returns the reply and the time range of its decision.
-    pub async fn call(&mut self, call: &Call, replica: u8) -> (Told, Moment) {
+    pub async fn call(&mut self, call: &Call, replica: u8) -> (Observed, TimeRange) {
         let number = usize::from(replica);
         let channel: Channel = self.replicas[number % REPLICAS].channel();
         let start = Instant::now();
-        let told =
+        let observed =
             super::grpc_adapter::make(channel, &self.settings, call, number / REPLICAS, |_| ())
                 .await;
         let took = i64::try_from(start.elapsed().as_millis()).expect("a short while");
-        let told = told.unwrap_or_else(|status| {
+        let observed = observed.unwrap_or_else(|status| {
             let log = self.replicas[number % REPLICAS].last_lines();
             panic!("{call:?} failed: {status}\n{log}")
         });
-        // A replica carries the clock on by itself from its load to its decision.
-        let now = Moment {
+        // From its load to its decision, a replica advances the clock by itself.
+        let now = TimeRange {
             earliest: self.now,
             latest: self.now + took,
         };
         if took > 0 {
-            // Times written then must not be ahead of the next call.
+            // Times that were written then must not lie ahead of the next call.
             self.set_clock(self.now + took).await;
         }
-        (told, now)
+        (observed, now)
     }
 
     /// Restarts a replica with the next stage of a rotation.
@@ -119,11 +123,12 @@ impl World {
         let stage = self.keys.step / REPLICAS;
         let replica = self.keys.step % REPLICAS;
         if stage == 2 && replica == 0 {
-            // The old key is removed when no answer depends on it any more.
+            // The old key is removed after no reply depends on it any more.
             self.set_clock(self.now + 2 * HOUR).await;
         }
-        std::fs::write(self.database.keys_file(), self.keys.ring(stage)).expect("the file is ours");
-        let server = serve(&self.database, self.upset);
+        std::fs::write(self.database.keys_file(), self.keys.ring(stage))
+            .expect("the file is writable");
+        let server = serve(&self.database, self.clock_mode);
         server.serves().await;
         std::mem::replace(&mut self.replicas[replica], server).stop();
         self.keys.step += 1;
@@ -137,10 +142,10 @@ fn config_file(database: &Database) -> PathBuf {
     database.directory().join("otpd.toml")
 }
 
-fn serve(database: &Database, upset: Upset) -> Server {
-    let purge_interval = match upset {
-        Upset::Purges => "20ms",
-        Upset::StepsBack => "1day",
+fn serve(database: &Database, clock_mode: ClockMode) -> Server {
+    let purge_interval = match clock_mode {
+        ClockMode::Forward => "20ms",
+        ClockMode::StepsBack => "1day",
     };
     let mut command = support::otpd();
     command
@@ -156,18 +161,18 @@ fn serve(database: &Database, upset: Upset) -> Server {
 }
 
 impl Clock {
-    /// Puts a table in the place of the store's clock.
+    /// Replaces the store's clock by a table.
     async fn freeze(database: &Database) -> Self {
         const TABLE: &str = "CREATE TABLE test_clock (now bigint NOT NULL)";
         let insert = format!("INSERT INTO test_clock VALUES ({START})");
         let insert = sqlx::AssertSqlSafe(insert);
         if database.url().starts_with("sqlite") {
             let options = sqlx::sqlite::SqliteConnectOptions::from_str(database.url())
-                .expect("the URL is ours")
+                .expect("the test made the URL")
                 .busy_timeout(Duration::from_secs(30));
             let mut connection = SqliteConnection::connect_with(&options)
                 .await
-                .expect("the database was made");
+                .expect("the database exists");
             connection.execute(TABLE).await.expect("a new table");
             connection.execute(insert).await.expect("a row");
             let view = "BEGIN IMMEDIATE; DROP VIEW otp_clock;
@@ -180,7 +185,7 @@ impl Clock {
         } else {
             let mut connection = PgConnection::connect(database.url())
                 .await
-                .expect("the database was made");
+                .expect("the database exists");
             connection.execute(TABLE).await.expect("a new table");
             connection.execute(insert).await.expect("a row");
             let view = "CREATE OR REPLACE VIEW otp_clock AS SELECT now FROM test_clock";
@@ -192,8 +197,8 @@ impl Clock {
         }
     }
 
-    /// Whether the database still holds a record that may be purged at `now`.
-    async fn removable(&mut self, now: i64) -> bool {
+    /// Returns true if the database has a record that may be purged at `now`.
+    async fn has_purgeable(&mut self, now: i64) -> bool {
         const QUERY: &str = "SELECT COUNT(*) FROM otp_record WHERE removable_at <= $1";
         let count: Result<i64, _> = match self {
             Self::Postgres(connection) => {
@@ -246,7 +251,7 @@ impl Rotation {
         rotation
     }
 
-    /// Begins another rotation.
+    /// Starts another rotation.
     fn next(&mut self) {
         self.number = self.number % 200 + 1;
         self.old = std::mem::replace(

@@ -9,8 +9,8 @@ tests/safety_net/reliability_report/results, which scripts/safety-net --long and
 scripts/long-run write. -->
 
 Most promises of otpd are checked in two ways. Both use a **model** of the rules
-(`tests/safety_net/model`), which was written separately from the service, from the design
-alone, and is half as long:
+(`crates/otpd-model`), which was written separately from the service, from the design
+alone, and is half as long. The property tests of the rules use the same model:
 
 - **The model's sequences**: server and model are driven by the same random commands
   (sends, correct, wrong and late codes, cancellations, statuses, repeated requests,

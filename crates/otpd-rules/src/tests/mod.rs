@@ -1,6 +1,8 @@
-//! Properties of all rules together, for every order of requests and every movement of
-//! the clock.
+//! Properties of all rules together, compared with the model (`otpd-model`) for every order
+//! of requests and every movement of the clock.
 
+mod conversion;
+mod purge;
 mod sends;
 mod statuses;
 mod steps;
@@ -12,13 +14,17 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use self::{
-    steps::{Named, SplitMix, Step, Typed, policies, single_code_policy, steps},
-    world::{World, send_at},
+    purge::send_at,
+    steps::{
+        Named, PLAIN, SEND, SplitMix, Step, Typed, policies, single_code_policy, steps,
+        steps_forward, verification,
+    },
+    world::World,
 };
 use super::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn rules_hold_in_any_order_and_under_any_clock(
@@ -26,17 +32,31 @@ proptest! {
         seed: u64,
         steps in steps(),
     ) {
+        prop_assert_eq!(policy.validate(), Ok(()));
         let mut world = World::new(policy, seed);
         for step in steps {
             world.run(step)?;
         }
+    }
+
+    #[test]
+    fn lockout_limits_and_idempotency_model(
+        policy in policies(),
+        seed: u64,
+        steps in steps_forward(),
+    ) {
+        let mut world = World::new(policy, seed);
+        for step in steps {
+            world.run(step)?;
+        }
+        world.check_windows()?;
     }
 }
 
 /// Returns the world after a send.
 fn world_with_a_code() -> World {
     let mut world = World::new(single_code_policy(), 1);
-    world.run(Step::Send).unwrap();
+    world.run(SEND).unwrap();
     world
 }
 
@@ -73,7 +93,7 @@ fn just_before(duration: Duration) -> Duration {
 #[test]
 fn code_expires_and_is_purgeable_to_the_millisecond() {
     let world = world_with_a_code();
-    let challenge = world.newest.unwrap();
+    let challenge = world.newest();
     let ttl = world.policy.code_ttl;
     let forgotten = ttl + PurposePolicy::EXPIRED_RETENTION;
     let verified = verdict(&world, Typed::Right, just_before(ttl)).unwrap();
@@ -119,15 +139,19 @@ fn cool_down_ends_and_code_is_replaced_to_the_millisecond() {
 #[test]
 fn clock_rollback_restarts_the_cool_down_once() {
     for first in [
-        Step::Send,
-        Step::Verify(Typed::Right, Named::Nothing),
-        Step::Cancel(Named::Nothing),
+        SEND,
+        verification(Typed::Right),
+        Step::Cancel {
+            named: Named::Nothing,
+            reset: false,
+            origin: PLAIN,
+        },
         Step::Status(Named::Nothing),
     ] {
         let mut world = world_with_a_code();
         world.run(Step::Clock(-3_600_000)).unwrap();
         let stepped_to = world.now;
-        world.run(first).unwrap();
+        world.run(first.clone()).unwrap();
         world.run(Step::Clock(59_999)).unwrap();
         let refused = send_at(
             world.record.clone(),
@@ -137,7 +161,7 @@ fn clock_rollback_restarts_the_cool_down_once() {
         );
         assert_eq!(wait(refused.answer), MILLISECOND, "{first:?}");
         world.run(Step::Clock(1)).unwrap();
-        world.run(Step::Send).unwrap();
+        world.run(SEND).unwrap();
         assert_eq!(
             world.record.unwrap().sent_at,
             stepped_to.saturating_add(Duration::from_mins(1))
@@ -149,9 +173,31 @@ fn clock_rollback_restarts_the_cool_down_once() {
 fn clock_rollback_does_not_extend_retention_of_expired_code() {
     let mut world = world_with_a_code();
     world.run(Step::Clock(-31_536_000_000)).unwrap();
-    world
-        .run(Step::Verify(Typed::Right, Named::Nothing))
-        .unwrap();
+    world.run(verification(Typed::Right)).unwrap();
     let removable_at = world.record.unwrap().purge_at(&world.policy);
     assert!(removable_at <= world.now.saturating_add(PurposePolicy::EXPIRED_RETENTION));
+}
+
+#[test]
+fn no_code_is_sent_that_expires_during_lockout() {
+    let mut world = World::new(
+        PurposePolicy {
+            max_attempts: 1,
+            failure_delay: Duration::from_mins(10),
+            ..PurposePolicy::default()
+        },
+        1,
+    );
+    world.run(SEND).unwrap();
+    world.run(verification(Typed::Wrong)).unwrap();
+    // The delay has five minutes left, and a new code would have as many.
+    world.run(Step::Clock(5 * 60_000)).unwrap();
+    let send = |world: &World, now| {
+        let record = world.record.clone();
+        send_at(record, &world.policy, now, &mut SplitMix(2)).answer
+    };
+    let refused = send(&world, world.now);
+    assert!(matches!(refused, Err(Refusal::Blocked(_))), "{refused:?}");
+    let later = world.now.saturating_add(MILLISECOND);
+    assert!(send(&world, later).is_ok());
 }

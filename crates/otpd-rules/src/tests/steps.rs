@@ -1,4 +1,4 @@
-//! Random requests to the rules.
+//! Random calls and movements of the clock.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -33,6 +33,7 @@ impl TryRng for SplitMix {
     }
 }
 
+/// Submitted code.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Typed {
     Right,
@@ -40,6 +41,7 @@ pub(super) enum Typed {
     TooShort,
 }
 
+/// Challenge id of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Named {
     Nothing,
@@ -48,20 +50,70 @@ pub(super) enum Named {
     Foreign,
 }
 
+/// Fields of a request that every RPC has, or none of the tested ones needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
-    Send,
-    Verify(Typed, Named),
-    Cancel(Named),
-    Status(Named),
-    /// Moves the clock by so many milliseconds.
-    Clock(i64),
+pub(super) struct Origin {
+    /// Number of the `request_id`, if the request has one.
+    pub id: Option<u8>,
+    /// Number of the client network, if the request has a `client_ip`.
+    pub network: Option<u8>,
 }
 
-pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+/// A request without `request_id` and `client_ip`.
+pub(super) const PLAIN: Origin = Origin {
+    id: None,
+    network: None,
+};
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Send {
+        content: u8,
+        origin: Origin,
+    },
+    Verify {
+        typed: Typed,
+        named: Named,
+        origin: Origin,
+    },
+    Cancel {
+        named: Named,
+        reset: bool,
+        origin: Origin,
+    },
+    Status(Named),
+    /// Repeats a request with a `request_id`, or uses its id for other fields.
+    Again {
+        which: prop::sample::Index,
+        changed: bool,
+    },
+    /// Moves the clock by this number of milliseconds.
+    Clock(i64),
+    /// Waits for the time that the last refusal returned, or for a millisecond less.
+    WaitAsAdvised {
+        early: bool,
+    },
+}
+
+/// A send without further fields.
+pub(super) const SEND: Step = Step::Send {
+    content: 0,
+    origin: PLAIN,
+};
+
+/// Returns a verification without further fields.
+pub(super) fn verification(typed: Typed) -> Step {
+    Step::Verify {
+        typed,
+        named: Named::Nothing,
+        origin: PLAIN,
+    }
+}
+
+fn calls() -> impl Strategy<Value = Step> {
     let typed = prop_oneof![
         2 => Just(Typed::Right),
-        6 => Just(Typed::Wrong),
+        8 => Just(Typed::Wrong),
         1 => Just(Typed::TooShort),
     ];
     let named = prop_oneof![
@@ -70,21 +122,47 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Named::First),
         1 => Just(Named::Foreign),
     ];
-    // Movements around the durations of the policy, and arbitrary ones.
+    let network = prop_oneof![3 => Just(None), 3 => Just(Some(0)), 1 => Just(Some(1))];
+    let origin = (prop::option::of(0_u8..4), network)
+        .prop_map(|(id, network)| Origin { id, network })
+        .boxed();
+    prop_oneof![
+        5 => (0_u8..2, origin.clone())
+            .prop_map(|(content, origin)| Step::Send { content, origin }),
+        10 => (typed, named.clone(), origin.clone())
+            .prop_map(|(typed, named, origin)| Step::Verify { typed, named, origin }),
+        1 => (named.clone(), any::<bool>(), origin)
+            .prop_map(|(named, reset, origin)| Step::Cancel { named, reset, origin }),
+        1 => named.prop_map(Step::Status),
+        4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.3))
+            .prop_map(|(which, changed)| Step::Again { which, changed }),
+    ]
+}
+
+/// Movements around the durations of a policy, and others.
+fn forward() -> impl Strategy<Value = Step> {
     let ahead = prop_oneof![
         8 => 0..5_000_i64,
-        4 => 0..120_000_i64,
+        6 => 0..300_000_i64,
         1 => prop::sample::select(vec![10_000, 60_000, 300_000, 600_000, 3_600_000_i64]),
-        1 => 0..5_000_000_i64,
+        2 => 0..7_200_000_i64,
+        1 => 0..200_000_000_i64,
     ];
-    let step = prop_oneof![
-        6 => Just(Step::Send),
-        10 => (typed, named.clone()).prop_map(|(typed, named)| Step::Verify(typed, named)),
-        1 => named.clone().prop_map(Step::Cancel),
-        1 => named.prop_map(Step::Status),
-        6 => ahead.prop_map(Step::Clock),
-        1 => (0..400_000_i64).prop_map(|back| Step::Clock(-back)),
-    ];
+    prop_oneof![
+        3 => ahead.prop_map(Step::Clock),
+        1 => any::<bool>().prop_map(|early| Step::WaitAsAdvised { early }),
+    ]
+}
+
+/// Steps on a clock that only moves forward.
+pub(super) fn steps_forward() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(prop_oneof![2 => calls(), 1 => forward()], 1..150)
+}
+
+/// Steps on a clock that also moves back.
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let back = (0..400_000_i64).prop_map(|back| Step::Clock(-back));
+    let step = prop_oneof![18 => calls(), 7 => forward(), 1 => back];
     prop::collection::vec(step, 1..60)
 }
 
@@ -99,7 +177,8 @@ pub(super) fn single_code_policy() -> PurposePolicy {
     }
 }
 
-pub(super) fn policies() -> impl Strategy<Value = PurposePolicy> {
+/// Policies under which only the rules of a single code count.
+fn single_code_policies() -> impl Strategy<Value = PurposePolicy> {
     let resend_after = prop_oneof![
         Just(60_000),
         Just(0),
@@ -118,4 +197,40 @@ pub(super) fn policies() -> impl Strategy<Value = PurposePolicy> {
             ..single_code_policy()
         },
     )
+}
+
+prop_compose! {
+    /// Policies with lockouts and limits.
+    fn policies_with_limits()(
+        max_attempts in 1_u32..6,
+        failure_limit in 1_u32..20,
+        [code_ttl, resend_after, failure_delay] in (10_u64..=600, 0_u64..=120, 0_u64..=600)
+            .prop_map(|(ttl, resend, delay)| [ttl, resend, delay].map(Duration::from_secs)),
+        failure_memory in 1_u64..72,
+        request_memory in 1_u64..=60,
+        [sends_per_hour, sends_per_day] in prop::array::uniform2(0_u32..10),
+        [ip_sends_per_hour, ip_failures_per_hour, ip_site_sends_per_hour, ip_site_failures_per_hour]
+            in prop::array::uniform4(0_u32..10),
+    ) -> PurposePolicy {
+        PurposePolicy {
+            max_attempts,
+            failure_limit,
+            code_ttl,
+            resend_after,
+            failure_delay,
+            failure_memory: Duration::from_hours(failure_memory),
+            request_memory: Duration::from_mins(request_memory),
+            sends_per_hour,
+            sends_per_day,
+            ip_sends_per_hour,
+            ip_failures_per_hour,
+            ip_site_sends_per_hour,
+            ip_site_failures_per_hour,
+            ..PurposePolicy::default()
+        }
+    }
+}
+
+pub(super) fn policies() -> impl Strategy<Value = PurposePolicy> {
+    prop_oneof![single_code_policies(), policies_with_limits()]
 }

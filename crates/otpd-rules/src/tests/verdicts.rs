@@ -23,7 +23,7 @@ fn verify_outcome_names_its_challenge() {
 #[test]
 fn stricter_policy_applies_to_live_codes() {
     let mut world = world_with_a_code();
-    let challenge = world.newest.unwrap();
+    let challenge = world.newest();
     if let Some(record) = &mut world.record {
         record.challenge.attempts = 3;
     }

@@ -1,272 +1,310 @@
-//! One record, random requests to it, and the invariants that must hold after each.
+//! One record under random calls. The model must explain every reply, and each effect of a
+//! decision must be that of the model.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::{BTreeMap, HashMap};
 
+use otpd_model::{self as model, Call, Codes, Model, Observed, RecordId, TimeRange};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
-use super::steps::{Named, SplitMix, Step, Typed};
+use super::{
+    conversion,
+    steps::{Named, Origin, SplitMix, Step, Typed},
+};
 use crate::*;
 
-/// State of a challenge, as seen from outside.
-struct Seen {
-    code: OtpCode,
-    expires_at: Timestamp,
-    judged: u32,
-    ended: bool,
-}
+pub(super) const RECIPIENT: &str = "+79991234567";
 
-/// One record, the requests to it so far, and the invariants that must hold.
+/// The rules and the model with their states.
 pub(super) struct World {
     pub(super) policy: PurposePolicy,
     pub(super) now: Timestamp,
     random: SplitMix,
     pub(super) record: Option<Record>,
-    challenges: HashMap<[u8; 16], Seen>,
-    first: Option<ChallengeNonce>,
-    pub(super) newest: Option<ChallengeNonce>,
-    /// End of the cool-down, until which sends must be refused.
-    cool_until: Timestamp,
-}
-
-fn caller() -> CallerName {
-    CallerName::new("crm")
-}
-
-/// Returns the fingerprint of a request without a `request_id`.
-fn identity(random: &mut SplitMix) -> RequestFingerprint {
-    let mut id = [0; 16];
-    random.fill_bytes(&mut id);
-    RequestFingerprint {
-        id,
-        fields: [0; 16],
-        writer: 0,
-        named: false,
-    }
-}
-
-pub(super) fn send_at(
-    record: Option<Record>,
-    policy: &PurposePolicy,
-    now: Timestamp,
-    random: &mut SplitMix,
-) -> Decision<Result<SendOutcome, Refusal>> {
-    let request = SendRequest {
-        identity: identity(random),
-        test: None,
-        barred: None,
-        caller: caller(),
-        recipient: Recipient::from_canonical("+79991234567".to_owned()),
-        purpose: Purpose::default(),
-        channel: Channel::Sms,
-        message: None,
-    };
-    send(record, &[], &request, policy, now, random)
+    /// States of the shared limits, by kind and subject.
+    limits: HashMap<(RateLimitKind, String), Timestamp>,
+    settings: model::Settings,
+    model: Model,
+    codes: Codes,
+    /// All challenges; the newest is last.
+    pub(super) challenges: Vec<ChallengeNonce>,
+    /// All calls with a `request_id`.
+    repeatable: Vec<Call>,
+    /// Wait of the last refusal.
+    retry_after: i64,
+    /// Times of first sends and of failed attempts, with their client networks.
+    sends: Vec<(TimeRange, Option<u8>)>,
+    failures: Vec<(TimeRange, Option<u8>)>,
 }
 
 impl World {
     pub(super) fn new(policy: PurposePolicy, seed: u64) -> Self {
-        let now = Timestamp::from_milliseconds(1_000_000_000_000);
         Self {
-            policy,
-            now,
+            now: Timestamp::from_milliseconds(1_000_000_000_000),
             random: SplitMix(seed),
             record: None,
-            challenges: HashMap::new(),
-            first: None,
-            newest: None,
-            cool_until: Timestamp::from_milliseconds(i64::MIN),
+            limits: HashMap::new(),
+            settings: conversion::settings(&policy),
+            policy,
+            model: Model::default(),
+            codes: Codes::new(),
+            challenges: Vec::new(),
+            repeatable: Vec::new(),
+            retry_after: 0,
+            sends: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
-    fn filter(&self, named: Named) -> ChallengeSelector {
-        let only =
-            |nonce: Option<_>| nonce.map_or(ChallengeSelector::Foreign, ChallengeSelector::Only);
+    pub(super) fn newest(&self) -> ChallengeNonce {
+        *self.challenges.last().unwrap()
+    }
+
+    fn record_id() -> RecordId {
+        RecordId {
+            caller: 0,
+            purpose: 0,
+            recipient: RECIPIENT.to_owned(),
+        }
+    }
+
+    pub(super) fn selector(&self, named: Named) -> ChallengeSelector {
+        let only = |nonce: Option<&_>| {
+            nonce.map_or(ChallengeSelector::Foreign, |nonce| {
+                ChallengeSelector::Only(*nonce)
+            })
+        };
         match named {
             Named::Nothing => ChallengeSelector::Newest,
-            Named::Newest => only(self.newest),
-            Named::First => only(self.first),
+            Named::Newest => only(self.challenges.last()),
+            Named::First => only(self.challenges.first()),
             Named::Foreign => ChallengeSelector::Foreign,
         }
     }
 
+    fn challenge(&self, named: Named) -> Option<String> {
+        match self.selector(named) {
+            ChallengeSelector::Newest => None,
+            ChallengeSelector::Only(nonce) => Some(conversion::challenge_id(nonce)),
+            ChallengeSelector::Foreign => Some("foreign".to_owned()),
+        }
+    }
+
     /// Returns the input of a person who got the newest code.
-    pub(super) fn typed(&self, typed: Typed) -> SubmittedCode {
-        let code = self.newest.map_or_else(
+    fn code(&self, typed: Typed) -> String {
+        let newest = self.challenges.last();
+        let code = newest.map_or_else(
             || "0".repeat(usize::from(self.policy.code_length)),
-            |nonce| self.challenges[&nonce.0].code.expose().to_owned(),
+            |nonce| self.codes[&conversion::challenge_id(*nonce)].clone(),
         );
-        let text = match typed {
+        match typed {
             Typed::Right => code,
             Typed::Wrong if code.starts_with('9') => format!("0{}", &code[1..]),
             Typed::Wrong => format!("9{}", &code[1..]),
+            // The shortest code that can be parsed has four digits.
+            Typed::TooShort if code.len() == 4 => format!("{code}0"),
             Typed::TooShort => code[1..].to_owned(),
-        };
-        SubmittedCode::parse(&text).unwrap()
+        }
     }
 
+    pub(super) fn typed(&self, typed: Typed) -> SubmittedCode {
+        SubmittedCode::parse(&self.code(typed)).unwrap()
+    }
+
+    /// Runs a step and checks all invariants.
     pub(super) fn run(&mut self, step: Step) -> TestCaseResult {
-        if let Step::Clock(milliseconds) = step {
-            self.now = Timestamp::from_milliseconds(self.now.milliseconds() + milliseconds);
-            return self.check_purge();
-        }
-        let before = self.record.clone();
-        if before
-            .as_ref()
-            .is_some_and(|record| self.now < record.written_at)
-        {
-            // The clock stepped back: all live codes are invalidated, and a wait lasts
-            // from now on at most its own length.
-            for seen in self.challenges.values_mut() {
-                seen.ended = true;
+        let (command, origin) = match step {
+            Step::Clock(milliseconds) => return self.move_clock(milliseconds),
+            Step::WaitAsAdvised { early } => {
+                return self.move_clock((self.retry_after - i64::from(early)).max(0));
             }
-            self.cool_until = self
-                .cool_until
-                .min(self.now.saturating_add(self.policy.resend_after));
-        }
-        let write = match step {
-            Step::Send => self.send()?,
-            Step::Verify(typed, named) => self.verify(typed, named)?,
-            Step::Cancel(named) => self.cancel(named)?,
-            Step::Status(named) => self.status(named)?,
-            Step::Clock(_) => unreachable!("the clock was moved above"),
+            Step::Again { .. } if self.repeatable.is_empty() => return Ok(()),
+            Step::Again { which, changed } => {
+                let mut call = which.get(&self.repeatable).clone();
+                if changed {
+                    change(&mut call.command);
+                }
+                return self.call(&call, None);
+            }
+            Step::Send { content, origin } => {
+                let network = network(origin);
+                (model::Command::Send { content, network }, origin)
+            }
+            Step::Verify {
+                typed,
+                named,
+                origin,
+            } => {
+                let command = model::Command::Verify {
+                    code: self.code(typed),
+                    challenge: self.challenge(named),
+                    network: network(origin),
+                };
+                (command, origin)
+            }
+            Step::Cancel {
+                named,
+                reset,
+                origin,
+            } => {
+                let command = model::Command::Cancel {
+                    challenge: self.challenge(named),
+                    reset_failures: reset,
+                    by_challenge: false,
+                };
+                (command, origin)
+            }
+            Step::Status(named) => {
+                let command = model::Command::Status {
+                    challenge: self.challenge(named),
+                    by_challenge: false,
+                };
+                (command, super::steps::PLAIN)
+            }
         };
-        if let Some(record) = write {
-            self.record = Some(record);
+        let call = Call {
+            record: Self::record_id(),
+            request_id: origin.id.map(|id| id.to_string()),
+            command,
+        };
+        self.call(&call, origin.network)
+    }
+
+    fn move_clock(&mut self, milliseconds: i64) -> TestCaseResult {
+        self.now = Timestamp::from_milliseconds(self.now.milliseconds() + milliseconds);
+        self.check_purge()
+    }
+
+    /// Makes a call, and compares its reply and its effects with the model.
+    fn call(&mut self, call: &Call, network: Option<u8>) -> TestCaseResult {
+        let now = TimeRange::exact(self.now.milliseconds());
+        let repairs = self
+            .record
+            .as_ref()
+            .is_some_and(|record| self.now < record.written_at);
+        let command = conversion::command(call, &mut self.random);
+        let limits = self.limits_of(call);
+        let states: Vec<_> = limits.iter().map(|(_, state)| *state).collect();
+        let state = State {
+            record: self.record.clone(),
+            limits: &states,
+        };
+        let mut context = Context {
+            policy: &self.policy,
+            now: self.now,
+            random: &mut self.random,
+        };
+        let decision = decide(&command, state, &mut context);
+        let observed = conversion::observed(&decision.answer);
+        let successors =
+            self.model
+                .successors(&self.settings, &self.codes, call, now, Some(&observed));
+        prop_assert_eq!(
+            successors.len(),
+            1,
+            "the model does not explain {:?} of {:?} at {:?}: {:#?}",
+            observed,
+            call,
+            now,
+            self.model
+        );
+        let after = successors.into_iter().next().unwrap();
+
+        let is_change = after.record(&Self::record_id()) != self.model.record(&Self::record_id());
+        let is_first_send = decision.message.is_some();
+        let is_written = decision.write.is_some();
+        prop_assert!(is_written || !is_change, "a change was not written");
+        prop_assert!(
+            !is_written || is_change || is_first_send,
+            "an unneeded write"
+        );
+        if let Ok(Outcome::Sent(sent)) = &decision.answer {
+            prop_assert_eq!(sent.message.is_some(), is_first_send);
+            prop_assert!(repairs || is_written == is_first_send);
+            prop_assert!(call.request_id.is_some() || is_first_send);
+        } else {
+            prop_assert!(!is_first_send);
         }
+
+        if is_written && is_first_send {
+            self.sends.push((now, network));
+        }
+        if is_written
+            && matches!(
+                &observed,
+                Observed::Verdict {
+                    verified_at: None,
+                    ..
+                }
+            )
+            && !repairs
+        {
+            self.failures.push((now, network));
+        }
+        if let Observed::Sent {
+            challenge, code, ..
+        } = &observed
+            && !code.is_empty()
+            && self.codes.insert(challenge.clone(), code.clone()).is_none()
+        {
+            let record = decision.write.as_ref().unwrap();
+            self.challenges.push(record.challenge.nonce);
+        }
+        if let Observed::Refused {
+            wait: Some(wait), ..
+        } = observed
+        {
+            self.retry_after = wait;
+        }
+        if call.request_id.is_some() {
+            self.repeatable.push(call.clone());
+        }
+        self.model = after;
+        self.record = decision.write.or(self.record.take());
+        for (subject, limit) in limits {
+            if let Some(update) = decision.charge.update(&limit, self.now) {
+                let full_at = self.limits.entry(subject).or_insert(self.now);
+                let mut batched = BatchedLimit::new(*full_at);
+                batched.update(update, self.now);
+                *full_at = batched.full_at;
+            }
+        }
+        self.check_limits()?;
         self.check_record()?;
         self.check_purge()
     }
 
-    fn send(&mut self) -> Result<Option<Record>, TestCaseError> {
-        let (record, now) = (self.record.clone(), self.now);
-        let decision = send_at(record, &self.policy, now, &mut self.random);
-        let sent = match decision.answer {
-            Err(Refusal::ResendTooSoon { wait, .. }) => {
-                prop_assert_eq!(wait, now.duration_until(self.cool_until));
-                prop_assert!(!wait.is_zero());
-                prop_assert!(wait <= self.policy.resend_after);
-                return Ok(decision.write);
-            }
-            Err(other) => return Err(TestCaseError::fail(format!("refused: {other:?}"))),
-            Ok(sent) => sent,
-        };
-        prop_assert!(now >= self.cool_until, "sent within the cool-down");
-        prop_assert!(decision.write.is_some());
-        let code = sent.code.expect("a first send returns the code");
-        let known = self.challenges.get(&sent.challenge.0);
-        prop_assert_eq!(sent.resent, known.is_some());
-        if let Some(known) = known {
-            prop_assert!(!known.ended, "a dead code was sent");
-            prop_assert_eq!(self.newest, Some(sent.challenge));
-            prop_assert_eq!(known.code.expose(), code.expose());
-            prop_assert_eq!(known.expires_at, sent.expires_at);
-            prop_assert!(now.duration_until(sent.expires_at) >= self.policy.resend_after);
-        } else {
-            prop_assert_eq!(sent.expires_at, now.saturating_add(self.policy.code_ttl));
-            prop_assert_eq!(code.length(), u32::from(self.policy.code_length));
-            let seen = Seen {
-                code,
-                expires_at: sent.expires_at,
-                judged: 0,
-                ended: false,
-            };
-            self.challenges.insert(sent.challenge.0, seen);
-        }
-        self.first.get_or_insert(sent.challenge);
-        self.newest = Some(sent.challenge);
-        self.cool_until = now.saturating_add(self.policy.resend_after);
-        prop_assert_eq!(sent.resend_at, self.cool_until);
-        Ok(decision.write)
+    /// Returns the shared limits of a call that the policy enables.
+    fn limits_of(&self, call: &Call) -> Vec<((RateLimitKind, String), RateLimitState)> {
+        let subjects = conversion::shared_limits(call).into_iter();
+        subjects
+            .filter_map(|subject| {
+                let limit = RateLimitState {
+                    name: subject.0,
+                    rate: self.policy.rate(subject.0)?,
+                    full_at: self.limits.get(&subject).copied(),
+                    paid: false,
+                };
+                Some((subject, limit))
+            })
+            .collect()
     }
 
-    fn verify(&mut self, typed: Typed, named: Named) -> Result<Option<Record>, TestCaseError> {
-        let code = self.typed(typed);
-        let request = VerifyRequest {
-            identity: identity(&mut self.random),
-            code,
-            challenge: self.filter(named),
-        };
-        let decision = verify(self.record.clone(), &[], &request, &self.policy, self.now);
-        let judged = match decision.answer {
-            Ok(VerifyOutcome::Verified { challenge, at }) => {
-                prop_assert!(matches!(typed, Typed::Right));
-                prop_assert_eq!(at, self.now);
-                // A success ends the cool-down.
-                self.cool_until = Timestamp::from_milliseconds(i64::MIN);
-                Some((challenge, None))
-            }
-            Ok(VerifyOutcome::WrongCode {
-                challenge,
-                attempts_remaining,
-            }) => {
-                prop_assert!(matches!(typed, Typed::Wrong));
-                Some((challenge, Some(attempts_remaining)))
-            }
-            _ => None,
-        };
-        let Some((challenge, remaining)) = judged else {
-            let attempts = |record: &Record| (record.challenge.nonce, record.challenge.attempts);
-            if let Some(written) = &decision.write {
-                prop_assert_eq!(Some(attempts(written)), self.record.as_ref().map(attempts));
-            }
-            return Ok(decision.write);
-        };
-        prop_assert_eq!(Some(challenge), self.newest);
-        let seen = self.challenges.get_mut(&challenge.0).unwrap();
-        prop_assert!(!seen.ended, "a dead code was checked");
-        prop_assert!(self.now < seen.expires_at, "an expired code was checked");
-        seen.judged += 1;
-        let left = self.policy.max_attempts.checked_sub(seen.judged);
-        prop_assert!(left.is_some(), "more attempts were checked than allowed");
-        prop_assert!(remaining.is_none() || remaining == left);
-        seen.ended = remaining.is_none() || left == Some(0);
-        prop_assert_eq!(
-            decision
-                .write
-                .as_ref()
-                .map(|record| record.challenge.attempts),
-            Some(seen.judged)
-        );
-        Ok(decision.write)
+    /// The shared limits have the states of the model.
+    fn check_limits(&self) -> TestCaseResult {
+        let limits: BTreeMap<_, _> = self
+            .limits
+            .iter()
+            .map(|((kind, subject), full_at)| {
+                let full_at = TimeRange::exact(full_at.milliseconds());
+                ((0, kind.key(), subject.clone()), full_at)
+            })
+            .collect();
+        prop_assert_eq!(&limits, self.model.limits());
+        Ok(())
     }
 
-    fn cancel(&mut self, named: Named) -> Result<Option<Record>, TestCaseError> {
-        let identity = identity(&mut self.random);
-        let request = CancelRequest {
-            identity,
-            challenge: self.filter(named),
-            reset_failures: false,
-        };
-        let decision = cancel(self.record.clone(), &request, &self.policy, self.now);
-        if let Some(challenge) = decision.answer.unwrap().challenge {
-            let seen = self.challenges.get_mut(&challenge.0).unwrap();
-            prop_assert!(!seen.ended && self.now < seen.expires_at);
-            seen.ended = true;
-        }
-        Ok(decision.write)
-    }
-
-    fn status(&mut self, named: Named) -> Result<Option<Record>, TestCaseError> {
-        let filter = self.filter(named);
-        let decision = status(self.record.clone(), filter, &self.policy, self.now);
-        if let Some(live) = decision.answer.live {
-            let seen = &self.challenges[&live.challenge.0];
-            prop_assert!(!seen.ended && self.now < seen.expires_at);
-            prop_assert_eq!(live.expires_at, seen.expires_at);
-            prop_assert_eq!(
-                live.attempts_remaining,
-                self.policy.max_attempts - seen.judged
-            );
-        }
-        if let Some(resend_at) = decision.answer.resend_at {
-            prop_assert_eq!(resend_at, self.cool_until);
-            prop_assert!(self.now < resend_at);
-        }
-        Ok(decision.write)
-    }
-
-    /// No time of a record lies further ahead of its last write than its own length, and
-    /// the live code is the one that was sent.
+    /// No time of a record lies further ahead of its last write than its own length; the live
+    /// code and the failed attempts are those of the model.
     fn check_record(&self) -> TestCaseResult {
         let Some(record) = &self.record else {
             return Ok(());
@@ -279,85 +317,84 @@ impl World {
         prop_assert!(record.sent_at <= written_at);
         prop_assert!(challenge.created_at <= written_at);
         prop_assert!(challenge.expires_at <= written_at.saturating_add(self.policy.code_ttl));
-        let longest = self.policy.code_ttl + PurposePolicy::EXPIRED_RETENTION;
-        let longest = longest
-            .max(self.policy.resend_after)
-            .max(self.policy.failure_memory);
+        let longest = [
+            self.policy.code_ttl + PurposePolicy::EXPIRED_RETENTION,
+            self.policy.resend_after,
+            self.policy.failure_memory,
+            self.policy.request_memory,
+        ];
+        let mut longest = longest.into_iter().max().unwrap();
+        for limit in [RateLimitKind::SendsPerHour, RateLimitKind::SendsPerDay] {
+            longest = longest.max(self.policy.rate(limit).map_or(longest, Quota::burst));
+        }
         prop_assert!(record.purge_at(&self.policy) <= written_at.saturating_add(longest));
-        let seen = &self.challenges[&challenge.nonce.0];
         if let ChallengeState::Live(secret) = &challenge.state {
-            prop_assert!(!seen.ended);
-            prop_assert_eq!(challenge.expires_at, seen.expires_at);
-            prop_assert_eq!(secret.code.expose(), seen.code.expose());
-            prop_assert_eq!(challenge.attempts, seen.judged);
+            let code = &self.codes[&conversion::challenge_id(challenge.nonce)];
+            prop_assert_eq!(secret.code.expose(), code);
         }
+        let model = self.model.record(&Self::record_id()).unwrap();
+        let failures = model.failures_at(&self.settings.policies[0], self.now.milliseconds());
+        prop_assert_eq!(record.failures.count_at(&self.policy, self.now), failures);
         Ok(())
     }
 
-    /// Once the record may be purged, the next request gets the same response without it.
-    fn check_purge(&self) -> TestCaseResult {
-        let Some(record) = &self.record else {
-            return Ok(());
+    /// No window of time has more sends or failed attempts than a limit allows. The clock must
+    /// not have stepped back.
+    pub(super) fn check_windows(&self) -> TestCaseResult {
+        let policy = &self.settings.policies[0];
+        let times = |calls: &[(TimeRange, Option<u8>)], is_counted: fn(Option<u8>) -> bool| {
+            calls
+                .iter()
+                .filter(|(_, network)| is_counted(*network))
+                .map(|(at, _)| *at)
+                .collect::<Vec<_>>()
         };
-        let removable_at = record.purge_at(&self.policy);
-        prop_assert!(
-            removable_at >= record.written_at,
-            "purged before its last write"
-        );
-        for later in [0, 60_000, 86_400_000] {
-            let at = removable_at
-                .max(self.now)
-                .saturating_add(Duration::from_millis(later));
-            prop_assert_eq!(
-                self.answers(Some(record), at),
-                self.answers(None, at),
-                "{} ms after {:?}",
-                later,
-                record
-            );
+        let sends = |is_counted| times(&self.sends, is_counted);
+        let failures = |is_counted| times(&self.failures, is_counted);
+        for (times, count, period) in [
+            (sends(|_| true), policy.sends_per_hour, model::HOUR),
+            (sends(|_| true), policy.sends_per_day, model::DAY),
+            (
+                sends(|network| network == Some(0)),
+                policy.ip_sends_per_hour,
+                model::HOUR,
+            ),
+            (
+                sends(|network| network.is_some()),
+                policy.ip_site_sends_per_hour,
+                model::HOUR,
+            ),
+            (
+                failures(|network| network == Some(0)),
+                policy.ip_failures_per_hour,
+                model::HOUR,
+            ),
+            (
+                failures(|network| network.is_some()),
+                policy.ip_site_failures_per_hour,
+                model::HOUR,
+            ),
+        ] {
+            prop_assert_eq!(model::check_window(&times, count, period), Ok(()));
         }
         Ok(())
     }
+}
 
-    /// Returns the responses to all possible next requests.
-    fn answers(&self, record: Option<&Record>, at: Timestamp) -> Vec<String> {
-        let policy = &self.policy;
-        let sent = send_at(record.cloned(), policy, at, &mut SplitMix(7));
-        let sent = sent.answer.map(|sent| {
-            let code = sent
-                .code
-                .expect("a first send returns the code")
-                .expose()
-                .to_owned();
-            (
-                sent.challenge,
-                code,
-                sent.expires_at,
-                sent.resend_at,
-                sent.resent,
-            )
-        });
-        let mut answers = vec![format!("{sent:?}")];
-        for named in [Named::Nothing, Named::Newest, Named::First, Named::Foreign] {
-            let challenge = self.filter(named);
-            for typed in [Typed::Right, Typed::Wrong, Typed::TooShort] {
-                let request = VerifyRequest {
-                    identity: identity(&mut SplitMix(8)),
-                    code: self.typed(typed),
-                    challenge,
-                };
-                let verdict = verify(record.cloned(), &[], &request, policy, at).answer;
-                answers.push(format!("{verdict:?}"));
-            }
-            let request = CancelRequest {
-                identity: identity(&mut SplitMix(9)),
-                challenge,
-                reset_failures: false,
-            };
-            let cancelled = cancel(record.cloned(), &request, policy, at).answer;
-            let status = status(record.cloned(), challenge, policy, at).answer;
-            answers.push(format!("{cancelled:?} {status:?}"));
+/// Returns one of two networks of one site.
+fn network(origin: Origin) -> Option<String> {
+    origin.network.map(|number| format!("3fff:1:2:{number}"))
+}
+
+/// Changes a field that the reply depends on.
+fn change(command: &mut model::Command) {
+    match command {
+        model::Command::Send { content, .. } => *content ^= 1,
+        model::Command::Verify { code, .. } => {
+            let digit = if code.starts_with('7') { "3" } else { "7" };
+            code.replace_range(..1, digit);
         }
-        answers
+        model::Command::Cancel { reset_failures, .. } => *reset_failures = !*reset_failures,
+        model::Command::Status { .. } => unreachable!("a status has no request id"),
     }
 }

@@ -2,14 +2,19 @@
 
 use std::fmt::Write as _;
 
+/// One second in milliseconds.
 pub const SECOND: i64 = 1_000;
+/// One hour in milliseconds.
 pub const HOUR: i64 = 3_600 * SECOND;
+/// One day in milliseconds.
 pub const DAY: i64 = 24 * HOUR;
 
-/// What a purpose's codes are under; the names are those of the configuration, the
-/// durations milliseconds.
+/// Policy of a purpose. Its fields are the configuration keys, which docs/configuration.md
+/// explains; durations are in milliseconds.
+#[expect(missing_docs, reason = "the fields are the keys of the configuration")]
 #[derive(Clone, Debug)]
 pub struct Policy {
+    /// Name of the purpose.
     pub name: &'static str,
     pub code_length: usize,
     pub code_ttl: i64,
@@ -28,15 +33,17 @@ pub struct Policy {
     pub request_memory: i64,
 }
 
-/// A caller with its permissions.
+/// Caller with its permissions.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    /// Name of the caller.
     pub name: &'static str,
-    /// Whether otpd knows its token.
-    pub known: bool,
+    /// True if the configuration has its token.
+    pub is_configured: bool,
+    /// Permission to reset failed attempts.
     pub may_reset_failures: bool,
-    /// Whether it is given the codes, to deliver them by itself.
-    pub delivers: bool,
+    /// True if it receives the codes and delivers them itself.
+    pub self_delivery: bool,
     /// Indexes of the purposes that it may use.
     pub purposes: &'static [usize],
 }
@@ -44,15 +51,17 @@ pub struct Caller {
 /// All callers and purposes.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Callers.
     pub callers: Vec<Caller>,
+    /// Policies of the purposes.
     pub policies: Vec<Policy>,
-    /// Whether calls of several callers run at once, on a clock that runs by itself, and
-    /// never back.
+    /// True if calls run at the same time, on a clock that runs by itself and never steps
+    /// back.
     pub concurrent: bool,
 }
 
 impl Policy {
-    /// As otpd is without any configuration.
+    /// Defaults of otpd.
     pub const DEFAULT: Self = Self {
         name: "default",
         code_length: 6,
@@ -72,7 +81,7 @@ impl Policy {
         request_memory: 600 * SECOND,
     };
 
-    /// Few of everything, so that a short sequence reaches each bound.
+    /// Low bounds, so that a short sequence of calls reaches each of them.
     pub const TIGHT: Self = Self {
         name: "tight",
         code_length: 8,
@@ -92,19 +101,19 @@ impl Policy {
         ..Self::DEFAULT
     };
 
-    /// A challenge must be named.
+    /// Requires a challenge id.
     pub const NAMED: Self = Self {
         name: "named",
         require_challenge_id: true,
         max_attempts: 3,
         ip_sends_per_hour: 3,
-        // Below the limits of a network, so that the site alone is often used up.
+        // Below the limits of a network, so that often only the site has no room.
         ip_site_sends_per_hour: 2,
         ip_site_failures_per_hour: 3,
         ..Self::DEFAULT
     };
 
-    /// Its table in the configuration.
+    /// Returns its table of the configuration.
     fn toml(&self) -> String {
         let seconds = |milliseconds: i64| milliseconds / SECOND;
         format!(
@@ -134,13 +143,14 @@ impl Policy {
 }
 
 impl Settings {
-    /// The same as a configuration of otpd, with the digest of each caller's token.
+    /// Returns the configuration of otpd with these settings. `token_digest` returns the digest
+    /// of a caller's token.
     pub fn toml(&self, token_digest: impl Fn(&Caller) -> String) -> String {
         let mut text = "default_region = \"RU\"\n".to_owned();
         for policy in &self.policies {
             text += &policy.toml();
         }
-        for caller in self.callers.iter().filter(|caller| caller.known) {
+        for caller in self.callers.iter().filter(|caller| caller.is_configured) {
             let purposes: Vec<&str> = caller
                 .purposes
                 .iter()
@@ -153,7 +163,7 @@ impl Settings {
                 caller.name,
                 token_digest(caller),
                 caller.may_reset_failures,
-                caller.delivers,
+                caller.self_delivery,
             )
             .expect("writing to a string cannot fail");
         }

@@ -1,12 +1,12 @@
-//! Random commands of the property test.
+//! Random steps of the property test.
 
 use proptest::{collection, prelude::*};
 use serde::{Deserialize, Serialize};
 
-/// One step of a sequence. Indexes that are too large wrap around, so that any list of
-/// commands makes sense and a failing one can be shortened.
+/// One step of a sequence. Indexes that are too large wrap around, so that any list of steps is
+/// valid and a failing one can be shortened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Command {
+pub enum Step {
     Send {
         whose: Whose,
         wording: u8,
@@ -36,15 +36,15 @@ pub enum Command {
         by_challenge: bool,
         replica: u8,
     },
-    /// Makes the call again that was made so many calls ago.
+    /// Repeats the call that was made `back` calls ago.
     Again { back: u8, replica: u8 },
-    /// The clock moves on.
+    /// Moves the clock forward.
     Wait { milliseconds: u32 },
-    /// The clock moves on to an instant at which an answer changes, or almost.
+    /// Moves the clock forward to a time at which a reply changes, or next to it.
     WaitUntil { whose: Whose, edge: u8, offset: i8 },
-    /// The clock steps back.
-    StepBack { milliseconds: u32 },
-    /// A replica is restarted with the next stage of a rotation of the sealing key.
+    /// Moves the clock back.
+    ClockBack { milliseconds: u32 },
+    /// Restarts a replica with the next stage of a rotation of the sealing key.
     Rotate,
 }
 
@@ -60,44 +60,44 @@ pub struct Whose {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Typed {
     Right,
-    /// The code before.
+    /// Code of the previous challenge.
     Previous,
     Wrong,
     TooShort,
     Malformed,
 }
 
-/// Which challenge is named.
+/// Challenge id of a request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Named {
     Nothing,
     Newest,
     Previous,
     Garbled,
-    /// Another record's.
+    /// Id of a challenge of another record.
     Foreign,
 }
 
-/// Sequences of up to `most` commands, or rounds of a guesser; one command in
-/// `rotate_one_in` is a [`Command::Rotate`].
-pub fn sequences(most: usize, rotate_one_in: u32) -> impl Strategy<Value = Vec<Command>> {
+/// Sequences of up to `max` steps, or rounds of an attacker; one step in `rotate_one_in` is a
+/// [`Step::Rotate`].
+pub fn sequences(max: usize, rotate_one_in: u32) -> impl Strategy<Value = Vec<Step>> {
     let part = prop_oneof![
-        14 => command(rotate_one_in).prop_map(|command| vec![command]),
+        14 => step(rotate_one_in).prop_map(|step| vec![step]),
         1 => (any::<u8>(), prop_oneof![3 => Just(91_000), 1 => Just(25_000_000)])
             .prop_map(|(replica, milliseconds)| round(replica, milliseconds)),
     ];
-    collection::vec(part, 1..=most).prop_map(|parts| parts.concat())
+    collection::vec(part, 1..=max).prop_map(|parts| parts.concat())
 }
 
-/// Waits for a new code and guesses until it is shut: what single commands come to too
-/// rarely, and long waits and the lock only follow from.
-fn round(replica: u8, milliseconds: u32) -> Vec<Command> {
+/// Waits for a new code and guesses until it is locked. Long delays and the lockout follow from
+/// such rounds, which single steps produce too rarely.
+fn round(replica: u8, milliseconds: u32) -> Vec<Step> {
     let whose = Whose {
         caller: 0,
         purpose: 1,
         recipient: 0,
     };
-    let guess = Command::Verify {
+    let guess = Step::Verify {
         whose,
         typed: Typed::Wrong,
         named: Named::Nothing,
@@ -106,8 +106,8 @@ fn round(replica: u8, milliseconds: u32) -> Vec<Command> {
         replica,
     };
     vec![
-        Command::Wait { milliseconds },
-        Command::Send {
+        Step::Wait { milliseconds },
+        Step::Send {
             whose,
             wording: 0,
             network: None,
@@ -116,7 +116,7 @@ fn round(replica: u8, milliseconds: u32) -> Vec<Command> {
         },
         guess.clone(),
         guess,
-        Command::Status {
+        Step::Status {
             whose,
             named: Named::Nothing,
             by_challenge: false,
@@ -125,43 +125,43 @@ fn round(replica: u8, milliseconds: u32) -> Vec<Command> {
     ]
 }
 
-fn command(rotate_one_in: u32) -> impl Strategy<Value = Command> {
+fn step(rotate_one_in: u32) -> impl Strategy<Value = Step> {
     prop_oneof![
-        rotate_one_in => plain_command(),
-        1 => Just(Command::Rotate),
+        rotate_one_in => plain_step(),
+        1 => Just(Step::Rotate),
     ]
 }
 
-fn plain_command() -> impl Strategy<Value = Command> {
+fn plain_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (whose(), 0_u8..3, network(), id(), any::<u8>()).prop_map(
             |(whose, wording, network, id, replica)| {
-                // Mostly one wording, so that most replays are of the same request.
+                // Mostly the same content, so that most repetitions are of the same request.
                 let wording = wording / 2;
-                Command::Send { whose, wording, network, id, replica }
+                Step::Send { whose, wording, network, id, replica }
             }
         ),
         12 => (whose(), typed(), named(), network(), id(), any::<u8>()).prop_map(
             |(whose, typed, named, network, id, replica)| {
-                Command::Verify { whose, typed, named, network, id, replica }
+                Step::Verify { whose, typed, named, network, id, replica }
             }
         ),
         2 => (whose(), named(), any::<bool>(), any::<bool>(), id(), any::<u8>()).prop_map(
             |(whose, named, reset, by_challenge, id, replica)| {
-                Command::Cancel { whose, named, reset, by_challenge, id, replica }
+                Step::Cancel { whose, named, reset, by_challenge, id, replica }
             }
         ),
         3 => (whose(), named(), any::<bool>(), any::<u8>()).prop_map(
             |(whose, named, by_challenge, replica)| {
-                Command::Status { whose, named, by_challenge, replica }
+                Step::Status { whose, named, by_challenge, replica }
             }
         ),
-        3 => (0_u8..4, any::<u8>()).prop_map(|(back, replica)| Command::Again { back, replica }),
-        3 => wait().prop_map(|milliseconds| Command::Wait { milliseconds }),
+        3 => (0_u8..4, any::<u8>()).prop_map(|(back, replica)| Step::Again { back, replica }),
+        3 => wait().prop_map(|milliseconds| Step::Wait { milliseconds }),
         5 => (whose(), any::<u8>(), -1_i8..=1).prop_map(|(whose, edge, offset)| {
-            Command::WaitUntil { whose, edge, offset }
+            Step::WaitUntil { whose, edge, offset }
         }),
-        1 => (1_u32..4_000_000).prop_map(|milliseconds| Command::StepBack { milliseconds }),
+        1 => (1_u32..4_000_000).prop_map(|milliseconds| Step::ClockBack { milliseconds }),
     ]
 }
 
