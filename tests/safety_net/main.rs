@@ -1,6 +1,8 @@
 //! The safety net: checks the promises of otpd against a separately written model, and the
 //! checks themselves with seeded bugs. docs/reliability.md has the results.
 
+mod dice;
+mod golden_vectors;
 mod linearizability;
 mod long_run;
 mod model_based;

@@ -5,7 +5,6 @@
 mod checker;
 mod delivery;
 mod delivery_log;
-mod dice;
 mod fleet;
 mod invariants;
 mod nemesis;
@@ -27,11 +26,11 @@ use otpd_model::{Observed, RecordId};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    dice::Dice,
     long_run,
     support::{Figures, asked},
 };
 use checker::{Event, Verdict};
-use dice::Dice;
 use fleet::Fleet;
 use nemesis::Faults;
 use scenario::Scenario;

@@ -5,10 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::{
-    dice::Dice,
-    fleet::{Fleet, REPLICAS},
-};
+use super::fleet::{Fleet, REPLICAS};
+use crate::dice::Dice;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use super::{dice::Dice, fleet::Fleet};
+use super::fleet::Fleet;
+use crate::dice::Dice;
 
 /// Fault of the database between two kills.
 #[derive(Clone, Copy, Debug)]

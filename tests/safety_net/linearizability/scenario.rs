@@ -15,10 +15,9 @@ use tonic_types::StatusExt as _;
 
 use super::{
     checker::Event,
-    dice::Dice,
     fleet::{CALL_TIMEOUT, Fleet, REPLICAS},
 };
-use crate::{model_based::grpc_adapter, settings};
+use crate::{dice::Dice, model_based::grpc_adapter, settings};
 /// Maximum number of calls about one recipient. A history has 64 at most; the others are left
 /// to repetitions.
 const MAX_CALLS: usize = 40;

@@ -10,7 +10,8 @@ scripts/long-run write. -->
 
 Most promises of otpd are checked in two ways. Both use a **model** of the rules
 (`crates/otpd-model`), which was written separately from the service, from the design
-alone, and is half as long. The property tests of the rules use the same model:
+alone, and is half as long. The property tests of the rules use the same model,
+and the Python fake replays calls with its replies (`tests/corpus/rules.json`):
 
 - **The model's sequences**: server and model are driven by the same random commands
   (sends, correct, wrong and late codes, cancellations, statuses, repeated requests,
