@@ -52,7 +52,6 @@ fn all_values(
     code_length: usize,
     results: &mut BTreeSet<&'static str>,
 ) -> (Observed, Value) {
-    let relative = |at: TimeRange| at.earliest - START;
     let id = |number: usize| match known.get(number) {
         Some(id) => id.clone(),
         None => format!("challenge-{}", issued + 1),
@@ -117,19 +116,7 @@ fn all_values(
             blocked_until,
         } => {
             let live = live.map(|(number, at, remaining)| (id(number), at, remaining));
-            let value = json!({
-                "challenge_id": live.as_ref().map_or("", |(id, ..)| id),
-                "expires_at": live.as_ref().map(|(_, at, _)| relative(*at)),
-                "attempts_remaining": live.as_ref().map_or(0, |(.., remaining)| *remaining),
-                "resend_at": resend_at.map(relative),
-                "blocked_until": blocked_until.map(relative),
-            });
-            let observed = Observed::Status {
-                live: live.map(|(id, at, remaining)| (id, at.earliest, remaining)),
-                resend_at: resend_at.map(|at| at.earliest),
-                blocked_until: blocked_until.map(|at| at.earliest),
-            };
-            (observed, value)
+            status(live, resend_at, blocked_until)
         }
         Reply::Refused {
             reason,
@@ -154,6 +141,30 @@ fn all_values(
             (observed, value)
         }
     }
+}
+
+fn status(
+    live: Option<(String, TimeRange, u32)>,
+    resend_at: Option<TimeRange>,
+    blocked_until: Option<TimeRange>,
+) -> (Observed, Value) {
+    let value = json!({
+        "challenge_id": live.as_ref().map_or("", |(id, ..)| id),
+        "expires_at": live.as_ref().map(|(_, at, _)| relative(*at)),
+        "attempts_remaining": live.as_ref().map_or(0, |(.., remaining)| *remaining),
+        "resend_at": resend_at.map(relative),
+        "blocked_until": blocked_until.map(relative),
+    });
+    let observed = Observed::Status {
+        live: live.map(|(id, at, remaining)| (id, at.earliest, remaining)),
+        resend_at: resend_at.map(|at| at.earliest),
+        blocked_until: blocked_until.map(|at| at.earliest),
+    };
+    (observed, value)
+}
+
+const fn relative(at: TimeRange) -> i64 {
+    at.earliest - START
 }
 
 const fn outcome_name(outcome: Outcome) -> &'static str {
