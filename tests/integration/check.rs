@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     providers::gateway::{Gateway, Nobody},
-    support::{Database, Ended, Kind, otpd, run},
+    support::{Database, Ended, Kind, on_each_store, otpd, run},
 };
 
 /// Runs `otpd check` with this configuration on this database.
@@ -60,16 +60,6 @@ async fn check_reports_success(kind: Kind) {
     assert!(gateway.is_idle(), "a check sends nothing");
     let left = database.number("SELECT count(*) FROM otp_record").await;
     assert_eq!(left, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn check_reports_success_postgres() {
-    check_reports_success(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn check_reports_success_sqlite() {
-    check_reports_success(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,4 +119,8 @@ async fn check_reports_each_fault_with_its_remedy() {
             "{told} lacks {key}"
         );
     }
+}
+
+on_each_store! {
+    check_reports_success
 }

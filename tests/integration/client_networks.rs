@@ -3,7 +3,7 @@
 use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest, otp_service_client::OtpServiceClient};
 use tonic::{Status, transport::Channel};
 
-use crate::support::{Database, Kind, Replica};
+use crate::support::{Database, Kind, Replica, on_each_store};
 
 /// Sends from that address to the recipient of that number; returns the challenge id.
 async fn send(
@@ -86,12 +86,6 @@ fn wrong(code: &str) -> String {
     code.chars().map(turned).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn client_is_limited_by_subnet_and_site_postgres() {
-    client_is_limited_by_subnet_and_site(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn client_is_limited_by_subnet_and_site_sqlite() {
-    client_is_limited_by_subnet_and_site(Kind::Sqlite).await;
+on_each_store! {
+    client_is_limited_by_subnet_and_site
 }

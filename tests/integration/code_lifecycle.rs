@@ -8,6 +8,7 @@ use crate::support::{
     Database, Kind, Replica, Script,
     Step::{self, After, Back, Cancel, Dead, Live, Malformed, New, Resent, TooSoon, Verify, Wrong},
     Typed::{Mistyped, Right, TooShort},
+    on_each_store,
 };
 
 const HOUR: u32 = 3_600;
@@ -199,7 +200,7 @@ const SCRIPTS: &[&[Step]] = &[
     ],
 ];
 
-async fn run_all(kind: Kind) {
+async fn code_lifecycle(kind: Kind) {
     let database = Database::new(kind).await;
     // The rules of a single code, apart from those across codes.
     let environment = [
@@ -215,12 +216,6 @@ async fn run_all(kind: Kind) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn code_lifecycle_postgres() {
-    run_all(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn code_lifecycle_sqlite() {
-    run_all(Kind::Sqlite).await;
+on_each_store! {
+    code_lifecycle
 }

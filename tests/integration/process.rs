@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use tokio::task::JoinSet;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::support::{Database, Kind, Refusal, Replica, otpd, run};
+use crate::support::{Database, Kind, Refusal, Replica, on_each_store, otpd, run};
 
 const PHONE: &str = "+79991234567";
 /// Has otpd look for its key file where it does by default: beside the SQLite file,
@@ -113,23 +113,20 @@ async fn concurrent_starts_on_an_empty_postgres_all_serve() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replica_with_different_keys_does_not_start() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let database = Database::new(kind).await;
-        let replica = Replica::start(&database).await;
-        let sent = send(&replica).await;
+async fn replica_with_different_keys_does_not_start(kind: Kind) {
+    let database = Database::new(kind).await;
+    let replica = Replica::start(&database).await;
+    let sent = send(&replica).await;
 
-        let other_keys = database.directory().join("other.keys");
-        key_file::create(&other_keys).expect("the directory takes files");
-        let line = serve(&database, &other_keys).line(64);
-        assert!(
-            line.starts_with("otpd: keys: the database's records were made with another index key"),
-            "{line}"
-        );
-        let code = replica.code(&sent.challenge_id).await;
-        assert!(verifies(&replica, code).await);
-    }
+    let other_keys = database.directory().join("other.keys");
+    key_file::create(&other_keys).expect("the directory takes files");
+    let line = serve(&database, &other_keys).line(64);
+    assert!(
+        line.starts_with("otpd: keys: the database's records were made with another index key"),
+        "{line}"
+    );
+    let code = replica.code(&sent.challenge_id).await;
+    assert!(verifies(&replica, code).await);
 }
 
 /// Runs a server that is expected to end by itself.
@@ -141,32 +138,29 @@ fn serve(database: &Database, keys_file: &Path) -> crate::support::Ended {
         .env("OTPD_LISTEN", "127.0.0.1:0"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn migrate_command_migrates_the_schema() {
-    for kind in [Kind::Sqlite, Kind::Postgres] {
-        let database = Database::new(kind).await;
-        let migrate = |url: &str| {
-            run(otpd()
-                .current_dir(database.directory())
-                .env("DATABASE_URL", url)
-                .arg("migrate"))
-        };
-        for _ in 0..2 {
-            let printed = migrate(database.url()).done();
-            assert!(printed.starts_with("The schema of "), "{printed}");
-            assert!(printed.ends_with(" is up to date.\n"), "{printed}");
-        }
-        assert_eq!(database.number("SELECT COUNT(*) FROM otp_record").await, 0);
-        let replica = Replica::start(&database).await;
-        send(&replica).await;
-
-        let line = migrate("sqlite::memory:").line(64);
-        assert!(line.starts_with("otpd: database_url: "), "{line}");
-        let line = migrate("postgres://postgres@127.0.0.1:1/absent").line(69);
-        assert!(line.starts_with("otpd: database_url: "), "{line}");
-        let line = migrate("sqlite:///nowhere/otpd.db").line(69);
-        assert!(line.starts_with("otpd: database_url: "), "{line}");
+async fn migrate_command_migrates_the_schema(kind: Kind) {
+    let database = Database::new(kind).await;
+    let migrate = |url: &str| {
+        run(otpd()
+            .current_dir(database.directory())
+            .env("DATABASE_URL", url)
+            .arg("migrate"))
+    };
+    for _ in 0..2 {
+        let printed = migrate(database.url()).done();
+        assert!(printed.starts_with("The schema of "), "{printed}");
+        assert!(printed.ends_with(" is up to date.\n"), "{printed}");
     }
+    assert_eq!(database.number("SELECT COUNT(*) FROM otp_record").await, 0);
+    let replica = Replica::start(&database).await;
+    send(&replica).await;
+
+    let line = migrate("sqlite::memory:").line(64);
+    assert!(line.starts_with("otpd: database_url: "), "{line}");
+    let line = migrate("postgres://postgres@127.0.0.1:1/absent").line(69);
+    assert!(line.starts_with("otpd: database_url: "), "{line}");
+    let line = migrate("sqlite:///nowhere/otpd.db").line(69);
+    assert!(line.starts_with("otpd: database_url: "), "{line}");
 }
 
 /// A server, the lock that holds up the requests which it runs, and those.
@@ -381,4 +375,9 @@ async fn hanging_health_check_does_not_block_shutdown() {
     let (status, log) = ended.expect("it ends though the database does not answer");
     assert_eq!(status.code(), Some(0), "{log}");
     lock.close().await.expect("the lock is given up");
+}
+
+on_each_store! {
+    replica_with_different_keys_does_not_start
+    migrate_command_migrates_the_schema
 }

@@ -8,7 +8,7 @@ use otpd::grpc::v1::{
 };
 use tonic::transport::Channel;
 
-use crate::support::{Database, Kind, Replica};
+use crate::support::{Database, Kind, Replica, on_each_store};
 
 const FIRST: &str = "+79990000001";
 const UNANSWERED: &str = "+79990000002";
@@ -146,12 +146,6 @@ async fn purge_removes_only_rows_without_effect(kind: Kind) {
     assert_eq!(records(&database).await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn purge_removes_only_rows_without_effect_postgres() {
-    purge_removes_only_rows_without_effect(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn purge_removes_only_rows_without_effect_sqlite() {
-    purge_removes_only_rows_without_effect(Kind::Sqlite).await;
+on_each_store! {
+    purge_removes_only_rows_without_effect
 }

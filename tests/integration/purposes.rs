@@ -7,7 +7,7 @@ use otpd::grpc::v1::{
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Database, Kind, Replica, Typed, reason};
+use crate::support::{Database, Kind, Replica, Typed, on_each_store, reason};
 
 const RECIPIENT: &str = "+79991234567";
 
@@ -213,22 +213,7 @@ async fn challenge_id_alone_selects_its_code(kind: Kind) {
     assert_eq!(reason(&refused), "RECIPIENT_INVALID");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn purposes_have_separate_codes_and_policies_postgres() {
-    purposes_have_separate_codes_and_policies(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn purposes_have_separate_codes_and_policies_sqlite() {
-    purposes_have_separate_codes_and_policies(Kind::Sqlite).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn challenge_id_alone_selects_its_code_postgres() {
-    challenge_id_alone_selects_its_code(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn challenge_id_alone_selects_its_code_sqlite() {
-    challenge_id_alone_selects_its_code(Kind::Sqlite).await;
+on_each_store! {
+    purposes_have_separate_codes_and_policies
+    challenge_id_alone_selects_its_code
 }

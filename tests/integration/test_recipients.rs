@@ -5,7 +5,8 @@ use std::time::Duration;
 use otpd::grpc::v1::{SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOutcome};
 
 use crate::support::{
-    CallerClient, Database, Kind, Refusal, Replica, Typed, milliseconds, token_digest,
+    CallerClient, Database, Kind, Refusal, Replica, Typed, milliseconds, on_each_store,
+    token_digest,
 };
 
 const TESTER: &str = "+79991234567";
@@ -131,16 +132,6 @@ async fn test_recipient_has_a_fixed_code(kind: Kind) {
     assert!(!log.contains(FIXED), "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn test_recipient_has_a_fixed_code_postgres() {
-    test_recipient_has_a_fixed_code(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn test_recipient_has_a_fixed_code_sqlite() {
-    test_recipient_has_a_fixed_code(Kind::Sqlite).await;
-}
-
 /// A fixed code that no random one of six digits can be.
 const LONG: &str = "42424242";
 
@@ -216,4 +207,8 @@ async fn test_recipient_is_limited_to_its_caller_purpose_and_expiry() {
         refusal(&mut crm, TESTER, "login").await,
         "DESTINATION_BLOCKED"
     );
+}
+
+on_each_store! {
+    test_recipient_has_a_fixed_code
 }

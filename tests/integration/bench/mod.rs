@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
+use crate::support::{Database, Ended, Kind, Replica, on_each_store, otpd, run, token_digest};
 
 /// Neither a warm-up nor the time of a test.
 const AT_ONCE: [&str; 3] = ["--warm-up", "0s", "--quiet"];
@@ -67,7 +67,12 @@ async fn records(database: &Database) -> u64 {
     u64::try_from(records).expect("a count")
 }
 
-async fn pairs_are_counted_with_codes_from_the_log(kind: Kind, format: &str) {
+async fn pairs_are_counted_with_codes_from_the_log(kind: Kind) {
+    // One of the two formats with each store.
+    let format = match kind {
+        Kind::Postgres => "text",
+        Kind::Sqlite => "json",
+    };
     let database = Database::new(kind).await;
     let replica = [Replica::start_with(&database, &[("OTPD_LOG_FORMAT", format)]).await];
     let process = format!("server={}", replica[0].id());
@@ -125,16 +130,6 @@ async fn connection_max_age_loses_no_pair() {
     assert_eq!(result["failures"], serde_json::json!({}));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pairs_are_counted_with_codes_from_a_text_log_postgres() {
-    pairs_are_counted_with_codes_from_the_log(Kind::Postgres, "text").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn pairs_are_counted_with_codes_from_a_json_log_sqlite() {
-    pairs_are_counted_with_codes_from_the_log(Kind::Sqlite, "json").await;
-}
-
 /// A server that returns codes to one caller, whose token is `known`.
 async fn serve_a_caller_who_delivers(database: &Database) -> Replica {
     let configuration = database.configure(&format!(
@@ -161,16 +156,6 @@ async fn self_delivering_caller_needs_no_log(kind: Kind) {
     assert!(line.starts_with(&start), "{line}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn self_delivering_caller_needs_no_log_postgres() {
-    self_delivering_caller_needs_no_log(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn self_delivering_caller_needs_no_log_sqlite() {
-    self_delivering_caller_needs_no_log(Kind::Sqlite).await;
-}
-
 async fn wrong_codes_are_sent_before_the_correct_one(kind: Kind) {
     let database = Database::new(kind).await;
     let replica = [Replica::start(&database).await];
@@ -193,16 +178,6 @@ async fn wrong_codes_are_sent_before_the_correct_one(kind: Kind) {
         assert_eq!(count(&result, "/verify/count"), 200 + wrong);
     }
     assert_eq!(records(&database).await, 402);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_codes_are_sent_before_the_correct_one_postgres() {
-    wrong_codes_are_sent_before_the_correct_one(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_codes_are_sent_before_the_correct_one_sqlite() {
-    wrong_codes_are_sent_before_the_correct_one(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,4 +346,10 @@ async fn result_is_written_to_stdout_on_request() {
     ] {
         assert!(table.contains(line), "no {line:?} in {table}");
     }
+}
+
+on_each_store! {
+    pairs_are_counted_with_codes_from_the_log
+    self_delivering_caller_needs_no_log
+    wrong_codes_are_sent_before_the_correct_one
 }

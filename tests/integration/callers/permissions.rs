@@ -11,7 +11,7 @@ use super::{
     MESSAGE, RECIPIENT, cancel_request, lines, send, send_request, status_request, verify,
     verify_request,
 };
-use crate::support::{Database, Kind, Refusal, Replica, Typed, token_digest};
+use crate::support::{Database, Kind, Refusal, Replica, Typed, on_each_store, token_digest};
 
 /// A server with one caller of each kind; their tokens are their names.
 async fn serve(database: &Database) -> Replica {
@@ -170,16 +170,6 @@ async fn reset_requires_its_own_permission(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reset_requires_its_own_permission_postgres() {
-    reset_requires_its_own_permission(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reset_requires_its_own_permission_sqlite() {
-    reset_requires_its_own_permission(Kind::Sqlite).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn only_self_delivering_callers_receive_the_code() {
     let database = Database::new(Kind::Sqlite).await;
     let replica = serve(&database).await;
@@ -218,4 +208,8 @@ async fn only_self_delivering_callers_receive_the_code() {
     let log = replica.stop().await.1;
     assert_eq!(lines(&log, MESSAGE).len(), 3, "{log}");
     assert!(!log.contains(&sent.code), "{log}");
+}
+
+on_each_store! {
+    reset_requires_its_own_permission
 }

@@ -9,7 +9,9 @@ use tonic::Code;
 use super::{
     RECIPIENT, cancel_request, send, send_request, status_request, verify, verify_request,
 };
-use crate::support::{CallerClient, Database, Kind, Refusal, Replica, Typed, token_digest};
+use crate::support::{
+    CallerClient, Database, Kind, Refusal, Replica, Typed, on_each_store, token_digest,
+};
 
 /// A server of two callers, and their clients.
 async fn two_callers(database: &Database, more: &[(&str, &str)]) -> (Replica, [CallerClient; 2]) {
@@ -23,7 +25,7 @@ async fn two_callers(database: &Database, more: &[(&str, &str)]) -> (Replica, [C
     (replica, clients)
 }
 
-async fn codes_and_status(kind: Kind) {
+async fn callers_do_not_see_each_others_codes_or_status(kind: Kind) {
     let database = Database::new(kind).await;
     let (replica, [mut crm, mut shop]) = two_callers(&database, &[]).await;
     let request = SendOtpRequest {
@@ -83,7 +85,7 @@ async fn codes_and_status(kind: Kind) {
     assert!(verdict.verified);
 }
 
-async fn limits_and_failures(kind: Kind) {
+async fn callers_do_not_share_limits(kind: Kind) {
     const CLIENT_IP: &str = "203.0.113.7";
     let database = Database::new(kind).await;
     let limits = [
@@ -148,22 +150,7 @@ async fn limits_and_failures(kind: Kind) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn callers_do_not_see_each_others_codes_or_status_postgres() {
-    codes_and_status(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn callers_do_not_see_each_others_codes_or_status_sqlite() {
-    codes_and_status(Kind::Sqlite).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn callers_do_not_share_limits_postgres() {
-    limits_and_failures(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn callers_do_not_share_limits_sqlite() {
-    limits_and_failures(Kind::Sqlite).await;
+on_each_store! {
+    callers_do_not_see_each_others_codes_or_status
+    callers_do_not_share_limits
 }

@@ -16,7 +16,7 @@ use otpd::store::{
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 use secrecy::SecretString;
 
-use crate::support::{Database, Kind};
+use crate::support::{Database, Kind, on_each_store};
 
 async fn store(database: &Database) -> InstrumentedStore {
     let url = SecretString::from(database.url());
@@ -29,16 +29,13 @@ async fn store(database: &Database) -> InstrumentedStore {
     store
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_passes_the_conformance_suite() {
-    let database = Database::new(Kind::Postgres).await;
+async fn store_passes_the_conformance_suite(kind: Kind) {
+    let database = Database::new(kind).await;
     suite::run(Arc::new(store(&database).await), &database).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sqlite_passes_the_conformance_suite() {
-    let database = Database::new(Kind::Sqlite).await;
-    suite::run(Arc::new(store(&database).await), &database).await;
+on_each_store! {
+    store_passes_the_conformance_suite
 }
 
 /// A store that forgets a check: it writes whatever is there.

@@ -10,7 +10,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{Database, Kind, Refusal, Replica, Typed, reason};
+use crate::support::{Database, Kind, Refusal, Replica, Typed, on_each_store, reason};
 
 type Client = OtpServiceClient<Channel>;
 
@@ -96,7 +96,7 @@ fn assert_reused<T: std::fmt::Debug>(answer: Result<T, Status>) {
 }
 
 /// Two replicas and, in the place of one that was stopped, a third.
-async fn requests_are_remembered(kind: Kind) {
+async fn repeated_requests_are_replayed_by_all_replicas(kind: Kind) {
     let database = Database::new(kind).await;
     let first = Replica::start(&database).await;
     let other = Replica::start(&database).await;
@@ -207,22 +207,7 @@ async fn idempotency_key_reuse_is_rejected(kind: Kind) {
     assert_eq!(messages(&[&replica], &[], &sent.challenge_id).await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn repeated_requests_are_replayed_by_all_replicas_postgres() {
-    requests_are_remembered(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn repeated_requests_are_replayed_by_all_replicas_sqlite() {
-    requests_are_remembered(Kind::Sqlite).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn idempotency_key_reuse_is_rejected_postgres() {
-    idempotency_key_reuse_is_rejected(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn idempotency_key_reuse_is_rejected_sqlite() {
-    idempotency_key_reuse_is_rejected(Kind::Sqlite).await;
+on_each_store! {
+    repeated_requests_are_replayed_by_all_replicas
+    idempotency_key_reuse_is_rejected
 }

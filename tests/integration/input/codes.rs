@@ -8,7 +8,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Code, transport::Channel};
 
-use crate::support::{Database, Kind, Refusal, Replica, Typed};
+use crate::support::{Database, Kind, Refusal, Replica, Typed, on_each_store};
 
 const PHONE: &str = "+79991234567";
 /// Digits enough for a code, and of no code of the default length.
@@ -50,16 +50,6 @@ async fn attempts_remaining(client: &mut Client) -> u32 {
         .await
         .expect("it is reported");
     status.into_inner().attempts_remaining
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_code_length_is_reported_last_and_consumes_no_attempt_sqlite() {
-    wrong_code_length_is_reported_last_and_consumes_no_attempt(Kind::Sqlite).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_code_length_is_reported_last_and_consumes_no_attempt_postgres() {
-    wrong_code_length_is_reported_last_and_consumes_no_attempt(Kind::Postgres).await;
 }
 
 async fn wrong_code_length_is_reported_last_and_consumes_no_attempt(kind: Kind) {
@@ -268,4 +258,8 @@ async fn rejected_send_keeps_the_live_code() {
         outcome(&mut client, verify(&code)).await,
         VerifyOutcome::Verified
     );
+}
+
+on_each_store! {
+    wrong_code_length_is_reported_last_and_consumes_no_attempt
 }

@@ -20,7 +20,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Response, Status, transport::Channel};
 
-use crate::support::{Database, Kind, OPERATIONS, Replica, Secrets};
+use crate::support::{Database, Kind, OPERATIONS, Replica, Secrets, on_each_store};
 
 /// Ten digits, which do not turn up by chance.
 const LONG_CODES: (&str, &str) = ("OTPD_POLICY__CODE_LENGTH", "10");
@@ -267,19 +267,51 @@ fn without_provider(log: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// All that a thief of the database gets, each with the secrets in it.
-pub fn search(database: &Database, secrets: &Secrets) -> Vec<(String, BTreeSet<String>)> {
+/// Place that is searched: its name and its content.
+pub type Place = (String, Content);
+
+/// Content of a place.
+pub enum Content {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Content {
+    /// Returns the secrets that it contains.
+    pub fn leaks(&self, secrets: &Secrets) -> BTreeSet<String> {
+        match self {
+            Self::Text(text) => secrets.in_text(text),
+            Self::Bytes(bytes) => secrets.in_bytes(bytes),
+        }
+    }
+}
+
+/// Returns a place with a text.
+pub fn text(name: &str, content: &str) -> Place {
+    (name.to_owned(), Content::Text(content.to_owned()))
+}
+
+/// Asserts that no place contains a secret.
+pub fn assert_no_leak(secrets: &Secrets, places: &[Place]) {
+    for (name, content) in places {
+        let leaks = content.leaks(secrets);
+        assert!(leaks.is_empty(), "{name} contains {leaks:?}");
+    }
+}
+
+/// Returns all places that a thief of the database gets.
+pub fn database_places(database: &Database) -> Vec<Place> {
     if let Some(path) = database.url().strip_prefix("sqlite://") {
         let files = ["", "-wal", "-shm"].map(|suffix| format!("{path}{suffix}"));
         return files
             .into_iter()
             .filter_map(|file| {
                 let bytes = fs::read(&file).ok()?;
-                Some((file, secrets.in_bytes(&bytes)))
+                Some((file, Content::Bytes(bytes)))
             })
             .collect();
     }
-    let binaries = std::env::var("TEST_POSTGRES_BIN").expect("set as TEST_POSTGRES_URL is");
+    let binaries = std::env::var("TEST_POSTGRES_BIN").expect("set like TEST_POSTGRES_URL");
     ["--format=plain", "--inserts"]
         .into_iter()
         .map(|option| {
@@ -290,24 +322,39 @@ pub fn search(database: &Database, secrets: &Secrets) -> Vec<(String, BTreeSet<S
             assert!(dumped.status.success(), "{dumped:?}");
             let dump = String::from_utf8(dumped.stdout).expect("a dump is UTF-8");
             assert!(dump.contains("otp_record"));
-            (option.to_owned(), secrets.in_text(&dump))
+            (option.to_owned(), Content::Text(dump))
         })
         .collect()
 }
 
-async fn nothing_is_shown(kind: Kind, log_format: &str) {
+/// Searches the database; returns the secrets in each place.
+pub fn search(database: &Database, secrets: &Secrets) -> Vec<(String, BTreeSet<String>)> {
+    let places = database_places(database).into_iter();
+    places
+        .map(|(name, content)| (name, content.leaks(secrets)))
+        .collect()
+}
+
+async fn database_log_and_metrics_contain_no_secrets(kind: Kind) {
     let database = Database::new(kind).await;
+    // One of the two formats with each store.
+    let log_format = match kind {
+        Kind::Postgres => "text",
+        Kind::Sqlite => "json",
+    };
     let format = ("OTPD_LOG_FORMAT", log_format);
     let replica =
         Replica::start_with(&database, &[LONG_CODES, TALKATIVE, OPERATIONS, format]).await;
     let mut traffic = Traffic::default();
-    let talks = tokio::join!(
-        talk(&replica, 0..250),
-        talk(&replica, 250..500),
-        talk(&replica, 500..750),
-        talk(&replica, 750..1_000),
-    );
-    for more in <[Traffic; 4]>::from(talks) {
+    let talks = Box::pin(async {
+        tokio::join!(
+            talk(&replica, 0..250),
+            talk(&replica, 250..500),
+            talk(&replica, 500..750),
+            talk(&replica, 750..1_000),
+        )
+    });
+    for more in <[Traffic; 4]>::from(talks.await) {
         traffic.absorb(more);
     }
     let records = database.number("SELECT count(*) FROM otp_record").await;
@@ -315,35 +362,28 @@ async fn nothing_is_shown(kind: Kind, log_format: &str) {
 
     let scrape = replica.scrape().await.text;
     assert!(scrape.contains("otpd_codes_sent_total{"));
-    let found = traffic.secrets.in_text(&scrape);
-    assert!(found.is_empty(), "the metrics show {found:?}");
-    for (place, found) in search(&database, &traffic.secrets) {
-        assert!(found.is_empty(), "{place} shows {found:?}");
-    }
+    let running = database_places(&database);
     let (status, log) = replica.stop().await;
     assert!(status.success());
-    for (place, found) in search(&database, &traffic.secrets) {
-        assert!(found.is_empty(), "{place} shows {found:?}");
-    }
-    let found = traffic.codes.in_text(&traffic.replies);
-    assert!(found.is_empty(), "callers were told {found:?}");
-
-    // The search would find them: the provider's lines have them all.
+    let stopped = database_places(&database);
+    // The scanner finds them: the lines of the provider have all of them.
     assert!(traffic.secrets.in_text(&log).len() >= 1_000);
     let log = without_provider(&log);
-    let found = traffic.secrets.in_text(&log);
-    assert!(found.is_empty(), "the log shows {found:?}");
+    // Each place, with the secrets that it must not contain.
+    for (secrets, places) in [
+        (&traffic.secrets, running),
+        (&traffic.secrets, stopped),
+        (&traffic.secrets, vec![text("the metrics", &scrape)]),
+        (&traffic.secrets, vec![text("the log", &log)]),
+        (&traffic.codes, vec![text("a reply", &traffic.replies)]),
+    ] {
+        assert_no_leak(secrets, &places);
+    }
     for masked in &traffic.masked {
         assert!(log.contains(masked), "{masked} is not in the log");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn dump_and_text_log_contain_no_secrets() {
-    Box::pin(nothing_is_shown(Kind::Postgres, "text")).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sqlite_file_and_json_log_contain_no_secrets() {
-    Box::pin(nothing_is_shown(Kind::Sqlite, "json")).await;
+on_each_store! {
+    database_log_and_metrics_contain_no_secrets
 }

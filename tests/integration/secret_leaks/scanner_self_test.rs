@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
 use super::{LONG_CODES, TALKATIVE, search, talk, without_provider};
-use crate::support::{Database, Kind, Replica, hex};
+use crate::support::{Database, Kind, Replica, hex, on_each_store};
 
 /// Runs a statement that only a faulty otpd would run.
 async fn execute(database: &Database, statement: String) {
@@ -31,7 +31,7 @@ fn places<'a>(found: &'a [(String, BTreeSet<String>)], secret: &str) -> Vec<&'a 
     places.map(|(place, _)| place.as_str()).collect()
 }
 
-/// The very search of the tests above finds one secret in each place.
+/// The scanner finds one secret in each place.
 async fn leak_scanner_finds_seeded_secret(kind: Kind) {
     let database = Database::new(kind).await;
     let replica = Replica::start_with(&database, &[LONG_CODES, TALKATIVE]).await;
@@ -129,12 +129,6 @@ async fn leak_scanner_finds_seeded_secret(kind: Kind) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn leak_scanner_finds_seeded_secret_in_dump() {
-    leak_scanner_finds_seeded_secret(Kind::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn leak_scanner_finds_seeded_secret_in_sqlite_file() {
-    leak_scanner_finds_seeded_secret(Kind::Sqlite).await;
+on_each_store! {
+    leak_scanner_finds_seeded_secret
 }

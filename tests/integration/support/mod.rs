@@ -40,7 +40,8 @@ pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use test_ca::{Proof, TestCa, dns, secure_channel};
 
-/// Each of these tests, which take a [`Kind`], on each store.
+/// Runs each of these tests, which take a [`Kind`], on each store, as `postgres::NAME` and
+/// `sqlite::NAME`. Every test that runs on both stores is listed in this way.
 macro_rules! on_each_store {
     ($($test:ident)*) => {
         mod postgres {

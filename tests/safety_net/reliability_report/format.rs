@@ -45,6 +45,7 @@ scripts/safety-net --long
 
 Each promise is listed with the tests that fail if it is broken, and with the counts of the
 last long run, if there is one. The gate runs every test, and the short form of the safety net.
+Most tests of behaviour that depends on the store run on PostgreSQL and on SQLite.
 ";
 
 pub const PROMISES_HEAD: &str = "\
