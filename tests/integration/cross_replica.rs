@@ -1,11 +1,11 @@
-//! The purpose of otpd: a code sent through one replica is verified through any other, in
-//! any spelling of the number.
+//! The purpose of otpd: a code sent through one replica verifies on any other, in any spelling
+//! of the number.
 
 use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest};
 
 use crate::support::{Database, Replica};
 
-/// Ways in which people write one Russian number.
+/// Returns spellings of one Russian number.
 fn written_forms(subscriber: u32) -> [String; 8] {
     let digits = format!("{subscriber:07}");
     let (a, b, c) = (&digits[..3], &digits[3..5], &digits[5..]);
@@ -24,7 +24,9 @@ fn written_forms(subscriber: u32) -> [String; 8] {
 #[tokio::test(flavor = "multi_thread")]
 async fn codes_verify_on_a_different_replica() {
     const REPLICAS: usize = 4;
-    const CODES: u32 = 1_000;
+    // All pairs of replicas with all pairs of spellings, ten times. A replica with state of its
+    // own fails at the first code.
+    const CODES: u32 = 240;
 
     let database = Database::postgres().await;
     let replicas = Replica::start_many(&database, REPLICAS).await;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use otpd::grpc::v1::DeliveryState::{Failed, Sent};
+use otpd::grpc::v1::DeliveryState::{Failed, Queued, Sent};
 
 use super::{
     OFTEN, deliveries, deliveries_in,
@@ -15,6 +15,8 @@ use crate::support::{Database, Kind, Replica};
 /// A message whose every attempt is of unknown outcome ends as soon as the bound is
 /// reached, long before its code dies.
 const GIVEN_UP: &str = "[OTP] Message given up";
+/// The first five attempts follow each other within 16 s.
+const LONGER_THAN_A_BACKOFF: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn message_with_unknown_outcome_is_attempted_at_most_four_times() {
@@ -34,17 +36,20 @@ async fn message_with_unknown_outcome_is_attempted_at_most_four_times() {
         configuration += &route("one", &["hangs"]);
         configuration += &route("two", &["babbles", "closes"]);
         configuration += &route("three", &["late", "babbles", "closes"]);
-        let (_database, replica) = serve(kind, &configuration).await;
-        for (number, (purpose, class, expected)) in [
-            ("one", "timeout", &["hangs", "hangs"][..]),
+        let (database, replica) = serve(kind, &configuration).await;
+        // The length of the first round, after which there is a backoff.
+        for (number, (purpose, class, round, expected)) in [
+            ("one", "timeout", 1, &["hangs", "hangs"][..]),
             (
                 "two",
                 "unknown_outcome",
+                2,
                 &["babbles", "closes", "babbles", "closes"],
             ),
             (
                 "three",
                 "unknown_outcome",
+                3,
                 &["late", "babbles", "closes", "late"],
             ),
         ]
@@ -52,6 +57,13 @@ async fn message_with_unknown_outcome_is_attempted_at_most_four_times() {
         .enumerate()
         {
             let sent = send(&replica, number, purpose).await;
+            let id = &sent.challenge_id;
+            gateway
+                .wait_for(|state| state.providers_of(id).len() >= round)
+                .await;
+            deliveries_in(&replica, (number, purpose), &[Queued]).await;
+            let elapsed = LONGER_THAN_A_BACKOFF * u32::try_from(number + 1).expect("few");
+            database.advance_clock(elapsed).await;
             replica.wait_for_lines(GIVEN_UP, number + 1).await;
             let providers = gateway.state().providers_of(&sent.challenge_id);
             assert_eq!(providers, expected, "{kind:?}");
@@ -73,14 +85,22 @@ async fn unknown_outcome_fails_over_to_another_provider_first() {
     let configuration = gateway.provider("hangs", "timeout = \"200ms\"\nbreaker_failures = 1000")
         + &gateway.provider("down", "breaker_failures = 1000")
         + &route("default", &["hangs", "down"]);
-    let (_database, replica) = serve(Kind::Postgres, &configuration).await;
+    let (database, replica) = serve(Kind::Postgres, &configuration).await;
     let sent = send(&replica, 1, "").await;
-    let asked = |state: &State| state.providers_of(&sent.challenge_id).len() >= 4;
-    gateway.wait_for(asked).await;
+    let asked = |count| {
+        let id = &sent.challenge_id;
+        move |state: &State| state.providers_of(id).len() >= count
+    };
+    gateway.wait_for(asked(2)).await;
+    deliveries_in(&replica, (1, ""), &[Queued]).await;
+    database.advance_clock(LONGER_THAN_A_BACKOFF).await;
+    gateway.wait_for(asked(4)).await;
     let providers = gateway.state().providers_of(&sent.challenge_id);
-    // In the second round the one that is only down comes first.
+    // In the second round the provider that is only down comes first.
     assert_eq!(providers[..4], ["hangs", "down", "down", "hangs"]);
     gateway.will("down", TAKES);
+    deliveries_in(&replica, (1, ""), &[Queued]).await;
+    database.advance_clock(2 * LONGER_THAN_A_BACKOFF).await;
     deliveries_in(&replica, (1, ""), &[Sent]).await;
     assert_eq!(gateway.state().count("hangs"), 2);
 }
@@ -91,14 +111,24 @@ async fn provider_with_idempotency_key_is_retried_until_it_responds() {
     gateway.will("keyed", Behaviour::Closes);
     let key = "headers = { Idempotency-Key = \"{idempotency_key}\" }\nbreaker_failures = 1000";
     let keyed = gateway.provider("keyed", key);
-    let (_database, replica) = serve(
+    let (database, replica) = serve(
         Kind::Postgres,
         &format!("{keyed}{}", route("default", &["keyed"])),
     )
     .await;
     send(&replica, 1, "").await;
-    gateway.wait_for(|state| state.count("keyed") >= 5).await;
-    gateway.will("keyed", TAKES);
+    for attempts in 1..=5 {
+        gateway
+            .wait_for(|state| state.count("keyed") >= attempts)
+            .await;
+        deliveries_in(&replica, (1, ""), &[Queued]).await;
+        if attempts == 5 {
+            gateway.will("keyed", TAKES);
+        }
+        // The next attempt is due then.
+        let elapsed = LONGER_THAN_A_BACKOFF * u32::try_from(attempts).expect("few");
+        database.advance_clock(elapsed).await;
+    }
     let done = deliveries_in(&replica, (1, ""), &[Sent]).await;
     assert!(done.len() > 4, "{done:?}");
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,9 +22,12 @@ use super::{
 };
 use crate::support::{Database, Figures, Replica, asked};
 
-/// How often a replica is killed in the gate; `OTPD_TEST_KILLS` says otherwise.
-const KILLS: usize = 15;
-/// How many callers send, one code after the other.
+/// Number of kills in the gate; `OTPD_TEST_KILLS` sets another number. Half of them come between
+/// a request to the gateway and its response, so that one run in a thousand has none of these.
+const KILLS: usize = 10;
+/// Number of acknowledgements, or of requests to the gateway, from one kill to the next.
+const BETWEEN_KILLS: Range<usize> = 10..120;
+/// Number of callers, each of which sends one code after the other.
 const CALLERS: usize = 6;
 /// Each such send is cancelled as soon as it is acknowledged.
 const CANCELLED_EACH: usize = 5;
@@ -141,7 +145,7 @@ impl Run {
     async fn kill(&mut self, victim: Replica, name: &str, count: &watch::Sender<usize>) {
         let (more, by_gateway) = {
             let mut random = otpd::keys::os_rng();
-            (random.random_range(10..200_usize), random.random_bool(0.5))
+            (random.random_range(BETWEEN_KILLS), random.random_bool(0.5))
         };
         if by_gateway {
             let seen = self.gateway.state().asked.len();

@@ -25,6 +25,9 @@ use crate::support::{Database, Kind, OPERATIONS, Replica, Secrets, on_each_store
 /// Ten digits, which do not turn up by chance.
 const LONG_CODES: (&str, &str) = ("OTPD_POLICY__CODE_LENGTH", "10");
 const TALKATIVE: (&str, &str) = ("OTPD_LOG_LEVEL", "trace");
+/// Number of recipients: twice as many as there are combinations of a recipient's spelling with
+/// the requests that are made for it.
+const RECIPIENTS: u32 = 240;
 /// Prefix that only lines of the development log provider have.
 const PROVIDER: &str = "[OTP] Generated OTP: ";
 
@@ -346,19 +349,20 @@ async fn database_log_and_metrics_contain_no_secrets(kind: Kind) {
     let replica =
         Replica::start_with(&database, &[LONG_CODES, TALKATIVE, OPERATIONS, format]).await;
     let mut traffic = Traffic::default();
+    let part = |number: u32| number * RECIPIENTS / 4..(number + 1) * RECIPIENTS / 4;
     let talks = Box::pin(async {
         tokio::join!(
-            talk(&replica, 0..250),
-            talk(&replica, 250..500),
-            talk(&replica, 500..750),
-            talk(&replica, 750..1_000),
+            talk(&replica, part(0)),
+            talk(&replica, part(1)),
+            talk(&replica, part(2)),
+            talk(&replica, part(3)),
         )
     });
     for more in <[Traffic; 4]>::from(talks.await) {
         traffic.absorb(more);
     }
     let records = database.number("SELECT count(*) FROM otp_record").await;
-    assert_eq!(records, 1_000);
+    assert_eq!(records, i64::from(RECIPIENTS));
 
     let scrape = replica.scrape().await.text;
     assert!(scrape.contains("otpd_codes_sent_total{"));
@@ -367,7 +371,7 @@ async fn database_log_and_metrics_contain_no_secrets(kind: Kind) {
     assert!(status.success());
     let stopped = database_places(&database);
     // The scanner finds them: the lines of the provider have all of them.
-    assert!(traffic.secrets.in_text(&log).len() >= 1_000);
+    assert!(traffic.secrets.in_text(&log).len() >= RECIPIENTS as usize);
     let log = without_provider(&log);
     // Each place, with the secrets that it must not contain.
     for (secrets, places) in [
