@@ -128,6 +128,11 @@ impl CallerRegistry {
         Self::Unauthenticated(Arc::new(Caller::development(policies)))
     }
 
+    /// Returns whether callers must prove who they are.
+    pub const fn is_authenticated(&self) -> bool {
+        matches!(self, Self::Configured(_))
+    }
+
     /// Returns the caller of that name.
     pub fn get(&self, name: &CallerName) -> Option<&Arc<Caller>> {
         match self {

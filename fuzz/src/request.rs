@@ -33,6 +33,13 @@ pub fn request(data: &[u8]) {
     }
 }
 
+/// Checks an error for a text that cannot be read.
+pub fn is_refused(error: ServiceError, text: &str) {
+    let runs = text.split(|letter: char| !letter.is_ascii_digit());
+    let runs: Vec<&str> = runs.filter(|run| run.len() >= RUN).collect();
+    is_discreet(error, &runs);
+}
+
 /// Decodes the message, if it is one, and checks that it round-trips.
 fn decoded<T: Message + Default + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let message = T::decode(bytes).ok()?;
@@ -61,15 +68,6 @@ fn send(bytes: &[u8], region: Option<Region>) {
             let values = request.variables.values().map(String::as_str);
             let mut private: Vec<&str> = values.collect();
             private.extend([request.recipient.as_str(), &request.client_ip]);
-            // The error about a channel contains its number, which may be any.
-            let is_of_channel = matches!(
-                &error,
-                ServiceError::Request {
-                    field: "channel",
-                    ..
-                }
-            );
-            let private = if is_of_channel { Vec::new() } else { private };
             is_discreet(error, &private);
         }
     }

@@ -50,7 +50,9 @@ pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
     CheckReport::ok("keys", keys_origin);
     let mut findings = CheckReport::default();
     if let Some(tls) = &config.settings.tls {
-        let tls = tls.read().map_err(CommandError::usage)?;
+        let tls = tls
+            .read(config.settings.http_api().is_some())
+            .map_err(CommandError::usage)?;
         CheckReport::ok("tls", "the certificate and its key are read");
         for list in tls.outdated_lists() {
             findings.failed(

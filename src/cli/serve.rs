@@ -17,7 +17,6 @@ use crate::{
     config::{self, EnvVars, ServeConfig, TopLevelSettings},
     key_file,
     keys::KeyRing,
-    listener::TlsSettings,
     server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
     shutdown::{ReloadSignals, ShutdownSignals},
     store::{self, SqliteStore, StoreError},
@@ -104,8 +103,9 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CommandErro
 /// keys.
 fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), CommandError> {
     let (keys, origin) = keys(&config.settings)?;
+    let http1 = config.settings.http_api().is_some();
     let tls = config.settings.tls.as_ref();
-    let tls = tls.map(TlsSettings::read).transpose();
+    let tls = tls.map(|tls| tls.read(http1)).transpose();
     let loaded = LoadedConfig {
         tls: tls.map_err(CommandError::usage)?,
         config,

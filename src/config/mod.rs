@@ -142,6 +142,9 @@ fn validate(settings: &TopLevelSettings) -> Result<(), ConfigError> {
             format!("{max_batch} is out of bounds; allowed: 1 to {MAX_BATCH}"),
         ));
     }
+    if let Some((key, problem)) = settings.http_api.validate() {
+        return Err(ConfigError::new(&format!("http_api.{key}"), problem));
+    }
     if let Some((key, problem)) = settings.connections.validate() {
         return Err(ConfigError::new(&format!("connections.{key}"), problem));
     }

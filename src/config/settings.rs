@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{callers::TestRecipientTable, delivery::RouteTable, load::name};
 use crate::{
-    listener::{ConnectionSettings, TlsSettings},
+    listener::{ConnectionSettings, HttpApiRules, HttpApiSettings, TlsSettings},
     outbox::OutboxOptions,
     store::StoreOptions,
     telemetry::{AuditLog, LogFormat, LogLevel},
@@ -78,6 +78,8 @@ pub struct TopLevelSettings {
     pub reload_interval: Duration,
     /// Enables the gRPC reflection services.
     pub reflection: bool,
+    /// The contract over plain HTTP, for clients without gRPC.
+    pub http_api: HttpApiSettings,
     /// TLS of the listener. Unset: plaintext connections.
     pub tls: Option<TlsSettings>,
     /// Limits and timeouts of connections.
@@ -123,6 +125,7 @@ impl Default for TopLevelSettings {
             shutdown_timeout: Duration::from_secs(10),
             reload_interval: Duration::from_secs(5),
             reflection: true,
+            http_api: HttpApiSettings::default(),
             tls: None,
             connections: ConnectionSettings::default(),
             allow_plaintext_tokens: false,
@@ -135,5 +138,12 @@ impl Default for TopLevelSettings {
             store: StoreOptions::default(),
             traces: TraceSettings::default(),
         }
+    }
+}
+
+impl TopLevelSettings {
+    /// Returns the rules of the HTTP API; none if it is off.
+    pub fn http_api(&self) -> Option<HttpApiRules> {
+        self.http_api.rules(self.environment)
     }
 }

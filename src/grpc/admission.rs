@@ -22,21 +22,22 @@ use tonic::{
     body::Body,
     codegen::{
         Bytes,
-        http::{
-            HeaderMap, Method as HttpMethod, Request, Response, StatusCode, Uri,
-            header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue},
-        },
+        http::{Request, Response, Uri},
     },
 };
 use tower::{Layer, Service};
 
 use super::{
-    MAX_MESSAGE_BYTES, app_state::AppState, authentication::identify, content_type,
-    rejection::RejectedRequest, request_log::RequestLog,
+    MAX_MESSAGE_BYTES,
+    app_state::AppState,
+    authentication::identify,
+    protocol::{Protocol, ProtocolError},
+    rejection::RejectedRequest,
+    request_log::RequestLog,
 };
 use crate::{
     auth::AuthError,
-    listener::{BudgetShare, MemoryBudget, MemoryReservation, PeerIdentity},
+    listener::{BudgetShare, HttpApiRules, MemoryBudget, MemoryReservation, PeerIdentity},
     metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
     service::ServiceError,
     traces::{self, TraceContext},
@@ -71,13 +72,6 @@ pub(super) const MEMORY_RETRY: Duration = Duration::from_secs(1);
 /// with its headers.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-/// Longest `grpc-timeout`: eight digits and a unit.
-const MAX_TIMEOUT_BYTES: usize = 9;
-
 /// Admits requests by their headers.
 #[derive(Clone, Debug)]
 pub struct AdmissionLayer {
@@ -89,6 +83,8 @@ pub struct AdmissionLayer {
     pub budget: MemoryBudget,
     /// Reflection services are served.
     pub reflection: bool,
+    /// Rules of the HTTP API; without them only gRPC is served.
+    pub http_api: Option<Arc<HttpApiRules>>,
 }
 
 impl<S> Layer<S> for AdmissionLayer {
@@ -116,6 +112,7 @@ pub(super) struct AdmittedCaller {
     pub current: Arc<AppState>,
     pub caller: Arc<Caller>,
     pub place: Option<TraceContext>,
+    pub protocol: Protocol,
     /// True once the handler writes the log lines and counts the answer.
     handled: Arc<AtomicBool>,
 }
@@ -154,9 +151,13 @@ impl TargetService {
 }
 
 impl AdmissionLayer {
-    fn target(&self, path: &str) -> Option<(TargetService, &'static str)> {
+    /// Returns the service at a path. Connect is served for calls of the contract only.
+    fn target(&self, path: &str, protocol: Protocol) -> Option<(TargetService, &'static str)> {
         if let Some((rpc, path)) = RpcName::at(path) {
             return Some((TargetService::Call(rpc), path));
+        }
+        if matches!(protocol, Protocol::Connect(_)) {
+            return None;
         }
         let of = |paths: [&'static str; 2]| paths.into_iter().find(|known| *known == path);
         of(HEALTH)
@@ -181,52 +182,50 @@ impl AdmissionLayer {
             from: peer.and_then(|peer| peer.address),
             place: traceparent.and_then(|place| TraceContext::parse(place.to_str().ok()?)),
         };
-        let refuse =
-            |rejection: &RejectedRequest, answer, cause: &str, response: Response<Body>| {
-                rejection.record(&self.answers, answer, cause);
-                Box::new(response)
-            };
-
-        let media_type = check_protocol(request)
-            .map_err(|(outcome, cause, response)| refuse(&rejection, outcome, cause, *response))?;
-        let Some((target, path)) = self.target(request.uri().path()) else {
-            let cause = "unknown method; the contract is otp.v1.OtpService";
-            let response = Status::unimplemented(cause).into_http();
-            return Err(refuse(
-                &rejection,
-                RpcOutcome::UNIMPLEMENTED,
+        let http_api = self.http_api.as_deref();
+        let protocol = Protocol::of(request, http_api).map_err(|error| {
+            let ProtocolError {
+                outcome,
                 cause,
                 response,
-            ));
+            } = error;
+            rejection.record(&self.answers, outcome, cause);
+            response
+        })?;
+        let refuse = |rejection: &RejectedRequest, outcome, status: Status| {
+            rejection.record(&self.answers, outcome, status.message());
+            Box::new(protocol.respond(status))
         };
 
         let current = Arc::clone(&self.current.borrow());
+        let authenticated = current.callers.is_authenticated();
+        if let Err(cause) = protocol.check_browser(request, http_api, authenticated) {
+            let status = Status::permission_denied(cause);
+            return Err(refuse(&rejection, RpcOutcome::FORBIDDEN, status));
+        }
+        let Some((target, path)) = self.target(request.uri().path(), protocol) else {
+            let status = Status::unimplemented("unknown method; the contract is otp.v1.OtpService");
+            rejection.record(&self.answers, RpcOutcome::UNIMPLEMENTED, status.message());
+            return Err(Box::new(protocol.respond_unknown(status)));
+        };
+
         let proof = identify(&current.callers, headers, peer);
         let caller = match (target, proof) {
             (_, Ok(caller)) => Some(caller),
             (TargetService::Call(rpc), Err(unknown)) => {
-                return Err(Box::new(
-                    self.reject_unauthenticated(rpc, &rejection, unknown),
-                ));
+                let status = self.reject_unauthenticated(rpc, &rejection, unknown);
+                return Err(Box::new(protocol.respond(status)));
             }
             (TargetService::Health | TargetService::Reflection, Err(_)) => None,
         };
         rejection.caller.clone_from(&caller);
-        if let Some(encoding) = headers.get(GRPC_ENCODING)
-            && encoding != IDENTITY
-        {
-            let cause = "compressed messages are not accepted; send them without compression";
-            let mut response: Response<Body> = Status::unimplemented(cause).into_http();
-            response
-                .headers_mut()
-                .insert(GRPC_ACCEPT_ENCODING, IDENTITY);
-            return Err(refuse(
-                &rejection,
-                RpcOutcome::UNIMPLEMENTED,
-                cause,
-                response,
-            ));
+        if let Err(status) = protocol.check_encoding(headers) {
+            rejection.record(&self.answers, RpcOutcome::UNIMPLEMENTED, status.message());
+            return Err(Box::new(protocol.respond_uncompressed(status)));
         }
+        let headers = protocol
+            .kept_headers(headers)
+            .map_err(|error| refuse(&rejection, RpcOutcome::REQUEST_INVALID, error.into()))?;
         let local = rejection
             .from
             .is_some_and(|from| from.ip().to_canonical().is_loopback());
@@ -238,20 +237,21 @@ impl AdmissionLayer {
         let Ok(memory) = self.budget.reserve(target.bytes(), share) else {
             let error = ServiceError::Overloaded { wait: MEMORY_RETRY };
             let cause = "connections.memory_mib is used up";
-            let response = Status::from(error).into_http();
-            return Err(refuse(&rejection, RpcOutcome::OVERLOADED, cause, response));
+            rejection.record(&self.answers, RpcOutcome::OVERLOADED, cause);
+            return Err(Box::new(protocol.respond(error.into())));
         };
 
         let memory = Arc::new(memory);
         let handled = Arc::new(AtomicBool::new(false));
         let place = rejection.place;
-        *request.headers_mut() = kept(headers, media_type);
+        *request.headers_mut() = headers;
         *request.uri_mut() = Uri::from_static(path);
         let max_message = match target {
             TargetService::Call(_) => MAX_MESSAGE_BYTES,
             TargetService::Health | TargetService::Reflection => MAX_PUBLIC_MESSAGE_BYTES,
         };
         let extensions = request.extensions_mut();
+        extensions.insert(protocol);
         extensions.insert(BodyBounds {
             memory: Arc::clone(&memory),
             max_message,
@@ -261,10 +261,12 @@ impl AdmissionLayer {
                 current,
                 caller,
                 place,
+                protocol,
                 handled: Arc::clone(&handled),
             });
         }
         Ok(Answering {
+            protocol,
             rejection,
             handled,
             memory,
@@ -277,59 +279,12 @@ impl AdmissionLayer {
         rpc: RpcName,
         rejection: &RejectedRequest,
         unknown: AuthError,
-    ) -> Response<Body> {
+    ) -> Status {
         traces::enter(rejection.place, || {
             RequestLog::unauthenticated(rpc, rejection.from, unknown, &self.answers);
         });
-        Status::from(ServiceError::from(unknown)).into_http()
+        ServiceError::from(unknown).into()
     }
-}
-
-/// Returns the media type of a gRPC request.
-///
-/// # Errors
-/// The outcome, its cause and the HTTP response, if the request is not one of gRPC.
-fn check_protocol(
-    request: &Request<Body>,
-) -> Result<&'static str, (RpcOutcome, &'static str, Box<Response<Body>>)> {
-    let Some(media_type) = content_type::accepted(request.headers()) else {
-        let accept = (ACCEPT, content_type::ACCEPT);
-        return Err((
-            RpcOutcome::UNSUPPORTED_MEDIA_TYPE,
-            "the content type is not accepted",
-            Box::new(http_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, accept)),
-        ));
-    };
-    if request.method() != HttpMethod::POST {
-        let allow = (ALLOW, HeaderValue::from_static("POST"));
-        return Err((
-            RpcOutcome::MALFORMED,
-            "the HTTP method is not POST",
-            Box::new(http_error(StatusCode::METHOD_NOT_ALLOWED, allow)),
-        ));
-    }
-    Ok(media_type)
-}
-
-/// Copies the headers that services read. A copy, because a value keeps the whole frame
-/// that it came in.
-fn kept(headers: &HeaderMap, media_type: &'static str) -> HeaderMap {
-    let mut kept = HeaderMap::with_capacity(2);
-    kept.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    let timeout = headers.get(GRPC_TIMEOUT);
-    let timeout = timeout.filter(|timeout| timeout.len() <= MAX_TIMEOUT_BYTES);
-    if let Some(timeout) = timeout.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
-    {
-        kept.insert(GRPC_TIMEOUT, timeout);
-    }
-    kept
-}
-
-fn http_error(status: StatusCode, (name, value): (HeaderName, HeaderValue)) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response.headers_mut().insert(name, value);
-    response
 }
 
 impl<S> Service<Request<Body>> for AdmissionService<S>
@@ -380,6 +335,7 @@ fn discard(mut body: Body) {
 /// An admitted request that has not been answered yet.
 #[derive(Debug)]
 struct Answering {
+    protocol: Protocol,
     rejection: RejectedRequest,
     handled: Arc<AtomicBool>,
     memory: Arc<MemoryReservation>,
@@ -404,16 +360,18 @@ where
         let mut result = std::task::ready!(Pin::new(&mut self.inner).poll(context));
         if let Ok(response) = &mut result {
             let Answering {
+                protocol,
                 rejection,
                 handled,
                 memory,
                 answers,
             } = &self.answering;
             if !handled.load(Ordering::Relaxed)
-                && let Some(status) = Status::from_header_map(response.headers())
+                && let Some(status) = Protocol::status_of(response)
             {
                 rejection.record_status(answers, &status);
             }
+            protocol.correct(response);
             response.extensions_mut().insert(Arc::clone(memory));
         }
         Poll::Ready(result)

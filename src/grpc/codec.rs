@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use prost::Message;
+use prost::{Message, bytes::Buf};
 use tonic::{
     Status,
     codec::{BufferSettings, Codec, DecodeBuf, Decoder},
@@ -50,29 +50,50 @@ impl<U: Message + Default> Decoder for OtpDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buffer).map(Some).map_err(|error| {
-            let problem = error.to_string();
-            Status::from(ServiceError::request(field_of(&problem), problem.clone()))
-        })
+        decode(buffer).map(Some)
     }
+}
+
+/// Decodes a message.
+///
+/// # Errors
+/// `REQUEST_INVALID` with the field, if it is known.
+pub(super) fn decode<M: Message + Default>(buffer: impl Buf) -> Result<M, Status> {
+    M::decode(buffer).map_err(|error| {
+        let problem = error.to_string();
+        Status::from(ServiceError::request(field_of(&problem), problem.clone()))
+    })
+}
+
+/// Fields of requests.
+const FIELDS: [&str; 11] = [
+    "recipient",
+    "purpose",
+    "channel",
+    "locale",
+    "region",
+    "client_ip",
+    "request_id",
+    "variables",
+    "code",
+    "challenge_id",
+    "reset_failures",
+];
+
+/// Returns the field with this name, in the form of the contract or of JSON; otherwise
+/// `request`.
+pub(super) fn field_named(name: &str) -> &'static str {
+    let is_named = |field: &&&str| {
+        let letters = field.bytes().filter(|letter| *letter != b'_');
+        let named = name.bytes().filter(|letter| *letter != b'_');
+        letters.eq(named.map(|letter| letter.to_ascii_lowercase()))
+    };
+    FIELDS.iter().find(is_named).copied().unwrap_or("request")
 }
 
 /// Returns the field that prost names as `Message.field` in the text of an error; otherwise
 /// `request`.
 fn field_of(problem: &str) -> &'static str {
-    const FIELDS: [&str; 11] = [
-        "recipient",
-        "purpose",
-        "channel",
-        "locale",
-        "region",
-        "client_ip",
-        "request_id",
-        "variables",
-        "code",
-        "challenge_id",
-        "reset_failures",
-    ];
     let named = |field: &&&str| {
         problem.split(": ").any(|part| {
             part.split_once('.')

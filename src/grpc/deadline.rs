@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::{codegen::http::HeaderMap, metadata::MetadataMap};
+use tonic::{
+    codegen::http::{HeaderMap, HeaderName},
+    metadata::MetadataMap,
+};
+
+/// Header with the timeout of the caller.
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Maximum duration of a request, also of one without a deadline.
 const MAX_DURATION: Duration = Duration::from_mins(1);
@@ -24,7 +30,7 @@ pub fn deadline(metadata: &MetadataMap) -> Instant {
 
 /// Returns the timeout that the caller gives, if any.
 pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     parse_timeout(value)
 }
 

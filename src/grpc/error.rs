@@ -93,6 +93,12 @@ impl ServiceError {
     }
 }
 
+/// Returns the delay before a retry that a status of the contract carries.
+pub(super) fn retry_delay(status: &Status) -> Option<Duration> {
+    let pushback = status.metadata().get(PUSHBACK)?.to_str().ok()?;
+    pushback.parse().ok().map(Duration::from_millis)
+}
+
 impl From<ServiceError> for Status {
     fn from(error: ServiceError) -> Self {
         let (code, reason) = error.code_and_reason();

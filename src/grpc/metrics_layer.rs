@@ -86,12 +86,16 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let result = ready!(Pin::new(&mut self.inner).poll(context));
-        // A response with a message has its status, OK, in the trailers.
+        // A response with a message has its status, OK, in the trailers. An error of Connect
+        // has its status with the response.
         self.call.code = match &result {
-            Ok(response) => response
-                .headers()
-                .get(Status::GRPC_STATUS)
-                .map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())),
+            Ok(response) => match response.headers().get(Status::GRPC_STATUS) {
+                Some(status) => Code::from_bytes(status.as_bytes()),
+                None => response
+                    .extensions()
+                    .get::<Status>()
+                    .map_or(Code::Ok, Status::code),
+            },
             Err(_) => Code::Unknown,
         };
         Poll::Ready(result)

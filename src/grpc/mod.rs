@@ -1,17 +1,21 @@
 //! gRPC layer: converts requests to commands of the service, and its replies and errors to
-//! messages and statuses of the contract. It makes no decisions about codes.
+//! messages and statuses of the contract. It makes no decisions about codes. The HTTP API, with
+//! Connect and gRPC-Web, is another form of the same calls.
 
 mod admission;
 mod app_state;
 mod authentication;
 mod body_timeout;
 pub mod codec;
+pub mod connect;
 mod content_type;
 pub mod convert;
 pub mod deadline;
+mod dispatch;
 pub mod error;
 mod metrics_layer;
 mod otp_service;
+mod protocol;
 mod rejection;
 mod request_log;
 mod size_limit;
@@ -19,6 +23,7 @@ mod size_limit;
 pub use admission::AdmissionLayer;
 pub use app_state::AppState;
 pub use body_timeout::BodyTimeoutLayer;
+pub use dispatch::ProtocolDispatch;
 pub use metrics_layer::RpcMetricsLayer;
 pub use otp_service::OtpGrpc;
 pub use size_limit::SizeLimitErrorLayer;

@@ -17,6 +17,7 @@ use super::{
     app_state::AppState,
     convert,
     deadline::deadline,
+    protocol::Protocol,
     request_log::RequestLog,
     v1::{self, otp_service_server::OtpService as Contract},
 };
@@ -43,6 +44,7 @@ struct RequestContext {
     current: Arc<AppState>,
     /// Its log lines.
     log: RequestLog,
+    protocol: Protocol,
     /// Time after which a response is useless.
     deadline: Instant,
 }
@@ -77,6 +79,7 @@ impl OtpGrpc {
         let context = RequestContext {
             current: Arc::clone(&admitted.current),
             log: RequestLog::new(rpc, caller, self.answers.clone()),
+            protocol: admitted.protocol,
             deadline: deadline(request.metadata()),
         };
         let span = TraceSpan::server_span(admitted.place, RpcMethod::of(rpc).name());
@@ -89,7 +92,12 @@ impl OtpGrpc {
     async fn run<T: Send + 'static>(
         &self,
         mut span: TraceSpan,
-        RequestContext { log, deadline, .. }: RequestContext,
+        RequestContext {
+            log,
+            protocol,
+            deadline,
+            ..
+        }: RequestContext,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let disconnect_guard = log.unless_answered();
@@ -110,7 +118,7 @@ impl OtpGrpc {
         let outcome = outcome.map(Response::new).map_err(refused);
         if span.is_recorded() {
             let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-            log.annotate_span(&mut span, code);
+            log.annotate_span(&mut span, protocol, code);
         }
         outcome
     }
@@ -139,6 +147,7 @@ impl Contract for OtpGrpc {
                 current,
                 log,
                 deadline,
+                ..
             } = context;
             let command = convert::send(request.get_ref(), current.default_region)?;
             log.received(Some(&command.recipient), &command.purpose);
@@ -174,6 +183,7 @@ impl Contract for OtpGrpc {
                 current,
                 log,
                 deadline,
+                ..
             } = context;
             let command = convert::verify(request.get_ref(), current.default_region)?;
             log.received(Some(&command.recipient), &command.purpose);
@@ -222,6 +232,7 @@ impl Contract for OtpGrpc {
                 current,
                 log,
                 deadline,
+                ..
             } = context;
             let command = convert::cancel(request.get_ref(), current.default_region)?;
             log.received(command.subject.recipient.as_ref(), &command.subject.purpose);
@@ -248,6 +259,7 @@ impl Contract for OtpGrpc {
                 current,
                 log,
                 deadline,
+                ..
             } = context;
             let selector = convert::status(request.get_ref(), current.default_region)?;
             log.received(selector.recipient.as_ref(), &selector.purpose);

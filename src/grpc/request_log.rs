@@ -10,6 +10,7 @@ use std::{
 use tonic::{Code, Status};
 use tracing::field::{DisplayValue, display};
 
+use super::{connect, protocol::Protocol};
 use crate::{
     auth::AuthError,
     metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, code_name},
@@ -87,10 +88,13 @@ impl RequestLog {
     }
 
     /// Adds the outcome to the span of the request.
-    pub fn annotate_span(&self, span: &mut TraceSpan, code: Code) {
-        span.set_attribute("rpc.system.name", "grpc");
+    pub fn annotate_span(&self, span: &mut TraceSpan, protocol: Protocol, code: Code) {
+        span.set_attribute("rpc.system.name", protocol.system_name());
         span.set_attribute("rpc.method", RpcMethod::of(self.rpc).name());
-        let code_name = code_name(i32::from(code));
+        let code_name = match protocol {
+            Protocol::Connect(_) => connect::code_name(code),
+            Protocol::Grpc(_) | Protocol::GrpcWeb(_) => code_name(i32::from(code)),
+        };
         span.set_attribute("rpc.response.status_code", code_name);
         span.set_attribute("otpd.caller", self.caller.name.as_str().to_owned());
         if let Some((_, purpose)) = self.known.subject.get() {

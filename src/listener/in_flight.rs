@@ -15,10 +15,19 @@ use tonic::{
 
 use super::MemoryReservation;
 
-/// Number of requests in flight on a connection, and start of its idle time. Clones share one
-/// count.
+/// Requests of a connection, and the start of its idle time. Clones share one count.
 #[derive(Clone, Debug)]
-pub(super) struct InFlightTracker(Arc<Mutex<(usize, Instant)>>);
+pub(super) struct InFlightTracker(Arc<Mutex<Activity>>);
+
+#[derive(Debug)]
+struct Activity {
+    /// Number of requests in flight.
+    running: usize,
+    /// Number of requests so far.
+    begun: u64,
+    /// End of the last request.
+    since: Instant,
+}
 
 /// Request in flight, until it is dropped.
 #[derive(Debug)]
@@ -26,26 +35,40 @@ pub(super) struct InFlightGuard(InFlightTracker);
 
 impl Default for InFlightTracker {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new((0, Instant::now()))))
+        Self(Arc::new(Mutex::new(Activity {
+            running: 0,
+            begun: 0,
+            since: Instant::now(),
+        })))
     }
 }
 
 impl InFlightTracker {
     pub fn begin(&self) -> InFlightGuard {
-        self.with(|(running, _)| *running += 1);
+        self.with(|activity| {
+            activity.running += 1;
+            activity.begun += 1;
+        });
         InFlightGuard(self.clone())
     }
 
     /// Returns the start of the idle time; now, if a request is in flight.
     pub fn idle_since(&self) -> Instant {
-        self.with(
-            |(running, since)| {
-                if *running > 0 { Instant::now() } else { *since }
-            },
-        )
+        self.with(|activity| {
+            if activity.running > 0 {
+                Instant::now()
+            } else {
+                activity.since
+            }
+        })
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut (usize, Instant)) -> T) -> T {
+    /// Returns the number of requests so far, and whether one is in flight.
+    pub fn begun(&self) -> (u64, bool) {
+        self.with(|activity| (activity.begun, activity.running > 0))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Activity) -> T) -> T {
         // A poisoned lock is consistent, because no code panics between the two updates.
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -53,9 +76,9 @@ impl InFlightTracker {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.with(|(running, since)| {
-            *running -= 1;
-            *since = Instant::now();
+        self.0.with(|activity| {
+            activity.running -= 1;
+            activity.since = Instant::now();
         });
     }
 }

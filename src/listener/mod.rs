@@ -2,9 +2,12 @@
 //! bounds that no client can exceed.
 
 mod connection_limit;
+mod head_timeout;
+mod http_api;
 mod in_flight;
 mod lingering_close;
 mod memory_budget;
+mod requests;
 mod revocation;
 mod serving;
 mod settings;
@@ -31,7 +34,9 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsStream};
 
 use crate::auth::CertificateName;
+use head_timeout::HeadTimeout;
 
+pub use http_api::{HttpApiRules, HttpApiSettings, target_host};
 pub use lingering_close::close;
 pub use memory_budget::{BudgetShare, MemoryBudget, MemoryReservation};
 pub use revocation::report_outdated;
@@ -39,8 +44,8 @@ pub use serving::{ConnectionConfig, serve};
 pub use settings::ConnectionSettings;
 pub use tls::{ServerTls, TlsError, TlsSettings};
 
-/// Length of the connection preface of HTTP/2 (RFC 9113, section 3.4).
-const PREFACE_BYTES: usize = 24;
+/// Connection preface of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Maximum number of bytes that a connection reads before it passes on the requests in them.
 /// Headers take up to a hundred times as much memory as on the wire.
 const READ_BURST: usize = 32 * 1024;
@@ -54,7 +59,14 @@ pub struct PeerIdentity {
     pub certificate_names: Arc<[CertificateName]>,
 }
 
-/// Connection that is ready for HTTP/2.
+/// Version of HTTP on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HttpVersion {
+    Http1,
+    Http2,
+}
+
+/// Connection whose client has sent its first bytes.
 #[derive(Debug)]
 struct ClientStream {
     stream: StreamTransport,
@@ -62,9 +74,11 @@ struct ClientStream {
     write_timeout: Duration,
     /// Timer of the write timeout; runs only while the client accepts no bytes.
     write_timer: Option<Pin<Box<Sleep>>>,
-    /// Bytes of the preface, which were read to check that the client sends one.
+    /// First bytes, which were read to find the version of HTTP.
     preface: Vec<u8>,
     allowance: ReadAllowance,
+    /// Timeout of the headers of HTTP/1.1; HTTP/2 has its keepalive instead.
+    head_timeout: Option<HeadTimeout>,
 }
 
 /// Number of bytes that a connection may still read before it must pass on its requests, so
@@ -138,6 +152,7 @@ impl ClientStream {
             write_timer: None,
             preface: Vec::new(),
             allowance: ReadAllowance::default(),
+            head_timeout: None,
         })
     }
 
@@ -161,12 +176,24 @@ impl ClientStream {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)))
     }
 
-    /// Reads as many bytes as the preface has, whatever they are.
-    async fn read_preface(&mut self) -> io::Result<()> {
-        let mut preface = vec![0; PREFACE_BYTES];
-        self.read_exact(&mut preface).await?;
+    /// Reads as many bytes as the preface of HTTP/2 has, whatever they are. If `http1` is
+    /// served, other bytes than those of the preface are the start of a request of HTTP/1.1.
+    async fn read_preface(&mut self, http1: bool) -> io::Result<HttpVersion> {
+        let mut preface = vec![0; PREFACE.len()];
+        let mut length = 0;
+        while length < preface.len() {
+            match self.read(&mut preface[length..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => length += read,
+            }
+            if http1 && preface[..length] != PREFACE[..length] {
+                preface.truncate(length);
+                self.preface = preface;
+                return Ok(HttpVersion::Http1);
+            }
+        }
         self.preface = preface;
-        Ok(())
+        Ok(HttpVersion::Http2)
     }
 }
 
@@ -193,6 +220,9 @@ impl AsyncRead for ClientStream {
             let length = self.preface.len().min(buffer.remaining());
             buffer.put_slice(&self.preface[..length]);
             self.preface.drain(..length);
+            if let Some(timeout) = &mut self.head_timeout {
+                timeout.started();
+            }
             return Poll::Ready(Ok(()));
         }
         if self.allowance.left() == 0 {
@@ -204,8 +234,12 @@ impl AsyncRead for ClientStream {
             StreamTransport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             StreamTransport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
-        self.allowance.spend(buffer.filled().len() - before);
-        read
+        let length = buffer.filled().len() - before;
+        self.allowance.spend(length);
+        match &mut self.head_timeout {
+            Some(timeout) => timeout.enforce(context, read, length),
+            None => read,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Accepts connections, and serves each until it ends or exceeds its maximum age or idle time.
+//! Accepts connections, and serves each within its limits.
 //!
 //! The server of tonic 0.14 (`transport::Server::serve_with_incoming`) lacks the following, with
 //! the place in its `src/transport/server/mod.rs`:
@@ -15,40 +15,24 @@
 //! - The stream at the end: `serve_connection` drops it, so a lingering close would need a task
 //!   that the shutdown does not await.
 
-use std::{
-    convert::Infallible,
-    future::{Future as _, poll_fn},
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures_util::future::Either;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rand::RngExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, codegen::http};
-use tower::{Service, ServiceExt as _, util::Oneshot};
+use tower::Service;
 
 use super::{
-    BudgetShare, ClientStream, ConnectionSettings, FailedHandshake, MemoryBudget, PeerIdentity,
-    ServerTls, close,
+    BudgetShare, ClientStream, ConnectionSettings, FailedHandshake, HttpApiRules, HttpVersion,
+    MemoryBudget, PeerIdentity, ServerTls, close,
     connection_limit::{ConnectionLimiter, LimitReached},
-    in_flight::{GuardedBody, InFlightTracker},
+    requests::serve_requests,
 };
-use crate::system_random::os_rng;
 use otpd_base::log_targets::{AUDIT, UNAUTHENTICATED};
 
 /// Delay after a failed `accept`, which fails while the process has no more file descriptors.
@@ -59,23 +43,6 @@ const MAX_REFUSED_LINGERING: usize = 64;
 /// Minimum interval between log lines about refused connections.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Maximum total size of the headers of a request; larger ones are answered with status 431.
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Flow-control window of a stream: about one whole message.
-const STREAM_WINDOW: u32 = 64 * 1024;
-/// Flow-control window of a connection.
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Maximum number of bytes of a response that are buffered on one stream.
-const SEND_BUFFER: usize = 16 * 1024;
-/// Maximum numbers of streams that a client resets before they are processed
-/// (CVE-2023-44487, "rapid reset"), and of streams that are reset because of its protocol
-/// errors (CVE-2025-8671, "made you reset"). With more of them the connection ends.
-const MAX_RESETS: usize = 20;
-const MAX_FAULTS: usize = 1_024;
-
-/// Duration that stands for no limit.
-const NEVER: Duration = Duration::from_hours(24 * 365);
-
 /// Configuration of a connection. An open connection keeps it, except that a reload verifies
 /// the client certificate again.
 #[derive(Clone, Debug)]
@@ -84,11 +51,13 @@ pub struct ConnectionConfig {
     pub tls: Option<ServerTls>,
     /// Limits and timeouts.
     pub bounds: ConnectionSettings,
+    /// Rules of the HTTP API; without them only HTTP/2 is served.
+    pub http_api: Option<Arc<HttpApiRules>>,
 }
 
 impl ConnectionConfig {
     /// Verifies the certificates of a client that was accepted with an earlier configuration.
-    fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+    pub(super) fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let unverifiable = Err(rustls::Error::NoCertificatesPresented);
         self.tls
             .as_ref()
@@ -188,141 +157,22 @@ async fn serve_connection<S>(
         connection = established => connection,
         () = end.cancelled() => None,
     };
-    let Some(mut connection) = connection else {
+    let Some((mut connection, version)) = connection else {
         return;
     };
-    serve_requests(&mut connection, peer, &config.bounds, newest, service, end).await;
+    let bounds = &config.bounds;
+    serve_requests(&mut connection, version, peer, bounds, newest, service, end).await;
     connection.close().await;
 }
 
-/// Serves the requests of a connection until both sides are done, or until it must be
-/// aborted.
-async fn serve_requests<S>(
-    connection: &mut ClientStream,
-    peer: PeerIdentity,
-    bounds: &ConnectionSettings,
-    mut newest: watch::Receiver<Arc<ConnectionConfig>>,
-    service: S,
-    end: CancellationToken,
-) where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    let address = peer.address.map(tracing::field::display);
-    let certificates = connection.client_certificates();
-    let is_accepted = Arc::new(AtomicBool::new(true));
-    let activity = InFlightTracker::default();
-    let answer = {
-        let (activity, is_accepted) = (activity.clone(), Arc::clone(&is_accepted));
-        service_fn(move |request: http::Request<Incoming>| {
-            let guard = activity.begin();
-            let mut request = request.map(Body::new);
-            let mut peer = peer.clone();
-            if !is_accepted.load(Ordering::Relaxed) {
-                peer.certificate_names = Arc::default();
-            }
-            request.extensions_mut().insert(peer);
-            let answer = call_now(service.clone(), request);
-            async move {
-                let response = answer.await?;
-                Ok::<_, Infallible>(GuardedBody::new(response, guard))
-            }
-        })
-    };
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(bounds.max_streams)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buf_size(SEND_BUFFER)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_FAULTS)
-        .keep_alive_interval(bounds.keepalive_interval)
-        .keep_alive_timeout(bounds.keepalive_timeout);
-    let allowance = connection.allowance.clone();
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), answer));
-
-    let aged_at = Instant::now() + jittered(or_never(bounds.max_age));
-    let max_idle = or_never(bounds.max_idle);
-    // Time at which the connection is aborted, set once a graceful shutdown has begun.
-    let mut abort_at = None;
-    loop {
-        let next = abort_at.unwrap_or_else(|| aged_at.min(activity.idle_since() + max_idle));
-        tokio::select! {
-            // After a reload, the certificate is verified before the next request is processed.
-            biased;
-            Ok(()) = newest.changed(), if !certificates.is_empty() => {
-                let config = Arc::clone(&newest.borrow_and_update());
-                let Err(cause) = config.verify(&certificates) else { continue };
-                tracing::warn!(target: UNAUTHENTICATED, from = address, %cause, "[OTP AUDIT] Client certificate no longer accepted");
-                is_accepted.store(false, Ordering::Relaxed);
-                if abort_at.is_none() {
-                    abort_at = Some(Instant::now() + bounds.max_age_grace);
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-            ended = poll_fn(|context| {
-                allowance.renew();
-                connection.as_mut().poll(context)
-            }) => {
-                if let Err(error) = ended {
-                    tracing::debug!(from = address, %error, "[OTP] Connection failed");
-                }
-                return;
-            }
-            // The server itself limits the time of this shutdown.
-            () = end.cancelled(), if abort_at.is_none() => {
-                abort_at = Some(Instant::now() + NEVER);
-                connection.as_mut().graceful_shutdown();
-            }
-            () = sleep_until(next) => {
-                if abort_at.is_some() {
-                    tracing::debug!(from = address, "[OTP] Connection aborted after grace period");
-                    return;
-                }
-                let now = Instant::now();
-                let is_old = now >= aged_at;
-                if is_old || now >= activity.idle_since() + max_idle {
-                    let reason = if is_old { "max_age" } else { "idle" };
-                    tracing::debug!(from = address, reason, "[OTP] Connection closing");
-                    abort_at = Some(now + bounds.max_age_grace);
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        }
-    }
-}
-
-/// Calls a service immediately, so that it decides on the headers of a request before the
-/// connection reads the next request.
-fn call_now<S>(
-    mut service: S,
-    request: http::Request<Body>,
-) -> Either<S::Future, Oneshot<S, http::Request<Body>>>
-where
-    S: Service<http::Request<Body>>,
-{
-    let mut context = Context::from_waker(Waker::noop());
-    if service.poll_ready(&mut context).is_ready() {
-        Either::Left(service.call(request))
-    } else {
-        Either::Right(service.oneshot(request))
-    }
-}
-
-/// Returns the connection after its TLS handshake and its preface; none if the client sends
-/// neither in time.
+/// Returns the connection after its TLS handshake and its first bytes; none if the client
+/// sends neither in time.
 async fn establish(
     stream: TcpStream,
     address: SocketAddr,
     config: &ConnectionConfig,
     peer: &mut PeerIdentity,
-) -> Option<ClientStream> {
+) -> Option<(ClientStream, HttpVersion)> {
     let until = Instant::now() + config.bounds.handshake_timeout;
     let tls = config.tls.is_some();
     let write_timeout = config.bounds.keepalive_timeout;
@@ -341,8 +191,9 @@ async fn establish(
         }
         Err(_) => return None,
     };
-    match timeout_at(until, connection.read_preface()).await {
-        Ok(Ok(())) => return Some(connection),
+    let http1 = config.http_api.is_some();
+    match timeout_at(until, connection.read_preface(http1)).await {
+        Ok(Ok(version)) => return Some((connection, version)),
         // A probe that only checks whether the port is open sends nothing; it is not an event.
         Ok(Err(_)) => {}
         Err(_) => {
@@ -351,16 +202,6 @@ async fn establish(
     }
     connection.close().await;
     None
-}
-
-fn or_never(duration: Duration) -> Duration {
-    if duration.is_zero() { NEVER } else { duration }
-}
-
-/// Adds a jitter of a tenth, so that connections opened together do not end together.
-fn jittered(duration: Duration) -> Duration {
-    let factor = os_rng().random_range(0.9..1.1);
-    duration.mul_f64(factor)
 }
 
 /// Rate-limited log of refused connections, so that they cannot flood the log.

@@ -90,11 +90,11 @@ pub struct TlsError {
 }
 
 impl TlsSettings {
-    /// Loads the files.
+    /// Loads the files, for connections of HTTP/2 and, with `http1`, of HTTP/1.1.
     ///
     /// # Errors
     /// The key of the first file that cannot be used.
-    pub fn read(&self) -> Result<ServerTls, TlsError> {
+    pub fn read(&self, http1: bool) -> Result<ServerTls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -145,6 +145,9 @@ impl TlsSettings {
             .with_single_cert(certificates("certificate", &self.certificate)?, key)
             .map_err(failed("key"))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
+        if http1 {
+            config.alpn_protocols.push(b"http/1.1".to_vec());
+        }
         Ok(ServerTls {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             verifier,
@@ -219,7 +222,7 @@ mod tests {
             client_ca: Some(certificate),
             client_crl: Some(file("list", "no list at all")),
         };
-        let fault = |settings: &TlsSettings| settings.read().err().map(|error| error.key);
+        let fault = |settings: &TlsSettings| settings.read(false).err().map(|error| error.key);
         assert_eq!(fault(&settings), Some("client_crl"));
         let without_ca = TlsSettings {
             client_ca: None,

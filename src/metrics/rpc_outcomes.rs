@@ -53,7 +53,7 @@ impl RpcName {
 pub struct RpcOutcome(usize);
 
 /// Names of all outcomes, results of requests first.
-const OUTCOMES: [&str; 35] = [
+const OUTCOMES: [&str; 36] = [
     "sent",
     "resent",
     "self_delivered",
@@ -69,6 +69,7 @@ const OUTCOMES: [&str; 35] = [
     "unsupported_media_type",
     "unimplemented",
     "malformed",
+    "forbidden",
     "REQUEST_INVALID",
     "DEADLINE_EXCEEDED",
     "OVERLOADED",
@@ -120,14 +121,16 @@ impl RpcOutcome {
     pub const UNSUPPORTED_MEDIA_TYPE: Self = Self(12);
     /// The method does not exist, or the message is compressed.
     pub const UNIMPLEMENTED: Self = Self(13);
-    /// The request breaks the protocol of gRPC, such as one without a message.
+    /// The request breaks its protocol, such as one of gRPC without a message.
     pub const MALFORMED: Self = Self(14);
+    /// The request is one that a web page could send: its origin or its host is not allowed.
+    pub const FORBIDDEN: Self = Self(15);
     /// The message cannot be read, or is too long.
-    pub const REQUEST_INVALID: Self = Self(15);
+    pub const REQUEST_INVALID: Self = Self(16);
     /// The message did not arrive in time.
-    pub const DEADLINE_EXCEEDED: Self = Self(16);
+    pub const DEADLINE_EXCEEDED: Self = Self(17);
     /// The memory budget of all connections is used up.
-    pub const OVERLOADED: Self = Self(17);
+    pub const OVERLOADED: Self = Self(18);
 
     /// Returns the outcome of a refusal with this reason of the contract.
     pub fn refused(reason: &str) -> Self {

@@ -10,7 +10,7 @@ use super::{ServerError, labels, purge::purge_at_intervals, store_stats};
 use crate::{
     config::{ConfigSnapshot, ServeConfig},
     engine::{BatchClient, BatchOptions, Engine},
-    grpc::{AppState, MAX_MESSAGE_BYTES, OtpGrpc, v1::otp_service_server::OtpServiceServer},
+    grpc::{AppState, OtpGrpc},
     keys::KeyRing,
     listener::{self, ConnectionConfig, MemoryBudget, ServerTls},
     metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
@@ -58,7 +58,7 @@ pub(super) struct App {
     pub store_stats: store_stats::LatestStats,
     /// State for new requests.
     pub current: watch::Receiver<Arc<AppState>>,
-    pub contract: OtpServiceServer<OtpGrpc>,
+    pub contract: OtpGrpc,
     /// Requests in progress, and decisions in progress for clients that have disconnected.
     pub running: TaskTracker,
     /// Cancelled when the shutdown timeout of the requests in progress has passed.
@@ -144,13 +144,9 @@ impl App {
         let (connection_config, config_receiver) = watch::channel(Arc::new(ConnectionConfig {
             tls,
             bounds: settings.connections.clone(),
+            http_api: settings.http_api().map(Arc::new),
         }));
-        let contract = OtpServiceServer::new(OtpGrpc::new(
-            running.clone(),
-            ending.clone(),
-            metrics.answers.clone(),
-        ))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let contract = OtpGrpc::new(running.clone(), ending.clone(), metrics.answers.clone());
         let interval = settings.store.purge_interval;
         let purge = purge_at_intervals(Arc::clone(&store), availability.clone(), interval);
         let latest = store_stats::LatestStats::default();
@@ -231,6 +227,7 @@ impl ReloadHandle {
             .send_replace(Arc::new(ConnectionConfig {
                 tls,
                 bounds: settings.connections.clone(),
+                http_api: settings.http_api().map(Arc::new),
             }));
         self.written = config.snapshot;
         Ok(())

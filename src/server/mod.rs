@@ -23,7 +23,8 @@ use tower::ServiceBuilder;
 use crate::{
     admin,
     grpc::{
-        AdmissionLayer, BodyTimeoutLayer, OtpGrpc, RpcMetricsLayer, SizeLimitErrorLayer,
+        AdmissionLayer, BodyTimeoutLayer, MAX_MESSAGE_BYTES, OtpGrpc, ProtocolDispatch,
+        RpcMetricsLayer, SizeLimitErrorLayer,
         v1::{self, otp_service_server::OtpServiceServer},
     },
     listener,
@@ -89,6 +90,7 @@ pub async fn run(
         answers: parts.answers,
         budget: parts.budget.clone(),
         reflection: settings.reflection,
+        http_api: None,
     };
     let server = listener::serve(
         listener,
@@ -97,7 +99,10 @@ pub async fn run(
         move |config| {
             ServiceBuilder::new()
                 .layer(RpcMetricsLayer(calls.clone()))
-                .layer(admission.clone())
+                .layer(AdmissionLayer {
+                    http_api: config.http_api.clone(),
+                    ..admission.clone()
+                })
                 .layer(SizeLimitErrorLayer)
                 .layer(BodyTimeoutLayer(config.bounds.request_body_timeout))
                 .service(routes.clone())
@@ -157,17 +162,19 @@ pub async fn run(
 
 /// Returns the routes of all services.
 fn routes(
-    contract: OtpServiceServer<OtpGrpc>,
+    contract: OtpGrpc,
     health: HealthServer<impl Health>,
     reflection_enabled: bool,
-) -> Result<Routes, ServerError> {
-    let mut routes = Routes::new(health).add_service(contract);
+) -> Result<ProtocolDispatch, ServerError> {
+    let server =
+        OtpServiceServer::new(contract.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut routes = Routes::new(health).add_service(server);
     if reflection_enabled {
         routes = routes
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
     }
-    Ok(routes.prepare())
+    Ok(ProtocolDispatch::new(routes.prepare(), contract))
 }
 
 /// Returns the reflection of the contract, the health service and the error details, so that

@@ -82,7 +82,8 @@ async fn rejected_connection_closes_without_tcp_reset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connection_without_http2_closes_without_tcp_reset() {
     let database = Database::new(Kind::Sqlite).await;
-    let replica = Replica::start(&database).await;
+    let grpc_alone = [("OTPD_HTTP_API__ENABLED", "false")];
+    let replica = Replica::start_with(&database, &grpc_alone).await;
     let mut stream = TcpStream::connect(replica.address())
         .await
         .expect("it listens");

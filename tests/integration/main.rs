@@ -17,6 +17,7 @@ mod deploy_production;
 mod distant_replica;
 mod first_start;
 mod guessing;
+mod http_api;
 mod idempotency;
 mod imports;
 mod input;

@@ -143,7 +143,8 @@ async fn nothing_was_sent(database: &Database) {
 #[tokio::test(flavor = "multi_thread")]
 async fn unsupported_content_types_get_415_without_side_effects() {
     let database = Database::new(Kind::Sqlite).await;
-    let replica = serve(&database, &[]).await;
+    let grpc_alone = [("OTPD_HTTP_API__ENABLED", "false")];
+    let replica = serve(&database, &grpc_alone).await;
     for content_type in [
         "text/plain",
         "application/json",

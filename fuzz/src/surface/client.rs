@@ -68,7 +68,27 @@ pub async fn send_raw(address: SocketAddr, bytes: &[u8]) {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer).await;
     if sent && read.is_ok() {
-        is_framed(&answer);
+        if answer.starts_with(b"HTTP/1.") {
+            is_http1(&answer);
+        } else {
+            is_framed(&answer);
+        }
+    }
+}
+
+/// Checks that a response consists of whole responses of HTTP/1.1.
+fn is_http1(answer: &[u8]) {
+    let mut left = std::str::from_utf8(answer).expect("headers and JSON are text");
+    while !left.is_empty() {
+        let (head, rest) = left
+            .split_once("\r\n\r\n")
+            .expect("a response has a whole head");
+        assert!(head.starts_with("HTTP/1."), "{answer:?}");
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.map_or(0, |length| length.parse().expect("a number"));
+        left = rest.get(length..).expect("a response has a whole body");
     }
 }
 

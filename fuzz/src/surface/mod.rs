@@ -19,8 +19,8 @@ thread_local! {
     static SERVER: OnceCell<&'static Server> = const { OnceCell::new() };
 }
 
-/// Checks that the server, for any bytes, closes their connection, speaks HTTP/2 to its
-/// end, and serves other callers: on a lasting connection after each input, and on a new
+/// Checks that the server, for any bytes, closes their connection, speaks HTTP/2 or HTTP/1.1 to
+/// its end, and serves other callers: on a lasting connection after each input, and on a new
 /// one, from its first byte to a verified code, every 64 inputs.
 ///
 /// The first byte of the input selects the kind of the others.

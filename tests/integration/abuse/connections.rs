@@ -38,7 +38,10 @@ async fn admitted(replica: &Replica) -> Option<Client> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_and_non_http2_connections_are_closed() {
-    let settings = [("OTPD_CONNECTIONS__HANDSHAKE_TIMEOUT", "500ms")];
+    let settings = [
+        ("OTPD_CONNECTIONS__HANDSHAKE_TIMEOUT", "500ms"),
+        ("OTPD_HTTP_API__ENABLED", "false"),
+    ];
     beside_good_callers(&settings, async |replica| {
         for first in ["", "PRI * HT", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
             silent(replica, first.as_bytes()).await;

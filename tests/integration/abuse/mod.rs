@@ -15,7 +15,7 @@ use crate::support::{Database, Kind, Replica, with_bystanders};
 
 /// A server with these settings, beside whose callers `harm` is done; returns what came of
 /// that, once every call of the others has been answered with what it asked for.
-async fn beside_good_callers<T>(
+pub async fn beside_good_callers<T>(
     settings: &[(&str, &str)],
     harm: impl AsyncFnOnce(&Replica) -> T,
 ) -> T {
@@ -31,7 +31,7 @@ async fn beside_good_callers<T>(
 
 /// What `work` comes to. It waits for events, and would wait for ever for one that a
 /// missing bound does not bring about.
-async fn within_reason<T>(work: impl Future<Output = T>) -> T {
+pub async fn within_reason<T>(work: impl Future<Output = T>) -> T {
     let minute = std::time::Duration::from_mins(1);
     let done = tokio::time::timeout(minute, work).await;
     done.expect("the server does something about it")

@@ -9,7 +9,7 @@ use std::{
 use rand::Rng as _;
 use tempfile::TempDir;
 
-/// An HAProxy that speaks HTTP/2 without TLS on both sides; killed when dropped.
+/// An HAProxy without TLS; killed when dropped.
 pub struct HaProxy {
     child: Child,
     address: SocketAddr,
@@ -19,13 +19,22 @@ pub struct HaProxy {
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 impl HaProxy {
-    /// Starts one before `server`, on a free port.
+    /// Starts one of HTTP/2 before `server`, on a free port.
     pub fn start(server: SocketAddr) -> Self {
+        Self::start_with(server, " proto h2")
+    }
+
+    /// Starts one of HTTP/1.1.
+    pub fn start_http1(server: SocketAddr) -> Self {
+        Self::start_with(server, "")
+    }
+
+    fn start_with(server: SocketAddr, protocol: &str) -> Self {
         for _ in 0..20 {
             let random = otpd::keys::os_rng().next_u64() % 12_000;
             let port = 20_000 + u16::try_from(random).expect("below");
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if let Some(proxy) = Self::start_at(address, server) {
+            if let Some(proxy) = Self::start_at(address, server, protocol) {
                 return proxy;
             }
         }
@@ -37,10 +46,10 @@ impl HaProxy {
         self.address
     }
 
-    fn start_at(address: SocketAddr, server: SocketAddr) -> Option<Self> {
+    fn start_at(address: SocketAddr, server: SocketAddr, protocol: &str) -> Option<Self> {
         let directory = tempfile::tempdir().expect("the temporary directory takes files");
         let file = directory.path().join("haproxy.cfg");
-        fs::write(&file, settings(address, server)).expect("a new directory takes files");
+        fs::write(&file, settings(address, server, protocol)).expect("a new directory takes files");
         let program = std::env::var_os("TEST_HAPROXY").expect(
             "TEST_HAPROXY names HAProxy; run `./check tests`, or a test by `scripts/with-postgres cargo test NAME`",
         );
@@ -80,11 +89,11 @@ impl Drop for HaProxy {
     }
 }
 
-fn settings(address: SocketAddr, server: SocketAddr) -> String {
+fn settings(address: SocketAddr, server: SocketAddr, protocol: &str) -> String {
     format!(
         "global\n    maxconn 1024\n    nbthread 1\n\
          defaults\n    mode http\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\
-         frontend callers\n    bind {address} proto h2\n    default_backend replicas\n\
-         backend replicas\n    server otpd {server} proto h2\n"
+         frontend callers\n    bind {address}{protocol}\n    default_backend replicas\n\
+         backend replicas\n    server otpd {server}{protocol}\n"
     )
 }

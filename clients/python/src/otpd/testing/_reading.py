@@ -171,7 +171,7 @@ def channel(request: otp_pb2.SendOtpRequest, to: str) -> Channel:
         return Channel.EMAIL if by_email else Channel.SMS
     asked = channel_of(request)
     if asked is None:
-        raise invalid("channel", f"{request.channel} is not a channel of this version")
+        raise invalid("channel", "not a channel of this version")
     if by_email != (asked is Channel.EMAIL):
         raise invalid("channel", f"{asked.value} does not reach this recipient; leave it unset")
     return asked

@@ -1,0 +1,69 @@
+//! Passes each admitted request to the implementation of its protocol.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use tonic::{
+    body::Body,
+    codegen::http::{Request, Response},
+    service::Routes,
+};
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::{Layer as _, Service};
+
+use super::{connect, otp_service::OtpGrpc, protocol::Protocol};
+use crate::metrics::RpcName;
+
+type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output> + Send>>;
+
+/// Services of all protocols. gRPC-Web and Connect arrive only if the HTTP API is on, because
+/// admission refuses them otherwise.
+#[derive(Clone, Debug)]
+pub struct ProtocolDispatch {
+    grpc: Routes,
+    grpc_web: GrpcWebService<Routes>,
+    contract: OtpGrpc,
+}
+
+impl ProtocolDispatch {
+    /// Creates the services of all protocols from those of gRPC. `contract` is one of them.
+    pub fn new(grpc: Routes, contract: OtpGrpc) -> Self {
+        Self {
+            grpc_web: GrpcWebLayer::new().layer(grpc.clone()),
+            grpc,
+            contract,
+        }
+    }
+}
+
+impl Service<Request<Body>> for ProtocolDispatch {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<
+        <Routes as Service<Request<Body>>>::Future,
+        BoxFuture<Result<Response<Body>, Infallible>>,
+    >;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.grpc, context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let protocol = request.extensions().get::<Protocol>().copied();
+        match (protocol, RpcName::at(request.uri().path())) {
+            (Some(Protocol::Connect(format)), Some((rpc, _))) => {
+                let contract = self.contract.clone();
+                Either::Right(Box::pin(async move {
+                    Ok(connect::call(contract, rpc, format, request).await)
+                }))
+            }
+            (Some(Protocol::GrpcWeb(_)), _) => Either::Right(Box::pin(self.grpc_web.call(request))),
+            _ => Either::Left(self.grpc.call(request)),
+        }
+    }
+}
