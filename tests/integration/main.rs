@@ -42,7 +42,6 @@ mod randomness;
 mod reflection;
 mod rejections;
 mod reload;
-mod required_challenges;
 mod schema_compatibility;
 mod secret_leaks;
 mod stored_databases;

@@ -53,7 +53,7 @@ impl Fleet {
             // Right answers differ in nothing, wrong ones in their last digit.
             let code = match answers[index] {
                 Typed::Mistyped => nth_wrong(&sent.code, index),
-                typed => typed.text(&sent.code),
+                typed @ Typed::Right => typed.text(&sent.code),
             };
             verify(client, sent.recipient.clone(), code)
         });

@@ -10,7 +10,6 @@ use tonic_types::StatusExt as _;
 pub enum Typed {
     Right,
     Mistyped,
-    TooShort,
 }
 
 impl Typed {
@@ -20,7 +19,6 @@ impl Typed {
             Self::Right => code.to_owned(),
             Self::Mistyped if code.starts_with('9') => format!("0{}", &code[1..]),
             Self::Mistyped => format!("9{}", &code[1..]),
-            Self::TooShort => code[1..].to_owned(),
         }
     }
 }
@@ -37,15 +35,6 @@ pub fn milliseconds(at: Option<prost_types::Timestamp>) -> i64 {
     let at = at.expect("the instant is set");
     assert_eq!(at.nanos % 1_000_000, 0);
     at.seconds * 1_000 + i64::from(at.nanos / 1_000_000)
-}
-
-/// The instant so many milliseconds after the Unix epoch, as replies hold it.
-pub fn timestamp(milliseconds: i64) -> prost_types::Timestamp {
-    let nanos = i32::try_from(milliseconds % 1_000 * 1_000_000).expect("below a second");
-    prost_types::Timestamp {
-        seconds: milliseconds / 1_000,
-        nanos,
-    }
 }
 
 /// A number that the environment asks for.

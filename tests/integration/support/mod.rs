@@ -19,7 +19,6 @@ mod refusal;
 mod replica;
 pub mod repository;
 mod request;
-mod script;
 mod secrets;
 mod test_ca;
 
@@ -39,7 +38,6 @@ pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
 pub use request::{AnyRequest, framed};
-pub use script::{Challenge, Script, Step};
 pub use secrets::{Secrets, hex, hex_of};
 pub use test_ca::{Proof, TestCa, dns, secure_channel};
 

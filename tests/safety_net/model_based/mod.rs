@@ -4,6 +4,7 @@
 
 pub mod grpc_adapter;
 mod run;
+mod scenarios;
 mod step;
 mod world;
 
@@ -23,6 +24,7 @@ use crate::{
     support::{Figures, Kind, asked, repository},
 };
 use run::{Counts, Run};
+use scenarios::scenarios;
 use step::{Step, sequences};
 use world::{ClockMode, World};
 
@@ -103,7 +105,12 @@ fn run_world(kind: Kind, plan: Plan, seed: u64, worker: u32) -> (Counts, u64) {
         let run = Run::new(&mut world, counts.sequences);
         runtime.block_on(run.all(steps, &mut counts))
     };
-    for (name, steps) in regressions() {
+    let stored = regressions().into_iter();
+    let typical = scenarios().into_iter();
+    for (name, steps) in typical
+        .map(|(name, steps)| (name.to_owned(), steps))
+        .chain(stored)
+    {
         run(&steps).unwrap_or_else(|difference| panic!("{name}: {difference}"));
     }
     let mut progress =

@@ -273,7 +273,8 @@ impl<'a> Run<'a> {
     fn subject(&self, whose: Whose, named: Named, alone: bool) -> (RecordId, Option<String>, bool) {
         let mut record = self.record_id(whose);
         let challenge = self.challenge(&record, named);
-        let alone = alone && challenge.is_some();
+        // The id of another record would select that record.
+        let alone = alone && challenge.is_some() && !matches!(named, Named::OtherRecord);
         if alone && matches!(named, Named::Garbled | Named::Foreign) {
             // The id selects no record of this caller.
             "nobody".clone_into(&mut record.recipient);
@@ -289,12 +290,22 @@ impl<'a> Run<'a> {
             Named::Previous => known.iter().nth_back(1).cloned(),
             Named::Garbled => Some("garbled".to_owned()),
             Named::Foreign => {
-                let others = self.challenges.iter();
-                let mut others = others.filter(|(other, _)| other.caller != record.caller);
-                let foreign = others.next().and_then(|(_, known)| known.last().cloned());
+                let foreign = self.newest_of(|other| other.caller != record.caller);
                 Some(foreign.unwrap_or_else(|| "Zm9yZWlnbg".to_owned()))
             }
+            Named::OtherRecord => {
+                self.newest_of(|other| other != record && other.caller == record.caller)
+            }
         }
+    }
+
+    /// Returns the newest challenge of the last record for which `is_wanted` returns true.
+    fn newest_of(&self, is_wanted: impl Fn(&RecordId) -> bool) -> Option<String> {
+        let others = self.challenges.iter();
+        let last = others
+            .filter(|(other, _)| is_wanted(other))
+            .max_by_key(|(other, _)| *other);
+        last.and_then(|(_, known)| known.last().cloned())
     }
 
     fn code(&self, record: &RecordId, typed: Typed) -> String {

@@ -74,8 +74,10 @@ pub enum Named {
     Newest,
     Previous,
     Garbled,
-    /// Id of a challenge of another record.
+    /// Id of a challenge of another caller.
     Foreign,
+    /// Id of a challenge of another record of the same caller.
+    OtherRecord,
 }
 
 /// Sequences of up to `max` steps, or rounds of an attacker; one step in `rotate_one_in` is a
@@ -193,6 +195,7 @@ fn named() -> impl Strategy<Value = Named> {
         2 => Just(Named::Previous),
         1 => Just(Named::Garbled),
         1 => Just(Named::Foreign),
+        1 => Just(Named::OtherRecord),
     ]
 }
 
