@@ -2,6 +2,7 @@
 //! of requests and every movement of the clock.
 
 mod conversion;
+mod limits;
 mod purge;
 mod sends;
 mod statuses;

@@ -89,6 +89,11 @@ pub(super) enum Step {
     },
     /// Moves the clock by this number of milliseconds.
     Clock(i64),
+    /// Waits until a time at which a reply changes, or a millisecond before or after it.
+    WaitUntil {
+        which: prop::sample::Index,
+        offset: i64,
+    },
     /// Waits for the time that the last refusal returned, or for a millisecond less.
     WaitAsAdvised {
         early: bool,
@@ -150,13 +155,15 @@ fn forward() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         3 => ahead.prop_map(Step::Clock),
+        2 => (any::<prop::sample::Index>(), -1..=1_i64)
+            .prop_map(|(which, offset)| Step::WaitUntil { which, offset }),
         1 => any::<bool>().prop_map(|early| Step::WaitAsAdvised { early }),
     ]
 }
 
 /// Steps on a clock that only moves forward.
 pub(super) fn steps_forward() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(prop_oneof![2 => calls(), 1 => forward()], 1..150)
+    prop::collection::vec(prop_oneof![2 => calls(), 1 => forward()], 1..100)
 }
 
 /// Steps on a clock that also moves back.
