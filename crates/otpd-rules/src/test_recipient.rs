@@ -59,6 +59,14 @@ mod tests {
     }
 
     fn sent(record: Option<Record>, seconds: i64, configured: bool) -> (SendOutcome, Record) {
+        sent_with_entry(record, seconds, configured.then(recipient))
+    }
+
+    fn sent_with_entry(
+        record: Option<Record>,
+        seconds: i64,
+        entry: Option<TestRecipient>,
+    ) -> (SendOutcome, Record) {
         let test = recipient();
         let mut random = UnwrapErr(SysRng);
         let mut id = [0; 16];
@@ -70,11 +78,11 @@ mod tests {
                 writer: 0,
                 named: false,
             },
-            caller: test.caller.clone(),
-            recipient: test.recipient.clone(),
-            purpose: test.purpose.clone(),
+            caller: test.caller,
+            recipient: test.recipient,
+            purpose: test.purpose,
             channel: Channel::Sms,
-            test: configured.then_some(test),
+            test: entry,
             message: Some(MessageRequest {
                 id: MessageId([1; 16]),
                 lease: None,
@@ -128,6 +136,19 @@ mod tests {
         let (fourth, _) = sent(Some(record), 400, true);
         assert_eq!(fourth.code.unwrap().expose(), "00000000");
         assert!(fourth.message.is_none());
+    }
+
+    #[test]
+    fn changed_fixed_code_replaces_the_live_one() {
+        let (first, record) = sent(None, 100, true);
+        let changed = TestRecipient {
+            code: OtpCode::from_digits("11111111").unwrap(),
+            ..recipient()
+        };
+        let (second, _) = sent_with_entry(Some(record), 200, Some(changed));
+        assert!(!second.resent);
+        assert_ne!(first.challenge, second.challenge);
+        assert_eq!(second.code.unwrap().expose(), "11111111");
     }
 
     #[test]

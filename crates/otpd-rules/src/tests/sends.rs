@@ -99,6 +99,15 @@ fn writer_after_lost_acknowledgement_gets_its_message_back() {
 }
 
 #[test]
+fn message_with_a_lease_has_an_open_attempt() {
+    let policy = PurposePolicy::default();
+    let (first, _) = sent(&FIRST, None, &policy, at(0));
+    let message = first.message.unwrap();
+    assert!(message.history.attempt_open);
+    assert!(matches!(message.state, MessageState::Sending(_)));
+}
+
+#[test]
 fn resend_uses_the_requested_channel_and_counts_predecessors() {
     let policy = PurposePolicy::default();
     let (first, record) = sent(&FIRST, None, &policy, at(0));
