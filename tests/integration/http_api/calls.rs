@@ -188,7 +188,8 @@ async fn number_as_code_or_recipient_is_refused_and_costs_no_attempt() {
     assert_eq!(right["verified"], true);
 }
 
-/// Log lines of requests about a recipient, without times and identifiers.
+/// Returns the log lines of requests about a recipient, without times and identifiers. Lines of
+/// the delivery are last, because it runs beside the reply.
 fn lines(log: &str, masked: &str) -> Vec<String> {
     let about = log.lines().filter(|line| line.contains(masked));
     let fixed = about.map(|line| {
@@ -203,7 +204,9 @@ fn lines(log: &str, masked: &str) -> Vec<String> {
             .collect();
         words.join(" ")
     });
-    fixed.collect()
+    let mut lines: Vec<String> = fixed.collect();
+    lines.sort_by_key(|line| line.contains("Message accepted by provider"));
+    lines
 }
 
 #[tokio::test(flavor = "multi_thread")]
