@@ -14,9 +14,17 @@ use sqlx::{
 use super::{
     super::{StoreError, StoreOptions, with_timeout},
     connect_tls::DatabaseTls,
-    session,
+    pooled_connection::PooledConnection,
+    pooling::Pooling,
+    session::{self, SessionSettings},
     url::{self, ParsedUrl},
 };
+
+/// Maximum number of retries if the server refuses a new connection while the pool has others.
+const MAX_ACQUIRE_RETRIES: u32 = 20;
+
+/// Time until such a retry. Statements take milliseconds, so one of the others may be free then.
+const ACQUIRE_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Hosts of one database, of which one at a time accepts writes.
 #[derive(Debug)]
@@ -24,6 +32,7 @@ pub(super) struct HostPool {
     hosts: Vec<PgConnectOptions>,
     tls: DatabaseTls,
     pool_options: PgPoolOptions,
+    settings: SessionSettings,
     timeout: Duration,
     active: RwLock<ActiveHost>,
 }
@@ -32,6 +41,7 @@ pub(super) struct HostPool {
 struct ActiveHost {
     /// Position of the host in the URL.
     index: usize,
+    pooling: Pooling,
     /// Separate pool, so that no connection to an earlier host can return to it.
     pool: PgPool,
 }
@@ -52,16 +62,19 @@ impl HostPool {
             .acquire_timeout(options.timeout)
             // A ping before each use would double the round trips of a load. A dead connection
             // is noticed by its statement, and a load is tried again.
-            .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(session::prepare(connection)));
-        let first = pool_options.clone().connect_lazy_with(hosts[0].clone());
+            .test_before_acquire(false);
+        let settings = SessionSettings::new(options.timeout);
+        let pooling = Pooling::default();
+        let first = open_pool(&pool_options, &hosts[0], pooling, &settings);
         Ok(Self {
             hosts,
             tls,
             pool_options,
+            settings,
             timeout: options.timeout,
             active: RwLock::new(ActiveHost {
                 index: 0,
+                pooling,
                 pool: first,
             }),
         })
@@ -69,8 +82,65 @@ impl HostPool {
 
     /// Returns the connections to the active host.
     pub fn pool(&self) -> PgPool {
+        self.active().1
+    }
+
+    fn active(&self) -> (Pooling, PgPool) {
         let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
-        active.pool.clone()
+        (active.pooling, active.pool.clone())
+    }
+
+    /// Returns the way in which sessions are assigned, and their settings.
+    pub fn sessions(&self) -> (Pooling, &SessionSettings) {
+        (self.active().0, &self.settings)
+    }
+
+    /// Acquires a connection from the pool. If the server refuses a new one, such as after a change
+    /// of the password, waits for one that the pool has.
+    pub async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
+        let (pooling, pool) = self.active();
+        let mut retries = 0;
+        let connection = loop {
+            match pool.acquire().await {
+                Ok(connection) => break connection,
+                Err(sqlx::Error::Database(_))
+                    if pool.size() > 0 && retries < MAX_ACQUIRE_RETRIES =>
+                {
+                    retries += 1;
+                    tokio::time::sleep(ACQUIRE_RETRY_DELAY).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        PooledConnection::begin(connection, pooling, &self.settings, self.timeout).await
+    }
+
+    /// Opens a connection like [`connect`](Self::connect) does, prepared as those of the pool are.
+    /// A check on it therefore fails if the statements of requests fail.
+    pub async fn connect_prepared(&self) -> Result<PgConnection, StoreError> {
+        let mut connection = self.connect().await?;
+        let (pooling, settings) = self.sessions();
+        let prepared = pooling.prepare(&mut connection, settings);
+        with_timeout(self.timeout, async { Ok(prepared.await?) }).await?;
+        Ok(connection)
+    }
+
+    /// Detects a pooler by two connections of [`connect`](Self::connect), and uses the sessions as
+    /// it permits.
+    pub async fn detect_pooling(
+        &self,
+        first: &mut PgConnection,
+        second: &mut PgConnection,
+    ) -> Result<(), StoreError> {
+        let detected = Pooling::detect(first, second);
+        // It takes many round trips, to a server that has just answered.
+        let pooling = with_timeout(self.timeout * 4, detected).await?;
+        let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
+        if active.pooling != pooling {
+            pooling.log(&self.settings);
+            self.replace_pool(&mut active, pooling);
+        }
+        Ok(())
     }
 
     /// Opens a connection outside of the pool to the host that accepts writes, and makes that host
@@ -106,7 +176,8 @@ impl HostPool {
         &self,
         options: &PgConnectOptions,
     ) -> Result<PrimaryConnection, StoreError> {
-        let mut connection = PgConnection::connect_with(options)
+        let options = self.sessions().0.connect_options(options.clone());
+        let mut connection = PgConnection::connect_with(&options)
             .await
             .map_err(|error| self.explain(error))?;
         session::ensure_writable(&mut connection).await?;
@@ -138,14 +209,18 @@ impl HostPool {
             server = self.name(index),
             "[OTP] Switched to another database host"
         );
-        let options = self.hosts[index].clone();
-        let new = ActiveHost {
-            index,
-            pool: self.pool_options.clone().connect_lazy_with(options),
-        };
-        let old = std::mem::replace(&mut *active, new);
+        active.index = index;
+        let pooling = active.pooling;
+        self.replace_pool(&mut active, pooling);
+    }
+
+    fn replace_pool(&self, active: &mut ActiveHost, pooling: Pooling) {
+        let host = &self.hosts[active.index];
+        active.pooling = pooling;
+        let new = open_pool(&self.pool_options, host, pooling, &self.settings);
+        let old = std::mem::replace(&mut active.pool, new);
         // Closing waits for the statements that still run there, so it is not awaited.
-        tokio::spawn(async move { old.pool.close().await });
+        tokio::spawn(async move { old.close().await });
     }
 
     /// Returns the name of a host in the log.
@@ -167,6 +242,23 @@ impl HostPool {
             .collect();
         StoreError::Unavailable(format!("no server accepts writes ({})", causes.join("; ")))
     }
+}
+
+/// Returns a pool of connections to `host`. They are opened on demand.
+fn open_pool(
+    options: &PgPoolOptions,
+    host: &PgConnectOptions,
+    pooling: Pooling,
+    settings: &SessionSettings,
+) -> PgPool {
+    let settings = settings.clone();
+    options
+        .clone()
+        .after_connect(move |connection, _| {
+            let settings = settings.clone();
+            Box::pin(async move { pooling.prepare(connection, &settings).await })
+        })
+        .connect_lazy_with(pooling.connect_options(host.clone()))
 }
 
 /// Connection to a host that accepts writes.

@@ -7,7 +7,9 @@ mod load;
 mod messages;
 mod migrate;
 mod pooled_connection;
+mod pooling;
 mod session;
+mod sql_script;
 mod stats;
 mod url;
 mod write;
@@ -28,7 +30,6 @@ use super::{
 };
 use hosts::HostPool;
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
-use pooled_connection::PooledConnection;
 pub use session::SESSION_OPTIONS;
 
 /// Unit of the column `full_hour` in milliseconds.
@@ -37,12 +38,6 @@ const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;
 /// Maximum number of times that a read is tried if the database aborts it because of another
 /// transaction.
 const MAX_CONFLICT_RETRIES: u32 = 3;
-
-/// Maximum number of retries if the server refuses a new connection while the pool has others.
-const MAX_ACQUIRE_RETRIES: u32 = 20;
-
-/// Time until such a retry. Statements take milliseconds, so one of the others may be free then.
-const ACQUIRE_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Store in PostgreSQL.
 #[derive(Debug)]
@@ -69,25 +64,6 @@ impl PostgresStore {
         })
     }
 
-    /// Acquires a connection from the pool. If the server refuses a new one, such as after a change
-    /// of the password, waits for one that the pool has.
-    async fn acquire(&self) -> Result<PooledConnection, sqlx::Error> {
-        let pool = self.hosts.pool();
-        let mut retries = 0;
-        loop {
-            match pool.acquire().await {
-                Ok(connection) => return Ok(PooledConnection::new(connection, self.timeout)),
-                Err(sqlx::Error::Database(_))
-                    if pool.size() > 0 && retries < MAX_ACQUIRE_RETRIES =>
-                {
-                    retries += 1;
-                    tokio::time::sleep(ACQUIRE_RETRY_DELAY).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// Awaits the database for at most the configured timeout.
     fn with_timeout<T>(
         &self,
@@ -102,7 +78,10 @@ impl PostgresStore {
         records: &[&[u8]],
         limits: &[&[u8]],
     ) -> Result<LoadedState, sqlx::Error> {
-        load::load(&mut *self.acquire().await?, records, limits).await
+        let mut connection = self.hosts.acquire().await?;
+        let loaded = load::load(&mut connection, records, limits).await?;
+        connection.finish().await?;
+        Ok(loaded)
     }
 }
 
@@ -116,11 +95,9 @@ impl RecordStore for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = self.hosts.connect().await?;
         let mut watchdog = self.hosts.connect().await?;
-        self.with_timeout(session::ensure_session_pooling(
-            &mut connection,
-            &mut watchdog,
-        ))
-        .await?;
+        self.hosts
+            .detect_pooling(&mut connection, &mut watchdog)
+            .await?;
         migrate::migrate(&mut connection, &mut watchdog, self.timeout).await?;
         self.with_timeout(async {
             connection.close().await?;
@@ -132,8 +109,10 @@ impl RecordStore for PostgresStore {
     async fn store_fingerprint(&self, own: &[u8; 32]) -> Result<Vec<u8>, StoreError> {
         // A new connection: those of the pool may lead to another host, or date from before this
         // host accepted writes.
-        let mut connection = self.hosts.connect().await?;
+        let mut connection = self.hosts.connect_prepared().await?;
+        let (pooling, settings) = self.hosts.sessions();
         self.with_timeout(async {
+            pooling.begin(&mut connection, settings).await?;
             sqlx::query!(
                 "INSERT INTO otp_index_key (fingerprint) VALUES ($1) ON CONFLICT (only_row) DO NOTHING",
                 own.as_slice(),
@@ -141,7 +120,9 @@ impl RecordStore for PostgresStore {
             .execute(&mut connection)
             .await?;
             let stored = sqlx::query_scalar!("SELECT fingerprint FROM otp_index_key");
-            Ok(stored.fetch_one(&mut connection).await?)
+            let stored = stored.fetch_one(&mut connection).await?;
+            pooling.commit(&mut connection).await?;
+            Ok(stored)
         })
         .await
     }
@@ -169,18 +150,22 @@ impl RecordStore for PostgresStore {
 
     async fn write(&self, batch: &WriteBatch) -> Result<WriteResult, StoreError> {
         let guard = WriteOutcomeGuard(&self.last_write_failed);
-        let mut connection = self.acquire().await?;
+        let mut connection = self.hosts.acquire().await?;
         let written = if batch.limits.is_empty() && batch.records.is_empty() {
             messages::update(&mut connection, &batch.messages).await
         } else {
             write::write(&mut connection, batch).await
         };
-        match written {
-            // The host may have become a standby of another one. The next health check finds that
-            // out; until then no other request should use this connection.
-            Err(StoreError::Unavailable(_)) => connection.discard(),
-            _ => guard.disarm(),
+        // After an unknown outcome the host may have become a standby of another one. The next health
+        // check finds that out; until then no other request should use this connection.
+        if let Err(StoreError::Unavailable(_)) = written {
+            connection.discard();
+            return written;
         }
+        if written.is_ok() {
+            connection.finish().await?;
+        }
+        guard.disarm();
         written
     }
 
@@ -189,8 +174,13 @@ impl RecordStore for PostgresStore {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let loaded = messages::load(&mut *self.acquire().await?, &records).await;
-            match loaded {
+            let loaded = async {
+                let mut connection = self.hosts.acquire().await?;
+                let loaded = messages::load(&mut connection, &records).await?;
+                connection.finish().await?;
+                Ok(loaded)
+            };
+            match loaded.await {
                 Err(StoreError::Conflict(_)) if attempts < MAX_CONFLICT_RETRIES => {}
                 // Other transactions win each time, so the caller gets no answer.
                 Err(StoreError::Conflict(cause)) => break Err(StoreError::Unavailable(cause)),
@@ -200,13 +190,23 @@ impl RecordStore for PostgresStore {
     }
 
     async fn waiting_lanes(&self) -> Result<Vec<CallerName>, StoreError> {
-        self.with_timeout(async { messages::lanes(&mut *self.acquire().await?).await })
-            .await
+        self.with_timeout(async {
+            let mut connection = self.hosts.acquire().await?;
+            let lanes = messages::lanes(&mut connection).await?;
+            connection.finish().await?;
+            Ok(lanes)
+        })
+        .await
     }
 
     async fn due_messages(&self, lanes: &[LaneCursor]) -> Result<Vec<FoundMessage>, StoreError> {
-        self.with_timeout(async { messages::due(&mut *self.acquire().await?, lanes).await })
-            .await
+        self.with_timeout(async {
+            let mut connection = self.hosts.acquire().await?;
+            let due = messages::due(&mut connection, lanes).await?;
+            connection.finish().await?;
+            Ok(due)
+        })
+        .await
     }
 
     async fn purge(&self, now: Timestamp, limit: u32) -> Result<PurgeStats, StoreError> {
@@ -214,7 +214,7 @@ impl RecordStore for PostgresStore {
             // The oldest first, which is the order of an index. Deleted in the order of the keys,
             // as every write does. By an array, because a join would be planned once, for tables
             // as small as they were then.
-            let mut connection = self.acquire().await?;
+            let mut connection = self.hosts.acquire().await?;
             let records = sqlx::query!(
                 "DELETE FROM otp_record
                  WHERE removable_at <= $1 AND record_key = ANY (ARRAY (
@@ -249,6 +249,7 @@ impl RecordStore for PostgresStore {
                     .milliseconds(),
             );
             let messages = messages.execute(&mut *connection).await?;
+            connection.finish().await?;
             Ok(PurgeStats {
                 records: records.rows_affected(),
                 limits: limits.rows_affected(),
@@ -264,18 +265,30 @@ impl RecordStore for PostgresStore {
     ) -> Result<Vec<DeliveredMessage>, StoreError> {
         let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
         self.with_timeout(async {
-            stats::delivered_messages(&mut *self.acquire().await?, &records).await
+            let mut connection = self.hosts.acquire().await?;
+            let delivered = stats::delivered_messages(&mut connection, &records).await?;
+            connection.finish().await?;
+            Ok(delivered)
         })
         .await
     }
 
     async fn stats(&self, now: Timestamp) -> Result<StoreStats, StoreError> {
-        self.with_timeout(async { stats::count(&mut *self.acquire().await?, now).await })
-            .await
+        self.with_timeout(async {
+            let mut connection = self.hosts.acquire().await?;
+            let stats = stats::count(&mut connection, now).await?;
+            connection.finish().await?;
+            Ok(stats)
+        })
+        .await
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        let ping = async { session::ping(&mut *self.acquire().await?).await };
+        let ping = async {
+            let mut connection = self.hosts.acquire().await?;
+            session::ping(&mut connection).await?;
+            Ok(connection.finish().await?)
+        };
         let alive = self.with_timeout(ping).await.is_ok();
         if alive && !self.last_write_failed.load(Ordering::Relaxed) {
             return Ok(());
@@ -290,10 +303,17 @@ impl RecordStore for PostgresStore {
         }
         // The pool reports only that it waited too long, or that an idle connection is dead. A new
         // connection finds the cause, and another host may accept writes by now.
-        let mut connection = self.hosts.connect().await?;
-        self.with_timeout(session::ping(&mut connection)).await?;
+        let mut connection = self.hosts.connect_prepared().await?;
+        let (pooling, settings) = self.hosts.sessions();
+        self.with_timeout(async {
+            pooling.begin(&mut connection, settings).await?;
+            session::ping(&mut connection).await?;
+            Ok(pooling.commit(&mut connection).await?)
+        })
+        .await?;
         if self.last_write_failed.load(Ordering::Relaxed) {
-            self.with_timeout(session::probe_write(connection)).await?;
+            let trial = session::probe_write(connection, pooling, settings);
+            self.with_timeout(trial).await?;
             self.last_write_failed.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -326,12 +346,14 @@ impl Drop for WriteOutcomeGuard<'_> {
 }
 
 /// Returns whether the error means that the connection or its session had ended (SQLSTATE class
-/// 57P: shutdown, crash, or an administrator). A new one may work.
+/// 57P: shutdown, crash, or an administrator; class 08: a pooler lost its server). A new one may
+/// work.
 fn is_end_of_session(error: &sqlx::Error) -> bool {
     let code = error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
-    matches!(error, sqlx::Error::Io(_)) || code.is_some_and(|code| code.starts_with("57P"))
+    matches!(error, sqlx::Error::Io(_))
+        || code.is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
 }
 
 /// Returns a key of the length that the schema enforces.

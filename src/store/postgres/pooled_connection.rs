@@ -7,6 +7,8 @@ use std::{
 
 use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 
+use super::{pooling::Pooling, session::SessionSettings};
+
 /// Connection of the pool, used for one request.
 ///
 /// sqlx pings a connection before it takes it back, and waits without limit for the reply. A
@@ -15,17 +17,36 @@ use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 pub(super) struct PooledConnection {
     connection: PoolConnection<Postgres>,
     timeout: Duration,
+    pooling: Pooling,
     discarded: bool,
 }
 
 impl PooledConnection {
-    /// Wraps a connection that must return to the pool within `timeout`.
-    pub fn new(connection: PoolConnection<Postgres>, timeout: Duration) -> Self {
-        Self {
+    /// Begins the use of a connection that must return to the pool within `timeout`. It is closed
+    /// instead if a transaction that the pooler requires is not [finished](Self::finish): otherwise
+    /// later statements would be part of it, and acknowledged without a commit.
+    pub async fn begin(
+        connection: PoolConnection<Postgres>,
+        pooling: Pooling,
+        settings: &SessionSettings,
+        timeout: Duration,
+    ) -> Result<Self, sqlx::Error> {
+        let mut this = Self {
             connection,
             timeout,
-            discarded: false,
-        }
+            pooling,
+            discarded: pooling.needs_transaction(),
+        };
+        pooling.begin(&mut this.connection, settings).await?;
+        Ok(this)
+    }
+
+    /// Commits the statements, if a pooler required a transaction. Without one they are committed
+    /// already.
+    pub async fn finish(mut self) -> Result<(), sqlx::Error> {
+        self.pooling.commit(&mut self.connection).await?;
+        self.discarded = false;
+        Ok(())
     }
 
     /// Marks the connection to be closed instead of returned to the pool.

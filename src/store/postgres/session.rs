@@ -1,11 +1,13 @@
 //! Settings of a session, and checks of the server by one.
 
+use std::time::Duration;
+
 use rand::Rng as _;
 use sqlx::{
-    AssertSqlSafe, Connection as _, Decode, Executor as _, PgConnection, Postgres, Row as _, Type,
+    AssertSqlSafe, Decode, Executor as _, PgConnection, Postgres, Row as _, SqlSafeStr, Type,
 };
 
-use super::{super::StoreError, load};
+use super::{super::StoreError, load, pooling::Pooling};
 use crate::system_random::os_rng;
 use otpd_rules::RecordKey;
 
@@ -29,27 +31,88 @@ pub const SESSION_OPTIONS: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
+/// Share of the timeout of a statement that it may wait for a lock. Locks of other replicas are held
+/// for one statement. A row that is locked for longer must not delay the requests about other rows,
+/// so the wait leaves time to find that row, and to write the others.
+const LOCK_TIMEOUT_DIVISOR: u32 = 4;
+
 /// Size of the row that [`probe_write`] writes: about that of a request's row.
 const PROBE_ROW_BYTES: usize = 1_024;
 
-/// Order in which two connections are asked for their session. A pooler that gives each transaction
-/// the next session of a list, whatever its length, cannot answer all of these as two sessions
-/// would.
-const SESSION_PROBE_SEQUENCE: [usize; 6] = [0, 0, 1, 0, 1, 1];
+/// Settings of the sessions of one store: [`SESSION_OPTIONS`] and a bound on the wait for locks.
+#[derive(Clone, Debug)]
+pub(super) struct SessionSettings {
+    lock_timeout: Duration,
+}
 
-/// Applies [`SESSION_OPTIONS`] to a new session. It uses a statement, because poolers do not pass on
-/// the options of a connection.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let settings = SESSION_OPTIONS.map(|(name, value)| format!("SET {name} = '{value}';"));
-    connection.execute(AssertSqlSafe(settings.concat())).await?;
-    Ok(())
+impl SessionSettings {
+    /// Returns the settings for statements that may take `timeout`.
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            // Zero would mean no bound.
+            lock_timeout: (timeout / LOCK_TIMEOUT_DIVISOR).max(Duration::from_millis(1)),
+        }
+    }
+
+    /// Returns the statements that set them, for the session or for the present transaction.
+    pub fn set(&self, is_local: bool) -> String {
+        let milliseconds = self.lock_timeout.as_millis();
+        let mut values: Vec<String> = SESSION_OPTIONS
+            .iter()
+            .map(|(name, value)| {
+                format!(
+                    "set_config('{name}', {}, {is_local})",
+                    expression(name, value)
+                )
+            })
+            .collect();
+        values.push(format!(
+            "set_config('lock_timeout', '{milliseconds}ms', {is_local})"
+        ));
+        format!("SELECT {};", values.join(", "))
+    }
+
+    /// Returns the query of whether a session has them without being asked.
+    pub fn query_whether_set() -> AssertSqlSafe<String> {
+        let settings = SESSION_OPTIONS.iter().map(|(name, value)| {
+            format!("current_setting('{name}') = {}", expression(name, value))
+        });
+        let settings: Vec<String> = settings.collect();
+        AssertSqlSafe(format!(
+            "SELECT {} AND current_setting('lock_timeout') <> '0'",
+            settings.join(" AND ")
+        ))
+    }
+
+    /// Returns the statements that give them to the role of otpd.
+    pub fn for_role(&self) -> String {
+        let milliseconds = self.lock_timeout.as_millis();
+        let settings = SESSION_OPTIONS
+            .iter()
+            .map(|(name, value)| format!("ALTER ROLE CURRENT_USER SET {name} = '{value}'; "));
+        let settings: String = settings.collect();
+        format!("{settings}ALTER ROLE CURRENT_USER SET lock_timeout = '{milliseconds}ms'")
+    }
+}
+
+/// Returns the value of a setting as an expression. Citus plans a statement about its shards by the
+/// values of the parameters, and fails with a generic plan.
+fn expression(name: &str, value: &str) -> String {
+    if name == "plan_cache_mode" {
+        format!(
+            "CASE WHEN EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') \
+             THEN 'auto' ELSE '{value}' END"
+        )
+    } else {
+        format!("'{value}'")
+    }
 }
 
 /// Returns the single value of a statement. The statement is not prepared, because that may fail if
 /// a pooler shares sessions, which is not known yet.
-async fn fetch_scalar<T>(
+pub(super) async fn fetch_scalar<T>(
     connection: &mut PgConnection,
-    statement: &'static str,
+    statement: impl SqlSafeStr,
 ) -> Result<T, sqlx::Error>
 where
     T: for<'a> Decode<'a, Postgres> + Type<Postgres>,
@@ -98,11 +161,15 @@ pub(super) async fn ping(connection: &mut PgConnection) -> Result<(), StoreError
 /// It consumes the connection. If it is cancelled while a transaction begins, that transaction stays
 /// open and sqlx does not know of it. A pool would take such a connection back, and later writes on
 /// it would be acknowledged and never committed.
-pub(super) async fn probe_write(mut connection: PgConnection) -> Result<(), StoreError> {
+pub(super) async fn probe_write(
+    mut connection: PgConnection,
+    pooling: Pooling,
+    settings: &SessionSettings,
+) -> Result<(), StoreError> {
     let mut key = [0; size_of::<RecordKey>()];
     os_rng().fill_bytes(&mut key);
     let padding = [0; PROBE_ROW_BYTES];
-    let mut transaction = connection.begin().await?;
+    pooling.begin_transaction(&mut connection, settings).await?;
     sqlx::query!(
         "INSERT INTO otp_record (
              record_key, version, caller, purpose, challenge, state, channel, created_at,
@@ -113,7 +180,7 @@ pub(super) async fn probe_write(mut connection: PgConnection) -> Result<(), Stor
         &key[..16],
         &padding[..],
     )
-    .execute(&mut *transaction)
+    .execute(&mut connection)
     .await?;
     sqlx::query!(
         "INSERT INTO otp_message (
@@ -124,35 +191,8 @@ pub(super) async fn probe_write(mut connection: PgConnection) -> Result<(), Stor
         &key[..16],
         &padding[..],
     )
-    .execute(&mut *transaction)
+    .execute(&mut connection)
     .await?;
-    Ok(transaction.rollback().await?)
-}
-
-/// Verifies that two connections are two sessions, as they are without a pooler or with one in
-/// session mode. In transaction mode, settings and prepared statements would be those of another
-/// client.
-pub(super) async fn ensure_session_pooling(
-    first: &mut PgConnection,
-    second: &mut PgConnection,
-) -> Result<(), StoreError> {
-    let mut sessions = [None; 2];
-    for number in SESSION_PROBE_SEQUENCE {
-        let connection = if number == 0 {
-            &mut *first
-        } else {
-            &mut *second
-        };
-        let session: i32 = fetch_scalar(connection, "SELECT pg_backend_pid()").await?;
-        let before = sessions[number].replace(session);
-        if before.is_some_and(|before| before != session) || sessions[0] == sessions[1] {
-            return Err(StoreError::Unavailable(
-                "a pooler before the database gives each transaction another session; \
-                 set it to pool by session (PgBouncer: pool_mode = session), \
-                 or name the database itself in DATABASE_URL"
-                    .to_owned(),
-            ));
-        }
-    }
+    connection.execute("ROLLBACK").await?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use secrecy::SecretString;
 use crate::support::{Database, Kind, on_each_store};
 
 async fn store(database: &Database) -> InstrumentedStore {
-    let url = SecretString::from(database.url());
+    let url = SecretString::from(database.replica_url());
     let store = store::open(&url, &StoreOptions::default()).expect("the URL names a store");
     let store = InstrumentedStore::new(store, StatementMetrics::default());
     store

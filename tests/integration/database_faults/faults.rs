@@ -86,7 +86,7 @@ async fn unwritable_database_counts_as_unavailable() {
     assert_all_are_served(&replica, &database, COOL_DOWN).await;
 }
 
-/// A disk that is slow without end, as it looks from here: writes do not return.
+/// Writes wait for a lock of another session without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn database_with_hanging_writes_counts_as_unavailable() {
     let database = Database::postgres().await;
@@ -96,7 +96,7 @@ async fn database_with_hanging_writes_counts_as_unavailable() {
     let lock = database.lock_writes().await;
     assert_none_is_acknowledged(&replica).await;
     let line = replica.wait_for_line("Store unavailable").await;
-    assert!(line.contains("no answer in time"), "{line}");
+    assert!(line.contains("lock timeout"), "{line}");
     lock.close().await.expect("it is ours");
     wait_for_health(&replica, ServingStatus::Serving).await;
     replica.wait_for_lines("Store available", 2).await;
@@ -225,4 +225,43 @@ async fn clock_jump_only_expires_codes() {
     database.advance_clock(day).await;
     assert_all_are_served(&replica, &database, day + COOL_DOWN).await;
     assert!(!replica.log().contains("Store unavailable"));
+}
+
+/// Makes the clock, and so each load, fail where statements are planned for any values, as
+/// those about Citus's tables do.
+const FAILING_GENERIC_PLANS: &str = "CREATE OR REPLACE VIEW otp_clock AS
+    SELECT floor(extract(EPOCH FROM clock_timestamp()) * 1000)::bigint
+        / CASE current_setting('plan_cache_mode') WHEN 'force_generic_plan' THEN 0 ELSE 1 END
+        AS now";
+
+/// The probe uses connections with the settings of those that requests use.
+#[tokio::test(flavor = "multi_thread")]
+async fn statement_that_fails_by_a_session_setting_counts_as_unavailable() {
+    let database = Database::postgres().await;
+    let replica = Replica::start_with(&database, &[OFTEN]).await;
+    replica.wait_for_line("Store available").await;
+    execute(&database, FAILING_GENERIC_PLANS).await;
+    wait_for_health(&replica, ServingStatus::NotServing).await;
+    let line = replica.wait_for_line("Store unavailable").await;
+    assert!(line.contains("division by zero"), "{line}");
+    assert_all_unavailable(ask_many(&replica, DEADLINE)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generic_plans_are_not_forced_on_citus() {
+    let database = Database::postgres().await;
+    drop(Replica::start(&database).await);
+    execute(&database, FAILING_GENERIC_PLANS).await;
+    // What is read of an extension.
+    execute(
+        &database,
+        "SET allow_system_table_mods = on;
+         INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+         SELECT 1, 'citus', extowner, extnamespace, false, '13.2' FROM pg_extension LIMIT 1",
+    )
+    .await;
+    let replica = Replica::start(&database).await;
+    for answer in ask_many(&replica, DEADLINE).join_all().await {
+        answer.expect("there is a store");
+    }
 }

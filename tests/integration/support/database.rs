@@ -1,16 +1,20 @@
 //! A database for one test, with control of its clock.
 
-use std::{path::PathBuf, str::FromStr as _, time::Duration};
+use std::{path::PathBuf, str::FromStr as _, sync::Mutex, time::Duration};
 
 use otpd::key_file;
 use rand::Rng as _;
 use sqlx::{Connection as _, Error, Executor as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
+use super::PgBouncer;
+
 /// An empty database of its own for one test, with keys for its replicas.
 pub struct Database {
     directory: TempDir,
     url: String,
+    /// Pooler between replicas and the database, if `TEST_POOL_MODE` names its mode.
+    pooler: Option<Box<Mutex<PgBouncer>>>,
 }
 
 /// Which store a test runs on; most run on each.
@@ -45,7 +49,11 @@ impl Database {
             .await
             .expect("a superuser may");
         let (base, _) = server.rsplit_once('/').expect("the URL names a database");
-        Self::with_keys(|_| format!("{base}/{name}"))
+        let mut database = Self::with_keys(|_| format!("{base}/{name}"));
+        if let Ok(mode) = std::env::var("TEST_POOL_MODE") {
+            database.pooler = Some(Box::new(Mutex::new(PgBouncer::start(&database.url, &mode))));
+        }
+        database
     }
 
     /// A file that does not exist yet.
@@ -61,11 +69,35 @@ impl Database {
         Self {
             url: url(&directory),
             directory,
+            pooler: None,
         }
     }
 
+    /// URL of the database itself.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// URL that replicas are given: of the pooler, if there is one.
+    pub fn replica_url(&self) -> String {
+        match &self.pooler {
+            None => self.url.clone(),
+            Some(pooler) => pooler.lock().expect("lock is not poisoned").url(&self.url),
+        }
+    }
+
+    /// Whether a pooler is between replicas and the database.
+    #[allow(dead_code, reason = "each test program uses a part of it")]
+    pub fn is_pooled(&self) -> bool {
+        self.pooler.is_some()
+    }
+
+    /// Restarts the pooler, if there is one.
+    #[allow(dead_code, reason = "each test program uses a part of it")]
+    pub fn restart_pooler(&self) {
+        if let Some(pooler) = &self.pooler {
+            pooler.lock().expect("lock is not poisoned").restart();
+        }
     }
 
     /// Directory of this test's files, removed at its end.

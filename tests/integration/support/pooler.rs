@@ -12,12 +12,15 @@ use tempfile::TempDir;
 
 use super::postgres::{as_server_user, give_to_server_user};
 
-/// A PgBouncer with nothing configured but its mode; killed when dropped.
+/// A PgBouncer with nothing configured but its mode, and how soon it connects again; killed when
+/// dropped.
 pub struct PgBouncer {
     // Held for as long as it runs.
     directory: TempDir,
     child: Child,
     address: SocketAddr,
+    url: String,
+    mode: String,
 }
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
@@ -36,10 +39,21 @@ impl PgBouncer {
     }
 
     /// Ends it, and starts another one in its place.
-    pub fn replace(self, url: &str, mode: &str) -> Self {
-        let address = self.address;
-        drop(self);
-        Self::start_at(address, url, mode).expect("the port was just ours")
+    pub fn replace(&mut self, mode: &str) {
+        self.kill();
+        let (address, url) = (self.address, self.url.clone());
+        *self = Self::start_at(address, &url, mode).expect("the port was just ours");
+    }
+
+    /// Ends it, and starts it again.
+    pub fn restart(&mut self) {
+        self.replace(&self.mode.clone());
+    }
+
+    fn kill(&mut self) {
+        // Both fail only if the process has ended, which is their purpose.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// `url` by way of it.
@@ -69,6 +83,8 @@ impl PgBouncer {
             directory,
             child,
             address,
+            url: url.to_owned(),
+            mode: mode.to_owned(),
         };
         loop {
             if TcpStream::connect(address).is_ok() {
@@ -88,9 +104,7 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // Both fail only if the process has ended, which is their purpose.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -101,7 +115,8 @@ fn settings(address: SocketAddr, url: &str, mode: &str, users: &Path) -> String 
     format!(
         "[databases]\n* = host={host} port={port}\n[pgbouncer]\n\
          listen_addr = {}\nlisten_port = {}\nunix_socket_dir =\n\
-         auth_type = trust\nauth_file = {}\npool_mode = {mode}\n",
+         auth_type = trust\nauth_file = {}\npool_mode = {mode}\n\
+         server_login_retry = 0.1\n",
         address.ip(),
         address.port(),
         users.display(),

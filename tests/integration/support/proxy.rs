@@ -96,7 +96,8 @@ impl Proxy {
     }
 
     fn before_database(database: &Database, traffic: Traffic) -> Self {
-        let (before, server, name) = take_apart(database.url());
+        let database = database.replica_url();
+        let (before, server, name) = take_apart(&database);
         let proxy = Self::start(server, traffic);
         Self {
             url: format!("{before}@{}/{name}", proxy.address),

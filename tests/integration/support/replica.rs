@@ -50,7 +50,7 @@ impl Replica {
 
     /// Like [`start`](Self::start), with more environment.
     pub async fn start_with(database: &Database, environment: &[(&str, &str)]) -> Self {
-        let replica = Self::launch(database.url(), database, environment).await;
+        let replica = Self::launch(&database.replica_url(), database, environment).await;
         replica.wait_for_health("", ServingStatus::Serving).await;
         replica
     }
@@ -67,7 +67,7 @@ impl Replica {
         environment: &[(&str, &str)],
     ) -> Vec<Self> {
         let children: Vec<Child> = (0..count)
-            .map(|_| Self::spawn(database.url(), database, environment))
+            .map(|_| Self::spawn(&database.replica_url(), database, environment))
             .collect();
         let mut replicas = Vec::new();
         for child in children {
@@ -100,7 +100,7 @@ impl Replica {
     /// Like [`start_with`](Self::start_with), but of the log nothing is read beyond the
     /// address, until [`read_log`](Self::read_log).
     pub async fn start_unread(database: &Database, environment: &[(&str, &str)]) -> Self {
-        let child = Self::spawn(database.url(), database, environment);
+        let child = Self::spawn(&database.replica_url(), database, environment);
         let (gate, opened) = mpsc::channel();
         let mut replica = Self::attach_gated(child, Some(opened)).await;
         replica.gate = Some(gate);

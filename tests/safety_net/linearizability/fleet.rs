@@ -166,6 +166,16 @@ impl Fleet {
         self.database.url()
     }
 
+    /// Returns whether a pooler is between the replicas and the database.
+    pub fn is_pooled(&self) -> bool {
+        self.database.is_pooled()
+    }
+
+    /// Restarts the pooler.
+    pub fn restart_pooler(&self) {
+        tokio::task::block_in_place(|| self.database.restart_pooler());
+    }
+
     /// Returns true if a replica was paused since `start`.
     pub fn paused_since(&self, start: Instant) -> bool {
         let pauses = self.pauses.lock().expect("lock is not poisoned");

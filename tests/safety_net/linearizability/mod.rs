@@ -75,8 +75,13 @@ async fn database_faults_lose_no_response_or_code() {
     let long = asked("SAFETY_NET_DATABASE_KILLS");
     let (kills, every) = (long.unwrap_or(2), if long.is_some() { 400 } else { 100 });
     let seed = long_run::seed();
-    let mut figures = Figures::new("database", Some(seed));
     let fleet = Arc::new(Fleet::start().await);
+    let name = if fleet.is_pooled() {
+        "pooler"
+    } else {
+        "database"
+    };
+    let mut figures = Figures::new(name, Some(seed));
     let dice = Dice::new(seed);
     let mut counts = BTreeMap::new();
     let injected = OnceLock::new();

@@ -19,10 +19,12 @@ enum Outage {
     HoldWrites,
     EndSessions,
     CancelStatements,
+    /// Restart of the pooler between replicas and the database, if there is one.
+    RestartPooler,
 }
 
 /// All outages, in the order in which they happen.
-const OUTAGES: [Outage; 8] = [
+const OUTAGES: [Outage; 9] = [
     Outage::Restart,
     Outage::Crash,
     Outage::ReadOnly,
@@ -31,6 +33,7 @@ const OUTAGES: [Outage; 8] = [
     Outage::HoldWrites,
     Outage::EndSessions,
     Outage::CancelStatements,
+    Outage::RestartPooler,
 ];
 
 /// SQLSTATEs of failing writes: disk full, out of memory, limit of the configuration,
@@ -53,6 +56,7 @@ impl Outage {
             Self::HoldWrites => "times every write was held up for a while",
             Self::EndSessions => "times twenty all sessions were ended",
             Self::CancelStatements => "times twenty all statements were cancelled",
+            Self::RestartPooler => "restarts of the pooler",
         }
     }
 }
@@ -78,6 +82,9 @@ pub async fn inject_outages(
             fleet.after_calls(every).await;
         }
         let outage = OUTAGES[turn % OUTAGES.len()];
+        if matches!(outage, Outage::RestartPooler) && !fleet.is_pooled() {
+            continue;
+        }
         eprintln!("next of {}", outage.name());
         inject(fleet, outage, &mut dice).await;
         fleet.all_serve().await;
@@ -137,6 +144,7 @@ async fn inject(fleet: &Arc<Fleet>, outage: Outage, dice: &mut Dice) {
         }
         Outage::EndSessions => repeat(fleet, "pg_terminate_backend").await,
         Outage::CancelStatements => repeat(fleet, "pg_cancel_backend").await,
+        Outage::RestartPooler => fleet.restart_pooler(),
     }
 }
 

@@ -69,7 +69,7 @@ pub const RUNS: &str = "
 ";
 
 /// Other long runs on demand, with the names of their results.
-pub const LONG_RUNS: [(&str, &str); 3] = [
+pub const LONG_RUNS: [(&str, &str); 4] = [
     (
         "\
 ### Replicas killed under load
@@ -78,6 +78,15 @@ pub const LONG_RUNS: [(&str, &str); 3] = [
 reply and the record of it, while callers send and cancel through it and another replica.
 A gateway counts the messages that it receives.",
         "kills",
+    ),
+    (
+        "\
+### A pooler in transaction mode
+
+`scripts/long-run pooler` records histories while PgBouncer, in transaction mode, is between the
+replicas and PostgreSQL. PostgreSQL is killed repeatedly, PgBouncer is restarted, and the database
+fails in every other way in between.",
+        "pooler",
     ),
     (
         "\

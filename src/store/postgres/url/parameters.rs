@@ -103,10 +103,7 @@ pub(super) const PARAMETERS: [(&str, ParameterHandling); 55] = [
     ),
     ("krbsrvname", Refused("otpd does not speak GSSAPI")),
     ("gsslib", Refused("otpd does not speak GSSAPI")),
-    (
-        "pgbouncer",
-        Refused("otpd needs a pooler that pools by session, and no other setting"),
-    ),
+    ("pgbouncer", OneOf(&["true", "false"])),
     (
         "connection_limit",
         Refused("give store.max_connections in the configuration"),
