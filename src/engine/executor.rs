@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     BatchError, BatchOptions, Job, NotCommitted,
     admission::AdmissionQueue,
+    locked_rows::{self, LockedRecords},
     queued_job::{QueuedJob, WorkItem, fail_all},
     working_set::{CommitDependencies, WorkingSet},
 };
@@ -51,21 +52,28 @@ impl<Store: RecordStore + ?Sized> BatchExecutor<Store> {
     /// Runs until the queue is closed and all jobs have ended.
     pub async fn run(self) {
         let mut batch = Vec::new();
+        let mut locked = LockedRecords::default();
         while self.queue.next_batch(&mut batch).await {
-            batch = self.process(batch).await;
+            batch = self.process(batch, &mut locked).await;
         }
     }
 
     /// Executes a batch, in ever smaller parts if the store refuses it, so that a request
     /// fails for its own data only. Returns the jobs that need another attempt.
-    async fn process(&self, batch: Vec<QueuedJob>) -> Vec<QueuedJob> {
+    async fn process(&self, batch: Vec<QueuedJob>, locked: &mut LockedRecords) -> Vec<QueuedJob> {
         let mut again = Vec::new();
-        let mut parts = vec![batch];
+        let mut parts = vec![locked.refuse(&*self.store, batch).await];
         while let Some(part) = parts.pop() {
             match self.process_traced(part).await {
                 BatchOutcome::Again(items) => again.extend(items),
-                BatchOutcome::Refused(mut first, error) => {
-                    let second = first.split_off(first.len() / 2);
+                BatchOutcome::Refused(items, error) => {
+                    if let [item] = &items[..]
+                        && let StoreError::Locked(_) = error
+                    {
+                        locked.remember(item);
+                    }
+                    // The last one is next.
+                    let [first, second] = self.split(items, &error).await;
                     if first.is_empty() {
                         fail_all(second, &error.into());
                     } else {
@@ -85,6 +93,27 @@ impl<Store: RecordStore + ?Sized> BatchExecutor<Store> {
             }
         }
         left
+    }
+
+    /// Splits a refused batch into two parts, of which the first is empty if the second one has to
+    /// fail.
+    async fn split(&self, items: Vec<QueuedJob>, error: &StoreError) -> [Vec<QueuedJob>; 2] {
+        let mut items = items;
+        if items.len() > 1
+            && let StoreError::Locked(_) = error
+        {
+            match locked_rows::split(&*self.store, items).await {
+                // None is locked any more, or all are. Some have waited for another row.
+                Ok((free, suspects)) if free.is_empty() || suspects.is_empty() => {
+                    items = free;
+                    items.extend(suspects);
+                }
+                Ok((free, suspects)) => return [free, suspects],
+                Err((all, _)) => return [Vec::new(), all],
+            }
+        }
+        let second = items.split_off(items.len() / 2);
+        [items, second]
     }
 
     /// Attempts a batch, in a span that is linked to the traces of its requests.
@@ -231,13 +260,13 @@ impl<Store: RecordStore + ?Sized> BatchExecutor<Store> {
 }
 
 /// Keys of a batch, sorted as the indexes are.
-struct KeySet {
-    records: Vec<RecordKey>,
-    limits: Vec<LimitKey>,
+pub(super) struct KeySet {
+    pub records: Vec<RecordKey>,
+    pub limits: Vec<LimitKey>,
 }
 
 impl KeySet {
-    fn of(batch: &[QueuedJob]) -> Self {
+    pub fn of(batch: &[QueuedJob]) -> Self {
         let jobs = || batch.iter().filter_map(QueuedJob::job);
         let mut records: Vec<RecordKey> = jobs().map(Job::record).collect();
         let mut limits: Vec<LimitKey> = jobs().flat_map(Job::limits).copied().collect();

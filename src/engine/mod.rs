@@ -22,6 +22,7 @@ mod command_job;
 mod executor;
 mod fair_queue;
 mod handoff;
+mod locked_rows;
 mod queued_job;
 mod rate_limit_charges;
 mod sealed_record;

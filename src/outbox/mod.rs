@@ -272,7 +272,8 @@ impl OutboxContext {
             match self.batcher.update_message(change.clone()).await {
                 Ok(written) => return written,
                 Err(
-                    BatchError::Store(StoreError::Unavailable(_)) | BatchError::ContentionLimit,
+                    BatchError::Store(StoreError::Unavailable(_) | StoreError::Locked(_))
+                    | BatchError::ContentionLimit,
                 ) => {
                     tokio::time::sleep(STORE_RETRY_PAUSE).await;
                 }

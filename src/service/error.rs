@@ -103,7 +103,9 @@ impl From<BatchError> for ServiceError {
                 wait: wait.clamp(RETRY_MIN, RETRY_MAX),
             },
             BatchError::ContentionLimit => Self::Overloaded { wait: RETRY_MIN },
-            BatchError::Store(StoreError::Unavailable(_)) => Self::StoreUnavailable,
+            BatchError::Store(StoreError::Unavailable(_) | StoreError::Locked(_)) => {
+                Self::StoreUnavailable
+            }
             BatchError::Panicked | BatchError::SealingKeyMissing | BatchError::Store(_) => {
                 Self::Internal(error.to_string())
             }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, StoreError,
-    StoreStats, WriteBatch, WriteResult,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, LockedRows, PurgeStats, RecordStore,
+    StoreError, StoreStats, WriteBatch, WriteResult,
     metrics::{StatementKind, StatementMetrics, StoreFailureKind},
 };
 use crate::traces::{SpanSide, TraceSpan};
@@ -70,6 +70,15 @@ impl RecordStore for InstrumentedStore {
             StatementKind::Write
         };
         self.record(statement, self.store.write(batch)).await
+    }
+
+    async fn locked_rows(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<LockedRows, StoreError> {
+        let locked = self.store.locked_rows(records, limits);
+        self.record(StatementKind::LockedRows, locked).await
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {
@@ -154,6 +163,7 @@ impl<'a> StatementTimer<'a> {
         self.failure = result.as_ref().err().map(|error| match error {
             StoreError::Unavailable(_) | StoreError::Url(_) => StoreFailureKind::Unavailable,
             StoreError::Conflict(_) => StoreFailureKind::Conflict,
+            StoreError::Locked(_) => StoreFailureKind::Locked,
             StoreError::Corrupt(_) => StoreFailureKind::Corrupt,
             StoreError::Refused(_) | StoreError::IndexKeyMismatch => StoreFailureKind::Refused,
         });

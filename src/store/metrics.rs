@@ -19,6 +19,8 @@ pub enum StatementKind {
     Write,
     /// Writes the state of messages, and nothing else.
     UpdateMessages,
+    /// Finds locked rows, after a write waited too long for one.
+    LockedRows,
     /// Loads the messages of records.
     LoadMessages,
     /// Loads the messages that are due.
@@ -34,10 +36,11 @@ pub enum StatementKind {
 }
 
 /// Labels of statements, in the order of [`StatementKind`].
-const STATEMENTS: [&str; 9] = [
+const STATEMENTS: [&str; 10] = [
     "load",
     "write",
     "update_messages",
+    "locked_rows",
     "load_messages",
     "due_messages",
     "attribution",
@@ -62,6 +65,8 @@ pub enum StoreFailureKind {
     Timeout,
     /// The database aborted the transaction because of another one.
     Conflict,
+    /// Another session held the lock of a row for too long.
+    Locked,
     /// The store holds a value that otpd never wrote.
     Corrupt,
     /// The store rejected a written value.
@@ -69,7 +74,14 @@ pub enum StoreFailureKind {
 }
 
 /// Labels of failures, in the order of [`StoreFailureKind`].
-const FAILURES: [&str; 5] = ["unavailable", "timeout", "conflict", "corrupt", "refused"];
+const FAILURES: [&str; 6] = [
+    "unavailable",
+    "timeout",
+    "conflict",
+    "locked",
+    "corrupt",
+    "refused",
+];
 
 impl StoreFailureKind {
     /// Returns its label.

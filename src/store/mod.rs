@@ -18,7 +18,12 @@ mod stats;
 mod waiting;
 mod write_batch;
 
-use std::{collections::HashMap, fmt, future::Future, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    future::Future,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rand::Rng;
@@ -112,6 +117,15 @@ impl LoadedState {
     }
 }
 
+/// Rows that another session keeps locked at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct LockedRows {
+    /// Records with a locked row.
+    pub records: HashSet<RecordKey>,
+    /// Limits with a locked row.
+    pub limits: HashSet<LimitKey>,
+}
+
 /// Loaded message with its version.
 #[derive(Clone, Debug)]
 pub struct VersionedMessage {
@@ -203,6 +217,17 @@ pub trait RecordStore: fmt::Debug + Send + Sync + 'static {
     /// version were written, or nothing was. After any other error nothing was written.
     async fn write(&self, batch: &WriteBatch) -> Result<WriteResult, StoreError>;
 
+    /// Returns which of these rows other sessions keep locked at the moment, without waiting for
+    /// them. Rows that are being inserted are not found.
+    ///
+    /// # Errors
+    /// Those of the store, such as [`StoreError::Locked`] if a whole table is locked.
+    async fn locked_rows(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<LockedRows, StoreError>;
+
     /// Loads the messages of records, the oldest of each record first.
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError>;
 
@@ -252,6 +277,9 @@ pub enum StoreError {
     /// The database aborted the transaction because of another one. A retry helps.
     #[error("transaction aborted because of another one: {0}")]
     Conflict(String),
+    /// Another session holds the lock of a row for too long. Nothing was written.
+    #[error("a row is locked by another session: {0}")]
+    Locked(String),
     /// The store holds a value that otpd never wrote.
     #[error("the store holds a value that otpd did not write: {0}")]
     Corrupt(String),
@@ -273,6 +301,7 @@ impl StoreError {
     fn from_database(error: &sqlx::Error) -> Self {
         const SERIALIZATION_FAILURE: &str = "40001";
         const DEADLOCK_DETECTED: &str = "40P01";
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
         const DATA_EXCEPTION: &str = "22";
 
         let database_error = error.as_database_error();
@@ -282,6 +311,7 @@ impl StoreError {
             (_, Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED), _) => {
                 Self::Conflict(error.to_string())
             }
+            (_, Some(LOCK_NOT_AVAILABLE), _) => Self::Locked(error.to_string()),
             (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _, _) => {
                 Self::Corrupt(error.to_string())
             }

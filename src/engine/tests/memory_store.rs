@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::store::{
-    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LoadedState, MessageWrite, Place,
-    PurgeStats, RecordStore, RowVersion, SealedBytes, StoreClock, StoreError, StoreStats,
-    VersionedLimit, VersionedMessage, VersionedRecord, WriteBatch, WriteResult,
+    DeliveredMessage, ExpectedLimit, FoundMessage, LaneCursor, LoadedState, LockedRows,
+    MessageWrite, Place, PurgeStats, RecordStore, RecordWrite, RowVersion, SealedBytes, StoreClock,
+    StoreError, StoreStats, VersionedLimit, VersionedMessage, VersionedRecord, WriteBatch,
+    WriteResult,
 };
 use otpd_rules::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeState, Channel, FailureCounter,
@@ -53,6 +54,8 @@ struct Contents {
     poisoned: HashSet<RecordKey>,
     /// Records whose messages cannot be read.
     poisoned_messages: HashSet<RecordKey>,
+    /// Records whose row another session has locked.
+    locked: HashSet<RecordKey>,
     /// Records that exist and cannot be read.
     unreadable: HashSet<RecordKey>,
     /// How long a write takes.
@@ -119,6 +122,16 @@ impl InMemory {
 
     pub fn poison_messages(&self, key: RecordKey) {
         self.contents().poisoned_messages.insert(key);
+    }
+
+    /// Locks the row of a record.
+    pub fn lock(&self, key: RecordKey) {
+        self.contents().locked.insert(key);
+    }
+
+    /// Ends the lock of the row of a record.
+    pub fn unlock(&self, key: RecordKey) {
+        self.contents().locked.remove(&key);
     }
 
     /// Returns the records of each load of messages.
@@ -316,6 +329,10 @@ impl RecordStore for InMemory {
         let (step, write_time) = {
             let mut contents = self.contents();
             contents.writes.push(changes.clone());
+            let locked = |write: &RecordWrite| contents.locked.contains(&write.key);
+            if changes.records.iter().any(locked) {
+                return Err(StoreError::Locked("the test holds its lock".to_owned()));
+            }
             let instead = contents.instead_of_writes.pop_front();
             (contents.do_instead(instead), contents.write_time)
         };
@@ -329,6 +346,19 @@ impl RecordStore for InMemory {
                 Err(unavailable())
             }
         }
+    }
+
+    async fn locked_rows(
+        &self,
+        records: &[RecordKey],
+        _limits: &[LimitKey],
+    ) -> Result<LockedRows, StoreError> {
+        let contents = self.contents();
+        let locked = |key: &RecordKey| contents.locked.contains(key).then_some(*key);
+        Ok(LockedRows {
+            records: records.iter().filter_map(locked).collect(),
+            ..LockedRows::default()
+        })
     }
 
     /// One message for each record.

@@ -218,6 +218,34 @@ async fn poison_request_is_isolated_by_bisection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn locked_row_delays_the_others_of_its_batch_once() {
+    let world = World::held(OPTIONS);
+    world.store.lock(key(5));
+    let tickets: Vec<Ticket> = (1..=8).map(|byte| world.count(key(byte))).collect();
+    world.store.let_loads(100);
+    world.store.let_writes(100);
+    let is_locked =
+        |end: &Result<_, _>| matches!(end, Err(BatchError::Store(StoreError::Locked(_))));
+    for (byte, ticket) in (1..).zip(tickets) {
+        let end = ticket.end().await;
+        if byte == 5 {
+            assert!(is_locked(&end), "{end:?}");
+        } else {
+            assert_eq!(end.unwrap().count, 1, "{byte}");
+        }
+    }
+    // The free ones go first.
+    assert_eq!(world.store.loads(), [8, 7, 1]);
+
+    // The next request about it waits for no lock.
+    let end = world.count(key(5)).end().await;
+    assert!(is_locked(&end), "{end:?}");
+    assert_eq!(world.store.loads(), [8, 7, 1]);
+    world.store.unlock(key(5));
+    assert_eq!(world.count(key(5)).count().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn panic_fails_only_one_request() {
     std::panic::set_hook(Box::new(|_| {}));
     let world = World::held(OPTIONS);

@@ -5,7 +5,8 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        LoadedState, RowVersion, StoreClock, VersionedLimit, rows::RecordRow, rows::key_bytes,
+        LoadedState, LockedRows, RowVersion, StoreClock, StoreError, VersionedLimit,
+        rows::RecordRow, rows::key_bytes,
     },
     to_array,
 };
@@ -93,4 +94,50 @@ pub(super) async fn load(
         }
     }
     Ok(state)
+}
+
+/// Finds the rows that other sessions keep locked. It locks the free ones until its end, as a write
+/// does.
+pub(super) async fn locked_rows(
+    connection: &mut PgConnection,
+    record_keys: &[&[u8]],
+    limit_keys: &[&[u8]],
+) -> Result<LockedRows, StoreError> {
+    let rows = sqlx::query!(
+        r#"
+        WITH free_record AS (
+            SELECT record_key FROM otp_record WHERE record_key = ANY ($1::bytea[])
+            ORDER BY record_key
+            FOR NO KEY UPDATE SKIP LOCKED
+        ),
+        free_limit AS (
+            SELECT limit_key FROM otp_limit WHERE limit_key = ANY ($2::bytea[])
+            ORDER BY limit_key
+            FOR NO KEY UPDATE SKIP LOCKED
+        )
+        SELECT record_key AS "record_key?", NULL::bytea AS "limit_key?"
+        FROM otp_record
+        WHERE record_key = ANY ($1) AND record_key NOT IN (SELECT record_key FROM free_record)
+        UNION ALL
+        SELECT NULL, limit_key
+        FROM otp_limit
+        WHERE limit_key = ANY ($2) AND limit_key NOT IN (SELECT limit_key FROM free_limit)
+        "#,
+        record_keys as &[&[u8]],
+        limit_keys as &[&[u8]],
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut locked = LockedRows::default();
+    for row in rows {
+        if let Some(key) = row.record_key {
+            locked
+                .records
+                .insert(RecordKey(to_array(key, "record_key")?));
+        }
+        if let Some(key) = row.limit_key {
+            locked.limits.insert(LimitKey(to_array(key, "limit_key")?));
+        }
+    }
+    Ok(locked)
 }

@@ -24,8 +24,8 @@ use async_trait::async_trait;
 use sqlx::Connection as _;
 
 use super::{
-    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, StoreError,
-    StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, WriteBatch, WriteResult,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, LockedRows, PurgeStats, RecordStore,
+    StoreError, StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, WriteBatch, WriteResult,
     backend::idle_and_used, with_timeout,
 };
 use hosts::HostPool;
@@ -156,17 +156,35 @@ impl RecordStore for PostgresStore {
         } else {
             write::write(&mut connection, batch).await
         };
-        // After an unknown outcome the host may have become a standby of another one. The next health
-        // check finds that out; until then no other request should use this connection.
-        if let Err(StoreError::Unavailable(_)) = written {
-            connection.discard();
-            return written;
+        match &written {
+            Ok(_) => {
+                connection.finish().await?;
+                guard.disarm();
+            }
+            // The host may have become a standby of another one. The next health check finds that
+            // out; until then no other request should use this connection.
+            Err(StoreError::Unavailable(_)) => connection.discard(),
+            // A trial write finds out whether only a row is locked, or all writes wait.
+            Err(StoreError::Locked(_)) => {}
+            Err(_) => guard.disarm(),
         }
-        if written.is_ok() {
-            connection.finish().await?;
-        }
-        guard.disarm();
         written
+    }
+
+    async fn locked_rows(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<LockedRows, StoreError> {
+        let records: Vec<&[u8]> = records.iter().map(|key| key.0.as_slice()).collect();
+        let limits: Vec<&[u8]> = limits.iter().map(|key| key.0.as_slice()).collect();
+        self.with_timeout(async {
+            let mut connection = self.hosts.acquire().await?;
+            let locked = load::locked_rows(&mut connection, &records, &limits).await?;
+            connection.finish().await?;
+            Ok(locked)
+        })
+        .await
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {

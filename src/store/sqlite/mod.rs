@@ -17,10 +17,10 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, PurgeStats, RecordStore, RowVersion,
-    StoreClock, StoreError, StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION, VersionedLimit,
-    WriteBatch, WriteResult, backend::idle_and_used, migration, rows::RecordRow, rows::key_bytes,
-    waiting::with_notice,
+    DeliveredMessage, FoundMessage, LaneCursor, LoadedState, LockedRows, PurgeStats, RecordStore,
+    RowVersion, StoreClock, StoreError, StoreOptions, StoreStats, UNFINISHED_MESSAGE_RETENTION,
+    VersionedLimit, WriteBatch, WriteResult, backend::idle_and_used, migration, rows::RecordRow,
+    rows::key_bytes, waiting::with_notice,
 };
 use url::DatabaseFile;
 
@@ -220,6 +220,15 @@ impl RecordStore for SqliteStore {
         }
         transaction.commit().await?;
         Ok(written)
+    }
+
+    /// Returns no rows, because SQLite has no locks of single rows.
+    async fn locked_rows(
+        &self,
+        _records: &[RecordKey],
+        _limits: &[LimitKey],
+    ) -> Result<LockedRows, StoreError> {
+        Ok(LockedRows::default())
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use otpd::store::{
-    self, DeliveredMessage, FoundMessage, InstrumentedStore, LaneCursor, LoadedState, MessageWrite,
-    Place, PurgeStats, RecordStore, StatementMetrics, StoreError, StoreOptions, StoreStats,
-    VersionedMessage, WriteBatch, WriteResult,
+    self, DeliveredMessage, FoundMessage, InstrumentedStore, LaneCursor, LoadedState, LockedRows,
+    MessageWrite, Place, PurgeStats, RecordStore, StatementMetrics, StoreError, StoreOptions,
+    StoreStats, VersionedMessage, WriteBatch, WriteResult,
 };
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
 use secrecy::SecretString;
@@ -146,6 +146,14 @@ impl RecordStore for Forgetful {
             self.write_alone(changes, &written);
         }
         Ok(written)
+    }
+
+    async fn locked_rows(
+        &self,
+        records: &[RecordKey],
+        limits: &[LimitKey],
+    ) -> Result<LockedRows, StoreError> {
+        self.store.locked_rows(records, limits).await
     }
 
     async fn load_messages(&self, records: &[RecordKey]) -> Result<Vec<FoundMessage>, StoreError> {

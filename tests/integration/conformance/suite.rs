@@ -29,9 +29,22 @@ pub async fn run<S: RecordStore>(store: Arc<S>, database: &Database) {
     of_racing_writers_one_wins(&store).await;
     crossing_batches_lose_nothing(&store).await;
     limits::run(&store).await;
+    only_rows_of_other_sessions_are_locked(&*store).await;
     only_removable_records_are_purged(&*store).await;
     the_clock_goes_with_the_records(&*store, database).await;
     messages::run(&store, database).await;
+}
+
+/// Nobody holds a lock, so none is found; a test of PostgreSQL holds one.
+async fn only_rows_of_other_sessions_are_locked<S: RecordStore>(store: &S) {
+    let change = new_record();
+    write_one(store, &change).await;
+    let keys = [change.key, random_key()];
+    let locked = store
+        .locked_rows(&keys, &[new_limit(Timestamp::from_milliseconds(0)).key])
+        .await;
+    let locked = locked.expect("the store answers");
+    assert!(locked.records.is_empty() && locked.limits.is_empty());
 }
 
 async fn what_was_never_written_is_not_loaded<S: RecordStore>(store: &S) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -263,5 +265,56 @@ async fn generic_plans_are_not_forced_on_citus() {
     let replica = Replica::start(&database).await;
     for answer in ask_many(&replica, DEADLINE).join_all().await {
         answer.expect("there is a store");
+    }
+}
+
+/// Another session keeps one record locked: requests about the others of its batches are
+/// answered, and health stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn locked_row_fails_only_the_requests_about_it() {
+    let database = Database::postgres().await;
+    let replicas = Replica::start_many_with(&database, 2, &[OFTEN]).await;
+    send(replicas[0].client(), 0, DEADLINE)
+        .await
+        .expect("there is a store");
+    let mut session = PgConnection::connect(database.url())
+        .await
+        .expect("the database was made");
+    session
+        .execute("BEGIN; SELECT FROM otp_record FOR UPDATE")
+        .await
+        .expect("a superuser may");
+    database.advance_clock(COOL_DOWN).await;
+    let mut first = 1;
+    // In the second round each replica knows the record.
+    for _ in 0..2 {
+        let locked = replicas
+            .iter()
+            .map(|replica| send(replica.client(), 0, DEADLINE));
+        let mut others = JoinSet::new();
+        for number in first..first + REQUESTS {
+            let client = replicas[number % 2].client();
+            others.spawn(async move { send(client, number, DEADLINE).await });
+        }
+        for refused in join_all(locked).await {
+            assert_store_unavailable(&refused.expect_err("its record is locked"));
+        }
+        for sent in others.join_all().await {
+            sent.expect("its record is not locked");
+        }
+        first += REQUESTS;
+    }
+    for replica in &replicas {
+        assert!(
+            !replica.log().contains("Store unavailable"),
+            "{}",
+            replica.log()
+        );
+    }
+    session.close().await.expect("it is ours");
+    for replica in &replicas {
+        if let Err(status) = send(replica.client(), 0, DEADLINE).await {
+            assert_eq!(reason(&status), "RESEND_TOO_SOON", "{status:?}");
+        }
     }
 }
