@@ -1,6 +1,7 @@
 //! Server side of connections: plain or TLS, with the names of the client certificate, within
 //! bounds that no client can exceed.
 
+mod body_state;
 mod connection_limit;
 mod head_timeout;
 mod http_api;

@@ -15,6 +15,7 @@ use std::{
 };
 
 use futures_util::future::Either;
+use http_body::Body as _;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -36,6 +37,7 @@ use tower::{Service, ServiceExt as _, util::Oneshot};
 
 use super::{
     ClientStream, ConnectionSettings, HttpVersion, PeerIdentity, ReadAllowance,
+    body_state::TrackedBody,
     head_timeout::HeadTimeout,
     in_flight::{GuardedBody, InFlightTracker},
     serving::ConnectionConfig,
@@ -53,6 +55,8 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 16 * 1024;
 /// Maximum number of bytes that HTTP/1.1 buffers in each direction: the headers of a request.
 const HTTP1_BUFFER: usize = 16 * 1024;
+/// Maximum length of a body that is read even if its request is refused.
+const SHORT_BODY: u64 = 64 * 1024;
 /// Maximum numbers of streams that a client resets before they are processed
 /// (CVE-2023-44487, "rapid reset"), and of streams that are reset because of its protocol
 /// errors (CVE-2025-8671, "made you reset"). With more of them the connection ends.
@@ -95,7 +99,20 @@ pub(super) async fn serve_requests<S>(
         let is_closing = Arc::clone(&lifetime.is_closing);
         service_fn(move |request: http::Request<Incoming>| {
             let guard = activity.begin();
-            let mut request = request.map(Body::new);
+            let long = request
+                .body()
+                .size_hint()
+                .upper()
+                .is_none_or(|length| length > SHORT_BODY);
+            let mut state = None;
+            let mut request = request.map(|body| match version {
+                HttpVersion::Http2 => Body::new(body),
+                HttpVersion::Http1 => {
+                    let (body, its) = TrackedBody::new(body);
+                    state = Some(its);
+                    Body::new(body)
+                }
+            });
             let mut peer = peer.clone();
             if !is_accepted.load(Ordering::Relaxed) {
                 peer.certificate_names = Arc::default();
@@ -105,7 +122,8 @@ pub(super) async fn serve_requests<S>(
             let is_closing = Arc::clone(&is_closing);
             async move {
                 let mut response = answer.await?;
-                if is_closing.load(Ordering::Relaxed) {
+                let is_unread = state.is_some_and(|state| state.ends_connection(long));
+                if is_closing.load(Ordering::Relaxed) || is_unread {
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }

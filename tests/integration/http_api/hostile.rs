@@ -16,7 +16,7 @@ use crate::{
 
 const REQUEST: &str = r#"{"recipient":"+79990000002"}"#;
 const SLOW_HEADERS: [(&str, &str); 1] = [("OTPD_CONNECTIONS__HANDSHAKE_TIMEOUT", "700ms")];
-const SLOW_BODY: [(&str, &str); 1] = [("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "700ms")];
+const SLOW_BODY: [(&str, &str); 1] = [("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "2s")];
 
 fn request() -> Vec<u8> {
     post(&path("GetOtpStatus"), &[], REQUEST)
@@ -79,7 +79,7 @@ async fn slow_or_missing_body_is_refused() {
         assert!(
             reply.json()["message"]
                 .as_str()
-                .is_some_and(|text| text.contains("within 700ms"))
+                .is_some_and(|text| text.contains("within 2s"))
         );
     }
     let status = beside_good_callers(&SLOW_BODY, async |replica| {
@@ -149,6 +149,38 @@ async fn endless_bodies_are_refused() {
         .await;
         assert_eq!(reply.expect("it is answered").reason(), "REQUEST_INVALID");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_body_ends_the_connection_with_its_response() {
+    beside_good_callers(&SLOW_BODY, async |replica| {
+        // Read, although the request is refused: the connection serves the next one.
+        let mut client = Http1::connect(replica.address()).await;
+        for length in [2, 60_000] {
+            let body = " ".repeat(length);
+            client.write(&post("/none", &[], &body)).await;
+            let reply = client.reply().await.expect("it is answered");
+            assert_eq!((reply.status, reply.header("connection")), (404, ""));
+        }
+        // Not read: a proxy would lose the next request on this connection.
+        let long = " ".repeat(100_000);
+        let cut_off = ("content-length", "9");
+        for (request, status) in [
+            (post("/none", &[], &long), 404),
+            (post(&path("GetOtpStatus"), &[], &long), 400),
+            (post(&path("GetOtpStatus"), &[cut_off], "{"), 504),
+        ] {
+            let mut client = Http1::connect(replica.address()).await;
+            client.write(&request).await;
+            let reply = client.reply().await.expect("it is answered");
+            assert_eq!(
+                (reply.status, reply.header("connection")),
+                (status, "close")
+            );
+            assert!(client.ends().await);
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

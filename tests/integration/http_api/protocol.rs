@@ -224,7 +224,9 @@ fn parts(reply: &HttpReply) -> (Vec<Vec<u8>>, String) {
     let (mut messages, mut trailers) = (Vec::new(), String::new());
     let text = reply.header("content-type").contains("-text");
     let mut body = if text {
-        STANDARD.decode(&reply.body).expect("base64")
+        // Each part is encoded by itself, so padding may be in the middle.
+        let groups = reply.body.chunks(4).map(|group| STANDARD.decode(group));
+        groups.flat_map(|group| group.expect("base64")).collect()
     } else {
         reply.body.clone()
     };
