@@ -22,7 +22,7 @@ const ENUMS: i32 = 5;
 const SERVICES: i32 = 6;
 const MEMBERS: i32 = 2;
 
-/// The contract, and what is written beside its parts.
+/// The contract with its comments.
 struct Contract {
     file: FileDescriptorProto,
     comments: BTreeMap<Vec<i32>, String>,
@@ -45,7 +45,7 @@ impl Contract {
         Self { file, comments }
     }
 
-    /// What is written above a part, without the part's name in front.
+    /// Returns the comment of a part, without its name at the start.
     fn comment(&self, path: &[i32], name: &str) -> String {
         let comment = self
             .comments
@@ -81,7 +81,7 @@ impl Contract {
         parts.join("\n\n")
     }
 
-    /// Each call, with what goes in and what comes out of it.
+    /// Writes each call with its request and its response.
     fn write_service(
         &self,
         place: i32,
@@ -223,7 +223,7 @@ fn api_page_lists_every_reason() {
     assert_eq!(reasons_of_the_code(), told);
 }
 
-/// What the one table from errors to statuses says.
+/// Returns the table from errors to statuses.
 fn reasons_of_the_code() -> BTreeSet<(String, String)> {
     let table = page::read("src/grpc/error.rs");
     let entries = table.split("(Code::").skip(1).filter_map(|entry| {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::page;
 
-/// Where there are no pages of ours.
+/// Directories without pages of this repository.
 const NOT_OURS: [&str; 4] = ["target", "node_modules", ".git", "secrets"];
 
 /// The pages of the repository.
@@ -59,7 +59,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// Where the links of a page lead that do not lead out of the repository.
+/// Returns the targets of the links of a page that stay in the repository.
 fn links(text: &str) -> Vec<String> {
     // A link may go over the end of a line, and code within a line has none.
     let joined: Vec<&str> = prose(text).collect();

@@ -14,7 +14,7 @@ use crate::repository;
 pub struct Sources {
     structures: BTreeMap<String, ItemStruct>,
     choices: BTreeMap<String, ItemEnum>,
-    /// By type, what its `Default` sets each field to.
+    /// Values of the fields in the `Default` of a type, by type.
     defaults: BTreeMap<String, BTreeMap<String, Expr>>,
 }
 
@@ -22,9 +22,9 @@ pub struct Sources {
 pub struct Shape {
     /// Its name, without `Option` and `Box` around it.
     pub name: String,
-    /// What is inside of it: the element of a list, key and value of a table.
+    /// Types inside of it: the element of a list, key and value of a table.
     pub inside: Vec<Shape>,
-    /// Whether it may be absent.
+    /// True if it may be absent.
     pub optional: bool,
 }
 
@@ -98,7 +98,7 @@ impl Sources {
         self.structures.get(name)
     }
 
-    /// What may be written for a value that is one of a few words.
+    /// Returns the allowed values of an enumeration.
     pub fn words(&self, name: &str) -> Option<Vec<String>> {
         let choices = self.choices.get(name)?;
         let lower = serde_value(&choices.attrs, "rename_all")? == "lowercase";
@@ -114,7 +114,7 @@ impl Sources {
         )
     }
 
-    /// What a field is where nothing is written; `None` where something must be.
+    /// Returns the default of a field; `None` if the field is required.
     pub fn default_of(&self, structure: &ItemStruct, field: &Field) -> Option<String> {
         let documented = documentation(&field.attrs).default;
         if documented.is_some() {
@@ -208,15 +208,15 @@ impl Sources {
     }
 }
 
-/// What is written above an item.
+/// Documentation of an item.
 pub struct Documentation {
-    /// What it means.
+    /// Meaning of the item.
     pub meaning: String,
-    /// The line `Default: …`, for what the code computes.
+    /// The line `Default: …`, for a value that the code computes.
     pub default: Option<String>,
 }
 
-/// What is written above an item.
+/// Returns the documentation of an item.
 pub fn documentation(attributes: &[Attribute]) -> Documentation {
     let mut default = None;
     let mut words = Vec::new();
@@ -315,7 +315,7 @@ fn derives(attributes: &[Attribute], what: &str) -> bool {
     found
 }
 
-/// Whether `#[serde(…)]` has this word.
+/// Returns true if `#[serde(…)]` has this word.
 pub fn has_serde(attributes: &[Attribute], word: &str) -> bool {
     serde_words(attributes).contains_key(word)
 }

@@ -4,7 +4,7 @@ use crate::page;
 
 const PAGE: &str = "docs/security/threat-model.md";
 
-/// Where the tests of each program are.
+/// Directories of the tests of each program.
 const PROGRAMS: [(&str, &str); 7] = [
     ("otpd", "src"),
     ("otpd_base", "crates/otpd-base/src"),
@@ -15,17 +15,17 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("docs", "tests/docs"),
 ];
 
-/// How files are named that are there.
+/// Beginnings of the names of existing files.
 const BEGINNINGS: [&str; 6] = ["src/", "crates/", "deploy/", "scripts/", "proto/", "tests/"];
 
-/// What stands between backticks. None goes over the end of a line.
+/// Returns the texts between backticks. None spans the end of a line.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// Whether there is a function of that path, such as `integration::races::NAME`. What is
-/// written once and run on each store has no path but that of its function.
+/// Returns true if there is a function of that path, such as `integration::races::NAME`. A test
+/// that runs on each store has the path of its function.
 fn is_there(test: &str) -> bool {
     let Some(((_, directory), rest)) = PROGRAMS.iter().find_map(|program| {
         let rest = test.strip_prefix(program.0)?.strip_prefix("::")?;

@@ -81,7 +81,7 @@ providers = ["evils"]
         sent.expect("it is sent").into_inner()
     }
 
-    /// Has a message wait, changes a row meanwhile, and waits for the message's end.
+    /// Changes a row while a message waits, and waits for the final state of the message.
     async fn alter_while_it_waits(&mut self, statement: &'static str) {
         self.gateway.will("crms", DOWN);
         let sent = self.send().await;
@@ -137,7 +137,7 @@ async fn record_moved_to_another_caller_is_not_shown(kind: Kind) {
     assert!(line.contains("caller=evil purpose=login"), "{line}");
     assert_eq!(world.outcome(&code).await, VerifyOutcome::NotFound);
 
-    // Nothing of that was written: the row that is put right verifies.
+    // Nothing of that was written: the repaired row verifies.
     world
         .database
         .execute("UPDATE otp_record SET caller = 'crm'")

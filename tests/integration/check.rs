@@ -19,7 +19,7 @@ fn check(database: &Database, url: &str, configuration: &str) -> Ended {
         .env("OTPD_CONFIG", file))
 }
 
-/// A provider whose requests, and whose check, go to `gateway`.
+/// Returns a configuration with a provider whose requests and check go to `gateway`.
 fn configuration(gateway: &str) -> String {
     format!(
         r#"

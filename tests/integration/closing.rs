@@ -117,7 +117,7 @@ async fn operator_reply_is_not_lost_to_tcp_reset() {
     let replica = Replica::start_with(&database, &[OPERATIONS]).await;
     let address = replica.operations();
     let mut stream = TcpStream::connect(address).await.expect("it listens");
-    // The body is longer than what the server reads of it before it answers.
+    // The body is longer than the part that the server reads before it replies.
     let head = "PUT /log-level HTTP/1.1\r\nhost: otpd\r\ncontent-length: 1000000\r\n\r\n";
     let request = [head.as_bytes(), &[b'x'; 4_096]].concat();
     stream.write_all(&request).await.expect("it listens");

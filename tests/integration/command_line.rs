@@ -9,7 +9,7 @@ use std::{
 
 use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
 
-/// An address where nobody listens.
+/// Address without a listener.
 const NOBODY: &str = "127.0.0.1:1";
 /// A database that is not there.
 const ABSENT: &str = "postgres://postgres@127.0.0.1:1/absent";
@@ -329,7 +329,7 @@ fn config_problem_is_one_line_naming_its_key() {
         let line = ended.line(64);
         assert!(line.contains(named), "{line:?} does not name {named}");
         assert!(!line.contains("AAAA"), "{line:?} shows a key");
-        // Whoever starts with a mistake finds no database and no keys afterwards.
+        // A start with a mistake leaves no database and no keys behind.
         let is_of_sqlite = variable.1.starts_with("sqlite");
         let count = fs::read_dir(directory.path()).expect("it exists").count();
         assert!(!is_of_sqlite || count == before, "{variable:?} left files");

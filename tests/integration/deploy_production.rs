@@ -21,8 +21,8 @@ fn prepare(directory: &Path) {
     run(&mut command).done();
 }
 
-/// Gives the replica what compose gives it, with the configuration's paths put right for
-/// this machine. Returns the path of the configuration.
+/// Sets up the replica as compose does, with the paths of the configuration changed for this
+/// machine. Returns the path of the configuration.
 fn hand_over(prepared: &Path, destination: &Path) -> String {
     fs::create_dir(destination).expect("a new directory");
     let owner = fs::metadata(destination).expect("it was made");

@@ -24,7 +24,7 @@ const SENDS: usize = 16;
 static BUSY: AtomicBool = AtomicBool::new(true);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// Sends to somebody new, and returns why it was refused, if it was.
+/// Sends to a new recipient, and returns the reason of a refusal.
 async fn send(client: &mut OtpServiceClient<Channel>) -> Option<String> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let request = SendOtpRequest {

@@ -144,7 +144,7 @@ async fn wait_for_a_postgresql_lock_during_migration_is_logged() {
     let mut other = PgConnection::connect(database.url())
         .await
         .expect("it runs");
-    // Nobody else can create a table of that name before this ends.
+    // No other session can create a table of that name before this one ends.
     other
         .execute("BEGIN; CREATE TABLE otp_migrations (version bigint);")
         .await

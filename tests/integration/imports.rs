@@ -8,8 +8,8 @@ use std::{
 
 use crate::support::repository;
 
-/// Which modules each may import; itself goes without saying. A module that is not
-/// here fails the test, so that whoever adds one decides where it belongs.
+/// Modules that each module may import, besides itself. A module that is missing here fails the
+/// test, so that its author decides about its imports.
 const ALLOWED: [(&str, &[&str]); 20] = [
     ("main", &["cli"]),
     ("lib", &[]),
@@ -84,7 +84,7 @@ fn modules() -> BTreeMap<String, String> {
     let mut modules = BTreeMap::<String, String>::new();
     for file in repository::files_below("src", "rs") {
         let inside = file.strip_prefix(&sources).expect("it was found there");
-        // What tests a module may name it from outside.
+        // Tests of a module may use its path from outside.
         if inside.components().any(|part| part.as_os_str() == "tests") {
             continue;
         }

@@ -23,7 +23,7 @@ const CALLERS: usize = 8;
 /// Two replicas, each of which is restarted now and then under another address.
 struct Pair {
     replicas: [Mutex<(Arc<Replica>, Client)>; 2],
-    /// What the ended ones wrote.
+    /// Logs of stopped replicas.
     logs: Mutex<Vec<String>>,
     over: AtomicBool,
     rounds: AtomicUsize,
@@ -35,8 +35,8 @@ fn with_client(replica: Replica) -> (Arc<Replica>, Client) {
     (Arc::new(replica), client)
 }
 
-/// Whether a call is to be made again: by the server's word, or because the connection
-/// broke, which other clients call UNAVAILABLE and this one by other names, too.
+/// Returns true if a call is to be repeated: by the status of the server, or because the connection
+/// broke, which clients report as UNAVAILABLE or by other codes.
 fn is_unavailable(status: &Status) -> bool {
     let broke = std::error::Error::source(status)
         .is_some_and(<dyn std::error::Error>::is::<tonic::transport::Error>);
@@ -205,7 +205,7 @@ async fn sealing_key_rotation_loses_no_code_or_call() {
         }
     };
     under_load(&pair, 0, exchange).await;
-    // What the old key sealed has expired; what the new one did has not.
+    // Values under the old key have expired; those under the new one have not.
     database.advance_clock(Duration::from_mins(11)).await;
     let code = pair.send(0, "last@example.com").await;
     let remove = async {
@@ -259,7 +259,7 @@ async fn replica_without_the_sealing_key_keeps_the_code() {
         let judged = judged.expect("it is judged").into_inner();
         assert!(judged.verified, "{judged:?}");
 
-        // When a code has expired, its key is not needed any more.
+        // After a code has expired, its key is not needed any more.
         let sent = knowing.client().send_otp(wish.clone()).await;
         sent.expect("it is sent");
         database.advance_clock(Duration::from_mins(8)).await;

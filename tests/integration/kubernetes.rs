@@ -6,14 +6,14 @@ use std::{fs, path::PathBuf, process::Command};
 
 use crate::support::{Database, Replica, otpd, repository, run};
 
-/// Where the manifest mounts everything.
+/// Directory in which the manifest mounts everything.
 const MOUNTED: &str = "/etc/otpd";
 
 fn manifest() -> String {
     repository::read("deploy/kubernetes.yaml")
 }
 
-/// The file in the ConfigMap: what is deeper than its key.
+/// Returns the file in the ConfigMap: the lines that are indented further than its key.
 fn configuration(manifest: &str) -> String {
     let (_, rest) = manifest.split_once("  otpd.toml: |\n").expect("it exists");
     let lines = rest
@@ -50,7 +50,8 @@ fn probes(manifest: &str) -> Vec<Vec<String>> {
     commands.collect()
 }
 
-/// Makes the Secrets' files as docs/kubernetes.md tells, laid out as they are mounted.
+/// Creates the files of the Secrets as described in docs/kubernetes.md, in the directories of the
+/// mounts.
 fn lay_out(database: &Database, manifest: &str) -> PathBuf {
     let mounted = database.directory().join("mounted");
     let made = database.directory().join("made");
@@ -97,15 +98,15 @@ async fn manifest_configuration_serves_and_probes_succeed() {
     let here = mounted.display().to_string();
     let set: Vec<(String, String)> = environment(&manifest)
         .into_iter()
-        // Of this machine: a free port, and all that is mounted elsewhere.
+        // Settings of this machine: a free port, and the directories of the mounts.
         .filter(|(name, _)| name != "OTPD_LISTEN" && name != "OTPD_ADDRESS")
         .map(|(name, value)| (name, value.replace(MOUNTED, &here)))
         .collect();
     assert!(set.len() >= 7, "{set:?}");
 
-    // As the Job would that docs/kubernetes.md speaks of.
+    // Like the Job in docs/kubernetes.md.
     run(otpd().arg("migrate").envs(set.clone())).done();
-    // Nobody's gateway in the place of the real one, which is not to be asked by a test.
+    // A closed port instead of the real gateway, which a test must not call.
     let checked = run(otpd()
         .arg("check")
         .envs(set.clone())

@@ -74,7 +74,8 @@ async fn send_at_once(
     sends.await
 }
 
-/// When a send was decided: without a cool-down the next one is allowed then.
+/// Returns the time of the decision about a send: without a cool-down, the next one is allowed
+/// then.
 fn sent_at(sent: &Response<SendOtpResponse>) -> i64 {
     milliseconds(sent.get_ref().resend_at)
 }
@@ -91,8 +92,8 @@ fn wait(refused: &Status, limit: &str) -> i64 {
     i64::try_from(wait).expect("a sensible wait")
 }
 
-/// How many of so many sends from one address are accepted, each to another recipient.
-/// Few at once, so that none gives up.
+/// Returns the number of accepted sends of `count` from one address, each to another recipient. Few
+/// run at the same time, so that none is abandoned.
 async fn drain(fleet: &Fleet, count: usize, client_ip: String) -> usize {
     let mut sent = 0;
     for first in (0..count).step_by(10) {
@@ -124,7 +125,7 @@ async fn race(
     let first = sends.iter().flatten().map(sent_at).min();
     let next = first.expect("some were sent") + interval;
     for refused in sends.iter().filter_map(|sent| sent.as_ref().err()) {
-        // It was told between the first send and now.
+        // The refusal was decided between the first send and now.
         let told = wait(refused, limit);
         let possible = next - over..=interval;
         assert!(possible.contains(&told), "{told} {possible:?}");
@@ -140,9 +141,10 @@ async fn race(
 
 /// State after a race.
 struct Lost {
-    /// Recipients whose sends were refused.
+    /// Recipients of refused sends.
     indices: Vec<usize>,
-    /// When the limit allows the next one, if all were decided when the first one was.
+    /// Time at which the limit allows the next one, if all were decided together with the first
+    /// one.
     next: i64,
     /// Time from the first decision to the last. A shared limit counts from any of them,
     /// because replicas write in another order than they decide.
@@ -169,8 +171,7 @@ async fn next_allowed_at(
 }
 
 async fn send_limit_per_record_is_exact(kind: Kind) {
-    // Of what the client's address may send, all that race could take one each and
-    // still leave something.
+    // Limit of the client's address: enough for one cell of each racing request, and more.
     const IP_SENDS: usize = 2 * SENDS;
     let limits = [
         ("OTPD_POLICY__SENDS_PER_HOUR", "5"),
@@ -183,7 +184,7 @@ async fn send_limit_per_record_is_exact(kind: Kind) {
         let wish = |_| request(recipient(number), client_ip(number));
         let Lost { next, .. } = race(all, "sends_per_hour", interval, wish).await;
         if number == 0 {
-            // The address has paid for what was sent, and for nothing else.
+            // The address was charged for the accepted sends, and for nothing else.
             let left = IP_SENDS - BURST;
             let sent = drain(&fleet, left + 1, client_ip(number)).await;
             let late = database.now().await - (next - interval);
@@ -214,7 +215,7 @@ async fn send_limit_per_client_ip_is_exact(kind: Kind) {
     for number in 0..races(kind) {
         let wish = |index| request(recipient_of(number, index), client_ip(number));
         let lost = race(all, "ip_sends_per_hour", interval, wish).await;
-        // Who was refused has all that a record has, and no record.
+        // A refused recipient keeps all limits of a record, and has no record.
         let records = database.number("SELECT count(*) FROM otp_record").await;
         let sent = BURST + number * (BURST + 2);
         assert_eq!(usize::try_from(records), Ok(sent));
@@ -243,8 +244,8 @@ async fn send_limit_per_caller_is_exact(kind: Kind) {
         let client_ip = |index| format!("10.{number}.0.{index}");
         let wish = |index| request(recipient_of(number, index), client_ip(index));
         let lost = race(all, "caller_sends_per_day", interval, wish).await;
-        // Who was refused has no record, and its address all that it may send: of the
-        // limits, those of five addresses have something to refill, and the caller's.
+        // A refused recipient has no record, and its address has its whole limit: of all limits,
+        // only those of five addresses and of the caller have cells to refill.
         let records = database.number("SELECT count(*) FROM otp_record").await;
         assert_eq!(usize::try_from(records), Ok(BURST + number * (BURST + 1)));
         let used = "SELECT count(*) FROM otp_limit, otp_clock WHERE full_at > now + 60000";
@@ -267,8 +268,8 @@ async fn send_limit_per_caller_is_exact(kind: Kind) {
     }
 }
 
-/// A record whose sends have no limit, so that of very many some lose their race again
-/// and again, and give up; those from an address have paid for it by then.
+/// A record without limits on sends: of very many sends some lose their race repeatedly and are
+/// abandoned, after their addresses were charged.
 async fn abandoned_request_refunds_rate_limits(kind: Kind) {
     const SENDS: usize = 120;
     let limits = [

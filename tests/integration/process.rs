@@ -13,8 +13,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use crate::support::{Database, Kind, Refusal, Replica, on_each_store, otpd, run};
 
 const PHONE: &str = "+79991234567";
-/// Has otpd look for its key file where it does by default: beside the SQLite file,
-/// which for a test's database is where its prepared key file is as well.
+/// Default location of the key file: beside the SQLite file, which for a database of a test is
+/// where its prepared key file is, too.
 const DEFAULT_KEYS: (&str, &str) = ("OTPD_KEYS_FILE", "");
 /// Longer than any test, so that a wait of this length ends only by an event.
 const VERY_LONG: &str = "1h";
@@ -228,7 +228,7 @@ async fn what_runs_at_a_signal_is_finished(signal: &str) {
     let live = "SELECT COUNT(*) FROM otp_record WHERE state = 'live'";
     assert_eq!(database.number(live).await, 8);
 
-    // What it had no time to hand over, the next one does; and nothing twice.
+    // The next replica sends the messages that were left, and none twice.
     let next = Replica::start(&database).await;
     for challenge_id in sent {
         let challenge_id = challenge_id.expect("it is finished");
@@ -319,7 +319,7 @@ async fn health_reports_not_serving_before_shutdown() {
         assert_eq!(next.status(), ServingStatus::NotServing);
     }
 
-    // Who has not noticed yet is still served, over new connections too.
+    // A client that has not noticed yet is still served, also over new connections.
     let sent = send(&replica).await;
     let code = replica.code(&sent.challenge_id).await;
     assert!(verifies(&replica, code).await);
@@ -370,7 +370,7 @@ async fn hanging_health_check_does_not_block_shutdown() {
     let lock = database.lock_records().await;
     database.held_up_writer().await;
 
-    // Longer than all that it may wait for, because otherwise it would be for ever.
+    // Longer than all its waits; without a limit a failure would hang.
     let ended = tokio::time::timeout(Duration::from_mins(1), replica.stop()).await;
     let (status, log) = ended.expect("it ends though the database does not answer");
     assert_eq!(status.code(), Some(0), "{log}");

@@ -8,8 +8,8 @@ use otpd::grpc::v1::{CancelOtpRequest, SendOtpRequest};
 use crate::outbox::gateway::{DOWN, Gateway};
 use crate::support::{Database, Ended, Kind, Replica, otpd, run, token_digest};
 
-/// One key of a sound configuration put wrong, and the line that refuses it: the key
-/// first, and what to do about it.
+/// Invalid value of one key in a valid configuration, and the line that refuses it: the key first,
+/// then the remedy.
 struct Unsafe {
     /// Lines of the sound configuration to leave out: all that start so.
     without: &'static str,
@@ -46,7 +46,7 @@ const CASES: &[Unsafe] = &[
         remedy: "otpd keygen",
         ..SOUND
     },
-    // The whole table, with what is in it.
+    // The whole table with its content.
     Unsafe {
         without: "[callers.crm]\n",
         key: "callers",
@@ -121,7 +121,7 @@ const CASES: &[Unsafe] = &[
         remedy: "1 to 100",
         ..SOUND
     },
-    // What is misspelt is not silently left at its default.
+    // A misspelt key does not silently keep its default.
     Unsafe {
         end: "blocked_destination = [\"+7900\"]",
         key: "callers.crm.blocked_destination",
@@ -185,8 +185,8 @@ async fn production_rejects_unsafe_settings() {
     }
 }
 
-/// Two messages wait when production takes over a database whose callers all deliver by
-/// themselves. One of a dead code shows that both had their turn.
+/// Two messages wait when production starts on a database whose callers are all self-delivering.
+/// One with a dead code shows that both had their turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn development_log_delivers_nothing_in_production() {
     let database = Database::new(Kind::Sqlite).await;

@@ -50,7 +50,7 @@ impl Checkout {
         directory
     }
 
-    /// Runs `prepare` as a user, who must be oneself if one is not root.
+    /// Runs `prepare` as a user, which must be the current user unless that is root.
     fn prepare(&self, directory: &Path, user: u32) -> Ended {
         let mut command = Command::new(self.root.path().join("deploy/production/prepare"));
         command
@@ -93,8 +93,8 @@ fn names(directory: &Path) -> Vec<String> {
     listed(directory).into_keys().collect()
 }
 
-/// The prepared files and an empty destination, of users whom the tests may use: root and
-/// another one, or else oneself.
+/// Returns the prepared files and an empty destination of each user that the tests may use: root
+/// and another one, or else the current one.
 fn prepared_by_each_user(checkout: &Checkout) -> Vec<(PathBuf, PathBuf, u32)> {
     let own = fs::metadata(checkout.root.path())
         .expect("it was made")

@@ -60,7 +60,7 @@ async fn verdict(
     verdict.into_inner().outcome()
 }
 
-/// That the answers about all recipients are those about strangers.
+/// Asserts that the replies about all recipients are those about unknown ones.
 async fn assert_forgotten(client: &mut OtpServiceClient<Channel>, code: &str) {
     for recipient in [FIRST, UNANSWERED, VERIFIED, CANCELLED] {
         for code in [code, "0000"] {
@@ -125,8 +125,8 @@ async fn purge_removes_only_rows_without_effect(kind: Kind) {
     assert!(reply.cancelled);
     assert_eq!(records(&database).await, 4);
 
-    // A code lives 5 minutes and is told to have expired for an hour: the first
-    // record is past both, the others are not.
+    // A code lives 5 minutes and is reported as expired for an hour: the first record is past both,
+    // the others are not.
     database.advance_clock(80 * MINUTE).await;
     purge(&database, 2).await;
     assert_eq!(records(&database).await, 3);
@@ -135,7 +135,7 @@ async fn purge_removes_only_rows_without_effect(kind: Kind) {
     let told = verdict(client, FIRST, &code).await;
     assert_eq!(told, VerifyOutcome::NotFound);
 
-    // The same answers while the records are still there, and when they are gone.
+    // The replies are the same before the records are removed, and after.
     database.advance_clock(100 * MINUTE).await;
     assert_forgotten(client, &code).await;
     assert_eq!(records(&database).await, 3);

@@ -123,7 +123,7 @@ async fn purposes_have_separate_codes_and_policies(kind: Kind) {
         exhausted
     );
 
-    // What happened to the others has cost the first one nothing.
+    // The first code is unaffected by the others.
     let (_, _, code) = &sent[0];
     let wrong = Typed::Mistyped.text(code);
     let verdict_of_wrong = verdict(client, verify_request("default", &wrong, "")).await;
@@ -159,7 +159,7 @@ async fn challenge_id_alone_selects_its_code() {
     assert_eq!(status.blocked_until, None);
     assert!(status.deliveries.len() <= 1, "{:?}", status.deliveries);
 
-    // One letter of the part that tells challenges of a record apart.
+    // A change of one letter in the part that distinguishes challenges of a record.
     let mut other = sent.challenge_id.clone();
     let last = if other.pop() == Some('A') { 'B' } else { 'A' };
     other.push(last);

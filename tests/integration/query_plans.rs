@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 
 use crate::support::{Database, Kind, Replica, repository};
 
-/// How many rows each table is filled up to.
+/// Number of rows that each table is filled up to.
 const SIZES: [i64; 4] = [1, 100, 10_000, 100_000];
 /// The tables that grow.
 const TABLES: [&str; 3] = ["otp_record", "otp_limit", "otp_message"];
@@ -36,7 +36,7 @@ async fn every_query_plan_uses_an_index() {
         statements.len() >= 8,
         "the cache of the queries is not there"
     );
-    // As in a replica that started on an empty database.
+    // Like a replica that started on an empty database.
     for (number, statement) in statements.iter().enumerate() {
         prepare(&mut connection, &format!("early_{number}"), statement).await;
         plan(&mut connection, &format!("early_{number}"), statement).await;

@@ -104,7 +104,7 @@ fn count(verdicts: &[VerifyOtpResponse], outcome: VerifyOutcome) -> usize {
         .count()
 }
 
-/// The attempts that each judged wrong answer left, most first.
+/// Returns the remaining attempts after each checked wrong code, the largest first.
 fn remaining(verdicts: &[VerifyOtpResponse]) -> Vec<u32> {
     let mut remaining: Vec<u32> = verdicts
         .iter()
@@ -180,7 +180,7 @@ async fn correct_and_wrong_codes_race(kind: Kind) {
         // One after the other, without a gap.
         let expected: Vec<u32> = (0..MAX_ATTEMPTS).rev().take(wrong.len()).collect();
         assert_eq!(wrong, expected);
-        // Whatever ended the code, all later answers tell the same.
+        // All later outcomes are the same, whatever ended the code.
         let told = if verified == 1 {
             count(&verdicts, VerifyOutcome::NotFound)
         } else {
@@ -216,7 +216,7 @@ async fn verify_and_cancel_race_has_one_winner(kind: Kind) {
     let (_database, fleet) = start(kind).await;
     for race in 0..fleet.races() {
         let sent = fleet.send(race).await;
-        // Who comes first changes from race to race.
+        // The order of the calls changes from race to race.
         let done = fleet.at_once(CALLS, |index, mut client| {
             let (recipient, code) = (sent.recipient.clone(), sent.code.clone());
             async move {

@@ -127,7 +127,7 @@ impl SplitMix {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; the bias of 2⁻⁵⁰ is far below what can be seen.
+    /// Returns a number below `bound`; its bias of 2⁻⁵⁰ is far below the sensitivity of the test.
     fn below(&mut self, bound: u16) -> u16 {
         u16::try_from(self.next() % u64::from(bound)).expect("it is below a u16")
     }
@@ -153,8 +153,8 @@ fn alarms(codes: &[u16]) -> Vec<String> {
             }
         }
     }
-    // Each code is as its predecessor with the same probability, whatever went
-    // before: a binomial count.
+    // Each code equals its predecessor with the same probability, independently of the earlier
+    // ones: a binomial count.
     let repeated = codes.windows(2).filter(|pair| pair[0] == pair[1]).count();
     let expected = float(codes.len() - 1) / float(VALUES);
     if tail_exponent(repeated, expected) > (2.0 / BUDGET).ln() {

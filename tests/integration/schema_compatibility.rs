@@ -78,7 +78,7 @@ async fn statements_of_earlier_versions_work_on_the_newest_schema() {
     assert!(levels.keys().any(|level| *level < newest));
     for (level, statements) in levels {
         for (number, statement) in statements.iter().enumerate() {
-            // Whoever plans a statement finds out whether all that it names is there.
+            // PREPARE fails if the statement names anything that does not exist.
             let prepare = format!("PREPARE of_{level}_{number} AS {statement}");
             let prepared = connection.execute(AssertSqlSafe(prepare)).await;
             prepared.unwrap_or_else(|error| panic!("level {level}: {error}\n{statement}"));

@@ -68,7 +68,7 @@ struct Facts {
     written_until: i64,
 }
 
-/// Has the store's clock go on from that instant, in milliseconds since the Unix epoch.
+/// Starts the store's clock at that time, in milliseconds since the Unix epoch.
 async fn start_clock_at(database: &Database, instant: i64) {
     database.set_clock_offset(0).await;
     let offset = instant - database.now().await;

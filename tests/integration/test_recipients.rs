@@ -105,7 +105,7 @@ async fn test_recipient_has_a_fixed_code(kind: Kind) {
         told(VerifyOutcome::NotFound, 0)
     );
 
-    // Attempts, waits and the lock are those of everybody.
+    // Attempts, delays and the lockout are those of every recipient.
     let wrong = Typed::Mistyped.text(FIXED);
     let mut clock = Duration::ZERO;
     for failures in (0..100).step_by(5) {
@@ -151,7 +151,7 @@ async fn fixed_code_is_not_sent_by_a_replica_without_the_entry() {
         let first = first.expect("it is sent").into_inner();
         assert_eq!(first.code_length, 8);
         replica.stop().await;
-        // Its entry is removed while the code lives.
+        // Its entry is removed while the code is live.
         let replica = Replica::start_with(&database, &[]).await;
         database.advance_clock(Duration::from_mins(2)).await;
         let second = replica

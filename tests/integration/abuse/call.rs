@@ -11,7 +11,7 @@ use tonic::{
 
 use crate::support::Replica;
 
-/// A call whose message is not complete.
+/// Call with an incomplete message.
 pub struct Call {
     response: ResponseFuture,
     body: SendStream<Bytes>,
@@ -23,7 +23,7 @@ impl Call {
         Self::open_method(replica, "/otp.v1.OtpService/SendOtp", metadata).await
     }
 
-    /// The same of the method at `path`.
+    /// Opens a call of the method at `path`.
     pub async fn open_method(replica: &Replica, path: &str, metadata: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(replica.address())
             .await

@@ -131,7 +131,7 @@ async fn excess_connections_are_rejected_and_logged_once() {
         assert_eq!(silent(&replica, b"").await, 0);
         ask().await;
     }
-    // Who leaves makes room.
+    // A connection that ends frees its place.
     drop(inside);
     within_reason(async { while admitted(&replica).await.is_none() {} }).await;
     let log = replica.stop().await.1;
@@ -192,7 +192,7 @@ async fn tls_handshake_times_out() {
     replica.wait_for_line("[OTP] Store available").await;
     let good = secure_channel(&replica, &authority, None);
     let harm = async {
-        // Nothing, and the beginning of a ClientHello of 512 bytes.
+        // No byte, and the beginning of a ClientHello of 512 bytes.
         for first in [[].as_slice(), &[22, 3, 1, 2, 0, 1]] {
             silent(&replica, first).await;
         }

@@ -86,12 +86,12 @@ pub struct Client {
 pub struct End {
     /// The code of the last GOAWAY.
     pub goaway: Option<u32>,
-    /// How many streams were reset, by code.
+    /// Number of reset streams, by code.
     pub resets: BTreeMap<u32, usize>,
-    /// How many answers began, and how many of them with status 200, the only one of gRPC.
+    /// Number of replies, and of those with status 200, the only one of gRPC.
     pub answers: usize,
     pub good_answers: usize,
-    /// How many of its PING and SETTINGS frames were acknowledged.
+    /// Number of acknowledged PING and SETTINGS frames.
     pub acknowledged: usize,
     /// The server's PING that has not been acknowledged.
     asked: Option<Vec<u8>>,
@@ -123,7 +123,7 @@ impl Client {
                     break;
                 }
             }
-            // Kept open: who closes it first is the server.
+            // Kept open, so that the server is the first to close it.
             writer
         });
         let end = read_to_the_end(reader).await;
@@ -136,17 +136,17 @@ impl Client {
         read_to_the_end(self.reader).await
     }
 
-    /// The same, acknowledging PING frames as a decent client does.
+    /// Like `end`, and acknowledges PING frames as a well-behaved client does.
     pub async fn acknowledging_end(mut self) -> End {
         self.acknowledge_until_end().await
     }
 
-    /// The same, and keeps the client's side of the connection open.
+    /// Like `acknowledging_end`, and keeps the client's side of the connection open.
     pub async fn acknowledge_until_end(&mut self) -> End {
         let mut end = End::default();
         while read_one(&mut self.reader, &mut end).await {
             if let Some(ping) = end.asked.take() {
-                // Where it fails, the connection is at its end.
+                // If it fails, the connection has ended.
                 let _ = self.writer.write_all(&frame(PING, ACK, 0, &ping)).await;
             }
         }

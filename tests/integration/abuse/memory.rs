@@ -72,7 +72,7 @@ async fn send_headers(replica: &Replica, reading: bool, headers: Vec<u8>) -> Vec
                         return;
                     }
                 }
-                // Its acknowledgement follows what was read before it.
+                // Its acknowledgement follows the bytes that were read before it.
                 let _ = writer.write_all(&frame(PING, 0, 0, &[7; 8])).await;
             };
             let mut end = End::default();
@@ -148,7 +148,7 @@ async fn calls_beyond_the_memory_budget_are_shed() {
     let headers = [call(), header("authorization", "Bearer known")].concat();
     let attack = async |replica: &Replica| send_headers(replica, true, headers).await;
     let attackers = stays_small(&replica, Code::Unavailable, attack).await;
-    // What they held is free once they are gone.
+    // The memory that they held is free after they end.
     drop(attackers);
     let served = async { while status_code(&replica).await != Code::Ok {} };
     within_reason(served).await;

@@ -21,7 +21,7 @@ fn good() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_request_body_times_out() {
-    // Nothing of it, its beginning alone, and all of it without an end of the request.
+    // None of it, only its beginning, and all of it without an end of the request.
     let message = good();
     for first in [&[], &message[..9], &message] {
         let status = beside_good_callers(&SLOW, async |replica| {

@@ -13,8 +13,8 @@ use std::future::Future;
 
 use crate::support::{Database, Kind, Replica, with_bystanders};
 
-/// A server with these settings, beside whose callers `harm` is done; returns what came of
-/// that, once every call of the others has been answered with what it asked for.
+/// Starts a server with these settings and runs `harm` beside other callers. Returns the result of
+/// `harm` after every call of the others has had its normal reply.
 pub async fn beside_good_callers<T>(
     settings: &[(&str, &str)],
     harm: impl AsyncFnOnce(&Replica) -> T,
@@ -29,8 +29,8 @@ pub async fn beside_good_callers<T>(
     done
 }
 
-/// What `work` comes to. It waits for events, and would wait for ever for one that a
-/// missing bound does not bring about.
+/// Returns the result of `work`. It waits for events, and without a limit it would wait endlessly
+/// for one that a missing bound does not cause.
 pub async fn within_reason<T>(work: impl Future<Output = T>) -> T {
     let minute = std::time::Duration::from_mins(1);
     let done = tokio::time::timeout(minute, work).await;

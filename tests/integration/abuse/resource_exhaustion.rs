@@ -86,7 +86,7 @@ async fn excess_concurrent_streams_are_rejected() {
                     .is_some_and(|count| *count >= enough)
             };
             let mut end = client.read_until(is_enough).await;
-            // No more of them follow.
+            // No further one follows.
             assert!(client.write(&frame(PING, 0, 0, &[7; 8])).await);
             let rest = client.read_until(|end| end.acknowledged > 0).await;
             for (code, count) in rest.resets {
@@ -98,7 +98,7 @@ async fn excess_concurrent_streams_are_rejected() {
         assert_eq!(end.resets[&REFUSED_STREAM], OPENED - most, "{end:?}");
         assert_eq!(end.goaway, None, "{end:?}");
     }
-    // Who does not heed it is not listened to for ever.
+    // A client that ignores it is not read from endlessly.
     let parts = streams().map(|stream| frame(HEADERS, END_HEADERS, stream, &call()));
     let end = flood(&[], parts).await;
     assert_eq!(end.goaway, Some(ENHANCE_YOUR_CALM), "{end:?}");
@@ -136,7 +136,8 @@ async fn oversized_metadata_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ping_and_settings_frames_are_acknowledged_one_by_one() {
-    // As many as its own patience lasts: it reads what it is sent, or nothing is read of it.
+    // Enough to reach the limits on both sides: the client reads its replies, or the server stops
+    // reading.
     const SENT: usize = 20_000;
     for part in [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])] {
         let end = beside_good_callers(&[], async |replica| {

@@ -14,7 +14,7 @@ use crate::support::{Database, Kind, Proxy};
 /// Until the test ends it.
 const ENDLESS: [&str; 4] = ["--duration", "1h", "--warm-up", "0s"];
 
-/// A load that goes on, and what it says meanwhile.
+/// Running load, with its output so far.
 struct Running {
     child: Child,
     progress: Lines<BufReader<ChildStderr>>,

@@ -15,7 +15,7 @@ use crate::support::{Database, Ended, Kind, Replica, on_each_store, otpd, run, t
 /// Neither a warm-up nor the time of a test.
 const AT_ONCE: [&str; 3] = ["--warm-up", "0s", "--quiet"];
 
-/// Where the result is written.
+/// Returns the path of the result file.
 fn result_file(database: &Database) -> PathBuf {
     database.directory().join("result.json")
 }
@@ -60,8 +60,8 @@ fn count(result: &Value, pointer: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no count {pointer} in {result:#}"))
 }
 
-/// How many records there are; each pair has one of its own, and so has the first one
-/// for each server, which does not count.
+/// Returns the number of records. Each pair has one, and so has the first, uncounted pair of each
+/// server.
 async fn records(database: &Database) -> u64 {
     let records = database.number("SELECT COUNT(*) FROM otp_record").await;
     u64::try_from(records).expect("a count")
@@ -130,7 +130,7 @@ async fn connection_max_age_loses_no_pair() {
     assert_eq!(result["failures"], serde_json::json!({}));
 }
 
-/// A server that returns codes to one caller, whose token is `known`.
+/// Starts a server that returns codes to one caller, whose token is `known`.
 async fn serve_a_caller_who_delivers(database: &Database) -> Replica {
     let configuration = database.configure(&format!(
         "[callers.crm]\ntoken_sha256 = [\"{}\"]\nself_delivery = true",
@@ -183,8 +183,7 @@ async fn wrong_codes_are_sent_before_the_correct_one(kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn hot_recipients_on_two_replicas_keep_the_invariants() {
     let database = Database::postgres().await;
-    // Without what would turn nearly everybody away; for one purpose codes are also sent
-    // again at once.
+    // Without the limits that would refuse most requests; one purpose also allows a resend at once.
     let hardly_limited = [
         ("OTPD_POLICY__SENDS_PER_HOUR", "0"),
         ("OTPD_POLICY__SENDS_PER_DAY", "0"),

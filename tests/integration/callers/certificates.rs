@@ -128,8 +128,8 @@ async fn certificate_authenticates_the_caller_it_names() {
         assert_eq!(told.expect("it is a caller").into_inner().live, live);
     }
 
-    // A name that is nobody's, the name of a caller that has none, and names of callers in
-    // the other form.
+    // A name of no caller, the name of a caller without certificates, and names of callers in the
+    // other form.
     for name in [
         dns("unknown.internal"),
         dns("proxied"),
@@ -151,7 +151,7 @@ async fn certificate_authenticates_the_caller_it_names() {
         nobody.expect_err("it is refused").code(),
         Code::Unauthenticated
     );
-    // A token counts before the certificate of who passes it on.
+    // A token takes precedence over the certificate of a proxy.
     for (token, code) in [
         ("Bearer known", Code::Ok),
         ("Bearer wrong", Code::Unauthenticated),
@@ -221,7 +221,7 @@ async fn invalid_certificate_fails_the_handshake_with_one_log_line() {
         assert_eq!(alert, expected, "{line}");
         assert!(line.contains("from=127.0.0.1:"), "{line}");
     }
-    // Over such a connection nobody makes a call.
+    // No call succeeds over such a connection.
     for proof in [&of_others, &expired, &revoked] {
         let mut client = OtpServiceClient::new(secure_channel(&replica, &authority, Some(proof)));
         client

@@ -146,7 +146,7 @@ async fn reset_requires_its_own_permission(kind: Kind) {
                 line.contains("[OTP AUDIT]") && line.contains("narrow"),
                 "{line}"
             );
-            // It lives, and still has to wait.
+            // The code is live, and the delay still applies.
             let delayed = Refusal::of(
                 &client
                     .verify_otp(request(&code))
@@ -180,7 +180,7 @@ async fn only_self_delivering_callers_receive_the_code() {
     };
     let sent = send(&mut courier, request.clone()).await;
     assert_eq!(sent.code.len(), 6);
-    // The same request again, and the same code again.
+    // A repeated request returns the same code.
     assert_eq!(send(&mut courier, request.clone()).await, sent);
     let again = send(&mut courier, send_request(RECIPIENT, "")).await;
     assert!(again.resent);
@@ -193,14 +193,15 @@ async fn only_self_delivering_callers_receive_the_code() {
         )
         .await;
         assert_eq!(sent.code, "");
-        // Whom otpd delivers to; by then a message of the first would be there, too.
+        // otpd delivers to this recipient; by then, a message of the first one would have arrived,
+        // too.
         replica.code(&sent.challenge_id).await;
     }
     let verdict = verify(&mut courier, verify_request(RECIPIENT, &sent.code)).await;
     assert!(verdict.verified);
     // Nor is it given once it is spent, to the same request neither.
     assert_eq!(send(&mut courier, request).await.code, "");
-    // Also what is due later.
+    // Including messages that are due later.
     database.advance_clock(Duration::from_hours(1)).await;
     let mut mighty = replica.client_of("mighty");
     let last = send(&mut mighty, send_request("+79991234568", "")).await;

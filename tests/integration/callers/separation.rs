@@ -35,7 +35,7 @@ async fn callers_do_not_see_each_others_codes_or_status(kind: Kind) {
     let sent = send(&mut crm, request.clone()).await;
     let code = replica.code(&sent.challenge_id).await;
 
-    // By the recipient, by the challenge, and by both.
+    // By recipient, by challenge id, and by both.
     for (recipient, challenge_id) in [
         (RECIPIENT, ""),
         ("", sent.challenge_id.as_str()),
@@ -72,7 +72,7 @@ async fn callers_do_not_see_each_others_codes_or_status(kind: Kind) {
     assert_ne!(others.challenge_id, sent.challenge_id);
     let others_code = replica.code(&others.challenge_id).await;
 
-    // Nothing of all this did the code any harm.
+    // The code is unaffected by all this.
     let told = crm.get_otp_status(status_request(RECIPIENT)).await;
     let told = told.expect("it is reported").into_inner();
     assert_eq!(

@@ -84,7 +84,7 @@ async fn load<S: RecordStore>(store: &S, key: LimitKey) -> Option<VersionedLimit
     loaded.limits.get(&key).copied()
 }
 
-/// The statement does with a stored state what the pure function does.
+/// The statement changes a stored state like the pure function.
 async fn updates_follow_the_rule<S: RecordStore>(store: &S) {
     let around_now = || at(NOW.milliseconds() + os_rng().random_range(-3..=3));
     for round in 0..200 {
@@ -178,11 +178,11 @@ async fn only_an_expected_limit_is_updated<S: RecordStore>(store: &S) {
     assert!(load(store, absent.key).await.is_none());
 }
 
-/// Each on its own connection: those that find room are granted, whoever was first.
+/// Each charge has its own connection: those with room are granted, in any order.
 async fn racing_charges_all_succeed_while_there_is_room<S: RecordStore>(store: &Arc<S>) {
     const ROUNDS: usize = 20;
     for round in 0..ROUNDS {
-        // As many as there is room for, and then some.
+        // As many as there is room for, and more than that.
         let writers = if round % 2 == 0 { BURST } else { 2 * BURST };
         let limit = new_limit(NOW);
         write(&**store, limit).await;
@@ -212,7 +212,7 @@ async fn racing_charges_all_succeed_while_there_is_room<S: RecordStore>(store: &
             at(NOW.milliseconds() + i64::from(BURST) * 1_000)
         );
     }
-    // What does not fit as a whole is not granted in part.
+    // An update that does not fit as a whole is not granted in part.
     let limit = new_limit(NOW);
     write(&**store, limit).await;
     write(&**store, charge(limit.key, 8)).await;
@@ -238,7 +238,7 @@ async fn a_record_waits_for_all_its_limits<S: RecordStore>(store: &S) {
     };
     store.write(&setup).await.expect("a write works");
 
-    // Of the limits one is shared by two records, and one is not as expected.
+    // One of the limits is shared by two records, and one does not have the expected state.
     let (fresh, other) = (new_limit(NOW), new_limit(NOW));
     let taken = LimitWrite {
         key: existing.key,

@@ -291,7 +291,7 @@ async fn a_message_that_cannot_be_read_hides_no_other_one<S: RecordStore>(
     );
     store.write(&changes).await.expect("a write works");
     for (column, value) in database.unreadable_columns() {
-        // As a newer version may, or a broken disk.
+        // Like a row of a newer version, or of a broken disk.
         let jam = format!("UPDATE otp_message SET {column} = {value} WHERE created_at = 2");
         database.execute(&jam).await;
         let of_record = store.load_messages(&[key]).await.expect("a load works");
@@ -343,7 +343,7 @@ const fn at(milliseconds: i64) -> Timestamp {
     Timestamp::from_milliseconds(milliseconds)
 }
 
-/// Later than any test lasts, and with room for what is added to it.
+/// Returns a time after the end of all tests, to which durations can be added.
 const fn far() -> Timestamp {
     at(i64::MAX / 2)
 }
@@ -369,7 +369,7 @@ fn new_message(key: RecordKey, due_at: Timestamp) -> MessageWrite {
     }
 }
 
-/// A change of what `change` wrote.
+/// Returns a change of the message that `change` wrote.
 fn next(change: &MessageWrite, then: NextState) -> MessageWrite {
     let updated_at = change.message.updated_at;
     MessageWrite {

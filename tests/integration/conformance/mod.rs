@@ -38,7 +38,7 @@ on_each_store! {
     store_passes_the_conformance_suite
 }
 
-/// A store that forgets a check: it writes whatever is there.
+/// Store that omits a check, and writes unconditionally.
 #[derive(Debug)]
 struct Forgetful {
     store: InstrumentedStore,
@@ -49,18 +49,18 @@ struct Forgetful {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forgets {
-    /// Whether a record is as expected.
+    /// Check that a record has the expected version.
     Records,
-    /// Whether a limit has room.
+    /// Check that a limit has room.
     Limits,
-    /// Whether a message is as expected.
+    /// Check that a message has the expected version.
     Messages,
-    /// Whether the record of a new message was written.
+    /// Check that the record of a new message was written.
     RecordsOfMessages,
 }
 
 impl Forgetful {
-    /// Keeps the messages whose records were not written.
+    /// Stores the messages whose records were not written.
     fn write_alone(&self, changes: &WriteBatch, written: &WriteResult) {
         let new = |change: &&MessageWrite| {
             change.expected.is_none() && !written.records.contains(&change.key)
@@ -82,7 +82,7 @@ impl Forgetful {
         }));
     }
 
-    /// Has every record expected as it is.
+    /// Sets the expected version of every record to the stored one.
     async fn expect_any_record(&self, changes: &mut WriteBatch) -> Result<(), StoreError> {
         let keys: Vec<RecordKey> = changes.records.iter().map(|change| change.key).collect();
         let stored = self.store.load(&keys, &[]).await?.records;
@@ -92,7 +92,7 @@ impl Forgetful {
         Ok(())
     }
 
-    /// Has every old message expected as it is.
+    /// Sets the expected version of every old message to the stored one.
     async fn expect_any_message(&self, changes: &mut WriteBatch) -> Result<(), StoreError> {
         let keys: Vec<RecordKey> = changes.messages.iter().map(|change| change.key).collect();
         let stored = self.store.load_messages(&keys).await?;

@@ -112,7 +112,7 @@ async fn only_the_expected_version_is_replaced<S: RecordStore>(store: &S) {
     assert_eq!(loaded.version, second.version);
     assert_same(&loaded.record, &second.record);
 
-    // As after a purge between a load and its write.
+    // Like a record that was purged between its load and its write.
     let absent = successor(&new_record());
     assert!(
         !written(store, &absent).await,
@@ -182,8 +182,8 @@ async fn batches_of_every_size_are_taken<S: RecordStore>(store: &S) {
     }
 }
 
-/// In each round many writers start from one version; the record itself tells who
-/// won, and must agree with what the writers were told.
+/// In each round many writers start from one version. The record shows which of them won, and must
+/// agree with their results.
 async fn of_racing_writers_one_wins<S: RecordStore>(store: &Arc<S>) {
     const WRITERS: usize = 16;
     const ROUNDS: usize = 20;
@@ -382,7 +382,7 @@ pub(super) fn new_record() -> RecordWrite {
     }
 }
 
-/// A change that replaces what `change` made.
+/// Returns a change that replaces the record of `change`.
 pub(super) fn successor(change: &RecordWrite) -> RecordWrite {
     let mut next = RecordWrite {
         expected: Some(change.version),

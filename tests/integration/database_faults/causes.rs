@@ -91,7 +91,7 @@ async fn refuse_passwords(listener: TcpListener) {
             client.write_u32(length).await?;
             client.write_all(fields).await
         };
-        // Whoever hangs up early may.
+        // A client may disconnect early.
         let _: std::io::Result<()> = read().await;
     }
 }

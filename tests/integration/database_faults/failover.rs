@@ -9,7 +9,7 @@ use super::{
 use crate::support::{Database, Postgres, Replica};
 use otpd::grpc::v1::VerifyOtpRequest;
 
-/// A primary, a standby that has whatever was acknowledged, and a database in them.
+/// A primary, a standby that has every acknowledged write, and a database in them.
 struct Pair {
     primary: Postgres,
     standby: Postgres,
@@ -99,11 +99,11 @@ async fn promoted_standby_takes_over_without_losing_acknowledged_writes() {
     let outage = &remarks[0];
     assert!(outage.contains("Store unavailable cause=no server accepts writes ("));
     assert!(outage.contains("the database is read-only"), "{outage}");
-    // The other lines tell how the old server went.
+    // The other lines are about the end of the old server.
     assert!(remarks.len() <= 6, "{remarks:#?}");
 
-    // Nobody told the old one that it was replaced: it takes writes, and waits for a
-    // standby that is none any more. Who starts now finds the new one all the same.
+    // The old primary does not know that it was replaced: it accepts writes and waits for a standby
+    // that no longer follows it. A replica that starts now still finds the new primary.
     pair.primary.start_again();
     pair.primary
         .execute("ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()")

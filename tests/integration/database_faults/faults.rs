@@ -18,7 +18,7 @@ use crate::support::{Database, Refusal, Replica};
 /// So that an outage is over soon after it was mended.
 const OFTEN: (&str, &str) = ("OTPD_STORE__PROBE_INTERVAL", "100ms");
 
-/// Whatever stands in its way, a write fails with this error.
+/// Makes every write fail with this error.
 fn failing_writes(sqlstate: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -84,7 +84,7 @@ async fn unwritable_database_counts_as_unavailable() {
             .await
             .expect("it is sent");
     }
-    // Nothing is half done.
+    // No write is incomplete.
     assert_all_are_served(&replica, &database, COOL_DOWN).await;
 }
 
@@ -106,7 +106,7 @@ async fn database_with_hanging_writes_counts_as_unavailable() {
     assert_all_are_served(&replica, &database, COOL_DOWN).await;
 }
 
-/// Each write is given up for another one's sake so many times, and then passes.
+/// Makes each write fail with a conflict, except every `every`-th one.
 fn conflicts(sqlstate: &str, every: u32) -> String {
     format!(
         "CREATE SEQUENCE turns;
@@ -133,7 +133,7 @@ async fn conflicts_and_deadlocks_are_retried_and_not_store_failures() {
             answer.expect("it passes in the end");
         }
         assert_all_are_served(&replica, &database, COOL_DOWN).await;
-        // Without end it is told, too, and not as a store that does not answer.
+        // An endless conflict is reported, too, and not as an unavailable store.
         execute(
             &database,
             "DROP TRIGGER fail ON otp_record; DROP SEQUENCE turns",
@@ -187,7 +187,7 @@ async fn serializable_isolation_gives_the_same_responses() {
     for answers in answers {
         for answer in answers.join_all().await {
             if let Err(status) = answer {
-                // Of three sends to one recipient.
+                // Three sends were made to one recipient.
                 assert_eq!(reason(&status), "RESEND_TOO_SOON", "{status:?}");
             }
         }
@@ -211,7 +211,7 @@ async fn clock_jump_only_expires_codes() {
         answer.expect("there is a store");
     }
     database.set_clock_offset(0).await;
-    // What was written in the future is dead; nobody waits for a year.
+    // A code with a future time is dead; no caller waits for a year.
     for number in 0..REQUESTS {
         if let Err(status) = send(replica.client(), number, DEADLINE).await {
             let refusal = Refusal::of(&status);

@@ -29,7 +29,7 @@ use crate::support::{Database, Refusal, Replica, reason};
 
 /// Long enough that only a hang outlasts it.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The store is given up long before that.
+/// Time after which a statement is abandoned, long before the deadline of a call.
 const SHORT_STORE_TIMEOUT: (&str, &str) = ("OTPD_STORE__TIMEOUT", "500ms");
 /// After a send the next one is allowed.
 const COOL_DOWN: Duration = Duration::from_secs(61);
@@ -149,8 +149,8 @@ async fn watch_liveness(replica: &Replica) -> JoinHandle<()> {
     })
 }
 
-/// What a call comes to once the store has had time for it: a machine that does much else
-/// may exceed a short time-out. The same request each time, so that it is done once.
+/// Returns the reply to a call after the store has had time for it, because a busy machine may
+/// exceed a short timeout. It repeats the same request, so that the request is executed once.
 async fn in_the_end<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
     loop {
         match call().await {
@@ -160,11 +160,10 @@ async fn in_the_end<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, S
     }
 }
 
-/// Every recipient of [`ask_many`] gets a code that works, whatever became of the
-/// sends before: nothing is half done.
-/// `until` is where the clock then stands, beyond any cool-down.
+/// Every recipient of [`ask_many`] gets a code that verifies, whatever the results of the sends
+/// before were: no write is incomplete. `until` is the clock's position then, after any cool-down.
 async fn assert_all_are_served(replica: &Replica, database: &Database, until: Duration) {
-    // Of no other such round.
+    // Recipients of this round only.
     let round = otpd::keys::os_rng().next_u64();
     let send_once = async |number: usize, time: &str| {
         let message = SendOtpRequest {
@@ -212,8 +211,8 @@ async fn assert_all_are_served(replica: &Replica, database: &Database, until: Du
     }
 }
 
-/// The lines of the log from `start` on that are not of the way of a request that was
-/// answered, whose last ones may still come in; and the number of all.
+/// Returns the log lines from `start` on that do not belong to an answered request, whose last
+/// lines may still arrive; and the number of all lines.
 fn remarks(replica: &Replica, start: usize) -> (Vec<String>, usize) {
     let log = replica.log();
     let lines: Vec<&str> = log.lines().collect();

@@ -104,7 +104,7 @@ async fn hanging_database_is_reported_before_the_caller_deadline() {
     proxy.hang();
     let requests = ask_many_of(&client, Duration::from_secs(10));
     for answer in requests.join_all().await {
-        // By otpd, which says why, and not by the caller's own clock.
+        // otpd replies with the reason, before the caller's own deadline.
         let status = answer.expect_err("the store hangs");
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert_eq!(reason(&status), "DEADLINE_EXCEEDED", "{status:?}");
@@ -122,8 +122,8 @@ async fn requests_after_restart_need_at_most_one_retry() {
     }
     database.advance_clock(COOL_DOWN).await;
 
-    // Some of these are cut off at each step of their way, the rest find
-    // connections that died while idle.
+    // Some of these requests are cut off at each step, the others find connections that failed
+    // while idle.
     let client = replica.client();
     let mut requests: JoinSet<_> = (0..REQUESTS)
         .map(|number| {

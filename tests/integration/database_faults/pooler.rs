@@ -11,11 +11,11 @@ use super::{
 };
 use crate::support::{Database, PgBouncer, Replica};
 
-/// After it a recipient may be sent as many codes as before.
+/// Time after which the limits of a recipient are full again.
 const A_WHILE: Duration = Duration::from_hours(2);
 
-/// With nothing set but its mode: sessions are set up by statements, and what PgBouncer
-/// refuses to be told at the start it is not told.
+/// Only the pool mode is set: sessions are set up by statements, and startup parameters that
+/// PgBouncer refuses are not sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbouncer_session_mode_works() {
     let database = Database::postgres().await;
@@ -43,8 +43,8 @@ async fn assert_all_are_served_in_the_end(replica: &Replica, database: &Database
     assert_all_are_served(replica, database, now + COOL_DOWN * 2).await;
 }
 
-/// Replicas share the sessions, in which settings and prepared statements would be those of
-/// whoever came before. The pooler is found, restarted, and set to the other mode and back.
+/// Replicas share the sessions, in which settings and prepared statements would be those of the
+/// previous client. The pooler is found, restarted, and set to the other mode and back.
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbouncer_transaction_mode_works() {
     let database = Database::postgres().await;

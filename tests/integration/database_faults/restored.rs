@@ -9,8 +9,7 @@ use super::{
 };
 use crate::support::{Database, Replica};
 
-/// Somebody drops the database, and restores one that an older or a newer version of
-/// otpd made, or an empty one.
+/// The database is dropped and restored, from one of an older or a newer version of otpd, or empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_and_restored_database_is_used_again() {
     let database = Database::postgres().await;
@@ -39,7 +38,7 @@ async fn dropped_and_restored_database_is_used_again() {
         replica.wait_for_lines("Store available", 1 + outages).await;
         assert_few_lines(&replica, start);
         assert_eq!(migrations(&database).await, newest.max(restored));
-        // Codes of before are gone, and whoever asks for one gets one.
+        // Earlier codes are lost, and every send issues a new one.
         assert_all_are_served(&replica, &database, COOL_DOWN).await;
     }
 }
@@ -50,8 +49,8 @@ async fn migrations(database: &Database) -> i64 {
         .await
 }
 
-/// Makes the schema as it was after `level` migrations; beyond those that there are, as
-/// it is after another one which keeps to the policy: it only adds.
+/// Creates the schema after `level` migrations. A level above the newest one stands for a later
+/// migration that keeps to the policy and only adds.
 async fn restore(url: &str, level: i64) {
     let all = Migrator::new(std::path::Path::new("migrations/postgres"))
         .await

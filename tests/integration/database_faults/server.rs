@@ -20,7 +20,7 @@ use otpd::grpc::v1::{SendOtpRequest, VerifyOtpRequest, otp_service_client::OtpSe
 
 /// Maximum number of log lines of an outage; its end has one.
 const MOST_LINES: usize = 5;
-/// How many codes are sent before an outage, and after it.
+/// Number of codes that are sent before an outage, and after it.
 const SENDS: usize = 50;
 
 pub(super) fn assert_few_lines(replica: &Replica, start: usize) {
@@ -34,8 +34,8 @@ pub(super) fn assert_few_lines(replica: &Replica, start: usize) {
     assert_eq!(of("Store "), remarks.len(), "{remarks:#?}");
 }
 
-/// Sends until nobody holds the other end of `told`, each to a new recipient, and returns
-/// what was acknowledged. Who is refused comes back when there is a store.
+/// Sends to new recipients until the receiver of `told` is dropped, and returns the acknowledged
+/// sends. A refused send is repeated when there is a store.
 async fn send_all_the_time(
     channel: Channel,
     told: mpsc::UnboundedSender<()>,
@@ -154,8 +154,8 @@ async fn exhausted_database_connections_are_reported_and_used_after_recovery() {
     wait_for_health(&replica, ServingStatus::Serving).await;
     replica.wait_for_lines("Store available", 1).await;
     assert_few_lines(&replica, 1);
-    // Now it is otpd that wants more than there are: what it cannot have is refused in
-    // time, and what it has goes on.
+    // Now otpd needs more connections than there are: requests without one are refused in time, and
+    // the others continue.
     let mut acknowledged = 0;
     for answer in ask_many(&replica, DEADLINE).join_all().await {
         match answer {
@@ -275,7 +275,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // What is not unmounted is in the way of nobody but of its directory's end.
+        // A mount that stays only blocks the removal of its directory.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }

@@ -184,7 +184,7 @@ fn unsupported_url_parameters_are_rejected_by_name_at_start() {
         let text = refused(&url, directory.path(), &[]);
         assert!(text.contains(told), "{parameters}: {text}");
     }
-    // By a variable of libpq's, too, which would be ignored if it were not read.
+    // Also by a variable of libpq, which would be ignored if it were not read.
     let url = "postgres://otpd@127.0.0.1:1/otpd";
     let text = refused(url, directory.path(), &[("PGSSLMODE", "verify-fll")]);
     assert!(text.contains("sslmode: give "), "{text}");

@@ -13,19 +13,19 @@ use super::{
 
 /// The finest step of the clock.
 const TICK: Duration = Duration::from_millis(1);
-/// How often he looks whether the victim has logged in.
+/// Interval at which the attacker checks if the victim has logged in.
 const LOOKING: Duration = Duration::from_mins(1);
 
-/// How he goes about it.
+/// Strategy of an attacker.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many guesses he spends on a code before he wants another one.
+    /// Number of guesses at a code before the attacker requests another one.
     pub guesses_per_code: u32,
-    /// Whether he has a code sent again whenever that is allowed.
+    /// True if the attacker requests a resend whenever that is allowed.
     pub resends: bool,
-    /// Whether he asks again before he may, too, ever more often.
+    /// True if the attacker also requests one earlier, at growing rates.
     pub knocks: bool,
-    /// How he makes use of the victim's logins.
+    /// Use of the victim's logins.
     pub logins: Option<AroundLogins>,
 }
 
@@ -35,9 +35,9 @@ pub struct AroundLogins {
     pub schedule: Schedule,
     /// At most so many guesses between two of them.
     pub guesses: u32,
-    /// How long before a login he stops, so that she is not kept from it.
+    /// Time before a login at which the attacker stops, so that the login succeeds.
     pub stops_before: Duration,
-    /// How many guesses at the code that she asked for herself, while she types.
+    /// Number of guesses at the victim's own code, while she types.
     pub at_her_code: u32,
 }
 
@@ -49,7 +49,7 @@ struct Notes {
     /// Guesses since the last login that he saw, those at her code aside.
     since_login: u32,
     logins_seen: u32,
-    /// Whether he has stopped for the next login, and has not seen it yet.
+    /// True if the attacker has stopped for the next login, and has not seen it yet.
     waits_for_her: bool,
 }
 
@@ -61,7 +61,7 @@ struct KnownCode {
     guesses: u32,
 }
 
-/// When he can go on.
+/// Time of the next action.
 enum Next {
     /// With this target then.
     Target(Timestamp),
@@ -78,9 +78,9 @@ pub struct Attacker {
     waiting: BinaryHeap<Reverse<(Timestamp, usize)>>,
     /// The target that he is busy with.
     current: Option<usize>,
-    /// When an address that a limit refused has room again.
+    /// Time at which an address that a limit refused has room again.
     room_at: HashMap<(RateLimitKind, u32, Client), Timestamp>,
-    /// When he acts next.
+    /// Time of the next action.
     pub at: Timestamp,
 }
 
@@ -166,7 +166,7 @@ impl Attacker {
         }
     }
 
-    /// Has a code sent.
+    /// Requests a code.
     fn ask(&mut self, world: &mut World, target: usize, now: Timestamp) -> Next {
         let name = RateLimitKind::IpSendsPerHour;
         let client = match self.client_with_room(world, name, target, now) {

@@ -15,7 +15,7 @@ pub struct Attack {
     pub callers: u32,
     pub purposes: u32,
     pub recipients: u32,
-    /// How many addresses he has.
+    /// Number of addresses.
     pub clients: u32,
 }
 
@@ -88,8 +88,8 @@ pub fn every_plan(max_attempts: u32) -> Vec<Attack> {
     attacks
 }
 
-/// Attacks on one record whose owner logs in once in each `period`: every number of
-/// guesses per code from `guesses_per_code` on, and many between two logins.
+/// Returns attacks on one record whose owner logs in once per `period`: with every number of
+/// guesses per code from `guesses_per_code` on, and with many between two logins.
 pub fn around_logins(
     period: Duration,
     guesses_per_code: u32,
@@ -102,7 +102,7 @@ pub fn around_logins(
     (guesses_per_code..=max_attempts)
         .flat_map(|per_code| BETWEEN_LOGINS.map(|guesses| (per_code, guesses)))
         .flat_map(|varied| STOPS_BEFORE.map(|stops_before| (varied, stops_before)))
-        // Who wastes guesses is behind anyway: one of the two will do.
+        // An attacker who wastes guesses gets fewer anyway, so that one of the two is enough.
         .filter(move |((per_code, _), stops_before)| {
             *per_code == max_attempts || *stops_before == STOPS_BEFORE[1]
         })
@@ -122,7 +122,7 @@ pub fn around_logins(
         })
 }
 
-/// The same attack on each purpose of each caller.
+/// Returns the same attack on each purpose of each caller.
 pub fn on_all_purposes(callers: u32, purposes: u32) -> Attack {
     Attack {
         callers,
@@ -134,7 +134,7 @@ pub fn on_all_purposes(callers: u32, purposes: u32) -> Attack {
     }
 }
 
-/// The same attack on many recipients.
+/// Returns the same attack on many recipients.
 pub fn on_recipients(recipients: u32, clients: u32, max_attempts: u32) -> Attack {
     let plural = if clients == 1 { "" } else { "s" };
     Attack {

@@ -28,7 +28,7 @@ struct Outcome {
     /// The chance that one of them was right.
     chance: f64,
     messages: u32,
-    /// How often the victim logged in.
+    /// Number of logins of the victim.
     logins: u32,
     /// Logins that the victim gave up.
     shut_out: u32,
@@ -117,8 +117,8 @@ fn assert_bounded(attack: &Attack, policy: &PurposePolicy, outcome: &Outcome) {
         let most = policy.failure_limit as usize;
         assert!(outcome.worst_month <= most, "{attack:?}: {outcome:?}");
     }
-    // Whatever the victim does: no more messages, hence codes, than the limit on a
-    // record's sends allows, and no more answers than each code allows.
+    // Whatever the victim does, there are no more messages, and so no more codes, than the limit on
+    // sends of a record allows, and no more guesses than each code allows.
     if policy.sends_per_day > 0 {
         let codes = policy.sends_per_day * (30 + 1);
         let most = (codes * policy.max_attempts) as usize;
@@ -140,7 +140,7 @@ fn attackers_get_at_most_a_hundred_attempts_per_record_in_thirty_days() {
         assert_eq!(outcome.worst_month, 100, "{attack:?}: {outcome:?}");
         // A year has room for twelve locks of 30 days, and for the time before each.
         assert!(outcome.guesses <= 1_200, "{attack:?}: {outcome:?}");
-        // What counts each code exactly, and the rule of thumb: they hardly differ.
+        // The exact count per code and the rule of thumb differ little.
         let guesses = i32::try_from(outcome.guesses).expect("there are few");
         let rule_of_thumb = 1.0 - (1.0 - 1e-6_f64).powi(guesses);
         assert!((outcome.chance - rule_of_thumb).abs() < 1e-8);
@@ -175,7 +175,7 @@ fn attacks_table() -> Table {
     let attempts = policy.max_attempts;
     let mut row = |name: String, attack: &Attack, policy: &PurposePolicy| {
         let month = run(attack, policy, MONTH);
-        // A year of many records takes long to simulate, and tells nothing new.
+        // A year of many records takes long to simulate, and shows nothing new.
         let year = (month.records < 10).then(|| run(attack, policy, YEAR));
         let worst_month = year.map_or(month.worst_month, |year| year.worst_month);
         assert_bounded(attack, policy, &month);

@@ -1,4 +1,4 @@
-//! The owner of the number, who logs in at regular times and so clears the count.
+//! Owner of the number, who logs in at regular times and so resets the count.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use otpd_rules::{Timestamp, VerifyOutcome};
 
 use super::world::{Client, START, World, right};
 
-/// How long she takes to read the message and to type the code.
+/// Time to read the message and to type the code.
 const TYPING: Duration = Duration::from_secs(20);
-/// How often she tries again.
+/// Interval of her retries.
 const TRY_AGAIN_AFTER: Duration = Duration::from_mins(5);
-/// How long, until she gives up.
+/// Time after which she stops.
 pub const PATIENCE: Duration = Duration::from_hours(2);
 /// An address that is not the attacker's.
 const HER_CLIENT: Client = Client(u32::MAX);
@@ -46,12 +46,12 @@ impl Schedule {
 #[derive(Debug)]
 pub struct Victim {
     pub schedule: Schedule,
-    /// When she acts next.
+    /// Time of her next action.
     pub at: Timestamp,
-    /// Whether she has asked for a code, and will now type it.
+    /// True if she has requested a code and will type it next.
     typing: bool,
     login: Timestamp,
-    /// How often she gave up.
+    /// Number of logins that she abandoned.
     pub shut_out: u32,
 }
 
@@ -70,7 +70,7 @@ impl Victim {
     pub fn act(&mut self, world: &mut World) {
         let now = self.at;
         if !self.typing {
-            // Refused or not: a code that the attacker asked for is as good.
+            // Even if it is refused: a code that the attacker requested is as good.
             let _ = world.send(0, HER_CLIENT, now);
             self.typing = true;
             self.at = now.saturating_add(TYPING);

@@ -11,7 +11,7 @@ use otpd_rules::{
     VerifyRequest,
 };
 
-/// When every simulation starts.
+/// Start of every simulation.
 pub const START: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 pub const DAY: Duration = Duration::from_hours(24);
 pub const MONTH: Duration = Duration::from_hours(30 * 24);
@@ -28,13 +28,13 @@ pub struct Target {
     purpose: Purpose,
     recipient: Recipient,
     record: Option<Record>,
-    /// When each of his answers was judged; all of them were wrong.
+    /// Times of all checked guesses; all of them were wrong.
     pub judged_at: Vec<Timestamp>,
-    /// How many of them each code had, in their order.
+    /// Number of guesses at each code, in order.
     guesses: Vec<(ChallengeNonce, u32)>,
     /// Messages that reached the victim, her own included.
     pub messages: u32,
-    /// How often the victim logged in.
+    /// Number of logins of the victim.
     pub successes: u32,
 }
 
@@ -63,7 +63,7 @@ impl Target {
             .sum()
     }
 
-    /// The most answers that were judged within any 30 days, both ends included.
+    /// Returns the largest number of guesses that were checked within 30 days, both ends included.
     pub fn worst_month(&self) -> usize {
         let mut first = 0;
         let mut worst = 0;
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Which limits a client shares: those of one caller.
+    /// Returns the caller of a target, whose limits a client shares.
     pub fn caller(&self, target: usize) -> u32 {
         self.targets[target].caller
     }

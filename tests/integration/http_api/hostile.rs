@@ -1,5 +1,5 @@
-//! Hostile clients of HTTP/1.1, beside callers whose every call is answered.
-//! docs/security/hostile-callers.md is the list.
+//! Hostile clients of HTTP/1.1, beside callers whose calls all succeed. They are listed in
+//! docs/security/hostile-callers.md.
 
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ async fn trickle(replica: &Replica, client: &mut Http1, byte: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_headers_end_the_connection() {
     beside_good_callers(&SLOW_HEADERS, async |replica| {
-        // Nothing, half of a request line, half of the headers; then silence, or bytes one by
-        // one; on a new connection, and after a request that was answered.
+        // No byte, half of a request line, or half of the headers; then silence, or single bytes;
+        // on a new connection, and after an answered request.
         let whole = request();
         for start in [&b""[..], b"POST /otp", &whole[..60]] {
             for is_reused in [false, true] {

@@ -11,7 +11,7 @@ use crate::support::{
     http1::{HttpReply, exchange, path, post, raw},
 };
 
-/// Request that is valid but for what a case changes.
+/// Request that is valid except for the change of a case.
 const REQUEST: &str = r#"{"recipient":"+79991234567"}"#;
 
 #[tokio::test(flavor = "multi_thread")]

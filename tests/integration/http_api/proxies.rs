@@ -93,7 +93,7 @@ async fn ambiguous_requests_through_proxies_hide_no_other_request() {
             let mut client = Http1::connect(address).await;
             client.write(&request).await;
             client.write(&post("/marker", &[], "{}")).await;
-            // The proxy answers what it takes for two requests twice, so nothing is hidden.
+            // The proxy answers two requests separately, so that nothing is hidden.
             while let Some(reply) = client.reply().await {
                 if reply.status == 200 && reply.json()["challengeId"].is_string() {
                     println!("{name}: two requests");

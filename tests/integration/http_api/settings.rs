@@ -132,7 +132,7 @@ async fn first_bytes_may_arrive_one_by_one() {
         tokio::task::yield_now().await;
     }
     assert_eq!(client.reply().await.map(|reply| reply.status), Some(200));
-    // HTTP/1.0, which is what a proxy may use.
+    // HTTP/1.0, which a proxy may use.
     let old = String::from_utf8(request())
         .expect("it is text")
         .replace("HTTP/1.1", "HTTP/1.0");

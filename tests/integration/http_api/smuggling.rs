@@ -1,4 +1,4 @@
-//! Requests whose end two servers could see in different places. None of them hides a second
+//! Requests whose end two servers could find at different places. None of them hides a second
 //! request.
 
 use crate::support::{

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::support::{Database, Proxy, Replica, Typed, reason};
 
-/// Messages that somebody still has to look after.
+/// Messages that are not final.
 const UNSENT: &str = "SELECT count(*) FROM otp_message WHERE due_at IS NOT NULL";
 
-/// Starts a replica that reaches the database through `proxy` by one connection, which
-/// has written before: the first write on each is preceded by questions about the
-/// tables, which would be what is held up or lost.
+/// Starts a replica that reaches the database through `proxy` by one connection, which has written
+/// before: the first write of each connection is preceded by queries about the tables, which would
+/// be delayed or lost instead.
 async fn start_behind(proxy: &Proxy, database: &Database, more: &[(&str, &str)]) -> Replica {
     let one = [
         ("OTPD_STORE__MAX_CONNECTIONS", "1"),
@@ -32,8 +32,8 @@ async fn start_behind(proxy: &Proxy, database: &Database, more: &[(&str, &str)])
     replica
 }
 
-/// A replica whose replies can be lost, and whose next call is made over a network
-/// that ends before the reply does.
+/// Replica whose replies can be lost, and whose next call is made over a network that fails before
+/// the reply.
 struct Doomed {
     replica: Replica,
     proxy: Proxy,
@@ -46,8 +46,8 @@ impl Doomed {
         Self { replica, proxy }
     }
 
-    /// Makes a call whose reply is lost, once the log has `step`, and kills the
-    /// replica; returns its log.
+    /// Makes a call whose reply is lost, after the log has `step`, and kills the replica; returns
+    /// its log.
     async fn lose<T, F>(
         self,
         database: &Database,
@@ -203,8 +203,8 @@ async fn retry_after_crash_between_commit_and_reply_is_replayed() {
         reason(&status.expect_err("it is refused")),
         "RESEND_TOO_SOON"
     );
-    // It died before it could send the message itself; another one does when the lease
-    // of the dead one has ended, and does so once.
+    // It died before it could send the message. Another replica does so once, after the lease has
+    // ended.
     assert!(!log.contains(&sent.challenge_id), "{log}");
     database.advance_clock(Duration::from_secs(11)).await;
     other.code(&sent.challenge_id).await;
@@ -212,7 +212,7 @@ async fn retry_after_crash_between_commit_and_reply_is_replayed() {
     database.advance_clock(Duration::from_mins(1)).await;
     assert_eq!(messages(&[&other], &[], &sent.challenge_id).await, 1);
 
-    // The same with an answer, to a code that is known.
+    // The same with a verification of a known code.
     assert!(cancel(other.client(), cancel_request("")).await);
     database.advance_clock(Duration::from_mins(2)).await;
     let sent = send(other.client(), send_request("")).await;
@@ -295,7 +295,7 @@ async fn writer_recognizes_its_write_after_lost_acknowledgement() {
     let verified = unacknowledged(&database, way, |client| verify(client, right)).await;
     assert!(verified.verified);
     assert_eq!(messages(&[&replica], &[], &sent.challenge_id).await, 1);
-    // Nor is the message left to be taken over by whoever finds it.
+    // The message is not left for another replica either.
     database.wait_for_number(UNSENT, 0).await;
     let other = Replica::start(&database).await;
     database.advance_clock(Duration::from_secs(61)).await;

@@ -67,8 +67,8 @@ async fn attempts_remaining(mut client: Client) -> u32 {
         .attempts_remaining
 }
 
-/// How many messages these replicas sent for a challenge, those of the ended ones by
-/// their logs. Whatever was to be sent before is sent by now: a later message is.
+/// Returns the number of messages that these replicas sent for a challenge; for stopped replicas,
+/// by their logs. Earlier messages were sent by then, because a later one was.
 async fn messages(replicas: &[&Replica], logs: &[String], challenge_id: &str) -> usize {
     let mut all = logs.join("\n");
     for replica in replicas {
@@ -110,7 +110,7 @@ async fn repeated_requests_are_replayed_by_all_replicas(kind: Kind) {
     let third = Replica::start(&database).await;
     for replica in [&other, &third] {
         assert_eq!(send(replica.client(), send_request("same")).await, sent);
-        // A retry may come by another way.
+        // A retry may come from another address and in another spelling.
         let elsewhere = SendOtpRequest {
             client_ip: "203.0.113.7".to_owned(),
             recipient: "+7 (999) 123 45 67".to_owned(),
@@ -145,7 +145,7 @@ async fn repeated_requests_are_replayed_by_all_replicas(kind: Kind) {
         1
     );
 
-    // What is not remembered is a request like any other.
+    // A forgotten id is a new one.
     database.advance_clock(Duration::from_mins(11)).await;
     let anew = send(other.client(), send_request("same")).await;
     assert_ne!(anew.challenge_id, sent.challenge_id);

@@ -197,8 +197,7 @@ fn long_messages() -> Vec<(Call, &'static str)> {
     let mut calls = Vec::new();
     for (method, _) in TEXTS {
         calls.push(Call::message(method, &vec![0; LIMIT + 1]));
-        // As much as the connection's window holds, many times over: what nobody
-        // reads must not use it up.
+        // Many times the window of the connection: unread bytes must not use it up.
         calls.push(Call::message(method, &vec![0; 1024 * 1024]));
         calls.push(Call::raw(method, vec![0, 0xff, 0xff, 0xff, 0xff]));
     }

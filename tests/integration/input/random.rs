@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::support::{AnyRequest, Database, Kind, Refusal, Replica};
 
-/// How many requests are made up. Each is a round trip to a real server.
+/// Number of random requests. Each is a round trip to a real server.
 const REQUESTS: u32 = 1_000;
 
 /// Random and nearly valid values.

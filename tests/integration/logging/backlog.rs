@@ -94,7 +94,7 @@ async fn dropped_lines_are_counted_and_reported_once_the_log_is_read() {
     let line = within_reason(replica.wait_for_line("Log lines dropped")).await;
     assert!(line.contains(&format!(r#""dropped":{dropped}"#)), "{line}");
     assert!(line.contains(r#""sink":"stdout""#), "{line}");
-    // It writes again what comes later.
+    // Later lines are written again.
     let lines = replica.log().matches("Status returned").count();
     call(&client, CONCURRENCY, Code::Ok).await;
     replica

@@ -263,7 +263,7 @@ async fn log_level_filters_lines() {
     );
     assert_eq!(log.matches("[OTP] Store unavailable").count(), 1, "{log}");
 
-    // Nothing below an error, not even the address.
+    // No log level below an error, so that not even the address is logged.
     let mut child = otpd()
         .current_dir(database.directory())
         .env("DATABASE_URL", absent)

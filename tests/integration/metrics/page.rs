@@ -81,6 +81,6 @@ async fn metrics_page_lists_every_metric_with_type_and_labels() {
         assert_eq!(labels(series), page[&metric].labels, "{series}");
         with_series.insert(metric);
     }
-    // The rest has none before somebody is turned away or reaches a limit.
+    // The other metrics have no series before a request is refused or reaches a limit.
     assert!(with_series.len() + 4 > page.len(), "{with_series:?}");
 }

@@ -119,7 +119,7 @@ providers = ["north", "south"]
 async fn every_queried_metric_and_label_exists() {
     let running = Running::start().await;
     running.make_traffic().await;
-    // What is counted or looked at beside the requests comes a little later.
+    // Values that are counted or sampled beside the requests appear a little later.
     let later = ["otpd_codes_verified_total{", "otpd_records{"];
     let scrape = running.replica.scrape_until(|scrape| {
         let names = || scrape.series.keys();
@@ -182,7 +182,7 @@ fn faults(
         if label == "le" && !values.contains(value.as_str()) {
             faults.push(format!("{place}: {metric} has no bucket up to {value}"));
         }
-        // Of a pattern the words; what did not happen here stands at least in the sources.
+        // The words of a pattern; a line that was not written here must be in the sources.
         let in_words = |character: char| character.is_alphanumeric() || character == '_';
         for word in value.split(|character| !in_words(character)) {
             let happened = values.iter().any(|value| value.contains(word));

@@ -119,7 +119,7 @@ fn of_dashboard() -> Vec<Asked> {
     all
 }
 
-/// The expressions of the runbook: what stands in code and names a metric.
+/// Returns the expressions of the runbook: code that names a metric.
 fn of_runbook() -> Vec<Asked> {
     let text = repository::read("docs/runbook.md");
     let code = text.split('`').skip(1).step_by(2);

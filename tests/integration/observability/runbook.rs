@@ -47,8 +47,8 @@ fn each_alert_has_severity_and_description() {
     }
 }
 
-/// Whoever greps for what otpd does not say any more finds nothing, and thinks that all
-/// is well.
+/// A search for a line that otpd no longer writes would find nothing and suggest that nothing
+/// happened.
 #[test]
 fn runbook_log_patterns_match_the_code() {
     let runbook = repository::read("docs/runbook.md");
@@ -56,7 +56,7 @@ fn runbook_log_patterns_match_the_code() {
     let sources = sources.concat();
     let mut count = 0;
     for command in runbook.split("grep ").skip(1) {
-        // Options, then what is looked for, in quotes.
+        // Options, then the pattern in quotes.
         let Some((options, rest)) = command.split_once('\'') else {
             continue;
         };

@@ -24,7 +24,7 @@ impl AllSeries {
         all
     }
 
-    /// Whether there is any series of that name; a histogram has it before `_bucket`.
+    /// Returns true if there is a series of that name; a histogram has it before `_bucket`.
     pub fn knows(&self, metric: &str) -> bool {
         let buckets = format!("{metric}_bucket");
         self.0.contains_key(metric) || self.0.contains_key(&buckets)

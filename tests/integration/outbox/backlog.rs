@@ -12,14 +12,14 @@ use super::{
 };
 use crate::support::{Database, Figures, Kind, Refusal, Replica, asked};
 
-/// How many messages are queued in the gate; `OTPD_TEST_BACKLOG` says otherwise.
+/// Number of queued messages in the gate; `OTPD_TEST_BACKLOG` sets another number.
 const MESSAGES: usize = 1_000;
-/// How many callers send at once.
+/// Number of concurrent callers.
 pub const CALLERS: usize = 8;
-/// What a replica holds of a backlog at once, and with it how far two of its messages
-/// can get out of their order: 64 that it took over, and 4 for each caller.
+/// Number of messages of a backlog that a replica leases at the same time, and so the largest
+/// distance by which two of them can change their order: 64 reclaimed ones, and 4 for each caller.
 const IN_HAND: usize = 64 + 4;
-/// How much more memory a replica may use for a backlog of any length.
+/// Maximum additional memory of a replica for a backlog of any length.
 const MOST_MEMORY_KIB: u64 = 32 * 1_024;
 
 /// Sends to so many recipients, in their order as far as callers at once can.
@@ -43,8 +43,8 @@ pub async fn fill(replica: &Replica, token: &str, messages: usize) {
     calls.join_all().await;
 }
 
-/// How many messages overtook one of the backlog at most. Those that a provider had
-/// refused before wait for their own time, and do not count.
+/// Returns the largest number of messages that overtook one of the backlog. Messages that a
+/// provider refused before have their own due time, and do not count.
 pub fn most_overtaken(state: &State, order: &[String]) -> usize {
     let mut taken = Vec::new();
     let mut most = 0;
@@ -91,7 +91,7 @@ async fn backlog_is_sent_oldest_first_alongside_new_messages() {
     let environment = [("OTPD_CONFIG", file.as_str()), OFTEN];
     let replica = Replica::start_with(&database, &environment).await;
     send(&replica, messages, "").await;
-    // What a replica needs for its first message is no part of a backlog.
+    // The memory for the first message does not belong to a backlog.
     let before = replica.memory();
     fill(&replica, "anyone", messages).await;
     let pending = "SELECT count(*) FROM otp_message WHERE state = 'queued'";
@@ -112,7 +112,7 @@ async fn backlog_is_sent_oldest_first_alongside_new_messages() {
     gateway
         .wait_for(|state| state.open("first") + state.open("second") >= 16)
         .await;
-    // A new message is in hand at once, and waits for what is before it there alone.
+    // A new message is leased at once, and waits only for those before it on this replica.
     let mark = gateway.state().asked.len();
     let new = send(&replica, messages + 1, "").await;
     for provider in ["first", "second"] {
@@ -236,7 +236,7 @@ async fn poison_message_does_not_block_reclaim() {
             .wait_for_line("[OTP] Message could not be reclaimed")
             .await;
         assert!(line.contains(told_of), "{line}");
-        // A request about what cannot be read fails, and no other.
+        // Only a request about the unreadable row fails.
         let request = try_deliveries(&second, "anyone", (0, "")).await;
         if jam.contains("UPDATE otp_") {
             let refusal = Refusal::of(&request.expect_err("it cannot be read"));

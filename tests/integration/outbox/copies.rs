@@ -12,8 +12,8 @@ use super::{
 };
 use crate::support::{Database, Kind, Replica};
 
-/// A message whose every attempt is of unknown outcome ends as soon as the bound is
-/// reached, long before its code dies.
+/// A message whose attempts all have an unknown outcome fails when the bound is reached, long
+/// before its code expires.
 const GIVEN_UP: &str = "[OTP] Message given up";
 /// The first five attempts follow each other within 16 s.
 const LONGER_THAN_A_BACKOFF: Duration = Duration::from_secs(20);

@@ -29,30 +29,30 @@ const KILLS: usize = 10;
 const BETWEEN_KILLS: Range<usize> = 10..120;
 /// Number of callers, each of which sends one code after the other.
 const CALLERS: usize = 6;
-/// Each such send is cancelled as soon as it is acknowledged.
+/// One send in this number is cancelled as soon as it is acknowledged.
 const CANCELLED_EACH: usize = 5;
-/// How long an attempt may take.
+/// Maximum duration of an attempt.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// How long after a load that saw the code alive an attempt may start.
+/// Maximum time between a load that showed a live code and the start of an attempt.
 const FRESHNESS: Duration = Duration::from_secs(2);
 
 /// A send that was acknowledged.
 struct Acknowledged {
     challenge_id: String,
     at: Instant,
-    /// When the caller was told that the code was cancelled.
+    /// Time at which the caller got the reply to its cancellation.
     cancelled_at: Option<Instant>,
-    /// Whether the caller asked for it at all, and may have been obeyed unheard.
+    /// True if the caller requested a cancellation, which may have happened without a reply.
     cancelling: bool,
 }
 
-/// What the callers share.
+/// State that the callers share.
 struct Load {
     steady: OtpServiceClient<Channel>,
-    /// The replica that is killed, as it is now.
+    /// Current process of the replica that is killed.
     victim: watch::Receiver<OtpServiceClient<Channel>>,
     acknowledged: Mutex<Vec<Acknowledged>>,
-    /// How many sends were acknowledged.
+    /// Number of acknowledged sends.
     count: watch::Sender<usize>,
     unacknowledged: AtomicUsize,
     next: AtomicUsize,
@@ -105,12 +105,12 @@ impl Load {
     }
 }
 
-/// The replicas, on what they run, and the lives of the one that is killed.
+/// Replicas with their database and gateway, and the processes of the one that is killed.
 struct Run {
     database: Database,
     configuration: String,
     gateway: Gateway,
-    /// When each life ended, by its name, and what it logged.
+    /// End and log of each killed process, by its name.
     killed: BTreeMap<String, (Instant, String)>,
 }
 
@@ -168,7 +168,7 @@ impl Run {
     }
 }
 
-/// What became of the messages of a run.
+/// Counts of the messages of a run.
 #[derive(Debug, Default)]
 struct Tally {
     acknowledged: usize,
@@ -177,7 +177,7 @@ struct Tally {
     sent_once: usize,
     sent_twice: usize,
     sent_more_often: usize,
-    /// Requests after one whose replica died before it could write of it.
+    /// Requests after one whose replica died before it could write the result.
     after_a_death: usize,
     /// Requests after one that was not answered in time, on a machine that is too busy.
     after_a_timeout: usize,
@@ -233,8 +233,8 @@ impl Run {
         tally
     }
 
-    /// A message that was sent twice was sent first by a replica that died before it
-    /// could write that down, or that was not answered in time.
+    /// A message that was sent twice was first sent by a replica that died before it could write
+    /// the result, or that got no reply in time.
     fn explain(&self, first: &Asked, second: &Asked, steady: &str, tally: &mut Tally) {
         assert_eq!(first.message_id, second.message_id);
         assert_eq!(first.code, second.code);
@@ -291,7 +291,7 @@ async fn acknowledged_messages_survive_crashes() {
     while let Some(ended) = callers.join_next().await {
         ended.expect("callers bear with failures");
     }
-    // Whatever was left behind is taken over when its lease ends.
+    // Unfinished messages are reclaimed when their leases end.
     let pending = "SELECT count(*) FROM otp_message WHERE due_at IS NOT NULL";
     run.database.wait_for_number(pending, 0).await;
 

@@ -29,7 +29,7 @@ async fn response_does_not_wait_for_the_provider() {
         assert!(asked.text.contains(&asked.code), "{asked:?}");
         let waiting = deliveries(&replica, 1, "").await;
         assert_eq!(told(&waiting), [("slow", Sending, 0, "")]);
-        // Whoever got it can use it, whatever the gateway says of it.
+        // The code verifies, whatever the gateway replied.
         assert!(verifies(&replica, 1, "", &asked.code).await);
         assert_eq!(gateway.state().open("slow"), 1);
 
@@ -40,7 +40,7 @@ async fn response_does_not_wait_for_the_provider() {
     }
 }
 
-/// A provider that cannot be reached as it is configured.
+/// Returns a provider whose configured server cannot be reached.
 fn unreachable(name: &str, url: &str) -> String {
     format!(
         "\n[providers.{name}]\nkind = \"http\"\nurl = \"{url}\"\nform = {{ text = \"{{text}}\" }}\nallow_private_addresses = true\n"
@@ -133,7 +133,7 @@ async fn breaker_opens_and_closes() {
     replica
         .wait_for_line("[OTP] Circuit breaker opened provider=\"shut\"")
         .await;
-    // Nobody asks it any more: they go to the second one, and to that alone.
+    // The provider gets no further requests: they go to the second one only.
     one_by_one("shut", 3..10).await;
     assert_eq!(gateway.state().count("shut"), 3);
     assert_eq!(gateway.state().count("second"), 10);
@@ -181,7 +181,7 @@ async fn message_waits_while_its_only_provider_is_down() {
             failed.iter().all(|attempt| attempt.error == "transient"),
             "{done:?}"
         );
-        // The id is the same each time: whoever takes it twice can tell.
+        // The id is the same each time, so that a gateway can detect a repetition.
         let state = gateway.state();
         let same = |asked: &super::gateway::Asked| {
             asked.challenge_id == sent.challenge_id && asked.message_id == state.asked[0].message_id

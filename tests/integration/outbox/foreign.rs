@@ -23,7 +23,7 @@ const STATES: [(&str, &str); 2] = [
     ),
 ];
 
-/// What the replica lacks that looks for messages.
+/// Part of the configuration that the reclaiming replica lacks.
 #[derive(Clone, Copy, Debug)]
 enum Lacks {
     Caller,

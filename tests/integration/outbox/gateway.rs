@@ -18,14 +18,14 @@ pub const TAKES: Behaviour = Behaviour::Answers(200, r#"{"ok": true, "id": "at-t
 /// The answer of one that is out of order.
 pub const DOWN: Behaviour = Behaviour::Answers(503, r#"{"ok": false}"#);
 
-/// What a provider does with a request.
+/// Behaviour of a provider for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// It answers with that status and body.
     Answers(u16, &'static str),
     /// It closes the connection.
     Closes,
-    /// It keeps silent, until it is told to behave otherwise.
+    /// Does not reply until the behaviour changes.
     Holds,
     /// It takes so many messages more, and keeps silent then.
     Takes(usize),
@@ -40,20 +40,20 @@ pub struct Asked {
     pub to: String,
     pub code: String,
     pub text: String,
-    /// Which replica sent it, as far as that was configured.
+    /// Name of the sending replica, if it was configured.
     pub replica: String,
     pub at: Instant,
 }
 
-/// What is known of all providers.
+/// State of all providers.
 #[derive(Debug, Default)]
 pub struct State {
     behaviours: BTreeMap<String, Behaviour>,
-    /// What came in, in that order.
+    /// Requests in the order of their arrival.
     pub asked: Vec<Asked>,
-    /// What was taken, in the order of the answers: indexes of `asked`.
+    /// Accepted requests in the order of the replies: indexes of `asked`.
     pub taken: Vec<usize>,
-    /// How many requests wait for an answer, by provider.
+    /// Number of unanswered requests, by provider.
     open: BTreeMap<String, usize>,
     /// The most that there ever were.
     pub most_open: BTreeMap<String, usize>,
@@ -69,13 +69,13 @@ impl State {
         self.behaviours.get(provider).copied().unwrap_or(TAKES)
     }
 
-    /// How often a provider was asked.
+    /// Returns the number of requests to a provider.
     pub fn count(&self, provider: &str) -> usize {
         let of_it = |asked: &&Asked| asked.provider == provider;
         self.asked.iter().filter(of_it).count()
     }
 
-    /// How many requests to a provider wait for an answer.
+    /// Returns the number of unanswered requests to a provider.
     pub fn open(&self, provider: &str) -> usize {
         self.open.get(provider).copied().unwrap_or_default()
     }
@@ -120,19 +120,19 @@ allow_private_addresses = true
         )
     }
 
-    /// Has a provider behave so from now on; without this it takes everything.
+    /// Sets the behaviour of a provider; without it, the provider accepts everything.
     pub fn will(&self, provider: &str, behaviour: Behaviour) {
         self.state.send_modify(|state| {
             state.behaviours.insert(provider.to_owned(), behaviour);
         });
     }
 
-    /// What is known now.
+    /// Returns the current state.
     pub fn state(&self) -> watch::Ref<'_, State> {
         self.state.borrow()
     }
 
-    /// Waits until what is known is `wanted`.
+    /// Waits until the state is `wanted`.
     pub async fn wait_for(&self, wanted: impl Fn(&State) -> bool) {
         let mut state = self.state.subscribe();
         let seen = state.wait_for(wanted).await;
@@ -154,7 +154,7 @@ allow_private_addresses = true
     }
 }
 
-/// What to do with one request, once it is known.
+/// Action for a request.
 enum Done {
     Answer(u16, &'static str),
     Close,
@@ -175,7 +175,7 @@ impl Drop for Open<'_> {
 }
 
 async fn converse(stream: TcpStream, state: Arc<watch::Sender<State>>) {
-    // Answers are small, and must not wait for what the other side acknowledges.
+    // Replies are small, and must not wait for an acknowledgement of the other side.
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -210,10 +210,10 @@ async fn converse(stream: TcpStream, state: Arc<watch::Sender<State>>) {
         };
         let done = tokio::select! {
             done = decide(&state, &provider, number) => done,
-            // Nobody sends a second request before the first is answered.
+            // A client sends no second request before the reply to the first one.
             _ = stream.fill_buf() => return,
         };
-        // Who was answered may ask again at once.
+        // After a reply, the client may send the next request at once.
         drop(open);
         let Done::Answer(status, body) = done else {
             return;
@@ -226,7 +226,7 @@ async fn converse(stream: TcpStream, state: Arc<watch::Sender<State>>) {
     }
 }
 
-/// Waits until the provider is told to do anything, and notes what it takes.
+/// Waits until the provider has an action, and records accepted requests.
 async fn decide(state: &watch::Sender<State>, provider: &str, number: usize) -> Done {
     let silent = |behaviour| matches!(behaviour, Behaviour::Holds | Behaviour::Takes(0));
     let mut changes = state.subscribe();

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::support::{Database, Kind, Replica, token_digest};
 
-/// Two callers whose messages go to one provider.
+/// Returns a configuration of two callers whose messages go to one provider.
 fn two_callers(provider: &str) -> String {
     let [many, few] = ["many", "few"].map(token_digest);
     format!(
@@ -23,8 +23,8 @@ fn two_callers(provider: &str) -> String {
 async fn backlog_of_one_caller_does_not_delay_another() {
     // More than a replica has in hand.
     const MANY: usize = 1_200;
-    // As many as each caller has room for at any time: 16 that were just sent, and 4
-    // that were taken over.
+    // Number of messages of one caller that a replica leases at any time: 16 new ones, and 4
+    // reclaimed ones.
     const FEW: usize = 20;
     const CONCURRENCY: usize = 2;
     for kind in [Kind::Postgres, Kind::Sqlite] {
@@ -59,8 +59,8 @@ async fn backlog_of_one_caller_does_not_delay_another() {
         let places: Vec<usize> = of_few.map(|(place, _)| place).collect();
         assert_eq!(places.len(), FEW);
         for (number, place) in places.iter().enumerate() {
-            // Those with the provider, one that is next, and one for each of its own. Of
-            // what is sent at once, any may arrive first.
+            // Messages at the provider, the next one, and one for each earlier message of the
+            // caller. Requests that are sent at the same time arrive in any order.
             let most = CONCURRENCY + 1 + 2 * (number + 1) + 4 * CONCURRENCY;
             assert!(*place <= most, "{kind:?}: {places:?}");
         }

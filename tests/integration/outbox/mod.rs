@@ -21,13 +21,13 @@ use otpd::grpc::v1::{
     Delivery, DeliveryState, GetOtpStatusRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest,
 };
 
-/// Has what is due looked for often.
+/// Polls for due messages often.
 const OFTEN: (&str, &str) = ("OTPD_DELIVERY__POLL_INTERVAL", "50ms");
 
-/// Has each message have its own lines, however like another's.
+/// Logs the lines of each message, however similar to others.
 const EVERY_LINE: (&str, &str) = ("OTPD_LOG_DEDUP_WINDOW", "0s");
 
-/// A recipient who has no part in any other send of a test.
+/// Returns a recipient that no other send of a test has.
 pub fn recipient(number: usize) -> String {
     format!("+7999{number:07}")
 }
@@ -64,7 +64,7 @@ pub fn route(purpose: &str, providers: &[&str]) -> String {
     route
 }
 
-/// What became of the messages of the newest challenge of a recipient.
+/// Returns the deliveries of the newest challenge of a recipient.
 async fn deliveries(replica: &Replica, number: usize, purpose: &str) -> Vec<Delivery> {
     let told = try_deliveries(replica, "anyone", (number, purpose)).await;
     told.expect("it is reported")
@@ -84,7 +84,7 @@ async fn try_deliveries(
     Ok(told?.into_inner().deliveries)
 }
 
-/// The same, once the newest of them is in one of these states.
+/// Returns the deliveries as soon as the newest one has one of these states.
 pub async fn deliveries_in(
     replica: &Replica,
     message: (usize, &str),
@@ -93,7 +93,7 @@ pub async fn deliveries_in(
     deliveries_of(replica, "anyone", message, states).await
 }
 
-/// The same, asked by the caller of that token.
+/// Like [`deliveries_in`], for the caller of that token.
 async fn deliveries_of(
     replica: &Replica,
     token: &str,
@@ -110,7 +110,7 @@ async fn deliveries_of(
     }
 }
 
-/// What of deliveries can be compared: provider, state, number and class of error.
+/// Returns the comparable parts of deliveries: provider, state, attempt and error class.
 fn told(deliveries: &[Delivery]) -> Vec<(&str, DeliveryState, u32, &str)> {
     let told = deliveries.iter().map(|delivery| {
         let Delivery {

@@ -148,7 +148,7 @@ async fn message_takes_the_first_matching_route() {
         assert_eq!(asked.to, request.recipient);
     }
 
-    // Nobody is for these; nothing of them is kept, and no limit is poorer.
+    // There is no route for these; nothing of them is stored, and no limit is charged.
     let rows = "SELECT (SELECT count(*) FROM otp_record) + (SELECT count(*) FROM otp_message)";
     let before = database.number(rows).await;
     for request in [
@@ -271,7 +271,7 @@ async fn provider_max_concurrency_is_never_exceeded() {
         send(&replica, number, "narrow").await;
     }
     gateway.wait_for(|state| state.open("narrow") == 3).await;
-    // Who waits for one provider keeps nobody from another.
+    // A message that waits for one provider does not delay another provider.
     let sent = send(&replica, 0, "wide").await;
     gateway.asked_for(&sent.challenge_id).await;
     assert_eq!(gateway.state().count("narrow"), 3);
@@ -323,7 +323,7 @@ async fn message_with_dead_code_is_dropped() {
             let done = deliveries_in(&replica, (number, ""), &FINAL).await;
             let expected = [("only", Failed, 1, "transient"), ("only", Dropped, 1, "")];
             match way {
-                // Its lease ended with its code, so it is dropped by whoever finds it.
+                // Its lease ended with its code, so that the replica that finds it drops it.
                 "expired" => assert_eq!(done.last().map(Delivery::state), Some(Dropped)),
                 _ => assert_eq!(told(&done), expected, "{way}"),
             }
@@ -349,7 +349,7 @@ async fn failover_rechecks_code_liveness_after_two_seconds() {
     let done = deliveries_in(&replica, (0, ""), &FINAL).await;
     let expected = [("hangs", Failed, 1, "timeout"), ("hangs", Dropped, 1, "")];
     assert_eq!(told(&done), expected);
-    // One whose code lives goes on.
+    // A message with a live code is sent.
     deliveries_in(&replica, (1, ""), &[Sent]).await;
     let providers = gateway.state().providers_of(&alive.challenge_id);
     assert_eq!(providers, ["hangs", "next"]);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::{Kind, Replica};
 
-/// Waiting, and for nobody.
+/// Messages that wait without a lease.
 const GIVEN_BACK: &str = "SELECT count(*) FROM otp_message, otp_clock
      WHERE state = 'queued' AND due_at <= now";
 
@@ -70,7 +70,7 @@ async fn attempt_beyond_shutdown_timeout_is_abandoned_and_the_rest_finishes() {
     let (_database, replica) = serve(Kind::Sqlite, &routed).await;
     send(&replica, 0, "").await;
     gateway.wait_for(|state| state.open("endless") == 1).await;
-    // Nobody is connected any more: the message alone is waited for.
+    // All connections are closed: only the message is waited for.
     replica.signal("TERM");
     let (status, log) = replica.end().await;
     assert_eq!(status.code(), Some(0), "{log}");
@@ -92,7 +92,7 @@ async fn sigterm_releases_messages_being_reclaimed() {
     send(&replica, 0, "").await;
     let waits = "SELECT count(*) FROM otp_message WHERE state = 'queued'";
     database.wait_for_number(waits, 1).await;
-    // It is taken over, and whoever does so waits for the store.
+    // It is reclaimed, and the reclaiming replica waits for the store.
     let mut lock = PgConnection::connect(database.url())
         .await
         .expect("the database was made");

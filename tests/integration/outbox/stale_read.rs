@@ -1,4 +1,4 @@
-//! A late reply of the database about a code that died meanwhile.
+//! A late reply of the database about a code that ended meanwhile.
 
 use otpd::grpc::v1::DeliveryState::{Dropped, Failed, Queued, Sent};
 
@@ -20,7 +20,7 @@ async fn late_store_reply_counts_as_read_at_request_time() {
     let file = database.configure(&configuration);
     let configuration = ("OTPD_CONFIG", file.as_str());
     let proxy = Proxy::forwarding(&database);
-    // Nobody asks for a record but whoever takes the message up again.
+    // Only the reclaiming replica loads a record.
     let quiet = ("OTPD_STORE__PROBE_INTERVAL", "10m");
     let patient = ("OTPD_STORE__TIMEOUT", "10m");
     let environment = [
@@ -34,7 +34,7 @@ async fn late_store_reply_counts_as_read_at_request_time() {
     let leaves_it = ("OTPD_DELIVERY__POLL_INTERVAL", "1h");
     let other = Replica::start_with(&database, &[configuration, quiet, leaves_it]).await;
 
-    // The message fails once; who takes it up again loads its record, and waits.
+    // The message fails once; the replica that reclaims it loads its record, and waits.
     gateway.will("only", Behaviour::Holds);
     let sent = send(&slow, 0, "").await;
     let code = gateway.asked_for(&sent.challenge_id).await.code;

@@ -17,26 +17,26 @@ use crate::support::{
     CallerClient, Database, Figures, Proxy, Refusal, Replica, asked, token_digest,
 };
 
-/// How long the flood lasts, in seconds; `OTPD_TEST_FLOOD` says otherwise.
+/// Duration of the flood in seconds; `OTPD_TEST_FLOOD` sets another one.
 const SECONDS: u32 = 3;
 /// A batch is loaded and written, each there and back.
 const LATENCY: Duration = Duration::from_millis(50);
 const BATCHES_PER_SECOND: u32 = 5;
-/// How large batches are; `OTPD_TEST_FLOOD_BATCH` says otherwise. So few that also an
-/// unoptimized server beside much else refuses three times as many.
+/// Maximum size of a batch; `OTPD_TEST_FLOOD_BATCH` sets another one. It is so small that an
+/// unoptimized server on a busy machine also refuses three times as many requests.
 const MAX_BATCH: u32 = 20;
 const CAPACITY_SECONDS: u32 = 2;
 /// Before that, connections to the database are opened and statements prepared.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// As much as is offered.
+/// Ratio of offered requests to the capacity.
 const TIMES: u32 = 4;
 /// So many that no bound on the requests of one connection holds the flood up.
 const CONNECTIONS: usize = 16;
-/// How long callers wait: so long that none of them gives up, on any machine. What would
-/// wait longer than `store.max_queue_wait` is refused long before.
+/// Deadline of callers, so long that none is exceeded on any machine. A request that would wait
+/// longer than `store.max_queue_wait` is refused long before.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How much more memory a flood of any length may take. Ten times as much would be there
-/// if what is refused stayed anywhere.
+/// Maximum additional memory for a flood of any length. It would be ten times as much if refused
+/// requests stayed anywhere.
 const MOST_MEMORY_KIB: u64 = 48 * 1_024;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -84,7 +84,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> u128 {
         .map_or(0, Duration::as_millis)
 }
 
-/// How long a call takes, and why it is refused, if it is.
+/// Returns the duration of a call, and the reason of a refusal.
 async fn call(mut client: CallerClient) -> (Duration, Option<String>) {
     let start = Instant::now();
     let answer = client.send_otp(new_request()).await;
@@ -92,8 +92,8 @@ async fn call(mut client: CallerClient) -> (Duration, Option<String>) {
     (start.elapsed(), refusal)
 }
 
-/// How many requests a second are answered where always as many wait as the next batch
-/// takes: with one under way, and what is on its way to callers and back.
+/// Returns the number of answered requests per second if as many requests wait as the next batch
+/// takes: one batch is being written, and others are on their way to callers and back.
 async fn capacity(clients: &[CallerClient], max_batch: u32) -> u32 {
     let start = Instant::now() + WARM_UP;
     let end = start + Duration::from_secs(u64::from(CAPACITY_SECONDS));
@@ -114,7 +114,7 @@ async fn capacity(clients: &[CallerClient], max_batch: u32) -> u32 {
     callers.join_all().await.iter().sum::<u32>() / CAPACITY_SECONDS
 }
 
-/// As many a second, whatever becomes of them.
+/// Sends this number of requests per second, whatever their results are.
 async fn flood(clients: &[CallerClient], per_second: u32, seconds: u32) -> Tally {
     let mut arrivals = tokio::time::interval(Duration::from_secs(1) / per_second);
     let mut calls = JoinSet::new();
@@ -157,7 +157,7 @@ async fn serve(database: &Database, proxy: &Proxy, max_batch: u32) -> Replica {
     let settings = [
         ("OTPD_CONFIG", &*configuration),
         ("OTPD_STORE__MAX_BATCH", &*max_batch),
-        // That the machine is busy as well is no failure of the store or of a caller.
+        // A busy machine is no failure of the store or of a caller.
         ("OTPD_STORE__TIMEOUT", "1m"),
         ("OTPD_CONNECTIONS__REQUEST_BODY_TIMEOUT", "1m"),
     ];
@@ -198,7 +198,7 @@ async fn overload_4x_sheds_excess_and_keeps_capacity() {
         memory_after.saturating_sub(memory) < MOST_MEMORY_KIB,
         "{memory} KiB became {memory_after} KiB"
     );
-    // The records of all whose requests were answered, and of nobody else.
+    // The records of all answered requests, and of no other.
     let records = database.number("SELECT COUNT(*) FROM otp_record").await;
     assert!(records >= i64::from(answered));
 
@@ -227,7 +227,7 @@ async fn overload_4x_sheds_excess_and_keeps_capacity() {
     figures.write();
 }
 
-/// How long health checks take, ten a second.
+/// Returns the durations of health checks, ten per second.
 async fn healthy(replica: &Replica, seconds: u32) -> Vec<Duration> {
     let mut client = HealthClient::new(replica.channel());
     let mut turns = tokio::time::interval(Duration::from_millis(100));

@@ -93,7 +93,7 @@ async fn expired_deadline_returns_error_without_side_effects() {
 
     lock.close().await.expect("the lock is given up");
     first.await.unwrap().expect("it had time");
-    // Whoever comes next finds all of them gone.
+    // The next request finds the queue empty.
     send(&replica, 2).await.await.unwrap().expect("it had time");
     let records = "SELECT COUNT(*) FROM otp_record";
     assert_eq!(database.number(records).await, 2);
@@ -147,7 +147,7 @@ async fn disconnect_after_decision_still_commits() {
     assert!(!log.contains("Shutdown grace period exceeded"), "{log}");
     let records = "SELECT COUNT(*) FROM otp_record";
     assert_eq!(database.number(records).await, 1);
-    // Handed over, or given back for whoever comes next.
+    // Sent, or released for the next replica.
     let next = Replica::start(&database).await;
     let message = "SELECT COUNT(*) FROM otp_message WHERE state = 'sent'";
     database.wait_for_number(message, 1).await;
@@ -197,7 +197,7 @@ async fn burst_is_shed_without_starving_other_callers() {
             async move { client.send_otp(send_request(number)).await }
         })
         .collect();
-    // Nothing is answered; so these are refused at once.
+    // No reply was sent before, so that these are refused at once.
     while flood.len() > WAITING {
         assert_overloaded(flood.join_next().await.unwrap().unwrap());
     }

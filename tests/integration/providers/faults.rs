@@ -5,8 +5,8 @@ use otpd_rules::DeliveryErrorKind;
 
 use super::{
     gateway::{Gateway, Nobody, Reply},
-    letter::{Letter, MESSAGE_ID},
     provider, table,
+    test_message::{MESSAGE_ID, TestMessage},
 };
 
 /// A gateway's description, without its URL.
@@ -32,8 +32,8 @@ fn spoken(url: &str) -> Provider {
 }
 
 async fn send(provider: &Provider) -> Result<ProviderReceipt, DeliveryError> {
-    let letter = Letter::to("+79991234567");
-    provider.deliver(&letter.envelope()).await
+    let message = TestMessage::to("+79991234567");
+    provider.deliver(&message.outgoing()).await
 }
 
 #[tokio::test]
@@ -202,7 +202,8 @@ async fn fallback_url_is_used_only_if_the_first_host_is_unreachable() {
     let accepted = send(&dead).await.expect("the second took it");
     assert_eq!(accepted.provider_id.as_deref(), Some("from the second"));
     assert_eq!(second.request().await.path, "/second");
-    // It may have taken the message, so nobody else is given it in the same attempt.
+    // The provider may have accepted the message, so that no other provider gets it in the same
+    // attempt.
     first.will(Reply::Close);
     let error = send(&live).await.expect_err("broken");
     assert_eq!(error.class, DeliveryErrorKind::UnknownOutcome);
@@ -277,9 +278,9 @@ async fn invalid_header_value_is_rejected_before_sending() {
     let url = format!("url = \"{}\"\n", gateway.url("/"));
     let header = "kind = \"http\"\nallow_private_addresses = true\nheaders.X-Text = \"{text}\"\n";
     let provider = provider(table(&format!("{url}{header}")));
-    let mut letter = Letter::to("+79991234567");
-    letter.text.plain = "Code: 1\r\nX-Other: 2".to_owned();
-    let error = provider.deliver(&letter.envelope()).await;
+    let mut message = TestMessage::to("+79991234567");
+    message.text.plain = "Code: 1\r\nX-Other: 2".to_owned();
+    let error = provider.deliver(&message.outgoing()).await;
     let error = error.expect_err("a line end");
     assert_eq!(error.class, DeliveryErrorKind::Permanent);
     assert!(error.cause.contains("x-text"), "{error}");

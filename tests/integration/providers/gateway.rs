@@ -126,7 +126,7 @@ impl Gateway {
         self.requests.recv().await.expect("the gateway runs")
     }
 
-    /// Whether there is no request that has not been looked at.
+    /// Returns true if there is no unread request.
     pub fn is_idle(&mut self) -> bool {
         self.requests.try_recv().is_err()
     }

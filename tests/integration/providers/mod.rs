@@ -2,11 +2,11 @@
 
 mod faults;
 pub mod gateway;
-pub mod letter;
 mod page;
 mod presets;
 mod sink;
 mod smtp;
+pub mod test_message;
 
 use config::{File, FileFormat};
 use otpd_base::{environment::Environment, tables::ConfigTable};

@@ -7,8 +7,8 @@ use otpd_rules::DeliveryErrorKind;
 
 use super::{
     gateway::{Gateway, pairs},
-    letter::Letter,
     provider, table,
+    test_message::TestMessage,
 };
 use crate::support::repository;
 
@@ -43,7 +43,7 @@ fn reply(label: &str) -> String {
 async fn gateway_needs_only_configuration() {
     let mut gateway = Gateway::start().await;
     let whole = blocks("## Add a gateway by configuration alone").concat();
-    // The one thing that is not as written: nobody answers at the page's made-up host.
+    // The only change: the host of the page does not exist.
     let here = whole.replace("https://api.pigeon.example", &gateway.url(""));
     assert_ne!(here, whole);
     let mut root = table(&here);
@@ -56,8 +56,8 @@ async fn gateway_needs_only_configuration() {
     let provider = provider(pigeon);
 
     gateway.will_answer(202, &reply("It answers"));
-    let letter = Letter::to("+79991234567");
-    let accepted = provider.deliver(&letter.envelope()).await.expect("taken");
+    let message = TestMessage::to("+79991234567");
+    let accepted = provider.deliver(&message.outgoing()).await.expect("taken");
     assert_eq!(accepted.provider_id.as_deref(), Some("p-81"));
     let request = gateway.request().await;
     assert_eq!(request.method, "POST");
@@ -68,7 +68,7 @@ async fn gateway_needs_only_configuration() {
         ("phone", "79991234567"),
         ("body", "Код 481516 & \"more\""),
         ("from", "Shop"),
-        ("reference", super::letter::MESSAGE_ID),
+        ("reference", super::test_message::MESSAGE_ID),
     ];
     let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(form, BTreeMap::from(expected));
@@ -86,7 +86,10 @@ async fn gateway_needs_only_configuration() {
         ),
     ] {
         gateway.will_answer(status, &reply(label));
-        let error = provider.deliver(&letter.envelope()).await.expect_err(label);
+        let error = provider
+            .deliver(&message.outgoing())
+            .await
+            .expect_err(label);
         assert_eq!(error.class, class, "{error}");
         gateway.request().await;
     }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::{
     gateway::{Gateway, Recorded, pairs},
-    letter::Letter,
     provider, table,
+    test_message::TestMessage,
 };
 use crate::support::repository;
 
@@ -129,11 +129,11 @@ async fn run(preset: &str) {
     assert!(fixture.page.starts_with("https://"), "{preset}");
     let mut gateway = Gateway::start().await;
     let provider = provider(own_table(preset, &fixture.own, &gateway));
-    let letter = Letter::to(&fixture.to);
+    let message = TestMessage::to(&fixture.to);
     let (mut taken, mut refused) = (0, 0);
     for answer in &fixture.answers {
         gateway.will_answer(answer.status, &answer.body);
-        let delivered = provider.deliver(&letter.envelope()).await;
+        let delivered = provider.deliver(&message.outgoing()).await;
         fixture.request.compare(&gateway.request().await);
         match (delivered, answer.class) {
             (Ok(accepted), None) => {

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::{
     gateway::Nobody,
-    letter::{Letter, MESSAGE_ID},
     provider,
     sink::Sink,
     table,
+    test_message::{MESSAGE_ID, TestMessage},
 };
 
 const ACCOUNT: &str = "user = \"otpd\"\npassword = \"pässword\"\n";
@@ -25,21 +25,21 @@ fn to(sink: &Sink, rest: &str) -> Provider {
 }
 
 async fn send(provider: &Provider, recipient: &str) -> Result<(), DeliveryError> {
-    let letter = Letter::to(recipient);
-    provider.deliver(&letter.envelope()).await.map(|_| ())
+    let message = TestMessage::to(recipient);
+    provider.deliver(&message.outgoing()).await.map(|_| ())
 }
 
-fn multipart(recipient: &str) -> Letter {
-    let mut letter = Letter::to(recipient);
-    letter.text.plain = String::from("Ваш код: 481516\n\n@example.com #481516");
-    letter.text.subject = Some(
+fn multipart(recipient: &str) -> TestMessage {
+    let mut message = TestMessage::to(recipient);
+    message.text.plain = String::from("Ваш код: 481516\n\n@example.com #481516");
+    message.text.subject = Some(
         "Код подтверждения для «Магазина», действует 5 минут — никому его не сообщайте".to_owned(),
     );
-    letter.text.html = Some("<p>Ваш код: <b>481516</b></p>".to_owned());
-    letter
+    message.text.html = Some("<p>Ваш код: <b>481516</b></p>".to_owned());
+    message
 }
 
-/// A text as it is read, whatever its line ends.
+/// Returns a text with its line ends removed.
 fn lines(text: &Value) -> String {
     text.as_str()
         .expect("a text")
@@ -55,8 +55,8 @@ async fn mail_arrives_complete_over_starttls() {
         &sink,
         &format!("{ACCOUNT}reply_to = \"help@shop.example\"\n"),
     );
-    let letter = multipart("ann@xn--80a1acny.xn--p1ai");
-    provider.deliver(&letter.envelope()).await.expect("taken");
+    let message = multipart("ann@xn--80a1acny.xn--p1ai");
+    provider.deliver(&message.outgoing()).await.expect("taken");
     let mail = sink.event().await;
     assert_eq!(mail["tls"], true);
     assert_eq!(mail["ascii"], true, "no server has to know 8BITMIME");
@@ -68,7 +68,7 @@ async fn mail_arrives_complete_over_starttls() {
     let headers = &mail["headers"];
     assert_eq!(
         headers["subject"],
-        letter.text.subject.clone().expect("set")
+        message.text.subject.clone().expect("set")
     );
     assert_eq!(headers["from"], "Вход <no-reply@xn--80a1acny.xn--p1ai>");
     assert_eq!(headers["to"], "ann@xn--80a1acny.xn--p1ai");
@@ -79,8 +79,8 @@ async fn mail_arrives_complete_over_starttls() {
     );
     assert_eq!(headers["auto-submitted"], "auto-generated");
     assert!(headers["date"].is_string());
-    assert_eq!(lines(&mail["text"]), letter.text.plain);
-    assert_eq!(Some(lines(&mail["html"])), letter.text.html);
+    assert_eq!(lines(&mail["text"]), message.text.plain);
+    assert_eq!(Some(lines(&mail["html"])), message.text.html);
 }
 
 #[tokio::test]
@@ -125,11 +125,11 @@ async fn strict_parser_accepts_every_combination_of_parts() {
         for plain in texts {
             for subject in subjects {
                 for html in pages {
-                    let mut letter = Letter::to("ann@example.com");
-                    plain.clone_into(&mut letter.text.plain);
-                    letter.text.subject = subject.map(str::to_owned);
-                    letter.text.html = html.map(str::to_owned);
-                    provider.deliver(&letter.envelope()).await.expect("taken");
+                    let mut message = TestMessage::to("ann@example.com");
+                    plain.clone_into(&mut message.text.plain);
+                    message.text.subject = subject.map(str::to_owned);
+                    message.text.html = html.map(str::to_owned);
+                    provider.deliver(&message.outgoing()).await.expect("taken");
                     let mail = sink.event().await;
                     let case = format!("{plain:?} {subject:?} {html:?}");
                     assert_eq!(mail["faults"], Value::Array(Vec::new()), "{case}");
@@ -171,8 +171,8 @@ async fn timed_out_attempt_does_not_leak_reply() {
         }
     }
     sink.go_on();
-    // On the connection of before, this would be told of the step after: each command
-    // would be answered by the reply to the one before.
+    // On the connection before, this error would be about the next step: each command would have
+    // got the reply to the previous one.
     let error = send(&provider, "unknown@example.com").await;
     assert_eq!(
         error.expect_err("unknown").cause,
@@ -187,7 +187,7 @@ async fn timed_out_attempt_does_not_leak_reply() {
 #[tokio::test]
 async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
     let sink = Sink::start("starttls", "localhost").await;
-    // Whoever logs in has a second for it on a busy machine.
+    // On a busy machine a login has a second.
     let options = GatewayOptions {
         timeout: Duration::from_secs(3),
         ..GatewayOptions::default()
@@ -211,8 +211,8 @@ async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
             "no response (DATA): ",
         ),
     ] {
-        let letter = Letter::to(&format!("{local_part}@example.com"));
-        let error = gateway.deliver(&letter.envelope()).await;
+        let message = TestMessage::to(&format!("{local_part}@example.com"));
+        let error = gateway.deliver(&message.outgoing()).await;
         let error = error.expect_err(local_part);
         assert_eq!(error.class, class, "{local_part}: {error}");
         assert!(error.cause.starts_with(told), "{local_part}: {error}");

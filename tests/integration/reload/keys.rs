@@ -13,7 +13,7 @@ use crate::support::{Database, Kind, Replica};
 
 const BY_SIGNAL: (&str, &str) = ("OTPD_RELOAD_INTERVAL", "0s");
 
-/// Has both read their keys again, and waits for what they say.
+/// Makes both replicas read their keys again, and waits for the lines about it.
 async fn hang_up(replicas: &[Replica], said: &str, count: usize) {
     for replica in replicas {
         replica.signal("HUP");
@@ -75,7 +75,7 @@ async fn sealing_key_rotates_while_two_replicas_run() {
     {
         write(&ring(keys));
         hang_up(&replicas, RELOADED, round + 1).await;
-        // What was sealed before the step is opened after it, as long as its key is there.
+        // A value that was sealed before the step opens after it, as long as its key is there.
         if let Some((recipient, code)) = earlier.take() {
             assert!(verifies(&replicas[1], &recipient, code).await);
         }
@@ -85,14 +85,14 @@ async fn sealing_key_rotates_while_two_replicas_run() {
             let sent = sent.expect("it is sent").into_inner();
             let code = replica.code(&sent.challenge_id).await;
             if number == 0 {
-                // By the other replica, which may not have sealed anything yet.
+                // On the other replica, which may not have sealed anything yet.
                 assert!(verifies(&replicas[1], &recipient, code).await);
             } else {
                 earlier = Some((recipient, code));
             }
         }
     }
-    // What was first in the ring that runs must still be there.
+    // The first key of the current ring must still be there.
     write(&first);
     hang_up(&replicas, REFUSED, 5).await;
 }

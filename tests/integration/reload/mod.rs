@@ -11,16 +11,16 @@ use tonic::Status;
 
 use crate::support::{CallerClient, Database, Kind, Replica};
 
-/// What the log says of each configuration that was put in force.
+/// Log line of each configuration that was applied.
 const RELOADED: &str = "[OTP AUDIT] Configuration reloaded";
 /// And of each that was not.
 const REFUSED: &str = "[OTP AUDIT] Configuration reload rejected";
 
-/// A replica whose configuration can be written anew; only signals have it read.
+/// Replica whose configuration can be replaced; it reads it only at a signal.
 struct Reloading {
     database: Database,
     replica: Replica,
-    /// How often it was read, in force or not.
+    /// Number of reloads, applied or rejected.
     outcomes: usize,
 }
 
@@ -46,21 +46,20 @@ impl Reloading {
         }
     }
 
-    /// Writes another configuration and has it read; returns what the log says of it.
+    /// Replaces the configuration and reloads it; returns the log line.
     async fn reload(&mut self, configuration: &str) -> String {
         self.database.configure(configuration);
         self.hang_up().await
     }
 
-    /// Has it read as it is.
+    /// Reloads the configuration unchanged.
     async fn hang_up(&mut self) -> String {
         let line = self.outcome().await;
         assert!(line.contains(RELOADED), "{line}");
         line
     }
 
-    /// Writes a configuration that cannot be used and has it read; returns what the log
-    /// says of it.
+    /// Replaces the configuration by an unusable one and reloads it; returns the log line.
     async fn refuse(&mut self, configuration: &str) -> String {
         self.database.configure(configuration);
         let line = self.outcome().await;

@@ -52,7 +52,7 @@ async fn reload_adds_and_removes_callers_and_changes_limits() {
         .await
         .expect("it still may");
     assert_eq!(sent.code_length, 6);
-    // Nobody was asked for a proof in a development without callers.
+    // Development without callers needs no authentication.
     otpd.reload("").await;
     let mut anyone = otpd.replica.client_with(Authorization::new(None));
     send_to(&mut anyone, "+79990000004")
@@ -97,7 +97,7 @@ expires = "2999-01-01"
         })
         .await;
     assert!(judged.expect("it is judged").into_inner().verified);
-    // Of a new connection, and a line that was not told before.
+    // The line is about a new connection, and was not logged before.
     let silent = TcpStream::connect(otpd.replica.address()).await;
     otpd.replica
         .wait_for_line("DEBUG [OTP] Connection closed: no HTTP/2 preface before timeout")
@@ -134,7 +134,7 @@ async fn invalid_reload_is_rejected_and_changes_nothing() {
         let problem = at_the_start
             .strip_prefix("otpd: ")
             .expect("it has a service name");
-        // The log quotes what it shows.
+        // The log quotes the value.
         assert!(
             line.replace("\\\"", "\"").contains(problem),
             "{line}: {problem}"
@@ -143,12 +143,12 @@ async fn invalid_reload_is_rejected_and_changes_nothing() {
         let sent = send_to(&mut crm, &recipient).await.expect("it still may");
         assert_eq!(sent.code_length, 8);
     }
-    // What was refused is not held against the next one.
+    // A rejected configuration has no effect on the next one.
     let line = otpd.reload(&callers(&["crm"], "")).await;
     assert!(line.contains("policy.code_length"), "{line}");
 }
 
-/// The command that would start another one with the configuration as it is now.
+/// Returns a command that would start another server with the current configuration.
 fn another(otpd: &Reloading) -> Command {
     let mut command = self::otpd();
     command
@@ -163,8 +163,8 @@ fn another(otpd: &Reloading) -> Command {
 async fn settings_that_need_a_restart_are_named_and_unchanged() {
     let mut otpd = Reloading::start(&callers(&["crm"], "")).await;
     let mut crm = otpd.replica.client_of("crm");
-    // As production it would not start at all without keys of callers' purposes; as the
-    // development that it is, it takes the rest.
+    // In production it would not start without the purposes of callers; in development the rest is
+    // applied.
     let fixed = "log_format = \"json\"\nshutdown_timeout = \"3s\"\nreflection = false";
     let more = "[store]\ntimeout = \"5s\"\n[policy]\ncode_length = 7";
     let line = otpd
@@ -182,7 +182,7 @@ async fn settings_that_need_a_restart_are_named_and_unchanged() {
         .expect("it is served as before");
     assert_eq!(sent.code_length, 7);
 
-    // What is refused in the environment that runs is refused, whatever the new one is.
+    // A value that the current environment rejects is rejected, whatever the new environment is.
     let line = otpd.refuse("environment = \"production\"").await;
     assert!(line.contains("callers: required in production"), "{line}");
     assert_eq!(
@@ -199,7 +199,7 @@ async fn symlink_swap_is_detected_as_file_change() {
     let database = Database::new(Kind::Sqlite).await;
     let directory = database.directory();
     let place = |name: &str| directory.join(name);
-    // As Kubernetes lays out what it mounts: the file is a link into ..data, a link too.
+    // Like the mounts of Kubernetes: the file is a link into ..data, which is a link, too.
     let put = |version: &str, length: u8| {
         fs::create_dir(place(version)).expect("it is new");
         let text = format!("[policy]\ncode_length = {length}\n");
@@ -227,7 +227,7 @@ async fn symlink_swap_is_detected_as_file_change() {
             u32::from(length)
         );
     }
-    // A bad one is told once, not at each look.
+    // An invalid file is reported once, not at each check.
     fs::remove_file(place("otpd.toml")).expect("it exists");
     replica
         .wait_for_line("[OTP AUDIT] Configuration reload rejected")

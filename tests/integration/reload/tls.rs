@@ -99,7 +99,7 @@ async fn reload_replaces_certificates_authorities_and_revocation_lists() {
         .expect_err("its authority is unknown");
 }
 
-/// Files of a server whose callers prove themselves by certificates of `authority`, and the
+/// Writes the files of a server whose callers authenticate by certificates of `authority`, and the
 /// configuration that names them.
 fn configure(directory: &Path, authority: &TestCa, list: &str) -> String {
     let server = authority.certify(dns("localhost"), |_| {});

@@ -38,7 +38,7 @@ struct Traffic {
     codes: Secrets,
     /// Codes, and recipients in every form.
     secrets: Secrets,
-    /// How recipients may be shown.
+    /// Masked forms in which recipients may be shown.
     masked: BTreeSet<String>,
     /// Everything that callers got.
     replies: String,
@@ -109,15 +109,15 @@ async fn code(replica: &Replica, challenge_id: &str) -> String {
     rest.chars().take_while(char::is_ascii_digit).collect()
 }
 
-/// Sends a code to each of the recipients, verifies each second, and does with the
-/// others whatever else can be done.
+/// Sends a code to each of the recipients, verifies every second one, and makes all other kinds of
+/// requests for the rest.
 async fn talk(replica: &Replica, recipients: Range<u32>) -> Traffic {
     let mut traffic = Traffic::default();
     let mut client = replica.client();
     let mut verified = 0;
     let sends = recipients.end - recipients.start;
     for number in recipients {
-        // Mistakes of every kind, but not by everybody.
+        // Half of the recipients make mistakes of every kind.
         let clumsy = number % 20 < 10;
         let recipient = traffic.recipient(number);
         let region = "RU".to_owned();

@@ -23,7 +23,7 @@ use crate::{
 const SEALED: &str = "SELECT count(*) FROM otp_message WHERE sealed IS NOT NULL";
 /// Purposes, and with each how its messages fare.
 const PURPOSES: [&str; 5] = ["queued", "sending", "sent", "failed", "dropped"];
-/// How many messages are in each state.
+/// Number of messages in each state.
 const EACH: usize = 20;
 
 async fn start(kind: Kind, gateway: &Gateway) -> (Database, Replica) {

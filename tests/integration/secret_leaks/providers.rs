@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::providers::{
     gateway::{Gateway, Reply},
-    letter::Letter,
     provider, table,
+    test_message::TestMessage,
 };
 use crate::{
     secret_leaks::{assert_no_leak, text},
@@ -72,7 +72,7 @@ async fn provider_errors_contain_no_secrets() {
     let stranger = Gateway::with_tls("localhost", &directory.path().join("ca.pem")).await;
     let path = "/{secrets.key}/{to_e164}/{code}";
     let provider = at(&gateway.url(path));
-    let letter = Letter::to(TO);
+    let message = TestMessage::to(TO);
     let mut told = format!("{provider:?}\n");
     let mut replies = vec![
         Reply::Close,
@@ -88,7 +88,7 @@ async fn provider_errors_contain_no_secrets() {
     let attempts = replies.len();
     for reply in replies {
         gateway.will(reply);
-        let error = provider.deliver(&letter.envelope()).await;
+        let error = provider.deliver(&message.outgoing()).await;
         let error = error.expect_err("no reply is good");
         writeln!(told, "{error} {error:?}").expect("writing to a string cannot fail");
         gateway.request().await;
@@ -98,7 +98,7 @@ async fn provider_errors_contain_no_secrets() {
         format!("https://localhost:{}{path}", gateway.port()),
         format!("http://127.0.0.1:1{path}"),
     ] {
-        let error = at(&url).deliver(&letter.envelope()).await;
+        let error = at(&url).deliver(&message.outgoing()).await;
         let error = error.expect_err("no connection");
         writeln!(told, "{error} {error:?}").expect("writing to a string cannot fail");
     }
@@ -109,6 +109,9 @@ async fn provider_errors_contain_no_secrets() {
     // Each attempt did say something, and an error code that is one would be shown.
     assert!(told.matches("HTTP status").count() > attempts / 2, "{told}");
     gateway.will_answer(400, r#"{"error": "E17"}"#);
-    let error = provider.deliver(&letter.envelope()).await.expect_err("400");
+    let error = provider
+        .deliver(&message.outgoing())
+        .await
+        .expect_err("400");
     assert!(error.cause.contains("error is E17"), "{error}");
 }

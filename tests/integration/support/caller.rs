@@ -16,7 +16,7 @@ use super::{Database, Replica, hex_of};
 /// A client that sends its proof with each call.
 pub type CallerClient = OtpServiceClient<InterceptedService<Channel, Authorization>>;
 
-/// What a caller sends as `authorization`; nothing, if it has none.
+/// Value of a caller's `authorization` header; none for a caller without a token.
 #[derive(Clone)]
 pub struct Authorization(Option<MetadataValue<Ascii>>);
 

@@ -17,7 +17,7 @@ pub struct Database {
     pooler: Option<Box<Mutex<PgBouncer>>>,
 }
 
-/// Which store a test runs on; most run on each.
+/// Store of a test; most tests run on each.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Postgres,
@@ -225,7 +225,7 @@ impl Database {
         connection
     }
 
-    /// Holds up whoever wants to write a record, until the connection is closed.
+    /// Blocks all writers of records until the connection is closed.
     pub async fn lock_writes(&self) -> PgConnection {
         let mut connection = self.postgres_connection().await;
         connection

@@ -36,8 +36,8 @@ impl Figures {
         self.counts.insert(what.to_owned(), number);
     }
 
-    /// Prints the figures, and keeps them in the directory of `TEST_FIGURES` where that is
-    /// set. To be called once nothing can fail any more: what is kept kept the promises.
+    /// Prints the figures, and stores them in the directory `TEST_FIGURES` if that is set. It is
+    /// called after all checks, so that stored figures are of a run that passed.
     pub fn write(mut self) {
         self.seconds = self.start.elapsed().as_secs();
         let text = serde_json::to_string_pretty(&self).expect("figures are plain");

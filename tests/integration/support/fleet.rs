@@ -51,8 +51,8 @@ impl Fleet {
         (database, fleet)
     }
 
-    /// Makes `count` calls at the same moment, spread over all connections, and
-    /// returns what came of them, in their order.
+    /// Makes `count` calls at the same moment, spread over all connections, and returns their
+    /// results in order.
     pub async fn at_once<T, F>(
         &self,
         count: usize,

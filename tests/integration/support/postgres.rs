@@ -189,8 +189,8 @@ impl Drop for Postgres {
 
 /// An empty directory of the server's user.
 fn directory() -> TempDir {
-    // In memory where the machine offers that: a crash of processes loses nothing
-    // that was handed to the system, and the disk's speed is nobody's promise.
+    // In memory if the machine offers that: a crash of processes loses no data that was given to
+    // the system, and the speed of the disk is not tested.
     let memory = Path::new("/dev/shm");
     let directory = if memory.is_dir() {
         tempfile::tempdir_in(memory)

@@ -21,10 +21,10 @@ use tokio::{
 
 use super::Database;
 
-/// How many connections may wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// How slow bytes trickle: so many at once, with a pause before each such piece.
+/// Size of the pieces of a slow connection, with a pause before each piece.
 const SLOW_PIECE: usize = 256;
 const SLOW_PAUSE: Duration = Duration::from_millis(10);
 
@@ -50,14 +50,14 @@ struct State {
     traffic: Traffic,
     /// Connections with a lower number are closed.
     cut_below: u64,
-    /// Connections with a lower number stay silent whatever the traffic does.
+    /// Connections with a lower number stay silent in any mode.
     lost_below: u64,
-    /// The connection that comes to the server from this port is closed instead of
-    /// forwarding what the server says next.
+    /// Port of the client whose connection is closed instead of forwarding the next bytes of the
+    /// server.
     loses_reply: Option<u16>,
-    /// Whether bytes trickle.
+    /// True if bytes are forwarded slowly.
     slow: bool,
-    /// How long bytes are on their way, beyond what they are anyhow.
+    /// Additional latency of all bytes.
     latency: Duration,
 }
 
@@ -79,7 +79,7 @@ impl Proxy {
         Self::before_database(database, Traffic::Forwarded)
     }
 
-    /// A proxy that refuses connections until it is told otherwise.
+    /// Starts a proxy that refuses connections until its mode changes.
     pub fn refusing(database: &Database) -> Self {
         Self::before_database(database, Traffic::Refused)
     }
@@ -89,7 +89,7 @@ impl Proxy {
         Self::start(server, Traffic::Forwarded)
     }
 
-    /// Where it listens.
+    /// Returns its address.
     #[allow(dead_code, reason = "the safety net uses it")]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -136,12 +136,12 @@ impl Proxy {
         proxy
     }
 
-    /// The server as it is seen through this proxy.
+    /// Returns the URL of the server through this proxy.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Forwards, also what was held back meanwhile.
+    /// Forwards all bytes, including those that were held back.
     pub fn forward(&self) {
         self.switch(Traffic::Forwarded);
     }
@@ -163,21 +163,21 @@ impl Proxy {
         self.state.send_modify(|state| state.cut_below = opened);
     }
 
-    /// Holds back every byte on the connections so far, for ever, like a database
-    /// whose address moved to another machine.
+    /// Holds back every byte of the current connections permanently, like a database whose address
+    /// moved to another machine.
     pub fn lose(&self) {
         let opened = self.opened.load(Ordering::SeqCst);
         self.state.send_modify(|state| state.lost_below = opened);
     }
 
-    /// Closes the connection that comes to the server from `port` instead of forwarding
-    /// what the server says next.
+    /// Closes the connection of the client's `port` instead of forwarding the next bytes of the
+    /// server.
     pub fn lose_reply(&self, port: u16) {
         self.state
             .send_modify(|state| state.loses_reply = Some(port));
     }
 
-    /// How many replies were lost.
+    /// Returns the number of lost replies.
     pub fn replies_lost(&self) -> u64 {
         self.replies_lost.load(Ordering::SeqCst)
     }
@@ -188,7 +188,7 @@ impl Proxy {
         self.state.send_modify(|state| state.slow = slow);
     }
 
-    /// Has bytes take that much longer from now on, either way.
+    /// Adds a latency to all bytes in both directions.
     pub fn delay(&self, latency: Duration) {
         self.state.send_modify(|state| state.latency = latency);
     }
@@ -196,7 +196,7 @@ impl Proxy {
     fn switch(&self, traffic: Traffic) {
         let opened = self.opened.load(Ordering::SeqCst);
         self.state.send_modify(|state| {
-            // What slipped in while refusing must not come alive afterwards.
+            // A connection that was accepted meanwhile must not be used later.
             if state.traffic == Traffic::Refused {
                 state.cut_below = opened;
             }
@@ -205,7 +205,7 @@ impl Proxy {
     }
 }
 
-/// A database's URL: what stands before the server, the server, and the name.
+/// Splits the URL of a database into the parts before the server, the server, and the name.
 fn take_apart(url: &str) -> (&str, SocketAddr, &str) {
     let (before, rest) = url.split_once('@').expect("the URL names a user");
     let (server, database) = rest.split_once('/').expect("the URL names a database");
@@ -213,7 +213,7 @@ fn take_apart(url: &str) -> (&str, SocketAddr, &str) {
     (before, server, database)
 }
 
-/// Where connections lead to.
+/// Target of the connections.
 #[derive(Clone)]
 struct Way {
     server: SocketAddr,
@@ -226,7 +226,7 @@ enum Port {
     Listening(TcpListener),
 }
 
-/// A port that is bound, so that nobody else gets it, and refuses connections.
+/// Reserves a port, so that no other process gets it; it refuses connections.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -319,9 +319,9 @@ async fn pump(
         }
         let State { slow, latency, .. } = *state.borrow();
         if !latency.is_zero() {
-            // This is no wait of a test: it is what the network is like.
+            // Not a wait of a test: the latency of the simulated network.
             tokio::time::sleep(latency).await;
-            // What has come meanwhile is of the same message.
+            // Bytes that have arrived meanwhile belong to the same message.
             to.write_all(&buffer[..length]).await?;
             while let Ok(length @ 1..) = from.try_read(&mut buffer) {
                 to.write_all(&buffer[..length]).await?;
@@ -331,7 +331,7 @@ async fn pump(
         let piece = if slow { SLOW_PIECE } else { length };
         for piece in buffer[..length].chunks(piece) {
             if slow {
-                // Likewise.
+                // The latency of the simulated network, too.
                 tokio::time::sleep(SLOW_PAUSE).await;
             }
             to.write_all(piece).await?;

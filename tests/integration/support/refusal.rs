@@ -15,8 +15,7 @@ pub struct Refusal {
     pub field: String,
     /// Description of the problem, with the remedy.
     pub remedy: String,
-    /// When to come back, where that helps; the trailer that retry policies obey was found
-    /// to say the same.
+    /// Time after which to retry, if that helps; the trailer for retry policies has the same value.
     pub wait: Option<Duration>,
 }
 

@@ -26,7 +26,7 @@ use super::{Database, Ended, run};
 /// The binary with nothing of this process's environment.
 pub fn otpd() -> Command {
     let built = || env!("CARGO_BIN_EXE_otpd").into();
-    // Another build may stand in for it, to see whether the tests notice.
+    // Another build, for a check that the tests find its bugs.
     let binary = std::env::var_os("TEST_OTPD").unwrap_or_else(built);
     let mut command = Command::new(binary);
     command.env_clear();

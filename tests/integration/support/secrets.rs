@@ -39,15 +39,15 @@ impl Secrets {
         self.add_form(secret, "in hex", hex.into_bytes());
         let list: Vec<String> = bytes.iter().map(u8::to_string).collect();
         self.add_form(secret, "as bytes", list.join(", ").into_bytes());
-        // In base64 a text looks different after one or two bytes that stand before
-        // it; its last characters depend on what follows.
+        // The base64 form of a text depends on the number of bytes before it; its last characters
+        // depend on the bytes after it.
         for (before, blurred) in [(0, 0), (1, 2), (2, 3)] {
             let padded = [&[0; 2][..before], bytes].concat();
             let encoded = STANDARD_NO_PAD.encode(&padded);
             let needle = &encoded[blurred..padded.len() * 8 / 6];
             self.add_form(secret, "in base64", needle.as_bytes().to_vec());
         }
-        // As SQLite stores a number from 2^31 on.
+        // SQLite stores a number from 2^31 on like this.
         if let Ok(number) = secret.parse::<u64>()
             && secret.len() >= 10
         {

@@ -60,7 +60,7 @@ impl TestCa {
         self.revoke_until(serial, FAR_AHEAD)
     }
 
-    /// The same, outdated from that time after 1970 on.
+    /// Returns a revocation list that is outdated from that time after 1970 on.
     pub fn revoke_until(&self, serial: u64, next_update: Duration) -> String {
         let revoked = RevokedCertParams {
             serial_number: serial.into(),

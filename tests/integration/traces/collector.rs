@@ -95,7 +95,7 @@ impl Collector {
         self.spans_from(Vec::new(), enough).await
     }
 
-    /// The same, beginning with those that were seen.
+    /// Like `spans`, and includes those that were seen before.
     pub async fn spans_from(
         &mut self,
         mut spans: Vec<Span>,

@@ -77,8 +77,7 @@ async fn sampled_request_is_traced_to_its_provider() {
     let sent = client.send_otp(traced(send(PHONE), TRACE, "01")).await;
     sent.expect("it is sent");
     let asked = gateway.request().await;
-    // The note of what became of the message may be the last that is of the trace, or the
-    // request itself.
+    // The last span of the trace may be the write of the message's result, or the request itself.
     let spans = collector
         .spans_until(|spans| {
             let ended = |name| !named(spans, name).is_empty();
@@ -104,7 +103,7 @@ async fn sampled_request_is_traced_to_its_provider() {
         assert_eq!(attribute(request, key), value, "{key}");
     }
 
-    // One batch wrote the code, the other what became of its message.
+    // One batch wrote the code, the other the result of its message.
     let batches = named(&spans, "batch");
     for batch in &batches {
         assert_eq!(batch.parent_span_id, request.span_id);
@@ -216,7 +215,7 @@ async fn unsampled_request_propagates_trace_id() {
         let expected = format!("00-{TRACE}-{CALLER}-00");
         assert_eq!(place, (number == 0).then_some(&*expected));
     }
-    // Somebody whom the caller samples comes after both.
+    // A request that its caller samples comes after both.
     let verify = VerifyOtpRequest {
         recipient: PHONE.to_owned(),
         code: "123456".to_owned(),
@@ -236,7 +235,7 @@ async fn unsampled_request_propagates_trace_id() {
         "{spans:?}"
     );
     let with = |trace: &str| log.lines().filter(|line| line.contains(trace)).count();
-    // Received, queued, handed over; received, judged.
+    // Received, queued, sent; received, verified.
     assert_eq!(with(&format!("trace_id={TRACE}")), 3, "{log}");
     assert_eq!(with(&format!("trace_id={OTHER_TRACE}")), 2, "{log}");
     assert_eq!(with("trace_id="), 5, "{log}");

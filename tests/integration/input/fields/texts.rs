@@ -5,7 +5,7 @@ use otpd::grpc::v1::{CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, Veri
 use super::{Case, PHONE};
 use crate::support::AnyRequest;
 
-/// The same mistake in each of the RPCs that have the field.
+/// The same invalid value in each of the RPCs that have the field.
 struct Mistake<'a> {
     field: &'static str,
     value: &'a str,

@@ -1,22 +1,22 @@
-//! The message sent in these tests.
+//! Message of these tests.
 
 use std::time::Duration;
 
 use otpd_delivery::{AttemptProgress, MessageBody, OutgoingMessage};
 use otpd_rules::{ChallengeId, ChallengeNonce, Channel, MessageId, OtpCode, Recipient, RecordKey};
 
-/// The id of every message here, as gateways see it.
+/// Id of every message, as gateways receive it.
 pub const MESSAGE_ID: &str = "07070707070707070707070707070707";
 
-/// A message with all that it holds.
-pub struct Letter {
+/// Message with all its parts.
+pub struct TestMessage {
     recipient: Recipient,
     pub code: OtpCode,
     pub text: MessageBody,
     pub life_left: Duration,
 }
 
-impl Letter {
+impl TestMessage {
     pub fn to(recipient: &str) -> Self {
         Self {
             recipient: Recipient::from_canonical(recipient.to_owned()),
@@ -30,7 +30,7 @@ impl Letter {
         }
     }
 
-    pub fn envelope(&self) -> OutgoingMessage<'_> {
+    pub fn outgoing(&self) -> OutgoingMessage<'_> {
         OutgoingMessage {
             id: MessageId([7; 16]),
             challenge_id: ChallengeId {
