@@ -153,7 +153,7 @@ async fn endless_bodies_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_body_ends_the_connection_with_its_response() {
-    beside_good_callers(&SLOW_BODY, async |replica| {
+    Box::pin(beside_good_callers(&SLOW_BODY, async |replica| {
         // Read, although the request is refused: the connection serves the next one.
         let mut client = Http1::connect(replica.address()).await;
         for length in [2, 60_000] {
@@ -179,7 +179,7 @@ async fn unread_body_ends_the_connection_with_its_response() {
             );
             assert!(client.ends().await);
         }
-    })
+    }))
     .await;
 }
 
