@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -26,6 +27,12 @@ type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output> + Send>>;
 #[derive(Clone, Debug)]
 pub struct ProtocolDispatch {
     grpc: Routes,
+    http_api: Arc<HttpApiServices>,
+}
+
+/// Services of the HTTP API. Shared, so that a request of gRPC does not pay for their clone.
+#[derive(Debug)]
+struct HttpApiServices {
     grpc_web: GrpcWebService<Routes>,
     contract: OtpGrpc,
 }
@@ -33,10 +40,10 @@ pub struct ProtocolDispatch {
 impl ProtocolDispatch {
     /// Creates the services of all protocols from those of gRPC. `contract` is one of them.
     pub fn new(grpc: Routes, contract: OtpGrpc) -> Self {
+        let grpc_web = GrpcWebLayer::new().layer(grpc.clone());
         Self {
-            grpc_web: GrpcWebLayer::new().layer(grpc.clone()),
             grpc,
-            contract,
+            http_api: Arc::new(HttpApiServices { grpc_web, contract }),
         }
     }
 }
@@ -57,12 +64,15 @@ impl Service<Request<Body>> for ProtocolDispatch {
         let protocol = request.extensions().get::<Protocol>().copied();
         match (protocol, RpcName::at(request.uri().path())) {
             (Some(Protocol::Connect(format)), Some((rpc, _))) => {
-                let contract = self.contract.clone();
+                let contract = self.http_api.contract.clone();
                 Either::Right(Box::pin(async move {
                     Ok(connect::call(contract, rpc, format, request).await)
                 }))
             }
-            (Some(Protocol::GrpcWeb(_)), _) => Either::Right(Box::pin(self.grpc_web.call(request))),
+            (Some(Protocol::GrpcWeb(_)), _) => {
+                let mut grpc_web = self.http_api.grpc_web.clone();
+                Either::Right(Box::pin(grpc_web.call(request)))
+            }
             _ => Either::Left(self.grpc.call(request)),
         }
     }
