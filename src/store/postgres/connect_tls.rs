@@ -87,6 +87,15 @@ impl DatabaseTls {
             (None, None) if root.as_deref() == Some(SYSTEM) => PgSslMode::VerifyFull,
             (None, None) => PgSslMode::Prefer,
         };
+        let mode = match value(&parameters.channel_binding, "PGCHANNELBINDING").as_deref() {
+            None | Some("disable" | "prefer") => mode,
+            // otpd does not bind. The certificate authenticates the server instead.
+            Some("require") if !matches!(mode, PgSslMode::Disable) => PgSslMode::VerifyFull,
+            Some("require") => {
+                return refuse("channel_binding=require: needs TLS; give sslmode=verify-full");
+            }
+            Some(_) => return refuse("channel_binding: give disable, prefer or require"),
+        };
         let (mode, roots) = match (mode, root.as_deref()) {
             (PgSslMode::VerifyFull, None | Some(SYSTEM)) => {
                 (mode, TrustAnchors::System(system_roots()?))
@@ -116,16 +125,6 @@ impl DatabaseTls {
             }
             (_, None) => (mode, TrustAnchors::Unchecked),
         };
-        match value(&parameters.channel_binding, "PGCHANNELBINDING").as_deref() {
-            None | Some("disable" | "prefer") => {}
-            Some("require") if matches!(mode, PgSslMode::VerifyFull) => {}
-            Some("require") => {
-                return refuse(
-                    "channel_binding=require: otpd authenticates the server by its certificate instead; give sslmode=verify-full",
-                );
-            }
-            Some(_) => return refuse("channel_binding: give disable, prefer or require"),
-        }
         let (certificate, key) = (
             value(&parameters.sslcert, "PGSSLCERT"),
             value(&parameters.sslkey, "PGSSLKEY"),
@@ -175,6 +174,25 @@ impl DatabaseTls {
             Some(format!("{name}: {}: {error}", path.display()))
         })
     }
+}
+
+/// Returns the cause if a connection failed because of TLS.
+pub(super) fn handshake_problem(error: &sqlx::Error) -> Option<String> {
+    let sqlx::Error::Io(cause) = error else {
+        return None;
+    };
+    let problem = cause
+        .get_ref()?
+        .downcast_ref::<rustls::Error>()?
+        .to_string();
+    Some(if problem.contains("UnsupportedCertVersion") {
+        "the server's certificate is of X.509 version 1, which otpd cannot use; \
+         give the server a certificate of version 3 (one with a subjectAltName), \
+         or connect without TLS by sslmode=disable"
+            .to_owned()
+    } else {
+        problem
+    })
 }
 
 fn parse_mode(name: &str) -> Result<PgSslMode, StoreError> {

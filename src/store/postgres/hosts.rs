@@ -8,17 +8,18 @@ use std::{
 use futures_util::future::join_all;
 use sqlx::{
     Connection as _, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 
 use super::{
     super::{StoreError, StoreOptions, with_timeout},
-    connect_tls::DatabaseTls,
+    connect_tls::{DatabaseTls, handshake_problem},
     pooled_connection::PooledConnection,
     pooling::Pooling,
     session::{self, SessionSettings},
     url::{self, ParsedUrl},
 };
+use otpd_base::log_targets::STATE_CHANGE;
 
 /// Maximum number of retries if the server refuses a new connection while the pool has others.
 const MAX_ACQUIRE_RETRIES: u32 = 20;
@@ -41,6 +42,8 @@ pub(super) struct HostPool {
 struct ActiveHost {
     /// Position of the host in the URL.
     index: usize,
+    /// True if TLS with it failed, and `sslmode=prefer` permits to go on without.
+    is_plain: bool,
     pooling: Pooling,
     /// Separate pool, so that no connection to an earlier host can return to it.
     pool: PgPool,
@@ -65,7 +68,7 @@ impl HostPool {
             .test_before_acquire(false);
         let settings = SessionSettings::new(options.timeout);
         let pooling = Pooling::default();
-        let first = open_pool(&pool_options, &hosts[0], pooling, &settings);
+        let first = open_pool(&pool_options, hosts[0].clone(), pooling, &settings);
         Ok(Self {
             hosts,
             tls,
@@ -74,6 +77,7 @@ impl HostPool {
             timeout: options.timeout,
             active: RwLock::new(ActiveHost {
                 index: 0,
+                is_plain: false,
                 pooling,
                 pool: first,
             }),
@@ -168,7 +172,7 @@ impl HostPool {
         let Some((index, primary)) = chosen else {
             return Err(self.no_primary_error(causes));
         };
-        self.switch_to(index);
+        self.switch_to(index, primary.tls_problem);
         Ok(primary.connection)
     }
 
@@ -177,9 +181,7 @@ impl HostPool {
         options: &PgConnectOptions,
     ) -> Result<PrimaryConnection, StoreError> {
         let options = self.sessions().0.connect_options(options.clone());
-        let mut connection = PgConnection::connect_with(&options)
-            .await
-            .map_err(|error| self.explain(error))?;
+        let (mut connection, tls_problem) = self.open_connection(options).await?;
         session::ensure_writable(&mut connection).await?;
         let timeline = match self.hosts[..] {
             // A single host needs no comparison.
@@ -189,7 +191,29 @@ impl HostPool {
         Ok(PrimaryConnection {
             connection,
             timeline,
+            tls_problem,
         })
+    }
+
+    /// Opens a connection. If TLS fails, `sslmode=prefer` goes on without, as in libpq; the cause is
+    /// returned as well.
+    async fn open_connection(
+        &self,
+        options: PgConnectOptions,
+    ) -> Result<(PgConnection, Option<String>), StoreError> {
+        let error = match PgConnection::connect_with(&options).await {
+            Ok(connection) => return Ok((connection, None)),
+            Err(error) => error,
+        };
+        match handshake_problem(&error) {
+            Some(problem) if matches!(options.get_ssl_mode(), PgSslMode::Prefer) => {
+                let options = options.ssl_mode(PgSslMode::Disable);
+                let connection = PgConnection::connect_with(&options).await?;
+                Ok((connection, Some(problem)))
+            }
+            Some(problem) => Err(StoreError::Unavailable(problem)),
+            None => Err(self.explain(error)),
+        }
     }
 
     /// Returns the cause of a failed connection. sqlx does not name a file that it cannot read.
@@ -200,22 +224,36 @@ impl HostPool {
         }
     }
 
-    fn switch_to(&self, index: usize) {
+    fn switch_to(&self, index: usize, tls_problem: Option<String>) {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
-        if active.index == index {
+        let is_plain = tls_problem.is_some();
+        if active.index == index && active.is_plain == is_plain {
             return;
         }
-        tracing::info!(
-            server = self.name(index),
-            "[OTP] Switched to another database host"
-        );
+        if active.index != index {
+            tracing::info!(
+                server = self.name(index),
+                "[OTP] Switched to another database host"
+            );
+        }
+        if let Some(cause) = tls_problem {
+            tracing::warn!(
+                target: STATE_CHANGE,
+                %cause,
+                "[OTP] Connections to the database are not encrypted"
+            );
+        }
         active.index = index;
+        active.is_plain = is_plain;
         let pooling = active.pooling;
         self.replace_pool(&mut active, pooling);
     }
 
     fn replace_pool(&self, active: &mut ActiveHost, pooling: Pooling) {
-        let host = &self.hosts[active.index];
+        let mut host = self.hosts[active.index].clone();
+        if active.is_plain {
+            host = host.ssl_mode(PgSslMode::Disable);
+        }
         active.pooling = pooling;
         let new = open_pool(&self.pool_options, host, pooling, &self.settings);
         let old = std::mem::replace(&mut active.pool, new);
@@ -247,7 +285,7 @@ impl HostPool {
 /// Returns a pool of connections to `host`. They are opened on demand.
 fn open_pool(
     options: &PgPoolOptions,
-    host: &PgConnectOptions,
+    host: PgConnectOptions,
     pooling: Pooling,
     settings: &SessionSettings,
 ) -> PgPool {
@@ -258,11 +296,13 @@ fn open_pool(
             let settings = settings.clone();
             Box::pin(async move { pooling.prepare(connection, &settings).await })
         })
-        .connect_lazy_with(pooling.connect_options(host.clone()))
+        .connect_lazy_with(pooling.connect_options(host))
 }
 
 /// Connection to a host that accepts writes.
 struct PrimaryConnection {
     connection: PgConnection,
     timeline: i64,
+    /// Reason why it is not encrypted, if TLS was tried.
+    tls_problem: Option<String>,
 }

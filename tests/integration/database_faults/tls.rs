@@ -8,6 +8,17 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use super::wait_for_health;
 use crate::support::{Database, Postgres, Replica, TestCa, dns, otpd, repository};
 
+/// Starts a server with this certificate and its key.
+fn serve_tls(certificate: &str, key: &str) -> Postgres {
+    let server = Postgres::start_with("");
+    for (name, text) in [("tls.crt", certificate), ("tls.key", key)] {
+        server.add_file(name, text);
+    }
+    server.configure("ssl = on\nssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'");
+    server.restart();
+    server
+}
+
 /// A server with a certificate for another name than its address.
 struct World {
     database: Database,
@@ -23,17 +34,12 @@ impl World {
         let directory = database.directory();
         let [right, wrong] = ["right", "wrong"].map(TestCa::new);
         let proof = right.certify(dns("db.example"), |_| {});
+        let server = serve_tls(&proof.certificate, &proof.key);
         let write = |name: &str, text: &str| {
             let path = directory.join(name);
             fs::write(&path, text).expect("the directory is ours");
             path.display().to_string()
         };
-        let server = Postgres::start_with("");
-        for (name, text) in [("tls.crt", &proof.certificate), ("tls.key", &proof.key)] {
-            server.add_file(name, text);
-        }
-        server.configure("ssl = on\nssl_cert_file = 'tls.crt'\nssl_key_file = 'tls.key'");
-        server.restart();
         Self {
             right: write("right.pem", &right.certificate),
             wrong: write("wrong.pem", &wrong.certificate),
@@ -108,6 +114,31 @@ async fn missing_certificate_file_is_named_in_the_outage_log() {
     assert!(line.contains("No such file"), "{line}");
 }
 
+/// Such a certificate is what `openssl x509 -req` makes without extensions.
+#[tokio::test(flavor = "multi_thread")]
+async fn x509_v1_certificate_is_reported_and_prefer_goes_on_without_tls() {
+    let server = serve_tls(
+        include_str!("../fixtures/x509_v1/server.crt"),
+        include_str!("../fixtures/x509_v1/server.key"),
+    );
+    let database = Database::sqlite();
+    let replica = Replica::launch(&server.url(), &database, &[]).await;
+    let line = replica.wait_for_line("are not encrypted").await;
+    assert!(
+        line.contains("WARN") && line.contains("X.509 version 1"),
+        "{line}"
+    );
+    // Neither each connection nor each check reports it.
+    wait_for_health(&replica, ServingStatus::Serving).await;
+    assert_eq!(replica.log().matches("not encrypted").count(), 1);
+
+    let url = format!("{}?sslmode=require", server.url());
+    let replica = Replica::launch(&url, &database, &[]).await;
+    let line = replica.wait_for_line("Store unavailable").await;
+    assert!(line.contains("X.509 version 1"), "{line}");
+    assert!(line.contains("sslmode=disable"), "{line}");
+}
+
 /// Starts otpd with a URL that it refuses, and returns its error text.
 fn refused(url: &str, directory: &Path, variables: &[(&str, &str)]) -> String {
     let ended = otpd()
@@ -155,7 +186,7 @@ fn unsupported_url_parameters_are_rejected_by_name_at_start() {
         ("sslmode=allow", "sslmode=allow: not supported"),
         ("sslmode=sometimes", "sslmode: give "),
         (
-            "sslmode=require&channel_binding=require",
+            "sslmode=disable&channel_binding=require",
             "channel_binding=require: ",
         ),
         (

@@ -297,6 +297,81 @@ mod tests {
         }
     }
 
+    /// As the providers show them, with the parameters that their users add.
+    #[test]
+    fn urls_of_hosting_providers_are_accepted_or_refused_with_the_remedy() {
+        const NEON: &str = "postgresql://ann:p@ep-a-pooler.eu-central-1.aws.neon.tech/neondb";
+        const RDS: &str = "postgres://ann:p@db.c1.eu-central-1.rds.amazonaws.com:5432/otpd";
+        const SUPABASE: &str =
+            "postgres://postgres.ref:p@aws-0-eu-central-1.pooler.supabase.com:6543/postgres";
+        const PLANETSCALE: &str =
+            "postgresql://postgres.ref:pscale_pw_p@eu-central.pg.psdb.cloud:6432/postgres";
+        const HEROKU: &str = "postgres://ann:p@ec2-1-2-3-4.eu-west-1.compute.amazonaws.com:5432/d1";
+        for (url, parameters, remedy) in [
+            (NEON, "sslmode=require", ""),
+            (NEON, "sslmode=require&channel_binding=require", ""),
+            (NEON, "sslmode=require&options=endpoint%3Dep-a", ""),
+            (NEON, "sslmode=require&connect_timeout=15", ""),
+            (NEON, "sslmode=require&pool_timeout=15", "store.timeout"),
+            (
+                NEON,
+                "sslmode=verify-full&sslnegotiation=direct",
+                "postgres",
+            ),
+            (RDS, "sslmode=verify-full", ""),
+            (
+                RDS,
+                "sslmode=verify-full&sslrootcert=/absent/global-bundle.pem",
+                "No such file",
+            ),
+            (RDS, "target_session_attrs=read-write", ""),
+            (
+                RDS,
+                "target_session_attrs=read-only",
+                "any or read-write or primary",
+            ),
+            (RDS, "ssl=true", ""),
+            (
+                RDS,
+                "ssl=true&sslfactory=org.postgresql.ssl.NonValidatingFactory",
+                "sslfactory",
+            ),
+            (SUPABASE, "", ""),
+            (SUPABASE, "sslmode=require&pgbouncer=true", ""),
+            (
+                SUPABASE,
+                "pgbouncer=true&connection_limit=1",
+                "store.max_connections",
+            ),
+            (
+                SUPABASE,
+                "sslmode=require&supa=base-pooler.x",
+                "leave it out",
+            ),
+            (PLANETSCALE, "sslmode=verify-full&sslrootcert=system", ""),
+            (PLANETSCALE, "sslmode=require", ""),
+            (HEROKU, "", ""),
+            (HEROKU, "sslmode=require", ""),
+            (HEROKU, "sslmode=no-verify", "give disable, prefer, require"),
+            (HEROKU, "schema=public", "options[search_path]"),
+        ] {
+            let url = format!("{url}?{parameters}");
+            match parse(&url, |_| None) {
+                Ok(_) => assert!(remedy.is_empty(), "{url} is accepted"),
+                Err(error) => {
+                    let problem = error.to_string();
+                    assert!(
+                        !remedy.is_empty() && problem.contains(remedy),
+                        "{url}: {problem}"
+                    );
+                }
+            }
+        }
+        let strict = parsed(&format!("{NEON}?sslmode=require&channel_binding=require"));
+        let mode = strict.hosts[0].get_ssl_mode();
+        assert!(matches!(mode, PgSslMode::VerifyFull));
+    }
+
     #[test]
     fn possible_password_fragments_are_not_shown() {
         for url in [
