@@ -63,13 +63,13 @@ impl Contract {
 
     fn written(&self) -> String {
         let mut parts = vec!["## Calls".to_owned()];
-        let mut told = BTreeSet::new();
+        let mut reply = BTreeSet::new();
         for (place, service) in (0..).zip(&self.file.service) {
-            self.write_service(place, service, &mut told, &mut parts);
+            self.write_service(place, service, &mut reply, &mut parts);
         }
         parts.push("## Other messages".to_owned());
         for (place, message) in (0..).zip(&self.file.message_type) {
-            if !told.contains(message.name()) {
+            if !reply.contains(message.name()) {
                 let level = format!("### {}", message.name());
                 parts.push(self.message(&[MESSAGES, place], message, &level));
             }
@@ -86,7 +86,7 @@ impl Contract {
         &self,
         place: i32,
         service: &ServiceDescriptorProto,
-        told: &mut BTreeSet<String>,
+        reply: &mut BTreeSet<String>,
         parts: &mut Vec<String>,
     ) {
         let path = [SERVICES, place];
@@ -108,7 +108,7 @@ impl Contract {
                     .expect("the contract declares the types of its calls");
                 let level = format!("#### {name}");
                 parts.push(self.message(&[MESSAGES, index], message, &level));
-                told.insert(name.to_owned());
+                reply.insert(name.to_owned());
             }
         }
     }
@@ -210,8 +210,8 @@ fn api_page_lists_every_reason() {
     let mut by_status: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let reasons = reasons_of_the_errors_page();
     for (status, reason) in &reasons {
-        let told = format!("`{reason}`");
-        by_status.entry(status.clone()).or_default().push(told);
+        let reply = format!("`{reason}`");
+        by_status.entry(status.clone()).or_default().push(reply);
     }
     let rows = by_status
         .into_iter()
@@ -219,8 +219,8 @@ fn api_page_lists_every_reason() {
     page::hold_to(PAGE, "reasons", &page::table(&["status", "reasons"], rows));
 
     // And the page of reasons has those of the code.
-    let told: BTreeSet<(String, String)> = reasons.into_iter().collect();
-    assert_eq!(reasons_of_the_code(), told);
+    let reply: BTreeSet<(String, String)> = reasons.into_iter().collect();
+    assert_eq!(reasons_of_the_code(), reply);
 }
 
 /// Returns the table from errors to statuses.

@@ -230,7 +230,7 @@ pub fn documentation(attributes: &[Attribute]) -> Documentation {
         {
             let line = line.value();
             match line.trim().strip_prefix("Default: ") {
-                Some(told) => default = Some(told.trim_end_matches('.').to_owned()),
+                Some(text) => default = Some(text.trim_end_matches('.').to_owned()),
                 None => words.push(line.trim().to_owned()),
             }
         }
@@ -245,13 +245,13 @@ pub fn documentation(attributes: &[Attribute]) -> Documentation {
 /// their text.
 fn without_links(text: &str) -> String {
     let mut rest = text;
-    let mut told = String::new();
+    let mut plain = String::new();
     while let Some(start) = rest.find("[`") {
         let Some(length) = rest[start..].find("`]") else {
             break;
         };
-        told.push_str(&rest[..start]);
-        told.push_str(&rest[start + 1..=start + length]);
+        plain.push_str(&rest[..start]);
+        plain.push_str(&rest[start + 1..=start + length]);
         rest = &rest[start + length + 2..];
         if let Some(target) = rest.strip_prefix('(')
             && let Some((_, after)) = target.split_once(')')
@@ -259,8 +259,8 @@ fn without_links(text: &str) -> String {
             rest = after;
         }
     }
-    told.push_str(rest);
-    told
+    plain.push_str(rest);
+    plain
 }
 
 /// The name of a field.

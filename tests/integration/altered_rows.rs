@@ -99,8 +99,8 @@ providers = ["evils"]
             code: code.to_owned(),
             ..Default::default()
         };
-        let judged = self.crm.verify_otp(request).await;
-        judged.expect("it is judged").into_inner().outcome()
+        let verdict = self.crm.verify_otp(request).await;
+        verdict.expect("there is an outcome").into_inner().outcome()
     }
 }
 
@@ -124,14 +124,14 @@ async fn record_moved_to_another_caller_is_not_shown(kind: Kind) {
         .await;
     let request = by_challenge(&sent.challenge_id);
     let shown = world.evil.get_otp_status(request).await;
-    let shown = shown.expect("it is answered").into_inner();
+    let shown = shown.expect("there is a reply").into_inner();
     assert_eq!(shown, GetOtpStatusResponse::default());
     let request = CancelOtpRequest {
         challenge_id: sent.challenge_id.clone(),
         ..Default::default()
     };
     let cancelled = world.evil.cancel_otp(request).await;
-    let cancelled = cancelled.expect("it is answered").into_inner();
+    let cancelled = cancelled.expect("there is a reply").into_inner();
     assert_eq!(cancelled, CancelOtpResponse::default());
     let line = world.replica.wait_for_line(ALTERED_RECORD).await;
     assert!(line.contains("caller=evil purpose=login"), "{line}");
@@ -156,7 +156,7 @@ async fn record_moved_to_another_purpose_is_neither_shown_verified_nor_resent(ki
         .await;
     let request = by_challenge(&sent.challenge_id);
     let shown = world.crm.get_otp_status(request).await;
-    let shown = shown.expect("it is answered").into_inner();
+    let shown = shown.expect("there is a reply").into_inner();
     assert_eq!(shown, GetOtpStatusResponse::default());
     assert_eq!(world.outcome(&code).await, VerifyOutcome::NotFound);
     let again = world.send().await;
@@ -181,7 +181,7 @@ async fn used_record_moved_to_another_purpose_counts_as_absent(kind: Kind) {
         ..Default::default()
     };
     let shown = world.crm.get_otp_status(request).await;
-    let shown = shown.expect("it is answered").into_inner();
+    let shown = shown.expect("there is a reply").into_inner();
     assert_eq!(shown.deliveries, []);
     world.replica.wait_for_line(ALTERED_RECORD).await;
 }

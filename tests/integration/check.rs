@@ -44,7 +44,7 @@ async fn check_reports_success(kind: Kind) {
     migrated.done();
 
     gateway.will_answer(200, r#"{"ok":true}"#);
-    let told = check(&database, database.url(), &configuration).done();
+    let output = check(&database, database.url(), &configuration).done();
     for line in [
         "ok      configuration: development environment",
         "ok      keys: ",
@@ -54,7 +54,7 @@ async fn check_reports_success(kind: Kind) {
         "text    default in en: ",
         "text    default in ru: ",
     ] {
-        assert!(told.contains(line), "no {line:?} in {told}");
+        assert!(output.contains(line), "no {line:?} in {output}");
     }
     assert_eq!(gateway.request().await.path, "/balance");
     assert!(gateway.is_idle(), "a check sends nothing");
@@ -72,24 +72,27 @@ async fn check_reports_each_fault_with_its_remedy() {
 
     gateway.will_answer(200, r#"{"ok":true}"#);
     let absent = "postgres://postgres@127.0.0.1:1/absent";
-    let told = check(&database, absent, &sound).printed(69);
-    assert!(told.contains("FAILED  database, PostgreSQL: "), "{told}");
-    assert!(told.contains("check that the database runs"), "{told}");
-    assert!(told.contains("ok      provider sms"), "{told}");
+    let output = check(&database, absent, &sound).printed(69);
+    assert!(
+        output.contains("FAILED  database, PostgreSQL: "),
+        "{output}"
+    );
+    assert!(output.contains("check that the database runs"), "{output}");
+    assert!(output.contains("ok      provider sms"), "{output}");
 
     // A file without the schema.
     gateway.will_answer(200, r#"{"ok":true}"#);
     let empty = format!("sqlite://{}", database.directory().join("new.db").display());
-    let told = check(&database, &empty, &sound).printed(69);
-    assert!(told.contains("run `otpd migrate`"), "{told}");
+    let output = check(&database, &empty, &sound).printed(69);
+    assert!(output.contains("run `otpd migrate`"), "{output}");
 
     // A gateway that does not let the account in, and one that is not there.
     gateway.will_answer(200, r#"{"ok":false}"#);
     for configuration in [sound, configuration(nobody.url().trim_end_matches('/'))] {
-        let told = check(&database, database.url(), &configuration).printed(69);
-        assert!(told.contains("FAILED  provider sms: "), "{told}");
-        assert!(told.contains("see [providers.sms]"), "{told}");
-        assert!(told.contains("ok      database"), "{told}");
+        let output = check(&database, database.url(), &configuration).printed(69);
+        assert!(output.contains("FAILED  provider sms: "), "{output}");
+        assert!(output.contains("see [providers.sms]"), "{output}");
+        assert!(output.contains("ok      database"), "{output}");
     }
 
     for (mistake, key) in [
@@ -113,10 +116,10 @@ async fn check_reports_each_fault_with_its_remedy() {
             "texts.default.en.plain",
         ),
     ] {
-        let told = check(&database, database.url(), mistake).line(64);
+        let output = check(&database, database.url(), mistake).line(64);
         assert!(
-            told.starts_with(&format!("otpd: {key}: ")),
-            "{told} lacks {key}"
+            output.starts_with(&format!("otpd: {key}: ")),
+            "{output} lacks {key}"
         );
     }
 }

@@ -71,9 +71,9 @@ async fn client_is_limited_by_subnet_and_site(kind: Kind) {
             client_ip: address.to_owned(),
             ..Default::default()
         };
-        let judged = client.verify_otp(request).await;
-        match (judged, refused_by) {
-            (Ok(judged), None) => assert!(!judged.into_inner().verified),
+        let verdict = client.verify_otp(request).await;
+        match (verdict, refused_by) {
+            (Ok(verdict), None) => assert!(!verdict.into_inner().verified),
             (Err(status), Some(limit)) if is_refused_by(&status, limit) => {}
             (outcome, _) => panic!("{address}: {outcome:?} instead of {refused_by:?}"),
         }

@@ -37,38 +37,44 @@ async fn code_is_accepted_in_any_written_form() {
     assert!(sent.starts_with("sent to +79991234567\n"), "{sent}");
     let challenge_id = value(&sent, "challenge_id");
 
-    let told = replica.command(&["status", "+7 999 123 45 67"]).done();
-    assert!(told.starts_with("live code of +79991234567\n"), "{told}");
+    let status = replica.command(&["status", "+7 999 123 45 67"]).done();
+    assert!(
+        status.starts_with("live code of +79991234567\n"),
+        "{status}"
+    );
     for name in ["challenge_id", "expires_at", "resend_at"] {
-        assert_eq!(value(&told, name), value(&sent, name));
+        assert_eq!(value(&status, name), value(&sent, name));
     }
-    assert_eq!(value(&told, "attempts_remaining"), "5");
+    assert_eq!(value(&status, "attempts_remaining"), "5");
 
     let code = replica.code(challenge_id).await;
     replica.wait_for_line("Message accepted by provider").await;
-    let told = replica.command(&["status", "+7 999 123 45 67"]).done();
+    let status = replica.command(&["status", "+7 999 123 45 67"]).done();
     // The line of the log may be a moment ahead of the note.
     let ways = [
         "delivery 1: SENT log (sms) ",
         "delivery 0: SENDING log (sms) ",
     ];
-    assert!(ways.iter().any(|way| told.contains(way)), "{told}");
+    assert!(ways.iter().any(|way| status.contains(way)), "{status}");
     let wrong = if code == "000000" { "111111" } else { "000000" };
-    let judged = replica
+    let verdict = replica
         .command(&["verify", "+79991234567", wrong])
         .said_no();
-    assert_eq!(judged, "not verified: WRONG_CODE, 4 attempts remaining\n");
+    assert_eq!(verdict, "not verified: WRONG_CODE, 4 attempts remaining\n");
     let spaced = format!("{} {}", &code[..3], &code[3..]);
-    let judged = replica.command(&["verify", "+79991234567", &spaced]).done();
-    assert_eq!(judged, "verified +79991234567\n");
-    let judged = replica
+    let verdict = replica.command(&["verify", "+79991234567", &spaced]).done();
+    assert_eq!(verdict, "verified +79991234567\n");
+    let verdict = replica
         .command(&["verify", "+79991234567", &code])
         .said_no();
-    assert_eq!(judged, "not verified: NOT_FOUND, 0 attempts remaining\n");
-    let told = replica
+    assert_eq!(verdict, "not verified: NOT_FOUND, 0 attempts remaining\n");
+    let status = replica
         .command(&["status", "9991234567", "--region", "ru"])
         .done();
-    assert!(told.starts_with("no live code of +79991234567\n"), "{told}");
+    assert!(
+        status.starts_with("no live code of +79991234567\n"),
+        "{status}"
+    );
 
     replica
         .command(&[
@@ -111,12 +117,12 @@ async fn unsent_and_unchecked_requests_are_reported() {
         "{made}"
     );
     let code = value(&made, "code");
-    let told = command(&["status", "+79991234567"]).done();
-    assert!(!told.contains("blocked_until"), "{told}");
+    let status = command(&["status", "+79991234567"]).done();
+    assert!(!status.contains("blocked_until"), "{status}");
     let wrong = if code == "000000" { "111111" } else { "000000" };
     command(&["verify", "+79991234567", wrong]).said_no();
-    let told = command(&["status", "+79991234567"]).done();
-    assert!(!value(&told, "blocked_until").is_empty(), "{told}");
+    let status = command(&["status", "+79991234567"]).done();
+    assert!(!value(&status, "blocked_until").is_empty(), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

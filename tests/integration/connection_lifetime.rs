@@ -139,7 +139,7 @@ async fn health_watch_keeps_its_connection_active() {
         client
             .get_otp_status(about(round))
             .await
-            .expect("it is reported");
+            .expect("there is a status");
         replica.wait_for_lines("Connection closing", round).await;
     }
     replica.signal("TERM");

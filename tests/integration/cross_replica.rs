@@ -51,7 +51,7 @@ async fn codes_verify_on_a_different_replica() {
             .await
             .expect("it is sent")
             .into_inner();
-        let judged = clients[verifier]
+        let verdict = clients[verifier]
             .clone()
             .verify_otp(VerifyOtpRequest {
                 recipient: forms[(index + 3) % forms.len()].clone(),
@@ -60,11 +60,11 @@ async fn codes_verify_on_a_different_replica() {
                 ..Default::default()
             })
             .await
-            .expect("it is judged")
+            .expect("there is an outcome")
             .into_inner();
-        assert_eq!(judged.recipient, sent.recipient);
-        assert_eq!(judged.challenge_id, sent.challenge_id);
-        successes += u32::from(judged.verified);
+        assert_eq!(verdict.recipient, sent.recipient);
+        assert_eq!(verdict.challenge_id, sent.challenge_id);
+        successes += u32::from(verdict.verified);
     }
     assert_eq!(successes, CODES);
 }

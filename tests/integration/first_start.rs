@@ -29,7 +29,7 @@ async fn send_and_verify(replica: &Replica) {
             ..Default::default()
         })
         .await
-        .expect("it is answered");
+        .expect("there is a reply");
     assert!(verified.into_inner().verified);
 }
 

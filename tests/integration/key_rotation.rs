@@ -104,12 +104,12 @@ impl Pair {
             request_id: format!("verify-{recipient}"),
             ..Default::default()
         };
-        let judged = self.call(caller, |mut client| {
+        let verdict = self.call(caller, |mut client| {
             let request = request.clone();
             async move { Ok(client.verify_otp(request).await?.into_inner()) }
         });
-        let judged = judged.await;
-        assert!(judged.verified, "{recipient} lost its code: {judged:?}");
+        let verdict = verdict.await;
+        assert!(verdict.verified, "{recipient} lost its code: {verdict:?}");
     }
 
     /// Sends and verifies until it is over.
@@ -255,9 +255,9 @@ async fn replica_without_the_sealing_key_keeps_the_code() {
         }
         let refused = ignorant.client().send_otp(wish.clone()).await;
         refused.expect_err("it cannot repeat the code");
-        let judged = knowing.client().verify_otp(verify(&code)).await;
-        let judged = judged.expect("it is judged").into_inner();
-        assert!(judged.verified, "{judged:?}");
+        let verdict = knowing.client().verify_otp(verify(&code)).await;
+        let verdict = verdict.expect("there is an outcome").into_inner();
+        assert!(verdict.verified, "{verdict:?}");
 
         // After a code has expired, its key is not needed any more.
         let sent = knowing.client().send_otp(wish.clone()).await;

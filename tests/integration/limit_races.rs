@@ -126,9 +126,9 @@ async fn race(
     let next = first.expect("some were sent") + interval;
     for refused in sends.iter().filter_map(|sent| sent.as_ref().err()) {
         // The refusal was decided between the first send and now.
-        let told = wait(refused, limit);
+        let reply = wait(refused, limit);
         let possible = next - over..=interval;
-        assert!(possible.contains(&told), "{told} {possible:?}");
+        assert!(possible.contains(&reply), "{reply} {possible:?}");
     }
     let latest = sends.iter().flatten().map(sent_at).max();
     let lost = sends.iter().enumerate().filter(|(_, sent)| sent.is_err());
@@ -162,8 +162,8 @@ async fn next_allowed_at(
     let replicas = fleet.replicas.len();
     database.stop_clock_at(next - LATEST).await;
     for early in send_at_once(fleet, replicas, &request).await {
-        let told = wait(&early.expect_err("it is too early"), limit);
-        assert!((1..=LATEST + skew).contains(&told), "{told}");
+        let reply = wait(&early.expect_err("it is too early"), limit);
+        assert!((1..=LATEST + skew).contains(&reply), "{reply}");
     }
     database.stop_clock_at(next + skew).await;
     let sends = send_at_once(fleet, replicas, &request).await;

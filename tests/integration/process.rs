@@ -34,8 +34,8 @@ async fn verifies(replica: &Replica, code: String) -> bool {
         code,
         ..Default::default()
     };
-    let judged = replica.client().verify_otp(request).await;
-    judged.expect("it is judged").into_inner().verified
+    let verdict = replica.client().verify_otp(request).await;
+    verdict.expect("there is an outcome").into_inner().verified
 }
 
 async fn knows_a_live_code(replica: &Replica) -> bool {
@@ -43,8 +43,8 @@ async fn knows_a_live_code(replica: &Replica) -> bool {
         recipient: PHONE.to_owned(),
         ..Default::default()
     };
-    let told = replica.client().get_otp_status(request).await;
-    told.expect("it is reported").into_inner().live
+    let reply = replica.client().get_otp_status(request).await;
+    reply.expect("there is a status").into_inner().live
 }
 
 #[tokio::test(flavor = "multi_thread")]

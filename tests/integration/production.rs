@@ -234,8 +234,8 @@ async fn development_log_delivers_nothing_in_production() {
         .current_dir(database.directory())
         .env("DATABASE_URL", database.url())
         .env("OTPD_CONFIG", file));
-    let told = checked.done();
-    assert!(!told.contains("provider"), "{told}");
+    let output = checked.done();
+    assert!(!output.contains("provider"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,10 @@ async fn verdict(
         code: code.to_owned(),
         ..Default::default()
     };
-    let verdict = client.verify_otp(request).await.expect("it is judged");
+    let verdict = client
+        .verify_otp(request)
+        .await
+        .expect("there is an outcome");
     verdict.into_inner().outcome()
 }
 
@@ -74,7 +77,7 @@ async fn assert_forgotten(client: &mut OtpServiceClient<Channel>, code: &str) {
         let status = client
             .get_otp_status(request)
             .await
-            .expect("it is answered")
+            .expect("there is a reply")
             .into_inner();
         let nothing = GetOtpStatusResponse {
             recipient: recipient.to_owned(),
@@ -88,7 +91,7 @@ async fn assert_forgotten(client: &mut OtpServiceClient<Channel>, code: &str) {
         let reply = client
             .cancel_otp(request)
             .await
-            .expect("it is answered")
+            .expect("there is a reply")
             .into_inner();
         assert!(!reply.cancelled, "{recipient}");
     }
@@ -120,7 +123,7 @@ async fn purge_removes_only_rows_without_effect(kind: Kind) {
     let reply = client
         .cancel_otp(request)
         .await
-        .expect("it is answered")
+        .expect("there is a reply")
         .into_inner();
     assert!(reply.cancelled);
     assert_eq!(records(&database).await, 4);
@@ -130,10 +133,10 @@ async fn purge_removes_only_rows_without_effect(kind: Kind) {
     database.advance_clock(80 * MINUTE).await;
     purge(&database, 2).await;
     assert_eq!(records(&database).await, 3);
-    let told = verdict(client, UNANSWERED, &code).await;
-    assert_eq!(told, VerifyOutcome::Expired);
-    let told = verdict(client, FIRST, &code).await;
-    assert_eq!(told, VerifyOutcome::NotFound);
+    let response = verdict(client, UNANSWERED, &code).await;
+    assert_eq!(response, VerifyOutcome::Expired);
+    let response = verdict(client, FIRST, &code).await;
+    assert_eq!(response, VerifyOutcome::NotFound);
 
     // The replies are the same before the records are removed, and after.
     database.advance_clock(100 * MINUTE).await;

@@ -36,7 +36,7 @@ async fn verdict(
     request: VerifyOtpRequest,
 ) -> (VerifyOutcome, u32) {
     let verdict = client.verify_otp(request).await;
-    let verdict = verdict.expect("it is judged").into_inner();
+    let verdict = verdict.expect("there is an outcome").into_inner();
     (verdict.outcome(), verdict.attempts_remaining)
 }
 
@@ -149,7 +149,7 @@ async fn challenge_id_alone_selects_its_code() {
 
     // The policy is that of the code's purpose, which the request does not name.
     let status = client.get_otp_status(ask(&sent.challenge_id)).await;
-    let status = status.expect("it is answered").into_inner();
+    let status = status.expect("there is a reply").into_inner();
     assert!(status.live);
     assert_eq!(status.challenge_id, sent.challenge_id);
     assert_eq!(status.recipient, RECIPIENT);
@@ -167,7 +167,7 @@ async fn challenge_id_alone_selects_its_code() {
         let status = client
             .get_otp_status(ask(foreign))
             .await
-            .expect("it is answered");
+            .expect("there is a reply");
         assert_eq!(
             status.into_inner(),
             GetOtpStatusResponse::default(),
@@ -180,7 +180,7 @@ async fn challenge_id_alone_selects_its_code() {
         let reply = client
             .cancel_otp(request)
             .await
-            .expect("it is answered")
+            .expect("there is a reply")
             .into_inner();
         assert!(!reply.cancelled, "{foreign}");
     }
@@ -193,12 +193,12 @@ async fn challenge_id_alone_selects_its_code() {
         let reply = client
             .cancel_otp(request)
             .await
-            .expect("it is answered")
+            .expect("there is a reply")
             .into_inner();
         assert_eq!(reply.cancelled, cancelled);
     }
     let status = client.get_otp_status(ask(&sent.challenge_id)).await;
-    let status = status.expect("it is answered").into_inner();
+    let status = status.expect("there is a reply").into_inner();
     assert!(!status.live);
     assert_eq!(status.recipient, "", "a dead code has no recipient left");
     assert_eq!(status.challenge_id, "");

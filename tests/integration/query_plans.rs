@@ -129,9 +129,9 @@ fn faults(plan: &Value, statement: &str) -> Vec<String> {
         }
         let fields = node.as_object().into_iter().flatten();
         for (_, filter) in fields.filter(|(name, _)| name.ends_with("Filter")) {
-            let told = filter.as_str().unwrap_or_default();
-            if told.replace("hashed SubPlan", "").contains("SubPlan") {
-                faults.push(format!("a subplan for each row: {told}"));
+            let condition = filter.as_str().unwrap_or_default();
+            if condition.replace("hashed SubPlan", "").contains("SubPlan") {
+                faults.push(format!("a subplan for each row: {condition}"));
             }
         }
         indexes.push(text("Index Name").to_owned());

@@ -140,7 +140,7 @@ async fn concurrent_wrong_codes_consume_exactly_max_attempts(kind: Kind) {
         assert_eq!(exhausted, ANSWERS - 5);
         for client in &fleet.clients[..fleet.replicas.len()] {
             let right = verify(client.clone(), sent.recipient.clone(), sent.code.clone());
-            let refused = right.await.expect("it gets a verdict");
+            let refused = right.await.expect("there is an outcome");
             assert_eq!(refused.outcome(), VerifyOutcome::AttemptsExhausted);
         }
     }
@@ -181,13 +181,13 @@ async fn correct_and_wrong_codes_race(kind: Kind) {
         let expected: Vec<u32> = (0..MAX_ATTEMPTS).rev().take(wrong.len()).collect();
         assert_eq!(wrong, expected);
         // All later outcomes are the same, whatever ended the code.
-        let told = if verified == 1 {
+        let verified_late = if verified == 1 {
             count(&verdicts, VerifyOutcome::NotFound)
         } else {
             assert_eq!(wrong.len(), 5);
             count(&verdicts, VerifyOutcome::AttemptsExhausted)
         };
-        assert_eq!(told + verified + wrong.len(), ANSWERS);
+        assert_eq!(verified_late + verified + wrong.len(), ANSWERS);
         lucky += verified;
         judged_most = judged_most.max(wrong.len());
     }
@@ -222,14 +222,14 @@ async fn verify_and_cancel_race_has_one_winner(kind: Kind) {
             async move {
                 if (index + race) % 2 == 0 {
                     let verdict = verify(client, recipient, code).await;
-                    verdict.expect("it gets a verdict").verified
+                    verdict.expect("there is an outcome").verified
                 } else {
                     let request = CancelOtpRequest {
                         recipient,
                         ..Default::default()
                     };
                     let reply = client.cancel_otp(request).await;
-                    reply.expect("it gets a reply").into_inner().cancelled
+                    reply.expect("there is a reply").into_inner().cancelled
                 }
             }
         });

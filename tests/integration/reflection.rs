@@ -78,9 +78,9 @@ async fn grpcurl_lists_describes_and_calls_by_reflection() {
     let challenge_id = field(&sent, "challengeId");
     let code = replica.code(challenge_id.as_str().expect("a text")).await;
     let request = format!(r#"{{"recipient": "+79991234567", "code": "{code}"}}"#);
-    let judged = call(&replica, "otp.v1.OtpService/VerifyOtp", &request).done();
-    assert_eq!(field(&judged, "verified"), true);
-    assert_eq!(field(&judged, "outcome"), "VERIFY_OUTCOME_VERIFIED");
+    let verdict = call(&replica, "otp.v1.OtpService/VerifyOtp", &request).done();
+    assert_eq!(field(&verdict, "verified"), true);
+    assert_eq!(field(&verdict, "outcome"), "VERIFY_OUTCOME_VERIFIED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,8 +135,8 @@ async fn health_distinguishes_liveness_from_readiness() {
         (&without_store, "liveness", "SERVING"),
     ] {
         let request = format!(r#"{{"service": "{service}"}}"#);
-        let told = call(replica, "grpc.health.v1.Health/Check", &request).done();
-        assert_eq!(field(&told, "status"), expected, "{service:?}");
+        let status = call(replica, "grpc.health.v1.Health/Check", &request).done();
+        assert_eq!(field(&status, "status"), expected, "{service:?}");
     }
     let unknown = call(
         &serving,

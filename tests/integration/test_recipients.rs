@@ -80,7 +80,7 @@ async fn verify(client: &mut CallerClient, code: &str) -> (String, u32) {
     }
 }
 
-fn told(outcome: VerifyOutcome, attempts_remaining: u32) -> (String, u32) {
+fn expected(outcome: VerifyOutcome, attempts_remaining: u32) -> (String, u32) {
     (outcome.as_str_name().to_owned(), attempts_remaining)
 }
 
@@ -97,12 +97,12 @@ async fn test_recipient_has_a_fixed_code(kind: Kind) {
         assert_eq!(refusal(&mut crm, TESTER, "login").await, "RESEND_TOO_SOON");
         assert_eq!(
             verify(&mut crm, FIXED).await,
-            told(VerifyOutcome::Verified, 0)
+            expected(VerifyOutcome::Verified, 0)
         );
     }
     assert_eq!(
         verify(&mut crm, FIXED).await,
-        told(VerifyOutcome::NotFound, 0)
+        expected(VerifyOutcome::NotFound, 0)
     );
 
     // Attempts, delays and the lockout are those of every recipient.
@@ -111,8 +111,11 @@ async fn test_recipient_has_a_fixed_code(kind: Kind) {
     for failures in (0..100).step_by(5) {
         send(&mut crm, TESTER, "login").await;
         for attempts_remaining in (0..5).rev() {
-            let judged = verify(&mut crm, &wrong).await;
-            assert_eq!(judged, told(VerifyOutcome::WrongCode, attempts_remaining));
+            let response = verify(&mut crm, &wrong).await;
+            assert_eq!(
+                response,
+                expected(VerifyOutcome::WrongCode, attempts_remaining)
+            );
         }
         if failures == 0 {
             assert_eq!(verify(&mut crm, FIXED).await.0, "VERIFY_DELAYED");
@@ -180,12 +183,12 @@ async fn test_recipient_is_limited_to_its_caller_purpose_and_expiry() {
     let sent = send(&mut shop, TESTER, "login").await;
     let code = replica.code(&sent.challenge_id).await;
     if code != FIXED {
-        let judged = verify(&mut shop, FIXED).await;
-        assert_eq!(judged, told(VerifyOutcome::WrongCode, 4));
+        let response = verify(&mut shop, FIXED).await;
+        assert_eq!(response, expected(VerifyOutcome::WrongCode, 4));
     }
     assert_eq!(
         verify(&mut shop, &code).await,
-        told(VerifyOutcome::Verified, 0)
+        expected(VerifyOutcome::Verified, 0)
     );
 
     // A minute before its end the code is made to die with it.
@@ -200,7 +203,7 @@ async fn test_recipient_is_limited_to_its_caller_purpose_and_expiry() {
     database.stop_clock_at(end).await;
     assert_eq!(
         verify(&mut crm, FIXED).await,
-        told(VerifyOutcome::Expired, 0)
+        expected(VerifyOutcome::Expired, 0)
     );
     // From then on it is a recipient like any other.
     assert_eq!(

@@ -112,10 +112,10 @@ async fn excess_connections_are_rejected_and_logged_once() {
             recipient: "+79991234567".to_owned(),
             ..Default::default()
         };
-        let told = OtpServiceClient::new(good.clone())
+        let reply = OtpServiceClient::new(good.clone())
             .get_otp_status(request)
             .await;
-        told.expect("its connection was there before");
+        reply.expect("its connection was there before");
     };
     ask().await;
     let mut inside = Vec::new();
@@ -135,8 +135,8 @@ async fn excess_connections_are_rejected_and_logged_once() {
     drop(inside);
     within_reason(async { while admitted(&replica).await.is_none() {} }).await;
     let log = replica.stop().await.1;
-    let told = log.matches("Connection limit reached").count();
-    assert_eq!(told, 1, "{log}");
+    let reply = log.matches("Connection limit reached").count();
+    assert_eq!(reply, 1, "{log}");
     assert!(log.contains("bound=\"connections.max\""), "{log}");
 }
 

@@ -50,8 +50,8 @@ async fn slow_request_body_times_out() {
                 recipient: "+79990000002".to_owned(),
                 ..Default::default()
             };
-            let told = Box::pin(client.get_otp_status(request)).await;
-            told.expect("it is reported");
+            let reply = Box::pin(client.get_otp_status(request)).await;
+            reply.expect("there is a status");
         }
         call.status().await
     })

@@ -211,12 +211,12 @@ async fn hot_recipients_on_two_replicas_keep_the_invariants() {
         verified += 2;
     }
     assert_eq!(records(&database).await, 2 * (2 + 5));
-    let mut told = 0;
+    let mut counted = 0;
     for replica in replicas {
         let (_, log) = replica.stop().await;
-        told += log.matches("OTP verified successfully").count();
+        counted += log.matches("OTP verified successfully").count();
     }
-    assert_eq!(told as u64, verified, "each was counted once");
+    assert_eq!(counted as u64, verified, "each was counted once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

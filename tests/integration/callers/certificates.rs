@@ -122,10 +122,10 @@ async fn certificate_authenticates_the_caller_it_names() {
     let sent = sent.expect("it is a caller").into_inner();
     replica.code(&sent.challenge_id).await;
     for (proof, live) in [(&crm, true), (&shop, false)] {
-        let told = client(Some(proof))
+        let reply = client(Some(proof))
             .get_otp_status(status_request(RECIPIENT))
             .await;
-        assert_eq!(told.expect("it is a caller").into_inner().live, live);
+        assert_eq!(reply.expect("it is a caller").into_inner().live, live);
     }
 
     // A name of no caller, the name of a caller without certificates, and names of callers in the
@@ -159,10 +159,10 @@ async fn certificate_authenticates_the_caller_it_names() {
         let channel = secure_channel(&replica, &authority, Some(&crm));
         let authorization = Authorization::new(Some(token));
         let mut client = OtpServiceClient::with_interceptor(channel, authorization);
-        let told = client.get_otp_status(status_request(RECIPIENT)).await;
-        let told = told.map(|told| assert!(!told.into_inner().live));
+        let reply = client.get_otp_status(status_request(RECIPIENT)).await;
+        let reply = reply.map(|reply| assert!(!reply.into_inner().live));
         assert_eq!(
-            told.map_or_else(|status| status.code(), |()| Code::Ok),
+            reply.map_or_else(|status| status.code(), |()| Code::Ok),
             code
         );
     }

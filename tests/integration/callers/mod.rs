@@ -53,7 +53,7 @@ async fn send(client: &mut CallerClient, request: SendOtpRequest) -> SendOtpResp
 
 async fn verify(client: &mut CallerClient, request: VerifyOtpRequest) -> VerifyOtpResponse {
     let verdict = client.verify_otp(request).await;
-    verdict.expect("it gets a verdict").into_inner()
+    verdict.expect("there is an outcome").into_inner()
 }
 
 /// The lines of a log that hold `text`.

@@ -45,17 +45,20 @@ async fn callers_do_not_see_each_others_codes_or_status(kind: Kind) {
             challenge_id: challenge_id.to_owned(),
             ..status_request(recipient)
         };
-        let told = shop.get_otp_status(request).await.expect("it is reported");
+        let status = shop
+            .get_otp_status(request)
+            .await
+            .expect("there is a status");
         let nothing = GetOtpStatusResponse {
             recipient: recipient.to_owned(),
             ..Default::default()
         };
-        assert_eq!(told.into_inner(), nothing);
+        assert_eq!(status.into_inner(), nothing);
         let request = CancelOtpRequest {
             challenge_id: challenge_id.to_owned(),
             ..cancel_request(recipient)
         };
-        let done = shop.cancel_otp(request).await.expect("it is answered");
+        let done = shop.cancel_otp(request).await.expect("there is a reply");
         assert_eq!(done.into_inner(), CancelOtpResponse::default());
         if !recipient.is_empty() {
             let request = VerifyOtpRequest {
@@ -73,10 +76,10 @@ async fn callers_do_not_see_each_others_codes_or_status(kind: Kind) {
     let others_code = replica.code(&others.challenge_id).await;
 
     // The code is unaffected by all this.
-    let told = crm.get_otp_status(status_request(RECIPIENT)).await;
-    let told = told.expect("it is reported").into_inner();
+    let status = crm.get_otp_status(status_request(RECIPIENT)).await;
+    let status = status.expect("there is a status").into_inner();
     assert_eq!(
-        (told.challenge_id, told.attempts_remaining),
+        (status.challenge_id, status.attempts_remaining),
         (sent.challenge_id, 5)
     );
     let verdict = verify(&mut crm, verify_request(RECIPIENT, &code)).await;
@@ -131,10 +134,10 @@ async fn callers_do_not_share_limits(kind: Kind) {
     for resent in [false, true] {
         assert_eq!(send(&mut shop, send_request.clone()).await.resent, resent);
     }
-    let told = shop.get_otp_status(status_request(RECIPIENT)).await;
-    let told = told.expect("it is reported").into_inner();
-    assert_eq!((told.attempts_remaining, told.blocked_until), (5, None));
-    let code = replica.code(&told.challenge_id).await;
+    let status = shop.get_otp_status(status_request(RECIPIENT)).await;
+    let status = status.expect("there is a status").into_inner();
+    assert_eq!((status.attempts_remaining, status.blocked_until), (5, None));
+    let code = replica.code(&status.challenge_id).await;
     let wrong = VerifyOtpRequest {
         code: Typed::Mistyped.text(&code),
         ..wrong

@@ -70,13 +70,13 @@ async fn unauthenticated_calls_are_rejected_and_audited() {
         assert_turned_away(client.get_otp_status(status_request(RECIPIENT)).await);
         *turned_away.entry(cause).or_default() += 4;
         let line = replica.wait_for_line(cause).await;
-        let told = line.contains(UNKNOWN) && line.contains("rpc=SendOtp");
-        assert!(told && line.contains("from=127.0.0.1:"), "{line}");
+        let reply = line.contains(UNKNOWN) && line.contains("rpc=SendOtp");
+        assert!(reply && line.contains("from=127.0.0.1:"), "{line}");
     }
     // The scheme is written in any case.
     let mut known = replica.client_with(Authorization::new(Some("bearer known")));
-    let told = known.get_otp_status(status_request(RECIPIENT)).await;
-    assert!(told.expect("it is the caller").into_inner().live);
+    let reply = known.get_otp_status(status_request(RECIPIENT)).await;
+    assert!(reply.expect("it is the caller").into_inner().live);
     let log = replica.stop().await.1;
     for (cause, count) in turned_away {
         assert_eq!(
@@ -107,8 +107,8 @@ async fn token_rotation_has_no_downtime() {
     let replica = serve(&database, &["old", "new"]).await;
     for token in ["old", "new"] {
         let mut client = replica.client_of(token);
-        let told = client.get_otp_status(status_request(RECIPIENT)).await;
-        assert!(told.expect("both are its tokens").into_inner().live);
+        let reply = client.get_otp_status(status_request(RECIPIENT)).await;
+        assert!(reply.expect("both are its tokens").into_inner().live);
     }
     drop(replica);
 

@@ -311,7 +311,7 @@ async fn a_message_that_cannot_be_read_hides_no_other_one<S: RecordStore>(
 }
 
 async fn removable_messages_are_purged<S: RecordStore>(store: &S) {
-    let told = PurposePolicy::EXPIRED_RETENTION;
+    let retention = PurposePolicy::EXPIRED_RETENTION;
     let mut pending = insert(store, far()).await;
     let mut final_one = insert(store, far()).await;
     for (change, then) in [
@@ -322,7 +322,7 @@ async fn removable_messages_are_purged<S: RecordStore>(store: &S) {
         ended.message.expires_at = at(1_000);
         assert!(written(store, &ended).await);
     }
-    let removable = at(1_000).saturating_add(told);
+    let removable = at(1_000).saturating_add(retention);
     store
         .purge(removable.saturating_sub(Duration::from_millis(1)), 1_000)
         .await

@@ -205,7 +205,7 @@ impl RecordStore for Forgetful {
 #[tokio::test(flavor = "multi_thread")]
 async fn store_without_a_check_fails_the_suite() {
     const VERSION: &str = "no version check";
-    for (kind, forgets, told) in [
+    for (kind, forgets, status) in [
         (Kind::Postgres, Forgets::Records, VERSION),
         (Kind::Postgres, Forgets::Messages, VERSION),
         (Kind::Postgres, Forgets::Limits, "no rule of limits"),
@@ -231,7 +231,7 @@ async fn store_without_a_check_fails_the_suite() {
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default();
         assert!(
-            message.contains(told),
+            message.contains(status),
             "{kind:?} that forgets {forgets:?} failed for another reason: {message}"
         );
     }

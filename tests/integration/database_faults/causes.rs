@@ -149,11 +149,11 @@ fn invalid_url_is_rejected_and_not_shown() {
             .current_dir(directory.path())
             .output()
             .expect("the binary was built");
-        let told = [ended.stdout, ended.stderr].map(|text| String::from_utf8(text).unwrap());
-        assert_eq!(ended.status.code(), Some(64), "{told:?}");
-        assert!(told[1].contains("database_url: "), "{told:?}");
-        for text in &told {
-            assert!(!text.contains("correct-horse"), "{url}: {told:?}");
+        let output = [ended.stdout, ended.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(ended.status.code(), Some(64), "{output:?}");
+        assert!(output[1].contains("database_url: "), "{output:?}");
+        for text in &output {
+            assert!(!text.contains("correct-horse"), "{url}: {output:?}");
         }
     }
 }

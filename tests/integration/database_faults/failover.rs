@@ -59,7 +59,7 @@ async fn assert_verified(replica: &Replica, codes: Vec<(usize, String)>) {
             ..Default::default()
         };
         let verdict = replica.client().verify_otp(message).await;
-        assert!(verdict.expect("it is judged").into_inner().verified);
+        assert!(verdict.expect("there is an outcome").into_inner().verified);
     }
 }
 

@@ -206,7 +206,7 @@ async fn assert_all_are_served(replica: &Replica, database: &Database, until: Du
             ..Default::default()
         };
         let verified = in_the_end(async || replica.client().verify_otp(message.clone()).await);
-        let verified = verified.await.expect("it is judged");
+        let verified = verified.await.expect("there is an outcome");
         assert!(verified.into_inner().verified);
     }
 }

@@ -34,11 +34,11 @@ pub(super) fn assert_few_lines(replica: &Replica, start: usize) {
     assert_eq!(of("Store "), remarks.len(), "{remarks:#?}");
 }
 
-/// Sends to new recipients until the receiver of `told` is dropped, and returns the acknowledged
-/// sends. A refused send is repeated when there is a store.
+/// Sends to new recipients until the receiver of `notify` is dropped, and returns the
+/// acknowledged sends. A refused send is repeated when there is a store.
 async fn send_all_the_time(
     channel: Channel,
-    told: mpsc::UnboundedSender<()>,
+    notify: mpsc::UnboundedSender<()>,
     first: usize,
 ) -> Vec<(usize, String)> {
     let mut client = OtpServiceClient::new(channel.clone());
@@ -51,7 +51,7 @@ async fn send_all_the_time(
         match client.send_otp(with_deadline(message, DEADLINE)).await {
             Ok(reply) => {
                 acknowledged.push((number, reply.into_inner().challenge_id));
-                if told.send(()).is_err() {
+                if notify.send(()).is_err() {
                     break;
                 }
             }
@@ -89,7 +89,7 @@ async fn assert_all_verify(replica: &Replica, acknowledged: Vec<(usize, String)>
         };
         let verdict = replica.client().verify_otp(message).await;
         assert!(
-            verdict.expect("it is judged").into_inner().verified,
+            verdict.expect("there is an outcome").into_inner().verified,
             "{number}"
         );
     }
@@ -109,8 +109,8 @@ async fn database_crash_or_stop_loses_no_acknowledged_write() {
     for (outages, end) in (1..).zip(ends) {
         wait_for_health(&replica, ServingStatus::Serving).await;
         let (_, start) = remarks(&replica, 0);
-        let (told, mut acknowledgements) = mpsc::unbounded_channel();
-        let sending = send_all_the_time(replica.channel(), told, outages * 100_000);
+        let (notify, mut acknowledgements) = mpsc::unbounded_channel();
+        let sending = send_all_the_time(replica.channel(), notify, outages * 100_000);
         let sending = tokio::spawn(sending);
         // Some are acknowledged before it, some after, and some are under way.
         for _ in 0..SENDS {
@@ -312,12 +312,12 @@ async fn full_disk_is_reported_and_used_after_recovery() {
         .await
         .expect("there is room yet");
     let fill = "INSERT INTO filling SELECT decode(repeat('00', 7000), 'hex')";
-    let told = loop {
+    let line = loop {
         if let Err(error) = connection.execute(fill).await {
             break error.to_string();
         }
     };
-    assert!(told.contains("No space left"), "{told}");
+    assert!(line.contains("No space left"), "{line}");
 
     let refused = send(replica.client(), 1, DEADLINE).await;
     assert_store_unavailable(&refused.expect_err("there is no room for it"));

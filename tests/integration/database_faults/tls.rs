@@ -164,7 +164,7 @@ fn unsupported_url_parameters_are_rejected_by_name_at_start() {
     };
     let authority = file("ca.pem", &TestCa::new("one").certificate);
     let empty = file("empty.pem", "no certificate\n");
-    for (parameters, told) in [
+    for (parameters, reply) in [
         (
             "sslmode=verify-full&sslrootcert=/absent/ca.pem",
             "sslrootcert: /absent/ca.pem: No such file",
@@ -213,7 +213,7 @@ fn unsupported_url_parameters_are_rejected_by_name_at_start() {
     ] {
         let url = format!("postgres://otpd:s3cret@127.0.0.1:1/otpd?{parameters}");
         let text = refused(&url, directory.path(), &[]);
-        assert!(text.contains(told), "{parameters}: {text}");
+        assert!(text.contains(reply), "{parameters}: {text}");
     }
     // Also by a variable of libpq, which would be ignored if it were not read.
     let url = "postgres://otpd@127.0.0.1:1/otpd";

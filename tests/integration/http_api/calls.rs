@@ -69,7 +69,7 @@ async fn replies_in_json_equal_those_of_grpc() {
     let same = grpc
         .get_otp_status(request)
         .await
-        .expect("it is reported")
+        .expect("there is a status")
         .into_inner();
     assert_eq!(status["live"], true);
     assert_eq!(status["attemptsRemaining"], same.attempts_remaining);
@@ -256,7 +256,9 @@ async fn log_lines_and_counts_equal_those_of_grpc() {
         recipient: recipient.clone(),
         ..Default::default()
     };
-    grpc.get_otp_status(request).await.expect("it is reported");
+    grpc.get_otp_status(request)
+        .await
+        .expect("there is a status");
     let request = CancelOtpRequest {
         recipient,
         ..Default::default()

@@ -190,8 +190,8 @@ async fn every_reason_has_the_same_details_as_in_grpc() {
     for recipient in [ANN, BOB] {
         accepted(&replica, "SendOtp", send(recipient, "lock")).await;
     }
-    let judged = accepted(&replica, "VerifyOtp", wrong(ANN, "203.0.113.7")).await;
-    assert_eq!(judged["verified"], false);
+    let verdict = accepted(&replica, "VerifyOtp", wrong(ANN, "203.0.113.7")).await;
+    assert_eq!(verdict["verified"], false);
     seen.push(refused(&replica, "VerifyOtp", wrong(BOB, "203.0.113.7")).await);
     seen.push(refused(&replica, "VerifyOtp", wrong(ANN, "203.0.113.8")).await);
     assert_eq!(

@@ -27,7 +27,7 @@ async fn trickle(replica: &Replica, client: &mut Http1, byte: &[u8]) {
     let mut other = Http1::connect(replica.address()).await;
     while client.write(byte).await {
         other.write(&request()).await;
-        let reply = other.reply().await.expect("it is answered");
+        let reply = other.reply().await.expect("there is a reply");
         assert_eq!(reply.status, 200);
     }
 }
@@ -43,7 +43,7 @@ async fn slow_headers_end_the_connection() {
                 let mut client = Http1::connect(replica.address()).await;
                 if is_reused {
                     client.write(&whole).await;
-                    assert_eq!(client.reply().await.expect("it is answered").status, 200);
+                    assert_eq!(client.reply().await.expect("there is a reply").status, 200);
                     if start.is_empty() {
                         // Idle connections have `max_idle`.
                         continue;
@@ -71,7 +71,7 @@ async fn slow_or_missing_body_is_refused() {
             client.reply().await
         })
         .await;
-        let reply = reply.expect("it is answered");
+        let reply = reply.expect("there is a reply");
         assert_eq!(
             (reply.status, reply.json()["code"].as_str()),
             (504, Some("deadline_exceeded"))
@@ -147,7 +147,7 @@ async fn endless_bodies_are_refused() {
             client.reply().await
         })
         .await;
-        assert_eq!(reply.expect("it is answered").reason(), "REQUEST_INVALID");
+        assert_eq!(reply.expect("there is a reply").reason(), "REQUEST_INVALID");
     }
 }
 
@@ -155,7 +155,7 @@ async fn endless_bodies_are_refused() {
 async fn last_reply(replica: &Replica, request: &[u8]) -> HttpReply {
     let mut client = Http1::connect(replica.address()).await;
     client.write(request).await;
-    let reply = client.reply().await.expect("it is answered");
+    let reply = client.reply().await.expect("there is a reply");
     assert_eq!(reply.header("connection"), "close");
     assert!(client.ends().await);
     reply
@@ -169,7 +169,7 @@ async fn unread_body_ends_the_connection_with_its_response() {
         for length in [2, 60_000] {
             let body = " ".repeat(length);
             client.write(&post("/none", &[], &body)).await;
-            let reply = client.reply().await.expect("it is answered");
+            let reply = client.reply().await.expect("there is a reply");
             assert_eq!((reply.status, reply.header("connection")), (404, ""));
         }
         // Not read: a proxy would lose the next request on this connection.
@@ -206,7 +206,7 @@ async fn large_headers_are_refused() {
             client.reply().await
         })
         .await;
-        let reply = reply.expect("it is answered");
+        let reply = reply.expect("there is a reply");
         assert_eq!(reply.status, status, "{count} of {size}: {reply:?}");
     }
 }
@@ -225,7 +225,7 @@ async fn pipelined_requests_are_answered_in_order() {
             );
             if number % 100 == 99 {
                 for asked in number - 99..=number {
-                    let reply = client.reply().await.expect("it is answered");
+                    let reply = client.reply().await.expect("there is a reply");
                     assert_eq!(reply.json()["recipient"], format!("+7999{asked:07}"));
                 }
             }
@@ -259,7 +259,7 @@ async fn many_idle_connections_are_closed() {
         for _ in 0..COUNT {
             let mut client = Http1::connect(replica.address()).await;
             client.write(&request()).await;
-            assert_eq!(client.reply().await.expect("it is answered").status, 200);
+            assert_eq!(client.reply().await.expect("there is a reply").status, 200);
             clients.spawn(async move { client.ends().await });
         }
         assert!(
@@ -355,7 +355,7 @@ async fn old_connections_and_a_shutdown_finish_their_requests() {
     // An idle connection does not hold up the end of the server.
     let mut idle = Http1::connect(replica.address()).await;
     idle.write(&request()).await;
-    idle.reply().await.expect("it is answered");
+    idle.reply().await.expect("there is a reply");
     let (status, log) = tokio::time::timeout(Duration::from_secs(30), replica.stop())
         .await
         .expect("it stops");

@@ -82,7 +82,7 @@ async fn misplaced_secrets_are_not_repeated() {
         let shown = String::from_utf8_lossy(&request).into_owned();
         let mut client = Http1::connect(replica.address()).await;
         client.write(&request).await;
-        let reply = client.reply().await.expect("it is answered");
+        let reply = client.reply().await.expect("there is a reply");
         assert!(reply.status >= 400, "{shown}: {reply:?}");
         let mut said = String::from_utf8_lossy(&reply.body).into_owned();
         for (name, value) in &reply.headers {

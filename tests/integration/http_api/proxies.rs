@@ -54,7 +54,7 @@ async fn each_client_gets_its_own_response_through_proxies() {
                     client
                         .write(&post(&path("GetOtpStatus"), &[], &request))
                         .await;
-                    let reply = client.reply().await.expect("it is answered");
+                    let reply = client.reply().await.expect("there is a reply");
                     assert_eq!(reply.status, 200, "{reply:?}");
                     assert_eq!(reply.json()["recipient"], recipient);
                 }
@@ -129,7 +129,7 @@ async fn connections_of_proxies_end_without_a_failed_request() {
             client
                 .write(&post(&path("GetOtpStatus"), &[], &request))
                 .await;
-            let reply = client.reply().await.expect("it is answered");
+            let reply = client.reply().await.expect("there is a reply");
             assert_eq!(reply.status, 200, "{number}: {reply:?}");
         }
     }

@@ -137,7 +137,7 @@ async fn host_header_is_required_once() {
     for request in [none, two] {
         let mut client = Http1::connect(replica.address()).await;
         client.write(&request).await;
-        let reply = client.reply().await.expect("it is answered");
+        let reply = client.reply().await.expect("there is a reply");
         assert_eq!((reply.status, reply.header("connection")), (400, "close"));
         assert!(client.ends().await);
     }

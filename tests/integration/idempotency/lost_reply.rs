@@ -108,9 +108,9 @@ async fn retry_after_lost_reply_is_replayed_by_any_replica() {
             client.verify_otp(request).await
         })
         .await;
-    let judged = verify(other.client(), verify_request(&wrong, "wrong")).await;
+    let verdict = verify(other.client(), verify_request(&wrong, "wrong")).await;
     assert_eq!(
-        (judged.outcome(), judged.attempts_remaining),
+        (verdict.outcome(), verdict.attempts_remaining),
         (VerifyOutcome::WrongCode, 4)
     );
     assert_eq!(attempts_remaining(other.client()).await, 4);
@@ -118,7 +118,7 @@ async fn retry_after_lost_reply_is_replayed_by_any_replica() {
     let doomed = Doomed::start(&database).await;
     assert_eq!(
         verify(doomed.replica.client(), verify_request(&wrong, "wrong")).await,
-        judged
+        verdict
     );
     let request = verify_request(&code, "right");
     let third = doomed
@@ -273,8 +273,8 @@ async fn writer_recognizes_its_write_after_lost_acknowledgement() {
     let code = replica.code(&sent.challenge_id).await;
     let mut wrong = verify_request(&Typed::Mistyped.text(&code), "");
     wrong.client_ip = CLIENT_IP.to_owned();
-    let judged = unacknowledged(&database, way, |client| verify(client, wrong.clone())).await;
-    assert_eq!(judged.attempts_remaining, 4);
+    let verdict = unacknowledged(&database, way, |client| verify(client, wrong.clone())).await;
+    assert_eq!(verdict.attempts_remaining, 4);
     assert_eq!(attempts_remaining(replica.client()).await, 4);
     // The limits were paid once: each leaves room for one more, and no more than that.
     assert_eq!(

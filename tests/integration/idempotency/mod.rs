@@ -48,12 +48,12 @@ async fn send(mut client: Client, request: SendOtpRequest) -> SendOtpResponse {
 
 async fn verify(mut client: Client, request: VerifyOtpRequest) -> VerifyOtpResponse {
     let verdict = client.verify_otp(request).await;
-    verdict.expect("it gets a verdict").into_inner()
+    verdict.expect("there is an outcome").into_inner()
 }
 
 async fn cancel(mut client: Client, request: CancelOtpRequest) -> bool {
     let done = client.cancel_otp(request).await;
-    done.expect("it is answered").into_inner().cancelled
+    done.expect("there is a reply").into_inner().cancelled
 }
 
 async fn attempts_remaining(mut client: Client) -> u32 {
@@ -61,8 +61,9 @@ async fn attempts_remaining(mut client: Client) -> u32 {
         recipient: RECIPIENT.to_owned(),
         ..Default::default()
     };
-    let told = client.get_otp_status(request).await;
-    told.expect("it is reported")
+    let reply = client.get_otp_status(request).await;
+    reply
+        .expect("there is a status")
         .into_inner()
         .attempts_remaining
 }
@@ -104,8 +105,8 @@ async fn repeated_requests_are_replayed_by_all_replicas(kind: Kind) {
     let sent = send(first.client(), send_request("same")).await;
     let code = first.code(&sent.challenge_id).await;
     let wrong = Typed::Mistyped.text(&code);
-    let judged = verify(first.client(), verify_request(&wrong, "same")).await;
-    assert_eq!(judged.outcome(), VerifyOutcome::WrongCode);
+    let response = verify(first.client(), verify_request(&wrong, "same")).await;
+    assert_eq!(response.outcome(), VerifyOutcome::WrongCode);
     let (_, log) = first.stop().await;
     let third = Replica::start(&database).await;
     for replica in [&other, &third] {
@@ -118,7 +119,7 @@ async fn repeated_requests_are_replayed_by_all_replicas(kind: Kind) {
         };
         assert_eq!(send(replica.client(), elsewhere).await, sent);
         let again = verify(replica.client(), verify_request(&wrong, "same")).await;
-        assert_eq!(again, judged);
+        assert_eq!(again, response);
     }
     assert_eq!(attempts_remaining(third.client()).await, 4);
     let status = other.client().send_otp(send_request("another")).await;
@@ -137,7 +138,7 @@ async fn repeated_requests_are_replayed_by_all_replicas(kind: Kind) {
         let late = verify(replica.client(), verify_request(&code, "late")).await;
         assert_eq!(late.outcome(), VerifyOutcome::NotFound);
         let again = verify(replica.client(), verify_request(&wrong, "same")).await;
-        assert_eq!(again, judged);
+        assert_eq!(again, response);
         assert_eq!(send(replica.client(), send_request("same")).await, sent);
     }
     assert_eq!(

@@ -36,8 +36,11 @@ async fn send(client: &mut Client, recipient: &str, purpose: &str) -> String {
 }
 
 async fn outcome(client: &mut Client, request: VerifyOtpRequest) -> VerifyOutcome {
-    let judged = client.verify_otp(request).await.expect("it is judged");
-    judged.into_inner().outcome()
+    let verdict = client
+        .verify_otp(request)
+        .await
+        .expect("there is an outcome");
+    verdict.into_inner().outcome()
 }
 
 async fn attempts_remaining(client: &mut Client) -> u32 {
@@ -48,7 +51,7 @@ async fn attempts_remaining(client: &mut Client) -> u32 {
     let status = client
         .get_otp_status(request)
         .await
-        .expect("it is reported");
+        .expect("there is a status");
     status.into_inner().attempts_remaining
 }
 
@@ -154,16 +157,19 @@ async fn challenge_id_of_another_code_matches_nothing() {
         "'; DROP TABLE otp_record; --".replace(' ', "_").as_str(),
         &"x".repeat(256),
     ] {
-        let judged = client
+        let verdict = client
             .verify_otp(VerifyOtpRequest {
                 challenge_id: challenge_id.to_owned(),
                 ..verify(&code)
             })
             .await
-            .expect("it is judged")
+            .expect("there is an outcome")
             .into_inner();
-        assert_eq!(judged.outcome(), VerifyOutcome::NotFound, "{challenge_id}");
-        assert_eq!((judged.verified, judged.challenge_id.as_str()), (false, ""));
+        assert_eq!(verdict.outcome(), VerifyOutcome::NotFound, "{challenge_id}");
+        assert_eq!(
+            (verdict.verified, verdict.challenge_id.as_str()),
+            (false, "")
+        );
         let cancelled = client
             .cancel_otp(CancelOtpRequest {
                 recipient: PHONE.to_owned(),
@@ -171,32 +177,35 @@ async fn challenge_id_of_another_code_matches_nothing() {
                 ..Default::default()
             })
             .await
-            .expect("it is answered")
+            .expect("there is a reply")
             .into_inner();
         assert!(!cancelled.cancelled, "{challenge_id}");
-        let told = client
+        let reply = client
             .get_otp_status(GetOtpStatusRequest {
                 recipient: PHONE.to_owned(),
                 challenge_id: challenge_id.to_owned(),
                 ..Default::default()
             })
             .await
-            .expect("it is reported")
+            .expect("there is a status")
             .into_inner();
-        assert!(!told.live && told.challenge_id.is_empty(), "{challenge_id}");
+        assert!(
+            !reply.live && reply.challenge_id.is_empty(),
+            "{challenge_id}"
+        );
     }
     // Alone, too, a challenge that otpd never gave finds nothing.
     for challenge_id in [one_letter_off, "A".repeat(64), "garbage".to_owned()] {
-        let told = client
+        let reply = client
             .get_otp_status(GetOtpStatusRequest {
                 challenge_id: challenge_id.clone(),
                 ..Default::default()
             })
             .await
-            .expect("it is reported")
+            .expect("there is a status")
             .into_inner();
         assert_eq!(
-            (told.live, told.recipient.as_str()),
+            (reply.live, reply.recipient.as_str()),
             (false, ""),
             "{challenge_id}"
         );

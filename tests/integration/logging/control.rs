@@ -101,8 +101,8 @@ async fn log_level_is_set_at_run_time() {
             recipient: "+79991234567".to_owned(),
             ..Default::default()
         };
-        let told = replica.client().get_otp_status(about).await;
-        told.expect("it is reported");
+        let reply = replica.client().get_otp_status(about).await;
+        reply.expect("there is a status");
     };
     let level = || replica.operate("GET", "/log-level", "");
     assert_eq!(level().await, (200, "info\n".to_owned()));
@@ -114,8 +114,8 @@ async fn log_level_is_set_at_run_time() {
     replica.wait_for_line("[OTP AUDIT] Log level set").await;
     ask().await;
     for bad in ["", "loud", "WARN", &"x".repeat(100)] {
-        let (status, told) = replica.operate("PUT", "/log-level", bad).await;
-        assert_eq!(status, 400, "{told}");
+        let (status, reply) = replica.operate("PUT", "/log-level", bad).await;
+        assert_eq!(status, 400, "{reply}");
     }
     assert_eq!(replica.operate("POST", "/log-level", "info").await.0, 405);
     assert_eq!(level().await, (200, "warn\n".to_owned()));

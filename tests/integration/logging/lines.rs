@@ -156,13 +156,16 @@ async fn each_outcome_has_its_log_lines() {
         recipient: PHONE.to_owned(),
         ..Default::default()
     };
-    client.get_otp_status(about).await.expect("it is reported");
+    client
+        .get_otp_status(about)
+        .await
+        .expect("there is a status");
     let about = CancelOtpRequest {
         recipient: PHONE.to_owned(),
         purpose: "login".to_owned(),
         ..Default::default()
     };
-    client.cancel_otp(about).await.expect("it is answered");
+    client.cancel_otp(about).await.expect("there is a reply");
     let (status, log) = replica.stop().await;
     assert!(status.success(), "{status}");
 

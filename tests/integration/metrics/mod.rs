@@ -55,7 +55,10 @@ impl<'a> Person<'a> {
             recipient: self.recipient.to_owned(),
             ..Default::default()
         };
-        self.client.cancel_otp(request).await.expect("it is done");
+        self.client
+            .cancel_otp(request)
+            .await
+            .expect("there is a reply");
     }
 }
 
@@ -89,8 +92,8 @@ async fn get_every_answer(database: &Database, replica: &Replica) {
         recipient: "+77011234567".to_owned(),
         ..Default::default()
     };
-    let told = other.client.get_otp_status(about).await;
-    told.expect("it is reported");
+    let reply = other.client.get_otp_status(about).await;
+    reply.expect("there is a status");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,16 +207,16 @@ async fn auth_failures_rate_limits_and_resets_are_counted_by_name() {
         code: code.to_owned(),
         ..Default::default()
     };
-    let judged = crm
+    let verdict = crm
         .verify_otp(verify(&Typed::Mistyped.text(&code.code)))
         .await;
-    assert!(!judged.expect("it is judged").into_inner().verified);
+    assert!(!verdict.expect("there is an outcome").into_inner().verified);
     let reset = CancelOtpRequest {
         recipient: "+79991234567".to_owned(),
         reset_failures: true,
         ..Default::default()
     };
-    crm.cancel_otp(reset).await.expect("it is done");
+    crm.cancel_otp(reset).await.expect("there is a reply");
     database.advance_clock(Duration::from_mins(2)).await;
     crm.send_otp(send()).await.expect_err("there was one");
     for stranger in ["nobody's", "else"] {
@@ -257,7 +260,10 @@ async fn metric_cardinality_is_bounded() {
             code: "123456".to_owned(),
             ..Default::default()
         };
-        client.verify_otp(request).await.expect("it is judged");
+        client
+            .verify_otp(request)
+            .await
+            .expect("there is an outcome");
     }
     let scrape = replica.scrape().await;
     let answers = scrape.series.keys();

@@ -71,10 +71,10 @@ async fn metrics_page_lists_every_metric_with_type_and_labels() {
         })
         .await;
     let page = page();
-    let told: BTreeMap<&String, &String> =
+    let documented: BTreeMap<&String, &String> =
         page.iter().map(|(name, row)| (name, &row.kind)).collect();
     let seen: BTreeMap<&String, &String> = scrape.kinds.iter().collect();
-    assert_eq!(told, seen);
+    assert_eq!(documented, seen);
     let mut with_series = BTreeSet::new();
     for series in scrape.series.keys() {
         let metric = metric_of(series, &scrape);

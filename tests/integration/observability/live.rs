@@ -82,7 +82,10 @@ providers = ["north", "south"]
             code: code.to_owned(),
             ..Default::default()
         };
-        let verified = client.verify_otp(typed(&code)).await.expect("it is judged");
+        let verified = client
+            .verify_otp(typed(&code))
+            .await
+            .expect("there is an outcome");
         assert!(verified.into_inner().verified);
         let code = self.send().await.expect("it is sent");
         let wrong = Typed::Mistyped.text(&code);
@@ -90,7 +93,7 @@ providers = ["north", "south"]
             client
                 .verify_otp(typed(&wrong))
                 .await
-                .expect("it is judged");
+                .expect("there is an outcome");
         }
         client
             .verify_otp(typed(&wrong))
@@ -106,7 +109,10 @@ providers = ["north", "south"]
             recipient: PHONE.to_owned(),
             ..Default::default()
         };
-        client.get_otp_status(about).await.expect("it is reported");
+        client
+            .get_otp_status(about)
+            .await
+            .expect("there is a status");
         self.send().await.expect("it is sent");
         assert!(self.send().await.is_none(), "a limit is reached");
         let mut stranger = self.replica.client_of("a-guess");

@@ -66,8 +66,8 @@ pub fn route(purpose: &str, providers: &[&str]) -> String {
 
 /// Returns the deliveries of the newest challenge of a recipient.
 async fn deliveries(replica: &Replica, number: usize, purpose: &str) -> Vec<Delivery> {
-    let told = try_deliveries(replica, "anyone", (number, purpose)).await;
-    told.expect("it is reported")
+    let status = try_deliveries(replica, "anyone", (number, purpose)).await;
+    status.expect("there is a status")
 }
 
 async fn try_deliveries(
@@ -80,8 +80,8 @@ async fn try_deliveries(
         purpose: purpose.to_owned(),
         ..Default::default()
     };
-    let told = replica.client_of(token).get_otp_status(request).await;
-    Ok(told?.into_inner().deliveries)
+    let status = replica.client_of(token).get_otp_status(request).await;
+    Ok(status?.into_inner().deliveries)
 }
 
 /// Returns the deliveries as soon as the newest one has one of these states.
@@ -102,7 +102,7 @@ async fn deliveries_of(
 ) -> Vec<Delivery> {
     loop {
         let all = try_deliveries(replica, token, message).await;
-        let all = all.expect("it is reported");
+        let all = all.expect("there is a status");
         let newest = all.last().map(Delivery::state);
         if newest.is_some_and(|newest| states.contains(&newest)) {
             return all;
@@ -111,8 +111,8 @@ async fn deliveries_of(
 }
 
 /// Returns the comparable parts of deliveries: provider, state, attempt and error class.
-fn told(deliveries: &[Delivery]) -> Vec<(&str, DeliveryState, u32, &str)> {
-    let told = deliveries.iter().map(|delivery| {
+fn comparable(deliveries: &[Delivery]) -> Vec<(&str, DeliveryState, u32, &str)> {
+    let status = deliveries.iter().map(|delivery| {
         let Delivery {
             provider,
             attempts,
@@ -126,7 +126,7 @@ fn told(deliveries: &[Delivery]) -> Vec<(&str, DeliveryState, u32, &str)> {
             error.as_str(),
         )
     });
-    told.collect()
+    status.collect()
 }
 
 async fn verifies(replica: &Replica, number: usize, purpose: &str, code: &str) -> bool {
@@ -136,6 +136,6 @@ async fn verifies(replica: &Replica, number: usize, purpose: &str, code: &str) -
         code: code.to_owned(),
         ..Default::default()
     };
-    let judged = replica.client().verify_otp(request).await;
-    judged.expect("it is judged").into_inner().verified
+    let verdict = replica.client().verify_otp(request).await;
+    verdict.expect("there is an outcome").into_inner().verified
 }

@@ -36,7 +36,7 @@ async fn burst_of_status_calls_costs_one_statement_per_batch() {
                 };
                 let status = client.get_otp_status(request).await;
                 status
-                    .expect("it is answered")
+                    .expect("there is a reply")
                     .into_inner()
                     .deliveries
                     .len()

@@ -61,7 +61,7 @@ async fn each_response_maps_to_its_error_kind() {
     let provider = spoken(&gateway.url("/"));
     let oversized = format!(r#"{{"ok": true, "filler": "{}"}}"#, "x".repeat(64 * 1024));
     let long_code = format!(r#"{{"code": "{}"}}"#, "x".repeat(65));
-    for (status, body, class, told) in [
+    for (status, body, class, response) in [
         (
             200,
             r#"{"ok": false}"#,
@@ -126,9 +126,9 @@ async fn each_response_maps_to_its_error_kind() {
         ),
     ] {
         gateway.will_answer(status, body);
-        let error = send(&provider).await.expect_err(told);
+        let error = send(&provider).await.expect_err(response);
         assert_eq!(error.class, class, "{status} {body}: {error}");
-        assert!(error.cause.contains(told), "{told}: {error}");
+        assert!(error.cause.contains(response), "{response}: {error}");
         assert!(error.cause.len() < 150, "{error}");
     }
 }
@@ -226,7 +226,7 @@ async fn connection_refused_is_reported() {
 async fn certificate_must_be_trusted_and_match_the_host() {
     let directory = tempfile::tempdir().expect("the temporary directory takes files");
     let file = directory.path().join("ca.pem");
-    for (name, trusted, told) in [
+    for (name, trusted, response) in [
         ("localhost", true, None),
         ("localhost", false, Some("the certificate was refused: ")),
         ("other.example", true, Some("the certificate was refused: ")),
@@ -241,17 +241,17 @@ async fn certificate_must_be_trusted_and_match_the_host() {
         let provider = provider(table(&format!("{url}{ca}{SPOKEN}")));
         gateway.will_answer(200, r#"{"ok": true}"#);
         let sent = send(&provider).await;
-        match told {
+        match response {
             None => {
                 sent.expect("all is well");
                 provider.check().await.expect("any answer will do");
             }
-            Some(told) => {
+            Some(response) => {
                 let error = sent.expect_err("a stranger");
                 assert_eq!(error.class, DeliveryErrorKind::Transient);
-                assert!(error.cause.contains(told), "{error}");
+                assert!(error.cause.contains(response), "{error}");
                 let problem = provider.check().await.expect_err("a stranger");
-                assert!(problem.contains(told), "{problem}");
+                assert!(problem.contains(response), "{problem}");
             }
         }
     }

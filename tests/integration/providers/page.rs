@@ -109,9 +109,9 @@ fn provider_page_lists_every_key_and_preset() {
         let mut wrong = table(&format!("kind = \"{kind}\"\n"));
         wrong.insert("no_such_key".to_owned(), 1.into());
         let fault = otpd_delivery::settings::ProviderSettings::parse("x", wrong);
-        let told = fault.map(|_| ()).expect_err("no such key").problem;
-        let keys: Vec<&str> = told.split('`').skip(1).step_by(2).collect();
-        assert!(keys.len() >= 6, "{told}");
+        let problem = fault.map(|_| ()).expect_err("no such key").problem;
+        let keys: Vec<&str> = problem.split('`').skip(1).step_by(2).collect();
+        assert!(keys.len() >= 6, "{problem}");
         for key in keys {
             assert!(page.contains(&format!("`{key}`")), "{key}");
         }

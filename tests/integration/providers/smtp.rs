@@ -193,7 +193,7 @@ async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
         ..GatewayOptions::default()
     };
     let gateway = ProviderHandle::new("mail", to(&sink, ACCOUNT), options);
-    for (local_part, class, told) in [
+    for (local_part, class, status) in [
         // Before DATA the server has nothing that it could deliver.
         (
             "late",
@@ -215,7 +215,7 @@ async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
         let error = gateway.deliver(&message.outgoing()).await;
         let error = error.expect_err(local_part);
         assert_eq!(error.class, class, "{local_part}: {error}");
-        assert!(error.cause.starts_with(told), "{local_part}: {error}");
+        assert!(error.cause.starts_with(status), "{local_part}: {error}");
     }
 }
 
@@ -223,7 +223,7 @@ async fn lost_reply_after_the_mail_body_leaves_unknown_outcome() {
 async fn each_smtp_reply_maps_to_its_error_kind_without_its_text() {
     let mut sink = Sink::start("starttls", "localhost").await;
     let provider = to(&sink, ACCOUNT);
-    for (local_part, class, told) in [
+    for (local_part, class, status) in [
         (
             "unknown",
             DeliveryErrorKind::BadDestination,
@@ -277,7 +277,7 @@ async fn each_smtp_reply_maps_to_its_error_kind_without_its_text() {
     ] {
         let error = send(&provider, &format!("{local_part}@example.com")).await;
         let error = error.expect_err(local_part);
-        assert_eq!((error.class, error.cause.as_str()), (class, told));
+        assert_eq!((error.class, error.cause.as_str()), (class, status));
         send(&provider, "ann@example.com")
             .await
             .expect("the next one is taken");

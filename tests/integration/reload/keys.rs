@@ -29,8 +29,8 @@ async fn verifies(replica: &Replica, recipient: &str, code: String) -> bool {
         code,
         ..Default::default()
     };
-    let judged = replica.client().verify_otp(typed).await;
-    judged.expect("it is judged").into_inner().verified
+    let verdict = replica.client().verify_otp(typed).await;
+    verdict.expect("there is an outcome").into_inner().verified
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,14 +89,14 @@ expires = "2999-01-01"
         .await
         .expect("it is read now");
     assert_eq!(sent.into_inner().recipient, "+79990000001");
-    let judged = client
+    let verdict = client
         .verify_otp(otpd::grpc::v1::VerifyOtpRequest {
             recipient: "+79990000001".to_owned(),
             code: "123456".to_owned(),
             ..Default::default()
         })
         .await;
-    assert!(judged.expect("it is judged").into_inner().verified);
+    assert!(verdict.expect("there is an outcome").into_inner().verified);
     // The line is about a new connection, and was not logged before.
     let silent = TcpStream::connect(otpd.replica.address()).await;
     otpd.replica

@@ -21,8 +21,8 @@ async fn ask(channel: &Channel) -> Result<GetOtpStatusResponse, Status> {
         ..Default::default()
     };
     let mut client = OtpServiceClient::new(channel.clone());
-    let told = client.get_otp_status(request).await;
-    told.map(tonic::Response::into_inner)
+    let status = client.get_otp_status(request).await;
+    status.map(tonic::Response::into_inner)
 }
 
 #[tokio::test(flavor = "multi_thread")]

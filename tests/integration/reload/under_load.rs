@@ -66,8 +66,8 @@ async fn fifty_reloads_lose_no_request() {
                     code,
                     ..Default::default()
                 };
-                let judged = client.verify_otp(typed).await.expect("it is judged");
-                assert!(judged.into_inner().verified);
+                let verdict = client.verify_otp(typed).await.expect("there is an outcome");
+                assert!(verdict.into_inner().verified);
                 made.fetch_add(1, Ordering::SeqCst);
                 if last {
                     break;

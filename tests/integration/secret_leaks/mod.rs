@@ -143,7 +143,7 @@ async fn talk(replica: &Replica, recipients: Range<u32>) -> Traffic {
             let typed = format!("{} {}", &right[..5], &right[5..]);
             traffic.code(&typed);
             let reply = client.verify_otp(verify(typed)).await;
-            let reply = traffic.heard(reply).expect("it is judged");
+            let reply = traffic.heard(reply).expect("there is an outcome");
             verified += u32::from(reply.verified);
             continue;
         }
@@ -153,7 +153,7 @@ async fn talk(replica: &Replica, recipients: Range<u32>) -> Traffic {
         );
         let reply = client.verify_otp(verify(wrong.clone())).await;
         traffic.code(&wrong);
-        traffic.heard(reply).expect("it is judged");
+        traffic.heard(reply).expect("there is an outcome");
         if number % 4 == 1 {
             let cancelled = client.cancel_otp(CancelOtpRequest {
                 recipient: recipient.clone(),
@@ -161,7 +161,12 @@ async fn talk(replica: &Replica, recipients: Range<u32>) -> Traffic {
                 ..Default::default()
             });
             let cancelled = cancelled.await;
-            assert!(traffic.heard(cancelled).expect("it is done").cancelled);
+            assert!(
+                traffic
+                    .heard(cancelled)
+                    .expect("there is a reply")
+                    .cancelled
+            );
         }
         if !clumsy {
             continue;

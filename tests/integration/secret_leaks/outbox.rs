@@ -75,7 +75,7 @@ async fn fill(replica: &Replica, gateway: &Gateway) -> Secrets {
                     ..Default::default()
                 };
                 let cancelled = replica.client().cancel_otp(request).await;
-                assert!(cancelled.expect("it is done").into_inner().cancelled);
+                assert!(cancelled.expect("there is a reply").into_inner().cancelled);
             }
         }
     }

@@ -73,7 +73,7 @@ async fn provider_errors_contain_no_secrets() {
     let path = "/{secrets.key}/{to_e164}/{code}";
     let provider = at(&gateway.url(path));
     let message = TestMessage::to(TO);
-    let mut told = format!("{provider:?}\n");
+    let mut errors = format!("{provider:?}\n");
     let mut replies = vec![
         Reply::Close,
         Reply::CloseInBody,
@@ -90,7 +90,7 @@ async fn provider_errors_contain_no_secrets() {
         gateway.will(reply);
         let error = provider.deliver(&message.outgoing()).await;
         let error = error.expect_err("no reply is good");
-        writeln!(told, "{error} {error:?}").expect("writing to a string cannot fail");
+        writeln!(errors, "{error} {error:?}").expect("writing to a string cannot fail");
         gateway.request().await;
     }
     for url in [
@@ -100,14 +100,17 @@ async fn provider_errors_contain_no_secrets() {
     ] {
         let error = at(&url).deliver(&message.outgoing()).await;
         let error = error.expect_err("no connection");
-        writeln!(told, "{error} {error:?}").expect("writing to a string cannot fail");
+        writeln!(errors, "{error} {error:?}").expect("writing to a string cannot fail");
     }
-    told.push_str(&provider.check().await.expect_err("no server listens"));
-    assert_no_leak(&secrets, &[text("an error", &told)]);
-    let lower = told.to_lowercase();
-    assert!(!lower.contains("f00d"), "{told}");
+    errors.push_str(&provider.check().await.expect_err("no server listens"));
+    assert_no_leak(&secrets, &[text("an error", &errors)]);
+    let lower = errors.to_lowercase();
+    assert!(!lower.contains("f00d"), "{errors}");
     // Each attempt did say something, and an error code that is one would be shown.
-    assert!(told.matches("HTTP status").count() > attempts / 2, "{told}");
+    assert!(
+        errors.matches("HTTP status").count() > attempts / 2,
+        "{errors}"
+    );
     gateway.will_answer(400, r#"{"error": "E17"}"#);
     let error = provider
         .deliver(&message.outgoing())

@@ -46,7 +46,7 @@ async fn stranger(replica: &Replica, channel: &Channel, first: u32, over: &Atomi
             .await
             .expect("a stranger's code is sent")
             .into_inner();
-        let judged = client
+        let verdict = client
             .verify_otp(VerifyOtpRequest {
                 recipient,
                 code: replica.code(&sent.challenge_id).await,
@@ -54,7 +54,7 @@ async fn stranger(replica: &Replica, channel: &Channel, first: u32, over: &Atomi
             })
             .await
             .expect("a stranger's code is judged");
-        assert!(judged.into_inner().verified);
+        assert!(verdict.into_inner().verified);
         if last {
             return;
         }

@@ -221,8 +221,8 @@ async fn unsampled_request_propagates_trace_id() {
         code: "123456".to_owned(),
         ..Default::default()
     };
-    let judged = client.verify_otp(traced(verify, OTHER_TRACE, "01")).await;
-    judged.expect("it is judged");
+    let verdict = client.verify_otp(traced(verify, OTHER_TRACE, "01")).await;
+    verdict.expect("there is an outcome");
     let (status, log) = replica.stop().await;
     assert!(status.success());
     let spans = collector
