@@ -241,6 +241,11 @@ impl World {
             prop_assert!(!is_first_send);
         }
 
+        if let Ok(Outcome::Verdict(verdict, effects)) = &decision.answer
+            && !repairs
+        {
+            self.check_effects(*verdict, *effects, is_written, &after)?;
+        }
         if is_written && is_first_send {
             self.sends.push((now, network));
         }
@@ -289,6 +294,29 @@ impl World {
         if is_written {
             self.check_purge()?;
         }
+        Ok(())
+    }
+
+    /// The effects of a first verification: the channel of a verified code, or the lockout that a
+    /// failed attempt starts.
+    fn check_effects(
+        &self,
+        verdict: VerifyOutcome,
+        effects: VerifyEffects,
+        is_first: bool,
+        after: &Model,
+    ) -> TestCaseResult {
+        let is_verified = matches!(verdict, VerifyOutcome::Verified { .. });
+        prop_assert_eq!(effects.verified.is_some(), is_first && is_verified);
+        let is_failed = matches!(verdict, VerifyOutcome::WrongCode { .. });
+        let (policy, now) = (&self.settings.policies[0], self.now.milliseconds());
+        let lockout = after
+            .record(&Self::record_id())
+            .and_then(|record| record.locked_until(policy, record.failures_at(policy, now)))
+            .map(|until| until.earliest)
+            .filter(|until| is_first && is_failed && now < *until);
+        let started = effects.lockout.map(|lockout| lockout.until.milliseconds());
+        prop_assert_eq!(started, lockout);
         Ok(())
     }
 
