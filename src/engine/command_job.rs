@@ -156,12 +156,12 @@ impl Job for CommandJob {
             limits: &limits,
         };
         let decision = decide(&request.command, state, context);
-        self.outcome = Some(decision.answer);
+        self.outcome = Some(decision.outcome);
         DecidedWrites {
             record: decision
-                .write
+                .record
                 .map(|record| request.seal(keys, record, random)),
-            limits: self.charges.updates(view, &limits, decision.charge),
+            limits: self.charges.updates(view, &limits, decision.rate_limits),
             message: decision.message.map(|message| {
                 let version = self.message_version;
                 let version = version.unwrap_or_else(|| RowVersion::random(random));

@@ -39,23 +39,23 @@ pub fn cancel(
 ) -> Decision<Result<CancelOutcome, Refusal>> {
     with_clock_repair(record, policy, now, |record| {
         let Some(mut record) = record else {
-            return Decision::answer(Ok(CancelOutcome::default()));
+            return Decision::new(Ok(CancelOutcome::default()));
         };
         match record.memory.lookup(&request.identity, now) {
             Some(IdempotencyLookup::Replay {
-                answer:
+                outcome:
                     RecordedOutcome::Cancelled {
                         challenge,
                         failures_reset,
                     },
                 ..
             }) => {
-                return Decision::answer(Ok(CancelOutcome {
+                return Decision::new(Ok(CancelOutcome {
                     challenge,
                     failures_reset,
                 }));
             }
-            Some(_) => return Decision::answer(Err(Refusal::IdempotencyKeyReused)),
+            Some(_) => return Decision::new(Err(Refusal::IdempotencyKeyReused)),
             None => {}
         }
         let mut done = CancelOutcome::default();
@@ -70,18 +70,20 @@ pub fn cancel(
             done.failures_reset = true;
         }
         if done == CancelOutcome::default() {
-            return Decision::answer(Ok(done));
+            return Decision::new(Ok(done));
         }
         let CancelOutcome {
             challenge,
             failures_reset,
         } = done;
-        let answer = RecordedOutcome::Cancelled {
+        let outcome = RecordedOutcome::Cancelled {
             challenge,
             failures_reset,
         };
-        record.memory = record.memory.record(&request.identity, answer, policy, now);
+        record.memory = record
+            .memory
+            .record(&request.identity, outcome, policy, now);
         record.written_at = now;
-        Decision::write(Ok(done), record)
+        Decision::new(Ok(done)).with_record(record)
     })
 }

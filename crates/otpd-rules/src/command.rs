@@ -54,17 +54,17 @@ pub fn decide(command: &Command, state: State<'_>, context: &mut Context<'_>) ->
     let (policy, now) = (*policy, *now);
     match command {
         Command::Send(request) => send(record, limits, request, policy, now, random)
-            .map(|answer| answer.map(Outcome::Sent)),
+            .map(|outcome| outcome.map(Outcome::Sent)),
         Command::Verify(request) => {
             let decision = verify(record, limits, request, policy, now);
             let effects = VerifyEffects::of(&decision, policy, now);
-            decision.map(|answer| Ok(Outcome::Verdict(answer?, effects)))
+            decision.map(|outcome| Ok(Outcome::Verdict(outcome?, effects)))
         }
         Command::Cancel(request) => {
-            cancel(record, request, policy, now).map(|answer| answer.map(Outcome::Cancelled))
+            cancel(record, request, policy, now).map(|outcome| outcome.map(Outcome::Cancelled))
         }
         Command::Status(challenge) => {
-            status(record, *challenge, policy, now).map(|answer| Ok(Outcome::Status(answer)))
+            status(record, *challenge, policy, now).map(|outcome| Ok(Outcome::Status(outcome)))
         }
     }
 }

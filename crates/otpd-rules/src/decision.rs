@@ -45,47 +45,45 @@ pub enum Refusal {
     IdempotencyKeyReused,
 }
 
-/// Outcome of a request, and the writes that go with it.
+/// Outcome of a command, and the writes that go with it.
 #[derive(Debug)]
-pub struct Decision<Answer = Result<Outcome, Refusal>> {
+pub struct Decision<T = Result<Outcome, Refusal>> {
     /// Outcome, to be returned once everything has been written.
-    pub answer: Answer,
+    pub outcome: T,
     /// New record; `None` leaves the stored one unchanged.
-    pub write: Option<Record>,
+    pub record: Option<Record>,
+    /// Update of the shared limits that the rule was given.
+    pub rate_limits: LimitCharge,
     /// Message to be written with the record.
     pub message: Option<OutboxMessage>,
-    /// Update of the shared limits that the rule was given.
-    pub charge: LimitCharge,
 }
 
-impl<Answer> Decision<Answer> {
+impl<T> Decision<T> {
     /// Returns a decision without a write.
-    pub(super) fn answer(answer: Answer) -> Self {
+    pub(super) fn new(outcome: T) -> Self {
         Self {
-            answer,
-            write: None,
+            outcome,
+            record: None,
+            rate_limits: LimitCharge::Nothing,
             message: None,
-            charge: LimitCharge::Nothing,
         }
     }
 
-    /// Returns a decision whose answer is returned once `record` is written.
-    pub(super) fn write(answer: Answer, record: Record) -> Self {
-        Self {
-            answer,
-            write: Some(record),
-            message: None,
-            charge: LimitCharge::Nothing,
-        }
-    }
-
-    /// Converts the answer.
-    pub fn map<Other>(self, map: impl FnOnce(Answer) -> Other) -> Decision<Other> {
+    /// Converts the outcome.
+    pub fn map<Other>(self, map: impl FnOnce(T) -> Other) -> Decision<Other> {
         Decision {
-            answer: map(self.answer),
-            write: self.write,
+            outcome: map(self.outcome),
+            record: self.record,
+            rate_limits: self.rate_limits,
             message: self.message,
-            charge: self.charge,
+        }
+    }
+
+    /// Adds a record to be written.
+    pub(super) fn with_record(self, record: Record) -> Self {
+        Self {
+            record: Some(record),
+            ..self
         }
     }
 
@@ -95,7 +93,10 @@ impl<Answer> Decision<Answer> {
     }
 
     /// Adds an update of the shared limits.
-    pub(super) fn with_rate_limits(self, charge: LimitCharge) -> Self {
-        Self { charge, ..self }
+    pub(super) fn with_rate_limits(self, rate_limits: LimitCharge) -> Self {
+        Self {
+            rate_limits,
+            ..self
+        }
     }
 }

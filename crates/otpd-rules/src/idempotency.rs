@@ -74,7 +74,7 @@ pub struct IdempotencyLog(Vec<IdempotencyEntry>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct IdempotencyEntry {
     request: RequestFingerprint,
-    answer: RecordedOutcome,
+    outcome: RecordedOutcome,
     until: Timestamp,
 }
 
@@ -84,7 +84,7 @@ pub enum IdempotencyLookup {
     /// The request is a repetition.
     Replay {
         /// Outcome of the first one.
-        answer: RecordedOutcome,
+        outcome: RecordedOutcome,
         /// True if this process wrote it, and only missed the acknowledgement.
         own: bool,
     },
@@ -105,7 +105,7 @@ impl IdempotencyLog {
             .find(|known| known.request.id == request.id && now < known.until)?;
         Some(if known.request.fields == request.fields {
             IdempotencyLookup::Replay {
-                answer: known.answer,
+                outcome: known.outcome,
                 own: known.request.writer == request.writer,
             }
         } else {
@@ -118,7 +118,7 @@ impl IdempotencyLog {
     pub fn record(
         mut self,
         request: &RequestFingerprint,
-        answer: RecordedOutcome,
+        outcome: RecordedOutcome,
         policy: &PurposePolicy,
         now: Timestamp,
     ) -> Self {
@@ -133,7 +133,7 @@ impl IdempotencyLog {
         };
         self.0.push(IdempotencyEntry {
             request: *request,
-            answer,
+            outcome,
             until: now.saturating_add(memory),
         });
         self
@@ -183,11 +183,11 @@ mod tests {
         let memory =
             IdempotencyLog::default().record(&request(1, 1, 7, true), ANSWER, &policy, at(0));
         let own = Some(IdempotencyLookup::Replay {
-            answer: ANSWER,
+            outcome: ANSWER,
             own: true,
         });
         let others = Some(IdempotencyLookup::Replay {
-            answer: ANSWER,
+            outcome: ANSWER,
             own: false,
         });
         assert_eq!(memory.lookup(&request(1, 1, 7, true), at(0)), own);

@@ -26,6 +26,7 @@ mod rate_limit_update;
 mod recipient;
 mod record;
 mod send;
+mod send_limits;
 mod status;
 mod test_recipient;
 #[cfg(test)]
@@ -56,9 +57,10 @@ pub use rate_limit_update::{BatchedLimit, LimitCharge, LimitDelta, LimitUpdate};
 pub use recipient::{Recipient, RecipientError, Region, RegionError};
 pub use record::{
     Challenge, ChallengeId, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
-    LimitKey, Record, RecordKey, SendLimits,
+    LimitKey, Record, RecordKey,
 };
 pub use send::{MessageRequest, SendOutcome, SendRequest, Undeliverable, send};
+pub use send_limits::SendLimits;
 pub use status::{CodeStatus, LastSend, LiveCode, status};
 pub use test_recipient::TestRecipient;
 pub use time::Timestamp;

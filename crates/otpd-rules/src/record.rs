@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CallerName, Channel, Decision, FailureCounter, IdempotencyLog, OtpCode, Purpose, PurposePolicy,
-    Recipient, Timestamp,
+    Recipient, SendLimits, Timestamp,
 };
 
 /// Key of a record: a blind index of its (caller, recipient, purpose), so that a store
@@ -107,25 +107,6 @@ pub struct Record<S = ChallengeSecret> {
     pub memory: IdempotencyLog,
     /// Time of the last write, by the store's clock.
     pub written_at: Timestamp,
-}
-
-/// Times at which the limits of a record are full again; long ago for unused ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SendLimits {
-    /// State of `sends_per_hour`.
-    pub hour_full_at: Timestamp,
-    /// State of `sends_per_day`.
-    pub day_full_at: Timestamp,
-}
-
-impl Default for SendLimits {
-    fn default() -> Self {
-        let long_ago = Timestamp::from_milliseconds(0);
-        Self {
-            hour_full_at: long_ago,
-            day_full_at: long_ago,
-        }
-    }
 }
 
 /// One code, from its first send to its end.
@@ -299,18 +280,18 @@ impl Record {
 /// Decides about `record` at `now`. If the store's clock stepped back before the record's
 /// last write, the record is repaired first. The repair is written even if the rule
 /// itself writes nothing: else its waits would start again at each request.
-pub(super) fn with_clock_repair<Answer>(
+pub(super) fn with_clock_repair<T>(
     record: Option<Record>,
     policy: &PurposePolicy,
     now: Timestamp,
-    rule: impl FnOnce(Option<Record>) -> Decision<Answer>,
-) -> Decision<Answer> {
+    rule: impl FnOnce(Option<Record>) -> Decision<T>,
+) -> Decision<T> {
     match record {
         Some(record) if now < record.written_at => {
             let record = record.repair_clock_rollback(policy, now);
             let decision = rule(Some(record.clone()));
             Decision {
-                write: decision.write.or(Some(record)),
+                record: decision.record.or(Some(record)),
                 ..decision
             }
         }

@@ -8,11 +8,9 @@ use rand::Rng;
 use super::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
     Decision, FailureCounter, IdempotencyLog, IdempotencyLookup, LimitCharge, MessageId,
-    MessagePayload, MessageState, OtpCode, OutboxMessage, Purpose, PurposePolicy, RateLimitKind,
-    RateLimitState, Recipient, Record, RecordedOutcome, Refusal, RequestFingerprint, TestRecipient,
-    Timestamp,
-    rate_limit::{clamp_all, consume_all},
-    record::{SendLimits, with_clock_repair},
+    MessagePayload, MessageState, OtpCode, OutboxMessage, Purpose, PurposePolicy, RateLimitState,
+    Recipient, Record, RecordedOutcome, Refusal, RequestFingerprint, SendLimits, TestRecipient,
+    Timestamp, rate_limit::consume_all, record::with_clock_repair,
 };
 
 /// Input of [`send`].
@@ -101,20 +99,21 @@ pub fn send(
             .as_ref()
             .and_then(|record| Some((record, record.memory.lookup(&request.identity, now)?)));
         match recalled {
-            Some((record, IdempotencyLookup::Replay { answer, own })) => {
-                return Decision::answer(replay(record, answer, own, request, policy, now));
+            Some((record, IdempotencyLookup::Replay { outcome, own })) => {
+                return Decision::new(replay(record, outcome, own, request, policy, now));
             }
             Some((_, IdempotencyLookup::KeyReused)) => {
-                return Decision::answer(Err(Refusal::IdempotencyKeyReused));
+                return Decision::new(Err(Refusal::IdempotencyKeyReused));
             }
             None => {}
         }
         match check_send(record.as_ref(), limits, request, policy, now) {
-            Err(refusal) => Decision::answer(Err(refusal)).with_rate_limits(LimitCharge::Clamp),
+            Err(refusal) => Decision::new(Err(refusal)).with_rate_limits(LimitCharge::Clamp),
             Ok((send_limits, charge)) => {
                 let (sent, record) = issue_code(record, send_limits, request, policy, now, random);
                 let message = sent.message.clone();
-                Decision::write(Ok(sent), record)
+                Decision::new(Ok(sent))
+                    .with_record(record)
                     .with_message(message)
                     .with_rate_limits(charge)
             }
@@ -126,7 +125,7 @@ pub fn send(
 /// acknowledgement also gets the message that it wrote.
 fn replay(
     record: &Record,
-    answer: RecordedOutcome,
+    outcome: RecordedOutcome,
     own: bool,
     request: &SendRequest,
     policy: &PurposePolicy,
@@ -138,7 +137,7 @@ fn replay(
         resend_at,
         resent,
         code_length,
-    } = answer
+    } = outcome
     else {
         // The recorded id is that of another RPC. Ids depend on the RPC, so only a
         // forgery gets here.
@@ -250,7 +249,7 @@ fn issue_code(
         resent,
         resend_at: now.saturating_add(policy.resend_after),
     };
-    let answer = RecordedOutcome::Sent {
+    let outcome = RecordedOutcome::Sent {
         challenge: sent.challenge,
         expires_at: sent.expires_at,
         resend_at: sent.resend_at,
@@ -264,7 +263,7 @@ fn issue_code(
         sent_at: now,
         failures,
         send_limits,
-        memory: memory.record(&request.identity, answer, policy, now),
+        memory: memory.record(&request.identity, outcome, policy, now),
         written_at: now,
     };
     (sent, record)
@@ -367,43 +366,5 @@ impl SendRequest {
             expires_at: challenge.expires_at,
             due_at: Some(now.saturating_add(request.lease.unwrap_or_default())),
         })
-    }
-}
-
-impl SendLimits {
-    /// Returns the limits that are enabled.
-    fn shared(self, policy: &PurposePolicy) -> Vec<RateLimitState> {
-        let hour = (RateLimitKind::SendsPerHour, self.hour_full_at);
-        let day = (RateLimitKind::SendsPerDay, self.day_full_at);
-        [hour, day]
-            .into_iter()
-            .filter_map(|(name, full_at)| {
-                let rate = policy.rate(name)?;
-                Some(RateLimitState {
-                    name,
-                    rate,
-                    full_at: Some(full_at),
-                    paid: false,
-                })
-            })
-            .collect()
-    }
-
-    /// Returns the limits with these new states.
-    fn taken(mut self, limits: &[RateLimitState], charges: &[Option<Timestamp>]) -> Self {
-        for (limit, charge) in limits.iter().zip(charges) {
-            let full_at = match limit.name {
-                RateLimitKind::SendsPerHour => &mut self.hour_full_at,
-                _ => &mut self.day_full_at,
-            };
-            *full_at = charge.unwrap_or(*full_at);
-        }
-        self
-    }
-
-    /// Returns the limits after the clock stepped back to `now`.
-    pub(super) fn stepped_back_to(self, policy: &PurposePolicy, now: Timestamp) -> Self {
-        let limits = self.shared(policy);
-        self.taken(&limits, &clamp_all(&limits, now))
     }
 }

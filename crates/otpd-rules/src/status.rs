@@ -54,7 +54,7 @@ pub fn status(
 ) -> Decision<CodeStatus> {
     with_clock_repair(record, policy, now, |record| {
         let admitted = record.filter(|record| challenge.matches(record.challenge.nonce));
-        Decision::answer(
+        Decision::new(
             admitted
                 .map(|record| snapshot(&record, policy, now))
                 .unwrap_or_default(),

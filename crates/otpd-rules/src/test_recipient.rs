@@ -94,7 +94,7 @@ mod tests {
         };
         let policy = PurposePolicy::default();
         let decision = send(record, &[], &request, &policy, at(seconds), &mut random);
-        (decision.answer.unwrap(), decision.write.unwrap())
+        (decision.outcome.unwrap(), decision.record.unwrap())
     }
 
     #[test]

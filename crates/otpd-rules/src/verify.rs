@@ -78,7 +78,7 @@ impl VerifyEffects {
         policy: &PurposePolicy,
         now: Timestamp,
     ) -> Self {
-        match (&decision.answer, &decision.write) {
+        match (&decision.outcome, &decision.record) {
             (Ok(VerifyOutcome::Verified { .. }), Some(record)) => Self {
                 verified: Some(record.challenge.channel),
                 lockout: None,
@@ -106,17 +106,15 @@ pub fn verify(
 ) -> Decision<Result<VerifyOutcome, Refusal>> {
     with_clock_repair(record, policy, now, |record| {
         let Some(record) = record else {
-            return Decision::answer(Ok(VerifyOutcome::NotFound));
+            return Decision::new(Ok(VerifyOutcome::NotFound));
         };
         match record.memory.lookup(&request.identity, now) {
-            Some(IdempotencyLookup::Replay { answer, .. }) => Decision::answer(replay(answer)),
-            Some(IdempotencyLookup::KeyReused) => {
-                Decision::answer(Err(Refusal::IdempotencyKeyReused))
-            }
+            Some(IdempotencyLookup::Replay { outcome, .. }) => Decision::new(replay(outcome)),
+            Some(IdempotencyLookup::KeyReused) => Decision::new(Err(Refusal::IdempotencyKeyReused)),
             None => match precheck(&record, limits, request, policy, now) {
-                Err(PrecheckFailure::Verdict(verdict)) => Decision::answer(Ok(verdict)),
+                Err(PrecheckFailure::Verdict(verdict)) => Decision::new(Ok(verdict)),
                 Err(PrecheckFailure::Refusal(refusal)) => {
-                    Decision::answer(Err(refusal)).with_rate_limits(LimitCharge::Clamp)
+                    Decision::new(Err(refusal)).with_rate_limits(LimitCharge::Clamp)
                 }
                 Ok(right) => record_attempt(record, right, request, policy, now),
             },
@@ -125,8 +123,8 @@ pub fn verify(
 }
 
 /// Returns the recorded outcome of the same request.
-fn replay(answer: RecordedOutcome) -> Result<VerifyOutcome, Refusal> {
-    match answer {
+fn replay(outcome: RecordedOutcome) -> Result<VerifyOutcome, Refusal> {
+    match outcome {
         RecordedOutcome::Verified { challenge, at } => {
             Ok(VerifyOutcome::Verified { challenge, at })
         }
@@ -213,7 +211,7 @@ fn record_attempt(
     let nonce = challenge.nonce;
     challenge.attempts += 1;
     let attempts_remaining = challenge.attempts_remaining(policy);
-    let (verdict, answer, charge) = if right {
+    let (verdict, outcome, charge) = if right {
         challenge.state = ChallengeState::Spent;
         record.failures = FailureCounter::NONE;
         let verdict = VerifyOutcome::Verified {
@@ -246,7 +244,11 @@ fn record_attempt(
             LimitCharge::Consume,
         )
     };
-    record.memory = record.memory.record(&request.identity, answer, policy, now);
+    record.memory = record
+        .memory
+        .record(&request.identity, outcome, policy, now);
     record.written_at = now;
-    Decision::write(Ok(verdict), record).with_rate_limits(charge)
+    Decision::new(Ok(verdict))
+        .with_record(record)
+        .with_rate_limits(charge)
 }

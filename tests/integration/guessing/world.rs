@@ -206,27 +206,27 @@ impl World {
         }
     }
 
-    fn commit<Answer>(
+    fn commit<T>(
         &mut self,
         target: usize,
         name: RateLimitKind,
         client: Client,
-        decision: Decision<Answer>,
+        decision: Decision<T>,
         now: Timestamp,
-    ) -> Answer {
-        if let Some(record) = decision.write {
+    ) -> T {
+        if let Some(record) = decision.record {
             self.targets[target].record = Some(record);
         }
         let key = (name, self.caller(target), client);
         let limit = self.limit(target, name, client);
-        let update = limit.and_then(|limit| decision.charge.update(&limit, now));
+        let update = limit.and_then(|limit| decision.rate_limits.update(&limit, now));
         if let Some(update) = update {
             let full_at = self.limits.entry(key).or_insert(now);
             let mut batched = BatchedLimit::new(*full_at);
             batched.update(update, now);
             *full_at = batched.full_at;
         }
-        decision.answer
+        decision.outcome
     }
 }
 

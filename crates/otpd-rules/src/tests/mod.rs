@@ -73,7 +73,7 @@ fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome
         challenge: ChallengeSelector::Newest,
     };
     let at = world.now.saturating_add(after);
-    verify(world.record.clone(), &[], &request, &world.policy, at).answer
+    verify(world.record.clone(), &[], &request, &world.policy, at).outcome
 }
 
 /// Time until the cool-down allows a send.
@@ -123,7 +123,7 @@ fn cool_down_ends_and_code_is_replaced_to_the_millisecond() {
     let world = world_with_a_code();
     let sent = |after: Duration| {
         let at = world.now.saturating_add(after);
-        send_at(world.record.clone(), &world.policy, at, &mut SplitMix(2)).answer
+        send_at(world.record.clone(), &world.policy, at, &mut SplitMix(2)).outcome
     };
     let PurposePolicy {
         code_ttl,
@@ -160,7 +160,7 @@ fn clock_rollback_restarts_the_cool_down_once() {
             world.now,
             &mut SplitMix(2),
         );
-        assert_eq!(wait(refused.answer), MILLISECOND, "{first:?}");
+        assert_eq!(wait(refused.outcome), MILLISECOND, "{first:?}");
         world.run(Step::Clock(1)).unwrap();
         world.run(SEND).unwrap();
         assert_eq!(
@@ -195,7 +195,7 @@ fn no_code_is_sent_that_expires_during_lockout() {
     world.run(Step::Clock(5 * 60_000)).unwrap();
     let send = |world: &World, now| {
         let record = world.record.clone();
-        send_at(record, &world.policy, now, &mut SplitMix(2)).answer
+        send_at(record, &world.policy, now, &mut SplitMix(2)).outcome
     };
     let refused = send(&world, world.now);
     assert!(matches!(refused, Err(Refusal::Blocked(_))), "{refused:?}");

@@ -71,7 +71,7 @@ impl World {
     fn replies(&self, record: Option<&Record>, at: Timestamp) -> Vec<String> {
         let policy = &self.policy;
         let sent = send_at(record.cloned(), policy, at, &mut SplitMix(7));
-        let sent = sent.answer.map(|sent| {
+        let sent = sent.outcome.map(|sent| {
             let code = sent
                 .code
                 .expect("a first send returns the code")
@@ -94,7 +94,7 @@ impl World {
                     code: self.typed(typed),
                     challenge,
                 };
-                let verdict = verify(record.cloned(), &[], &request, policy, at).answer;
+                let verdict = verify(record.cloned(), &[], &request, policy, at).outcome;
                 replies.push(format!("{verdict:?}"));
             }
             let request = CancelRequest {
@@ -102,8 +102,8 @@ impl World {
                 challenge,
                 reset_failures: false,
             };
-            let cancelled = cancel(record.cloned(), &request, policy, at).answer;
-            let status = status(record.cloned(), challenge, policy, at).answer;
+            let cancelled = cancel(record.cloned(), &request, policy, at).outcome;
+            let status = status(record.cloned(), challenge, policy, at).outcome;
             replies.push(format!("{cancelled:?} {status:?}"));
         }
         replies

@@ -57,7 +57,7 @@ fn sent(
     now: Timestamp,
 ) -> (SendOutcome, Option<Record>) {
     let decision = ask(case, record, policy, now);
-    (decision.answer.unwrap(), decision.write)
+    (decision.outcome.unwrap(), decision.record)
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -156,8 +156,8 @@ fn longest_wait_of_several_limits_is_returned() {
             limit,
             wait: Duration::from_mins(wait),
         };
-        assert_eq!(refused.answer.unwrap_err(), Refusal::SendLimit(exceeded));
-        assert!(refused.write.is_none());
+        assert_eq!(refused.outcome.unwrap_err(), Refusal::SendLimit(exceeded));
+        assert!(refused.record.is_none());
     }
 }
 
@@ -173,8 +173,8 @@ fn clock_rollback_clamps_the_limits_of_the_record() {
     let earlier = at(-24 * 3_600);
     let second = Case { id: 2, ..FIRST };
     let refused = ask(&second, record.as_ref(), &policy, earlier);
-    assert!(refused.answer.is_err());
-    let limits = refused.write.unwrap().send_limits;
+    assert!(refused.outcome.is_err());
+    let limits = refused.record.unwrap().send_limits;
     assert_eq!(
         limits.hour_full_at,
         earlier.saturating_add(Duration::from_hours(1))

@@ -16,8 +16,8 @@ fn status_returns_the_live_code_and_the_cool_down() {
             policy,
             sent_at.saturating_add(after),
         );
-        assert!(decision.write.is_none());
-        decision.answer
+        assert!(decision.record.is_none());
+        decision.outcome
     };
     let last_send = Some(LastSend {
         challenge: nonce,
@@ -68,5 +68,5 @@ fn status_returns_the_lockout() {
         &world.policy,
         world.now,
     );
-    assert!(locked_out.answer.block.unwrap().locked);
+    assert!(locked_out.outcome.block.unwrap().locked);
 }

@@ -210,7 +210,7 @@ impl World {
             random: &mut self.random,
         };
         let decision = decide(&command, state, &mut context);
-        let observed = conversion::observed(&decision.answer);
+        let observed = conversion::observed(&decision.outcome);
         let successors =
             self.model
                 .successors(&self.settings, &self.codes, call, now, Some(&observed));
@@ -227,13 +227,13 @@ impl World {
 
         let is_change = after.record(&Self::record_id()) != self.model.record(&Self::record_id());
         let is_first_send = decision.message.is_some();
-        let is_written = decision.write.is_some();
+        let is_written = decision.record.is_some();
         prop_assert!(is_written || !is_change, "a change was not written");
         prop_assert!(
             !is_written || is_change || is_first_send,
             "an unneeded write"
         );
-        if let Ok(Outcome::Sent(sent)) = &decision.answer {
+        if let Ok(Outcome::Sent(sent)) = &decision.outcome {
             prop_assert_eq!(sent.message.is_some(), is_first_send);
             prop_assert!(repairs || is_written == is_first_send);
             prop_assert!(call.request_id.is_some() || is_first_send);
@@ -267,7 +267,7 @@ impl World {
             && !code.is_empty()
             && self.codes.insert(challenge.clone(), code.clone()).is_none()
         {
-            let record = decision.write.as_ref().unwrap();
+            let record = decision.record.as_ref().unwrap();
             self.challenges.push(record.challenge.nonce);
         }
         if let Observed::Refused {
@@ -280,9 +280,9 @@ impl World {
             self.repeatable.push(call.clone());
         }
         self.model = after;
-        self.record = decision.write.or(self.record.take());
+        self.record = decision.record.or(self.record.take());
         for (subject, limit) in limits {
-            if let Some(update) = decision.charge.update(&limit, self.now) {
+            if let Some(update) = decision.rate_limits.update(&limit, self.now) {
                 let full_at = self.limits.entry(subject).or_insert(self.now);
                 let mut batched = BatchedLimit::new(*full_at);
                 batched.update(update, self.now);
