@@ -28,7 +28,7 @@ PARTS = [
     ("PostgreSQL client", r"sqlx|otpd::store::postgres"),
     ("crypto", r"otpd::keys|chacha20|poly1305|sha2::|hmac::|getrandom|rand_core|[Ss]ys_?[Rr]ng"),
     ("phone numbers", r"rlibphonenumber|regex_automata|otpd_rules::recipient"),
-    ("rules", r"otpd::domain|otpd::service"),
+    ("rules", r"otpd_rules::|otpd::service"),
     ("log", r"tracing|otpd::grpc::journal|otpd_delivery::log|std::io::stdio"),
     ("batcher", r"otpd::engine"),
     ("outbox", r"otpd::outbox|otpd_delivery|minijinja"),

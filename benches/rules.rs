@@ -1,5 +1,5 @@
 //! Benchmarks of the rules, without a store and without a network: `cargo bench --bench
-//! domain`. With names as arguments it runs only those that contain one of them.
+//! rules`. With names as arguments it runs only those that contain one of them.
 
 use std::{collections::BTreeMap, hint::black_box, net::IpAddr, time::Duration};
 
@@ -91,8 +91,8 @@ impl World {
         };
         let limits = [self.limit(RateLimitKind::IpSendsPerHour)];
         let decision = send(None, &limits, &request, &self.policy, NOW, &mut self.random);
-        let sent = decision.answer.expect("the first send is allowed");
-        let record = decision.write.expect("a send is written");
+        let sent = decision.outcome.expect("the first send is allowed");
+        let record = decision.record.expect("a send is written");
         (record, sent.code.expect("a first send returns the code"))
     }
 
@@ -106,8 +106,8 @@ impl World {
         let limits = [self.limit(RateLimitKind::IpFailuresPerHour)];
         let now = NOW.saturating_add(Duration::from_secs(2));
         let decision = verify(Some(record), &limits, &request, &self.policy, now);
-        assert!(decision.answer.is_ok(), "the code is live");
-        decision.write.expect("an attempt is written")
+        assert!(decision.outcome.is_ok(), "the code is live");
+        decision.record.expect("an attempt is written")
     }
 }
 
@@ -277,14 +277,14 @@ fn contents(
 /// retention, and in a full one.
 fn memory(criterion: &mut Criterion) {
     let policy = PurposePolicy::default();
-    let answer = RecordedOutcome::Verified {
+    let outcome = RecordedOutcome::Verified {
         challenge: ChallengeNonce([5; 16]),
         at: NOW,
     };
     let mut group = criterion.benchmark_group("request ids");
     for remembered in [2_u8, 25, 255] {
         let memory = (0..remembered).fold(IdempotencyLog::default(), |memory, request| {
-            memory.record(&identity(request.saturating_add(1)), answer, &policy, NOW)
+            memory.record(&identity(request.saturating_add(1)), outcome, &policy, NOW)
         });
         let unknown = RequestFingerprint {
             id: [0; 16],
@@ -296,7 +296,7 @@ fn memory(criterion: &mut Criterion) {
         group.bench_function(format!("record one after {remembered}"), |bencher| {
             bencher.iter_batched(
                 || memory.clone(),
-                |memory| memory.record(&unknown, answer, &policy, NOW),
+                |memory| memory.record(&unknown, outcome, &policy, NOW),
                 BatchSize::SmallInput,
             );
         });
