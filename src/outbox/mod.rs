@@ -11,6 +11,7 @@ mod dispatcher;
 mod lane_scan;
 mod permits;
 mod reclaimer;
+mod transitions;
 
 use std::{sync::Arc, time::Duration};
 
