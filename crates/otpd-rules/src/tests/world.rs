@@ -241,7 +241,7 @@ impl World {
             prop_assert!(!is_first_send);
         }
 
-        if let Ok(Outcome::Verdict(verdict, effects)) = &decision.answer
+        if let Ok(Outcome::Verdict(verdict, effects)) = &decision.outcome
             && !repairs
         {
             self.check_effects(*verdict, *effects, is_written, &after)?;
