@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{bytes::Bytes, request};
 
-/// Checks that an accepted text is a request with the promises of [`request`](crate::request),
+/// Checks that an accepted text is a request with the promises of [`request`](crate::request()),
 /// and that the error of a refused one shows nothing of it.
 pub fn json(data: &[u8]) {
     let mut input = Bytes(data);
