@@ -8,6 +8,7 @@ mod messages;
 mod migrate;
 mod pooled_connection;
 mod pooling;
+mod records;
 mod session;
 mod sql_script;
 mod stats;
@@ -153,6 +154,8 @@ impl RecordStore for PostgresStore {
         let mut connection = self.hosts.acquire().await?;
         let written = if batch.limits.is_empty() && batch.records.is_empty() {
             messages::update(&mut connection, &batch.messages).await
+        } else if records::are_updated_alone(batch) {
+            records::update(&mut connection, &batch.records).await
         } else {
             write::write(&mut connection, batch).await
         };
