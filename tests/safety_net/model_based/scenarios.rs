@@ -1,5 +1,5 @@
 //! Sequences of typical behaviour, which every run of the model test begins with: the life of a
-//! code, and required challenge ids.
+//! code, required challenge ids, and a limit of a client network.
 
 use super::step::{
     Named::{self, Foreign, Garbled, Newest, Nothing, OtherRecord, Previous},
@@ -7,11 +7,18 @@ use super::step::{
     Typed::{self, Right, TooShort, Wrong},
     Whose,
 };
-use crate::settings::{CRM, DEFAULT, NAMED};
+use crate::settings::{CRM, DEFAULT, NAMED, TIGHT};
 
 /// Returns the sequences with their names.
 pub fn scenarios() -> Vec<(&'static str, Vec<Step>)> {
-    [lives(), ends(), steps_back(), required_challenges()].concat()
+    [
+        lives(),
+        ends(),
+        steps_back(),
+        required_challenges(),
+        limited_clients(),
+    ]
+    .concat()
 }
 
 /// Resends, new codes, and outcomes of a code that was not cancelled.
@@ -219,16 +226,7 @@ fn steps_back() -> Vec<(&'static str, Vec<Step>)> {
 
 /// A purpose that requires a challenge id: only the one of the code verifies.
 fn required_challenges() -> Vec<(&'static str, Vec<Step>)> {
-    let named = |mut step: Step| {
-        if let Step::Send { whose, .. }
-        | Step::Verify { whose, .. }
-        | Step::Cancel { whose, .. }
-        | Step::Status { whose, .. } = &mut step
-        {
-            whose.purpose = index(NAMED);
-        }
-        step
-    };
+    let named = |step| of_purpose(NAMED, step);
     let of = |caller, purpose, recipient| Step::Send {
         whose: Whose {
             caller,
@@ -263,6 +261,42 @@ fn required_challenges() -> Vec<(&'static str, Vec<Step>)> {
             named(cancel(Nothing)),
         ],
     )]
+}
+
+/// Failed attempts of a client network: three are allowed, and so are those of other clients.
+fn limited_clients() -> Vec<(&'static str, Vec<Step>)> {
+    let from_network = |mut step: Step| {
+        if let Step::Verify { network, .. } = &mut step {
+            *network = Some(0);
+        }
+        of_purpose(TIGHT, step)
+    };
+    let wrong = from_network(verify(Wrong, Nothing));
+    vec![(
+        "failed attempts of a client network are limited",
+        vec![
+            of_purpose(TIGHT, send()),
+            wrong.clone(),
+            wrong.clone(),
+            // The delay and the cool-down are over.
+            wait(46),
+            of_purpose(TIGHT, send()),
+            wrong.clone(),
+            wrong,
+            of_purpose(TIGHT, verify(Wrong, Nothing)),
+        ],
+    )]
+}
+
+fn of_purpose(purpose: usize, mut step: Step) -> Step {
+    if let Step::Send { whose, .. }
+    | Step::Verify { whose, .. }
+    | Step::Cancel { whose, .. }
+    | Step::Status { whose, .. } = &mut step
+    {
+        whose.purpose = index(purpose);
+    }
+    step
 }
 
 fn index(number: usize) -> u8 {

@@ -25,6 +25,22 @@ impl World {
             .collect()
     }
 
+    /// Applies the update of a decision to the shared limits of its call.
+    pub(super) fn charge_limits(
+        &mut self,
+        limits: Vec<((RateLimitKind, String), RateLimitState)>,
+        charge: LimitCharge,
+    ) {
+        for (subject, limit) in limits {
+            if let Some(update) = charge.update(&limit, self.now) {
+                let full_at = self.limits.entry(subject).or_insert(self.now);
+                let mut batched = BatchedLimit::new(*full_at);
+                batched.update(update, self.now);
+                *full_at = batched.full_at;
+            }
+        }
+    }
+
     /// The shared limits have the states of the model.
     pub(super) fn check_limits(&self) -> TestCaseResult {
         let limits: BTreeMap<_, _> = self

@@ -281,14 +281,7 @@ impl World {
         }
         self.model = after;
         self.record = decision.record.or(self.record.take());
-        for (subject, limit) in limits {
-            if let Some(update) = decision.rate_limits.update(&limit, self.now) {
-                let full_at = self.limits.entry(subject).or_insert(self.now);
-                let mut batched = BatchedLimit::new(*full_at);
-                batched.update(update, self.now);
-                *full_at = batched.full_at;
-            }
-        }
+        self.charge_limits(limits, decision.rate_limits);
         self.check_limits()?;
         self.check_record()?;
         if is_written {
