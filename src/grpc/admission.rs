@@ -4,7 +4,6 @@
 
 use std::{
     future::{Ready, ready},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,6 +28,7 @@ use tower::{Layer, Service};
 
 use super::{
     MAX_MESSAGE_BYTES,
+    admitted_response::{AdmittedFuture, PendingResponse},
     app_state::AppState,
     authentication::identify,
     protocol::{Protocol, ProtocolError},
@@ -38,7 +38,8 @@ use super::{
 use crate::{
     auth::AuthError,
     listener::{BudgetShare, HttpApiRules, MemoryBudget, MemoryReservation, PeerIdentity},
-    metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
+    metrics::{RpcName, RpcOutcome, RpcOutcomeCounters, RpcResult},
+    reason::Reason,
     service::ServiceError,
     traces::{self, TraceContext},
 };
@@ -77,8 +78,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 pub struct AdmissionLayer {
     /// Callers at the time of a request.
     pub current: watch::Receiver<Arc<AppState>>,
-    /// Counters of answers.
-    pub answers: RpcOutcomeCounters,
+    /// Counters of outcomes.
+    pub outcomes: RpcOutcomeCounters,
     /// Memory of all connections.
     pub budget: MemoryBudget,
     /// Reflection services are served.
@@ -113,12 +114,12 @@ pub(super) struct AdmittedCaller {
     pub caller: Arc<Caller>,
     pub place: Option<TraceContext>,
     pub protocol: Protocol,
-    /// True once the handler writes the log lines and counts the answer.
+    /// True once the handler writes the log lines and counts the outcome.
     handled: Arc<AtomicBool>,
 }
 
 impl AdmittedCaller {
-    /// Leaves the log lines and the count of the answer to the handler.
+    /// Leaves the log lines and the count of the outcome to the handler.
     pub fn take_over(&self) {
         self.handled.store(true, Ordering::Relaxed);
     }
@@ -172,7 +173,7 @@ impl AdmissionLayer {
 
     /// Decides on the headers of `request`, and reduces them to what its service reads:
     /// other headers are no longer kept in memory.
-    fn admit(&self, request: &mut Request<Body>) -> Result<Answering, Box<Response<Body>>> {
+    fn admit(&self, request: &mut Request<Body>) -> Result<PendingResponse, Box<Response<Body>>> {
         let headers = request.headers();
         let peer = request.extensions().get::<PeerIdentity>();
         let traceparent = headers.get(traces::HEADER);
@@ -189,11 +190,11 @@ impl AdmissionLayer {
                 cause,
                 response,
             } = error;
-            rejection.record(&self.answers, outcome, cause);
+            rejection.record(&self.outcomes, outcome, cause);
             response
         })?;
-        let refuse = |rejection: &RejectedRequest, outcome, status: Status| {
-            rejection.record(&self.answers, outcome, status.message());
+        let refuse = |rejection: &RejectedRequest, outcome: RpcOutcome, status: Status| {
+            rejection.record(&self.outcomes, outcome, status.message());
             Box::new(protocol.respond(status))
         };
 
@@ -201,11 +202,11 @@ impl AdmissionLayer {
         let authenticated = current.callers.is_authenticated();
         if let Err(cause) = protocol.check_browser(request, http_api, authenticated) {
             let status = Status::permission_denied(cause);
-            return Err(refuse(&rejection, RpcOutcome::FORBIDDEN, status));
+            return Err(refuse(&rejection, RpcResult::Forbidden.into(), status));
         }
         let Some((target, path)) = self.target(request.uri().path(), protocol) else {
             let status = Status::unimplemented("unknown method; the contract is otp.v1.OtpService");
-            rejection.record(&self.answers, RpcOutcome::UNIMPLEMENTED, status.message());
+            rejection.record(&self.outcomes, RpcResult::Unimplemented, status.message());
             return Err(Box::new(protocol.respond_unknown(status)));
         };
 
@@ -220,12 +221,12 @@ impl AdmissionLayer {
         };
         rejection.caller.clone_from(&caller);
         if let Err(status) = protocol.check_encoding(headers) {
-            rejection.record(&self.answers, RpcOutcome::UNIMPLEMENTED, status.message());
+            rejection.record(&self.outcomes, RpcResult::Unimplemented, status.message());
             return Err(Box::new(protocol.respond_uncompressed(status)));
         }
         let headers = protocol
             .kept_headers(headers)
-            .map_err(|error| refuse(&rejection, RpcOutcome::REQUEST_INVALID, error.into()))?;
+            .map_err(|error| refuse(&rejection, Reason::RequestInvalid.into(), error.into()))?;
         let local = rejection
             .from
             .is_some_and(|from| from.ip().to_canonical().is_loopback());
@@ -237,7 +238,7 @@ impl AdmissionLayer {
         let Ok(memory) = self.budget.reserve(target.bytes(), share) else {
             let error = ServiceError::Overloaded { wait: MEMORY_RETRY };
             let cause = "connections.memory_mib is used up";
-            rejection.record(&self.answers, RpcOutcome::OVERLOADED, cause);
+            rejection.record(&self.outcomes, Reason::Overloaded, cause);
             return Err(Box::new(protocol.respond(error.into())));
         };
 
@@ -265,12 +266,12 @@ impl AdmissionLayer {
                 handled: Arc::clone(&handled),
             });
         }
-        Ok(Answering {
+        Ok(PendingResponse {
             protocol,
             rejection,
             handled,
             memory,
-            answers: self.answers.clone(),
+            outcomes: self.outcomes.clone(),
         })
     }
 
@@ -281,7 +282,7 @@ impl AdmissionLayer {
         unknown: AuthError,
     ) -> Status {
         traces::enter(rejection.place, || {
-            RequestLog::unauthenticated(rpc, rejection.from, unknown, &self.answers);
+            RequestLog::unauthenticated(rpc, rejection.from, unknown, &self.outcomes);
         });
         ServiceError::from(unknown).into()
     }
@@ -294,7 +295,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<Ready<Result<S::Response, S::Error>>, Answered<S::Future>>;
+    type Future = Either<Ready<Result<S::Response, S::Error>>, AdmittedFuture<S::Future>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -302,10 +303,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.layer.admit(&mut request) {
-            Ok(answering) => Either::Right(Answered {
-                inner: self.inner.call(request),
-                answering,
-            }),
+            Ok(pending) => Either::Right(pending.response(self.inner.call(request))),
             Err(response) => {
                 discard(request.into_body());
                 Either::Left(ready(Ok(*response)))
@@ -330,50 +328,4 @@ fn discard(mut body: Body) {
             }
         }
     }));
-}
-
-/// An admitted request that has not been answered yet.
-#[derive(Debug)]
-struct Answering {
-    protocol: Protocol,
-    rejection: RejectedRequest,
-    handled: Arc<AtomicBool>,
-    memory: Arc<MemoryReservation>,
-    answers: RpcOutcomeCounters,
-}
-
-/// Records the answer of an admitted request, unless its handler does. The answer keeps
-/// the request's memory reserved until it has been sent.
-#[derive(Debug)]
-pub struct Answered<F> {
-    inner: F,
-    answering: Answering,
-}
-
-impl<F, Error> Future for Answered<F>
-where
-    F: Future<Output = Result<Response<Body>, Error>> + Unpin,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let mut result = std::task::ready!(Pin::new(&mut self.inner).poll(context));
-        if let Ok(response) = &mut result {
-            let Answering {
-                protocol,
-                rejection,
-                handled,
-                memory,
-                answers,
-            } = &self.answering;
-            if !handled.load(Ordering::Relaxed)
-                && let Some(status) = Protocol::status_of(response)
-            {
-                rejection.record_status(answers, &status);
-            }
-            protocol.correct(response);
-            response.extensions_mut().insert(Arc::clone(memory));
-        }
-        Poll::Ready(result)
-    }
 }

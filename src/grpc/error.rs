@@ -1,11 +1,11 @@
-//! Table of errors and their gRPC statuses; the only one.
+//! Table of reasons and their gRPC statuses; the only one.
 
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::service::ServiceError;
+use crate::{reason::Reason, service::ServiceError};
 
 /// Domain of every reason.
 const DOMAIN: &str = "otp.v1";
@@ -18,32 +18,32 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// Retry delay if this replica shuts down: another replica, or its successor, is available.
 const SHUTDOWN_RETRY: Duration = Duration::from_millis(100);
 
-impl ServiceError {
-    /// Returns the status code and the reason.
-    pub fn code_and_reason(&self) -> (Code, &'static str) {
+impl Reason {
+    /// Returns the status code.
+    pub const fn code(self) -> Code {
         match self {
-            Self::Recipient(_) => (Code::InvalidArgument, "RECIPIENT_INVALID"),
-            Self::Purpose(_) => (Code::InvalidArgument, "PURPOSE_INVALID"),
-            Self::Code(_) => (Code::InvalidArgument, "CODE_MALFORMED"),
-            Self::Request { .. } => (Code::InvalidArgument, "REQUEST_INVALID"),
-            Self::CallerUnknown(_) => (Code::Unauthenticated, "CALLER_UNKNOWN"),
-            Self::PurposeNotAllowed(_) => (Code::PermissionDenied, "PURPOSE_NOT_ALLOWED"),
-            Self::DestinationBlocked => (Code::PermissionDenied, "DESTINATION_BLOCKED"),
-            Self::ResetNotAllowed => (Code::PermissionDenied, "RESET_NOT_ALLOWED"),
-            Self::NoRoute(_) => (Code::FailedPrecondition, "NO_ROUTE"),
-            Self::ResendTooSoon { .. } => (Code::ResourceExhausted, "RESEND_TOO_SOON"),
-            Self::SendLimit(_) => (Code::ResourceExhausted, "SEND_LIMIT"),
-            Self::VerifyLimit(_) => (Code::ResourceExhausted, "VERIFY_LIMIT"),
-            Self::VerifyDelayed { .. } => (Code::ResourceExhausted, "VERIFY_DELAYED"),
-            Self::VerifyLocked { .. } => (Code::ResourceExhausted, "VERIFY_LOCKED"),
-            Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
-            Self::Overloaded { .. } => (Code::Unavailable, "OVERLOADED"),
-            Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
-            Self::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
-            Self::Internal(_) => (Code::Internal, "INTERNAL"),
+            Self::RecipientInvalid
+            | Self::PurposeInvalid
+            | Self::CodeMalformed
+            | Self::RequestInvalid => Code::InvalidArgument,
+            Self::CallerUnknown => Code::Unauthenticated,
+            Self::PurposeNotAllowed | Self::DestinationBlocked | Self::ResetNotAllowed => {
+                Code::PermissionDenied
+            }
+            Self::NoRoute => Code::FailedPrecondition,
+            Self::ResendTooSoon
+            | Self::SendLimit
+            | Self::VerifyLimit
+            | Self::VerifyDelayed
+            | Self::VerifyLocked => Code::ResourceExhausted,
+            Self::StoreUnavailable | Self::Overloaded | Self::ShuttingDown => Code::Unavailable,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Internal => Code::Internal,
         }
     }
+}
 
+impl ServiceError {
     /// Returns the invalid field and the remedy.
     fn violation(&self) -> Option<(&'static str, String)> {
         match self {
@@ -101,9 +101,9 @@ pub(super) fn retry_delay(status: &Status) -> Option<Duration> {
 
 impl From<ServiceError> for Status {
     fn from(error: ServiceError) -> Self {
-        let (code, reason) = error.code_and_reason();
+        let reason = error.reason();
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason, DOMAIN, error.metadata());
+        details.set_error_info(reason.name(), DOMAIN, error.metadata());
         if let Some((field, problem)) = error.violation() {
             details.add_bad_request_violation(field, problem);
         }
@@ -115,7 +115,7 @@ impl From<ServiceError> for Status {
             ServiceError::Internal(_) => "internal error; see the log of otpd".to_owned(),
             error => error.to_string(),
         };
-        let mut status = Self::with_error_details(code, message, details);
+        let mut status = Self::with_error_details(reason.code(), message, details);
         if let Some(wait) = error.retry_after() {
             let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             status

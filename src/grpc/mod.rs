@@ -3,6 +3,7 @@
 //! Connect and gRPC-Web, is another form of the same calls.
 
 mod admission;
+mod admitted_response;
 mod app_state;
 mod authentication;
 mod body_timeout;

@@ -24,17 +24,17 @@ use super::{
 use crate::{
     auth::AuthError,
     metrics::{RpcMethod, RpcName, RpcOutcomeCounters},
-    service::{DeliveryState, DeliverySummary, ServiceError},
+    service::{DeliverySummary, ServiceError},
     traces::{self, TraceSpan},
 };
-use otpd_rules::{Channel, Timestamp, VerifyOutcome};
+use otpd_rules::{Channel, DeliveryState, Timestamp, VerifyOutcome};
 
 /// gRPC service of the contract.
 #[derive(Clone, Debug)]
 pub struct OtpGrpc {
     running: TaskTracker,
     ending: CancellationToken,
-    answers: RpcOutcomeCounters,
+    outcomes: RpcOutcomeCounters,
 }
 
 /// Context of a request of an authenticated caller.
@@ -51,17 +51,17 @@ struct RequestContext {
 
 impl OtpGrpc {
     /// Creates the service for admitted requests. `running` tracks the calls in progress, and
-    /// `answers` counts the outcomes. Once `ending` is cancelled, the calls that still wait
+    /// `outcomes` counts the outcomes. Once `ending` is cancelled, the calls that still wait
     /// fail with `SHUTTING_DOWN`.
     pub fn new(
         running: TaskTracker,
         ending: CancellationToken,
-        answers: RpcOutcomeCounters,
+        outcomes: RpcOutcomeCounters,
     ) -> Self {
         Self {
             running,
             ending,
-            answers,
+            outcomes,
         }
     }
 
@@ -78,7 +78,7 @@ impl OtpGrpc {
         let caller = Arc::clone(&admitted.caller);
         let context = RequestContext {
             current: Arc::clone(&admitted.current),
-            log: RequestLog::new(rpc, caller, self.answers.clone()),
+            log: RequestLog::new(rpc, caller, self.outcomes.clone()),
             protocol: admitted.protocol,
             deadline: deadline(request.metadata()),
         };
@@ -292,8 +292,8 @@ impl Contract for OtpGrpc {
 
 fn delivery(delivery: DeliverySummary) -> v1::Delivery {
     let state = match delivery.state {
-        DeliveryState::Queued => v1::DeliveryState::Queued,
-        DeliveryState::Sending => v1::DeliveryState::Sending,
+        DeliveryState::Queued(()) => v1::DeliveryState::Queued,
+        DeliveryState::Sending(()) => v1::DeliveryState::Sending,
         DeliveryState::Sent => v1::DeliveryState::Sent,
         DeliveryState::Failed => v1::DeliveryState::Failed,
         DeliveryState::Dropped => v1::DeliveryState::Dropped,

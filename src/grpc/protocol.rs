@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     listener::{HttpApiRules, target_host},
-    metrics::RpcOutcome,
+    metrics::RpcResult,
     service::ServiceError,
 };
 
@@ -44,7 +44,7 @@ pub(super) enum Protocol {
 
 /// Request that no handler may see.
 pub(super) struct ProtocolError {
-    pub outcome: RpcOutcome,
+    pub outcome: RpcResult,
     /// Cause for the log, without text from the request.
     pub cause: &'static str,
     pub response: Box<Response<Body>>,
@@ -62,7 +62,7 @@ impl Protocol {
         if request.method() != Method::POST {
             let allow = (ALLOW, HeaderValue::from_static("POST"));
             return Err(ProtocolError::new(
-                RpcOutcome::MALFORMED,
+                RpcResult::Malformed,
                 StatusCode::METHOD_NOT_ALLOWED,
                 "the HTTP method is not POST",
                 allow,
@@ -76,7 +76,7 @@ impl Protocol {
                 (Some(_), false) => content_type::ACCEPT_HTTP1,
             };
             return Err(ProtocolError::new(
-                RpcOutcome::UNSUPPORTED_MEDIA_TYPE,
+                RpcResult::UnsupportedMediaType,
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "the content type is not accepted",
                 (ACCEPT, accept),
@@ -84,7 +84,7 @@ impl Protocol {
         };
         if let (Self::Grpc(_), false) = (protocol, is_http2) {
             return Err(ProtocolError::new(
-                RpcOutcome::MALFORMED,
+                RpcResult::Malformed,
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "gRPC needs HTTP/2",
                 (ACCEPT, content_type::ACCEPT_HTTP1),
@@ -95,7 +95,7 @@ impl Protocol {
             && request.headers().get_all(HOST).iter().count() != 1
         {
             return Err(ProtocolError::new(
-                RpcOutcome::MALFORMED,
+                RpcResult::Malformed,
                 StatusCode::BAD_REQUEST,
                 "the request has not exactly one Host header",
                 (CONNECTION, CLOSE),
@@ -244,7 +244,7 @@ fn label(response: &mut Response<Body>, media_type: &'static str) {
 
 impl ProtocolError {
     fn new(
-        outcome: RpcOutcome,
+        outcome: RpcResult,
         status: StatusCode,
         cause: &'static str,
         (name, value): (HeaderName, HeaderValue),

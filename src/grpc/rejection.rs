@@ -7,7 +7,8 @@ use tracing::field::display;
 
 use super::request_log::log_prefix;
 use crate::{
-    metrics::{RpcName, RpcOutcome, RpcOutcomeCounters},
+    metrics::{RpcName, RpcOutcome, RpcOutcomeCounters, RpcResult},
+    reason::Reason,
     traces::{self, TraceContext},
 };
 use otpd_base::log_targets::UNAUTHENTICATED;
@@ -26,11 +27,17 @@ pub(super) struct RejectedRequest {
 
 impl RejectedRequest {
     /// Logs the response and counts it. `cause` never contains text from the request.
-    pub fn record(&self, answers: &RpcOutcomeCounters, answer: RpcOutcome, cause: &str) {
+    pub fn record(
+        &self,
+        outcomes: &RpcOutcomeCounters,
+        outcome: impl Into<RpcOutcome>,
+        cause: &str,
+    ) {
+        let outcome = outcome.into();
         let caller = self.caller.as_ref().map(|caller| &caller.name);
-        answers.count_rejection(self.rpc, caller, answer);
+        outcomes.count_rejection(self.rpc, caller, outcome);
         let rpc = self.rpc.map_or("other", RpcName::name);
-        let reason = answer.name();
+        let reason = outcome.name();
         traces::enter(self.place, || {
             if let (Some(caller), Some(known)) = (caller, self.rpc) {
                 let mark = log_prefix(known);
@@ -43,16 +50,16 @@ impl RejectedRequest {
     }
 
     /// Does the same for the status of a response without a message; `OK` is not logged.
-    pub fn record_status(&self, answers: &RpcOutcomeCounters, status: &Status) {
-        let answer = match status.code() {
+    pub fn record_status(&self, outcomes: &RpcOutcomeCounters, status: &Status) {
+        let outcome: RpcOutcome = match status.code() {
             Code::Ok => return,
-            Code::InvalidArgument => RpcOutcome::REQUEST_INVALID,
-            Code::DeadlineExceeded => RpcOutcome::DEADLINE_EXCEEDED,
-            Code::Unavailable => RpcOutcome::OVERLOADED,
-            Code::Unimplemented => RpcOutcome::UNIMPLEMENTED,
-            Code::NotFound => RpcOutcome::NOT_FOUND,
-            _ => RpcOutcome::MALFORMED,
+            Code::InvalidArgument => Reason::RequestInvalid.into(),
+            Code::DeadlineExceeded => Reason::DeadlineExceeded.into(),
+            Code::Unavailable => Reason::Overloaded.into(),
+            Code::Unimplemented => RpcResult::Unimplemented.into(),
+            Code::NotFound => RpcResult::NotFound.into(),
+            _ => RpcResult::Malformed.into(),
         };
-        self.record(answers, answer, status.message());
+        self.record(outcomes, outcome, status.message());
     }
 }

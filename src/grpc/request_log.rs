@@ -13,7 +13,7 @@ use tracing::field::{DisplayValue, display};
 use super::{connect, protocol::Protocol};
 use crate::{
     auth::AuthError,
-    metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, code_name},
+    metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, RpcResult, code_name},
     service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::TraceSpan,
 };
@@ -36,7 +36,7 @@ pub(super) struct RequestLog {
     rpc: RpcName,
     /// Shared by all clones.
     known: Arc<RequestLogState>,
-    answers: RpcOutcomeCounters,
+    outcomes: RpcOutcomeCounters,
 }
 
 /// State of a request, filled in as it proceeds.
@@ -45,16 +45,16 @@ struct RequestLogState {
     /// Recipient and purpose, set once the request has been parsed.
     subject: OnceLock<(Option<Recipient>, Purpose)>,
     /// Outcome, set once.
-    answer: OnceLock<RpcOutcome>,
+    outcome: OnceLock<RpcOutcome>,
 }
 
 impl RequestLog {
-    pub fn new(rpc: RpcName, caller: Arc<Caller>, answers: RpcOutcomeCounters) -> Self {
+    pub fn new(rpc: RpcName, caller: Arc<Caller>, outcomes: RpcOutcomeCounters) -> Self {
         Self {
             caller,
             rpc,
             known: Arc::default(),
-            answers,
+            outcomes,
         }
     }
 
@@ -63,9 +63,9 @@ impl RequestLog {
         rpc: RpcName,
         from: Option<SocketAddr>,
         unknown: AuthError,
-        answers: &RpcOutcomeCounters,
+        outcomes: &RpcOutcomeCounters,
     ) {
-        answers.unknown(unknown.name());
+        outcomes.unknown(unknown.name());
         let (rpc, from) = (rpc.name(), from.map(display));
         tracing::warn!(target: UNAUTHENTICATED, %rpc, from, cause = %unknown, "[OTP AUDIT] Authentication failed");
     }
@@ -78,13 +78,14 @@ impl RequestLog {
 
     /// Counts the outcome of a request, only the first time: a disconnect or a timeout may
     /// coincide with another outcome.
-    fn count(&self, answer: RpcOutcome) {
-        if self.known.answer.set(answer).is_err() {
+    fn count(&self, outcome: impl Into<RpcOutcome>) {
+        let outcome = outcome.into();
+        if self.known.outcome.set(outcome).is_err() {
             return;
         }
         let purpose = self.known.subject.get().map(|(_, purpose)| purpose);
         let caller = &self.caller.name;
-        self.answers.count(self.rpc, caller, purpose, answer);
+        self.outcomes.count(self.rpc, caller, purpose, outcome);
     }
 
     /// Adds the outcome to the span of the request.
@@ -100,8 +101,8 @@ impl RequestLog {
         if let Some((_, purpose)) = self.known.subject.get() {
             span.set_attribute("otpd.purpose", purpose.as_str().to_owned());
         }
-        if let Some(answer) = self.known.answer.get() {
-            span.set_attribute("otpd.answer", answer.name());
+        if let Some(outcome) = self.known.outcome.get() {
+            span.set_attribute("otpd.outcome", outcome.name());
         }
         // Codes that count as server errors by OpenTelemetry's conventions for gRPC servers.
         if matches!(
@@ -129,12 +130,12 @@ impl RequestLog {
     }
 
     pub fn sent(&self, channel: Channel, reply: &SendReply) {
-        let (step, answer) = match (&reply.code, reply.resent) {
-            (Some(_), _) => ("OTP given to the caller", RpcOutcome::SELF_DELIVERED),
-            (None, false) => ("OTP queued", RpcOutcome::SENT),
-            (None, true) => ("OTP queued again", RpcOutcome::RESENT),
+        let (step, result) = match (&reply.code, reply.resent) {
+            (Some(_), _) => ("OTP given to the caller", RpcResult::SelfDelivered),
+            (None, false) => ("OTP queued", RpcResult::Sent),
+            (None, true) => ("OTP queued again", RpcResult::Resent),
         };
-        self.count(answer);
+        self.count(result);
         let (mark, recipient, challenge_id) =
             (log_prefix(self.rpc), self.recipient(), &reply.challenge_id);
         tracing::info!(recipient, %channel, %challenge_id, "{mark} {step}");
@@ -158,29 +159,29 @@ impl RequestLog {
             VerifyOutcome::NotFound => tracing::info!(recipient, "{mark} no active code"),
         }
         self.count(match reply.verdict {
-            VerifyOutcome::Verified { .. } => RpcOutcome::VERIFIED,
-            VerifyOutcome::WrongCode { .. } => RpcOutcome::WRONG_CODE,
-            VerifyOutcome::Expired { .. } => RpcOutcome::EXPIRED,
-            VerifyOutcome::AttemptsExhausted { .. } => RpcOutcome::ATTEMPTS_EXHAUSTED,
-            VerifyOutcome::NotFound => RpcOutcome::NOT_FOUND,
+            VerifyOutcome::Verified { .. } => RpcResult::Verified,
+            VerifyOutcome::WrongCode { .. } => RpcResult::WrongCode,
+            VerifyOutcome::Expired { .. } => RpcResult::Expired,
+            VerifyOutcome::AttemptsExhausted { .. } => RpcResult::AttemptsExhausted,
+            VerifyOutcome::NotFound => RpcResult::NotFound,
         });
         if let Some(block) = reply.lockout {
-            self.answers.lockout(block.locked, &self.caller.name);
+            self.outcomes.lockout(block.locked, &self.caller.name);
         }
     }
 
     pub fn cancelled(&self, reply: &CancelReply) {
         let (mark, recipient) = (log_prefix(self.rpc), self.recipient());
-        let (step, answer) = if reply.challenge_id.is_some() {
-            ("OTP cancelled", RpcOutcome::CANCELLED)
+        let (step, result) = if reply.challenge_id.is_some() {
+            ("OTP cancelled", RpcResult::Cancelled)
         } else {
-            ("no active code to cancel", RpcOutcome::NO_ACTIVE_CODE)
+            ("no active code to cancel", RpcResult::NoActiveCode)
         };
-        self.count(answer);
+        self.count(result);
         tracing::info!(recipient, "{mark} {step}");
         if reply.failures_reset {
             let caller = &self.caller.name;
-            self.answers.reset(caller);
+            self.outcomes.reset(caller);
             tracing::warn!(target: AUDIT, %caller, recipient, "[OTP AUDIT] Failed-attempt counter reset");
         }
     }
@@ -188,7 +189,7 @@ impl RequestLog {
     pub fn status_returned(&self, reply: &StatusReply) {
         let recipient = reply.recipient.as_ref().map(display);
         let (mark, live) = (log_prefix(self.rpc), reply.status.live.is_some());
-        self.count(RpcOutcome::STATUS_RETURNED);
+        self.count(RpcResult::StatusReturned);
         tracing::info!(recipient, live, "{mark} Status returned");
     }
 
@@ -200,7 +201,7 @@ impl RequestLog {
     fn client_disconnected(&self) {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
-        self.count(RpcOutcome::CLIENT_DISCONNECTED);
+        self.count(RpcResult::ClientDisconnected);
         tracing::info!(%rpc, %caller, recipient, "{mark} Client disconnected before response");
     }
 
@@ -209,12 +210,12 @@ impl RequestLog {
     pub fn refused(&self, error: ServiceError) -> Status {
         let (mark, rpc, recipient) = (log_prefix(self.rpc), self.rpc.name(), self.recipient());
         let caller = &self.caller.name;
-        let reason = error.code_and_reason().1;
-        self.count(RpcOutcome::refused(reason));
+        let reason = error.reason();
+        self.count(reason);
         if let ServiceError::SendLimit(exceeded) | ServiceError::VerifyLimit(exceeded) = &error {
-            self.answers.limited(exceeded.limit, caller);
+            self.outcomes.limited(exceeded.limit, caller);
         }
-        let reason = display(reason);
+        let reason = display(reason.name());
         match &error {
             ServiceError::StoreUnavailable => {
                 tracing::debug!(%rpc, %caller, recipient, reason, "{mark} Request refused");
@@ -263,7 +264,7 @@ mod tests {
     fn disconnect_during_response_is_counted_once() {
         let metrics = Metrics::new(&Names::default());
         let caller = Arc::new(Caller::development(PolicySet::default()));
-        let log = RequestLog::new(RpcName::Cancel, caller, metrics.answers.clone());
+        let log = RequestLog::new(RpcName::Cancel, caller, metrics.outcomes.clone());
         log.cancelled(&CancelReply {
             challenge_id: None,
             failures_reset: false,

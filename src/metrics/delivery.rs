@@ -16,7 +16,7 @@ use super::{
     grid::{CounterGrid, LabelDomain},
     number_of, with_other,
 };
-use otpd_rules::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind};
+use otpd_rules::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind, DeliveryState};
 
 /// Buckets of delivery latencies: from a tenth of a second, in which a near gateway accepts a
 /// message, to the longest lifetime of a code.
@@ -35,7 +35,12 @@ const RESULTS: [&str; 7] = [
     DeliveryErrorKind::UnknownOutcome.name(),
 ];
 /// Labels of message outcomes, in the order of [`MessageOutcome`].
-const OUTCOMES: [&str; 4] = ["sent", "failed", "dropped", "undecided"];
+const OUTCOMES: [&str; 4] = [
+    DeliveryState::Sent.name(),
+    DeliveryState::Failed.name(),
+    DeliveryState::Dropped.name(),
+    "undecided",
+];
 
 /// Final outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod callback;
 mod delivery;
 mod grid;
 mod process;
+mod rpc_labels;
 mod rpc_latency;
 mod rpc_outcomes;
 
@@ -20,8 +21,9 @@ pub use batches::BatchMetrics;
 pub use callback::{CallbackSeries, MetricKind, series};
 pub use delivery::{DeliveryMetrics, MessageOutcome};
 pub(crate) use grid::CounterGrid;
+pub use rpc_labels::{RpcName, RpcOutcome, RpcResult};
 pub use rpc_latency::{RpcLatency, RpcMethod, code_name};
-pub use rpc_outcomes::{RpcName, RpcOutcome, RpcOutcomeCounters};
+pub use rpc_outcomes::RpcOutcomeCounters;
 
 use callback::{CallbackCollector, sample_all};
 
@@ -50,7 +52,7 @@ pub struct Metrics {
     /// Durations of RPCs.
     pub calls: RpcLatency,
     /// Outcomes of RPCs.
-    pub answers: RpcOutcomeCounters,
+    pub outcomes: RpcOutcomeCounters,
     /// Batches of requests.
     pub batches: BatchMetrics,
     /// Deliveries of messages.
@@ -63,7 +65,7 @@ impl Metrics {
         let mut registry = Registry::default();
         Self {
             calls: RpcLatency::new(&mut registry),
-            answers: RpcOutcomeCounters::new(values, &mut registry),
+            outcomes: RpcOutcomeCounters::new(values, &mut registry),
             batches: BatchMetrics::new(&mut registry),
             delivery: DeliveryMetrics::new(values, &mut registry),
             registry,
@@ -73,7 +75,7 @@ impl Metrics {
 
     /// Replaces the label values after a reload. Existing counts stay.
     pub fn set_label_values(&self, values: &LabelValues) {
-        self.answers.set_label_values(values);
+        self.outcomes.set_label_values(values);
         self.delivery.set_label_values(values);
     }
 
@@ -159,8 +161,8 @@ impl Metrics {
 pub(crate) type ConfiguredNames = Arc<[String]>;
 
 /// Returns the values of a label that configuration does not change.
-pub(crate) fn fixed_label_values<const COUNT: usize>(names: [&str; COUNT]) -> ConfiguredNames {
-    names.iter().map(ToString::to_string).collect()
+pub(crate) fn fixed_label_values<'a>(names: impl IntoIterator<Item = &'a str>) -> ConfiguredNames {
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// Returns the configured values in their order, followed by `other`.

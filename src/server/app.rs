@@ -51,7 +51,7 @@ pub(super) struct App {
     pub batcher: BatchClient,
     pub outbox: Outbox,
     pub calls: RpcLatency,
-    pub answers: RpcOutcomeCounters,
+    pub outcomes: RpcOutcomeCounters,
     /// Memory of all connections.
     pub budget: MemoryBudget,
     /// Latest statistics of the store.
@@ -146,7 +146,7 @@ impl App {
             bounds: settings.connections.clone(),
             http_api: settings.http_api().map(Arc::new),
         }));
-        let contract = OtpGrpc::new(running.clone(), ending.clone(), metrics.answers.clone());
+        let contract = OtpGrpc::new(running.clone(), ending.clone(), metrics.outcomes.clone());
         let interval = settings.store.purge_interval;
         let purge = purge_at_intervals(Arc::clone(&store), availability.clone(), interval);
         let latest = store_stats::LatestStats::default();
@@ -177,7 +177,7 @@ impl App {
             batcher,
             outbox,
             calls: metrics.calls.clone(),
-            answers: metrics.answers.clone(),
+            outcomes: metrics.outcomes.clone(),
             budget: MemoryBudget::new(settings.connections.memory_bytes()),
             store_stats: latest,
             current: current_receiver,

@@ -87,7 +87,7 @@ pub async fn run(
     let calls = parts.calls;
     let admission = AdmissionLayer {
         current: parts.current,
-        answers: parts.answers,
+        outcomes: parts.outcomes,
         budget: parts.budget.clone(),
         reflection: settings.reflection,
         http_api: None,

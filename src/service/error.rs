@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{auth::AuthError, engine::BatchError, store::StoreError};
+use crate::{auth::AuthError, engine::BatchError, reason::Reason, store::StoreError};
 use otpd_rules::{
     ChallengeId, Channel, CodeError, Lockout, Purpose, PurposeError, RateLimited, RecipientError,
     RecordKey, Refusal, Timestamp,
@@ -114,6 +114,31 @@ impl From<BatchError> for ServiceError {
 }
 
 impl ServiceError {
+    /// Returns the reason of the refusal.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Recipient(_) => Reason::RecipientInvalid,
+            Self::Purpose(_) => Reason::PurposeInvalid,
+            Self::Code(_) => Reason::CodeMalformed,
+            Self::Request { .. } => Reason::RequestInvalid,
+            Self::CallerUnknown(_) => Reason::CallerUnknown,
+            Self::PurposeNotAllowed(_) => Reason::PurposeNotAllowed,
+            Self::DestinationBlocked => Reason::DestinationBlocked,
+            Self::ResetNotAllowed => Reason::ResetNotAllowed,
+            Self::NoRoute(_) => Reason::NoRoute,
+            Self::ResendTooSoon { .. } => Reason::ResendTooSoon,
+            Self::SendLimit(_) => Reason::SendLimit,
+            Self::VerifyLimit(_) => Reason::VerifyLimit,
+            Self::VerifyDelayed { .. } => Reason::VerifyDelayed,
+            Self::VerifyLocked { .. } => Reason::VerifyLocked,
+            Self::StoreUnavailable => Reason::StoreUnavailable,
+            Self::Overloaded { .. } => Reason::Overloaded,
+            Self::ShuttingDown => Reason::ShuttingDown,
+            Self::DeadlineExceeded => Reason::DeadlineExceeded,
+            Self::Internal(_) => Reason::Internal,
+        }
+    }
+
     /// Returns the error for an invalid field.
     pub fn request(field: &'static str, problem: impl Into<String>) -> Self {
         Self::Request {

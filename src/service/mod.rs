@@ -12,8 +12,8 @@ mod verify;
 pub use attribution::{ConversionTracker, PendingAttribution};
 pub use error::ServiceError;
 pub use request::{
-    CancelOtp, CancelReply, DeliveryState, DeliverySummary, OtpSelector, SendOtp, SendReply,
-    StatusReply, VerifyOtp, VerifyReply,
+    CancelOtp, CancelReply, DeliverySummary, OtpSelector, SendOtp, SendReply, StatusReply,
+    VerifyOtp, VerifyReply,
 };
 
 use crate::{

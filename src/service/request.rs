@@ -13,9 +13,9 @@ use crate::{
     keys::KeyRing,
 };
 use otpd_rules::{
-    Caller, ChallengeId, Channel, Command, DeliveryErrorKind, Lockout, OtpCode, Purpose,
-    PurposePolicy, RateLimitKind, Recipient, RecordKey, SubmittedCode, Timestamp, VerifyOutcome,
-    site_network, subscriber_network,
+    Caller, ChallengeId, Channel, Command, DeliveryErrorKind, DeliveryState, Lockout, OtpCode,
+    Purpose, PurposePolicy, RateLimitKind, Recipient, RecordKey, SubmittedCode, Timestamp,
+    VerifyOutcome, site_network, subscriber_network,
 };
 
 /// Request to send a code.
@@ -165,21 +165,6 @@ pub struct DeliverySummary {
     pub attempts: u32,
     /// Error of a failed attempt.
     pub error: Option<DeliveryErrorKind>,
-}
-
-/// State of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeliveryState {
-    /// Waiting for a provider.
-    Queued,
-    /// Being handed to a provider.
-    Sending,
-    /// Accepted by a provider.
-    Sent,
-    /// Not accepted.
-    Failed,
-    /// Not sent, because the code was not live any more.
-    Dropped,
 }
 
 impl SendOtp {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    DeliveryState, DeliverySummary, OtpSelector, OtpService, SELF_DELIVERY_PROVIDER, ServiceError,
-    StatusReply, permit_subject,
+    DeliverySummary, OtpSelector, OtpService, SELF_DELIVERY_PROVIDER, ServiceError, StatusReply,
+    permit_subject,
 };
 use crate::{
     keys::OpenError,
@@ -15,8 +15,8 @@ use crate::{
 use otpd_base::log_targets::AUDIT;
 use otpd_delivery::RouteQuery;
 use otpd_rules::{
-    Caller, ChallengeId, CodeStatus, Command, LastSend, MessageState, OutboxMessage, Outcome,
-    RecordKey,
+    Caller, ChallengeId, CodeStatus, Command, DeliveryState, LastSend, MessageState, OutboxMessage,
+    Outcome, RecordKey,
 };
 
 impl OtpService {
@@ -150,8 +150,8 @@ impl DeliverySummary {
     /// or ended without an attempt.
     fn from_message(message: OutboxMessage<SealedBytes>) -> Vec<Self> {
         let state = match message.state {
-            MessageState::Queued(_) => Some(DeliveryState::Queued),
-            MessageState::Sending(_) => Some(DeliveryState::Sending),
+            MessageState::Queued(_) => Some(DeliveryState::Queued(())),
+            MessageState::Sending(_) => Some(DeliveryState::Sending(())),
             MessageState::Dropped => Some(DeliveryState::Dropped),
             MessageState::Failed if message.history.count == 0 => Some(DeliveryState::Failed),
             MessageState::Failed | MessageState::Sent => None,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use otpd::grpc::v1::FILE_DESCRIPTOR_SET;
+use otpd::{grpc::v1::FILE_DESCRIPTOR_SET, metrics::code_name, reason::Reason};
 use prost::Message as _;
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
@@ -223,19 +223,11 @@ fn api_page_lists_every_reason() {
     assert_eq!(reasons_of_the_code(), reply);
 }
 
-/// Returns the table from errors to statuses.
+/// Returns the reasons of the code, with the status of each.
 fn reasons_of_the_code() -> BTreeSet<(String, String)> {
-    let table = page::read("src/grpc/error.rs");
-    let entries = table.split("(Code::").skip(1).filter_map(|entry| {
-        let (status, rest) = entry.split_once(", \"")?;
-        let mut words = String::new();
-        for letter in status.chars() {
-            if letter.is_uppercase() && !words.is_empty() {
-                words.push('_');
-            }
-            words.extend(letter.to_uppercase());
-        }
-        Some((words, rest.split_once('"')?.0.to_owned()))
-    });
-    entries.collect()
+    let entry = |reason: &Reason| {
+        let status = code_name(i32::from(reason.code()));
+        (status.to_owned(), reason.name().to_owned())
+    };
+    Reason::ALL.iter().map(entry).collect()
 }

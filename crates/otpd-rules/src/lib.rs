@@ -48,7 +48,9 @@ pub use destination::{DestinationError, DestinationPolicy, RecipientPattern};
 pub use failure_counter::{FailureCounter, Lockout};
 pub use idempotency::{IdempotencyLog, IdempotencyLookup, RecordedOutcome, RequestFingerprint};
 pub use ignorable::is_ignorable;
-pub use message::{MessageId, MessagePayload, MessageState, NextState, OutboxMessage};
+pub use message::{
+    DeliveryState, MessageId, MessagePayload, MessageState, NextState, OutboxMessage,
+};
 pub use network::{site_network, subscriber_network};
 pub use policy::{PolicyError, PolicySet, PurposePolicy};
 pub use purpose::{Purpose, PurposeError};

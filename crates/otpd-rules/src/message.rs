@@ -76,8 +76,9 @@ pub struct OutboxMessage<S = MessagePayload> {
     pub due_at: Option<Timestamp>,
 }
 
-/// State of a message. The content is kept only as long as it is needed.
-#[derive(Clone, Debug)]
+/// State of a message. The content `S` is kept only as long as it is needed; a
+/// [`DeliveryState`] has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageState<S = MessagePayload> {
     /// Waits for an attempt.
     Queued(S),
@@ -89,6 +90,56 @@ pub enum MessageState<S = MessagePayload> {
     Failed,
     /// Not sent, because its code had expired or been used.
     Dropped,
+}
+
+/// State of a message without its content.
+pub type DeliveryState = MessageState<()>;
+
+impl<S> MessageState<S> {
+    /// Returns the state with this name, if a message in it has `content` or has none.
+    pub fn from_name(name: &str, content: Option<S>) -> Option<Self> {
+        match (name, content) {
+            ("queued", Some(content)) => Some(Self::Queued(content)),
+            ("sending", Some(content)) => Some(Self::Sending(content)),
+            ("sent", None) => Some(Self::Sent),
+            ("failed", None) => Some(Self::Failed),
+            ("dropped", None) => Some(Self::Dropped),
+            _ => None,
+        }
+    }
+
+    /// Returns its name in the store and in metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Queued(_) => "queued",
+            Self::Sending(_) => "sending",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Returns the content, unless the state is final.
+    pub fn content(&self) -> Option<&S> {
+        match self {
+            Self::Queued(content) | Self::Sending(content) => Some(content),
+            Self::Sent | Self::Failed | Self::Dropped => None,
+        }
+    }
+
+    /// Converts the content.
+    ///
+    /// # Errors
+    /// The error of `map`.
+    pub fn try_map<T, E>(self, map: impl FnOnce(S) -> Result<T, E>) -> Result<MessageState<T>, E> {
+        Ok(match self {
+            Self::Queued(content) => MessageState::Queued(map(content)?),
+            Self::Sending(content) => MessageState::Sending(map(content)?),
+            Self::Sent => MessageState::Sent,
+            Self::Failed => MessageState::Failed,
+            Self::Dropped => MessageState::Dropped,
+        })
+    }
 }
 
 /// Next state of a message that no provider accepted.
@@ -107,10 +158,7 @@ pub enum NextState {
 impl<S> OutboxMessage<S> {
     /// Returns the content, unless the message is final.
     pub fn content(&self) -> Option<&S> {
-        match &self.state {
-            MessageState::Queued(content) | MessageState::Sending(content) => Some(content),
-            MessageState::Sent | MessageState::Failed | MessageState::Dropped => None,
-        }
+        self.state.content()
     }
 
     /// Converts the content.
@@ -118,19 +166,12 @@ impl<S> OutboxMessage<S> {
     /// # Errors
     /// The error of `map`.
     pub fn try_map<T, E>(self, map: impl FnOnce(S) -> Result<T, E>) -> Result<OutboxMessage<T>, E> {
-        let state = match self.state {
-            MessageState::Queued(content) => MessageState::Queued(map(content)?),
-            MessageState::Sending(content) => MessageState::Sending(map(content)?),
-            MessageState::Sent => MessageState::Sent,
-            MessageState::Failed => MessageState::Failed,
-            MessageState::Dropped => MessageState::Dropped,
-        };
         Ok(OutboxMessage {
             id: self.id,
             challenge: self.challenge,
             channel: self.channel,
             predecessors: self.predecessors,
-            state,
+            state: self.state.try_map(map)?,
             provider: self.provider,
             history: self.history,
             created_at: self.created_at,

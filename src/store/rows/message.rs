@@ -61,14 +61,7 @@ impl MessageRow {
             .challenge
             .try_into()
             .map_err(|_| corrupt("challenge"))?;
-        let state = match (self.state.as_str(), self.sealed) {
-            ("queued", Some(sealed)) => MessageState::Queued(SealedBytes(sealed)),
-            ("sending", Some(sealed)) => MessageState::Sending(SealedBytes(sealed)),
-            ("sent", None) => MessageState::Sent,
-            ("failed", None) => MessageState::Failed,
-            ("dropped", None) => MessageState::Dropped,
-            _ => return Err(corrupt("state")),
-        };
+        let state = MessageState::from_name(&self.state, self.sealed.map(SealedBytes));
         Ok(VersionedMessage {
             key: RecordKey(key),
             version: RowVersion(self.version),
@@ -78,7 +71,7 @@ impl MessageRow {
                 channel: Channel::from_name(&self.channel).ok_or_else(|| corrupt("channel"))?,
                 predecessors: u32::try_from(self.predecessors)
                     .map_err(|_| corrupt("predecessors"))?,
-                state,
+                state: state.ok_or_else(|| corrupt("state"))?,
                 provider: self.provider,
                 history: read_history(&self.history).ok_or_else(|| corrupt("history"))?,
                 created_at: Timestamp::from_milliseconds(self.created_at),
@@ -95,17 +88,12 @@ pub(in crate::store) fn key_bytes<const BYTES: usize>(key: &[u8]) -> [u8; BYTES]
     key.try_into().unwrap_or([0; BYTES])
 }
 
-/// Returns the name of a state and its sealed content.
+/// Returns the columns of a state: its name and its sealed content.
 pub(in crate::store) fn message_state_columns(
     state: &MessageState<SealedBytes>,
 ) -> (&'static str, Option<&[u8]>) {
-    match state {
-        MessageState::Queued(sealed) => ("queued", Some(&sealed.0)),
-        MessageState::Sending(sealed) => ("sending", Some(&sealed.0)),
-        MessageState::Sent => ("sent", None),
-        MessageState::Failed => ("failed", None),
-        MessageState::Dropped => ("dropped", None),
-    }
+    let content = state.content().map(|sealed| sealed.0.as_slice());
+    (state.name(), content)
 }
 
 /// Attempts as every version of otpd stores them. A version without [`StoredOutcomes`] reads and

@@ -136,6 +136,8 @@ async fn every_queried_metric_and_label_exists() {
     let all = AllSeries::of(&scrape.await);
     let recorded: BTreeSet<String> = values_of("record").into_iter().collect();
     let sources = repository::read("src/metrics/rpc_outcomes.rs")
+        + &repository::read("src/metrics/rpc_labels.rs")
+        + &repository::read("src/reason.rs")
         + &repository::read("src/metrics/rpc_latency.rs")
         + &repository::read("src/metrics/delivery.rs")
         + &repository::read("crates/otpd-rules/src/attempt_log.rs");

@@ -98,7 +98,7 @@ async fn sampled_request_is_traced_to_its_provider() {
         ("rpc.response.status_code", "OK"),
         ("otpd.caller", "development"),
         ("otpd.purpose", "default"),
-        ("otpd.answer", "sent"),
+        ("otpd.outcome", "sent"),
     ] {
         assert_eq!(attribute(request, key), value, "{key}");
     }
