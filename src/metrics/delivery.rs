@@ -1,8 +1,7 @@
 //! Metrics of deliveries, and of the codes that were verified after them.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -16,7 +15,7 @@ use super::{
     grid::{CounterGrid, LabelDomain},
     number_of, with_other,
 };
-use otpd_rules::{ChallengeNonce, Channel, CountryCode, DeliveryErrorKind, DeliveryState};
+use otpd_rules::{Channel, CountryCode, DeliveryErrorKind, DeliveryState};
 
 /// Buckets of delivery latencies: from a tenth of a second, in which a near gateway accepts a
 /// message, to the longest lifetime of a code.
@@ -64,7 +63,6 @@ pub struct DeliveryMetrics {
     tables: Arc<RwLock<LabeledDelivery>>,
     latencies: Arc<DeliveryHistograms>,
     outcomes: Arc<DeliveryCounters<1>>,
-    recent: Arc<OnceLock<RecentDeliveries>>,
 }
 
 /// Counters with label values from the configuration.
@@ -100,39 +98,6 @@ impl LabeledDelivery {
     fn count_verified(&self, provider: usize, channel: Channel, country: CountryCode) {
         let series = [channel as usize, country.number(), provider];
         self.verified.at(series).inc();
-    }
-}
-
-/// Maximum number of codes in a generation of [`RecentDeliveries`]: some megabytes.
-const GENERATION_SIZE: usize = 32_768;
-
-/// Providers, by number, that accepted the last message of recent codes which were not verified yet.
-#[derive(Debug, Default)]
-struct RecentDeliveries(Mutex<TwoGenerations>);
-
-#[derive(Debug, Default)]
-struct TwoGenerations {
-    young: HashMap<[u8; 16], (usize, Channel)>,
-    old: HashMap<[u8; 16], (usize, Channel)>,
-}
-
-impl RecentDeliveries {
-    fn insert(&self, challenge: ChallengeNonce, delivery: (usize, Channel)) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.young.len() >= GENERATION_SIZE {
-            all.old = std::mem::take(&mut all.young);
-        }
-        all.young.insert(challenge.0, delivery);
-    }
-
-    fn take(&self, challenge: ChallengeNonce) -> Option<(usize, Channel)> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = all.old.remove(&challenge.0);
-        all.young.remove(&challenge.0).or(old)
-    }
-
-    fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = TwoGenerations::default();
     }
 }
 
@@ -199,7 +164,6 @@ impl DeliveryMetrics {
             tables: Arc::new(RwLock::new(tables)),
             latencies: Arc::new(latencies),
             outcomes: Arc::new(outcomes),
-            recent: Arc::default(),
         }
     }
 
@@ -212,10 +176,6 @@ impl DeliveryMetrics {
             attempts: tables.attempts.with_labels(attempt_labels(&providers)),
             durations: tables.durations.with_labels([("provider", providers)]),
         };
-        // The numbers of the providers have changed. Codes sent before are attributed by the store.
-        if let Some(recent) = self.recent.get() {
-            recent.clear();
-        }
     }
 
     fn with_tables<T>(&self, count: impl FnOnce(&LabeledDelivery) -> T) -> T {
@@ -248,30 +208,14 @@ impl DeliveryMetrics {
         });
     }
 
-    /// Keeps the providers of recent [`sent`](Self::sent) messages from now on, so that a code which
-    /// the same replica verifies is attributed at once.
-    pub fn remember(&self) {
-        self.recent.get_or_init(RecentDeliveries::default);
-    }
-
-    /// Counts a message of the challenge that a provider accepted `latency` after its commit.
-    pub fn sent(
-        &self,
-        challenge: ChallengeNonce,
-        provider: &str,
-        channel: Channel,
-        country: CountryCode,
-        latency: Duration,
-    ) {
+    /// Counts a message that a provider accepted `latency` after its commit.
+    pub fn sent(&self, provider: &str, channel: Channel, country: CountryCode, latency: Duration) {
         self.latencies
             .at([channel as usize])
             .observe(latency.as_secs_f64());
         self.with_tables(|tables| {
             let provider = number_of(tables.sent.names(2), provider);
             tables.count_sent(provider, channel, country);
-            if let Some(recent) = self.recent.get() {
-                recent.insert(challenge, (provider, channel));
-            }
         });
     }
 
@@ -281,21 +225,6 @@ impl DeliveryMetrics {
             let provider = number_of(tables.sent.names(2), provider);
             tables.count_sent(provider, channel, country);
         });
-    }
-
-    /// Counts a verified code if this replica knows its provider, and returns whether it does.
-    pub fn verified_here(&self, challenge: ChallengeNonce, country: CountryCode) -> bool {
-        let Some(recent) = self.recent.get() else {
-            return false;
-        };
-        // Under one lock, because a provider's number is valid only for these tables.
-        self.with_tables(|tables| {
-            let Some((provider, channel)) = recent.take(challenge) else {
-                return false;
-            };
-            tables.count_verified(provider, channel, country);
-            true
-        })
     }
 
     /// Counts a verified code that this provider had delivered.
@@ -334,64 +263,4 @@ fn attempt_labels(providers: &ConfiguredNames) -> [LabelDomain; 3] {
         channels(),
         ("result", fixed_label_values(RESULTS)),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nonce(number: usize) -> ChallengeNonce {
-        let mut nonce = [0; 16];
-        nonce[..8].copy_from_slice(&number.to_be_bytes());
-        ChallengeNonce(nonce)
-    }
-
-    #[test]
-    fn last_provider_of_a_recent_code_is_taken_once() {
-        let recent = RecentDeliveries::default();
-        recent.insert(nonce(1), (1, Channel::Sms));
-        recent.insert(nonce(1), (2, Channel::Voice));
-        assert_eq!(recent.take(nonce(1)), Some((2, Channel::Voice)));
-        assert_eq!(recent.take(nonce(1)), None);
-    }
-
-    #[test]
-    fn configuration_change_attributes_no_code_to_another_provider() {
-        let values = |providers: &[&str]| LabelValues {
-            providers: providers.iter().map(ToString::to_string).collect(),
-            ..LabelValues::default()
-        };
-        let metrics = DeliveryMetrics::new(&values(&["smtp"]), &mut Registry::default());
-        metrics.remember();
-        let country = CountryCode::numbered(0);
-        let send = |number| {
-            metrics.sent(
-                nonce(number),
-                "smtp",
-                Channel::Email,
-                country,
-                Duration::ZERO,
-            );
-        };
-        send(1);
-        assert!(metrics.verified_here(nonce(1), country));
-        send(2);
-        // Now "smtp" has another number.
-        metrics.set_label_values(&values(&["gateway", "smtp"]));
-        let attributed = metrics.verified_here(nonce(2), country);
-        assert!(!attributed, "the store attributes it");
-    }
-
-    #[test]
-    fn tracked_codes_are_bounded() {
-        let recent = RecentDeliveries::default();
-        for number in 0..GENERATION_SIZE * 5 {
-            recent.insert(nonce(number), (0, Channel::Sms));
-        }
-        let all = recent.0.lock().unwrap();
-        assert!(all.young.len() + all.old.len() <= GENERATION_SIZE * 2);
-        drop(all);
-        assert!(recent.take(nonce(GENERATION_SIZE * 5 - 1)).is_some());
-        assert!(recent.take(nonce(0)).is_none());
-    }
 }

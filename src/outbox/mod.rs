@@ -10,6 +10,7 @@ mod attempt;
 mod dispatcher;
 mod lane_scan;
 mod permits;
+mod recent_deliveries;
 mod reclaimer;
 mod transitions;
 
@@ -33,6 +34,7 @@ use dispatcher::Dispatcher;
 use otpd_delivery::{Delivery, Route, RouteQuery};
 use otpd_rules::{CallerName, Purpose, PurposePolicy};
 use permits::{HeldMessages, InFlightLimits, OutboxPermit};
+pub use recent_deliveries::RecentDeliveries;
 
 /// Maximum number of new messages in flight on a replica. Further messages are written
 /// without a lease, for any replica with capacity, so that memory is bounded.
@@ -114,6 +116,8 @@ pub struct OutboxContext {
     pub delivery: Arc<Delivery>,
     /// Metrics of delivery.
     pub metrics: DeliveryMetrics,
+    /// Providers of recent messages; `None` if metrics are not scraped.
+    pub recent: Option<RecentDeliveries>,
 }
 
 /// Capacity of the outbox for the message of one send.

@@ -2,7 +2,7 @@
 //! still held, and counted.
 
 use super::{
-    LeasedMessage,
+    LeasedMessage, OutboxContext,
     dispatcher::{Dispatcher, LeaseLost},
 };
 use crate::{
@@ -97,14 +97,13 @@ impl Dispatcher {
         let recipient = message.content().map(|content| &content.recipient);
         let country = recipient.map_or(CountryCode::NONE, CountryCode::of);
         let delay = message.created_at.duration_until(attempt.ended_at);
-        let metrics = &self.context.metrics;
-        metrics.sent(
-            message.challenge,
-            &attempt.provider,
-            message.channel,
-            country,
-            delay,
-        );
+        let OutboxContext {
+            metrics, recent, ..
+        } = &self.context;
+        metrics.sent(&attempt.provider, message.channel, country, delay);
+        if let Some(recent) = recent {
+            recent.insert(message.challenge, &attempt.provider, message.channel);
+        }
     }
 
     /// Writes the new state of a message.

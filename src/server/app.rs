@@ -14,7 +14,7 @@ use crate::{
     keys::KeyRing,
     listener::{self, ConnectionConfig, MemoryBudget, ServerTls},
     metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
-    outbox::{Outbox, OutboxContext},
+    outbox::{Outbox, OutboxContext, RecentDeliveries},
     service::{ConversionTracker, OtpService},
     store::{
         self, InstrumentedStore, RecordStore, StatementMetrics, StoreError,
@@ -115,6 +115,7 @@ impl App {
             BatchOptions::from(&settings.store),
             metrics.batches.clone(),
         );
+        let recent = observed.then(RecentDeliveries::default);
         let context = OutboxContext {
             store: Arc::clone(&store),
             store_timeout: settings.store.timeout,
@@ -124,11 +125,12 @@ impl App {
             callers: Arc::new(config.callers),
             delivery: Arc::new(config.delivery),
             metrics: metrics.delivery.clone(),
+            recent: recent.clone(),
         };
         let outbox = Outbox::new(context.clone(), settings.delivery.clone());
         let (running, ending) = (TaskTracker::new(), CancellationToken::new());
-        let (conversions, verified) = if observed {
-            let (conversions, verified) = ConversionTracker::new(metrics.delivery.clone());
+        let (conversions, verified) = if let Some(recent) = recent {
+            let (conversions, verified) = ConversionTracker::new(metrics.delivery.clone(), recent);
             (conversions, Some(verified))
         } else {
             (ConversionTracker::disabled(), None)

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::SELF_DELIVERY_PROVIDER;
 use crate::{
     metrics::DeliveryMetrics,
+    outbox::RecentDeliveries,
     store::{DeliveredMessage, RecordStore, health::StoreHealth},
 };
 use otpd_rules::{Caller, ChallengeId, Channel, CountryCode, Recipient};
@@ -40,6 +41,8 @@ pub struct PendingAttribution {
 #[derive(Clone, Debug)]
 pub struct ConversionTracker {
     metrics: DeliveryMetrics,
+    /// Providers of the codes that this replica sent lately.
+    recent: RecentDeliveries,
     /// Codes to be looked up; `None` if metrics are not scraped.
     pending: Option<mpsc::Sender<PendingAttribution>>,
 }
@@ -49,17 +52,21 @@ impl ConversionTracker {
     pub fn disabled() -> Self {
         Self {
             metrics: DeliveryMetrics::default(),
+            recent: RecentDeliveries::default(),
             pending: None,
         }
     }
 
     /// Returns a tracker that counts in `metrics`, and the codes for
-    /// [`ConversionTracker::count`].
-    pub fn new(metrics: DeliveryMetrics) -> (Self, mpsc::Receiver<PendingAttribution>) {
-        metrics.remember();
+    /// [`ConversionTracker::count`]. `recent` is that of the outbox.
+    pub fn new(
+        metrics: DeliveryMetrics,
+        recent: RecentDeliveries,
+    ) -> (Self, mpsc::Receiver<PendingAttribution>) {
         let (sender, receiver) = mpsc::channel(MAX_PENDING);
         let conversions = Self {
             metrics,
+            recent,
             pending: Some(sender),
         };
         (conversions, receiver)
@@ -93,8 +100,8 @@ impl ConversionTracker {
                 .metrics
                 .verified(SELF_DELIVERY_PROVIDER, channel, country);
         }
-        if self.metrics.verified_here(challenge.nonce, country) {
-            return;
+        if let Some((provider, channel)) = self.recent.take(challenge.nonce) {
+            return self.metrics.verified(&provider, channel, country);
         }
         let verified = PendingAttribution {
             challenge,
