@@ -31,22 +31,22 @@ pub fn rate() -> Quota {
 }
 
 /// An engine in front of a store in memory.
-pub struct World {
+pub struct Fixture {
     pub store: Arc<InMemory>,
     pub batcher: BatchClient,
     pub metrics: Metrics,
 }
 
-impl World {
-    /// Returns a world whose store works at once.
+impl Fixture {
+    /// Returns a fixture whose store works at once.
     pub fn new(options: BatchOptions) -> Self {
-        let world = Self::held(options);
-        world.store.let_loads(1_000);
-        world.store.let_writes(1_000);
-        world
+        let fixture = Self::held(options);
+        fixture.store.let_loads(1_000);
+        fixture.store.let_writes(1_000);
+        fixture
     }
 
-    /// Returns a world whose store waits for `let_loads` and `let_writes`.
+    /// Returns a fixture whose store waits for `let_loads` and `let_writes`.
     pub fn held(options: BatchOptions) -> Self {
         let store = Arc::new(InMemory::default());
         let metrics = Metrics::new(&LabelValues::default());
@@ -64,22 +64,22 @@ impl World {
     }
 
     /// Submits a job that counts one up.
-    pub fn count(&self, key: RecordKey) -> Ticket {
+    pub fn count(&self, key: RecordKey) -> PendingJob {
         self.submit(Count::of(key))
     }
 
-    pub fn submit(&self, mut count: Count) -> Ticket {
+    pub fn submit(&self, mut count: Count) -> PendingJob {
         let (reply, end) = oneshot::channel();
         count.reply = Some(reply);
         self.batcher.submit(Box::new(count));
-        Ticket(end)
+        PendingJob(end)
     }
 }
 
 /// Result of a job, once it has ended.
-pub struct Ticket(oneshot::Receiver<Result<Counted, BatchError>>);
+pub struct PendingJob(oneshot::Receiver<Result<Counted, BatchError>>);
 
-impl Ticket {
+impl PendingJob {
     pub async fn end(self) -> Result<Counted, BatchError> {
         self.0.await.expect("a job ends")
     }
