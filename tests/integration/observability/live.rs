@@ -140,7 +140,8 @@ async fn every_queried_metric_and_label_exists() {
         + &repository::read("src/reason.rs")
         + &repository::read("src/metrics/rpc_latency.rs")
         + &repository::read("src/metrics/delivery.rs")
-        + &repository::read("crates/otpd-rules/src/attempt_log.rs");
+        + &repository::read("crates/otpd-rules/src/attempt_log.rs")
+        + &repository::read("crates/otpd-rules/src/message.rs");
     let mut wrong = Vec::new();
     for asked in of_rules()
         .iter()
