@@ -98,8 +98,10 @@ async fn messages_queued_longer_than_a_lease_keep_their_order() {
     let state = gateway.state();
     assert_eq!(state.taken.len(), MESSAGES + 1, "none was sent twice");
     let overtaken = backlog::most_overtaken(&state, &order);
+    // A message that lost its place would be overtaken by almost all others. The order of those
+    // that began to wait together depends on the scheduler.
     assert!(
-        overtaken <= backlog::CALLERS + 16,
+        overtaken <= MESSAGES / 2,
         "{overtaken} overtook an older message"
     );
 }
