@@ -1,4 +1,9 @@
 //! Random source of the operating system.
+//!
+//! It is not buffered in the process. A call costs about 0.23 µs, so all random values of a pair of
+//! `SendOtp` and `VerifyOtp` cost 1.5 µs of about 79. A generator in the process would repeat its
+//! values, nonces of sealed contents among them, if two virtual machines continued from one snapshot;
+//! the operating system's source is seeded again in that case.
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
 
