@@ -16,8 +16,8 @@ use crate::support::{Database, Proxy, Replica, Typed, reason};
 const UNSENT: &str = "SELECT count(*) FROM otp_message WHERE due_at IS NOT NULL";
 
 /// Starts a replica that reaches the database through `proxy` by one connection, which has written
-/// before: the first write of each connection is preceded by queries about the tables, which would
-/// be delayed or lost instead.
+/// before, by each statement that a call may write with: the first write by a statement is preceded
+/// by its preparation, which would be delayed or lost instead.
 async fn start_behind(proxy: &Proxy, database: &Database, more: &[(&str, &str)]) -> Replica {
     let one = [
         ("OTPD_STORE__MAX_CONNECTIONS", "1"),
@@ -28,7 +28,10 @@ async fn start_behind(proxy: &Proxy, database: &Database, more: &[(&str, &str)])
     replica.wait_for_line("Store available").await;
     let mut request = send_request("");
     request.recipient = format!("earlier-{}@example.com", replica.address().port());
+    let mut cancelled = cancel_request("");
+    cancelled.recipient.clone_from(&request.recipient);
     send(replica.client(), request).await;
+    assert!(cancel(replica.client(), cancelled).await);
     replica
 }
 
