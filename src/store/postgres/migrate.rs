@@ -51,6 +51,8 @@ pub(super) async fn migrate(
             // Each statement sees what other replicas did while this one waited for the lock.
             let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
             connection.execute(begin).await?;
+            // The role may have a bound for requests. A migration waits, which is logged.
+            connection.execute("SET LOCAL lock_timeout = 0").await?;
             Ok(fetch_scalar(connection, "SELECT pg_backend_pid()").await?)
         });
         let session: i32 = session.await?;
