@@ -24,7 +24,10 @@ async fn dropped_and_restored_database_is_used_again() {
         let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
         owner.execute(drop).await.expect("a superuser may");
         wait_for_health(&replica, ServingStatus::NotServing).await;
-        replica.wait_for_line("does not exist").await;
+        if !database.is_pooled() {
+            // A pooler has causes of its own, and the log names five at most.
+            replica.wait_for_line("does not exist").await;
+        }
         assert_all_unavailable(ask_many(&replica, DEADLINE)).await;
 
         // Under another name until it is whole, as a careful person would.
