@@ -16,8 +16,8 @@ use crate::support::{Database, Figures, Kind, Refusal, Replica, asked};
 const MESSAGES: usize = 1_000;
 /// Number of concurrent callers.
 pub const CALLERS: usize = 8;
-/// Number of messages of a backlog that a replica leases at the same time, and so the largest
-/// distance by which two of them can change their order: 64 reclaimed ones, and 4 for each caller.
+/// Number of messages of a backlog that a replica leases at the same time: 64 reclaimed ones, and 4
+/// for each caller.
 const IN_HAND: usize = 64 + 4;
 /// Maximum additional memory of a replica for a backlog of any length.
 const MOST_MEMORY_KIB: u64 = 32 * 1_024;
@@ -142,8 +142,10 @@ async fn backlog_is_sent_oldest_first_alongside_new_messages() {
     assert_eq!(taken.len(), messages + 2, "all of them were sent");
     assert_eq!(state.taken.len(), messages + 2, "and none of them twice");
     let overtaken = most_overtaken(&state, &order);
+    // In any order, almost all would overtake one of the oldest. A task that the scheduler holds up
+    // is overtaken by more than are leased at the same time.
     assert!(
-        overtaken <= IN_HAND + CALLERS,
+        overtaken <= messages / 4,
         "{overtaken} overtook an older message"
     );
     for later in [queued, after] {
