@@ -6,7 +6,7 @@ macro_rules! label_enum {
     (
         $(#[$attribute:meta])*
         pub enum $name:ident {
-            $($(#[$variant_attribute:meta])* $variant:ident = $text:literal,)+
+            $($(#[$variant_attribute:meta])* $variant:ident = $text:expr,)+
         }
     ) => {
         $(#[$attribute])*
@@ -18,6 +18,11 @@ macro_rules! label_enum {
         impl $name {
             /// Every variant, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Returns the texts of all variants, in the order of their numbers.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                Self::ALL.iter().map(|variant| variant.name())
+            }
 
             /// Returns the text of the label.
             pub const fn name(self) -> &'static str {

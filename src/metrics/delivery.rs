@@ -15,6 +15,7 @@ use super::{
     grid::{CounterGrid, LabelDomain},
     number_of, with_other,
 };
+use crate::labels::label_enum;
 use otpd_rules::{Channel, CountryCode, DeliveryErrorKind, DeliveryState};
 
 /// Buckets of delivery latencies: from a tenth of a second, in which a near gateway accepts a
@@ -33,25 +34,18 @@ const RESULTS: [&str; 7] = [
     DeliveryErrorKind::NoBalance.name(),
     DeliveryErrorKind::UnknownOutcome.name(),
 ];
-/// Labels of message outcomes, in the order of [`MessageOutcome`].
-const OUTCOMES: [&str; 4] = [
-    DeliveryState::Sent.name(),
-    DeliveryState::Failed.name(),
-    DeliveryState::Dropped.name(),
-    "undecided",
-];
-
-/// Final outcome of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageOutcome {
-    /// A provider accepted it.
-    Sent,
-    /// No provider will accept it.
-    Failed,
-    /// Its code expired or was used first.
-    Dropped,
-    /// It may have arrived, and another attempt would exceed the bound on copies.
-    Undecided,
+label_enum! {
+    /// Final outcome of a message.
+    pub enum MessageOutcome {
+        /// A provider accepted it.
+        Sent = DeliveryState::Sent.name(),
+        /// No provider will accept it.
+        Failed = DeliveryState::Failed.name(),
+        /// Its code expired or was used first.
+        Dropped = DeliveryState::Dropped.name(),
+        /// It may have arrived, and another attempt would exceed the bound on copies.
+        Undecided = "undecided",
+    }
 }
 
 type DeliveryCounters<const LABELS: usize> = CounterGrid<Counter, fn() -> Counter, LABELS>;
@@ -149,7 +143,7 @@ impl DeliveryMetrics {
         let outcomes = DeliveryCounters::new(
             "otpd_messages_completed",
             "Messages in a final state by outcome",
-            [("result", fixed_label_values(OUTCOMES))],
+            [("result", fixed_label_values(MessageOutcome::names()))],
             Counter::default,
             registry,
         )

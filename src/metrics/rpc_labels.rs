@@ -79,8 +79,7 @@ pub enum RpcOutcome {
 impl RpcOutcome {
     /// Returns the names of all outcomes, in the order of their numbers.
     pub(super) fn names() -> impl Iterator<Item = &'static str> {
-        let results = RpcResult::ALL.iter().map(|result| result.name());
-        results.chain(Reason::ALL.iter().map(|reason| reason.name()))
+        RpcResult::names().chain(Reason::names())
     }
 
     /// Returns the position of its name in [`names`](Self::names).

@@ -202,7 +202,7 @@ impl RpcOutcomeCounters {
 }
 
 fn outcome_labels(callers: &ConfiguredNames, purposes: ConfiguredNames) -> [LabelDomain; 4] {
-    let rpcs = RpcName::ALL.iter().map(|rpc| rpc.name()).chain([OTHER]);
+    let rpcs = RpcName::names().chain([OTHER]);
     [
         ("rpc", fixed_label_values(rpcs)),
         ("caller", Arc::clone(callers)),

@@ -8,85 +8,52 @@ use prometheus_client::{
 };
 
 use super::PurgeStats;
-use crate::metrics::{CounterGrid, LATENCY_BUCKETS, Metrics, fixed_label_values};
+use crate::{
+    labels::label_enum,
+    metrics::{CounterGrid, LATENCY_BUCKETS, Metrics, fixed_label_values},
+};
 
-/// Kind of a store statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatementKind {
-    /// Loads records, limits and the clock.
-    Load,
-    /// Writes a batch.
-    Write,
-    /// Writes the state of messages, and nothing else.
-    UpdateMessages,
-    /// Finds locked rows, after a write waited too long for one.
-    LockedRows,
-    /// Loads the messages of records.
-    LoadMessages,
-    /// Loads the messages that are due.
-    DueMessages,
-    /// Loads the deliveries of codes that were verified.
-    Attribution,
-    /// Removes rows that no reply depends on.
-    Purge,
-    /// Checks that the store answers.
-    Ping,
-    /// Counts records and messages.
-    Stats,
-}
-
-/// Labels of statements, in the order of [`StatementKind`].
-const STATEMENTS: [&str; 10] = [
-    "load",
-    "write",
-    "update_messages",
-    "locked_rows",
-    "load_messages",
-    "due_messages",
-    "attribution",
-    "purge",
-    "ping",
-    "stats",
-];
-
-impl StatementKind {
-    /// Returns its label.
-    pub const fn name(self) -> &'static str {
-        STATEMENTS[self as usize]
+label_enum! {
+    /// Kind of a store statement.
+    pub enum StatementKind {
+        /// Loads records, limits and the clock.
+        Load = "load",
+        /// Writes a batch.
+        Write = "write",
+        /// Writes the state of messages, and nothing else.
+        UpdateMessages = "update_messages",
+        /// Finds locked rows, after a write waited too long for one.
+        LockedRows = "locked_rows",
+        /// Loads the messages of records.
+        LoadMessages = "load_messages",
+        /// Loads the messages that are due.
+        DueMessages = "due_messages",
+        /// Loads the deliveries of codes that were verified.
+        Attribution = "attribution",
+        /// Removes rows that no reply depends on.
+        Purge = "purge",
+        /// Checks that the store answers.
+        Ping = "ping",
+        /// Counts records and messages.
+        Stats = "stats",
     }
 }
 
-/// Kind of a failed statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreFailureKind {
-    /// The store did not answer.
-    Unavailable,
-    /// The caller no longer waited for the answer.
-    Timeout,
-    /// The database aborted the transaction because of another one.
-    Conflict,
-    /// Another session held the lock of a row for too long.
-    Locked,
-    /// The store holds a value that otpd never wrote.
-    Corrupt,
-    /// The store rejected a written value.
-    Refused,
-}
-
-/// Labels of failures, in the order of [`StoreFailureKind`].
-const FAILURES: [&str; 6] = [
-    "unavailable",
-    "timeout",
-    "conflict",
-    "locked",
-    "corrupt",
-    "refused",
-];
-
-impl StoreFailureKind {
-    /// Returns its label.
-    pub const fn name(self) -> &'static str {
-        FAILURES[self as usize]
+label_enum! {
+    /// Kind of a failed statement.
+    pub enum StoreFailureKind {
+        /// The store did not answer.
+        Unavailable = "unavailable",
+        /// The caller no longer waited for the answer.
+        Timeout = "timeout",
+        /// The database aborted the transaction because of another one.
+        Conflict = "conflict",
+        /// Another session held the lock of a row for too long.
+        Locked = "locked",
+        /// The store holds a value that otpd never wrote.
+        Corrupt = "corrupt",
+        /// The store rejected a written value.
+        Refused = "refused",
     }
 }
 
@@ -96,8 +63,8 @@ const TABLES: [&str; 3] = ["records", "limits", "messages"];
 /// Metrics of a store's statements. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct StatementMetrics {
-    durations: [Histogram; STATEMENTS.len()],
-    failures: [Counter; FAILURES.len()],
+    durations: [Histogram; StatementKind::ALL.len()],
+    failures: [Counter; StoreFailureKind::ALL.len()],
     purged: [Counter; TABLES.len()],
 }
 
@@ -118,14 +85,14 @@ impl StatementMetrics {
         let durations = CounterGrid::<Histogram, fn() -> Histogram, 1>::new(
             "otpd_store_statement_duration_seconds",
             "Duration of one store statement, including the wait for a connection",
-            [("statement", fixed_label_values(STATEMENTS))],
+            [("statement", fixed_label_values(StatementKind::names()))],
             || Histogram::new(LATENCY_BUCKETS),
             registry,
         );
         let failures = CounterGrid::<Counter, fn() -> Counter, 1>::new(
             "otpd_store_errors",
             "Store statements that failed",
-            [("kind", fixed_label_values(FAILURES))],
+            [("kind", fixed_label_values(StoreFailureKind::names()))],
             Counter::default,
             registry,
         );

@@ -76,7 +76,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
         "config",
         &["auth", "listener", "outbox", "store", "telemetry", "traces"],
     ),
-    ("store", &["metrics", "system_random", "traces"]),
+    ("store", &["labels", "metrics", "system_random", "traces"]),
     ("system_random", &[]),
     ("telemetry", &["traces"]),
     ("shutdown", &["telemetry"]),
