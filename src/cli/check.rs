@@ -49,10 +49,7 @@ pub(super) fn check(file: Option<&Path>) -> CommandOutcome {
     CheckReport::ok("configuration", format!("{environment} environment"));
     CheckReport::ok("keys", keys_origin);
     let mut findings = CheckReport::default();
-    if let Some(tls) = &config.settings.tls {
-        let tls = tls
-            .read(config.settings.http_api().is_some())
-            .map_err(CommandError::usage)?;
+    if let Some(tls) = config.settings.read_tls().map_err(CommandError::usage)? {
         CheckReport::ok("tls", "the certificate and its key are read");
         for list in tls.outdated_lists() {
             findings.failed(

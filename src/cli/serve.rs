@@ -103,11 +103,8 @@ async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, CommandErro
 /// keys.
 fn complete(config: ServeConfig) -> Result<(LoadedConfig, String), CommandError> {
     let (keys, origin) = keys(&config.settings)?;
-    let http1 = config.settings.http_api().is_some();
-    let tls = config.settings.tls.as_ref();
-    let tls = tls.map(|tls| tls.read(http1)).transpose();
     let loaded = LoadedConfig {
-        tls: tls.map_err(CommandError::usage)?,
+        tls: config.settings.read_tls().map_err(CommandError::usage)?,
         config,
         keys,
     };

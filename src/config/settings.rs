@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,7 +12,10 @@ use serde::Deserialize;
 
 use super::{callers::TestRecipientTable, delivery::RouteTable, load::name};
 use crate::{
-    listener::{ConnectionSettings, HttpApiRules, HttpApiSettings, TlsSettings},
+    listener::{
+        ConnectionConfig, ConnectionSettings, HttpApiRules, HttpApiSettings, ServerTls, TlsError,
+        TlsSettings,
+    },
     outbox::OutboxOptions,
     store::StoreOptions,
     telemetry::{AuditLog, LogFormat, LogLevel},
@@ -143,7 +147,26 @@ impl Default for TopLevelSettings {
 
 impl TopLevelSettings {
     /// Returns the rules of the HTTP API; none if it is off.
-    pub fn http_api(&self) -> Option<HttpApiRules> {
+    fn http_api(&self) -> Option<HttpApiRules> {
         self.http_api.rules(self.environment)
+    }
+
+    /// Returns the configuration of new connections, with the certificates of
+    /// [`read_tls`](Self::read_tls).
+    pub fn connection_config(&self, tls: Option<ServerTls>) -> Arc<ConnectionConfig> {
+        Arc::new(ConnectionConfig {
+            tls,
+            bounds: self.connections.clone(),
+            http_api: self.http_api().map(Arc::new),
+        })
+    }
+
+    /// Reads the certificate files of the listener; `None` without TLS.
+    ///
+    /// # Errors
+    /// The key of the first file that cannot be used.
+    pub fn read_tls(&self) -> Result<Option<ServerTls>, TlsError> {
+        let http1 = self.http_api().is_some();
+        self.tls.as_ref().map(|tls| tls.read(http1)).transpose()
     }
 }

@@ -143,11 +143,7 @@ impl App {
         };
         let current = deps.app_state(settings.default_region, config.test_recipients);
         let (current, current_receiver) = watch::channel(Arc::new(current));
-        let (connection_config, config_receiver) = watch::channel(Arc::new(ConnectionConfig {
-            tls,
-            bounds: settings.connections.clone(),
-            http_api: settings.http_api().map(Arc::new),
-        }));
+        let (connection_config, config_receiver) = watch::channel(settings.connection_config(tls));
         let contract = OtpGrpc::new(running.clone(), ending.clone(), metrics.outcomes.clone());
         let interval = settings.store.purge_interval;
         let purge = purge_at_intervals(Arc::clone(&store), availability.clone(), interval);
@@ -226,11 +222,7 @@ impl ReloadHandle {
         let current = deps.app_state(settings.default_region, config.test_recipients);
         self.current.send_replace(Arc::new(current));
         self.connection_config
-            .send_replace(Arc::new(ConnectionConfig {
-                tls,
-                bounds: settings.connections.clone(),
-                http_api: settings.http_api().map(Arc::new),
-            }));
+            .send_replace(settings.connection_config(tls));
         self.written = config.snapshot;
         Ok(())
     }
