@@ -96,9 +96,8 @@ impl Pooling {
         settings: &SessionSettings,
     ) -> Result<(), sqlx::Error> {
         if self == Self::Session {
-            connection
-                .execute(AssertSqlSafe(settings.set(false)))
-                .await?;
+            let set = settings.session.clone();
+            connection.execute(AssertSqlSafe(set)).await?;
         }
         Ok(())
     }
@@ -143,7 +142,7 @@ impl Pooling {
                 begin.push_str(DEALLOCATE_FOREIGN);
             }
             if !configured {
-                begin.push_str(&settings.set(true));
+                begin.push_str(&settings.transaction);
             }
         }
         connection.execute(AssertSqlSafe(begin)).await?;
@@ -168,7 +167,7 @@ impl Pooling {
             } => tracing::info!(
                 prepared_statements = true,
                 settings = %"transaction",
-                remedy = %settings.for_role(),
+                remedy = settings.role,
                 "[OTP] Transaction pooler found; settings of the role would save two round trips"
             ),
             Self::Transaction {

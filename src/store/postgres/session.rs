@@ -39,37 +39,43 @@ const LOCK_TIMEOUT_DIVISOR: u32 = 4;
 /// Size of the row that [`probe_write`] writes: about that of a request's row.
 const PROBE_ROW_BYTES: usize = 1_024;
 
-/// Settings of the sessions of one store: [`SESSION_OPTIONS`] and a bound on the wait for locks.
+/// Settings of the sessions of one store: [`SESSION_OPTIONS`] and a bound on the wait for locks, as
+/// the statements that set them.
 #[derive(Clone, Debug)]
 pub(super) struct SessionSettings {
-    lock_timeout: Duration,
+    /// For the session.
+    pub session: String,
+    /// For the present transaction.
+    pub transaction: String,
+    /// For the role of otpd.
+    pub role: String,
 }
 
 impl SessionSettings {
     /// Returns the settings for statements that may take `timeout`.
     pub fn new(timeout: Duration) -> Self {
-        Self {
-            // Zero would mean no bound.
-            lock_timeout: (timeout / LOCK_TIMEOUT_DIVISOR).max(Duration::from_millis(1)),
-        }
-    }
-
-    /// Returns the statements that set them, for the session or for the present transaction.
-    pub fn set(&self, is_local: bool) -> String {
-        let milliseconds = self.lock_timeout.as_millis();
-        let mut values: Vec<String> = SESSION_OPTIONS
-            .iter()
-            .map(|(name, value)| {
+        // Zero would mean no bound.
+        let lock_timeout = (timeout / LOCK_TIMEOUT_DIVISOR).max(Duration::from_millis(1));
+        let lock_timeout = format!("{}ms", lock_timeout.as_millis());
+        let settings = SESSION_OPTIONS.into_iter();
+        let settings: Vec<_> = settings.chain([("lock_timeout", &*lock_timeout)]).collect();
+        let set = |is_local: bool| {
+            let values = settings.iter().map(|(name, value)| {
                 format!(
                     "set_config('{name}', {}, {is_local})",
                     expression(name, value)
                 )
-            })
-            .collect();
-        values.push(format!(
-            "set_config('lock_timeout', '{milliseconds}ms', {is_local})"
-        ));
-        format!("SELECT {};", values.join(", "))
+            });
+            format!("SELECT {};", values.collect::<Vec<_>>().join(", "))
+        };
+        let role = settings
+            .iter()
+            .map(|(name, value)| format!("ALTER ROLE CURRENT_USER SET {name} = '{value}'"));
+        Self {
+            session: set(false),
+            transaction: set(true),
+            role: role.collect::<Vec<_>>().join("; "),
+        }
     }
 
     /// Returns the query of whether a session has them without being asked.
@@ -82,16 +88,6 @@ impl SessionSettings {
             "SELECT {} AND current_setting('lock_timeout') <> '0'",
             settings.join(" AND ")
         ))
-    }
-
-    /// Returns the statements that give them to the role of otpd.
-    pub fn for_role(&self) -> String {
-        let milliseconds = self.lock_timeout.as_millis();
-        let settings = SESSION_OPTIONS
-            .iter()
-            .map(|(name, value)| format!("ALTER ROLE CURRENT_USER SET {name} = '{value}'; "));
-        let settings: String = settings.collect();
-        format!("{settings}ALTER ROLE CURRENT_USER SET lock_timeout = '{milliseconds}ms'")
     }
 }
 
