@@ -19,18 +19,25 @@ const ARRIVING: u8 = 0;
 const ENDED: u8 = 1;
 const ABANDONED: u8 = 2;
 
+/// Maximum length of a body that is read even if its request is refused.
+const SHORT_BODY: u64 = 64 * 1024;
+
 /// State of the body of one request. Clones are one state.
 #[derive(Clone, Debug)]
-pub(super) struct BodyState(Arc<AtomicU8>);
+pub(super) struct BodyState {
+    progress: Arc<AtomicU8>,
+    /// True if the body will not be read to its end once its request is refused.
+    is_long: bool,
+}
 
 impl BodyState {
     /// Returns whether the connection ends after the response: the body was dropped before its
-    /// end, or it is still arriving and will not be read because it is `long`.
-    pub fn ends_connection(&self, long: bool) -> bool {
-        match self.0.load(Ordering::Relaxed) {
+    /// end, or it is still arriving and is too long to be read.
+    pub fn ends_connection(&self) -> bool {
+        match self.progress.load(Ordering::Relaxed) {
             ENDED => false,
             ABANDONED => true,
-            _ => long,
+            _ => self.is_long,
         }
     }
 }
@@ -44,7 +51,11 @@ pub(super) struct TrackedBody {
 
 impl TrackedBody {
     pub fn new(body: Incoming) -> (Self, BodyState) {
-        let state = BodyState(Arc::new(AtomicU8::new(ARRIVING)));
+        let length = body.size_hint().upper();
+        let state = BodyState {
+            progress: Arc::new(AtomicU8::new(ARRIVING)),
+            is_long: length.is_none_or(|length| length > SHORT_BODY),
+        };
         let tracked = Self {
             body,
             state: state.clone(),
@@ -55,7 +66,7 @@ impl TrackedBody {
 
     fn record_end(&self) {
         if self.body.is_end_stream() {
-            self.state.0.store(ENDED, Ordering::Relaxed);
+            self.state.progress.store(ENDED, Ordering::Relaxed);
         }
     }
 }
@@ -70,7 +81,7 @@ impl http_body::Body for TrackedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
         if frame.is_none() {
-            self.state.0.store(ENDED, Ordering::Relaxed);
+            self.state.progress.store(ENDED, Ordering::Relaxed);
         }
         self.record_end();
         Poll::Ready(frame)
@@ -89,9 +100,9 @@ impl Drop for TrackedBody {
     fn drop(&mut self) {
         let (from, to) = (ARRIVING, ABANDONED);
         // Fails if the body has ended.
-        let _ = self
-            .state
-            .0
-            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+        let _ =
+            self.state
+                .progress
+                .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
     }
 }

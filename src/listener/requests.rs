@@ -15,7 +15,6 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http_body::Body as _;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -55,8 +54,6 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 16 * 1024;
 /// Maximum number of bytes that HTTP/1.1 buffers in each direction: the headers of a request.
 const HTTP1_BUFFER: usize = 16 * 1024;
-/// Maximum length of a body that is read even if its request is refused.
-const SHORT_BODY: u64 = 64 * 1024;
 /// Maximum numbers of streams that a client resets before they are processed
 /// (CVE-2023-44487, "rapid reset"), and of streams that are reset because of its protocol
 /// errors (CVE-2025-8671, "made you reset"). With more of them the connection ends.
@@ -99,11 +96,6 @@ pub(super) async fn serve_requests<S>(
         let is_closing = Arc::clone(&lifetime.is_closing);
         service_fn(move |request: http::Request<Incoming>| {
             let guard = activity.begin();
-            let long = request
-                .body()
-                .size_hint()
-                .upper()
-                .is_none_or(|length| length > SHORT_BODY);
             let mut state = None;
             let mut request = request.map(|body| match version {
                 HttpVersion::Http2 => Body::new(body),
@@ -122,7 +114,7 @@ pub(super) async fn serve_requests<S>(
             let is_closing = Arc::clone(&is_closing);
             async move {
                 let mut response = answer.await?;
-                let is_unread = state.is_some_and(|state| state.ends_connection(long));
+                let is_unread = state.is_some_and(|state| state.ends_connection());
                 if is_closing.load(Ordering::Relaxed) || is_unread {
                     let headers = response.headers_mut();
                     headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -161,7 +153,7 @@ pub(super) async fn serve_requests<S>(
             let connection = builder.serve_connection(TokioIo::new(connection), answer);
             let shut_down = http1::Connection::graceful_shutdown;
             // A proxy that sends a request while the connection is being closed would fail it,
-            // so its client is told by the next response.
+            // so the next response announces the end.
             let is_closing = Arc::clone(&lifetime.is_closing);
             let retire = |_: Pin<&mut _>| is_closing.store(true, Ordering::Relaxed);
             lifetime
