@@ -109,7 +109,7 @@ impl<Store: RecordStore + ?Sized> BatchExecutor<Store> {
                     items.extend(suspects);
                 }
                 Ok((free, suspects)) => return [free, suspects],
-                Err((all, _)) => return [Vec::new(), all],
+                Err(all) => return [Vec::new(), all],
             }
         }
         let second = items.split_off(items.len() / 2);

@@ -65,15 +65,13 @@ impl LockedRecords {
 pub(super) async fn split<Store: RecordStore + ?Sized>(
     store: &Store,
     batch: Vec<QueuedJob>,
-) -> Result<(Vec<QueuedJob>, Vec<QueuedJob>), (Vec<QueuedJob>, StoreError)> {
+) -> Result<(Vec<QueuedJob>, Vec<QueuedJob>), Vec<QueuedJob>> {
     let keys = KeySet::of(&batch);
-    match store.locked_rows(&keys.records, &keys.limits).await {
-        Ok(locked) => {
-            let (suspects, free) = partition(batch, &locked);
-            Ok((free, suspects))
-        }
-        Err(error) => Err((batch, error)),
-    }
+    let Ok(locked) = store.locked_rows(&keys.records, &keys.limits).await else {
+        return Err(batch);
+    };
+    let (suspects, free) = partition(batch, &locked);
+    Ok((free, suspects))
 }
 
 /// Returns the jobs about locked rows, and the others.
