@@ -1,21 +1,11 @@
 //! HAProxy in front of a server.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
-};
+use std::{fs, net::SocketAddr, process::Command};
 
-use rand::Rng as _;
-use tempfile::TempDir;
+use super::intermediary::{Intermediary, program};
 
 /// An HAProxy without TLS; killed when dropped.
-pub struct HaProxy {
-    child: Child,
-    address: SocketAddr,
-    /// Directory of its configuration.
-    _directory: TempDir,
-}
+pub struct HaProxy(Intermediary);
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 impl HaProxy {
@@ -30,62 +20,19 @@ impl HaProxy {
     }
 
     fn start_with(server: SocketAddr, protocol: &str) -> Self {
-        for _ in 0..20 {
-            let random = otpd::keys::os_rng().next_u64() % 12_000;
-            let port = 20_000 + u16::try_from(random).expect("below");
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if let Some(proxy) = Self::start_at(address, server, protocol) {
-                return proxy;
-            }
-        }
-        panic!("HAProxy does not start");
+        Self(Intermediary::start(|address, directory| {
+            let file = directory.join("haproxy.cfg");
+            let settings = settings(address, server, protocol);
+            fs::write(&file, settings).expect("a new directory takes files");
+            let mut command = Command::new(program("TEST_HAPROXY"));
+            command.args(["-q", "-db", "-f"]).arg(&file);
+            command
+        }))
     }
 
     /// Address of its listener.
     pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    fn start_at(address: SocketAddr, server: SocketAddr, protocol: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().expect("the temporary directory takes files");
-        let file = directory.path().join("haproxy.cfg");
-        fs::write(&file, settings(address, server, protocol)).expect("a new directory takes files");
-        let program = std::env::var_os("TEST_HAPROXY").expect(
-            "TEST_HAPROXY names HAProxy; run `./check tests`, or a test by `scripts/with-postgres cargo test NAME`",
-        );
-        let child = Command::new(program)
-            .args(["-q", "-db", "-f"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("HAProxy is installed");
-        let mut proxy = Self {
-            child,
-            address,
-            _directory: directory,
-        };
-        loop {
-            if TcpStream::connect(address).is_ok() {
-                // The port of another program would be open as well.
-                return proxy.runs().then_some(proxy);
-            }
-            if !proxy.runs() {
-                return None;
-            }
-        }
-    }
-
-    fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        // Both fail only if the process has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.address()
     }
 }
 

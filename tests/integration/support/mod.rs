@@ -9,6 +9,7 @@ mod figures;
 mod fleet;
 mod haproxy;
 pub mod http1;
+mod intermediary;
 mod nginx;
 mod operations;
 pub mod pages;

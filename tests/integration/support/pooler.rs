@@ -1,24 +1,16 @@
 //! PgBouncer in front of a server.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    process::{Child, Stdio},
+use std::{fs, net::SocketAddr, path::Path, process::Command};
+
+use super::{
+    intermediary::{Intermediary, program},
+    postgres::{as_server_user, give_to_server_user},
 };
-
-use rand::Rng as _;
-use tempfile::TempDir;
-
-use super::postgres::{as_server_user, give_to_server_user};
 
 /// A PgBouncer with nothing configured but its mode, and how soon it connects again; killed when
 /// dropped.
 pub struct PgBouncer {
-    // Held for as long as it runs.
-    directory: TempDir,
-    child: Child,
-    address: SocketAddr,
+    process: Intermediary,
     url: String,
     mode: String,
 }
@@ -27,22 +19,21 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// One before the server of `url`, on a port that is free.
     pub fn start(url: &str, mode: &str) -> Self {
-        for _ in 0..20 {
-            let random = otpd::keys::os_rng().next_u64() % 12_000;
-            let port = 20_000 + u16::try_from(random).expect("below");
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if let Some(pooler) = Self::start_at(address, url, mode) {
-                return pooler;
-            }
+        let command = |address, directory: &Path| command(address, directory, url, mode);
+        Self {
+            process: Intermediary::start(command),
+            url: url.to_owned(),
+            mode: mode.to_owned(),
         }
-        panic!("PgBouncer does not start");
     }
 
     /// Ends it, and starts another one in its place.
     pub fn replace(&mut self, mode: &str) {
-        self.kill();
-        let (address, url) = (self.address, self.url.clone());
-        *self = Self::start_at(address, &url, mode).expect("the port was just ours");
+        self.process.kill();
+        mode.clone_into(&mut self.mode);
+        let command = |address, directory: &Path| command(address, directory, &self.url, mode);
+        let process = Intermediary::start_at(self.process.address(), command);
+        self.process = process.expect("the port was just ours");
     }
 
     /// Ends it, and starts it again.
@@ -50,62 +41,23 @@ impl PgBouncer {
         self.replace(&self.mode.clone());
     }
 
-    fn kill(&mut self) {
-        // Both fail only if the process has ended, which is their purpose.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
     /// `url` by way of it.
     pub fn url(&self, url: &str) -> String {
         let (before, after) = url.rsplit_once('@').expect("the URL names a user");
         let (_, name) = after.split_once('/').expect("the URL names a database");
-        format!("{before}@{}/{name}", self.address)
-    }
-
-    fn start_at(address: SocketAddr, url: &str, mode: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().expect("the temporary directory takes files");
-        let file = directory.path().join("pgbouncer.ini");
-        let users = directory.path().join("users");
-        write(&users, "\"postgres\" \"\"\n");
-        write(&file, &settings(address, url, mode, &users));
-        give_to_server_user(directory.path());
-        let program = std::env::var_os("TEST_PGBOUNCER").expect(
-            "TEST_PGBOUNCER names PgBouncer; run `./check tests`, or a test by `scripts/with-postgres cargo test NAME`",
-        );
-        let child = as_server_user(Path::new(&program))
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("PgBouncer is installed");
-        let mut pooler = Self {
-            directory,
-            child,
-            address,
-            url: url.to_owned(),
-            mode: mode.to_owned(),
-        };
-        loop {
-            if TcpStream::connect(address).is_ok() {
-                // Another program's port would be open as well.
-                return pooler.runs().then_some(pooler);
-            }
-            if !pooler.runs() {
-                return None;
-            }
-        }
-    }
-
-    fn runs(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None)) && self.directory.path().is_dir()
+        format!("{before}@{}/{name}", self.process.address())
     }
 }
 
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn command(address: SocketAddr, directory: &Path, url: &str, mode: &str) -> Command {
+    let file = directory.join("pgbouncer.ini");
+    let users = directory.join("users");
+    write(&users, "\"postgres\" \"\"\n");
+    write(&file, &settings(address, url, mode, &users));
+    give_to_server_user(directory);
+    let mut command = as_server_user(Path::new(&program("TEST_PGBOUNCER")));
+    command.arg(&file);
+    command
 }
 
 fn settings(address: SocketAddr, url: &str, mode: &str, users: &Path) -> String {
