@@ -69,7 +69,7 @@ async fn batches_queue_waits_and_conflicts_are_counted() {
     for pending in rest {
         pending.count().await;
     }
-    let told = fixture.metrics.prometheus().unwrap();
+    let scrape = fixture.metrics.prometheus().unwrap();
     for line in [
         // The first alone; then the first once more, and the other two.
         "otpd_batch_size_count 2",
@@ -80,6 +80,9 @@ async fn batches_queue_waits_and_conflicts_are_counted() {
         "otpd_queue_wait_seconds_bucket{le=\"0.025\"} 3",
         "otpd_batch_conflicts_total 1",
     ] {
-        assert!(told.lines().any(|told| told == line), "{line}:\n{told}");
+        assert!(
+            scrape.lines().any(|found| found == line),
+            "{line}:\n{scrape}"
+        );
     }
 }

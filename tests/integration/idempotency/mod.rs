@@ -10,7 +10,7 @@ use otpd::grpc::v1::{
 };
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{Database, Kind, Refusal, Replica, Typed, on_each_store, reason};
+use crate::support::{Database, Kind, Refusal, Replica, Typed, cancel, on_each_store, reason};
 
 type Client = OtpServiceClient<Channel>;
 
@@ -49,11 +49,6 @@ async fn send(mut client: Client, request: SendOtpRequest) -> SendOtpResponse {
 async fn verify(mut client: Client, request: VerifyOtpRequest) -> VerifyOtpResponse {
     let verdict = client.verify_otp(request).await;
     verdict.expect("there is an outcome").into_inner()
-}
-
-async fn cancel(mut client: Client, request: CancelOtpRequest) -> bool {
-    let done = client.cancel_otp(request).await;
-    done.expect("there is a reply").into_inner().cancelled
 }
 
 async fn attempts_remaining(mut client: Client) -> u32 {

@@ -38,7 +38,7 @@ pub use postgres::{Postgres, give_to_server_user};
 pub use proxy::Proxy;
 pub use refusal::Refusal;
 pub use replica::{Replica, otpd};
-pub use request::{AnyRequest, framed};
+pub use request::{AnyRequest, cancel, framed};
 pub use secrets::{Secrets, hex, hex_of};
 pub use test_ca::{Proof, TestCa, dns, secure_channel};
 

@@ -27,6 +27,12 @@ impl AnyRequest {
     }
 }
 
+/// Cancels, and returns whether there was a code to cancel.
+pub async fn cancel(mut client: OtpServiceClient<Channel>, request: CancelOtpRequest) -> bool {
+    let reply = client.cancel_otp(request).await;
+    reply.expect("there is a reply").into_inner().cancelled
+}
+
 /// A message behind its flag (not compressed) and length.
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("a test's message is short");
