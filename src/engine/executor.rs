@@ -13,7 +13,7 @@ use super::{
     BatchError, BatchOptions, Job, NotCommitted,
     admission::AdmissionQueue,
     locked_rows::{self, LockedRecords},
-    queued_job::{QueuedJob, WorkItem, fail_all},
+    queued_job::{KeySet, QueuedJob, WorkItem, fail_all},
     working_set::{CommitDependencies, WorkingSet},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     },
     traces::{self, TraceSpan},
 };
-use otpd_rules::{LimitKey, RecordKey, Timestamp};
+use otpd_rules::Timestamp;
 
 /// Maximum number of attempts of a job. Each version conflict is another request's success,
 /// and a code has few of those to give.
@@ -256,25 +256,6 @@ impl<Store: RecordStore + ?Sized> BatchExecutor<Store> {
             self.availability.request_probe();
         }
         done
-    }
-}
-
-/// Keys of a batch, sorted as the indexes are.
-pub(super) struct KeySet {
-    pub records: Vec<RecordKey>,
-    pub limits: Vec<LimitKey>,
-}
-
-impl KeySet {
-    pub fn of(batch: &[QueuedJob]) -> Self {
-        let jobs = || batch.iter().filter_map(QueuedJob::job);
-        let mut records: Vec<RecordKey> = jobs().map(Job::record).collect();
-        let mut limits: Vec<LimitKey> = jobs().flat_map(Job::limits).copied().collect();
-        records.sort_unstable();
-        records.dedup();
-        limits.sort_unstable();
-        limits.dedup();
-        Self { records, limits }
     }
 }
 

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Job,
-    executor::KeySet,
-    queued_job::{QueuedJob, fail_all},
+    queued_job::{KeySet, QueuedJob, fail_all},
 };
 use crate::store::{LockedRows, RecordStore, StoreError};
 use otpd_rules::RecordKey;

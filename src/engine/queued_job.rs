@@ -1,4 +1,4 @@
-//! Contents of the admission queue: jobs, and messages to be replaced.
+//! Contents of the admission queue: jobs, and messages to be replaced; and the keys of a batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,6 +9,7 @@ use crate::{
     store::StoreClock,
     traces::{self, TraceContext},
 };
+use otpd_rules::{LimitKey, RecordKey};
 
 /// Number of writes with an unknown outcome after which a request fails. After the first one
 /// another attempt finds out what was written; a store that then fails again may go on
@@ -99,5 +100,24 @@ fn complete_job(
 pub(super) fn fail_all(batch: Vec<QueuedJob>, error: &BatchError) {
     for job in batch {
         job.fail(error.clone());
+    }
+}
+
+/// Keys of a batch, sorted as the indexes are.
+pub(super) struct KeySet {
+    pub records: Vec<RecordKey>,
+    pub limits: Vec<LimitKey>,
+}
+
+impl KeySet {
+    pub fn of(batch: &[QueuedJob]) -> Self {
+        let jobs = || batch.iter().filter_map(QueuedJob::job);
+        let mut records: Vec<RecordKey> = jobs().map(Job::record).collect();
+        let mut limits: Vec<LimitKey> = jobs().flat_map(Job::limits).copied().collect();
+        records.sort_unstable();
+        records.dedup();
+        limits.sort_unstable();
+        limits.dedup();
+        Self { records, limits }
     }
 }
