@@ -2,6 +2,7 @@
 //! bounds that no client can exceed.
 
 mod body_state;
+mod connection_config;
 mod connection_limit;
 mod head_timeout;
 mod http_api;
@@ -37,11 +38,12 @@ use tokio_rustls::{TlsAcceptor, rustls::pki_types::CertificateDer, server::TlsSt
 use crate::auth::CertificateName;
 use head_timeout::HeadTimeout;
 
+pub use connection_config::ConnectionConfig;
 pub use http_api::{HttpApiRules, HttpApiSettings, target_host};
 pub use lingering_close::close;
 pub use memory_budget::{BudgetShare, MemoryBudget, MemoryReservation};
 pub use revocation::report_outdated;
-pub use serving::{ConnectionConfig, serve};
+pub use serving::serve;
 pub use settings::ConnectionSettings;
 pub use tls::{ServerTls, TlsError, TlsSettings};
 

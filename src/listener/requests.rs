@@ -35,11 +35,10 @@ use tonic::{
 use tower::{Service, ServiceExt as _, util::Oneshot};
 
 use super::{
-    ClientStream, ConnectionSettings, HttpVersion, PeerIdentity, ReadAllowance,
+    ClientStream, ConnectionConfig, ConnectionSettings, HttpVersion, PeerIdentity, ReadAllowance,
     body_state::TrackedBody,
     head_timeout::HeadTimeout,
     in_flight::{GuardedBody, InFlightTracker},
-    serving::ConnectionConfig,
 };
 use crate::system_random::os_rng;
 use otpd_base::log_targets::UNAUTHENTICATED;

@@ -22,14 +22,13 @@ use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout_at},
 };
-use tokio_rustls::rustls::{self, pki_types::CertificateDer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, codegen::http};
 use tower::Service;
 
 use super::{
-    BudgetShare, ClientStream, ConnectionSettings, FailedHandshake, HttpApiRules, HttpVersion,
-    MemoryBudget, PeerIdentity, ServerTls, close,
+    BudgetShare, ClientStream, ConnectionConfig, FailedHandshake, HttpVersion, MemoryBudget,
+    PeerIdentity, close,
     connection_limit::{ConnectionLimiter, LimitReached},
     requests::serve_requests,
 };
@@ -42,28 +41,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_REFUSED_LINGERING: usize = 64;
 /// Minimum interval between log lines about refused connections.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Configuration of a connection. An open connection keeps it, except that a reload verifies
-/// the client certificate again.
-#[derive(Clone, Debug)]
-pub struct ConnectionConfig {
-    /// TLS; without it connections are plain text.
-    pub tls: Option<ServerTls>,
-    /// Limits and timeouts.
-    pub bounds: ConnectionSettings,
-    /// Rules of the HTTP API; without them only HTTP/2 is served.
-    pub http_api: Option<Arc<HttpApiRules>>,
-}
-
-impl ConnectionConfig {
-    /// Verifies the certificates of a client that was accepted with an earlier configuration.
-    pub(super) fn verify(&self, certificates: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        let unverifiable = Err(rustls::Error::NoCertificatesPresented);
-        self.tls
-            .as_ref()
-            .map_or(unverifiable, |tls| tls.verify(certificates))
-    }
-}
 
 /// Serves the connections of `listener`, each with the newest configuration and with its own
 /// instance of the service. After `end`, accepts no more, and completes when all connections
