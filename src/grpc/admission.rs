@@ -31,7 +31,8 @@ use super::{
     admitted_response::{AdmittedFuture, PendingResponse},
     app_state::AppState,
     authentication::identify,
-    protocol::{Protocol, ProtocolError},
+    protocol::Protocol,
+    protocol_check::{ProtocolError, protocol_of},
     rejection::RejectedRequest,
     request_log::RequestLog,
 };
@@ -184,7 +185,7 @@ impl AdmissionLayer {
             place: traceparent.and_then(|place| TraceContext::parse(place.to_str().ok()?)),
         };
         let http_api = self.http_api.as_deref();
-        let protocol = Protocol::of(request, http_api).map_err(|error| {
+        let protocol = protocol_of(request, http_api).map_err(|error| {
             let ProtocolError {
                 outcome,
                 cause,

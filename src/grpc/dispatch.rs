@@ -66,7 +66,7 @@ impl Service<Request<Body>> for ProtocolDispatch {
             (Some(Protocol::Connect(format)), Some((rpc, _))) => {
                 let contract = self.http_api.contract.clone();
                 Either::Right(Box::pin(async move {
-                    Ok(connect::call(contract, rpc, format, request).await)
+                    Ok(connect::call::call(contract, rpc, format, request).await)
                 }))
             }
             (Some(Protocol::GrpcWeb(_)), _) => {

@@ -17,6 +17,7 @@ pub mod error;
 mod metrics_layer;
 mod otp_service;
 mod protocol;
+mod protocol_check;
 mod rejection;
 mod request_log;
 mod size_limit;

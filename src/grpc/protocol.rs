@@ -5,29 +5,25 @@ use tonic::{
     Status,
     body::Body,
     codegen::http::{
-        HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+        HeaderMap, HeaderValue, Request, Response, StatusCode,
         header::{
-            ACCEPT, ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST,
-            HeaderName, ORIGIN,
+            ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN,
         },
     },
 };
 
 use super::{
     connect::{self, MessageFormat},
-    content_type,
     deadline::GRPC_TIMEOUT,
 };
 use crate::{
     listener::{HttpApiRules, target_host},
-    metrics::RpcResult,
     service::ServiceError,
 };
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// Longest `grpc-timeout`: eight digits and a unit.
 const MAX_TIMEOUT_BYTES: usize = 9;
 
@@ -42,68 +38,7 @@ pub(super) enum Protocol {
     Connect(MessageFormat),
 }
 
-/// Request that no handler may see.
-pub(super) struct ProtocolError {
-    pub outcome: RpcResult,
-    /// Cause for the log, without text from the request.
-    pub cause: &'static str,
-    pub response: Box<Response<Body>>,
-}
-
 impl Protocol {
-    /// Returns the protocol of a request; of gRPC alone, if there are no rules of the HTTP API.
-    ///
-    /// # Errors
-    /// The outcome, its cause and the HTTP response, if its protocol is not served.
-    pub fn of(
-        request: &Request<Body>,
-        http_api: Option<&HttpApiRules>,
-    ) -> Result<Self, ProtocolError> {
-        if request.method() != Method::POST {
-            let allow = (ALLOW, HeaderValue::from_static("POST"));
-            return Err(ProtocolError::new(
-                RpcResult::Malformed,
-                StatusCode::METHOD_NOT_ALLOWED,
-                "the HTTP method is not POST",
-                allow,
-            ));
-        }
-        let is_http2 = request.version() >= Version::HTTP_2;
-        let Some(protocol) = content_type::accepted(request.headers(), http_api.is_some()) else {
-            let accept = match (http_api, is_http2) {
-                (None, _) => content_type::ACCEPT,
-                (Some(_), true) => content_type::ACCEPT_ALL,
-                (Some(_), false) => content_type::ACCEPT_HTTP1,
-            };
-            return Err(ProtocolError::new(
-                RpcResult::UnsupportedMediaType,
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "the content type is not accepted",
-                (ACCEPT, accept),
-            ));
-        };
-        if let (Self::Grpc(_), false) = (protocol, is_http2) {
-            return Err(ProtocolError::new(
-                RpcResult::Malformed,
-                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "gRPC needs HTTP/2",
-                (ACCEPT, content_type::ACCEPT_HTTP1),
-            ));
-        }
-        // RFC 9112, section 3.2.
-        if request.version() == Version::HTTP_11
-            && request.headers().get_all(HOST).iter().count() != 1
-        {
-            return Err(ProtocolError::new(
-                RpcResult::Malformed,
-                StatusCode::BAD_REQUEST,
-                "the request has not exactly one Host header",
-                (CONNECTION, CLOSE),
-            ));
-        }
-        Ok(protocol)
-    }
-
     /// Refuses requests that a web page could make its visitor's browser send. A browser cannot
     /// send gRPC, which needs trailers.
     ///
@@ -240,29 +175,4 @@ impl Protocol {
 fn label(response: &mut Response<Body>, media_type: &'static str) {
     let media_type = HeaderValue::from_static(media_type);
     response.headers_mut().insert(CONTENT_TYPE, media_type);
-}
-
-impl ProtocolError {
-    fn new(
-        outcome: RpcResult,
-        status: StatusCode,
-        cause: &'static str,
-        (name, value): (HeaderName, HeaderValue),
-    ) -> Self {
-        let mut text = cause.to_owned();
-        if name == ACCEPT
-            && let Ok(accepted) = value.to_str()
-        {
-            text = format!("{cause}; send one of {accepted}");
-        }
-        let mut response = Response::new(connect::body(format!("{text}\n").into()));
-        *response.status_mut() = status;
-        response.headers_mut().insert(name, value);
-        label(&mut response, "text/plain; charset=utf-8");
-        Self {
-            outcome,
-            cause,
-            response: Box::new(response),
-        }
-    }
 }

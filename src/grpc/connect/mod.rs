@@ -4,14 +4,15 @@
 //! The call itself is that of gRPC, `OtpGrpc`; only the framing and the form of an error
 //! differ. The crate `connectrpc` 0.9 needs messages of `buffa` in place of those of `prost`.
 
+pub(super) mod call;
 mod error;
 mod json;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{
-    Request, Response, Status,
+    Status,
     body::Body,
     codegen::{
         Bytes,
@@ -20,11 +21,10 @@ use tonic::{
             header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName},
         },
     },
-    metadata::MetadataMap,
 };
 
-use super::{codec, otp_service::OtpGrpc, v1::otp_service_server::OtpService as _};
-use crate::{metrics::RpcName, service::ServiceError};
+use super::codec;
+use crate::service::ServiceError;
 
 pub(super) use error::{code_name, error_response};
 pub use json::decode as decode_json;
@@ -67,43 +67,6 @@ impl MessageFormat {
             Self::Protobuf => Ok(message.encode_to_vec().into()),
         }
     }
-}
-
-/// Makes the call of an admitted request.
-pub(super) async fn call(
-    otp: OtpGrpc,
-    rpc: RpcName,
-    format: MessageFormat,
-    request: http::Request<Body>,
-) -> http::Response<Body> {
-    let response = match rpc {
-        RpcName::Send => unary(format, request, async |call| otp.send_otp(call).await).await,
-        RpcName::Verify => unary(format, request, async |call| otp.verify_otp(call).await).await,
-        RpcName::Cancel => unary(format, request, async |call| otp.cancel_otp(call).await).await,
-        RpcName::Status => {
-            unary(format, request, async |call| otp.get_otp_status(call).await).await
-        }
-    };
-    response.unwrap_or_else(error_response)
-}
-
-async fn unary<Q, R>(
-    format: MessageFormat,
-    request: http::Request<Body>,
-    call: impl AsyncFnOnce(Request<Q>) -> Result<Response<R>, Status>,
-) -> Result<http::Response<Body>, Status>
-where
-    Q: Message + Default + DeserializeOwned,
-    R: Message + Serialize,
-{
-    let (parts, message) = request.into_parts();
-    // Its length and the time are bounded by `BodyTimeoutLayer`.
-    let message = message.collect().await?.to_bytes();
-    let message = format.decode(&message)?;
-    let metadata = MetadataMap::from_headers(parts.headers);
-    let reply = call(Request::from_parts(metadata, parts.extensions, message)).await?;
-    let reply = format.encode(reply.get_ref())?;
-    Ok(response(format.media_type(), reply))
 }
 
 fn response(media_type: &'static str, bytes: Bytes) -> http::Response<Body> {
