@@ -16,7 +16,8 @@ use super::{
     connect_tls::{DatabaseTls, handshake_problem},
     pooled_connection::PooledConnection,
     pooling::Pooling,
-    session::{self, SessionSettings},
+    session,
+    session_settings::SessionSettings,
     url::{self, ParsedUrl},
 };
 use otpd_base::log_targets::STATE_CHANGE;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{StoreError, with_timeout},
-    session::fetch_scalar,
+    pooling::fetch_scalar,
     sql_script,
 };
 use otpd_base::log_targets::STATE_CHANGE;

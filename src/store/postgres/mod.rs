@@ -10,6 +10,7 @@ mod pooled_connection;
 mod pooling;
 mod records;
 mod session;
+mod session_settings;
 mod sql_script;
 mod stats;
 mod url;
@@ -31,7 +32,7 @@ use super::{
 };
 use hosts::HostPool;
 use otpd_rules::{CallerName, LimitKey, RecordKey, Timestamp};
-pub use session::SESSION_OPTIONS;
+pub use session_settings::SESSION_OPTIONS;
 
 /// Unit of the column `full_hour` in milliseconds.
 const MILLISECONDS_OF_AN_HOUR: i64 = 3_600_000;

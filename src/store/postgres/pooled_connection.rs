@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{PgConnection, Postgres, pool::PoolConnection};
 
-use super::{pooling::Pooling, session::SessionSettings};
+use super::{pooling::Pooling, session_settings::SessionSettings};
 
 /// Connection of the pool, used for one request.
 ///

@@ -5,12 +5,12 @@
 //! set in the transaction, and prepared statements may be those of another client.
 
 use rand::RngExt as _;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection, postgres::PgConnectOptions};
-
-use super::{
-    super::StoreError,
-    session::{SessionSettings, fetch_scalar},
+use sqlx::{
+    AssertSqlSafe, Decode, Executor as _, PgConnection, Postgres, Row as _, SqlSafeStr, Type,
+    postgres::PgConnectOptions,
 };
+
+use super::{super::StoreError, session_settings::SessionSettings};
 use crate::system_random::os_rng;
 
 /// Number of times that two connections are asked for their session, in a random order. If a pooler
@@ -208,4 +208,19 @@ async fn are_two_sessions(
         }
     }
     Ok(true)
+}
+
+/// Returns the single value of a statement. The statement is not prepared, because that may fail if
+/// a pooler shares sessions, which is not known yet.
+pub(super) async fn fetch_scalar<T>(
+    connection: &mut PgConnection,
+    statement: impl SqlSafeStr,
+) -> Result<T, sqlx::Error>
+where
+    T: for<'a> Decode<'a, Postgres> + Type<Postgres>,
+{
+    sqlx::raw_sql(statement)
+        .fetch_one(connection)
+        .await?
+        .try_get(0)
 }
