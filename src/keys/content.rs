@@ -90,7 +90,7 @@ impl KeyRing {
             rest => Some(Channel::from_name(postcard::from_bytes(rest).ok()?)?),
         };
         let content = MessagePayload {
-            recipient: Recipient::from_canonical(recipient.to_owned()),
+            recipient: Recipient::from_canonical(recipient),
             code: OtpCode::from_digits(code)?,
             locale: locale.to_owned(),
             variables,

@@ -115,7 +115,7 @@ impl KeyRing {
         let (code, recipient) = plain.split_once(' ')?;
         Some(ChallengeSecret {
             code: OtpCode::from_digits(code)?,
-            recipient: Recipient::from_canonical(recipient.to_owned()),
+            recipient: Recipient::from_canonical(recipient),
             is_test,
         })
     }

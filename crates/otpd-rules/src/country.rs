@@ -7,7 +7,7 @@ use std::{
 
 use rlibphonenumber::PHONE_NUMBER_UTIL;
 
-use super::{Recipient, recipient::region_of};
+use super::{Recipient, Region, recipient::region_of};
 
 /// Country of a phone number (ISO 3166-1 alpha-2), or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,10 +46,21 @@ impl CountryCode {
         )
     }
 
+    /// Returns the country of a region of the phone number library.
+    fn of_region(region: rlibphonenumber::Region) -> Self {
+        Self::named(&region.as_region_str())
+    }
+
     /// Returns the country of that name, if it has two letters.
     fn named(name: &str) -> Self {
         let letters = <[u8; 2]>::try_from(name.as_bytes()).ok();
         Self(letters.filter(|letters| letters.iter().all(u8::is_ascii_uppercase)))
+    }
+}
+
+impl From<Region> for CountryCode {
+    fn from(region: Region) -> Self {
+        Self::of_region(region.into())
     }
 }
 
@@ -94,7 +105,7 @@ fn code(calling_code: usize) -> CallingCode {
     let regions: Vec<_> = regions.into_iter().flatten().collect();
     match (&regions[..], calling_code) {
         ([], _) => CallingCode::Unassigned,
-        ([one], _) => CallingCode::One(CountryCode::named(&one.to_string())),
+        ([one], _) => CallingCode::One(CountryCode::of_region(*one)),
         (_, NORTH_AMERICA | RUSSIA) => {
             CallingCode::ByArea((0..1_000).map(|_| OnceLock::new()).collect())
         }
@@ -115,8 +126,9 @@ fn of_number(digits: &str) -> CountryCode {
             Some(CallingCode::ByArea(areas)) if !rest.starts_with(SHARED_AREA) => {
                 let area = rest.get(..3).and_then(|area| area.parse().ok());
                 let area = area.and_then(|area: usize| areas.get(area));
-                return area.map_or(CountryCode::NONE, |area| {
-                    *area.get_or_init(|| lookup(digits))
+                return area.map_or(CountryCode::NONE, |area| match area.get() {
+                    Some(country) => *country,
+                    None => first_of_area(area, digits),
                 });
             }
             Some(CallingCode::ByArea(_) | CallingCode::Several) => return lookup(digits),
@@ -125,17 +137,29 @@ fn of_number(digits: &str) -> CountryCode {
     CountryCode::NONE
 }
 
+/// Looks up the country of a number whose area has none yet. That of an invalid number decides
+/// nothing about the others.
+fn first_of_area(area: &OnceLock<CountryCode>, digits: &str) -> CountryCode {
+    let country = lookup(digits);
+    if country != CountryCode::NONE {
+        // Another thread has found the same.
+        let _ = area.set(country);
+    }
+    country
+}
+
 /// Looks up the country by the whole number.
 fn lookup(digits: &str) -> CountryCode {
     let region = region_of(&format!("+{digits}"));
-    region.map_or(CountryCode::NONE, |region| {
-        CountryCode::named(&region.to_string())
-    })
+    region.map_or(CountryCode::NONE, CountryCode::of_region)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::RecipientPattern;
 
     const CORPUS: &str = include_str!("../../../tests/corpus/phones.tsv");
 
@@ -149,6 +173,30 @@ mod tests {
             countries.insert(country.to_string());
         }
         assert!(countries.len() > 200, "{countries:?}");
+    }
+
+    #[test]
+    fn invalid_number_decides_nothing_about_its_area() {
+        assert_eq!(of_number("12121"), CountryCode::NONE);
+        assert_eq!(of_number("12125550123").to_string(), "US");
+        assert_eq!(of_number("12121"), of_number("12125550124"));
+    }
+
+    proptest! {
+        #[test]
+        fn country_of_a_valid_number_matches_the_library(
+            digits in "(1[2-9][0-9]{2}[2-9][0-9]{6}|7[3-9][0-9]{9}|44[0-9]{9,10}|[1-9][0-9]{6,13})",
+        ) {
+            if let Ok(recipient) = Recipient::parse(&format!("+{digits}"), None) {
+                let digits = recipient.as_str().trim_start_matches('+');
+                let country = of_number(digits);
+                prop_assert_eq!(country, lookup(digits));
+                if let Some(region) = region_of(recipient.as_str()) {
+                    let pattern = RecipientPattern::Region(region.into());
+                    prop_assert_eq!(pattern.contains(&recipient), country != CountryCode::NONE);
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::{Recipient, Region, recipient::region_of};
+use super::{CountryCode, Recipient, Region};
 
 /// Set of recipients, as written in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -60,10 +60,7 @@ impl RecipientPattern {
         match self {
             Self::All => true,
             Self::Email => recipient.is_email(),
-            Self::Region(region) => recipient
-                .phone_number()
-                .and_then(region_of)
-                .is_some_and(|found| Region::from(found) == *region),
+            Self::Region(region) => CountryCode::of(recipient) == CountryCode::from(*region),
             Self::Prefix(prefix) => recipient
                 .phone_number()
                 .is_some_and(|number| number.starts_with(prefix)),

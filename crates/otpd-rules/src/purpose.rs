@@ -1,6 +1,6 @@
 //! Purpose of a code.
 
-use std::{borrow::Borrow, fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use serde::Deserialize;
 
@@ -8,10 +8,10 @@ use serde::Deserialize;
 const MAX_LENGTH: usize = 32;
 
 /// Purpose of a code, such as `login`: `[a-z][a-z0-9_-]{0,31}`. A code sent for one
-/// purpose is unknown to every other.
+/// purpose is unknown to every other. Clones share the name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Purpose(String);
+pub struct Purpose(Arc<str>);
 
 /// The name of a purpose does not match `[a-z][a-z0-9_-]{0,31}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +30,7 @@ impl Purpose {
     /// [`PurposeError`] if the name does not match `[a-z][a-z0-9_-]{0,31}`.
     pub fn parse(name: &str) -> Result<Self, PurposeError> {
         if name.is_empty() {
-            return Ok(Self(Self::DEFAULT.to_owned()));
+            return Ok(Self::default());
         }
         let well_formed = name.len() <= MAX_LENGTH
             && name.starts_with(|first: char| first.is_ascii_lowercase())
@@ -38,7 +38,7 @@ impl Purpose {
                 .bytes()
                 .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
         if well_formed {
-            Ok(Self(name.to_owned()))
+            Ok(Self(name.into()))
         } else {
             Err(PurposeError)
         }
@@ -52,7 +52,7 @@ impl Purpose {
 
 impl Default for Purpose {
     fn default() -> Self {
-        Self(Self::DEFAULT.to_owned())
+        Self(Self::DEFAULT.into())
     }
 }
 

@@ -1,11 +1,14 @@
 //! Recipient of a code, in one canonical form.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr};
+use std::{borrow::Cow, fmt, ops::RangeInclusive, str::FromStr, sync::Arc};
 
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumber, PhoneNumberFormat};
 use serde::Deserialize;
 
+mod known_numbers;
+
 use super::is_ignorable;
+use known_numbers::{InternationalNumber, KNOWN_NUMBERS};
 
 /// Maximum length of a written recipient in bytes. An e-mail address has at most 254 (RFC
 /// 5321), a phone number far fewer; the rest is room for blanks.
@@ -23,9 +26,10 @@ const MAX_ADDRESS_BYTES: usize = 254;
 const MAX_LOCAL_PART_BYTES: usize = 64;
 
 /// Recipient of a code: a phone number in E.164, or an e-mail address in lower case with
-/// an A-label domain. Two written forms of one recipient are equal. Shown masked.
+/// an A-label domain. Two written forms of one recipient are equal. Clones share the text. Shown
+/// masked.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Recipient(String);
+pub struct Recipient(Arc<str>);
 
 /// The text is not a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,26 +74,21 @@ impl Recipient {
     /// # Errors
     /// [`RecipientError`] says what is wrong with the text, and how to correct it.
     pub fn parse(written: &str, region: Option<Region>) -> Result<Self, RecipientError> {
-        if written.len() > MAX_WRITTEN_BYTES {
-            return Err(RecipientError::TooLong);
+        // An international number means the same in every region.
+        let international = InternationalNumber::parse(written);
+        if international.is_some_and(|number| KNOWN_NUMBERS.contains(number)) {
+            return Ok(Self(written.into()));
         }
-        if written.chars().any(char::is_control) {
-            return Err(RecipientError::ControlCharacter);
+        let recipient = parse_text(written, region)?;
+        if let Some(number) = international.filter(|_| *recipient.0 == *written) {
+            KNOWN_NUMBERS.insert(number);
         }
-        let around = |character: char| character.is_whitespace() || is_ignorable(character);
-        let written = written.trim_matches(around);
-        if written.is_empty() {
-            return Err(RecipientError::Empty);
-        }
-        match written.rsplit_once('@') {
-            Some((local_part, domain)) => email(&visible(local_part), &visible_domain(domain)),
-            None => phone(&visible(written), region),
-        }
+        Ok(recipient)
     }
 
     /// Returns the recipient of a canonical form that came from [`as_str`](Self::as_str).
-    pub fn from_canonical(canonical: String) -> Self {
-        Self(canonical)
+    pub fn from_canonical(canonical: impl Into<Arc<str>>) -> Self {
+        Self(canonical.into())
     }
 
     /// Returns the canonical form. The caller must not let it reach logs or errors.
@@ -155,14 +154,39 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// Removes ignored characters.
-fn visible(written: &str) -> String {
+/// Parses a recipient without the numbers that are known.
+fn parse_text(written: &str, region: Option<Region>) -> Result<Recipient, RecipientError> {
+    if written.len() > MAX_WRITTEN_BYTES {
+        return Err(RecipientError::TooLong);
+    }
+    if written.chars().any(char::is_control) {
+        return Err(RecipientError::ControlCharacter);
+    }
+    let around = |character: char| character.is_whitespace() || is_ignorable(character);
+    let written = written.trim_matches(around);
+    if written.is_empty() {
+        return Err(RecipientError::Empty);
+    }
+    match written.rsplit_once('@') {
+        Some((local_part, domain)) => email(&visible(local_part), &visible_domain(domain)),
+        None => phone(&visible(written), region),
+    }
+}
+
+/// Removes ignored characters, none of which is ASCII.
+fn visible(written: &str) -> Cow<'_, str> {
+    if written.is_ascii() {
+        return Cow::Borrowed(written);
+    }
     written.chars().filter(|&it| !is_ignorable(it)).collect()
 }
 
 /// Removes ignored characters of a domain. In domains of other scripts joiners
 /// distinguish names (RFC 5892, appendix A), so they are left to the rules of such names.
-fn visible_domain(written: &str) -> String {
+fn visible_domain(written: &str) -> Cow<'_, str> {
+    if written.is_ascii() {
+        return Cow::Borrowed(written);
+    }
     let is_joiner = |it: char| matches!(it, '\u{200C}' | '\u{200D}');
     let has_joiners = written
         .chars()
@@ -184,7 +208,12 @@ fn phone(written: &str, region: Option<Region>) -> Result<Recipient, RecipientEr
         blank if blank.is_whitespace() => ' ',
         other => other,
     };
-    let written: String = written.chars().map(plain).collect();
+    let written: Cow<'_, str> = if written.is_ascii() {
+        // Without control characters, its only blank is the space.
+        Cow::Borrowed(written)
+    } else {
+        written.chars().map(plain).collect()
+    };
     // Google's library reads at most 250 characters. This port has no limit, and slices
     // backwards if the context of a URI comes before its number.
     let context_first = matches!(
@@ -218,7 +247,7 @@ fn phone(written: &str, region: Option<Region>) -> Result<Recipient, RecipientEr
     if canonical.len() > "+".len() + MAX_PHONE_DIGITS {
         return Err(RecipientError::PhoneInvalid);
     }
-    Ok(Recipient(canonical.into_owned()))
+    Ok(Recipient(canonical.into()))
 }
 
 /// Removes the "1" that led mobile numbers of Mexico until 2019, if that makes the number
@@ -256,7 +285,7 @@ fn email(local_part: &str, domain: &str) -> Result<Recipient, RecipientError> {
     if !is_host_name || address.len() > MAX_ADDRESS_BYTES {
         return Err(RecipientError::EmailDomain);
     }
-    Ok(Recipient(address))
+    Ok(Recipient(address.into()))
 }
 
 /// Returns true for `atext` (RFC 5322, section 3.2.3).
@@ -283,6 +312,12 @@ pub(crate) fn region_of(number: &str) -> Option<rlibphonenumber::Region> {
 impl From<rlibphonenumber::Region> for Region {
     fn from(region: rlibphonenumber::Region) -> Self {
         Self(region)
+    }
+}
+
+impl From<Region> for rlibphonenumber::Region {
+    fn from(region: Region) -> Self {
+        region.0
     }
 }
 

@@ -238,7 +238,53 @@ fn regions_are_case_insensitive() {
     }
 }
 
+/// Numbers that are their own canonical form, in E.164.
+fn canonical_numbers() -> std::collections::BTreeSet<&'static str> {
+    include_str!("../../../../tests/corpus/phones.tsv")
+        .lines()
+        .filter_map(|line| line.split('\t').nth(2))
+        .filter(|expected| expected.starts_with('+'))
+        .collect()
+}
+
+#[test]
+fn known_number_is_parsed_like_an_unknown_one() {
+    let regions = [None, Some("RU"), Some("US"), Some("MX")];
+    let regions = regions.map(|region| region.map(|region| region.parse().unwrap()));
+    let numbers = canonical_numbers();
+    assert!(numbers.len() > 1_000);
+    for (index, number) in numbers.into_iter().enumerate() {
+        let canonical = Ok(Recipient::from_canonical(number));
+        let region = regions[index % regions.len()];
+        for _ in 0..2 {
+            assert_eq!(Recipient::parse(number, region), canonical);
+        }
+        for region in regions {
+            assert_eq!(parse_text(number, region), canonical, "{number}");
+        }
+    }
+}
+
+#[test]
+fn number_that_is_not_canonical_is_never_known() {
+    let (written, expected) = ("+5215512345678", "+525512345678");
+    for _ in 0..2 {
+        assert_eq!(canonical(written, "").as_deref(), Ok(expected));
+        let invalid = canonical("+7999123456", "");
+        assert_eq!(invalid, Err(RecipientError::PhoneInvalid));
+    }
+}
+
 proptest! {
+    #[test]
+    fn international_numbers_are_parsed_the_same_again(number in "\\+(1|7|44|49|52|54|39|225|800|[1-9][0-9]{0,2})[0-9]{4,11}") {
+        let first = parse_text(&number, None);
+        for region in [None, Some("RU"), Some("GB")] {
+            let region = region.map(|region| region.parse().unwrap());
+            prop_assert_eq!(Recipient::parse(&number, region), first.clone());
+        }
+    }
+
     #[test]
     fn parsing_never_panics_and_canonical_forms_are_fixed_points(written in "\\PC{0,40}|[+0-9() .-]{0,24}|[a-z.@]{1,20}") {
         for region in ["", "RU", "KZ", "US", "DE"] {
