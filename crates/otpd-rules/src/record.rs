@@ -83,7 +83,12 @@ impl fmt::Display for ChallengeId {
         let mut bytes = [0; 48];
         bytes[..32].copy_from_slice(&self.key.0);
         bytes[32..].copy_from_slice(&self.nonce.0);
-        formatter.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        // 48 bytes are 64 characters of base64.
+        let mut text = [0; 64];
+        let length = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text);
+        let text = length.ok().and_then(|length| text.get(..length));
+        let text = text.and_then(|text| str::from_utf8(text).ok());
+        formatter.write_str(text.ok_or(fmt::Error)?)
     }
 }
 

@@ -139,8 +139,13 @@ pub(in crate::store) fn history_column(history: &AttemptLog) -> Vec<u8> {
         attempt_open: history.attempt_open,
         unknown_outcomes,
     };
-    postcard::to_allocvec(&(attempts, outcomes)).expect("serialization into a vector cannot fail")
+    let buffer = Vec::with_capacity(ATTEMPTS_BYTES);
+    let encoded = postcard::to_extend(&(attempts, outcomes), buffer);
+    encoded.expect("serialization into a vector cannot fail")
 }
+
+/// Size of most attempt logs; a longer one grows the vector.
+const ATTEMPTS_BYTES: usize = 128;
 
 /// Reads an attempt log that [`history_column`] wrote, in this version or an earlier one.
 fn read_history(column: &[u8]) -> Option<AttemptLog> {

@@ -96,7 +96,11 @@ pub(in crate::store) fn count_column(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
+/// Size of most idempotency logs; a longer one grows the vector.
+const MEMORY_BYTES: usize = 256;
+
 /// Returns the idempotency log as a column holds it.
 pub(in crate::store) fn memory_column(memory: &IdempotencyLog) -> Vec<u8> {
-    postcard::to_allocvec(memory).expect("serialization into a vector cannot fail")
+    let buffer = Vec::with_capacity(MEMORY_BYTES);
+    postcard::to_extend(memory, buffer).expect("serialization into a vector cannot fail")
 }
