@@ -12,6 +12,14 @@ use tonic_prost::ProstCodec;
 
 use crate::service::ServiceError;
 
+/// Initial size of the buffers of a request and of its reply, which grow if they must. Few
+/// messages are longer. The 8 KiB of tonic's default are more than the allocator keeps for
+/// immediate reuse, and were a third of all bytes that a call allocated.
+const BUFFER_BYTES: usize = 512;
+/// Number of encoded bytes from which on a stream yields them: tonic's default. A reply is one
+/// message.
+const YIELD_THRESHOLD: usize = 32 * 1024;
+
 /// `application/grpc+proto` with errors in the terms of the contract.
 #[derive(Clone, Copy, Debug)]
 pub struct OtpCodec<T, U>(PhantomData<(T, U)>);
@@ -33,7 +41,7 @@ where
     type Decoder = OtpDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+        ProstCodec::<T, U>::raw_encoder(buffer_settings())
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -52,6 +60,14 @@ impl<U: Message + Default> Decoder for OtpDecoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         decode(buffer).map(Some)
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
+    }
+}
+
+fn buffer_settings() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_THRESHOLD)
 }
 
 /// Decodes a message.

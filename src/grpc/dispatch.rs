@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::Either;
 use tonic::{
     body::Body,
     codegen::http::{Request, Response},
@@ -17,7 +16,9 @@ use tonic::{
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer as _, Service};
 
-use super::{connect, otp_service::OtpGrpc, protocol::Protocol};
+use super::{
+    connect, otp_service::OtpGrpc, protocol::Protocol, v1::otp_service_server::OtpServiceServer,
+};
 use crate::metrics::RpcName;
 
 type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output> + Send>>;
@@ -26,6 +27,10 @@ type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output> + Send>>;
 /// admission refuses them otherwise.
 #[derive(Clone, Debug)]
 pub struct ProtocolDispatch {
+    /// The contract, called without the router, which takes a twelfth of the allocations of a
+    /// call.
+    contract: OtpServiceServer<OtpGrpc>,
+    /// All services, found by the path.
     grpc: Routes,
     http_api: Arc<HttpApiServices>,
 }
@@ -38,12 +43,17 @@ struct HttpApiServices {
 }
 
 impl ProtocolDispatch {
-    /// Creates the services of all protocols from those of gRPC. `contract` is one of them.
-    pub fn new(grpc: Routes, contract: OtpGrpc) -> Self {
+    /// Creates the services of all protocols from those of gRPC. `contract` is one of them, and
+    /// `handler` is its implementation.
+    pub fn new(grpc: Routes, contract: OtpServiceServer<OtpGrpc>, handler: OtpGrpc) -> Self {
         let grpc_web = GrpcWebLayer::new().layer(grpc.clone());
         Self {
+            contract,
             grpc,
-            http_api: Arc::new(HttpApiServices { grpc_web, contract }),
+            http_api: Arc::new(HttpApiServices {
+                grpc_web,
+                contract: handler,
+            }),
         }
     }
 }
@@ -51,10 +61,7 @@ impl ProtocolDispatch {
 impl Service<Request<Body>> for ProtocolDispatch {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<
-        <Routes as Service<Request<Body>>>::Future,
-        BoxFuture<Result<Response<Body>, Infallible>>,
-    >;
+    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Service::<Request<Body>>::poll_ready(&mut self.grpc, context)
@@ -65,15 +72,16 @@ impl Service<Request<Body>> for ProtocolDispatch {
         match (protocol, RpcName::at(request.uri().path())) {
             (Some(Protocol::Connect(format)), Some((rpc, _))) => {
                 let contract = self.http_api.contract.clone();
-                Either::Right(Box::pin(async move {
-                    Ok(connect::call::call(contract, rpc, format, request).await)
-                }))
+                Box::pin(
+                    async move { Ok(connect::call::call(contract, rpc, format, request).await) },
+                )
             }
             (Some(Protocol::GrpcWeb(_)), _) => {
                 let mut grpc_web = self.http_api.grpc_web.clone();
-                Either::Right(Box::pin(grpc_web.call(request)))
+                Box::pin(grpc_web.call(request))
             }
-            _ => Either::Left(self.grpc.call(request)),
+            (Some(Protocol::Grpc(_)), Some(_)) => self.contract.call(request),
+            _ => Box::pin(self.grpc.call(request)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tonic::{Code, Status, codegen::http};
@@ -32,27 +32,41 @@ pub struct SizeLimitErrorService<S>(S);
 impl<S, Request, Body> Service<Request> for SizeLimitErrorService<S>
 where
     S: Service<Request, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
+    S::Future: Unpin,
     Body: Default,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = SizeLimitErrorFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(context)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let response = self.0.call(request);
-        Box::pin(async move {
-            let response = response.await?;
-            let status = Status::from_header_map(response.headers());
-            if status.is_some_and(|status| status.code() == Code::OutOfRange) {
-                let problem = format!("too long; a message has at most {MAX_MESSAGE_BYTES} bytes");
-                return Ok(Status::from(ServiceError::request("request", problem)).into_http());
-            }
-            Ok(response)
-        })
+        SizeLimitErrorFuture(self.0.call(request))
+    }
+}
+
+/// Response of a [`SizeLimitErrorService`].
+#[derive(Debug)]
+pub struct SizeLimitErrorFuture<F>(F);
+
+impl<F, Body, Error> Future for SizeLimitErrorFuture<F>
+where
+    F: Future<Output = Result<http::Response<Body>, Error>> + Unpin,
+    Body: Default,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let response = ready!(Pin::new(&mut self.0).poll(context))?;
+        let code = response.headers().get(Status::GRPC_STATUS);
+        if code.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::OutOfRange) {
+            let problem = format!("too long; a message has at most {MAX_MESSAGE_BYTES} bytes");
+            let status = Status::from(ServiceError::request("request", problem));
+            return Poll::Ready(Ok(status.into_http()));
+        }
+        Poll::Ready(Ok(response))
     }
 }

@@ -168,13 +168,13 @@ fn routes(
 ) -> Result<ProtocolDispatch, ServerError> {
     let server =
         OtpServiceServer::new(contract.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let mut routes = Routes::new(health).add_service(server);
+    let mut routes = Routes::new(health).add_service(server.clone());
     if reflection_enabled {
         routes = routes
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
     }
-    Ok(ProtocolDispatch::new(routes.prepare(), contract))
+    Ok(ProtocolDispatch::new(routes.prepare(), server, contract))
 }
 
 /// Returns the reflection of the contract, the health service and the error details, so that
