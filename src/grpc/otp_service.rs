@@ -1,15 +1,10 @@
 //! Implementation of `otp.v1.OtpService`: converts, logs and runs each call.
 
-use std::{future::Future, sync::Arc, time::SystemTime};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::SystemTime};
 
-use tokio::{
-    task::JoinError,
-    time::{Instant, timeout_at},
-};
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -86,10 +81,13 @@ impl OtpGrpc {
         Ok((span, context))
     }
 
-    /// Runs a call as a separate task, so that a panic ends this request only, not the
-    /// connection that it shares. The call ends at its deadline, or when the client
-    /// disconnects. A decision that has been made by then is still written; nothing else is.
-    async fn run<T: Send + 'static>(
+    /// Runs a call so that a panic ends this request only, not the connection that it shares. The
+    /// call ends at its deadline, or when the client disconnects. A decision that has been made by
+    /// then is still written; nothing else is.
+    ///
+    /// Not an `async fn`: its future would contain the whole call several times. The call is no
+    /// task of its own: tasks are aligned to 128 bytes, and such memory is the most expensive.
+    fn run<T: Send + 'static>(
         &self,
         mut span: TraceSpan,
         RequestContext {
@@ -99,40 +97,41 @@ impl OtpGrpc {
             ..
         }: RequestContext,
         call: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
-        let disconnect_guard = log.unless_answered();
-        let call = traces::with_context(span.context(), call);
-        let call = AbortOnDropHandle::new(self.running.spawn(call));
-        let outcome = tokio::select! {
-            // A result that is ready is returned even if the deadline has passed.
-            biased;
-            // Earlier than the caller's own timeout, which would give it no reason.
-            outcome = timeout_at(deadline, call) => match outcome {
-                Ok(outcome) => outcome.unwrap_or_else(|error| Err(join_error(&error))),
-                Err(_) => Err(ServiceError::DeadlineExceeded),
-            },
-            () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
-        };
-        disconnect_guard.answered();
-        let refused = |error| traces::enter(span.context(), || log.refused(error));
-        let outcome = outcome.map(Response::new).map_err(refused);
-        if span.is_recorded() {
-            let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-            log.annotate_span(&mut span, protocol, code);
+    ) -> impl Future<Output = Result<Response<T>, Status>> + Send {
+        let call = traces::with_context(span.context(), without_panic(call));
+        let call = Box::pin(self.running.track_future(call));
+        async move {
+            let disconnect_guard = log.unless_answered();
+            let outcome = tokio::select! {
+                // A result that is ready is returned even if the deadline has passed.
+                biased;
+                // Earlier than the caller's own timeout, which would give it no reason.
+                outcome = timeout_at(deadline, call) => {
+                    outcome.unwrap_or(Err(ServiceError::DeadlineExceeded))
+                }
+                () = self.ending.cancelled() => Err(ServiceError::ShuttingDown),
+            };
+            disconnect_guard.answered();
+            let refused = |error| traces::enter(span.context(), || log.refused(error));
+            let outcome = outcome.map(Response::new).map_err(refused);
+            if span.is_recorded() {
+                let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+                log.annotate_span(&mut span, protocol, code);
+            }
+            outcome
         }
-        outcome
     }
 }
 
-/// Converts the failure of a call's task. Leaves out the text of a panic, which may contain
-/// the recipient or the code.
-fn join_error(error: &JoinError) -> ServiceError {
-    let cause = if error.is_panic() {
-        "the call panicked"
-    } else {
-        "the call was aborted"
-    };
-    ServiceError::Internal(cause.to_owned())
+/// Converts a panic of a call to an error. Leaves out its text, which may contain the recipient or
+/// the code.
+fn without_panic<T>(
+    call: impl Future<Output = Result<T, ServiceError>>,
+) -> impl Future<Output = Result<T, ServiceError>> {
+    let panicked = || ServiceError::Internal("the call panicked".to_owned());
+    // All that outlives the call is shared with other calls, which panics must not break either.
+    let call = AssertUnwindSafe(call).catch_unwind();
+    call.map(move |outcome| outcome.unwrap_or_else(|_| Err(panicked())))
 }
 
 #[tonic::async_trait]
@@ -335,8 +334,8 @@ mod tests {
 
     #[tokio::test]
     async fn panic_message_is_not_returned() {
-        let panicked = tokio::spawn(async { panic!("no such recipient: +79991234567") });
-        let error = join_error(&panicked.await.unwrap_err());
+        let call = without_panic::<()>(async { panic!("no such recipient: +79991234567") });
+        let error = call.await.unwrap_err();
         assert_eq!(error.to_string(), "the call panicked");
     }
 }
