@@ -110,8 +110,8 @@ pub const SEEDED_BUGS: &str = "
 ## Seeded bugs
 
 Seeded bugs test the safety net itself: each is a patch in `tests/safety_net/seeded_bugs`,
-applied to a copy of the source, and the short form must find it. `scripts/seeded-bugs` runs
-all of them, or the named ones.
+applied to a copy of the source. The short form must find it, or the races for one rate limit in
+`tests/integration/limit_races.rs`. `scripts/seeded-bugs` runs all of them, or the named ones.
 
 | seeded bug | found by | after |
 |---|---|--:|

@@ -105,6 +105,7 @@ fn page() -> String {
             .map_or(("not yet", String::new()), |found| {
                 let by = match found.found_by.split("::").next() {
                     Some("linearizability") => "the histories",
+                    Some("limit_races") => "the races",
                     _ => "the model",
                 };
                 (by, format!("{} s", found.seconds))
