@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -15,8 +15,9 @@ use super::{
     CommandError, CommandOutcome, client,
     connect::{self, AccessArguments},
     exit,
+    output::{self, print_line},
 };
-use crate::{keys::os_rng, shutdown::ShutdownSignals};
+use crate::{keys::os_rng, shutdown::ShutdownSignals, telemetry::print_error};
 use otpd_loadgen::{
     BenchError, BenchReport, BenchRun, BenchSettings, MAX_CLIENT_IPS, MAX_REGIONS, ProgressLine,
     TargetServer, WatchedProcess,
@@ -29,6 +30,8 @@ const IN_FLIGHT: usize = 64;
 const IN_FLIGHT_AT_A_RATE: usize = 10_000;
 /// Default share of pairs with a wrong code with `--hot`.
 const HOT_WRONG_SHARE: f64 = 0.5;
+/// Maximum of each duration, after which a run would rather be repeated.
+const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 
 #[derive(Debug, Args)]
 pub(super) struct BenchOptions {
@@ -52,13 +55,13 @@ pub(super) struct BenchOptions {
     #[arg(long, value_name = "NUMBER", value_parser = number(1..=1_000_000))]
     in_flight: Option<usize>,
     /// Duration of the measurement.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
     /// Number of pairs to measure, instead of a duration.
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     pairs: Option<u64>,
     /// Duration of the warm-up after the ramp; its pairs are not measured.
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     warm_up: Duration,
     /// Pairs per second, started at even intervals even if earlier pairs are not complete
     /// (open loop); latency is measured from the scheduled start. Unset: a new pair starts
@@ -67,7 +70,7 @@ pub(super) struct BenchOptions {
     rate: Option<f64>,
     /// Duration of the ramp, during which the rate, or the number of pairs in flight, grows
     /// evenly to its target; its pairs are not measured.
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     ramp: Duration,
     /// Share of pairs that submit a wrong code first [default: 0; with --hot 0.5].
     #[arg(long, value_name = "0..1", value_parser = share)]
@@ -217,13 +220,11 @@ fn publish(report: &BenchReport, json: Option<&Path>) -> Result<(), CommandError
         .map_err(|error| CommandError::new(exit::SOFTWARE, error))?;
     let to_standard_output = json.is_some_and(|path| path.as_os_str() == "-");
     if to_standard_output {
-        eprint!("{report}");
-        println!("{text}");
+        print_error(report.to_string().trim_end().to_owned());
+        print_line!("{text}");
         return Ok(());
     }
-    print!("{report}");
-    // Flushed before the next step, which may fail.
-    let _ = io::stdout().flush();
+    output::print(report);
     let Some(path) = json else { return Ok(()) };
     fs::write(path, text + "\n")
         .map_err(|error| CommandError::usage(format!("--json: {}: {error}", path.display())))
@@ -239,6 +240,13 @@ fn number(
             .filter(|number| bounds.contains(number))
             .ok_or_else(|| format!("give a number from {} to {}", bounds.start(), bounds.end()))
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|duration| *duration <= MAX_DURATION)
+        .ok_or_else(|| "give a duration of at most 7d, such as 10s".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

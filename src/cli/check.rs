@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, path::Path, process::ExitCode};
 
-use super::{CommandError, CommandOutcome, block_on, exit, serve};
+use super::{CommandError, CommandOutcome, block_on, exit, output::print_line, serve};
 use crate::{
     config::ServeConfig,
     keys::{KeyRing, os_rng},
@@ -30,12 +30,12 @@ struct CheckReport {
 
 impl CheckReport {
     fn ok(subject: &str, finding: impl Display) {
-        println!("ok      {subject}: {finding}");
+        print_line!("ok      {subject}: {finding}");
     }
 
     fn failed(&mut self, subject: &str, problem: impl Display, remedy: &str) {
         self.failed = true;
-        println!("FAILED  {subject}: {problem}; {remedy}");
+        print_line!("FAILED  {subject}: {problem}; {remedy}");
     }
 }
 
@@ -182,9 +182,9 @@ async fn check_providers(delivery: &Delivery, findings: &mut CheckReport) {
 /// Prints the cost of an SMS in each configured language.
 fn report_texts(config: &ServeConfig) {
     for line in config.delivery.texts.report() {
-        println!("text    {line}");
+        print_line!("text    {line}");
         for warning in &line.warnings {
-            println!("warning {}: {warning}", line.key);
+            print_line!("warning {}: {warning}", line.key);
         }
     }
 }

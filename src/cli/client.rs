@@ -9,7 +9,10 @@ use tonic_health::pb::{
 };
 use tonic_types::StatusExt as _;
 
-use super::{CommandError, CommandOutcome, OtpTarget, block_on, connect::ServerArguments, exit};
+use super::{
+    CommandError, CommandOutcome, OtpTarget, block_on, connect::ServerArguments, exit,
+    output::print_line,
+};
 use crate::grpc::v1::{
     self, CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
 };
@@ -52,7 +55,7 @@ pub(super) fn health(server: &ServerArguments, service: String) -> CommandOutcom
                 _ => failure(&status),
             })?;
         let status = answer.into_inner().status();
-        println!("{}", status.as_str_name());
+        print_line!("{}", status.as_str_name());
         Ok(if status == ServingStatus::Serving {
             ExitCode::SUCCESS
         } else {
@@ -90,14 +93,14 @@ pub(super) fn send(
         let reply = reply.into_inner();
         let again = if reply.resent { " again" } else { "" };
         if reply.code.is_empty() {
-            println!("sent{again} to {}", reply.recipient);
+            print_line!("sent{again} to {}", reply.recipient);
         } else {
-            println!("for the caller to deliver{again} to {}", reply.recipient);
-            println!("code: {}", reply.code);
+            print_line!("for the caller to deliver{again} to {}", reply.recipient);
+            print_line!("code: {}", reply.code);
         }
-        println!("challenge_id: {}", reply.challenge_id);
-        println!("expires_at: {}", instant(reply.expires_at));
-        println!("resend_at: {}", instant(reply.resend_at));
+        print_line!("challenge_id: {}", reply.challenge_id);
+        print_line!("expires_at: {}", instant(reply.expires_at));
+        print_line!("resend_at: {}", instant(reply.resend_at));
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -124,12 +127,12 @@ pub(super) fn verify(about: OtpTarget, recipient: String, code: String) -> Comma
             .map_err(|status| failure(&status))?;
         let reply = reply.into_inner();
         if reply.verified {
-            println!("verified {}", reply.recipient);
+            print_line!("verified {}", reply.recipient);
             return Ok(ExitCode::SUCCESS);
         }
         let outcome = reply.outcome();
         let reason = outcome.as_str_name().trim_start_matches("VERIFY_OUTCOME_");
-        println!(
+        print_line!(
             "not verified: {reason}, {} attempts remaining",
             reply.attempts_remaining
         );
@@ -157,7 +160,7 @@ pub(super) fn status(about: OtpTarget, recipient: String) -> CommandOutcome {
             .await
             .map_err(|status| failure(&status))?;
         let reply = reply.into_inner();
-        println!(
+        print_line!(
             "{} {}",
             if reply.live {
                 "live code of"
@@ -167,20 +170,20 @@ pub(super) fn status(about: OtpTarget, recipient: String) -> CommandOutcome {
             reply.recipient
         );
         if reply.live {
-            println!("challenge_id: {}", reply.challenge_id);
-            println!("expires_at: {}", instant(reply.expires_at));
-            println!("attempts_remaining: {}", reply.attempts_remaining);
+            print_line!("challenge_id: {}", reply.challenge_id);
+            print_line!("expires_at: {}", instant(reply.expires_at));
+            print_line!("attempts_remaining: {}", reply.attempts_remaining);
         }
         for (name, at) in [
             ("resend_at", reply.resend_at),
             ("blocked_until", reply.blocked_until),
         ] {
             if at.is_some() {
-                println!("{name}: {}", instant(at));
+                print_line!("{name}: {}", instant(at));
             }
         }
         for delivery in &reply.deliveries {
-            println!("{}", delivery_line(delivery));
+            print_line!("{}", delivery_line(delivery));
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -207,7 +210,7 @@ pub(super) fn cancel(about: OtpTarget, recipient: String, reset_failures: bool) 
             .await
             .map_err(|status| failure(&status))?;
         let reply = reply.into_inner();
-        println!(
+        print_line!(
             "{}",
             if reply.cancelled {
                 "cancelled"
@@ -216,7 +219,7 @@ pub(super) fn cancel(about: OtpTarget, recipient: String, reset_failures: bool) 
             }
         );
         if reply.failures_reset {
-            println!("failures reset");
+            print_line!("failures reset");
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -4,10 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{CommandError, CommandOutcome};
+use super::{CommandError, CommandOutcome, output};
 use crate::{
     key_file,
     keys::{KeyRing, generate_sealing_entry, os_rng},
+    telemetry::print_error,
 };
 
 #[derive(Debug, Args)]
@@ -31,13 +32,13 @@ pub(super) fn keygen(options: &KeygenOptions) -> CommandOutcome {
             })?;
             let path = path.display();
             if created {
-                eprintln!("new keys written to {path}");
+                print_error(format!("new keys written to {path}"));
             } else {
-                eprintln!("{path} exists and was not changed");
+                print_error(format!("{path} exists and was not changed"));
             }
         }
-        (None, Some(number)) => print!("{}", *generate_sealing_entry(number, random)),
-        (None, None) => print!("{}", *KeyRing::generate(random)),
+        (None, Some(number)) => output::print(&*generate_sealing_entry(number, random)),
+        (None, None) => output::print(&*KeyRing::generate(random)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,13 +5,10 @@ mod check;
 mod client;
 mod connect;
 mod keygen;
+mod output;
 mod serve;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -27,6 +24,8 @@ mod exit {
     pub const UNAVAILABLE: u8 = 69;
     /// A fault of otpd itself.
     pub const SOFTWARE: u8 = 70;
+    /// Standard output cannot be written.
+    pub const OUTPUT: u8 = 74;
     /// The server refused the request.
     pub const REFUSED: u8 = 77;
 }
@@ -62,7 +61,8 @@ type CommandOutcome = Result<ExitCode, CommandError>;
 ///   otpd verify +79991234567 CODE
 ///
 /// Exit codes: 0 success, 1 not verified or not serving, 64 wrong usage or
-/// configuration, 69 unavailable, 70 internal error, 77 refused.
+/// configuration, 69 unavailable, 70 internal error, 74 standard output failed,
+/// 77 refused.
 #[derive(Debug, Parser)]
 #[command(name = "otpd", version, verbatim_doc_comment, max_term_width = 100)]
 struct CommandLine {
@@ -167,7 +167,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let outcome = run(command_line);
+    let outcome = run(command_line).and_then(|code| output::check().map(|()| code));
     telemetry::flush();
     outcome.unwrap_or_else(|failure| {
         telemetry::print_error(format!("otpd: {}", failure.message));
@@ -182,13 +182,10 @@ fn run(command_line: CommandLine) -> CommandOutcome {
         Command::Serve => serve::serve(config),
         Command::Migrate => serve::migrate(config),
         Command::Check => check::check(config),
-        Command::ConfigSchema => match io::stdout().write_all(config::SCHEMA.as_bytes()) {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => Err(CommandError::new(
-                exit::SOFTWARE,
-                format!("cannot print the schema: {error}"),
-            )),
-        },
+        Command::ConfigSchema => {
+            output::print(config::SCHEMA);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Keygen(options) => keygen::keygen(&options),
         Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),

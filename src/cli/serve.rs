@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
-use super::{CommandError, CommandOutcome, block_on, exit};
+use super::{CommandError, CommandOutcome, block_on, exit, output::print_line};
 use crate::{
     auth::CallerRegistry,
     config::{self, EnvVars, ServeConfig, TopLevelSettings},
@@ -134,7 +134,7 @@ pub(super) fn migrate(file: Option<&Path>) -> CommandOutcome {
             error => CommandError::new(exit::UNAVAILABLE, format!("database_url: {error}")),
         })?;
         store.close().await;
-        println!("The schema of {} is up to date.", store_name(&settings));
+        print_line!("The schema of {} is up to date.", store_name(&settings));
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -182,6 +182,8 @@ async fn usage_errors_exit_64_with_an_explanation() {
         (&["send", "+79991234567", "--channel", "pigeon"], "pigeon"),
         (&["keygen", "--seal", "0"], "--seal"),
         (&["keygen", "--seal", "256"], "--seal"),
+        (&["bench", "--duration", "8d"], "--duration"),
+        (&["bench", "--ramp", "1000000000years"], "--ramp"),
         (&["keygen", "--seal", "2", "--output", "x"], "--output"),
     ] {
         let complaint = replica.command(arguments).complaint(64);
@@ -270,6 +272,29 @@ fn help_and_version_exit_0() {
     }
     let version = otpd_with(&[], &["--version"]).done();
     assert_eq!(version, concat!("otpd ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_output_leaves_the_exit_code_and_a_full_disk_exits_74() {
+    let database = Database::new(Kind::Sqlite).await;
+    let replica = Replica::start(&database).await;
+    replica.command(&["send", "+79991234567"]).done();
+    for arguments in [
+        &["keygen"][..],
+        &["config-schema"],
+        &["status", "+79991234567"],
+        &["health"],
+    ] {
+        let (reader, closed) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = otpd();
+        let address = replica.address().to_string();
+        command.env("OTPD_ADDRESS", address).args(arguments);
+        run(command.stdout(closed)).done();
+        let full = fs::File::create("/dev/full").expect("it is a device");
+        let line = run(command.stdout(full)).line(74);
+        assert!(line.contains("standard output: "), "{line}");
+    }
 }
 
 #[test]
