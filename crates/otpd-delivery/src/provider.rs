@@ -66,8 +66,10 @@ impl Provider {
                 log::deliver(message);
                 Ok(ProviderReceipt::default())
             }
-            Self::Smtp(smtp) => smtp.deliver(message).await,
-            Self::Http(http) => http.deliver(message).await,
+            // Boxed, because the task of each message in flight would contain the larger of the
+            // two futures, also while it waits.
+            Self::Smtp(smtp) => Box::pin(smtp.deliver(message)).await,
+            Self::Http(http) => Box::pin(http.deliver(message)).await,
         }
     }
 
