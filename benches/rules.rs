@@ -7,10 +7,10 @@ use criterion::{BatchSize, Criterion, Throughput};
 use otpd::keys::{KeyRing, SystemRandom, os_rng};
 use otpd_rules::{
     AttemptLog, CallerName, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,
-    Channel, IdempotencyLog, MessageId, MessagePayload, MessageRequest, MessageState, OtpCode,
-    OutboxMessage, Purpose, PurposePolicy, Quota, RateLimitKind, RateLimitState, Recipient, Record,
-    RecordKey, RecordedOutcome, Region, RequestFingerprint, SendRequest, SubmittedCode, Timestamp,
-    VerifyRequest, send, verify,
+    Channel, ChannelSet, IdempotencyLog, MessageId, MessagePayload, MessageRequest, MessageState,
+    OtpCode, OutboxMessage, Purpose, PurposePolicy, Quota, RateLimitKind, RateLimitState,
+    Recipient, Record, RecordKey, RecordedOutcome, Region, RequestFingerprint, SendRequest,
+    SubmittedCode, Timestamp, VerifyRequest, send, verify,
 };
 
 /// Regions whose phone numbers are parsed, of many calling codes and plans.
@@ -88,6 +88,7 @@ impl World {
                 variables: self.variables.clone(),
                 client_ip: Some(client_ip()),
             }),
+            keeps_channels: false,
         };
         let limits = [self.limit(RateLimitKind::IpSendsPerHour)];
         let decision = send(None, &limits, &request, &self.policy, NOW, &mut self.random);
@@ -102,6 +103,7 @@ impl World {
             identity: identity(2),
             code: typed.clone(),
             challenge: ChallengeSelector::Newest,
+            receipt: false,
         };
         let limits = [self.limit(RateLimitKind::IpFailuresPerHour)];
         let now = NOW.saturating_add(Duration::from_secs(2));
@@ -213,6 +215,7 @@ fn keys(criterion: &mut Criterion) {
         code,
         recipient: world.recipient.clone(),
         is_test: false,
+        channels: ChannelSet::EMPTY,
     };
     criterion.bench_function("seal a secret", |bencher| {
         bencher.iter(|| ring.seal(&key, &nonce, &secret, &mut random));

@@ -54,6 +54,7 @@ fn read_attribute(field: &FieldDescriptorProto) -> String {
         (Type::Enum, Label::Optional) => {
             format!("enumeration::<crate::v1::{}, _>", type_name(field))
         }
+        (Type::Message, Label::Optional) => "message".to_owned(),
         // The only repeated field of a request.
         (Type::Message, Label::Repeated) => "text_map".to_owned(),
         other => panic!("{}: add a reader of {other:?} to src/json.rs", field.name()),

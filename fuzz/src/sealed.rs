@@ -11,7 +11,7 @@ use otpd::{
 };
 use otpd_rules::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
-    FailureCounter, IdempotencyLog, MessageId, MessagePayload, MessageState, OtpCode,
+    ChannelSet, FailureCounter, IdempotencyLog, MessageId, MessagePayload, MessageState, OtpCode,
     OutboxMessage, Purpose, Recipient, Record, RecordKey, SendLimits, Timestamp,
 };
 
@@ -168,6 +168,7 @@ fn contents(input: &mut Bytes<'_>) -> (ChallengeSecret, MessagePayload) {
         code: code.clone(),
         recipient: recipient.clone(),
         is_test: locale.len() % 2 == 1,
+        channels: ChannelSet::EMPTY,
     };
     let content = MessagePayload {
         recipient,

@@ -12,7 +12,7 @@ use crate::{
 use otpd_base::environment::Environment;
 use otpd_delivery::Delivery;
 use otpd_rules::{
-    CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
+    CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel, ChannelSet,
     FailureCounter, IdempotencyLog, MessageId, OtpCode, Purpose, Recipient, Record, SendLimits,
     Timestamp,
 };
@@ -137,6 +137,7 @@ fn test_record(keys: &KeyRing, now: Timestamp) -> RecordWrite {
         code: OtpCode::generate(6, random),
         recipient,
         is_test: false,
+        channels: ChannelSet::EMPTY,
     };
     RecordWrite {
         key,

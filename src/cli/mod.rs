@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod connect;
 mod keygen;
+mod keys;
 mod output;
 mod serve;
 
@@ -137,6 +138,11 @@ enum Command {
     },
     /// Generate a new key ring and print it.
     Keygen(keygen::KeygenOptions),
+    /// Show public parts of the configured key ring.
+    Keys {
+        #[command(subcommand)]
+        shown: keys::ShownKeys,
+    },
     /// Benchmark servers with pairs of SendOtp and VerifyOtp.
     Bench(Box<bench::BenchOptions>),
 }
@@ -187,6 +193,7 @@ fn run(command_line: CommandLine) -> CommandOutcome {
             Ok(ExitCode::SUCCESS)
         }
         Command::Keygen(options) => keygen::keygen(&options),
+        Command::Keys { shown } => keys::keys(config, &shown),
         Command::Bench(options) => bench::bench(*options),
         Command::Health { service, server } => client::health(&server, service),
         Command::Send {

@@ -17,7 +17,7 @@ use crate::{
     config::{self, EnvVars, ServeConfig, TopLevelSettings},
     key_file,
     keys::KeyRing,
-    server::{self, ConfigLoader, ConfigReload, LoadedConfig, ServerError},
+    server::{self, ConfigLoader, ConfigReload, Listeners, LoadedConfig, ServerError},
     shutdown::{ReloadSignals, ShutdownSignals},
     store::{self, SqliteStore, StoreError},
     telemetry::{self, LogSettings},
@@ -43,6 +43,17 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
             Some(address) => Some(bind("operations_listen", address).await?),
             None => None,
         };
+        let receipts = match settings
+            .receipts
+            .as_ref()
+            .and_then(|receipts| receipts.listen)
+        {
+            Some(address) => Some(bind("receipts.listen", address).await?),
+            None => None,
+        };
+        let receipts_address = receipts
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
         let operations_address = operations
             .as_ref()
             .and_then(|listener| listener.local_addr().ok());
@@ -60,6 +71,7 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
         tracing::info!(
             %address,
             operations = operations_address.map(tracing::field::display),
+            receipts = receipts_address.map(tracing::field::display),
             tls = settings.tls.is_some(),
             store = store_name(settings),
             keys = keys_origin,
@@ -72,7 +84,12 @@ pub(super) fn serve(file: Option<&Path>) -> CommandOutcome {
             hangups,
             loader: reloader(file),
         };
-        server::run(listener, operations, loaded, reload, signals.stop())
+        let listeners = Listeners {
+            calls: listener,
+            operations,
+            receipts,
+        };
+        server::run(listeners, loaded, reload, signals.stop())
             .await
             .map_err(|error| match error {
                 ServerError::Store(error) => CommandError::usage(error),
@@ -166,6 +183,11 @@ pub(super) fn keys(settings: &TopLevelSettings) -> Result<(KeyRing, String), Com
             "keys: {origin}: {error}; generate a key ring with `otpd keygen`"
         ))
     })?;
+    if settings.receipts.is_some() && !keys.has_receipt_keys() {
+        return Err(CommandError::usage(format!(
+            "keys: {origin}: [receipts] needs a key receipt.1; add the line that `otpd keygen --receipt 1` prints"
+        )));
+    }
     Ok((keys, origin))
 }
 

@@ -20,6 +20,9 @@ use otpd_rules::{
     RecipientPattern, TestRecipient, Timestamp,
 };
 
+/// Maximum length of an audience, as in requests.
+const MAX_AUDIENCE_BYTES: usize = 256;
+
 /// A back end that may call otpd. Without any caller, a development server accepts all
 /// calls; with at least one, every call needs credentials.
 #[derive(Debug, Default, Deserialize)]
@@ -53,6 +56,14 @@ struct CallerTable {
     /// Returns the code in the response to SendOtp, and sends no message: the caller
     /// delivers it.
     self_delivery: bool,
+    /// Services that the caller may have receipts for, such as `https://shop.example`; needs
+    /// `[receipts]`.
+    ///
+    /// Default: none; then there are no receipts for this caller.
+    #[serde(deserialize_with = "list")]
+    receipt_audiences: Vec<String>,
+    /// Allows receipts that state the phone number or e-mail address itself.
+    may_include_recipient: bool,
 }
 
 /// SHA-256 of a bearer token, in hexadecimal digits.
@@ -208,6 +219,9 @@ fn credentials(
             "required in production; list regions such as RU, prefixes such as +7999, email, or * for all recipients",
         );
     }
+    if let Err((key, problem)) = check_receipts(settings, &table) {
+        return fault(key, problem);
+    }
     let allowed = if table.destinations.is_empty() {
         vec![RecipientPattern::All]
     } else {
@@ -224,6 +238,8 @@ fn credentials(
             },
             may_reset_failures: table.may_reset_failures,
             self_delivery: table.self_delivery,
+            receipt_audiences: table.receipt_audiences.into_iter().collect(),
+            may_include_recipient: table.may_include_recipient,
             policies,
         }),
         tokens: table
@@ -233,6 +249,40 @@ fn credentials(
             .collect(),
         certificate_names: table.certificate_names,
     })
+}
+
+/// Checks the receipts of a caller. An error is a key and its problem.
+fn check_receipts(
+    settings: &TopLevelSettings,
+    table: &CallerTable,
+) -> Result<(), (&'static str, &'static str)> {
+    const AUDIENCES: &str = "receipt_audiences";
+    let audiences = &table.receipt_audiences;
+    let is_audience = |text: &String| {
+        (1..=MAX_AUDIENCE_BYTES).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if table.may_include_recipient && audiences.is_empty() {
+        let problem = "has no effect without receipt_audiences; set both, or remove it";
+        return Err(("may_include_recipient", problem));
+    }
+    if audiences.is_empty() {
+        return Ok(());
+    }
+    if table.self_delivery {
+        let problem = "not allowed with self_delivery: the caller knows the codes, so it could make receipts for any recipient; remove one of them";
+        return Err((AUDIENCES, problem));
+    }
+    if settings.receipts.is_none() {
+        let problem = "needs the table [receipts] with issuer, which takes effect at a restart";
+        return Err((AUDIENCES, problem));
+    }
+    if !audiences.iter().all(is_audience) {
+        let problem =
+            "an audience must be 1 to 256 visible ASCII characters, such as https://shop.example";
+        return Err((AUDIENCES, problem));
+    }
+    Ok(())
 }
 
 /// Returns the policies of each purpose. `[purposes.NAME]` overrides `[policy]`, and the

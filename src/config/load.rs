@@ -26,9 +26,10 @@ const COMMAND_LINE_ONLY: [&str; 4] = ["OTPD_CONFIG", "OTPD_TOKEN", "OTPD_ADDRESS
 const SECRETS: [&str; 2] = ["database_url", "keys"];
 
 /// Keys and tables that keep their value until a restart.
-const RESTART_ONLY_KEYS: [&str; 15] = [
+const RESTART_ONLY_KEYS: [&str; 16] = [
     "listen",
     "operations_listen",
+    "receipts",
     "environment",
     "development_remote",
     "database_url",

@@ -4,6 +4,7 @@
 mod callers;
 mod delivery;
 mod load;
+mod receipts;
 mod service_links;
 mod settings;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub use load::{ConfigDiff, ConfigError, ConfigSnapshot, EnvVars};
+pub use receipts::ReceiptSettings;
 pub use settings::{DEFAULT_LISTEN, TopLevelSettings};
 
 use crate::{auth::CallerRegistry, store::StoreOptions};
@@ -141,6 +143,9 @@ fn validate(settings: &TopLevelSettings) -> Result<(), ConfigError> {
             "store.max_batch",
             format!("{max_batch} is out of bounds; allowed: 1 to {MAX_BATCH}"),
         ));
+    }
+    if let Some(receipts) = &settings.receipts {
+        receipts.validate(settings.environment)?;
     }
     if let Some((key, problem)) = settings.http_api.validate() {
         return Err(ConfigError::new(&format!("http_api.{key}"), problem));

@@ -10,7 +10,9 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{callers::TestRecipientTable, delivery::RouteTable, load::name};
+use super::{
+    callers::TestRecipientTable, delivery::RouteTable, load::name, receipts::ReceiptSettings,
+};
 use crate::{
     listener::{
         ConnectionConfig, ConnectionSettings, HttpApiRules, HttpApiSettings, ServerTls, TlsError,
@@ -84,6 +86,8 @@ pub struct TopLevelSettings {
     pub reflection: bool,
     /// The contract over plain HTTP, for clients without gRPC.
     pub http_api: HttpApiSettings,
+    /// Receipts of verifications. Unset: none.
+    pub receipts: Option<ReceiptSettings>,
     /// TLS of the listener. Unset: plaintext connections.
     pub tls: Option<TlsSettings>,
     /// Limits and timeouts of connections.
@@ -130,6 +134,7 @@ impl Default for TopLevelSettings {
             reload_interval: Duration::from_secs(5),
             reflection: true,
             http_api: HttpApiSettings::default(),
+            receipts: None,
             tls: None,
             connections: ConnectionSettings::default(),
             allow_plaintext_tokens: false,

@@ -81,8 +81,11 @@ pub(super) fn decode<M: Message + Default>(buffer: impl Buf) -> Result<M, Status
     })
 }
 
+/// Name in errors about a message in which no field is at fault.
+pub(super) const UNNAMED: &str = "request";
+
 /// Fields of requests.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 15] = [
     "recipient",
     "purpose",
     "channel",
@@ -94,6 +97,10 @@ const FIELDS: [&str; 11] = [
     "code",
     "challenge_id",
     "reset_failures",
+    "receipt",
+    "receipt.audience",
+    "receipt.nonce",
+    "receipt.include_recipient",
 ];
 
 /// Returns the field with this name, in the form of the contract or of JSON; otherwise
@@ -104,17 +111,17 @@ pub(super) fn field_named(name: &str) -> &'static str {
         let named = name.bytes().filter(|letter| *letter != b'_');
         letters.eq(named.map(|letter| letter.to_ascii_lowercase()))
     };
-    FIELDS.iter().find(is_named).copied().unwrap_or("request")
+    FIELDS.iter().find(is_named).copied().unwrap_or(UNNAMED)
 }
 
-/// Returns the field that prost names as `Message.field` in the text of an error; otherwise
-/// `request`.
+/// Returns the field that prost names as `Message.field` in the text of an error, with the field
+/// that contains its message; otherwise `request`.
 fn field_of(problem: &str) -> &'static str {
-    let named = |field: &&&str| {
-        problem.split(": ").any(|part| {
-            part.split_once('.')
-                .is_some_and(|(_, name)| name == **field)
-        })
-    };
-    FIELDS.iter().find(named).copied().unwrap_or("request")
+    let parts = problem.split(": ").filter_map(|part| part.split_once('.'));
+    let names: Vec<&str> = parts.map(|(_, name)| name).collect();
+    let innermost = (0..names.len()).rev().find_map(|last| {
+        let path = names[..=last].join(".");
+        FIELDS.iter().find(|field| **field == path)
+    });
+    innermost.copied().unwrap_or(UNNAMED)
 }

@@ -1,15 +1,18 @@
 //! Conversion of requests of the contract to commands of the service.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive};
 
 use super::v1;
-use crate::service::{CancelOtp, OtpSelector, SendOtp, ServiceError, VerifyOtp};
+use crate::service::{CancelOtp, OtpSelector, ReceiptRequest, SendOtp, ServiceError, VerifyOtp};
 use otpd_rules::{Channel, Purpose, Recipient, Region, SubmittedCode};
 
 /// RFC 5646, section 4.4.1: the shortest length that a buffer for tags may have.
 const MAX_LOCALE_BYTES: usize = 35;
 const MAX_REQUEST_ID_BYTES: usize = 128;
 const MAX_CHALLENGE_ID_BYTES: usize = 256;
+const MAX_AUDIENCE_BYTES: usize = 256;
+/// Length of a nonce: at least that of 12 random bytes in base64, so that it cannot be guessed.
+const NONCE_BYTES: RangeInclusive<usize> = 16..=128;
 const MAX_VARIABLES: usize = 32;
 const MAX_VARIABLE_NAME_BYTES: usize = 32;
 const MAX_VARIABLE_VALUE_BYTES: usize = 256;
@@ -49,6 +52,7 @@ pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<
     let challenge_id = challenge_id(&request.challenge_id)?;
     let client_ip = client_ip(&request.client_ip)?;
     let request_id = request_id(&request.request_id)?;
+    let receipt = request.receipt.as_ref().map(receipt).transpose()?;
     Ok(VerifyOtp {
         recipient,
         purpose,
@@ -56,6 +60,29 @@ pub fn verify(request: &v1::VerifyOtpRequest, region: Option<Region>) -> Result<
         challenge_id,
         client_ip,
         request_id,
+        receipt,
+    })
+}
+
+fn receipt(request: &v1::ReceiptRequest) -> Result<ReceiptRequest> {
+    let audience = visible_ascii("receipt.audience", &request.audience, MAX_AUDIENCE_BYTES)?;
+    let audience = audience.ok_or_else(|| {
+        let problem = "required; give one of the receipt_audiences of this caller";
+        invalid("receipt.audience", problem)
+    })?;
+    let nonce = visible_ascii("receipt.nonce", &request.nonce, *NONCE_BYTES.end())?;
+    let nonce = nonce.filter(|nonce| NONCE_BYTES.contains(&nonce.len()));
+    let nonce = nonce.ok_or_else(|| {
+        let (min, max) = (NONCE_BYTES.start(), NONCE_BYTES.end());
+        let problem = format!(
+            "must be {min} to {max} visible ASCII characters, generated at random by the audience"
+        );
+        invalid("receipt.nonce", problem)
+    })?;
+    Ok(ReceiptRequest {
+        audience,
+        nonce,
+        include_recipient: request.include_recipient,
     })
 }
 

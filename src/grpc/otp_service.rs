@@ -19,7 +19,7 @@ use super::{
 use crate::{
     auth::AuthError,
     metrics::{RpcMethod, RpcName, RpcOutcomeCounters},
-    service::{DeliverySummary, ServiceError},
+    service::{DeliverySummary, ReceiptResult, ServiceError},
     traces::{self, TraceSpan},
 };
 use otpd_rules::{Channel, DeliveryState, Timestamp, VerifyOutcome};
@@ -216,6 +216,9 @@ impl Contract for OtpGrpc {
                 VerifyOutcome::NotFound => v1::VerifyOutcome::NotFound,
             };
             response.set_outcome(outcome);
+            if let Some(ReceiptResult::Issued(receipt)) = reply.receipt {
+                response.receipt = receipt.into_text();
+            }
             Ok(response)
         })
         .await

@@ -13,8 +13,10 @@ use tracing::field::{DisplayValue, display};
 use super::{connect, protocol::Protocol};
 use crate::{
     auth::AuthError,
-    metrics::{RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, RpcResult, code_name},
-    service::{CancelReply, SendReply, ServiceError, StatusReply, VerifyReply},
+    metrics::{
+        ReceiptOutcome, RpcMethod, RpcName, RpcOutcome, RpcOutcomeCounters, RpcResult, code_name,
+    },
+    service::{CancelReply, ReceiptResult, SendReply, ServiceError, StatusReply, VerifyReply},
     traces::TraceSpan,
 };
 use otpd_base::log_targets::{AUDIT, UNAUTHENTICATED};
@@ -165,9 +167,36 @@ impl RequestLog {
             VerifyOutcome::AttemptsExhausted { .. } => RpcResult::AttemptsExhausted,
             VerifyOutcome::NotFound => RpcResult::NotFound,
         });
+        if let Some(receipt) = &reply.receipt {
+            self.receipt_completed(receipt);
+        }
         if let Some(block) = reply.lockout {
             self.outcomes.lockout(block.locked, &self.caller.name);
         }
+    }
+
+    /// Logs and counts the result of a request for a receipt.
+    fn receipt_completed(&self, receipt: &ReceiptResult) {
+        let (mark, recipient) = (log_prefix(self.rpc), self.recipient());
+        let caller = &self.caller.name;
+        let outcome = match receipt {
+            ReceiptResult::Issued(_) => {
+                tracing::info!(recipient, "{mark} Receipt issued");
+                ReceiptOutcome::Issued
+            }
+            ReceiptResult::Withheld => {
+                tracing::info!(
+                    recipient,
+                    "{mark} Receipt withheld: no channel is known to have carried the code, or it has expired"
+                );
+                ReceiptOutcome::Withheld
+            }
+            ReceiptResult::Failed(cause) => {
+                tracing::error!(%caller, recipient, %cause, "{mark} Receipt could not be signed");
+                ReceiptOutcome::Failed
+            }
+        };
+        self.outcomes.receipt(outcome, caller);
     }
 
     pub fn cancelled(&self, reply: &CancelReply) {

@@ -2,9 +2,11 @@
 //!
 //! The *index key* turns (caller, recipient, purpose) into a [`RecordKey`] that discloses none of
 //! them. *Sealing keys* encrypt the secret of a live challenge. The first one seals and all of them
-//! open, so that they can be rotated.
+//! open, so that they can be rotated. *Receipt keys* sign receipts.
 
 mod content;
+mod error;
+mod receipt;
 mod sealing;
 
 use std::fmt;
@@ -17,11 +19,15 @@ use sha2::{Digest as _, Sha256};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 pub use crate::system_random::{SystemRandom, os_rng};
+pub use error::{KeyRingError, RotationError};
+pub use receipt::{JWKS_MAX_AGE, SignError, generate_receipt_entry};
 pub use sealing::OpenError;
 
 use otpd_rules::{
     CallerName, LimitKey, Purpose, RateLimitKind, Recipient, RecordKey, RequestFingerprint,
+    Timestamp,
 };
+use receipt::{RECEIPT_PREFIX, ReceiptKeys};
 
 const KEY_BYTES: usize = 32;
 const INDEX_ENTRY: &str = "index";
@@ -38,6 +44,7 @@ const _: () = assert_zeroize_on_drop::<Sha256>();
 pub struct KeyRing {
     index: Hmac<Sha256>,
     sealing: Vec<SealingKey>,
+    receipts: ReceiptKeys,
 }
 
 #[derive(Clone)]
@@ -49,51 +56,18 @@ struct SealingKey {
     cipher: XChaCha20Poly1305,
 }
 
-/// Error of a text that is not a key ring. No message shows any part of a key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRingError {
-    /// An entry does not have the form `NAME = VALUE`.
-    #[error("entry {0} is not \"index = KEY\" or \"seal.NUMBER = KEY\"")]
-    Malformed(usize),
-    /// A value is not 32 bytes of base64.
-    #[error("{0} is not 32 bytes of base64")]
-    NotAKey(String),
-    /// A name occurs twice.
-    #[error("{0} occurs twice; remove one of the entries")]
-    Duplicate(String),
-    /// A required entry is missing.
-    #[error("{0} is missing")]
-    Missing(&'static str),
-}
-
-/// Error of a key ring that must not replace the present one while otpd runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RotationError {
-    /// No record would be found any more.
-    #[error("the index key is another one; it cannot be rotated, so keep the present one")]
-    Index,
-    /// Other replicas may not have the new first key.
-    #[error(
-        "seal.{0} is new and first, so replicas without it could not open codes that it seals; put it last, and first when every replica has it"
-    )]
-    NewFirst(u8),
-    /// Codes that the removed key sealed are still live.
-    #[error(
-        "seal.{0} is missing, but codes that it sealed are still live; put another one before it, and remove it when these have expired"
-    )]
-    FirstGone(u8),
-}
-
 impl KeyRing {
     /// Parses entries `index = KEY` and `seal.NUMBER = KEY`, each key 32 bytes of
-    /// base64 and each number 1 to 255, separated by line ends or commas; `#` starts
-    /// a comment. The first sealing key seals.
+    /// base64, and `receipt.NUMBER = KEY from INSTANT`, each key in PKCS #8. Each number is
+    /// 1 to 255. Entries are separated by line ends or commas; `#` starts a comment. The first
+    /// sealing key seals.
     ///
     /// # Errors
     /// [`KeyRingError`] with the entry at fault, never its value.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut index = None;
         let mut sealing: Vec<SealingKey> = Vec::new();
+        let mut receipts = ReceiptKeys::default();
         let entries = text
             .lines()
             .map(|line| line.split_once('#').map_or(line, |(entry, _)| entry))
@@ -111,13 +85,12 @@ impl KeyRing {
                 if index.replace(mac).is_some() {
                     return Err(KeyRingError::Duplicate(name.to_owned()));
                 }
+            } else if let Some(number) = name.strip_prefix(RECEIPT_PREFIX) {
+                let number = parse_number(number).ok_or_else(malformed)?;
+                receipts.add(number, &format!("{RECEIPT_PREFIX}{number}"), value)?;
             } else {
                 let number = name.strip_prefix(SEALING_PREFIX).ok_or_else(malformed)?;
-                let id: u8 = number
-                    .parse()
-                    .ok()
-                    .filter(|&id| id > 0)
-                    .ok_or_else(malformed)?;
+                let id = parse_number(number).ok_or_else(malformed)?;
                 // Normalized, because the number may have leading zeros.
                 let name = format!("{SEALING_PREFIX}{id}");
                 if sealing.iter().any(|key| key.id == id) {
@@ -138,15 +111,20 @@ impl KeyRing {
         if sealing.is_empty() {
             return Err(KeyRingError::Missing("seal.1"));
         }
-        Ok(Self { index, sealing })
+        Ok(Self {
+            index,
+            sealing,
+            receipts,
+        })
     }
 
-    /// Checks that a replica can replace this ring by `next` while other replicas do not have it yet
-    /// and codes that this ring sealed are live.
+    /// Checks that a replica can replace this ring by `next` at `now`, while other replicas do not
+    /// have it yet, codes that this ring sealed are live, and its receipts are valid.
     ///
     /// # Errors
-    /// [`RotationError`] if some codes could not be opened afterwards.
-    pub fn check_rotation(&self, next: &Self) -> Result<(), RotationError> {
+    /// [`RotationError`] if some codes could not be opened, or some receipts not be verified,
+    /// afterwards.
+    pub fn check_rotation(&self, next: &Self, now: Timestamp) -> Result<(), RotationError> {
         let has = |ring: &Self, key: &SealingKey| {
             let mut others = ring.sealing.iter();
             others.any(|other| other.fingerprint == key.fingerprint)
@@ -161,7 +139,7 @@ impl KeyRing {
         if let Some(first) = self.sealing.first().filter(|key| !has(next, key)) {
             return Err(RotationError::FirstGone(first.id));
         }
-        Ok(())
+        self.receipts.check_rotation(&next.receipts, now)
     }
 
     /// Generates a key ring as text for [`parse`](Self::parse).
@@ -252,6 +230,11 @@ fn generate_entry(name: &str, random: &mut impl Rng) -> Zeroizing<String> {
     Zeroizing::new([name, " = ", &key, "\n"].concat())
 }
 
+/// Returns the number of a key: 1 to 255.
+fn parse_number(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|&number| number > 0)
+}
+
 fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
     let key = STANDARD.decode(value.trim()).map(Zeroizing::new).ok();
     key.filter(|key| key.len() == KEY_BYTES)
@@ -261,6 +244,8 @@ fn decode(name: &str, value: &str) -> Result<Zeroizing<Vec<u8>>, KeyRingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: Timestamp = Timestamp::from_milliseconds(1_000_000_000_000);
 
     fn ring() -> KeyRing {
         KeyRing::parse(&KeyRing::generate(&mut os_rng())).unwrap()
@@ -306,10 +291,10 @@ mod tests {
             ring(&[two]),
         ];
         for pair in steps.windows(2) {
-            assert_eq!(pair[0].check_rotation(&pair[1]), Ok(()));
-            assert_eq!(pair[0].check_rotation(&pair[0]), Ok(()));
+            assert_eq!(pair[0].check_rotation(&pair[1], NOW), Ok(()));
+            assert_eq!(pair[0].check_rotation(&pair[0], NOW), Ok(()));
         }
-        let allows = |from: &[&str], to: &[&str]| ring(from).check_rotation(&ring(to));
+        let allows = |from: &[&str], to: &[&str]| ring(from).check_rotation(&ring(to), NOW);
         assert_eq!(allows(&[one], &[two, one]), Err(RotationError::NewFirst(2)));
         assert_eq!(
             allows(&[one, two], &[two]),
@@ -320,7 +305,7 @@ mod tests {
         let other = generate_sealing_entry(1, &mut os_rng());
         assert_eq!(allows(&[one], &[&other]), Err(RotationError::NewFirst(1)));
         assert_eq!(
-            ring(&[one]).check_rotation(&self::ring()),
+            ring(&[one]).check_rotation(&self::ring(), NOW),
             Err(RotationError::Index)
         );
     }

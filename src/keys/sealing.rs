@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use super::KeyRing;
 use crate::store::SealedBytes;
 use otpd_rules::{
-    CallerName, ChallengeNonce, ChallengeSecret, ChallengeState, OtpCode, Purpose, Recipient,
-    Record, RecordKey,
+    CallerName, ChallengeNonce, ChallengeSecret, ChallengeState, Channel, ChannelSet, OtpCode,
+    Purpose, Recipient, Record, RecordKey,
 };
 
 const NONCE_BYTES: usize = 24;
@@ -19,6 +19,10 @@ const NONCE_BYTES: usize = 24;
 /// First byte of the secret of a test recipient. A version that does not know it cannot open the
 /// secret, and therefore cannot send the code.
 const TEST_MARK: &str = "=";
+/// Mark between a code and the channels that carried it, and separator of their names. A version
+/// that does not know it cannot open the secret; otpd writes it only for callers with receipts.
+const CHANNELS_MARK: &str = "/";
+const CHANNEL_SEPARATOR: &str = ",";
 
 /// Reason why a stored secret is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +48,8 @@ impl KeyRing {
         // Built at once, because a string that grows leaves copies that are not overwritten.
         let mark = if secret.is_test { TEST_MARK } else { "" };
         let recipient = secret.recipient.as_str();
-        let plain = [mark, secret.code.expose(), " ", recipient].concat();
+        let channels = channels_text(secret.channels);
+        let plain = [mark, secret.code.expose(), &channels, " ", recipient].concat();
         let plain = Zeroizing::new(plain);
         let place = [key.0.as_slice(), &challenge.0].concat();
         self.seal_bytes(plain.as_bytes(), &place, random)
@@ -113,10 +118,19 @@ impl KeyRing {
             None => (false, plain),
         };
         let (code, recipient) = plain.split_once(' ')?;
+        let (code, channels) = match code.split_once(CHANNELS_MARK) {
+            Some((code, names)) => {
+                let names = names.split(CHANNEL_SEPARATOR);
+                let channels = names.map(Channel::from_name).collect::<Option<_>>()?;
+                (code, channels)
+            }
+            None => (code, ChannelSet::EMPTY),
+        };
         Some(ChallengeSecret {
             code: OtpCode::from_digits(code)?,
             recipient: Recipient::from_canonical(recipient),
             is_test,
+            channels,
         })
     }
 
@@ -167,6 +181,15 @@ impl KeyRing {
     }
 }
 
+/// Returns the part of a plain secret with the channels that carried its code; empty without any.
+fn channels_text(channels: ChannelSet) -> String {
+    if channels.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = channels.iter().map(Channel::name).collect();
+    format!("{CHANNELS_MARK}{}", names.join(CHANNEL_SEPARATOR))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +204,7 @@ mod tests {
             code: OtpCode::from_digits("012345").unwrap(),
             recipient: Recipient::from_canonical("+79991234567".to_owned()),
             is_test: false,
+            channels: ChannelSet::EMPTY,
         }
     }
 
@@ -214,6 +238,34 @@ mod tests {
                 "length {byte}"
             );
         }
+    }
+
+    #[test]
+    fn channels_are_sealed_with_the_code_only_if_they_are_kept() {
+        let ring = ring();
+        let sealed = |secret: &ChallengeSecret| {
+            let sealed = ring.seal(&KEY, &CHALLENGE, secret, &mut os_rng());
+            let opened = ring.open(&KEY, &CHALLENGE, &sealed).unwrap();
+            assert_eq!(opened.channels, secret.channels);
+            assert_eq!(opened.code.expose(), "012345");
+            assert_eq!(opened.recipient.as_str(), "+79991234567");
+            sealed.0.len()
+        };
+        let plain = sealed(&secret());
+        for channel in Channel::ALL {
+            let channels = ChannelSet::EMPTY.with(channel).with(Channel::Sms);
+            assert!(
+                sealed(&ChallengeSecret {
+                    channels,
+                    ..secret()
+                }) > plain
+            );
+        }
+        let is_test = ChallengeSecret {
+            is_test: true,
+            ..secret()
+        };
+        assert_eq!(sealed(&is_test), plain + 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use batches::BatchMetrics;
 pub use callback::{CallbackSeries, MetricKind, series};
 pub use delivery::{DeliveryMetrics, MessageOutcome};
 pub(crate) use grid::CounterGrid;
-pub use rpc_labels::{RpcName, RpcOutcome, RpcResult};
+pub use rpc_labels::{ReceiptOutcome, RpcName, RpcOutcome, RpcResult};
 pub use rpc_latency::{RpcLatency, RpcMethod, code_name};
 pub use rpc_outcomes::RpcOutcomeCounters;
 

@@ -67,6 +67,18 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// Outcome of a request for a receipt, with a correct code.
+    pub enum ReceiptOutcome {
+        /// It was issued.
+        Issued = "issued",
+        /// There is none for this code, or it has expired.
+        Withheld = "withheld",
+        /// It could not be signed.
+        Failed = "failed",
+    }
+}
+
 /// Outcome of a request: its result, or the reason of its refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RpcOutcome {

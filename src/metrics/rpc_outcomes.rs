@@ -8,7 +8,7 @@ use super::{
     ConfiguredNames, LabelValues, fixed_label_values,
     grid::{CounterGrid, LabelDomain},
     number_of,
-    rpc_labels::{RpcName, RpcOutcome},
+    rpc_labels::{ReceiptOutcome, RpcName, RpcOutcome},
     with_other,
 };
 use otpd_rules::{CallerName, Purpose, RateLimitKind};
@@ -38,6 +38,7 @@ struct LabeledCounters {
     rate_limited: OutcomeCounters<2>,
     lockouts: OutcomeCounters<2>,
     lockout_resets: OutcomeCounters<1>,
+    receipts: OutcomeCounters<2>,
 }
 
 impl RpcOutcomeCounters {
@@ -82,7 +83,15 @@ impl RpcOutcomeCounters {
         let lockout_resets = OutcomeCounters::new(
             "otpd_lockout_resets",
             "Resets of failed attempts by a caller",
-            [("caller", callers)],
+            [("caller", Arc::clone(&callers))],
+            Counter::default,
+            registry,
+        )
+        .with_all_series();
+        let receipts = OutcomeCounters::new(
+            "otpd_receipts",
+            "Receipts that were asked for and whose code was verified, by outcome",
+            receipt_labels(&callers),
             Counter::default,
             registry,
         )
@@ -92,6 +101,7 @@ impl RpcOutcomeCounters {
             rate_limited,
             lockouts,
             lockout_resets,
+            receipts,
         };
         Self(Arc::new(Shared {
             tables: RwLock::new(tables),
@@ -120,7 +130,11 @@ impl RpcOutcomeCounters {
                 .with_all_series(),
             lockout_resets: tables
                 .lockout_resets
-                .with_labels([("caller", callers)])
+                .with_labels([("caller", Arc::clone(&callers))])
+                .with_all_series(),
+            receipts: tables
+                .receipts
+                .with_labels(receipt_labels(&callers))
                 .with_all_series(),
         };
     }
@@ -192,6 +206,14 @@ impl RpcOutcomeCounters {
         });
     }
 
+    /// Counts a receipt that was asked for.
+    pub fn receipt(&self, outcome: ReceiptOutcome, caller: &CallerName) {
+        self.with_tables(|tables| {
+            let caller = number_of(tables.receipts.names(1), caller.as_str());
+            tables.receipts.at([outcome as usize, caller]).inc()
+        });
+    }
+
     /// Counts a reset of failed attempts by a caller.
     pub fn reset(&self, caller: &CallerName) {
         self.with_tables(|tables| {
@@ -224,6 +246,13 @@ fn rate_limit_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
     ];
     [
         ("limit", fixed_label_values(limits.map(RateLimitKind::key))),
+        ("caller", Arc::clone(callers)),
+    ]
+}
+
+fn receipt_labels(callers: &ConfiguredNames) -> [LabelDomain; 2] {
+    [
+        ("outcome", fixed_label_values(ReceiptOutcome::names())),
         ("caller", Arc::clone(callers)),
     ]
 }

@@ -1,8 +1,9 @@
 //! Parts of a server except its connections, and their replacement by a reload of the
 //! configuration.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use rustls::pki_types::UnixTime;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -15,13 +16,13 @@ use crate::{
     listener::{self, ConnectionConfig, MemoryBudget, ServerTls},
     metrics::{Metrics, RpcLatency, RpcOutcomeCounters},
     outbox::{Outbox, OutboxContext, RecentDeliveries},
-    service::{ConversionTracker, OtpService},
+    service::{ConversionTracker, OtpService, ReceiptIssuer},
     store::{
         self, InstrumentedStore, RecordStore, StatementMetrics, StoreError,
         health::{HealthMonitor, StoreHealth},
     },
 };
-use otpd_rules::{Region, TestRecipient};
+use otpd_rules::{Region, TestRecipient, Timestamp};
 
 type BoxFuture<Output> = Pin<Box<dyn Future<Output = Output>>>;
 
@@ -89,6 +90,7 @@ struct ServiceDeps {
     outbox: Outbox,
     running: TaskTracker,
     conversions: ConversionTracker,
+    receipts: Option<ReceiptIssuer>,
 }
 
 impl App {
@@ -140,6 +142,9 @@ impl App {
             outbox: outbox.clone(),
             running: running.clone(),
             conversions,
+            receipts: settings.receipts.as_ref().map(|receipts| ReceiptIssuer {
+                name: receipts.issuer.clone(),
+            }),
         };
         let current = deps.app_state(settings.default_region, config.test_recipients);
         let (current, current_receiver) = watch::channel(Arc::new(current));
@@ -204,7 +209,11 @@ impl ReloadHandle {
     pub fn replace(&mut self, loaded: LoadedConfig) -> Result<(), String> {
         let LoadedConfig { config, keys, tls } = loaded;
         let before = &self.deps.context;
-        let allowed = before.keys.check_rotation(&keys);
+        // The instants of receipt keys are compared with this machine's clock, because the store
+        // may be unavailable. They are checked to warn of a mistake; receipts do not depend on it.
+        let now = Duration::from_secs(UnixTime::now().as_secs());
+        let now = Timestamp::from_milliseconds(0).saturating_add(now);
+        let allowed = before.keys.check_rotation(&keys, now);
         allowed.map_err(|error| format!("keys: {error}"))?;
         if let Some(metrics) = &self.metrics {
             metrics.set_label_values(&labels::label_values(&config));
@@ -247,6 +256,7 @@ impl ServiceDeps {
                 test_recipients,
                 outbox: self.outbox.clone(),
                 conversions: self.conversions.clone(),
+                receipts: self.receipts.clone(),
             },
             callers: Arc::clone(&context.callers),
             default_region,

@@ -2,6 +2,7 @@
 
 mod app;
 mod gauges;
+mod jwks;
 mod labels;
 mod purge;
 mod reload;
@@ -57,20 +58,35 @@ pub enum ServerError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves on `listener` until `shutdown` completes, then drains the requests in progress.
-/// Meanwhile a reload may replace the configuration. Metrics are served on `operations`, from
-/// the start to the end of the process.
+/// Listeners of a server.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Serves callers.
+    pub calls: TcpListener,
+    /// Serves operators; `None` if there is no such listener.
+    pub operations: Option<TcpListener>,
+    /// Serves the public keys of receipts; `None` if there is no such listener.
+    pub receipts: Option<TcpListener>,
+}
+
+/// Serves callers until `shutdown` completes, then drains the requests in progress. Meanwhile a
+/// reload may replace the configuration. Metrics and public keys are served from the start to the
+/// end of the process.
 ///
 /// # Errors
 /// The cause that makes serving impossible. An unavailable store is no such cause: requests
 /// are refused until it is available.
 pub async fn run(
-    listener: TcpListener,
-    operations: Option<TcpListener>,
+    listeners: Listeners,
     loaded: LoadedConfig,
     reload: ConfigReload,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServerError> {
+    let Listeners {
+        calls: listener,
+        operations,
+        receipts,
+    } = listeners;
     let settings = loaded.config.settings.clone();
     let mut metrics = Metrics::new(&labels::label_values(&loaded.config));
     let (parts, mut reloadable) = App::assemble(loaded, &mut metrics, operations.is_some())?;
@@ -79,6 +95,10 @@ pub async fn run(
         let metrics = Arc::new(metrics);
         reloadable.metrics = Some(Arc::clone(&metrics));
         let serving = admin::serve(listener, metrics);
+        AbortOnDropHandle::new(tokio::spawn(serving))
+    });
+    let _receipts = receipts.map(|listener| {
+        let serving = jwks::serve(listener, parts.current.clone());
         AbortOnDropHandle::new(tokio::spawn(serving))
     });
     let (health, health_service) = new_health().await;

@@ -4,6 +4,7 @@
 mod attribution;
 mod cancel;
 mod error;
+mod receipt;
 mod request;
 mod send;
 mod status;
@@ -11,9 +12,10 @@ mod verify;
 
 pub use attribution::{ConversionTracker, PendingAttribution};
 pub use error::ServiceError;
+pub use receipt::{Receipt, ReceiptIssuer, ReceiptResult};
 pub use request::{
-    CancelOtp, CancelReply, DeliverySummary, OtpSelector, SendOtp, SendReply, StatusReply,
-    VerifyOtp, VerifyReply,
+    CancelOtp, CancelReply, DeliverySummary, OtpSelector, ReceiptRequest, SendOtp, SendReply,
+    StatusReply, VerifyOtp, VerifyReply,
 };
 
 use crate::{
@@ -41,6 +43,8 @@ pub struct OtpService {
     pub outbox: Outbox,
     /// Counts verified codes.
     pub conversions: ConversionTracker,
+    /// Issues receipts; `None` if they are not configured.
+    pub receipts: Option<ReceiptIssuer>,
 }
 
 impl OtpService {

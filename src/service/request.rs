@@ -8,6 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::ReceiptResult;
 use crate::{
     engine::{CommandRequest, RateLimit},
     keys::KeyRing,
@@ -69,6 +70,19 @@ pub struct VerifyOtp {
     pub client_ip: Option<IpAddr>,
     /// Idempotency key, if the caller gave one.
     pub request_id: Option<String>,
+    /// Receipt to be issued if the code is correct.
+    pub receipt: Option<ReceiptRequest>,
+}
+
+/// Receipt that a caller asks for.
+#[derive(Debug)]
+pub struct ReceiptRequest {
+    /// Service that the receipt is for.
+    pub audience: String,
+    /// Value by which that service recognizes the receipt.
+    pub nonce: String,
+    /// True if the receipt is to state the recipient.
+    pub include_recipient: bool,
 }
 
 /// Reply to a verification.
@@ -80,6 +94,8 @@ pub struct VerifyReply {
     pub challenge_id: Option<ChallengeId>,
     /// Lockout that this failed attempt started, if any.
     pub lockout: Option<Lockout>,
+    /// Receipt, if one was asked for and the code is correct.
+    pub receipt: Option<ReceiptResult>,
 }
 
 /// Selector of a code: by recipient, by challenge, or by both.
@@ -211,8 +227,9 @@ impl SendOtp {
 }
 
 impl VerifyOtp {
-    /// Returns the fields that the outcome depends on.
-    pub(super) fn fields(&self) -> [&str; 4] {
+    /// Returns the fields that the outcome depends on. Those of a receipt follow only if one is
+    /// asked for, because fingerprints of requests without a receipt are stored without them.
+    pub(super) fn fields(&self) -> Vec<&str> {
         let Self {
             recipient,
             purpose,
@@ -221,12 +238,21 @@ impl VerifyOtp {
             ..
         } = self;
         let challenge_id = challenge_id.as_deref().unwrap_or_default();
-        [
+        let mut fields = vec![
             recipient.as_str(),
             purpose.as_str(),
             code.expose(),
             challenge_id,
-        ]
+        ];
+        if let Some(receipt) = &self.receipt {
+            let recipient = if receipt.include_recipient {
+                "recipient"
+            } else {
+                ""
+            };
+            fields.extend([receipt.audience.as_str(), &receipt.nonce, recipient]);
+        }
+        fields
     }
 
     /// Returns the rate limits of failed attempts that are shared between records.

@@ -59,6 +59,7 @@ impl OtpService {
             test: test.cloned(),
             barred,
             message,
+            keeps_channels: !caller.receipt_audiences.is_empty(),
         }));
         let command = CommandRequest {
             command,

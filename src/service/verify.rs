@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{OtpService, ServiceError, VerifyOtp, VerifyReply, challenge_selector, permit_purpose};
+use super::{
+    OtpService, ServiceError, VerifyOtp, VerifyReply, challenge_selector, permit_purpose,
+    receipt::VerifiedRequest,
+};
 use crate::engine::CommandRequest;
-use otpd_rules::{Caller, ChallengeId, Command, Outcome, VerifyRequest};
+use otpd_rules::{Caller, ChallengeId, Command, Outcome, VerifyOutcome, VerifyRequest};
 
 impl OtpService {
     /// Verifies a submitted code.
@@ -26,9 +29,13 @@ impl OtpService {
             code,
             challenge_id,
             request_id,
+            receipt,
             ..
         } = request;
         permit_purpose(caller, purpose)?;
+        if let Some(receipt) = receipt {
+            receipt.permit(caller)?;
+        }
         let policy = caller.policies.of(purpose);
         if policy.require_challenge_id && challenge_id.is_none() {
             let problem = "required for this purpose; give the one that SendOtp returned";
@@ -36,10 +43,12 @@ impl OtpService {
         }
         let keys = &self.engine.keys;
         let key = keys.record_key(&caller.name, recipient, purpose);
+        let identity = self.identity("VerifyOtp", request_id.as_deref(), &request.fields());
         let command = Command::Verify(VerifyRequest {
-            identity: self.identity("VerifyOtp", request_id.as_deref(), &request.fields()),
+            identity,
             code: code.clone(),
             challenge: challenge_selector(key, challenge_id.as_deref()),
+            receipt: receipt.is_some(),
         });
         let command = CommandRequest {
             command,
@@ -58,10 +67,24 @@ impl OtpService {
             self.conversions
                 .verified(caller, challenge, channel, recipient);
         }
+        let receipt = match (verdict, receipt, challenge_id) {
+            (VerifyOutcome::Verified { receipt, .. }, Some(asked), Some(challenge_id)) => {
+                let verified = VerifiedRequest {
+                    caller,
+                    request,
+                    asked,
+                    identity,
+                    challenge_id,
+                };
+                Some(self.issue_receipt(receipt, &verified))
+            }
+            _ => None,
+        };
         Ok(VerifyReply {
             verdict,
             challenge_id,
             lockout: effects.lockout,
+            receipt,
         })
     }
 }

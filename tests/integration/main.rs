@@ -39,6 +39,7 @@ mod purposes;
 mod query_plans;
 mod races;
 mod randomness;
+mod receipts;
 mod reflection;
 mod rejections;
 mod reload;

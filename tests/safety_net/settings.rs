@@ -7,25 +7,30 @@ use otpd_model::{Caller, Policy, Settings};
 use crate::support::token_digest;
 /// The caller of most requests, with all permissions.
 pub const CRM: usize = 0;
+/// The caller that has receipts.
+pub const SHOP: usize = 1;
 
 pub const DEFAULT: usize = 0;
 pub const TIGHT: usize = 1;
 pub const NAMED: usize = 2;
 
-/// Returns the settings. Callers either make calls one after the other and receive the codes,
-/// or make calls at the same time and read the codes from the log.
+/// Returns the settings. Callers either make calls one after the other, and the first of them
+/// receives the codes, or make calls at the same time and read the codes from the log.
 pub fn settings(concurrent: bool) -> Settings {
     let crm = Caller {
         name: "crm",
         is_configured: true,
         may_reset_failures: true,
         self_delivery: !concurrent,
+        receipts: false,
         purposes: &[DEFAULT, TIGHT, NAMED],
     };
-    // It may not reset failures, nor use the last purpose.
+    // It may not reset failures, nor use the last purpose. Its codes are in the log.
     let shop = Caller {
         name: "shop",
         may_reset_failures: false,
+        self_delivery: false,
+        receipts: !concurrent,
         purposes: &[DEFAULT, TIGHT],
         ..crm.clone()
     };

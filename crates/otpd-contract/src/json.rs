@@ -5,12 +5,12 @@
 //! `prost-reflect` 0.16 takes the last of repeated fields, and needs the descriptors at run
 //! time.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, marker::PhantomData};
 
 use prost_types::Timestamp;
 use serde::{
-    Deserialize as _, Deserializer, Serializer,
-    de::{Error, MapAccess, Visitor},
+    Deserialize, Deserializer, Serializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::Value;
 
@@ -139,6 +139,59 @@ impl<'de> Visitor<'de> for TextMap {
 
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
         Err(A::Error::custom(TEXT_MAP))
+    }
+}
+
+/// Reads a message, which must be an object; `null` is an unset one.
+pub fn message<'de, M: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<M>, D::Error> {
+    deserializer.deserialize_any(Message(PhantomData))
+}
+
+/// Visitor of a message. Without it serde would read an array as well, as the fields in their
+/// order.
+struct Message<M>(PhantomData<M>);
+
+const MESSAGE: &str = "must be a JSON object";
+
+impl<'de, M: Deserialize<'de>> Visitor<'de> for Message<M> {
+    type Value = Option<M>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        M::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Err(E::custom(MESSAGE))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Err(E::custom(MESSAGE))
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Err(E::custom(MESSAGE))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Err(E::custom(MESSAGE))
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::custom(MESSAGE))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(A::Error::custom(MESSAGE))
     }
 }
 

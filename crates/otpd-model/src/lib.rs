@@ -184,6 +184,11 @@ impl Model {
             } if policy.require_challenge_id => {
                 return Reply::refused("REQUEST_INVALID");
             }
+            Command::Verify {
+                receipt: Some(_), ..
+            } if !caller.receipts => {
+                return Reply::refused("REQUEST_INVALID");
+            }
             Command::Cancel {
                 reset_failures: true,
                 ..

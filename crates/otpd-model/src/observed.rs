@@ -1,5 +1,7 @@
 //! Observed replies.
 
+use std::collections::BTreeSet;
+
 use crate::Outcome;
 
 /// Reply of the code under test. Times are in milliseconds since the Unix epoch.
@@ -28,6 +30,9 @@ pub enum Observed {
         challenge: String,
         /// Time of a successful verification.
         verified_at: Option<i64>,
+        /// Receipt of a successful verification: its time, and the numbers of the channels that
+        /// it names.
+        receipt: Option<(i64, BTreeSet<u8>)>,
     },
     /// Reply of `CancelOtp`.
     Cancelled {

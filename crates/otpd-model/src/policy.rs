@@ -34,6 +34,7 @@ pub struct Policy {
 }
 
 /// Caller with its permissions.
+#[expect(clippy::struct_excessive_bools, reason = "independent permissions")]
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Name of the caller.
@@ -44,6 +45,8 @@ pub struct Caller {
     pub may_reset_failures: bool,
     /// True if it receives the codes and delivers them itself.
     pub self_delivery: bool,
+    /// True if it may have receipts. Only for callers without self-delivery.
+    pub receipts: bool,
     /// Indexes of the purposes that it may use.
     pub purposes: &'static [usize],
 }
@@ -147,6 +150,9 @@ impl Settings {
     /// of a caller's token.
     pub fn toml(&self, token_digest: impl Fn(&Caller) -> String) -> String {
         let mut text = "default_region = \"RU\"\n".to_owned();
+        if self.callers.iter().any(|caller| caller.receipts) {
+            text += "receipts.issuer = \"https://otp.example\"\n";
+        }
         for policy in &self.policies {
             text += &policy.toml();
         }
@@ -166,6 +172,9 @@ impl Settings {
                 caller.self_delivery,
             )
             .expect("writing to a string cannot fail");
+            if caller.receipts {
+                text += "receipt_audiences = [\"https://shop.example\"]\n";
+            }
         }
         text
     }

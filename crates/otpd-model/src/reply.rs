@@ -1,5 +1,7 @@
 //! Replies of the model, and their comparison with observed ones.
 
+use std::collections::BTreeSet;
+
 use crate::{Observed, Outcome, TimeRange};
 
 /// Reply of the model. Challenges are numbered within their record, because their ids are
@@ -29,6 +31,9 @@ pub enum Reply {
         challenge: Option<usize>,
         /// Time of a successful verification.
         verified_at: Option<TimeRange>,
+        /// Receipt of a successful verification: its time, and the numbers of the channels that
+        /// it names.
+        receipt: Option<(TimeRange, BTreeSet<u8>)>,
     },
     /// Reply of `CancelOtp`.
     Cancelled {
@@ -114,17 +119,20 @@ impl Reply {
                     remaining,
                     challenge,
                     verified_at,
+                    receipt,
                 },
                 Observed::Verdict {
                     outcome: seen_outcome,
                     remaining: seen_remaining,
                     challenge: id,
                     verified_at: seen_verified_at,
+                    receipt: seen_receipt,
                 },
             ) => {
                 outcome == seen_outcome
                     && remaining == seen_remaining
                     && is_in(*verified_at, *seen_verified_at)
+                    && is_receipt_same(receipt.as_ref(), seen_receipt.as_ref())
                     && challenge.map_or(id.is_empty(), |challenge| is_same(challenge, id))
             }
             (
@@ -190,6 +198,20 @@ fn is_live_same(
         (None, None) => true,
         (Some((challenge, expires_at)), Some((id, at))) => {
             expires_at.contains(at) && is_same(challenge, id)
+        }
+        _ => false,
+    }
+}
+
+/// Returns true if two replies have the same receipt, or if neither has one.
+fn is_receipt_same(
+    receipt: Option<&(TimeRange, BTreeSet<u8>)>,
+    observed: Option<&(i64, BTreeSet<u8>)>,
+) -> bool {
+    match (receipt, observed) {
+        (None, None) => true,
+        (Some((at, channels)), Some((seen_at, seen_channels))) => {
+            at.contains(*seen_at) && channels == seen_channels
         }
         _ => false,
     }

@@ -30,6 +30,15 @@ impl TimeRange {
         }
     }
 
+    /// Rounds down to whole seconds.
+    #[must_use]
+    pub const fn second(self) -> Self {
+        Self {
+            earliest: self.earliest.div_euclid(1_000) * 1_000,
+            latest: self.latest.div_euclid(1_000) * 1_000,
+        }
+    }
+
     /// Returns the duration since `earlier`.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Self {

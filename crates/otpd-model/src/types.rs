@@ -31,6 +31,8 @@ pub enum Command {
         /// Number that stands for all fields that affect the reply only by their identity,
         /// such as the locale.
         content: u8,
+        /// Number that stands for the channel of the message.
+        channel: u8,
         /// Client network: four groups of an IPv6 address.
         network: Option<String>,
     },
@@ -42,6 +44,8 @@ pub enum Command {
         challenge: Option<String>,
         /// Client network: four groups of an IPv6 address.
         network: Option<String>,
+        /// Number that stands for the fields of the receipt, if the request asks for one.
+        receipt: Option<u8>,
     },
     /// `CancelOtp`.
     Cancel {

@@ -39,6 +39,10 @@ pub struct Caller {
     pub may_reset_failures: bool,
     /// True if it delivers codes by itself, so that responses carry them.
     pub self_delivery: bool,
+    /// Services that its receipts may be for; empty if it gets none.
+    pub receipt_audiences: BTreeSet<String>,
+    /// True if its receipts may contain the recipient.
+    pub may_include_recipient: bool,
     /// Policies of its codes.
     pub policies: PolicySet,
 }
@@ -52,6 +56,8 @@ impl Caller {
             destinations: DestinationPolicy::allow_all(),
             may_reset_failures: false,
             self_delivery: false,
+            receipt_audiences: BTreeSet::new(),
+            may_include_recipient: false,
             policies,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChallengeNonce, PurposePolicy, Timestamp};
+use super::{ChallengeNonce, ChannelSet, PurposePolicy, Timestamp};
 
 /// Retention of the outcome of a request without a `request_id`. A writer that lost the
 /// acknowledgement may ask again for as long, which is the longest that a request takes.
@@ -64,6 +64,15 @@ pub enum RecordedOutcome {
         challenge: Option<ChallengeNonce>,
         /// True if the failed attempts were reset.
         failures_reset: bool,
+    },
+    /// A correct code, submitted with the request for a receipt.
+    VerifiedForReceipt {
+        /// Challenge that was verified.
+        challenge: ChallengeNonce,
+        /// Time of the verification.
+        at: Timestamp,
+        /// Channels that carried the code.
+        channels: ChannelSet,
     },
 }
 

@@ -9,6 +9,7 @@ mod attempt_log;
 mod caller;
 mod cancel;
 mod channel;
+mod channel_set;
 mod code;
 mod command;
 mod country;
@@ -23,6 +24,7 @@ mod policy;
 mod purpose;
 mod rate_limit;
 mod rate_limit_update;
+mod receipt;
 mod recipient;
 mod record;
 mod send;
@@ -40,6 +42,7 @@ pub use attempt_log::{
 pub use caller::{Caller, CallerName};
 pub use cancel::{CancelOutcome, CancelRequest, cancel};
 pub use channel::Channel;
+pub use channel_set::ChannelSet;
 pub use code::{CodeError, OtpCode, SubmittedCode};
 pub use command::{Command, Context, State, decide};
 pub use country::CountryCode;
@@ -56,6 +59,7 @@ pub use policy::{PolicyError, PolicySet, PurposePolicy};
 pub use purpose::{Purpose, PurposeError};
 pub use rate_limit::{Quota, RateLimitKind, RateLimitState, RateLimited};
 pub use rate_limit_update::{BatchedLimit, LimitCharge, LimitDelta, LimitUpdate};
+pub use receipt::ReceiptGrant;
 pub use recipient::{Recipient, RecipientError, Region, RegionError};
 pub use record::{
     Challenge, ChallengeId, ChallengeNonce, ChallengeSecret, ChallengeSelector, ChallengeState,

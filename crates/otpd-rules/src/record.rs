@@ -7,8 +7,8 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CallerName, Channel, Decision, FailureCounter, IdempotencyLog, OtpCode, Purpose, PurposePolicy,
-    Recipient, SendLimits, Timestamp,
+    CallerName, Channel, ChannelSet, Decision, FailureCounter, IdempotencyLog, OtpCode, Purpose,
+    PurposePolicy, Recipient, SendLimits, Timestamp,
 };
 
 /// Key of a record: a blind index of its (caller, recipient, purpose), so that a store
@@ -155,6 +155,9 @@ pub struct ChallengeSecret {
     pub recipient: Recipient,
     /// True for the fixed code of a test recipient, which no message carries.
     pub is_test: bool,
+    /// Channels that carried the code, for receipts. Empty if its caller gets none, and if a
+    /// part of them is unknown.
+    pub channels: ChannelSet,
 }
 
 impl<S> Record<S> {

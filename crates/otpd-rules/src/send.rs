@@ -7,10 +7,10 @@ use rand::Rng;
 
 use super::{
     AttemptLog, CallerName, Challenge, ChallengeNonce, ChallengeSecret, ChallengeState, Channel,
-    Decision, FailureCounter, IdempotencyLog, IdempotencyLookup, LimitCharge, MessageId,
-    MessagePayload, MessageState, OtpCode, OutboxMessage, Purpose, PurposePolicy, RateLimitState,
-    Recipient, Record, RecordedOutcome, Refusal, RequestFingerprint, SendLimits, TestRecipient,
-    Timestamp, rate_limit::consume_all, record::with_clock_repair,
+    ChannelSet, Decision, FailureCounter, IdempotencyLog, IdempotencyLookup, LimitCharge,
+    MessageId, MessagePayload, MessageState, OtpCode, OutboxMessage, Purpose, PurposePolicy,
+    RateLimitState, Recipient, Record, RecordedOutcome, Refusal, RequestFingerprint, SendLimits,
+    TestRecipient, Timestamp, rate_limit::consume_all, record::with_clock_repair,
 };
 
 /// Input of [`send`].
@@ -34,6 +34,8 @@ pub struct SendRequest {
     pub barred: Option<Undeliverable>,
     /// Message that is to carry the code; `None` if none is sent.
     pub message: Option<MessageRequest>,
+    /// True if the caller may get receipts, so that the channels of the code are kept with it.
+    pub keeps_channels: bool,
 }
 
 /// Reason for which no message can reach a recipient.
@@ -230,7 +232,7 @@ fn issue_code(
         ))
     });
     let resent = repeated.is_some();
-    let (challenge, code) = repeated.unwrap_or_else(|| {
+    let (mut challenge, code) = repeated.unwrap_or_else(|| {
         let code = match request.test_at(now) {
             Some(test) => test.code.clone(),
             None => OtpCode::generate(policy.code_length, random),
@@ -240,6 +242,9 @@ fn issue_code(
             code,
         )
     });
+    if let ChallengeState::Live(secret) = &mut challenge.state {
+        secret.channels = request.channels_after(secret.channels, resent, now);
+    }
     let sent = SendOutcome {
         challenge: challenge.nonce,
         code_length: code.length(),
@@ -301,6 +306,7 @@ impl Challenge {
             code,
             recipient: request.recipient.clone(),
             is_test: request.test_at(now).is_some(),
+            channels: ChannelSet::EMPTY,
         };
         let expires_at = now.saturating_add(policy.code_ttl);
         Self {
@@ -321,6 +327,17 @@ impl SendRequest {
     /// The test recipient, while it is one.
     fn test_at(&self, now: Timestamp) -> Option<&TestRecipient> {
         self.test.as_ref()?.active_at(now)
+    }
+
+    /// Returns the channels that have carried the code after this send, given those before.
+    /// They are unknown for ever once a single message was sent without keeping its channel.
+    fn channels_after(&self, before: ChannelSet, resent: bool, now: Timestamp) -> ChannelSet {
+        let is_kept = self.keeps_channels && self.message.is_some() && self.test_at(now).is_none();
+        if is_kept && !(resent && before.is_empty()) {
+            before.with(self.channel)
+        } else {
+            ChannelSet::EMPTY
+        }
     }
 
     /// Returns the message that carries `code`, as it is written `now`, if one is to be

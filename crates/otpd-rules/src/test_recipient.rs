@@ -40,8 +40,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Channel, MessageId, MessageRequest, PurposePolicy, Record, RequestFingerprint, SendOutcome,
-        SendRequest, send,
+        ChallengeState, Channel, MessageId, MessageRequest, PurposePolicy, Record,
+        RequestFingerprint, SendOutcome, SendRequest, send,
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -91,6 +91,7 @@ mod tests {
                 client_ip: None,
             }),
             barred: None,
+            keeps_channels: true,
         };
         let policy = PurposePolicy::default();
         let decision = send(record, &[], &request, &policy, at(seconds), &mut random);
@@ -125,6 +126,10 @@ mod tests {
     #[test]
     fn fixed_code_is_not_resent_after_its_entry_is_removed() {
         let (first, record) = sent(None, 100, true);
+        let ChallengeState::Live(secret) = &record.challenge.state else {
+            panic!("the code is live");
+        };
+        assert!(secret.channels.is_empty(), "no message carries the code");
         // The entry was removed, or another replica never had it.
         let (second, record) = sent(Some(record), 200, false);
         assert!(!second.resent);

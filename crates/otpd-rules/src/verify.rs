@@ -1,9 +1,9 @@
 //! Rules 2, 3 and 5, and the order of the checks of a verification.
 
 use super::{
-    ChallengeNonce, ChallengeSelector, ChallengeState, Channel, CodeError, Decision,
-    FailureCounter, IdempotencyLookup, LimitCharge, Lockout, PurposePolicy, RateLimitState, Record,
-    RecordedOutcome, Refusal, RequestFingerprint, SubmittedCode, Timestamp,
+    ChallengeNonce, ChallengeSelector, ChallengeState, Channel, ChannelSet, CodeError, Decision,
+    FailureCounter, IdempotencyLookup, LimitCharge, Lockout, PurposePolicy, RateLimitState,
+    ReceiptGrant, Record, RecordedOutcome, Refusal, RequestFingerprint, SubmittedCode, Timestamp,
     rate_limit::consume_all, record::with_clock_repair,
 };
 
@@ -16,6 +16,9 @@ pub struct VerifyRequest {
     pub code: SubmittedCode,
     /// Challenge that the code must belong to.
     pub challenge: ChallengeSelector,
+    /// True if the caller asks for a receipt. The fingerprint covers the fields of the
+    /// receipt.
+    pub receipt: bool,
 }
 
 /// Outcome of a verification.
@@ -27,6 +30,8 @@ pub enum VerifyOutcome {
         challenge: ChallengeNonce,
         /// Time of the verification.
         at: Timestamp,
+        /// Permission to issue the receipt that was asked for, if there is one.
+        receipt: Option<ReceiptGrant>,
     },
     /// The code is wrong.
     WrongCode {
@@ -109,7 +114,7 @@ pub fn verify(
             return Decision::new(Ok(VerifyOutcome::NotFound));
         };
         match record.memory.lookup(&request.identity, now) {
-            Some(IdempotencyLookup::Replay { outcome, .. }) => Decision::new(replay(outcome)),
+            Some(IdempotencyLookup::Replay { outcome, .. }) => Decision::new(replay(outcome, now)),
             Some(IdempotencyLookup::KeyReused) => Decision::new(Err(Refusal::IdempotencyKeyReused)),
             None => match precheck(&record, limits, request, policy, now) {
                 Err(PrecheckFailure::Verdict(verdict)) => Decision::new(Ok(verdict)),
@@ -123,11 +128,22 @@ pub fn verify(
 }
 
 /// Returns the recorded outcome of the same request.
-fn replay(outcome: RecordedOutcome) -> Result<VerifyOutcome, Refusal> {
+fn replay(outcome: RecordedOutcome, now: Timestamp) -> Result<VerifyOutcome, Refusal> {
     match outcome {
-        RecordedOutcome::Verified { challenge, at } => {
-            Ok(VerifyOutcome::Verified { challenge, at })
-        }
+        RecordedOutcome::Verified { challenge, at } => Ok(VerifyOutcome::Verified {
+            challenge,
+            at,
+            receipt: None,
+        }),
+        RecordedOutcome::VerifiedForReceipt {
+            challenge,
+            at,
+            channels,
+        } => Ok(VerifyOutcome::Verified {
+            challenge,
+            at,
+            receipt: ReceiptGrant::new(channels, at, now),
+        }),
         RecordedOutcome::WrongCode {
             challenge,
             attempts_remaining,
@@ -212,20 +228,30 @@ fn record_attempt(
     challenge.attempts += 1;
     let attempts_remaining = challenge.attempts_remaining(policy);
     let (verdict, outcome, charge) = if right {
+        let channels = match &challenge.state {
+            ChallengeState::Live(secret) if request.receipt => secret.channels,
+            _ => ChannelSet::EMPTY,
+        };
         challenge.state = ChallengeState::Spent;
         record.failures = FailureCounter::NONE;
-        let verdict = VerifyOutcome::Verified {
-            challenge: nonce,
-            at: now,
-        };
-        (
-            verdict,
+        let outcome = if channels.is_empty() {
             RecordedOutcome::Verified {
                 challenge: nonce,
                 at: now,
-            },
-            LimitCharge::Nothing,
-        )
+            }
+        } else {
+            RecordedOutcome::VerifiedForReceipt {
+                challenge: nonce,
+                at: now,
+                channels,
+            }
+        };
+        let verdict = VerifyOutcome::Verified {
+            challenge: nonce,
+            at: now,
+            receipt: ReceiptGrant::new(channels, now, now),
+        };
+        (verdict, outcome, LimitCharge::Nothing)
     } else {
         if attempts_remaining == 0 {
             challenge.state = ChallengeState::Exhausted;

@@ -5,7 +5,7 @@ use std::{cell::Cell, future::Future, net::SocketAddr, path::Path, sync::Arc, ti
 use otpd::{
     config::{EnvVars, ServeConfig},
     keys::KeyRing,
-    server::{self, ConfigReload, LoadedConfig},
+    server::{self, ConfigReload, Listeners, LoadedConfig},
     shutdown::ReloadSignals,
     telemetry::LogLevel,
 };
@@ -54,7 +54,12 @@ impl Server {
                 loader: Arc::new(|_| unreachable!("the configuration is never reloaded")),
             };
             tokio::task::spawn_local(async move {
-                let ended = server::run(listener, None, loaded, reload, std::future::pending());
+                let listeners = Listeners {
+                    calls: listener,
+                    operations: None,
+                    receipts: None,
+                };
+                let ended = server::run(listeners, loaded, reload, std::future::pending());
                 panic!("the server ended: {:?}", ended.await);
             });
             let endpoint = Endpoint::from_shared(format!("http://{address}"));

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::super::codec::field_named;
+use super::super::codec::{UNNAMED, field_named};
 use crate::service::ServiceError;
 
 /// Decodes a message.
@@ -19,11 +19,21 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, ServiceError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let message = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let field = path.split(['.', '[']).next().unwrap_or_default();
-        invalid(field_named(field), error.inner())
+        invalid(field_at(&path), error.inner())
     })?;
     json.end().map_err(|error| invalid("request", &error))?;
     Ok(message)
+}
+
+/// Returns the field at a path, with the field that contains its message if that is one of the
+/// contract.
+fn field_at(path: &str) -> &'static str {
+    let ends = path.match_indices(['.', '[']).map(|(end, _)| end);
+    let mut ends: Vec<usize> = ends.chain([path.len()]).collect();
+    ends.truncate(2);
+    let named = ends.into_iter().rev().map(|end| field_named(&path[..end]));
+    let mut named = named.filter(|field| *field != UNNAMED);
+    named.next().unwrap_or(UNNAMED)
 }
 
 fn invalid(field: &'static str, error: &serde_json::Error) -> ServiceError {
@@ -52,7 +62,12 @@ fn typed(field: &'static str, error: &str) -> ServiceError {
         return ServiceError::request(field, format!("unknown field; the fields are {known}"));
     }
     if let Some(name) = text.strip_prefix("duplicate field ") {
-        return ServiceError::request(field_named(name.trim_matches('`')), "is given twice");
+        let name = name.trim_matches('`');
+        let field = match field {
+            UNNAMED => field_named(name),
+            outer => field_named(&format!("{outer}.{name}")),
+        };
+        return ServiceError::request(field, "is given twice");
     }
     // A type that has no reader in `otpd_contract::json`; the text has the value.
     let is_foreign = text.starts_with("invalid") || text.starts_with("unknown");

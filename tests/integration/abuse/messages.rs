@@ -41,7 +41,7 @@ async fn missing_request_body_times_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_request_body_times_out() {
     let status = beside_good_callers(&SLOW, async |replica| {
-        let mut call = Call::open(replica, &[]).await;
+        let mut call = Box::pin(Call::open(replica, &[])).await;
         // A message of the longest length, a byte in the time of a whole other call.
         call.say(&[0, 0, 1, 0, 0]).await;
         let mut client = replica.client();

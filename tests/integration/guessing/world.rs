@@ -125,6 +125,7 @@ impl World {
             test: None,
             barred: None,
             message: None,
+            keeps_channels: false,
         };
         let random = &mut os_rng();
         let decision = otpd_rules::send(
@@ -153,6 +154,7 @@ impl World {
             identity,
             code: code.clone(),
             challenge: ChallengeSelector::Newest,
+            receipt: false,
         };
         let record = self.targets[target].record.clone();
         let decision = otpd_rules::verify(record, limit.as_slice(), &request, &self.policy, now);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use otpd::grpc::v1::{
-    CancelOtpRequest, GetOtpStatusRequest, SendOtpRequest, VerifyOtpRequest,
+    CancelOtpRequest, GetOtpStatusRequest, ReceiptRequest, SendOtpRequest, VerifyOtpRequest,
     otp_service_client::OtpServiceClient,
 };
 use proptest::{
@@ -56,6 +56,15 @@ fn request_id() -> impl Strategy<Value = String> {
     text("[!-~]{1,130}")
 }
 
+fn receipt() -> impl Strategy<Value = ReceiptRequest> {
+    let fields = (text("[!-~]{1,260}"), text("[!-~]{14,130}"), any::<bool>());
+    fields.prop_map(|(audience, nonce, include_recipient)| ReceiptRequest {
+        audience,
+        nonce,
+        include_recipient,
+    })
+}
+
 fn variables() -> impl Strategy<Value = HashMap<String, String>> {
     hash_map(text("[a-z][a-z0-9_]{0,32}"), text("\\PC{0,40}"), 0..3)
 }
@@ -93,9 +102,10 @@ fn request() -> impl Strategy<Value = AnyRequest> {
         region(),
         client_ip(),
         request_id(),
+        prop::option::of(receipt()),
     )
         .prop_map(
-            |(recipient, purpose, code, challenge_id, region, client_ip, request_id)| {
+            |(recipient, purpose, code, challenge_id, region, client_ip, request_id, receipt)| {
                 AnyRequest::Verify(VerifyOtpRequest {
                     recipient,
                     purpose,
@@ -104,6 +114,7 @@ fn request() -> impl Strategy<Value = AnyRequest> {
                     region,
                     client_ip,
                     request_id,
+                    receipt,
                 })
             },
         );

@@ -4,6 +4,7 @@
 mod metrics;
 mod outbox;
 mod providers;
+mod receipts;
 mod scanner_self_test;
 
 use std::{

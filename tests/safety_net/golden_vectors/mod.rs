@@ -114,6 +114,7 @@ impl Sequence {
             is_configured: true,
             may_reset_failures: true,
             self_delivery: true,
+            receipts: false,
             purposes: &[0, 1],
         };
         Self {
@@ -225,6 +226,7 @@ impl Sequence {
                 request.insert("call".to_owned(), "send".into());
                 Command::Send {
                     content: 0,
+                    channel: 0,
                     network,
                 }
             }
@@ -236,6 +238,7 @@ impl Sequence {
                     code,
                     challenge: self.challenge(&record, &mut request),
                     network,
+                    receipt: None,
                 }
             }
             16..18 => {

@@ -88,6 +88,7 @@ fn all_values(
             remaining,
             challenge,
             verified_at,
+            receipt: _,
         } => {
             let name = outcome_name(outcome);
             results.insert(name);
@@ -103,6 +104,7 @@ fn all_values(
                 remaining,
                 challenge,
                 verified_at: verified_at.map(|at| at.earliest),
+                receipt: None,
             };
             (observed, value)
         }

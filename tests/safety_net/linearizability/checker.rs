@@ -214,6 +214,7 @@ fn checker_accepts_exactly_linearizable_histories() {
     };
     let send = Command::Send {
         content: 0,
+        channel: 0,
         network: None,
     };
     let new_code = Observed::Sent {
@@ -227,12 +228,14 @@ fn checker_accepts_exactly_linearizable_histories() {
         code: "123456".to_owned(),
         challenge: None,
         network: None,
+        receipt: None,
     };
     let verdict = |outcome, challenge: &str, verified_at| Observed::Verdict {
         outcome,
         remaining: 0,
         challenge: challenge.to_owned(),
         verified_at,
+        receipt: None,
     };
     let verified = verdict(Outcome::Verified, "one", Some(1_000_600));
     let not_found = verdict(Outcome::NotFound, "", None);

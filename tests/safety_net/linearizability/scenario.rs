@@ -120,6 +120,7 @@ impl Scenario {
     fn send(&self) -> Command {
         Command::Send {
             content: 0,
+            channel: 0,
             network: self.network.clone(),
         }
     }
@@ -133,6 +134,7 @@ impl Scenario {
                 code,
                 challenge: named.map(|message| message.challenge.clone()),
                 network: self.network.clone(),
+                receipt: None,
             }
         };
         let length = self.fleet.settings.policies[self.record.purpose].code_length;

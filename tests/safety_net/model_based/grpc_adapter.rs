@@ -1,12 +1,16 @@
 //! Conversion of calls of the model to requests of the contract, and of replies back.
 
+use std::collections::BTreeSet;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use otpd::grpc::v1::{
-    CancelOtpRequest, CancelOtpResponse, GetOtpStatusRequest, GetOtpStatusResponse, SendOtpRequest,
-    SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
-    otp_service_client::OtpServiceClient,
+    self, CancelOtpRequest, CancelOtpResponse, GetOtpStatusRequest, GetOtpStatusResponse,
+    ReceiptRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse,
+    VerifyOutcome, otp_service_client::OtpServiceClient,
 };
 use otpd_model::{Call, Command, Observed, Outcome, Settings};
 use prost_types::Timestamp;
+use serde_json::Value;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataMap, MetadataValue},
@@ -18,6 +22,12 @@ use crate::{
     settings::token,
     support::{AnyRequest, Refusal, milliseconds},
 };
+
+/// Audience of all receipts.
+const AUDIENCE: &str = "https://shop.example";
+/// Channels by their numbers in the model.
+const CHANNELS: [v1::Channel; 2] = [v1::Channel::Unspecified, v1::Channel::Voice];
+
 /// Makes `call` and converts its reply. `spelling` selects one of the spellings of a recipient,
 /// a code and a purpose.
 ///
@@ -84,9 +94,14 @@ fn request(settings: &Settings, call: &Call, spelling: usize) -> AnyRequest {
         network.as_ref().map(host).unwrap_or_default()
     };
     match call.command.clone() {
-        Command::Send { content, network } => AnyRequest::Send(SendOtpRequest {
+        Command::Send {
+            content,
+            channel,
+            network,
+        } => AnyRequest::Send(SendOtpRequest {
             recipient,
             purpose,
+            channel: CHANNELS[usize::from(channel)].into(),
             locale: ["", "ru", "en-GB"][usize::from(content) % 3].to_owned(),
             client_ip: address(&network),
             request_id,
@@ -96,6 +111,7 @@ fn request(settings: &Settings, call: &Call, spelling: usize) -> AnyRequest {
             code,
             challenge,
             network,
+            receipt,
         } => AnyRequest::Verify(VerifyOtpRequest {
             recipient,
             purpose,
@@ -103,6 +119,11 @@ fn request(settings: &Settings, call: &Call, spelling: usize) -> AnyRequest {
             challenge_id: challenge.unwrap_or_default(),
             client_ip: address(&network),
             request_id,
+            receipt: receipt.map(|number| ReceiptRequest {
+                audience: AUDIENCE.to_owned(),
+                nonce: format!("nonce-of-request-{number}"),
+                include_recipient: false,
+            }),
             ..Default::default()
         }),
         Command::Cancel {
@@ -193,7 +214,33 @@ fn verdict(reply: VerifyOtpResponse, call: &Call) -> Observed {
         remaining: reply.attempts_remaining,
         challenge: reply.challenge_id,
         verified_at: reply.verified_at.map(|at| milliseconds(Some(at))),
+        receipt: (!reply.receipt.is_empty()).then(|| receipt(&reply.receipt, call)),
     }
+}
+
+/// Returns the time of a receipt, and the numbers of the channels that it names.
+fn receipt(text: &str, call: &Call) -> (i64, BTreeSet<u8>) {
+    let Command::Verify {
+        receipt: Some(number),
+        ..
+    } = call.command
+    else {
+        panic!("{call:?} asks for no receipt");
+    };
+    let claims = text.split('.').nth(1).expect("a JWS has three parts");
+    let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
+    let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+    assert_eq!(claims["aud"], AUDIENCE);
+    assert_eq!(claims["nonce"], format!("nonce-of-request-{number}"));
+    let seconds = |name: &str| claims[name].as_i64().expect("a number");
+    assert_eq!(seconds("exp") - seconds("iat"), 300);
+    let methods = claims["amr"].as_array().expect("a list");
+    let channels = methods.iter().filter_map(|method| match method.as_str() {
+        Some("sms" | "email") => Some(0),
+        Some("tel") => Some(1),
+        _ => None,
+    });
+    (seconds("iat") * 1_000, channels.collect())
 }
 
 fn cancelled(reply: CancelOtpResponse) -> Observed {

@@ -127,6 +127,12 @@ impl<'a> Run<'a> {
             challenge, code, ..
         } = observed
         {
+            let caller = &settings.callers[call.record.caller];
+            let code = if caller.self_delivery || self.codes.contains_key(&challenge) {
+                code
+            } else {
+                self.world.delivered_code(&challenge).await
+            };
             // The replayed reply of a dead code has no code.
             if !code.is_empty() {
                 self.codes.insert(challenge.clone(), code);
@@ -186,13 +192,11 @@ impl<'a> Run<'a> {
                 id: key,
                 replica,
             } => {
-                let command = Command::Send {
-                    content: wording,
-                    network: network(from),
-                };
+                let record = self.record_id(whose);
+                let command = send_command(&record, wording, network(from));
                 (
                     Call {
-                        record: self.record_id(whose),
+                        record,
                         request_id: id(key),
                         command,
                     },
@@ -203,6 +207,7 @@ impl<'a> Run<'a> {
                 whose,
                 typed,
                 named,
+                receipt,
                 network: from,
                 id: key,
                 replica,
@@ -212,6 +217,7 @@ impl<'a> Run<'a> {
                     code: self.code(&record, typed),
                     challenge: self.challenge(&record, named),
                     network: network(from),
+                    receipt: receipt.filter(|_| self.has_receipts(&record)),
                 };
                 (
                     Call {
@@ -267,6 +273,10 @@ impl<'a> Run<'a> {
             }
             other => unreachable!("{other:?} is not a call"),
         }
+    }
+
+    fn has_receipts(&self, record: &RecordId) -> bool {
+        self.world.settings.callers[record.caller].receipts
     }
 
     /// Returns the subject of a call that may contain only a challenge id.
@@ -327,5 +337,15 @@ impl<'a> Run<'a> {
             Typed::TooShort => correct[1..].to_owned(),
             Typed::Malformed => "12345x".to_owned(),
         }
+    }
+}
+
+/// Returns a send of a code; a phone number is reached by two channels.
+fn send_command(record: &RecordId, wording: u8, network: Option<String>) -> Command {
+    let is_email = record.recipient.contains('@');
+    Command::Send {
+        content: wording,
+        channel: if is_email { 0 } else { wording % 2 },
+        network,
     }
 }

@@ -1,5 +1,5 @@
 //! Sequences of typical behaviour, which every run of the model test begins with: the life of a
-//! code, required challenge ids, and a limit of a client network.
+//! code, required challenge ids, a limit of a client network, and receipts.
 
 use super::step::{
     Named::{self, Foreign, Garbled, Newest, Nothing, OtherRecord, Previous},
@@ -7,7 +7,7 @@ use super::step::{
     Typed::{self, Right, TooShort, Wrong},
     Whose,
 };
-use crate::settings::{CRM, DEFAULT, NAMED, TIGHT};
+use crate::settings::{CRM, DEFAULT, NAMED, SHOP, TIGHT};
 
 /// Returns the sequences with their names.
 pub fn scenarios() -> Vec<(&'static str, Vec<Step>)> {
@@ -17,6 +17,7 @@ pub fn scenarios() -> Vec<(&'static str, Vec<Step>)> {
         steps_back(),
         required_challenges(),
         limited_clients(),
+        receipts(),
     ]
     .concat()
 }
@@ -77,6 +78,58 @@ fn lives() -> Vec<(&'static str, Vec<Step>)> {
                 ],
             ]
             .concat(),
+        ),
+    ]
+}
+
+/// Receipts of the caller that may have them.
+fn receipts() -> Vec<(&'static str, Vec<Step>)> {
+    let shop = Whose {
+        caller: u8::try_from(SHOP).expect("few callers"),
+        ..whose()
+    };
+    let send = |wording| Step::Send {
+        whose: shop,
+        wording,
+        network: None,
+        id: None,
+        replica: 0,
+    };
+    let verify = |typed, receipt, replica| Step::Verify {
+        whose: shop,
+        typed,
+        named: Nothing,
+        receipt,
+        network: None,
+        id: Some(0),
+        replica,
+    };
+    vec![
+        (
+            "a repeated request has its receipt until that expires",
+            vec![
+                send(0),
+                verify(Right, Some(0), 0),
+                verify(Right, Some(0), 1),
+                verify(Right, Some(1), 1),
+                verify(Right, None, 0),
+                wait(299),
+                verify(Right, Some(0), 1),
+                wait(2),
+                verify(Right, Some(0), 0),
+            ],
+        ),
+        (
+            "a receipt names every channel of its code",
+            vec![send(0), wait(60), send(1), verify(Right, Some(0), 1)],
+        ),
+        (
+            "a wrong code has no receipt",
+            vec![
+                send(0),
+                verify(Wrong, Some(0), 0),
+                verify(Wrong, Some(0), 1),
+            ],
         ),
     ]
 }
@@ -327,6 +380,7 @@ const fn verify(typed: Typed, named: Named) -> Step {
         whose: whose(),
         typed,
         named,
+        receipt: None,
         network: None,
         id: None,
         replica: 1,

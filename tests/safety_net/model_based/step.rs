@@ -18,6 +18,9 @@ pub enum Step {
         whose: Whose,
         typed: Typed,
         named: Named,
+        /// Number of the fields of the receipt that the request asks for.
+        #[serde(default)]
+        receipt: Option<u8>,
         network: Option<u8>,
         id: Option<u8>,
         replica: u8,
@@ -103,6 +106,7 @@ fn round(replica: u8, milliseconds: u32) -> Vec<Step> {
         whose,
         typed: Typed::Wrong,
         named: Named::Nothing,
+        receipt: None,
         network: None,
         id: None,
         replica,
@@ -143,9 +147,9 @@ fn plain_step() -> impl Strategy<Value = Step> {
                 Step::Send { whose, wording, network, id, replica }
             }
         ),
-        12 => (whose(), typed(), named(), network(), id(), any::<u8>()).prop_map(
-            |(whose, typed, named, network, id, replica)| {
-                Step::Verify { whose, typed, named, network, id, replica }
+        12 => (whose(), typed(), named(), receipt(), network(), id(), any::<u8>()).prop_map(
+            |(whose, typed, named, receipt, network, id, replica)| {
+                Step::Verify { whose, typed, named, receipt, network, id, replica }
             }
         ),
         2 => (whose(), named(), any::<bool>(), any::<bool>(), id(), any::<u8>()).prop_map(
@@ -197,6 +201,10 @@ fn named() -> impl Strategy<Value = Named> {
         1 => Just(Named::Foreign),
         1 => Just(Named::OtherRecord),
     ]
+}
+
+fn receipt() -> impl Strategy<Value = Option<u8>> {
+    prop_oneof![1 => Just(None), 3 => (0_u8..2).prop_map(Some)]
 }
 
 fn network() -> impl Strategy<Value = Option<u8>> {

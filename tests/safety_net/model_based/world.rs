@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, str::FromStr as _, time::Duration};
 
-use otpd::keys::{generate_sealing_entry, os_rng};
-use otpd_model::{Call, HOUR, Observed, Settings, TimeRange};
+use otpd::keys::{generate_receipt_entry, generate_sealing_entry, os_rng};
+use otpd_model::{Call, Codes, HOUR, Observed, Settings, TimeRange};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tonic::transport::Channel;
 
 use crate::{
@@ -37,6 +37,8 @@ pub struct World {
     replicas: Vec<Server>,
     keys: Rotation,
     pub rotations: u64,
+    /// Codes in the logs, by challenge.
+    delivered: watch::Sender<Codes>,
 }
 
 enum Clock {
@@ -48,6 +50,8 @@ enum Clock {
 /// old one, then before it, then alone.
 struct Rotation {
     index: String,
+    /// Key of receipts.
+    receipt: String,
     old: String,
     new: String,
     number: u8,
@@ -60,10 +64,12 @@ impl World {
         let settings = settings::settings(false);
         settings::write(&settings, &config_file(&database));
         let keys = Rotation::of(&database);
-        let first = serve(&database, clock_mode);
+        std::fs::write(database.keys_file(), keys.first_ring()).expect("the file is writable");
+        let delivered = watch::Sender::new(Codes::new());
+        let first = serve(&database, clock_mode, &delivered);
         first.serves().await;
         let clock = Clock::freeze(&database).await;
-        let second = serve(&database, clock_mode);
+        let second = serve(&database, clock_mode, &delivered);
         second.serves().await;
         Self {
             settings,
@@ -74,7 +80,15 @@ impl World {
             replicas: vec![first, second],
             keys,
             rotations: 0,
+            delivered,
         }
+    }
+
+    /// Returns the code of a challenge, once it has been delivered.
+    pub async fn delivered_code(&self, challenge: &str) -> String {
+        let mut delivered = self.delivered.subscribe();
+        let codes = delivered.wait_for(|codes| codes.contains_key(challenge));
+        codes.await.expect("the sender is kept")[challenge].clone()
     }
 
     pub const fn now(&self) -> i64 {
@@ -128,7 +142,7 @@ impl World {
         }
         std::fs::write(self.database.keys_file(), self.keys.ring(stage))
             .expect("the file is writable");
-        let server = serve(&self.database, self.clock_mode);
+        let server = serve(&self.database, self.clock_mode, &self.delivered);
         server.serves().await;
         std::mem::replace(&mut self.replicas[replica], server).stop();
         self.keys.step += 1;
@@ -142,7 +156,7 @@ fn config_file(database: &Database) -> PathBuf {
     database.directory().join("otpd.toml")
 }
 
-fn serve(database: &Database, clock_mode: ClockMode) -> Server {
+fn serve(database: &Database, clock_mode: ClockMode, delivered: &watch::Sender<Codes>) -> Server {
     let purge_interval = match clock_mode {
         ClockMode::Forward => "20ms",
         ClockMode::StepsBack => "1day",
@@ -157,7 +171,22 @@ fn serve(database: &Database, clock_mode: ClockMode) -> Server {
         .env("OTPD_SHUTDOWN_DELAY", "0s")
         .env("OTPD_STORE__TIMEOUT", "30s")
         .env("OTPD_STORE__PURGE_INTERVAL", purge_interval);
-    Server::start(&mut command, |_| ())
+    let delivered = delivered.clone();
+    Server::start(&mut command, move |line| {
+        if let Some((code, challenge)) = delivered_code(line) {
+            delivered.send_modify(|codes| {
+                codes.insert(challenge.to_owned(), code.to_owned());
+            });
+        }
+    })
+}
+
+/// Returns the code and the challenge in a line of the log provider.
+fn delivered_code(line: &str) -> Option<(&str, &str)> {
+    let (_, rest) = line.split_once("[OTP] Generated OTP: ")?;
+    let (code, rest) = rest.split_once(' ')?;
+    let (_, rest) = rest.split_once("challenge_id=")?;
+    Some((code, rest.split(' ').next()?))
 }
 
 impl Clock {
@@ -242,6 +271,9 @@ impl Rotation {
         };
         let mut rotation = Self {
             index: line("index"),
+            receipt: generate_receipt_entry(1, None)
+                .expect("the system has randomness")
+                .to_string(),
             old: String::new(),
             new: line("seal"),
             number: 1,
@@ -261,13 +293,19 @@ impl Rotation {
         self.step = 0;
     }
 
+    /// Returns the ring of the first replicas, before the first stage.
+    fn first_ring(&self) -> String {
+        [&self.index, "\n", &self.old, "\n", &self.receipt].concat()
+    }
+
     fn ring(&self, stage: usize) -> String {
         let seals: &[&String] = match stage {
             0 => &[&self.old, &self.new],
             1 => &[&self.new, &self.old],
             _ => &[&self.new],
         };
-        let lines: Vec<&str> = std::iter::once(&self.index)
+        let lines: Vec<&str> = [&self.index, &self.receipt]
+            .into_iter()
             .chain(seals.iter().copied())
             .map(|line| line.trim_end())
             .collect();

@@ -6,8 +6,10 @@ mod verify;
 
 use limits::clamped;
 
+use std::collections::BTreeSet;
+
 use crate::{
-    Call, Command, Context, DAY, HOUR, Nondeterminism, Observed, Outcome, Policy, Reply,
+    Call, Command, Context, DAY, HOUR, Nondeterminism, Observed, Outcome, Policy, Reply, SECOND,
     SharedLimits, TimeRange,
 };
 
@@ -15,6 +17,8 @@ use crate::{
 const EXPIRED_RETENTION: i64 = HOUR;
 /// Maximum delay after failed attempts.
 const MAX_FAILURE_DELAY: i64 = HOUR;
+/// Life of a receipt.
+const RECEIPT_LIFETIME: i64 = 300 * SECOND;
 
 /// Reply of a cancellation that finds nothing.
 pub(crate) const NOTHING_CANCELLED: Reply = Reply::Cancelled {
@@ -35,6 +39,7 @@ pub(crate) const fn verdict(outcome: Outcome, challenge: Option<usize>) -> Reply
         remaining: 0,
         challenge,
         verified_at: None,
+        receipt: None,
     }
 }
 
@@ -47,6 +52,8 @@ pub struct Record {
     /// Time at which the newest code expires.
     pub expires_at: TimeRange,
     attempts: u32,
+    /// Numbers of the channels that carried the newest code.
+    channels: BTreeSet<u8>,
     /// Time of the last send.
     pub sent_at: TimeRange,
     failures: u32,
@@ -88,6 +95,7 @@ impl Record {
             end: End::Cancelled,
             expires_at: TimeRange::LONG_AGO,
             attempts: 0,
+            channels: BTreeSet::new(),
             sent_at: TimeRange::LONG_AGO,
             failures: 0,
             failed_at: TimeRange::LONG_AGO,
@@ -225,6 +233,15 @@ impl Record {
         {
             *code = *challenge == self.newest() && self.is_live(context);
         }
+        // A receipt is not issued again after its end, nor before its start.
+        if let Reply::Verdict { receipt, .. } = &mut reply
+            && let Some((at, _)) = receipt
+        {
+            let (at, choices) = (*at, &mut *context.choices);
+            let is_alive = !choices.before(context.now, at)
+                && choices.before(context.now, at.plus(RECEIPT_LIFETIME));
+            *receipt = receipt.take().filter(|_| is_alive);
+        }
         Some(reply)
     }
 
@@ -332,6 +349,10 @@ impl Record {
     /// Returns the times at which a reply changes, for tests that move the clock there.
     pub fn boundaries(&self, policy: &Policy) -> Vec<i64> {
         let until = self.outcomes.last().map(|known| known.until);
+        let receipt = self.outcomes.last().and_then(|known| match &known.reply {
+            Reply::Verdict { receipt, .. } => receipt.as_ref(),
+            _ => None,
+        });
         [
             Some(self.expires_at),
             Some(self.expires_at.plus(-policy.resend_after)),
@@ -340,6 +361,7 @@ impl Record {
             self.locked_until(policy, self.failures),
             Some(self.failed_at.plus(policy.failure_memory)),
             until,
+            receipt.map(|(at, _)| at.plus(RECEIPT_LIFETIME)),
         ]
         .into_iter()
         .flatten()

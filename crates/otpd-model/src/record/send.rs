@@ -9,7 +9,10 @@ use crate::{Command, Context, DAY, HOUR, Reply, SharedLimits, TimeRange};
 impl Record {
     /// Rules 1, 4 and 6.
     pub(super) fn send(&mut self, context: &mut Context, limits: &mut SharedLimits) -> Reply {
-        let Command::Send { network, .. } = &context.call.command else {
+        let Command::Send {
+            network, channel, ..
+        } = &context.call.command
+        else {
             unreachable!("only sends are decided here");
         };
         let (now, policy) = (context.now, context.policy);
@@ -32,9 +35,11 @@ impl Record {
             self.ids.push(None);
             self.end = End::None;
             self.attempts = 0;
+            self.channels.clear();
             self.expires_at = now.plus(policy.code_ttl);
         }
         self.sent_at = now;
+        self.channels.insert(*channel);
         let reply = Reply::Sent {
             challenge: self.newest(),
             expires_at: self.expires_at,

@@ -16,7 +16,10 @@ impl Record {
         context: &mut Context,
         limits: &mut SharedLimits,
     ) -> Reply {
-        let Command::Verify { network, .. } = &context.call.command else {
+        let Command::Verify {
+            network, receipt, ..
+        } = &context.call.command
+        else {
             unreachable!("only verifications are decided here");
         };
         let (now, policy, newest) = (context.now, context.policy, self.newest());
@@ -77,11 +80,13 @@ impl Record {
         };
         let challenge = Some(newest);
         let verified_at = is_correct.then_some(now);
+        let receipt = verified_at.filter(|_| receipt.is_some());
         let reply = Reply::Verdict {
             outcome,
             remaining,
             challenge,
             verified_at,
+            receipt: receipt.map(|at| (at.second(), self.channels.clone())),
         };
         self.record_outcome(&reply, context);
         reply

@@ -38,6 +38,7 @@ pub(super) fn settings(policy: &PurposePolicy) -> model::Settings {
         is_configured: true,
         may_reset_failures: true,
         self_delivery: true,
+        receipts: true,
         purposes: &[0],
     };
     model::Settings {
@@ -70,16 +71,12 @@ fn selector(challenge: Option<&String>) -> ChallengeSelector {
 pub(super) fn command(call: &Call, random: &mut SplitMix) -> Command {
     let identity = fingerprint(call, random);
     match &call.command {
-        model::Command::Send { content, .. } => Command::Send(Box::new(SendRequest {
+        model::Command::Send { channel, .. } => Command::Send(Box::new(SendRequest {
             identity,
             caller: CallerName::new("crm"),
             recipient: Recipient::from_canonical(call.record.recipient.clone()),
             purpose: Purpose::default(),
-            channel: if *content == 0 {
-                Channel::Sms
-            } else {
-                Channel::Voice
-            },
+            channel: Channel::ALL[usize::from(*channel)],
             test: None,
             barred: None,
             message: Some(MessageRequest {
@@ -89,13 +86,18 @@ pub(super) fn command(call: &Call, random: &mut SplitMix) -> Command {
                 variables: BTreeMap::new(),
                 client_ip: None,
             }),
+            keeps_channels: true,
         })),
         model::Command::Verify {
-            code, challenge, ..
+            code,
+            challenge,
+            receipt,
+            ..
         } => Command::Verify(VerifyRequest {
             identity,
             code: SubmittedCode::parse(code).unwrap(),
             challenge: selector(challenge.as_ref()),
+            receipt: receipt.is_some(),
         }),
         model::Command::Cancel {
             challenge,
@@ -204,8 +206,10 @@ pub(super) fn observed(answer: &Result<Outcome, Refusal>) -> Observed {
 }
 
 fn verification(verdict: VerifyOutcome) -> Observed {
+    let mut granted = None;
     let (outcome, remaining, verified_at) = match verdict {
-        VerifyOutcome::Verified { at, .. } => {
+        VerifyOutcome::Verified { at, receipt, .. } => {
+            granted = receipt;
             (model::Outcome::Verified, 0, Some(at.milliseconds()))
         }
         VerifyOutcome::WrongCode {
@@ -220,6 +224,12 @@ fn verification(verdict: VerifyOutcome) -> Observed {
         remaining,
         challenge: verdict.challenge().map(challenge_id).unwrap_or_default(),
         verified_at,
+        receipt: granted.map(|grant| {
+            let number = |channel| Channel::ALL.iter().position(|other| *other == channel);
+            let channels = grant.channels.iter().filter_map(number);
+            let channels = channels.filter_map(|number| u8::try_from(number).ok());
+            (grant.issued_at.milliseconds(), channels.collect())
+        }),
     }
 }
 

@@ -4,6 +4,7 @@
 mod conversion;
 mod limits;
 mod purge;
+mod receipts;
 mod sends;
 mod statuses;
 mod steps;
@@ -71,6 +72,7 @@ fn verdict(world: &World, typed: Typed, after: Duration) -> Result<VerifyOutcome
         },
         code: world.typed(typed),
         challenge: ChallengeSelector::Newest,
+        receipt: false,
     };
     let at = world.now.saturating_add(after);
     verify(world.record.clone(), &[], &request, &world.policy, at).outcome

@@ -37,6 +37,7 @@ pub(super) fn send_at(
         purpose: Purpose::default(),
         channel: Channel::Sms,
         message: None,
+        keeps_channels: false,
     };
     send(record, &[], &request, policy, now, random)
 }
@@ -93,6 +94,7 @@ impl World {
                     identity: identity(&mut SplitMix(8)),
                     code: self.typed(typed),
                     challenge,
+                    receipt: true,
                 };
                 let verdict = verify(record.cloned(), &[], &request, policy, at).outcome;
                 replies.push(format!("{verdict:?}"));

@@ -45,6 +45,7 @@ fn ask(
             variables: BTreeMap::new(),
             client_ip: None,
         }),
+        keeps_channels: false,
     };
     let random = &mut SplitMix(u64::from(case.id));
     send(record.cloned(), case.limits, &request, policy, now, random)

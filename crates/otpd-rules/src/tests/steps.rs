@@ -74,6 +74,8 @@ pub(super) enum Step {
     Verify {
         typed: Typed,
         named: Named,
+        /// Number of the fields of the receipt, if the request asks for one.
+        receipt: Option<u8>,
         origin: Origin,
     },
     Cancel {
@@ -111,6 +113,7 @@ pub(super) fn verification(typed: Typed) -> Step {
     Step::Verify {
         typed,
         named: Named::Nothing,
+        receipt: None,
         origin: PLAIN,
     }
 }
@@ -134,8 +137,9 @@ fn calls() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0_u8..2, origin.clone())
             .prop_map(|(content, origin)| Step::Send { content, origin }),
-        10 => (typed, named.clone(), origin.clone())
-            .prop_map(|(typed, named, origin)| Step::Verify { typed, named, origin }),
+        10 => (typed, named.clone(), prop::option::of(0_u8..2), origin.clone()).prop_map(
+            |(typed, named, receipt, origin)| Step::Verify { typed, named, receipt, origin }
+        ),
         1 => (named.clone(), any::<bool>(), origin)
             .prop_map(|(named, reset, origin)| Step::Cancel { named, reset, origin }),
         1 => named.prop_map(Step::Status),

@@ -7,7 +7,11 @@ fn verify_outcome_names_its_challenge() {
     let challenge = ChallengeNonce([7; 16]);
     let at = Timestamp::from_milliseconds(0);
     for verdict in [
-        VerifyOutcome::Verified { challenge, at },
+        VerifyOutcome::Verified {
+            challenge,
+            at,
+            receipt: None,
+        },
         VerifyOutcome::WrongCode {
             challenge,
             attempts_remaining: 1,

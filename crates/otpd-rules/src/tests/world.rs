@@ -133,17 +133,24 @@ impl World {
             }
             Step::Send { content, origin } => {
                 let network = network(origin);
-                (model::Command::Send { content, network }, origin)
+                let command = model::Command::Send {
+                    content,
+                    channel: 2 * content,
+                    network,
+                };
+                (command, origin)
             }
             Step::Verify {
                 typed,
                 named,
+                receipt,
                 origin,
             } => {
                 let command = model::Command::Verify {
                     code: self.code(typed),
                     challenge: self.challenge(named),
                     network: network(origin),
+                    receipt,
                 };
                 (command, origin)
             }
@@ -358,6 +365,10 @@ fn network(origin: Origin) -> Option<String> {
 fn change(command: &mut model::Command) {
     match command {
         model::Command::Send { content, .. } => *content ^= 1,
+        model::Command::Verify {
+            receipt: Some(receipt),
+            ..
+        } => *receipt ^= 1,
         model::Command::Verify { code, .. } => {
             let digit = if code.starts_with('7') { "3" } else { "7" };
             code.replace_range(..1, digit);
