@@ -344,6 +344,11 @@ ATTACKS = Section(
             {counted("otpd_auth_failures_total", "reason"): "{{reason}}"},
         ),
         Panel(
+            "Receipts",
+            "In $window, by outcome.",
+            {counted("otpd_receipts_total", "outcome"): "{{outcome}}"},
+        ),
+        Panel(
             "Lockout resets",
             "In $window, by caller.",
             {counted("otpd_lockout_resets_total", "caller"): "{{caller}}"},
