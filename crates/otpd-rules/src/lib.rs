@@ -16,6 +16,7 @@ mod country;
 mod decision;
 mod destination;
 mod failure_counter;
+pub mod guard;
 mod idempotency;
 mod ignorable;
 mod message;
