@@ -23,7 +23,10 @@ const FACTORS: [f64; 9] = [100.0, 30.0, 10.0, 3.0, 1.5, 1.0, 0.5, 0.2, 0.05];
 /// Returns the text about attacks on many blocks.
 pub fn many_blocks_text() -> &'static str {
     "Messages that an attack of 2,000 requests an hour causes within a day, by the number of
-blocks over which it is spread. The budget is 1,000 messages a day for the country.
+blocks over which it is spread. The budget is 1,000 messages a day for the country; from noon to noon the
+attack meets two of them. In a country with much traffic, an attack on a thousand blocks or more
+gets about twice the country's peak in every hour, because the rule refuses nothing below that. Only
+a budget bounds it.
 
 ![Messages of an attack by its number of blocks](guard/blocks.svg)"
 }
@@ -99,7 +102,8 @@ pub fn trade_off_text() -> &'static str {
     "Share of the messages of an attack that are stopped, by the share of honest first-time users
 that are refused, over all days of the table of honest users. A curve is the same guard with other
 settings: `conversion_ratio` from 5 % to 100 %, and the thresholds from a hundred times to a
-twentieth. Shares below 0.001 % are drawn at the left edge.
+twentieth. Shares below 0.001 % are drawn at the left edge. These days have no attack; the users
+that are refused during one are in the table of the cost.
 
 ![Stopped messages by refused users](guard/roc.svg)"
 }
