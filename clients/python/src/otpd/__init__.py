@@ -32,7 +32,7 @@ from otpd.errors import (
     VerifyLocked,
 )
 from otpd.masking import mask
-from otpd.options import RetryPolicy, Tls
+from otpd.options import ReceiptRequest, RetryPolicy, Tls
 from otpd.results import (
     Cancellation,
     Channel,
@@ -64,6 +64,7 @@ __all__ = [
     "OtpError",
     "Outcome",
     "RateLimited",
+    "ReceiptRequest",
     "RecipientInvalid",
     "ResendTooSoon",
     "RetryPolicy",

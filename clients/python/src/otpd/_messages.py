@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from otpd.options import ReceiptRequest
+
 Request = TypeVar("Request", bound="Message")
 Reply = TypeVar("Reply", bound="Message")
 
@@ -111,9 +113,17 @@ def verify_request(
     challenge_id: str,
     region: str,
     client_ip: str,
+    receipt: ReceiptRequest | None,
     request_id: str | None,
 ) -> otp_pb2.VerifyOtpRequest:
     """Build the request to verify a code."""
+    asked = None
+    if receipt is not None:
+        asked = otp_pb2.ReceiptRequest(
+            audience=receipt.audience,
+            nonce=receipt.nonce,
+            include_recipient=receipt.include_recipient,
+        )
     return otp_pb2.VerifyOtpRequest(
         recipient=recipient,
         purpose=purpose,
@@ -122,6 +132,7 @@ def verify_request(
         region=region,
         client_ip=client_ip,
         request_id=request_id or new_request_id(),
+        receipt=asked,
     )
 
 
@@ -179,6 +190,7 @@ def verification(reply: otp_pb2.VerifyOtpResponse, request_id: str) -> Verificat
         recipient=reply.recipient,
         verified_at=_instant(reply.verified_at) if reply.HasField("verified_at") else None,
         request_id=request_id,
+        receipt=reply.receipt or None,
     )
 
 

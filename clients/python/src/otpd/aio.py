@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from otpd._messages import Method, Reply, Request
+    from otpd.options import ReceiptRequest
     from otpd.results import Cancellation, Channel, Sent, Status, Verification
 
 
@@ -130,12 +131,14 @@ class AsyncClient:
         challenge_id: str = "",
         region: str = "",
         client_ip: str = "",
+        receipt: ReceiptRequest | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Verification:
         """Verify a code as the user entered it. A wrong code is a result, not an exception.
 
-        With `challenge_id` the code must belong to that challenge. Raises an `OtpError`.
+        With `challenge_id` the code must belong to that challenge. With `receipt` the result has a
+        receipt for another service. Raises an `OtpError`.
         """
         request = _messages.verify_request(
             recipient,
@@ -144,6 +147,7 @@ class AsyncClient:
             challenge_id=challenge_id,
             region=region,
             client_ip=client_ip,
+            receipt=receipt,
             request_id=request_id,
         )
         reply = await self._call(_messages.VERIFY, request, request.request_id, timeout)

@@ -33,6 +33,18 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptRequest:
+    """Receipt that `verify` asks for, to be passed to another service."""
+
+    audience: str
+    """That service, as it is configured for this caller (receipt_audiences)."""
+    nonce: str
+    """Value that the service drew for this session: 16 to 128 visible ASCII characters."""
+    include_recipient: bool = False
+    """Also states the phone number or e-mail address; needs may_include_recipient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Retries of a call after UNAVAILABLE, always with the same idempotency key.
 

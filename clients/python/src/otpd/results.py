@@ -94,6 +94,8 @@ class Verification:
     """None unless verified."""
     request_id: str
     """Idempotency key of the call."""
+    receipt: str | None = field(repr=False, default=None)
+    """Receipt that was asked for, if there is one: pass it to its audience."""
 
     def __bool__(self) -> bool:
         """Return `verified`: otherwise `if client.verify(…):` would accept every code."""

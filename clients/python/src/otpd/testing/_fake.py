@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from otpd._messages import Method, Reply, Request
     from otpd.options import RetryPolicy
     from otpd.results import Channel
+    from otpd.testing._receipts import ReceiptSigner
 
 _STATUS_OF: Mapping[str, grpc.StatusCode] = {
     "RECIPIENT_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
@@ -86,12 +87,17 @@ class FakeOtpd:
         policy: Policy | None = None,
         variables: Iterable[str] = (),
         now: datetime | None = None,
+        receipts: ReceiptSigner | None = None,
     ) -> None:
-        """Start empty, at the time `now`. `variables` are those that the texts declare."""
+        """Start empty, at the time `now`. `variables` are those that the texts declare.
+
+        `receipts` issues receipts; without it, requests for them are refused.
+        """
         self.messages: list[Message] = []
         """Sent messages, oldest first."""
         self._rules = Rules(policy or Policy(), frozenset(variables))
         self._now = now or datetime.now(timezone.utc)
+        self._receipts = receipts
         self._planned: list[_Planned] = []
         self._lock = threading.RLock()
 
@@ -168,10 +174,25 @@ class FakeOtpd:
                 self.messages.append(message)
             return reply
         if isinstance(request, otp_pb2.VerifyOtpRequest):
-            return self._rules.verify(request, now)
+            return self._verify(request, now)
         if isinstance(request, otp_pb2.CancelOtpRequest):
             return self._rules.cancel(request, now)
         return self._rules.status(cast("otp_pb2.GetOtpStatusRequest", request), now)
+
+    def _verify(self, request: otp_pb2.VerifyOtpRequest, now: int) -> otp_pb2.VerifyOtpResponse:
+        if not request.HasField("receipt"):
+            return self._rules.verify(request, now)
+        if self._receipts is None:
+            raise _reading.invalid("receipt.audience", "no audience of this caller")
+        self._receipts._check(request.receipt)
+        reply = otp_pb2.VerifyOtpResponse()
+        reply.CopyFrom(self._rules.verify(request, now))
+        if reply.verified:
+            key = (reply.recipient, request.purpose or "default")
+            sends = self._rules.records[key].challenge.sends
+            channels = [channel for _, channel in sends]
+            reply.receipt = self._receipts._issue(request, reply, channels, now)
+        return reply
 
     def _failure(self, planned: _Planned, timeout: float) -> Failure:
         code = _STATUS_OF.get(planned.reason)

@@ -155,7 +155,8 @@ class Rules:
         request_id = _reading.visible("request_id", request.request_id, 128)
         if policy.require_challenge_id and not wanted:
             raise _reading.invalid("challenge_id", "required for this purpose")
-        fields = (to, purpose, typed, wanted)
+        receipt = request.receipt.SerializeToString().hex() if request.HasField("receipt") else ""
+        fields = (to, purpose, typed, wanted, receipt)
 
         record = self.records.get((to, purpose))
         not_found = otp_pb2.VerifyOtpResponse(
