@@ -3,7 +3,7 @@
 //! The signal is sends without a verification. They are counted in *cells*: the numbers of a
 //! caller in one country, and those in one block, which is a number without its last three
 //! digits. [`assess_block`] and [`assess_country`] return the verdict on a cell with its
-//! reasons, as pure functions of (cell, baseline of its parent, policy, now); [`admit`] applies
+//! reasons, as pure functions of (cell, baseline of its parent, policy, now); [`admit()`] applies
 //! the verdicts to one send. All arithmetic is in integers, so that the same counts give the
 //! same verdict on every processor.
 
