@@ -92,6 +92,10 @@ pub(super) struct BenchOptions {
     /// Purpose of the codes.
     #[arg(long, default_value = "default")]
     purpose: String,
+    /// Ask for a receipt for this audience with each verification, to measure what receipts
+    /// cost. The caller needs it in receipt_audiences.
+    #[arg(long, value_name = "AUDIENCE")]
+    receipt_audience: Option<String>,
     /// Process to measure, such as a server or the first process of PostgreSQL: CPU time
     /// and memory, including all descendants. May be repeated.
     #[arg(long, value_name = "NAME=PID")]
@@ -175,6 +179,7 @@ impl BenchOptions {
                 client_ips: self.client_ips,
                 regions: self.regions,
                 purpose: self.purpose,
+                receipt_audience: self.receipt_audience,
                 threads: self.threads,
             },
         })

@@ -161,6 +161,7 @@ impl BenchRun {
             recipients: RecipientSupply::new(settings.regions, settings.client_ips, self.start),
             codes,
             purpose: settings.purpose.clone(),
+            receipt_audience: settings.receipt_audience.clone(),
             wrong: PairShare::new(settings.wrong_share),
             tally: Stats::default(),
             rules: InvariantChecker::new(settings.max_attempts),

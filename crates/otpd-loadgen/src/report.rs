@@ -197,6 +197,7 @@ pub(super) mod tests {
             client_ips: 10_000,
             regions: 20,
             purpose: "default".to_owned(),
+            receipt_audience: None,
             threads: 1,
         }
     }
@@ -269,6 +270,7 @@ pub(super) mod tests {
                 "client_ips": 10_000,
                 "regions": 20,
                 "purpose": "default",
+                "receipt_audience": null,
                 "threads": 1,
             },
             "seconds": 4.0,

@@ -17,7 +17,8 @@ use super::{
     stats::{self, CallKind, Stats},
 };
 use otpd_contract::v1::{
-    SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse, VerifyOutcome,
+    ReceiptRequest, SendOtpRequest, SendOtpResponse, VerifyOtpRequest, VerifyOtpResponse,
+    VerifyOutcome,
 };
 
 /// Maximum time to wait for a code in the logs, longer than the delivery of a message
@@ -26,6 +27,12 @@ const CODE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Name of the failure of a pair that found no code in the logs in time.
 const CODE_NOT_SEEN: &str = "CODE_NOT_SEEN";
+
+/// Name of the failure of a verification without the receipt that it asked for.
+const RECEIPT_MISSING: &str = "RECEIPT_MISSING";
+
+/// Nonce of all receipts.
+const NONCE: &str = "benchmark-benchmark-12";
 
 /// Share of pairs, evenly spread.
 #[derive(Debug)]
@@ -65,6 +72,8 @@ pub struct PairScenario {
     pub codes: CodeSource,
     /// Purpose of codes.
     pub purpose: String,
+    /// Audience of the receipts that verifications ask for; `None` if they ask for none.
+    pub receipt_audience: Option<String>,
     /// Share of pairs that submit a wrong code first.
     pub wrong: PairShare,
     /// Statistics of calls and pairs.
@@ -144,6 +153,9 @@ impl PairScenario {
             self.tally
                 .record_call(CallKind::Verify, begin.elapsed(), Some(outcome));
         }
+        if self.receipt_audience.is_some() && reply.verified && reply.receipt.is_empty() {
+            self.tally.record_failure(RECEIPT_MISSING, start.counted);
+        }
         Ok(reply.outcome())
     }
 
@@ -170,6 +182,15 @@ impl PairScenario {
             purpose: self.purpose.clone(),
             client_ip: person.client_ip.clone(),
             code,
+            receipt: self
+                .receipt_audience
+                .as_ref()
+                .map(|audience| ReceiptRequest {
+                    audience: audience.clone(),
+                    // As long as a random one; receipts of a benchmark are not used.
+                    nonce: NONCE.to_owned(),
+                    include_recipient: false,
+                }),
             ..Default::default()
         }
     }

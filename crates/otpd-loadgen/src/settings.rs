@@ -42,6 +42,8 @@ pub struct BenchSettings {
     pub regions: usize,
     /// Purpose of the codes.
     pub purpose: String,
+    /// Audience of the receipts that verifications ask for; `None` if they ask for none.
+    pub receipt_audience: Option<String>,
     /// Number of threads of the load generator.
     pub threads: usize,
 }

@@ -1,6 +1,7 @@
 //! Receipts: claims, permissions, repetitions, public keys and their rotation.
 
 mod claims;
+mod load;
 mod permissions;
 mod public_keys;
 mod repetitions;
