@@ -56,6 +56,10 @@ struct Contents {
     poisoned_messages: HashSet<RecordKey>,
     /// Records whose row another session has locked.
     locked: HashSet<RecordKey>,
+    /// Records whose row another session is inserting, of which a query for locks knows nothing.
+    inserted: HashSet<RecordKey>,
+    /// Number of records of each query for locks.
+    lock_queries: Vec<usize>,
     /// Records that exist and cannot be read.
     unreadable: HashSet<RecordKey>,
     /// How long a write takes.
@@ -127,6 +131,16 @@ impl InMemory {
     /// Locks the row of a record.
     pub fn lock(&self, key: RecordKey) {
         self.contents().locked.insert(key);
+    }
+
+    /// Locks the row of a record as an insert of it does.
+    pub fn lock_as_insert(&self, key: RecordKey) {
+        self.contents().inserted.insert(key);
+    }
+
+    /// Returns the number of records of each query for locks.
+    pub fn lock_queries(&self) -> Vec<usize> {
+        self.contents().lock_queries.clone()
     }
 
     /// Ends the lock of the row of a record.
@@ -329,7 +343,9 @@ impl RecordStore for InMemory {
         let (step, write_time) = {
             let mut contents = self.contents();
             contents.writes.push(changes.clone());
-            let locked = |write: &RecordWrite| contents.locked.contains(&write.key);
+            let locked = |write: &RecordWrite| {
+                contents.locked.contains(&write.key) || contents.inserted.contains(&write.key)
+            };
             if changes.records.iter().any(locked) {
                 return Err(StoreError::Locked("the test holds its lock".to_owned()));
             }
@@ -353,7 +369,8 @@ impl RecordStore for InMemory {
         records: &[RecordKey],
         _limits: &[LimitKey],
     ) -> Result<LockedRows, StoreError> {
-        let contents = self.contents();
+        let mut contents = self.contents();
+        contents.lock_queries.push(records.len());
         let locked = |key: &RecordKey| contents.locked.contains(key).then_some(*key);
         Ok(LockedRows {
             records: records.iter().filter_map(locked).collect(),

@@ -2,6 +2,7 @@
 
 mod fair_queue;
 mod fixture;
+mod locked_rows;
 mod memory_store;
 mod messages;
 mod overload;
@@ -127,6 +128,7 @@ async fn independent_decision_does_not_wait_for_the_write() {
     fixture.store.let_writes(1);
     assert_eq!(first.count().await, 1);
     assert!(look.await.unwrap().unwrap().record.is_none());
+    assert!(fixture.store.message_loads().is_empty());
     assert!(!count.has_ended(), "acknowledged before the commit");
     fixture.store.let_writes(1);
     assert_eq!(count.count().await, 1);
@@ -215,34 +217,6 @@ async fn poison_request_is_isolated_by_bisection() {
         "{end:?}"
     );
     assert_eq!(good.count().await, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn locked_row_delays_the_others_of_its_batch_once() {
-    let fixture = Fixture::held(OPTIONS);
-    fixture.store.lock(key(5));
-    let pending_jobs: Vec<PendingJob> = (1..=8).map(|byte| fixture.count(key(byte))).collect();
-    fixture.store.let_loads(100);
-    fixture.store.let_writes(100);
-    let is_locked =
-        |end: &Result<_, _>| matches!(end, Err(BatchError::Store(StoreError::Locked(_))));
-    for (byte, pending) in (1..).zip(pending_jobs) {
-        let end = pending.end().await;
-        if byte == 5 {
-            assert!(is_locked(&end), "{end:?}");
-        } else {
-            assert_eq!(end.unwrap().count, 1, "{byte}");
-        }
-    }
-    // The free ones go first.
-    assert_eq!(fixture.store.loads(), [8, 7, 1]);
-
-    // The next request about it waits for no lock.
-    let end = fixture.count(key(5)).end().await;
-    assert!(is_locked(&end), "{end:?}");
-    assert_eq!(fixture.store.loads(), [8, 7, 1]);
-    fixture.store.unlock(key(5));
-    assert_eq!(fixture.count(key(5)).count().await, 1);
 }
 
 #[tokio::test(start_paused = true)]
