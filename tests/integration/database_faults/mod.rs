@@ -225,6 +225,7 @@ fn remarks(replica: &Replica, start: usize) -> (Vec<String>, usize) {
                 "Message accepted by provider",
                 "Generated OTP",
                 "OTP verified",
+                "Status returned",
             ];
             !answered.iter().any(|step| line.contains(step))
         })
