@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blocks import ROOT
 
-# Pages for somebody who has nothing but Rust.
+# Pages for a machine that has only Rust.
 NOTHING_BUT_RUST = {"docs/quick-start.md", "docs/quick-start.ru.md"}
 
 
@@ -59,7 +59,7 @@ def pass_on(source: socket.socket, destination: socket.socket) -> None:
 
 
 def offer_postgres() -> None:
-    """The throwaway server at the address that the pages name."""
+    """The temporary server at the address that the pages name."""
     directory, port = os.environ["TRY_DOCS_POSTGRES"], os.environ["TRY_DOCS_POSTGRES_PORT"]
     listener = socket.create_server(("127.0.0.1", 5432))
 
