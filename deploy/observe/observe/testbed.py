@@ -26,7 +26,7 @@ PROVIDERS = ("north", "south", "letters")
 
 
 class Postgres:
-    """The throwaway server of scripts/with-postgres, with a database for otpd."""
+    """The temporary server of scripts/with-postgres, with a database for otpd."""
 
     def __init__(self) -> None:
         self._server = os.environ["TEST_POSTGRES_URL"]
